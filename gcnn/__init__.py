@@ -1,0 +1,1 @@
+"""Language modeling with gated convolutional networks (Dauphin et al. 2017)."""

@@ -1,0 +1,235 @@
+"""The typed schema of every config group.
+
+Hydra composes the YAML files of configs/ against these dataclasses, so that a wrong key or type fails before any
+data is read. The rest of the code receives the dataclass instances, never dictionaries.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from gcnn.checks import check
+from gcnn.errors import UsageError
+
+
+@dataclass
+class DataConfig:
+    """A corpus with the splits train, valid and test.
+
+    source: shakespeare (the embedded default), wikitext (the Hub's `Salesforce/wikitext`, or its files in `path`),
+    local (one's own text files), billion_word (the published folder of shards).
+    """
+
+    name: str = MISSING
+    source: str = MISSING
+    path: str | None = None
+    hub_config: str | None = None  # the Hub's name of a WikiText variant
+    files: dict[str, list[str]] = field(default_factory=dict)  # local: split -> files or globs, instead of `path`
+    sentences: bool = False  # each line is scored alone, as on Billion Word; otherwise running text
+    cache_dir: str = "${oc.env:GCNN_CACHE,'~/.cache/gcnn'}"
+
+
+@dataclass
+class WordTokenizerConfig:
+    """White-space words, types sorted by frequency; rarer or surplus types become <unk>."""
+
+    kind: str = "word"
+    min_count: int = 1
+    max_size: int | None = None  # types, <unk> and <eos> included
+
+
+@dataclass
+class SentencePieceConfig:
+    """SentencePiece, trained on the training split; ids re-ranked by frequency."""
+
+    kind: str = "sentencepiece"
+    model_type: str = "bpe"  # bpe | unigram
+    vocabulary_size: int = 8000
+
+
+@dataclass
+class BlockConfig:
+    """A residual block of Table 1: gated convolutions `[kernel_size, out_channels]`, repeated."""
+
+    convs: list[list[int]] = MISSING
+    repeat: int = 1
+    residual: bool = True
+
+
+@dataclass
+class GCNNConfig:
+    kind: str = "gcnn"
+    embedding_dim: int = MISSING
+    blocks: list[BlockConfig] = MISSING
+    cutoffs: list[int] = MISSING  # adaptive softmax; empty: a full softmax
+    gate: str = "glu"  # glu | gtu | bilinear | linear | relu | tanh
+    projection_dim: int | None = None  # full softmax: a narrower linear layer before it
+    weight_norm: bool = True
+    dropout: float = 0.0  # on the embedding, before every convolution, within the softmax's clusters
+    output_dropout: float = 0.0  # before the softmax
+
+
+@dataclass
+class LSTMConfig:
+    kind: str = "lstm"
+    embedding_dim: int = MISSING
+    hidden_dim: int = MISSING
+    num_layers: int = 1
+    cutoffs: list[int] = MISSING
+    projection_dim: int | None = None
+    dropout: float = 0.0  # on the embedding, between layers, within the softmax's clusters
+    output_dropout: float = 0.0
+
+
+@dataclass
+class NesterovConfig:
+    """The paper's optimizer; weight decay is decoupled, as in fairseq's `nag`."""
+
+    kind: str = "nesterov"
+    lr: float = 1.0
+    momentum: float = 0.99
+    weight_decay: float = 0.0
+
+
+@dataclass
+class AdamWConfig:
+    kind: str = "adamw"
+    lr: float = 2e-3
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
+    weight_decay: float = 0.01
+
+
+@dataclass
+class ConstantScheduleConfig:
+    kind: str = "constant"
+    warmup_steps: int = 0
+
+
+@dataclass
+class PlateauScheduleConfig:
+    """Multiply the learning rate by `factor` whenever validation has not improved for more than `patience` checks."""
+
+    kind: str = "plateau"
+    factor: float = 0.5
+    patience: int = 0
+    warmup_steps: int = 0
+
+
+@dataclass
+class CosineScheduleConfig:
+    """Linear warm-up, then a half cosine down to `final_fraction` of the learning rate at the end of the run."""
+
+    kind: str = "cosine"
+    warmup_steps: int = 300
+    final_fraction: float = 0.0
+
+
+@dataclass
+class TrainerConfig:
+    batch_size: int = 8  # sequences
+    block_size: int = 256  # tokens a sequence
+    max_steps: int | None = None
+    max_epochs: int | None = None
+    max_minutes: float | None = None
+    validate_every: int = 1000  # steps
+    checkpoint_every: int = 1000  # steps
+    checkpoint_minutes: float | None = None  # a checkpoint at least this often, besides
+    keep_checkpoints: int = 2
+    log_every: int = 50  # steps
+    clip_norm: float | None = 0.1
+    accumulate: int = 1  # micro-batches of batch_size sequences an update
+    carry_state: bool = False  # carry the state over block borders in training
+    precision: str = "float32"  # float32 | bf16
+    compile: bool = False
+    skip_nonfinite: int = 0  # updates that may be skipped for a loss or gradient that is not finite
+
+
+@dataclass
+class LoggerConfig:
+    kind: str = "none"  # none | wandb
+    project: str = "gcnn"
+    mode: str = "offline"  # offline | online
+
+
+@dataclass
+class TrainConfig:
+    """All of a training run; a run directory holds it, resolved, as config.yaml."""
+
+    experiment: str = "custom"
+    run_dir: str | None = None  # default: runs/<experiment>/<time>
+    seed: int = 1
+    device: str = "auto"  # auto | cpu | cuda
+    threads: int | None = None  # CPU threads; default: all cores
+    resume: Any = False  # false | true (the newest intact checkpoint) | a checkpoint's path
+    data: DataConfig = field(default_factory=DataConfig)
+    tokenizer: Any = MISSING
+    model: Any = MISSING
+    optimizer: Any = MISSING
+    schedule: Any = MISSING
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+
+
+SCHEMAS = {
+    "tokenizer": {"word": WordTokenizerConfig, "sentencepiece": SentencePieceConfig},
+    "model": {"gcnn": GCNNConfig, "lstm": LSTMConfig},
+    "optimizer": {"nesterov": NesterovConfig, "adamw": AdamWConfig},
+    "schedule": {
+        "constant": ConstantScheduleConfig,
+        "plateau": PlateauScheduleConfig,
+        "cosine": CosineScheduleConfig,
+    },
+}
+
+
+def register_schemas() -> None:
+    """Give Hydra the schemas: `schema/train`, and `<group>/schema_<kind>` for the groups with a choice of kinds."""
+    store = ConfigStore.instance()
+    store.store(name="train_schema", node=TrainConfig)
+    store.store(group="data", name="schema", node=DataConfig)
+    store.store(group="logger", name="schema", node=LoggerConfig)
+    for group, kinds in SCHEMAS.items():
+        for kind, schema in kinds.items():
+            store.store(group=group, name=f"schema_{kind}", node=schema)
+
+
+def typed(config: DictConfig) -> TrainConfig:
+    """The dataclass instances of a composed or stored config, every value checked.
+
+    Raises UsageError, or OmegaConf's own error, for an unknown key, a missing value, a wrong type or range.
+    """
+    config = OmegaConf.create(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+    for group, kinds in SCHEMAS.items():
+        kind = OmegaConf.select(config, f"{group}.kind")
+        if kind not in kinds:
+            raise UsageError(f"{group}.kind is {kind!r}; choose one of: {', '.join(kinds)}.")
+        config[group] = OmegaConf.merge(OmegaConf.structured(kinds[kind]), config[group])
+    result = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrainConfig), config))
+    check(result)
+    return result
+
+
+def load_config(run_dir: str | Path) -> TrainConfig:
+    """The config stored in a run directory.
+
+    Raises UsageError where there is none or where it is not a config of this project.
+    """
+    path = Path(run_dir) / "config.yaml"
+    try:
+        return typed(OmegaConf.load(path))
+    except FileNotFoundError:
+        raise UsageError(
+            f"{run_dir} is not a run directory: it has no config.yaml. Give the folder of a run."
+        ) from None
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{path} is not a config of this project ({reason}). Give the folder of a run.") from None
+
+
+def save_config(config: TrainConfig, path: Path) -> None:
+    path.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)), encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Text to token ids to batches: corpus.py, tokenizers.py, stream.py, batches.py."""

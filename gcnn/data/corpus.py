@@ -1,0 +1,194 @@
+"""Corpora as splits of lines, loaded through `datasets`: the Hub's WikiText, or text and Parquet files."""
+
+import glob
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from gcnn.config import DataConfig
+from gcnn.data.cache import cache_root, key_of
+from gcnn.data.sources import HUB_SPLITS, find_files, layouts_of, names, remedy
+from gcnn.errors import UsageError, one_line
+from gcnn.files import write_json
+
+if TYPE_CHECKING:
+    from datasets import Dataset, IterableDataset
+
+HUB_REPOSITORY = "Salesforce/wikitext"
+BATCH = 1000  # lines that are in memory together
+
+
+@dataclass
+class TextSummary:
+    """What identifies and measures a text: its lines, white space at their ends removed, each with a newline."""
+
+    fingerprint: str  # sha256 of those bytes
+    bytes: int
+    lines: int
+
+
+class Corpus:
+    """The splits of a corpus. Nothing is read before it is asked for, and memory holds few lines at once."""
+
+    def __init__(self, name: str, files: dict[str, list[Path]], cache_dir: Path):
+        self.name = name
+        self.files = files
+        self.cache_dir = cache_dir
+        self.tables: dict[str, Dataset] = {}
+
+    def lines(self, split: str) -> Iterator[list[str]]:
+        """The lines of a split in batches. Raises UsageError for a file that is not UTF-8."""
+        if split not in self.tables:
+            self.tables[split] = load_files(self.files[split], cache_dir=str(self.cache_dir / "datasets"))
+        table = self.tables[split]
+        with tqdm(desc=split, total=len(table), unit=" lines", disable=None, delay=2, leave=False) as bar:
+            for lines in batches(table):
+                yield lines
+                bar.update(len(lines))
+
+    def fingerprint(self, split: str) -> str:
+        """sha256 of the content of a split, the same for all file formats."""
+        return self.summary(split).fingerprint
+
+    def summary(self, split: str) -> TextSummary:
+        """What identifies and measures a split; remembered as long as its files do not change.
+
+        Raises UsageError for a split without words.
+        """
+        stats = [(str(path.absolute()), path.stat()) for path in self.files[split]]
+        key = key_of([(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats])
+        memo = self.cache_dir / "texts" / f"{key}.json"
+        try:
+            return TextSummary(**json.loads(memo.read_bytes()))
+        except (OSError, ValueError, TypeError):
+            pass
+        summary = summarize(self.lines(split), f"the {split} split of {self.name} ({names(self.files[split])})")
+        memo.parent.mkdir(parents=True, exist_ok=True)
+        write_json(memo, asdict(summary))
+        return summary
+
+
+class HubCorpus(Corpus):
+    """WikiText out of the Hub's repository."""
+
+    def __init__(self, config: DataConfig, cache_dir: Path):
+        tables = load_from_hub(config.hub_config, cache_dir / "datasets")
+        tables = {split: tables[name] for split, name in HUB_SPLITS.items()}
+        files = {split: [Path(file["filename"]) for file in table.cache_files] for split, table in tables.items()}
+        super().__init__(config.name, files, cache_dir)
+        self.tables = tables
+
+
+def load_corpus(config: DataConfig) -> Corpus:
+    """The corpus that a config names. Raises UsageError, naming the remedy, where its files are missing."""
+    cache_dir = cache_root(config.cache_dir)
+    if config.source == "wikitext" and config.path is None:
+        return HubCorpus(config, cache_dir)
+    return Corpus(config.name, find_files(config), cache_dir)
+
+
+def load_files(files: list[Path], **options) -> "Dataset | IterableDataset":
+    """Text files (a row a line) or Parquet files as one table, with the column `text`.
+
+    Raises UsageError for text that is not UTF-8 and for Parquet without such a column.
+    """
+    import datasets  # here: it takes a second, which a start with a warm cache saves
+
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    kind = "parquet" if files[0].suffix == ".parquet" else "text"
+    if kind == "text":
+        options["features"] = datasets.Features({"text": datasets.Value("string")})
+    paths = [glob.escape(str(path.absolute())) for path in files]
+    try:
+        table = datasets.load_dataset(kind, data_files={"train": paths}, split="train", **options)
+    except (datasets.exceptions.DatasetGenerationError, UnicodeDecodeError) as error:
+        check_utf8(files if kind == "text" else [])
+        raise UsageError(f"data: {names(files)} cannot be read ({one_line(error.__cause__ or error)}).") from error
+    if "text" not in table.column_names:
+        raise UsageError(f"data: {names(files)} has no column `text` (found: {', '.join(table.column_names)}).")
+    return table
+
+
+def check_utf8(files: list[Path]) -> None:
+    """Raise UsageError for the first byte that is not UTF-8."""
+    for path in files:
+        offset = 0
+        with open(path, "rb") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    line.decode()
+                except UnicodeDecodeError as error:
+                    raise UsageError(
+                        f"{path} is not UTF-8: byte 0x{line[error.start]:02x} at offset {offset + error.start}, "
+                        f"line {number}. Convert it, for example with iconv."
+                    ) from None
+                offset += len(line)
+
+
+def batches(table: "Dataset | IterableDataset") -> Iterator[list[str]]:
+    for rows in table.with_format("arrow").iter(batch_size=BATCH):
+        yield rows["text"].to_pylist()
+
+
+def read_lines(path: Path) -> Iterator[list[str]]:
+    """The lines of one text file in batches, read once and not cached. Raises UsageError as Corpus does."""
+    if not path.is_file():
+        raise UsageError(f"no text file {path}. Give the path of a text file.")
+    try:
+        yield from batches(load_files([path], streaming=True))
+    except UnicodeDecodeError:
+        check_utf8([path])
+        raise
+
+
+def summarize(lines: Iterable[list[str]], what: str) -> TextSummary:
+    """Measure a text. Raises UsageError, naming `what`, where it has no words."""
+    digest = hashlib.sha256()
+    size = count = 0
+    for batch in lines:
+        content = "".join(f"{line.strip()}\n" for line in batch).encode()
+        digest.update(content)
+        size += len(content)
+        count += len(batch)
+    if size == count:
+        raise UsageError(f"data: {what} has no words. Give a file with some text.")
+    return TextSummary(digest.hexdigest(), size, count)
+
+
+def load_from_hub(hub_config: str | None, cache_dir: Path) -> dict[str, "Dataset"]:
+    """The Hub's splits: out of the cache, or else downloaded. Raises UsageError where neither works."""
+    import datasets
+    from huggingface_hub import HfApi
+
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    try:
+        return load_offline(hub_config, cache_dir)
+    except (OSError, ValueError):
+        pass
+    try:
+        HfApi().dataset_info(HUB_REPOSITORY, timeout=10)  # fails soon where load_dataset would retry for long
+        return datasets.load_dataset(HUB_REPOSITORY, hub_config, cache_dir=str(cache_dir))
+    except Exception as error:  # whatever the Hub's client raises, the way out is the same
+        raise UsageError(
+            f"cannot get {hub_config} of {HUB_REPOSITORY} from the Hub ({one_line(error)}). Without a network, "
+            f"{remedy(RAW if 'raw' in str(hub_config) else TOKENS)[:-1]} or with the repository's Parquet files."
+        ) from None
+
+
+def load_offline(hub_config: str | None, cache_dir: Path) -> dict[str, "Dataset"]:
+    """The Hub's splits as an earlier run left them in the cache."""
+    import datasets
+
+    setting = datasets.config.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = True
+    try:
+        return datasets.load_dataset(HUB_REPOSITORY, hub_config, cache_dir=str(cache_dir))
+    finally:
+        datasets.config.HF_HUB_OFFLINE = setting

@@ -1,0 +1,90 @@
+"""Where the files of a corpus are: the layouts in which corpora are published, and one's own files."""
+
+import glob
+from pathlib import Path
+
+from gcnn.config import DataConfig
+from gcnn.data.shakespeare import shakespeare_folder
+from gcnn.errors import UsageError
+
+SPLITS = ("train", "valid", "test")
+HUB_SPLITS = {"train": "train", "valid": "validation", "test": "test"}
+
+Layout = dict[str, str]  # split -> file name or glob in the corpus's folder
+TOKENS: Layout = {split: f"wiki.{split}.tokens" for split in SPLITS}
+RAW: Layout = {split: f"wiki.{split}.raw" for split in SPLITS}
+TXT: Layout = {split: f"{split}.txt" for split in SPLITS}
+PARQUET: Layout = {split: f"{name}-*.parquet" for split, name in HUB_SPLITS.items()}
+BILLION_WORD: Layout = {  # the literature's test set is the first held-out shard; the second one validates
+    "train": "training-monolingual.tokenized.shuffled/news.en-*-of-00100",
+    "valid": "heldout-monolingual.tokenized.shuffled/news.en.heldout-00001-of-00050",
+    "test": "heldout-monolingual.tokenized.shuffled/news.en.heldout-00000-of-00050",
+}
+
+
+def find_files(config: DataConfig) -> dict[str, list[Path]]:
+    """The files of each split. Raises UsageError, naming the remedy, where one has none."""
+    if config.source == "shakespeare":
+        return find(shakespeare_folder(config.path, config.cache_dir), [TXT])
+    if config.source == "local" and config.files:
+        return expand(config.files)
+    layouts = layouts_of(config)
+    if config.path is None:
+        raise UsageError(f"data={config.name} needs data.path. {remedy(layouts[0])}")
+    folder = Path(config.path).expanduser()
+    if not folder.is_dir():
+        raise UsageError(f"data.path: {folder} is not a folder. {remedy(layouts[0])}")
+    if config.source == "wikitext" and config.hub_config and (folder / config.hub_config).is_dir():
+        folder /= config.hub_config  # a snapshot of the Hub's repository
+    return find(folder, layouts)
+
+
+def layouts_of(config: DataConfig) -> list[Layout]:
+    """The layouts that a source may come in."""
+    if config.source == "billion_word":
+        return [BILLION_WORD]
+    if config.source == "local":
+        return [TXT, TOKENS]
+    return [RAW if "raw" in (config.hub_config or "") else TOKENS, TXT, PARQUET]
+
+
+def find(folder: Path, layouts: list[Layout]) -> dict[str, list[Path]]:
+    """The files of the first layout that is whole. Raises UsageError, naming a missing file, where none is."""
+    found = [
+        {split: sorted(filter(Path.is_file, folder.glob(name))) for split, name in layout.items()} for layout in layouts
+    ]
+    for files in found:
+        if all(files.values()):
+            return files
+    nearest = max(range(len(layouts)), key=lambda i: sum(map(bool, found[i].values())))
+    missing = next(name for split, name in layouts[nearest].items() if not found[nearest][split])
+    present = names(sorted(folder.iterdir()))
+    raise UsageError(f"data.path: no {missing} in {folder} (found: {present}). {remedy(layouts[nearest])}")
+
+
+def remedy(layout: Layout) -> str:
+    template = layout["train"].replace("train", "{}", 1)
+    alike = all(template.format(split) == name for split, name in layout.items())
+    wanted = template.format("{train,valid,test}") if alike else ", ".join(layout.values())
+    return f"Set data.path to a folder with {wanted}."
+
+
+def expand(patterns: dict[str, list[str]]) -> dict[str, list[Path]]:
+    """The files of `data.files`, in order. Raises UsageError for a wrong split or a glob without a file."""
+    if set(patterns) != set(SPLITS):
+        raise UsageError(f"data.files has the splits {', '.join(patterns)}; give train, valid and test.")
+    files: dict[str, list[Path]] = {}
+    for split, globs in patterns.items():
+        files[split] = []
+        for pattern in globs or ["(nothing)"]:
+            paths = map(Path, sorted(glob.glob(str(Path(pattern).expanduser()), recursive=True)))
+            found = [path for path in paths if path.is_file()]
+            if not found:
+                raise UsageError(f"data.files.{split}: no file matches {pattern}. Give text files or globs of them.")
+            files[split] += found
+    return files
+
+
+def names(paths: list[Path]) -> str:
+    shown = [path.name for path in paths[:5]]
+    return ", ".join(shown + ["..."] * (len(paths) > 5)) or "nothing"

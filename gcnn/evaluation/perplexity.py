@@ -1,0 +1,115 @@
+"""Exact perplexity: the same whatever the block and batch size, for the state is carried over every border."""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gcnn.data.batches import RunningText, Sentences
+from gcnn.data.stream import TokenStream
+from gcnn.models.language_model import LanguageModel, State
+
+BATCH_SIZE, BLOCK_SIZE = (
+    8,
+    1000,
+)  # sequences, tokens a sequence: they decide memory and speed, never the result
+
+
+def token_nlls(
+    model: LanguageModel, stream: TokenStream, batch_size: int = BATCH_SIZE, block_size: int = BLOCK_SIZE
+) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """Score running text: yields positions in the stream (n,) and their negative log-likelihoods (n,), nats.
+
+    The stream is read by `batch_size` rows at once. Each row starts with the state that the text before it leaves:
+    with a finite receptive field, `receptive_field - 1` tokens of overlap give it exactly. A model without one (the
+    LSTM) reads the stream as one row.
+    """
+    device = next(model.parameters()).device
+    context = model.receptive_field - 1 if model.receptive_field else None
+    if context is None:
+        batch_size = 1
+    elif context > 0:
+        batch_size = max(1, min(batch_size, len(stream) // context))
+    batches = RunningText(stream.tokens, stream.eos_id, batch_size, block_size)
+    state = state_before_rows(model, batches, context or 0, device)
+    for i in range(len(batches)):
+        tokens, targets = batches[i]
+        hidden, state = model(tokens.to(device), state)
+        nll = model.nll(hidden, targets.to(device)).double().cpu()
+        positions, counted = batches.positions(i)
+        yield positions[counted], nll[torch.from_numpy(counted)]
+
+
+def state_before_rows(model: LanguageModel, batches: RunningText, context: int, device: torch.device) -> State | None:
+    """The state of each row's first token; None where it is the start of the text."""
+    rows = len(batches.row_starts)
+    if rows == 1 or context == 0:
+        return None
+    overlap = batches.before_rows(context)  # (batch, context)
+    _, state = model(overlap.to(device))
+    first = torch.arange(rows, device=device) == 0
+    return [torch.where(first.view(-1, *[1] * (part.dim() - 1)), 0, part) for part in state]
+
+
+def sentence_nlls(
+    model: LanguageModel, stream: TokenStream, batch_size: int = BATCH_SIZE, block_size: int = BLOCK_SIZE
+) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """Score each line alone: yields line numbers (n,) and their negative log-likelihoods (n,), nats."""
+    device = next(model.parameters()).device
+    sentences = Sentences(stream.tokens, stream.eos_id, batch_size, block_size)
+    for i in range(len(sentences)):
+        tokens, targets = sentences[i]
+        hidden, _ = model(tokens.to(device))
+        yield sentences.rows(i), model.nll(hidden, targets.to(device)).double().sum(dim=1).cpu()
+
+
+@torch.no_grad()
+def evaluate(
+    model: LanguageModel,
+    stream: TokenStream,
+    sentences: bool = False,
+    batch_size: int = BATCH_SIZE,
+    block_size: int = BLOCK_SIZE,
+) -> dict[str, float]:
+    """The perplexity of a text and its normalisations.
+
+    Returns nll_nats (the text's total), tokens, perplexity (per token), words, word_perplexity (per white-space word
+    and end of line, whatever the tokenizer), bytes, bits_per_byte.
+    """
+    training = model.training
+    model.eval()
+    score = sentence_nlls if sentences else token_nlls
+    total = sum(float(nll.sum()) for _, nll in score(model, stream, batch_size, block_size))
+    model.train(training)
+    return normalised(total, stream)
+
+
+def normalised(total: float, stream: TokenStream) -> dict[str, float]:
+    """The normalisations of a total negative log-likelihood in nats."""
+    return {
+        "nll_nats": total,
+        "tokens": len(stream),
+        "perplexity": exp(total / len(stream)),
+        "words": stream.words,
+        "word_perplexity": exp(total / stream.words),
+        "bytes": stream.bytes,
+        "bits_per_byte": total / math.log(2) / stream.bytes,
+    }
+
+
+def exp(nats: float) -> float:
+    return math.exp(nats) if nats < 700 else math.inf
+
+
+def type_counts(stream: TokenStream) -> np.ndarray:
+    """How often each type occurs: (vocabulary,)."""
+    pieces = (stream.tokens[at : at + (1 << 24)] for at in range(0, len(stream), 1 << 24))
+    return sum(np.bincount(piece, minlength=stream.vocabulary_size) for piece in pieces)
+
+
+def unigram_perplexity(counts: np.ndarray, stream: TokenStream) -> float:
+    """The perplexity of the types' training frequencies alone, one added to each count."""
+    log_probs = np.log((counts + 1) / (counts.sum() + len(counts)))
+    return exp(-float(type_counts(stream) @ log_probs) / len(stream))

@@ -1,0 +1,1 @@
+"""Networks: tokens to hidden states to log-probabilities."""

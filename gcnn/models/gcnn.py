@@ -1,0 +1,62 @@
+"""The gated convolutional network of Table 1: embedding, residual blocks of gated convolutions."""
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gcnn.config import GCNNConfig
+from gcnn.models.layers import GatedConv, ResidualBlock, linear
+
+State = list[Tensor]  # the last kernel_size - 1 inputs of each convolution, (batch, kernel_size - 1, channels)
+
+
+class GCNN(nn.Module):
+    """Tokens to hidden states with a finite context, `receptive_field` tokens."""
+
+    def __init__(self, config: GCNNConfig, vocabulary_size: int):
+        super().__init__()
+        self.dropout = config.dropout
+        self.embedding = nn.Embedding(vocabulary_size, config.embedding_dim)
+        nn.init.normal_(self.embedding.weight, std=0.1)
+        channels = config.blocks[0].convs[0][1]
+        self.input_projection = linear(config.embedding_dim, channels, config.weight_norm, config.dropout)
+        self.blocks = nn.ModuleList()
+        for block in config.blocks:
+            for _ in range(block.repeat):
+                self.blocks.append(ResidualBlock(channels, block, config.gate, config.weight_norm, config.dropout))
+                channels = self.blocks[-1].out_channels
+        self.hidden_dim = channels
+
+    @property
+    def convs(self) -> list[GatedConv]:
+        return [conv for block in self.blocks for conv in block.convs]
+
+    @property
+    def receptive_field(self) -> int:
+        """Tokens that a hidden state depends on, its own included."""
+        return 1 + sum(conv.context for conv in self.convs)
+
+    def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """tokens (batch, time) -> hidden (batch, time, channels), and the state after them.
+
+        Without a state the text starts here: every convolution sees zeros before the first token.
+        """
+        embedded = F.dropout(self.embedding(tokens), self.dropout, self.training)
+        hidden = self.input_projection(embedded)  # (batch, time, channels of the first block)
+        new_state: State = []
+        for block in self.blocks:
+            at = len(new_state)
+            states = state[at : at + len(block.convs)] if state is not None else None
+            hidden, states = block(hidden, states)
+            new_state += states
+        return hidden, new_state
+
+    def empty_state(self, batch_size: int) -> State:
+        """The state before a text."""
+        return [conv.empty_state(batch_size) for conv in self.convs]
+
+    def macs(self) -> int:
+        """Multiply-accumulate operations per token, without the softmax."""
+        linears = [self.input_projection] + [b.projection for b in self.blocks if b.projection is not None]
+        return sum(conv.macs() for conv in self.convs) + sum(math.prod(l.weight.shape) for l in linears)

@@ -1,0 +1,89 @@
+"""The one interface of all language models: an encoder, and the softmax that ends it."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gcnn.config import GCNNConfig, LSTMConfig
+from gcnn.models.adaptive_softmax import AdaptiveSoftmax, FullSoftmax
+from gcnn.models.gcnn import GCNN
+from gcnn.models.lstm import LSTM
+
+State = list[Tensor]  # tensors whose first dimension is the batch; what they hold is the encoder's affair
+
+
+class LanguageModel(nn.Module):
+    """`forward` makes hidden states, `nll` and `log_prob` turn them into nats.
+
+    A state carried from one call to the next gives what one call on the whole text would.
+    """
+
+    def __init__(self, encoder: GCNN | LSTM, softmax: AdaptiveSoftmax | FullSoftmax, output_dropout: float = 0.0):
+        super().__init__()
+        self.encoder = encoder
+        self.softmax = softmax
+        self.output_dropout = output_dropout
+
+    def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """tokens (batch, time) -> hidden (batch, time, channels), and the state after them."""
+        hidden, state = self.encoder(tokens, state)
+        return F.dropout(hidden, self.output_dropout, self.training), state
+
+    def nll(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Negative log-likelihood of each target: (batch, time, channels), (batch, time) -> (batch, time), nats."""
+        return self.softmax.nll(hidden, targets)
+
+    def log_prob(self, hidden: Tensor) -> Tensor:
+        """Log-probabilities of all types: (batch, time, channels) -> (batch, time, vocabulary), nats."""
+        return self.softmax.log_prob(hidden)
+
+    def empty_state(self, batch_size: int) -> State:
+        """The state before a text."""
+        return self.encoder.empty_state(batch_size)
+
+    @property
+    def vocabulary_size(self) -> int:
+        return self.encoder.embedding.num_embeddings
+
+    @property
+    def receptive_field(self) -> int | None:
+        """Tokens that a prediction depends on; None: all that came before."""
+        return self.encoder.receptive_field
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Parameters: total, embedding, body, softmax."""
+        total, embedding, softmax = map(count, (self, self.encoder.embedding, self.softmax))
+        return {
+            "total": total,
+            "embedding": embedding,
+            "body": total - embedding - softmax,
+            "softmax": softmax,
+        }
+
+    def flops_per_token(self, frequencies: Tensor | None = None) -> float:
+        """Floating-point operations of the forward pass per token, matrix products only, a multiplication and an
+        addition counted as two (the unit of Fig. 2).
+
+        What the adaptive softmax costs depends on how often the rare clusters are needed: `frequencies` (vocabulary,)
+        are those of the types in ids' order; without them, Zipf's law.
+        """
+        if frequencies is None:
+            frequencies = 1 / torch.arange(1, self.vocabulary_size + 1, dtype=torch.float64)
+        return 2 * (self.encoder.macs() + self.softmax.macs(frequencies / frequencies.sum()))
+
+
+def count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def build_model(config: GCNNConfig | LSTMConfig, vocabulary_size: int) -> LanguageModel:
+    """The model of a config, freshly initialised from torch's random state."""
+    encoder = GCNN(config, vocabulary_size) if isinstance(config, GCNNConfig) else LSTM(config, vocabulary_size)
+    if config.cutoffs:
+        softmax = AdaptiveSoftmax(encoder.hidden_dim, vocabulary_size, config.cutoffs, config.dropout)
+    else:
+        normalised = getattr(config, "weight_norm", False)
+        softmax = FullSoftmax(
+            encoder.hidden_dim, vocabulary_size, config.projection_dim, normalised, config.output_dropout
+        )
+    return LanguageModel(encoder, softmax, config.output_dropout)

@@ -1,0 +1,115 @@
+"""Causal convolutions, gates and residual blocks (sections 2 and 3 of the paper)."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import weight_norm
+
+from gcnn.config import BlockConfig
+
+# What the convolution computes becomes the block's output. glu, gtu and bilinear take two convolutions of the same
+# input (X*W + b and X*V + c, computed as one); the others take one.
+TWO_PATHS = ("glu", "gtu", "bilinear")
+
+
+def gate(projected: Tensor, kind: str) -> Tensor:
+    """Apply a gate along the channels: (batch, time, channels or 2 channels) -> (batch, time, channels). Section 2."""
+    if kind == "linear":
+        return projected
+    if kind == "relu":
+        return F.relu(projected)
+    if kind == "tanh":
+        return torch.tanh(projected)
+    if kind == "glu":
+        return F.glu(projected, dim=-1)
+    values, gates = projected.chunk(2, dim=-1)
+    return values * gates if kind == "bilinear" else torch.tanh(values) * torch.sigmoid(gates)
+
+
+def linear(in_features: int, out_features: int, normalised: bool, dropout: float) -> nn.Linear:
+    """A linear layer, weight-normalised with one gain per output, for an input under dropout."""
+    layer = nn.Linear(in_features, out_features)
+    nn.init.normal_(layer.weight, std=math.sqrt((1 - dropout) / in_features))
+    nn.init.zeros_(layer.bias)
+    return weight_norm(layer, dim=0) if normalised else layer
+
+
+class GatedConv(nn.Module):
+    """h(X) = (X*W + b) ⊗ σ(X*V + c), shifted so that no kernel sees the future (eq. 1)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        gate: str,
+        normalised: bool,
+        dropout: float,
+    ):
+        super().__init__()
+        self.gate = gate
+        self.dropout = dropout
+        self.context = kernel_size - 1
+        conv = nn.Conv1d(in_channels, out_channels * (2 if gate in TWO_PATHS else 1), kernel_size)
+        # Kaiming's variance for a gated unit (4 instead of 2: the gate halves the signal), kept under dropout
+        nn.init.normal_(conv.weight, std=math.sqrt(4 * (1 - dropout) / (kernel_size * in_channels)))
+        nn.init.zeros_(conv.bias)
+        self.conv = weight_norm(conv, dim=0) if normalised else conv
+
+    def empty_state(self, batch_size: int) -> Tensor:
+        """The state before a text: zeros, (batch, kernel_size - 1, in_channels)."""
+        return self.conv.bias.new_zeros(batch_size, self.context, self.conv.in_channels)
+
+    def forward(self, hidden: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        """hidden (batch, time, in_channels) -> (batch, time, out_channels), and the last kernel_size - 1 inputs."""
+        hidden = F.dropout(hidden, self.dropout, self.training)
+        if self.context == 0:
+            projected = F.linear(hidden, self.conv.weight.squeeze(2), self.conv.bias)
+            return gate(projected, self.gate), hidden[:, :0]
+        if state is None:
+            hidden = F.pad(hidden, (0, 0, self.context, 0))
+        else:
+            hidden = torch.cat([state.to(hidden.dtype), hidden], dim=1)
+        projected = self.conv(hidden.transpose(1, 2)).transpose(1, 2)
+        return gate(projected, self.gate), hidden[:, hidden.size(1) - self.context :]
+
+    def macs(self) -> int:
+        """Multiplications with a following addition, per token."""
+        return self.conv.in_channels * self.conv.out_channels * self.conv.kernel_size[0]
+
+
+class ResidualBlock(nn.Module):
+    """Gated convolutions whose input is added to their output; a bottleneck block has three of them (section 3)."""
+
+    def __init__(self, in_channels: int, block: BlockConfig, gate: str, normalised: bool, dropout: float):
+        super().__init__()
+        self.convs = nn.ModuleList()
+        channels = in_channels
+        for kernel_size, out_channels in block.convs:
+            self.convs.append(GatedConv(channels, out_channels, kernel_size, gate, normalised, dropout))
+            channels = out_channels
+        self.out_channels = channels
+        self.residual = block.residual
+        projects = block.residual and in_channels != channels
+        self.projection = linear(in_channels, channels, normalised, 0.0) if projects else None
+
+    def forward(self, hidden: Tensor, states: list[Tensor] | None) -> tuple[Tensor, list[Tensor]]:
+        """hidden (batch, time, in_channels) -> (batch, time, out_channels); one state a convolution."""
+        residual = hidden if self.projection is None else self.projection(hidden)
+        new_states = []
+        for i, conv in enumerate(self.convs):
+            hidden, state = conv(hidden, states[i] if states is not None else None)
+            new_states.append(state)
+        if self.residual:
+            hidden = (hidden + residual) * math.sqrt(0.5)  # keeps the variance
+        return hidden, new_states
+
+
+def fold_weight_norm(module: nn.Module) -> None:
+    """Replace every normalised weight by its value, once and for all: for inference."""
+    for child in module.modules():
+        if parametrize.is_parametrized(child, "weight"):
+            parametrize.remove_parametrizations(child, "weight", leave_parametrized=True)

@@ -1,0 +1,44 @@
+"""The LSTM baseline (Grave et al. 2016; Jozefowicz et al. 2016), on torch's own LSTM."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gcnn.config import LSTMConfig
+
+State = list[Tensor]  # h and c, (batch, layers, hidden_dim)
+
+
+class LSTM(nn.Module):
+    """Tokens to hidden states; the context is unbounded."""
+
+    receptive_field = None
+
+    def __init__(self, config: LSTMConfig, vocabulary_size: int):
+        super().__init__()
+        self.dropout = config.dropout
+        self.embedding = nn.Embedding(vocabulary_size, config.embedding_dim)
+        nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
+        between = config.dropout if config.num_layers > 1 else 0.0
+        self.lstm = nn.LSTM(config.embedding_dim, config.hidden_dim, config.num_layers, dropout=between)
+        for name, parameter in self.lstm.named_parameters():
+            if name.startswith("bias_ih"):  # forget gates start open: f is the second of the four gates
+                with torch.no_grad():
+                    parameter.zero_()[config.hidden_dim : 2 * config.hidden_dim] = 1.0
+        self.hidden_dim = config.hidden_dim
+
+    def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """tokens (batch, time) -> hidden (batch, time, hidden_dim), and the state after them."""
+        embedded = F.dropout(self.embedding(tokens.T), self.dropout, self.training)  # time first: torch's fast path
+        before = None if state is None else tuple(part.transpose(0, 1).contiguous() for part in state)
+        hidden, after = self.lstm(embedded, before)
+        return hidden.transpose(0, 1), [part.transpose(0, 1) for part in after]
+
+    def empty_state(self, batch_size: int) -> State:
+        """The state before a text."""
+        zeros = self.embedding.weight.new_zeros(batch_size, self.lstm.num_layers, self.hidden_dim)
+        return [zeros, zeros.clone()]
+
+    def macs(self) -> int:
+        """Multiply-accumulate operations per token, without the softmax."""
+        return sum(p.numel() for name, p in self.lstm.named_parameters() if name.startswith("weight"))

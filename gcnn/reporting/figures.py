@@ -1,0 +1,191 @@
+"""Figures as SVG: learning curves, and latency against sentence length."""
+
+import io
+import math
+import re
+from collections.abc import Callable
+from functools import partial
+from itertools import product
+from xml.etree import ElementTree
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
+
+from gcnn.reporting.document import Figure
+from gcnn.reporting.files import value
+from gcnn.reporting.latency import SOFTMAX, device, models_of, sentence_lengths, timings
+from gcnn.reporting.results import Run
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart; then the same colours dashed and dotted.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+STYLES = [{"color": colour, "linestyle": style} for style, colour in product(("-", "--", ":"), COLOURS)]
+SETTINGS = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "gcnn",  # the same numbers give the same file
+    "text.parse_math": False,  # a dollar in a run's name is a dollar
+    "font.family": ["DejaVu Sans", "sans-serif"],
+    "font.size": 9,
+    "axes.edgecolor": "#8a939b",
+    "axes.labelcolor": "#30363c",
+    "xtick.color": "#4a525a",
+    "ytick.color": "#4a525a",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e6e9eb",
+    "grid.linewidth": 0.7,
+    "lines.linewidth": 1.6,
+}
+WIDTH, HEIGHT, LEGEND_LINE = 5.2, 3.1, 0.2  # inches
+LEGEND_CHARACTERS = 72  # that fit into a line of the legend, a line sample counting for eight
+SVG = "http://www.w3.org/2000/svg"
+XLINK = "http://www.w3.org/1999/xlink"
+MAX_POINTS = 300  # of a curve: more are not seen at page width
+
+
+def learning_curves(runs: list[Run]) -> list[Figure]:
+    """Training loss against steps, and validation perplexity against steps, tokens and training time.
+
+    A panel without a single point is left out.
+    """
+    slowest = max((line.get("seconds") or 0 for run in runs for line in run.validation), default=0)
+    unit, size = ("hours", 3600) if slowest > 7200 else ("minutes", 60) if slowest > 120 else ("seconds", 1)
+    loss = [(run.label, *smooth(*curve(run.training, "step", "loss"))) for run in runs]
+    panels = [("training-loss", "Training loss (running mean)", "steps", "nats a token", loss)]
+    for name, key, x_label, scale in (
+        ("perplexity-steps", "step", "steps", 1),
+        ("perplexity-tokens", "tokens", "training tokens", 1),
+        ("perplexity-time", "seconds", f"training time, {unit}", size),
+    ):
+        points = [(run.label, *curve(run.validation, key, "perplexity")) for run in runs]
+        curves = [(label, x / scale, y) for label, x, y in points]
+        panels.append((name, f"Validation perplexity against {x_label}", x_label, "perplexity", curves))
+    return [
+        draw(name, caption, partial(plot_curves, x_label=x_label, y_label=y_label, curves=curves))
+        for name, caption, x_label, y_label, curves in panels
+        if any(x.size for _, x, _ in curves)
+    ]
+
+
+def curve(lines: list[dict], x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
+    """Two columns of a run's metrics, without the lines that lack one of them or are not finite."""
+    points = [(line[x], line[y]) for line in lines if line.get(x) is not None and line.get(y) is not None]
+    points = np.array(points, dtype=float).reshape(-1, 2)
+    return tuple(points[np.isfinite(points).all(axis=1)].T)
+
+
+def smooth(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Running means over a thirtieth of a curve, thinned to at most MAX_POINTS."""
+    window = len(x) // 30
+    if window > 1:
+        x, y = (np.convolve(values, np.ones(window) / window, "valid") for values in (x, y))
+    keep = np.linspace(0, len(x) - 1, min(len(x), MAX_POINTS)).round().astype(int)
+    return x[keep], y[keep]
+
+
+def plot_curves(axes: Axes, x_label: str, y_label: str, curves: list) -> None:
+    """Draw curves (label, x, y)."""
+    for i, (label, x, y) in enumerate(curves):
+        marker = "o" if len(x) <= 30 and y_label == "perplexity" else None
+        axes.plot(x, y, label=label, marker=marker, markersize=3, **STYLES[i % len(STYLES)])
+    if y_label == "perplexity":
+        log_scale(axes, np.concatenate([y for _, _, y in curves]))
+    axes.set(xlabel=x_label, ylabel=y_label)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.set_xlim(left=0)
+
+
+def log_scale(axes: Axes, values: np.ndarray) -> None:
+    """A log y axis with plain numbers at its ticks, and more of these where it spans less than a decade."""
+    axes.set_yscale("log")
+    narrow = values.max() < 8 * values.min()
+    axes.yaxis.set_major_locator(MaxNLocator(6) if narrow else LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+def latency_figures(latency: dict) -> list[Figure]:
+    """Median latency, and a band up to the 95th percentile, against sentence length."""
+    figures = []
+    for suffix, title in SOFTMAX.items():
+        points = {name: latency_points(model, suffix) for name, model in models_of(latency).items()}
+        if any(p.size for p in points.values()):
+            caption = f"Latency of one sentence, {title} ({device(latency)})"
+            plot = partial(plot_latency, curves=points, lengths=sentence_lengths(latency))
+            figures.append(draw(f"latency{suffix.replace('_', '-')}", caption, plot))
+    return figures
+
+
+def latency_points(model: dict, suffix: str) -> np.ndarray:
+    """Words, median and 95th percentile in milliseconds: (3, lengths)."""
+    rows = []
+    for length, timing in timings(model, suffix).items():
+        median, p95 = value(timing, "median_ms"), value(timing, "p95_ms")
+        if 0 < (median or 0) < math.inf:
+            rows.append((int(length), median, p95 or median))
+    return np.array(sorted(rows), dtype=float).reshape(-1, 3).T
+
+
+def plot_latency(axes: Axes, curves: dict[str, np.ndarray], lengths: list[str]) -> None:
+    for i, (name, (words, median, p95)) in enumerate(curves.items()):
+        style = STYLES[i % len(STYLES)]
+        axes.plot(words, median, label=name, marker="o", markersize=3.5, **style)
+        axes.fill_between(words, median, p95, color=style["color"], alpha=0.18, linewidth=0)
+    axes.set_xscale("log")
+    axes.set_xticks([int(length) for length in lengths], lengths)
+    axes.xaxis.set_minor_locator(NullLocator())
+    log_scale(axes, np.concatenate([times for _, *times in curves.values()], axis=1))
+    axes.set(xlabel="words in the sentence", ylabel="milliseconds")
+
+
+def draw(name: str, caption: str, plot: Callable[[Axes], None]) -> Figure:
+    """A figure of one set of axes with its legend below."""
+    with matplotlib.rc_context(SETTINGS):
+        canvas = Canvas(layout="constrained")
+        axes = canvas.subplots()
+        axes.set_axisbelow(True)
+        plot(axes)
+        lines = axes.get_lines()
+        labels = [shorten(printable(line.get_label())) for line in lines]
+        columns = max(1, LEGEND_CHARACTERS // (max(map(len, labels)) + 8))
+        canvas.set_size_inches(WIDTH, HEIGHT + LEGEND_LINE * math.ceil(len(lines) / columns))
+        canvas.legend(lines, labels, loc="outside lower left", ncols=columns, frameon=False, borderpad=0)
+        file = io.StringIO()
+        canvas.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    return Figure(name, inline(file.getvalue(), name, caption), caption)
+
+
+def printable(text: str) -> str:
+    """The text without the control characters that XML cannot hold."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def shorten(label: str) -> str:
+    """A label that a line of the legend has room for, its middle left out where it is too long."""
+    return label if len(label) <= 64 else f"{label[:30]}…{label[-33:]}"
+
+
+def inline(svg: str, name: str, title: str) -> str:
+    """Matplotlib's SVG made fit to stand in a page with others: no metadata, no style sheet (it would style
+    the whole page), ids that are the figure's own, and a title for screen readers."""
+    ElementTree.register_namespace("", SVG)
+    ElementTree.register_namespace("xlink", XLINK)
+    root = ElementTree.fromstring(svg)
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if child.tag in (f"{{{SVG}}}metadata", f"{{{SVG}}}style"):
+                parent.remove(child)
+        for key, text in parent.attrib.items():
+            if key == "id":
+                parent.set(key, f"{name}-{text}")
+            elif key in (f"{{{XLINK}}}href", "clip-path"):
+                parent.set(key, re.sub("#", f"#{name}-", text))
+    root.set("role", "img")
+    root.set("style", "stroke-linejoin: round; stroke-linecap: butt")
+    heading = ElementTree.Element(f"{{{SVG}}}title")
+    heading.text = printable(title)
+    root.insert(0, heading)
+    return ElementTree.tostring(root, encoding="unicode")

@@ -1,0 +1,136 @@
+"""The published numbers of Dauphin et al. 2017 (arXiv 1612.08083), under the names of configs/model/."""
+
+from dataclasses import dataclass
+
+from gcnn.config import GCNNConfig, LSTMConfig
+
+Block = tuple[tuple[int, int], ...]  # a residual block: gated convolutions (kernel size, output channels)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A row of Table 1; `blocks` has one entry for each residual block, repeats written out."""
+
+    title: str
+    data: str
+    embedding_dim: int
+    blocks: tuple[Block, ...]
+    cutoffs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Published:
+    """A test perplexity of Tables 2 and 3, and the hardware it was trained on where the paper names it."""
+
+    title: str
+    perplexity: float
+    hardware: str | None = None
+
+
+@dataclass(frozen=True)
+class Speed:
+    """A row of Table 4, in tokens per second."""
+
+    title: str
+    throughput_cpu: float
+    throughput_gpu: float
+    responsiveness_gpu: float
+
+
+TABLE_1 = {
+    "gcnn_13": Architecture("GCNN-13", "billion_word", 128, (((4, 1268),),) * 13, (10_000, 40_000, 200_000)),
+    "gcnn_14b": Architecture(
+        "GCNN-14B",
+        "billion_word",
+        128,
+        (
+            ((5, 512),),
+            *(((1, 128), (5, 128), (1, 512)),) * 3,
+            *(((1, 512), (5, 512), (1, 1024)),) * 3,
+            *(((1, 1024), (5, 1024), (1, 2048)),) * 6,
+            ((1, 1024), (5, 1024), (1, 4096)),
+        ),
+        (4_000, 40_000, 200_000),
+    ),
+    "gcnn_9": Architecture(
+        "GCNN-9",
+        "billion_word",
+        128,
+        (((4, 807),), *(((4, 807), (4, 807)),) * 4),
+        (10_000, 40_000, 200_000),
+    ),
+    "gcnn_8b": Architecture(
+        "GCNN-8B",
+        "billion_word",
+        128,
+        (
+            ((1, 512),),
+            *(((1, 128), (5, 128), (1, 512)),) * 3,
+            *(((1, 256), (5, 256), (1, 512)),) * 3,
+            ((1, 1024), (1, 1024), (1, 2048)),
+        ),
+        (10_000, 40_000, 200_000),
+    ),
+    "gcnn_8": Architecture("GCNN-8", "wikitext103", 280, (((4, 900),),) * 8, (2_000, 10_000, 50_000)),
+    "gcnn_14": Architecture(
+        "GCNN-14",
+        "wikitext103",
+        280,
+        (
+            *(((6, 850),),) * 3,
+            ((1, 850),),
+            *(((5, 850),),) * 4,
+            ((1, 850),),
+            *(((4, 850),),) * 3,
+            ((4, 1024),),
+            ((4, 2048),),
+        ),
+        (10_000, 20_000, 200_000),
+    ),
+}
+
+TABLE_2 = {  # Google Billion Word, test perplexity
+    "sigmoid_rnn_2048": Published("Sigmoid-RNN-2048", 68.3, "1 CPU"),
+    "kn_5gram": Published("interpolated Kneser-Ney 5-gram", 67.6, "100 CPUs"),
+    "sparse_non_negative": Published("sparse non-negative matrix LM", 52.9),
+    "rnn_1024_maxent": Published("RNN-1024 + MaxEnt 9-gram", 51.3, "24 GPUs"),
+    "lstm_2048_512": Published("LSTM-2048-512", 43.7, "32 GPUs"),
+    "lstm_8192x2_1024": Published("2-layer LSTM-8192-1024", 30.6, "32 GPUs"),
+    "g_lstm_g4": Published("big G-LSTM-G4", 23.3, "8 GPUs"),
+    "lstm_2048": Published("LSTM-2048", 43.9, "1 GPU"),
+    "lstm_2048x2": Published("2-layer LSTM-2048", 39.8, "1 GPU"),
+    "gcnn_13": Published("GCNN-13", 38.1, "1 GPU"),
+    "gcnn_14b": Published("GCNN-14B", 31.9, "8 GPUs"),
+}
+
+TABLE_3 = {  # WikiText-103, test perplexity
+    "lstm_1024": Published("LSTM-1024", 48.7, "1 GPU"),
+    "gcnn_8": Published("GCNN-8", 44.9, "1 GPU"),
+    "gcnn_14": Published("GCNN-14", 37.2, "4 GPUs"),
+}
+
+TABLE_4 = {  # models of about 43.9 perplexity on Billion Word
+    "lstm_2048": Speed("LSTM-2048", 169, 45_622, 2_282),
+    "gcnn_9": Speed("GCNN-9", 121, 29_116, 29_116),
+    "gcnn_8b": Speed("GCNN-8B", 179, 45_878, 45_878),
+}
+
+PERPLEXITY = {"billion_word": TABLE_2, "wikitext103": TABLE_3}  # data name -> model name -> published figure
+LSTM_SIZES = {"lstm_1024": (1024, 1), "lstm_2048": (2048, 1), "lstm_2048x2": (2048, 2)}  # hidden size, layers
+
+
+def model_name(model: GCNNConfig | LSTMConfig) -> str | None:
+    """The name of the paper's model that this config is, by its architecture; None where it is another."""
+    if model.kind == "lstm":
+        size = (model.hidden_dim, model.num_layers)
+        return next((name for name, published in LSTM_SIZES.items() if published == size), None)
+    if model.gate != "glu":
+        return None
+    blocks = tuple(tuple(map(tuple, block.convs)) for block in model.blocks for _ in range(block.repeat))
+    shape = (model.embedding_dim, blocks)
+    return next((name for name, row in TABLE_1.items() if (row.embedding_dim, row.blocks) == shape), None)
+
+
+def published_perplexity(model: GCNNConfig | LSTMConfig, data_name: str) -> Published | None:
+    """What the paper reports for this model on this data (word tokens); None where it reports nothing."""
+    return PERPLEXITY.get(data_name, {}).get(model_name(model))

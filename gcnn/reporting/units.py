@@ -1,0 +1,46 @@
+"""Numbers as people read them: sensible digits, units, thousands separators; a dash where there is none."""
+
+DASH = "–"
+
+
+def count(value: float | None) -> str:
+    return DASH if value is None else f"{value:,.0f}"
+
+
+def decimals(value: float | None, digits: int = 2) -> str:
+    return DASH if value is None else f"{value:,.{digits}f}"
+
+
+def perplexity(value: float | None) -> str:
+    return decimals(value, 2 if value is None or value < 1000 else 0)
+
+
+def milliseconds(value: float | None) -> str:
+    """Three significant digits."""
+    return decimals(value, 2 if value is None or value < 10 else 1 if value < 100 else 0)
+
+
+def ratio(value: float | None) -> str:
+    return DASH if value is None else f"{decimals(value, 2 if value < 10 else 1)}×"
+
+
+def magnitude(value: float | None) -> str:
+    """Four significant digits with k, M, G or T."""
+    if value is None or not 10_000 <= value < float("inf"):
+        return count(value)
+    power = min(int(f"{value:.3e}".split("e")[1]) // 3, 4)
+    return f"{value / 1000**power:.4g} {'kMGT'[power - 1]}"
+
+
+def gibibytes(value: float | None) -> str:
+    return DASH if value is None else f"{value / 2**30:.1f} GiB"
+
+
+def duration(seconds: float | None) -> str:
+    if seconds is None or not 0 <= seconds < float("inf"):
+        return DASH
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s"

@@ -1,0 +1,147 @@
+"""Checkpoints that are whole or absent, and known to be so.
+
+A checkpoint is a folder `checkpoints/step_<n>/` of a run: the weights in safetensors, the training state as tensors
+and plain values, and a manifest with the size and sha256 of both. Nothing in it is ever unpickled freely.
+"""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from gcnn.errors import RunError, UsageError, one_line
+from gcnn.files import remove, sha256, write_atomically, write_json
+
+log = logging.getLogger(__name__)
+WEIGHTS, STATE, MANIFEST = "model.safetensors", "state.pt", "manifest.json"
+
+
+def save_weights(weights: dict[str, Tensor], path: Path) -> None:
+    """Write a state dict as safetensors, atomically."""
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    write_atomically(path, lambda aside: write_weights(whole, aside))
+
+
+def write_weights(weights: dict[str, Tensor], path: Path) -> None:
+    try:
+        safetensors.torch.save_file(weights, path)
+    except safetensors.SafetensorError as error:  # how it reports a full disk
+        raise RunError(f"{path} could not be written: {one_line(error)}. Free some space and resume.") from None
+
+
+def load_weights(model: torch.nn.Module, path: Path) -> None:
+    """Load safetensors into a model.
+
+    Raises UsageError where the file is absent or holds another model, RunError where it is damaged.
+    """
+    if not path.is_file():
+        raise UsageError(f"{path.parent} holds no {path.name}: no model was saved there yet.")
+    try:
+        weights = safetensors.torch.load_file(path)
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise RunError(f"{path} is damaged ({one_line(error)}). Use another checkpoint or train again.") from None
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    differing = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    if differing:
+        name = differing[0]
+        raise UsageError(
+            f"{path} is of another model: {name} is {found.get(name, 'absent')} there and "
+            f"{expected.get(name, 'absent')} in the config. Give the checkpoint and the config of one run."
+        )
+    model.load_state_dict(weights)
+
+
+class Checkpoints:
+    """The checkpoints of a run; `identity` tells what they belong to (model, tokenizer)."""
+
+    def __init__(self, run_dir: Path, identity: dict[str, Any], keep: int):
+        self.folder = run_dir / "checkpoints"
+        self.identity = identity
+        self.keep = keep
+
+    def path(self, step: int) -> Path:
+        return self.folder / f"step_{step:09d}"
+
+    def all(self) -> list[Path]:
+        """The checkpoints, oldest first."""
+        return sorted(self.folder.glob("step_*"))
+
+    def save(self, step: int, model: torch.nn.Module, state: dict[str, Any]) -> None:
+        """Write a checkpoint, then remove those past the last `keep`."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.path(step).exists():
+            return  # a resumed run comes past the same step with the same state
+
+        def write(aside: Path) -> None:
+            aside.mkdir()
+            weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+            write_weights(weights, aside / WEIGHTS)
+            with (aside / STATE).open("wb") as file:
+                torch.save(state, file)
+            files = {
+                name: {"bytes": (aside / name).stat().st_size, "sha256": sha256(aside / name)}
+                for name in (WEIGHTS, STATE)
+            }
+            write_json(aside / MANIFEST, {"step": step, "identity": self.identity, "files": files})
+
+        write_atomically(self.path(step), write)
+        for old in self.all()[: -self.keep]:
+            remove(old)
+
+    def verify(self, path: Path) -> None:
+        """Raise RunError where a checkpoint is not what was written, UsageError where it is another model's."""
+        try:
+            manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+            files, identity = dict(manifest["files"]), dict(manifest["identity"])
+            for name in (WEIGHTS, STATE):
+                expected, file = files[name], path / name
+                if not file.is_file():
+                    raise RunError(f"checkpoint {path}: {name} is missing.")
+                if file.stat().st_size != expected["bytes"] or sha256(file) != expected["sha256"]:
+                    raise RunError(f"checkpoint {path}: {name} is not what was written (truncated or corrupted).")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(f"checkpoint {path}: {MANIFEST} is missing or damaged ({one_line(error)}).") from None
+        for what, value in self.identity.items():
+            if identity.get(what) != value:
+                raise UsageError(
+                    f"checkpoint {path} is of another {what}. Resume with the config of that run, or without resume."
+                )
+
+    def load(self, path: Path, model: torch.nn.Module) -> dict[str, Any]:
+        """Load the weights into the model and return the training state.
+
+        Raises RunError for a damaged checkpoint, UsageError for none or one of another model.
+        """
+        if not path.is_dir():
+            raise UsageError(f"resume: {path} is no checkpoint. Give a folder checkpoints/step_<n> of a run.")
+        self.verify(path)
+        load_weights(model, path / WEIGHTS)
+        try:
+            return torch.load(path / STATE, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch names no class of errors for a hostile or damaged file
+            raise RunError(f"checkpoint {path}: {STATE} does not load ({one_line(error)[:200]}).") from None
+
+    def load_newest(self, model: torch.nn.Module) -> tuple[Path, dict[str, Any]] | None:
+        """The newest intact checkpoint; damaged ones are named, set aside and passed over. None where there is none.
+
+        Raises UsageError for a checkpoint of another model, and RunError where all are damaged.
+        """
+        damaged = []
+        for path in reversed(self.all()):
+            try:
+                state = self.load(path, model)
+            except RunError as error:
+                log.warning("%s Falling back to the checkpoint before it.", error)
+                damaged.append(path)
+                continue
+            for bad in damaged:  # the run will come past these steps again
+                remove(bad)
+            return path, state
+        if damaged:
+            raise RunError(f"{self.folder}: no checkpoint is intact. Start again in a new run_dir.")
+        return None

@@ -1,0 +1,156 @@
+"""A training run from its config to its results: the run directory, the model, training, evaluation."""
+
+import contextlib
+import dataclasses
+import datetime
+import fcntl
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from gcnn.checks import check_against_data
+from gcnn.config import TrainConfig, save_config
+from gcnn.data.stream import PreparedData, prepare
+from gcnn.errors import UsageError
+from gcnn.evaluation.perplexity import evaluate, type_counts, unigram_perplexity
+from gcnn.files import write_atomically, write_json
+from gcnn.models.language_model import LanguageModel, build_model
+from gcnn.provenance import command, git_commit, hardware, peak_memory_bytes, versions
+from gcnn.training.checkpoints import WEIGHTS, load_weights
+from gcnn.training.trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+
+def train(config: TrainConfig) -> tuple[Path, dict[str, Any]]:
+    """Train, evaluate and write a run directory; returns it and its results.
+
+    Raises UsageError before anything is written where the config does not fit the machine or the data.
+    """
+    commit = git_commit()  # of the code that was loaded: a checkout may change while it runs
+    device = choose_device(config.device)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    run_dir = choose_run_dir(config)
+    data = prepare(config.data, config.tokenizer)
+    check_against_data(config, data.tokenizer.vocabulary_size, len(data.streams["train"]))
+    torch.manual_seed(config.seed)
+    model = build_model(config.model, data.tokenizer.vocabulary_size).to(device)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    config = dataclasses.replace(config, run_dir=str(run_dir))
+    with locked(run_dir), log_file(run_dir / "train.log"):
+        trainer = Trainer(config, model, data, run_dir, device)
+        if config.resume is not False:
+            trainer.resume(None if config.resume is True else Path(config.resume))
+        write_atomically(run_dir / "config.yaml", lambda aside: save_config(config, aside))
+        if not (run_dir / "tokenizer").exists():
+            write_atomically(run_dir / "tokenizer", data.tokenizer.save)
+        describe = f"{model.parameter_counts()['total']:,} parameters, {len(data.streams['train']):,} training tokens"
+        log.info("%s: %s, %s, in %s", config.experiment, describe, device, run_dir)
+        trainer.run()
+        load_weights(model, run_dir / WEIGHTS)  # the best on validation
+        results = {"git_commit": commit, **measure(config, model, data, trainer)}
+        write_json(run_dir / "results.json", results)
+    return run_dir, results
+
+
+def measure(config: TrainConfig, model: LanguageModel, data: PreparedData, trainer: Trainer) -> dict[str, Any]:
+    """The content of results.json."""
+    progress = trainer.progress
+    counts = type_counts(data.streams["train"])
+    results: dict[str, Any] = {
+        "experiment": config.experiment,
+        "command": command(),
+        "hardware": hardware(),
+        "versions": versions(),
+        "seed": config.seed,
+        "parameters": model.parameter_counts(),
+        "receptive_field": model.receptive_field,
+        "flops_per_token": model.flops_per_token(torch.from_numpy(counts)),
+        "data": {
+            "name": data.name,
+            "fingerprint": data.fingerprint,
+            "vocabulary_size": data.tokenizer.vocabulary_size,
+        },
+        "train": {
+            "steps": progress.step,
+            "tokens": progress.tokens,
+            "seconds": progress.seconds,
+            "tokens_per_second": progress.tokens / progress.seconds,
+            "peak_memory_bytes": peak_memory_bytes(trainer.device),
+        },
+    }
+    for split in ("valid", "test"):
+        stream = data.streams[split]
+        found = evaluate(model, stream, config.data.sentences)
+        found["unigram_perplexity"] = unigram_perplexity(counts, stream)
+        results["validation" if split == "valid" else split] = found
+    return results
+
+
+def choose_device(name: str) -> torch.device:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("device is cuda, but torch sees no CUDA device here; set device=cpu or device=auto.")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def choose_run_dir(config: TrainConfig) -> Path:
+    """Where the run goes: `run_dir`, or a new folder; with resume=true the experiment's newest unfinished run."""
+    if config.resume not in (True, False) and not isinstance(config.resume, str):
+        raise UsageError(f"resume is {config.resume!r}; give false, true or the path of a checkpoint.")
+    parent = Path("runs") / config.experiment
+    if config.run_dir is not None:
+        run_dir = Path(config.run_dir)
+    else:
+        found = sorted(path.parent for path in parent.glob("*/config.yaml")) if config.resume is True else []
+        unfinished = [path for path in found if not (path / "results.json").exists()]
+        fresh = parent / f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
+        run_dir = (unfinished or found or [fresh])[-1]
+    if config.resume is False and (run_dir / "config.yaml").exists():
+        raise UsageError(
+            f"run_dir {run_dir} already holds a run; set resume=true to go on with it, or another run_dir."
+        )
+    if run_dir.exists() and not run_dir.is_dir():
+        raise UsageError(f"run_dir {run_dir} is a file; give a folder.")
+    return run_dir.absolute()
+
+
+@contextlib.contextmanager
+def locked(run_dir: Path) -> Iterator[None]:
+    """Hold a run directory: the kernel drops the lock with its process, so that none outlives a crash.
+
+    Raises UsageError where another process holds it.
+    """
+    with (run_dir / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read().strip() or "another process"
+            raise UsageError(f"run_dir {run_dir} is in use by {owner}; wait for it or give another run_dir.") from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {os.uname().nodename}")
+        file.flush()
+        yield
+
+
+@contextlib.contextmanager
+def log_file(path: Path) -> Iterator[None]:
+    """Send the project's log to a file as well, and past the progress bar."""
+    project = logging.getLogger("gcnn")
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    project.addHandler(handler)
+    try:
+        with logging_redirect_tqdm([logging.getLogger(), project]):
+            yield
+    finally:
+        project.removeHandler(handler)
+        handler.close()

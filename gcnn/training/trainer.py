@@ -1,0 +1,251 @@
+"""The training loop: batches to updates, validation, checkpoints."""
+
+import dataclasses
+import logging
+import math
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gcnn.config import TrainConfig
+from gcnn.data.batches import IGNORE, RunningText, Sentences
+from gcnn.data.stream import PreparedData
+from gcnn.errors import Interrupted, RunError
+from gcnn.evaluation.perplexity import evaluate
+from gcnn.models.language_model import LanguageModel
+from gcnn.training.checkpoints import WEIGHTS, Checkpoints, save_weights
+from gcnn.training.metrics import Metrics, ProgressBar
+from gcnn.training.optimizers import build_optimizer
+from gcnn.training.schedules import Schedule
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a run stands; with the tensors of a checkpoint it says how to go on."""
+
+    step: int = 0  # updates made
+    epoch: int = 0  # full passes made
+    index: int = 0  # batches of this epoch taken
+    tokens: int = 0  # targets trained on
+    seconds: float = 0.0  # of training; validation and checkpoints are not counted
+    best_nll: float = math.inf  # validation, nats a token
+    skipped: int = 0  # updates left out for a loss or gradient that was not finite
+    logged_nll: float = 0.0  # nats since the last line of metrics
+    logged_tokens: int = 0
+    logged_seconds: float = 0.0
+
+
+class Trainer:
+    """Trains a model in a run directory; `run` returns when a bound of the config is reached.
+
+    Raises RunError for a loss or gradient that is not finite, before the optimizer moves, and Interrupted after
+    SIGTERM, SIGINT or SIGUSR1, when the step is finished and a checkpoint written.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        model: LanguageModel,
+        data: PreparedData,
+        run_dir: Path,
+        device: torch.device,
+    ):
+        self.config, self.model, self.data, self.run_dir, self.device = config, model, data, run_dir, device
+        self.forward: Callable = torch.compile(model) if config.trainer.compile else model
+        kind = Sentences if config.data.sentences else RunningText
+        train = data.streams["train"]
+        self.batches = kind(train.tokens, train.eos_id, config.trainer.batch_size, config.trainer.block_size)
+        self.optimizer = build_optimizer(config.optimizer, model)
+        self.schedule = Schedule(config.schedule, self.optimizer)
+        identity = {"model": dataclasses.asdict(config.model), "tokenizer": data.tokenizer.fingerprint}
+        identity["model"] = {k: v for k, v in identity["model"].items() if "dropout" not in k}  # may change on resume
+        self.checkpoints = Checkpoints(run_dir, identity, config.trainer.keep_checkpoints)
+        self.progress = Progress()
+        self.state: list[Tensor] | None = None  # the model's, carried over block borders
+        self.signal: int | None = None
+        self.saved_at = time.monotonic()
+
+    def run(self) -> None:
+        self.metrics = Metrics(self.config, self.run_dir, self.progress.step)
+        self.bar = ProgressBar(self.fraction_done())
+        previous = {number: signal.signal(number, self.on_signal) for number in SIGNALS}
+        self.model.train()
+        try:
+            while self.fraction_done() < 1:
+                self.step()
+                self.after_step()
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+            self.bar.close()
+            self.metrics.close()
+
+    def on_signal(self, number: int, frame: Any) -> None:
+        if self.signal is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal = number
+        log.warning("%s: finishing the step, then saving. Ctrl-C stops at once.", signal.Signals(number).name)
+
+    def fraction_done(self) -> float:
+        """The part of the run that is over: the bound that is nearest decides."""
+        trainer, progress = self.config.trainer, self.progress
+        parts = [0.0]
+        if trainer.max_steps is not None:
+            parts.append(progress.step / trainer.max_steps)
+        if trainer.max_epochs is not None:
+            parts.append((progress.epoch + progress.index / len(self.batches)) / trainer.max_epochs)
+        if trainer.max_minutes is not None:
+            parts.append(progress.seconds / 60 / trainer.max_minutes)
+        return max(parts)
+
+    def next_batches(self) -> list[tuple[Tensor, Tensor]]:
+        """The micro-batches of one update; the epoch's last update may have fewer."""
+        progress = self.progress
+        if progress.index == len(self.batches):
+            progress.epoch, progress.index, self.state = progress.epoch + 1, 0, None
+        order = self.batches.order(progress.epoch, self.config.seed)
+        chosen = order[progress.index : progress.index + self.config.trainer.accumulate]
+        progress.index += len(chosen)
+        return [self.batches[int(i)] for i in chosen]
+
+    def step(self) -> None:
+        """One update: forward and backward over the micro-batches, clipping, the optimizer's step."""
+        start = time.perf_counter()
+        progress, trainer = self.progress, self.config.trainer
+        self.lr = self.schedule.set(progress.step, self.fraction_done())
+        batches = self.next_batches()
+        count = sum(int((targets != IGNORE).sum()) for _, targets in batches)
+        total = torch.zeros((), device=self.device)
+        for tokens, targets in batches:
+            total += self.backward(tokens, targets, count)
+        limit = math.inf if trainer.clip_norm is None else trainer.clip_norm
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        loss, self.grad_norm = torch.stack([total, norm]).tolist()  # one synchronisation a step
+        if math.isfinite(loss) and math.isfinite(self.grad_norm):
+            self.optimizer.step()
+            progress.logged_nll += loss * count
+            progress.logged_tokens += count
+        else:
+            self.on_nonfinite(loss)
+        self.optimizer.zero_grad(set_to_none=True)
+        progress.step += 1
+        progress.tokens += count
+        seconds = time.perf_counter() - start
+        progress.seconds += seconds
+        progress.logged_seconds += seconds
+
+    def backward(self, tokens: Tensor, targets: Tensor, count: int) -> Tensor:
+        """Add a micro-batch's gradient of nats / count; returns nats / count."""
+        tokens, targets = (part.to(self.device, non_blocking=True) for part in (tokens, targets))
+        bf16 = self.config.trainer.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            hidden, state = self.forward(tokens, self.state)
+            loss = self.model.nll(hidden, targets).sum() / count
+        if self.config.trainer.carry_state:
+            self.state = [part.detach() for part in state]
+        loss.backward()
+        return loss.detach()
+
+    def on_nonfinite(self, loss: float) -> None:
+        progress = self.progress
+        what = f"loss {loss}, gradient norm {self.grad_norm}"
+        where = f"step {progress.step + 1} (epoch {progress.epoch + 1}, up to batch {progress.index} of {len(self.batches)})"
+        self.state = None  # it came out of the same forward pass
+        if progress.skipped < self.config.trainer.skip_nonfinite:
+            progress.skipped += 1
+            log.warning("%s: %s; update skipped.", where, what)
+            return
+        saved = self.checkpoints.all()
+        last = f"The last good checkpoint is {saved[-1]}" if saved else "No checkpoint was written yet"
+        raise RunError(f"{where}: {what}; the model was not updated. {last}. Lower optimizer.lr or trainer.clip_norm.")
+
+    def after_step(self) -> None:
+        """Log, validate and save where it is time, and at the end."""
+        trainer, step = self.config.trainer, self.progress.step
+        done = self.fraction_done() >= 1
+        if step % trainer.log_every == 0:
+            self.log_metrics()
+        if done or step % trainer.validate_every == 0:
+            self.validate()
+        minutes = (time.monotonic() - self.saved_at) / 60
+        due = step % trainer.checkpoint_every == 0 or (trainer.checkpoint_minutes or math.inf) <= minutes
+        if done or due:
+            self.save()
+        if self.signal is not None and not done:
+            self.save()
+            name = signal.Signals(self.signal).name
+            raise Interrupted(f"{name}: saved at step {step} in {self.run_dir}; resume=true goes on.", self.signal)
+
+    def log_metrics(self) -> None:
+        progress = self.progress
+        loss = progress.logged_nll / progress.logged_tokens if progress.logged_tokens else math.nan
+        speed = progress.logged_tokens / progress.logged_seconds
+        self.metrics.write(
+            "train", **self.position(), loss=loss, perplexity=math.exp(min(loss, 700)), lr=self.lr,
+            grad_norm=self.grad_norm, tokens_per_second=speed,
+        )  # fmt: skip
+        self.bar.update(self.fraction_done(), progress.step, loss, speed)
+        progress.logged_nll, progress.logged_tokens, progress.logged_seconds = 0.0, 0, 0.0
+
+    def position(self) -> dict[str, float]:
+        progress = self.progress
+        return {
+            "step": progress.step,
+            "epoch": progress.epoch + progress.index / len(self.batches),
+            "tokens": progress.tokens,
+            "seconds": progress.seconds,
+        }
+
+    def validate(self) -> None:
+        """Measure the exact validation perplexity; keep the weights if it is the best so far."""
+        found = evaluate(self.model, self.data.streams["valid"], self.config.data.sentences)
+        nll = found["nll_nats"] / found["tokens"]
+        self.metrics.write("validation", **self.position(), nll_nats=nll, perplexity=found["perplexity"])
+        if nll < self.progress.best_nll:
+            self.progress.best_nll = nll
+            save_weights(self.model.state_dict(), self.run_dir / WEIGHTS)
+        self.schedule.validated(nll)
+        log.info("step %s: validation perplexity %.2f", f"{self.progress.step:,}", found["perplexity"])
+
+    def save(self) -> None:
+        """Write a checkpoint of all that decides how the run goes on."""
+        state = {
+            "progress": dataclasses.asdict(self.progress),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
+            "state": self.state,
+        }
+        self.checkpoints.save(self.progress.step, self.model, state)
+        self.saved_at = time.monotonic()
+
+    def resume(self, path: Path | None) -> None:
+        """Go on from a checkpoint, or from the newest intact one where `path` is None; without any, from the start."""
+        if path is None:
+            newest = self.checkpoints.load_newest(self.model)
+            if newest is None:
+                log.info("No checkpoint in %s: starting at step 0.", self.run_dir)
+                return
+            path, state = newest
+        else:
+            state = self.checkpoints.load(path, self.model)
+        self.progress = Progress(**state["progress"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        torch.set_rng_state(state["random"])
+        if self.device.type == "cuda" and state["random_cuda"]:
+            torch.cuda.set_rng_state_all(state["random_cuda"])
+        if state["state"] is not None:
+            self.state = [part.to(self.device) for part in state["state"]]
+        log.info("Resumed at step %s from %s.", f"{self.progress.step:,}", path)
+
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)

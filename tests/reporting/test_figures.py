@@ -1,0 +1,66 @@
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from gcnn.reporting.figures import MAX_POINTS, curve, latency_figures, learning_curves, smooth
+from gcnn.reporting.results import load_run
+
+
+@pytest.mark.parametrize("length", [0, 1, 29, 60, 1000, 20_000])
+def test_smoothing_keeps_a_straight_line(length):
+    """A running mean leaves a straight line where it is; and what is drawn is short."""
+    x = np.arange(length) * 50.0
+    smooth_x, smooth_y = smooth(x, 7 - 0.001 * x)
+    np.testing.assert_allclose(smooth_y, 7 - 0.001 * smooth_x, atol=1e-9)
+    assert min(length, 25) <= len(smooth_x) <= MAX_POINTS
+
+
+def test_smoothing_averages_noise_away():
+    y = np.random.default_rng(0).normal(5, 1, 3000)
+    assert smooth(np.arange(3000.0), y)[1].std() < 0.2 * y.std()
+
+
+def test_points_that_cannot_be_drawn_are_left_out():
+    lines = [
+        {"step": 1, "loss": 2.0},
+        {"step": 2},
+        {"step": 3, "loss": float("nan")},
+        {"step": None, "loss": 1.0},
+    ]
+    x, y = curve(lines, "step", "loss")
+    assert (x.tolist(), y.tolist()) == ([1.0], [2.0])
+
+
+def test_figures_are_svg_with_ids_of_their_own(make_run, latency):
+    figures = learning_curves([load_run(make_run())]) + latency_figures(latency)
+    assert len({figure.name for figure in figures}) == 6
+    ids = [
+        element.get("id")
+        for figure in figures
+        for element in ElementTree.fromstring(figure.svg).iter()
+        if element.get("id")
+    ]
+    assert len(ids) == len(set(ids))
+
+
+def test_panels_without_points_are_left_out(make_run, latency):
+    metrics = [
+        {"kind": "train", "step": 1, "loss": 3.0},
+        {"kind": "validation", "step": 1, "perplexity": 20.0},
+    ]
+    names = [figure.name for figure in learning_curves([load_run(make_run(metrics=metrics))])]
+    assert names == ["training-loss", "perplexity-steps"]
+    assert learning_curves([load_run(make_run("empty", metrics=None))]) == []
+    for model in latency["models"].values():
+        del model["sentences_without_softmax"]
+    assert [figure.name for figure in latency_figures(latency)] == ["latency"]
+    assert latency_figures({}) == []
+
+
+def test_every_run_is_in_the_legend_as_it_is_called(make_run):
+    names = ["_hidden", "$x^2$", "a & b < c", "plain", "bell \x07"]
+    runs = [load_run(make_run(str(i), experiment=name)) for i, name in enumerate(names)]
+    for figure in learning_curves(runs):
+        texts = [element.text for element in ElementTree.fromstring(figure.svg).iter() if element.text]
+        assert {"_hidden", "$x^2$", "a & b < c", "plain", "bell ?"} <= set(texts)
