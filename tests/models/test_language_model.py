@@ -1,0 +1,166 @@
+"""Laws of the whole network: causality, receptive field, carried state, counts."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from gcnn.config import BlockConfig, GCNNConfig, LSTMConfig
+from gcnn.models.language_model import build_model
+
+VOCABULARY = 50
+BOTTLENECK = [
+    BlockConfig(convs=[[3, 8]]),
+    BlockConfig(convs=[[1, 4], [4, 4], [1, 12]], repeat=2),
+    BlockConfig(convs=[[1, 12]]),
+]
+SMALL = GCNNConfig(embedding_dim=6, blocks=BOTTLENECK, cutoffs=[10, 30])
+LSTM = LSTMConfig(embedding_dim=6, hidden_dim=16, num_layers=2, cutoffs=[10, 30])
+TABLE_1 = {"gcnn_13": 40, "gcnn_14b": 57, "gcnn_9": 28, "gcnn_8b": 25, "gcnn_8": 25, "gcnn_14": 47}
+
+
+@pytest.fixture(params=[SMALL, LSTM], ids=["gcnn", "lstm"])
+def model(request):
+    torch.manual_seed(0)
+    return build_model(request.param, VOCABULARY).eval()
+
+
+@pytest.fixture
+def tokens():
+    return torch.randint(0, VOCABULARY, (2, 30), generator=torch.Generator().manual_seed(1))
+
+
+@torch.no_grad()
+def test_no_output_sees_the_future(model, tokens):
+    """Changing a token leaves every earlier hidden state bit for bit what it was, and changes its own."""
+    before, _ = model(tokens)
+    for t in (1, 7, 29):
+        changed = tokens.clone()
+        changed[:, t] = (changed[:, t] + 1) % VOCABULARY
+        after, _ = model(changed)
+        assert torch.equal(after[:, :t], before[:, :t])
+        assert not torch.equal(after[:, t], before[:, t])
+
+
+@pytest.mark.parametrize("config", [SMALL, GCNNConfig(embedding_dim=4, blocks=[BlockConfig([[4, 4]], 5)], cutoffs=[9])])
+def test_receptive_field_is_where_gradients_end(config):
+    torch.manual_seed(0)
+    model = build_model(config, VOCABULARY).eval()
+    time = model.receptive_field + 10
+    embedded = []
+    model.encoder.embedding.register_forward_hook(lambda *args: embedded.append(args[2].requires_grad_()) or args[2])
+    hidden, _ = model(torch.randint(0, VOCABULARY, (1, time)))
+    (gradient,) = torch.autograd.grad(hidden[0, -1].sum(), embedded[0])
+    touched = gradient[0].abs().sum(dim=1).nonzero().squeeze(1)
+    assert time - int(touched[0]) == model.receptive_field
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("cuts", [[1], [13], [1, 2, 3, 4], [5, 29]])
+def test_carried_state_equals_the_full_pass(model, tokens, cuts):
+    full, last = model(tokens)
+    state, parts = None, []
+    for part in torch.tensor_split(tokens, cuts, dim=1):
+        hidden, state = model(part, state)
+        parts.append(hidden)
+    torch.testing.assert_close(torch.cat(parts, dim=1), full, rtol=0, atol=1e-5)
+    for found, expected in zip(state, last, strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_empty_state_is_the_start_of_a_text(model, tokens):
+    torch.testing.assert_close(model(tokens, model.empty_state(2))[0], model(tokens)[0])
+
+
+@torch.no_grad()
+def test_rows_of_a_state_belong_to_rows_of_the_batch(model, tokens):
+    _, state = model(tokens)
+    _, alone = model(tokens[1:])
+    for found, expected in zip(state, alone, strict=True):
+        torch.testing.assert_close(found[1:], expected, rtol=0, atol=1e-5)
+
+
+def softmax_size(hidden_dim, cutoffs, vocabulary_size):
+    ends = [*cutoffs, vocabulary_size]
+    total = hidden_dim * (cutoffs[0] + len(cutoffs))
+    for i in range(len(cutoffs)):
+        narrow = hidden_dim // 4 ** (i + 1)
+        total += hidden_dim * narrow + narrow * (ends[i + 1] - ends[i])
+    return total
+
+
+def normalised_linear(inputs, outputs):
+    return inputs * outputs + 2 * outputs  # weight, gain, bias
+
+
+def gcnn_size(config, vocabulary_size):
+    """Parameters by a walk through Table 1's notation."""
+    channels = config.blocks[0].convs[0][1]
+    body = normalised_linear(config.embedding_dim, channels)
+    for block in config.blocks:
+        for _ in range(block.repeat):
+            first = channels
+            for kernel_size, out in block.convs:
+                body += normalised_linear(kernel_size * channels, 2 * out)
+                channels = out
+            body += normalised_linear(first, channels) if first != channels else 0
+    embedding, softmax = vocabulary_size * config.embedding_dim, softmax_size(channels, config.cutoffs, vocabulary_size)
+    return {"total": embedding + body + softmax, "embedding": embedding, "body": body, "softmax": softmax}
+
+
+def model_config(name, schema):
+    config = OmegaConf.load(Path(__file__).parents[2] / "configs" / "model" / f"{name}.yaml")
+    del config["defaults"]
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), config))
+
+
+@pytest.mark.parametrize("name", [*TABLE_1, "gcnn_small"])
+def test_parameters_and_receptive_field_of_table_1(name):
+    config = model_config(name, GCNNConfig)
+    vocabulary_size = 267_735 if name in ("gcnn_8", "gcnn_14") else 793_471
+    with torch.device("meta"):
+        model = build_model(config, vocabulary_size)
+    assert model.parameter_counts() == gcnn_size(config, vocabulary_size)
+    assert model.receptive_field == TABLE_1.get(name, 19)
+
+
+def test_lstm_parameters():
+    e, d = LSTM.embedding_dim, LSTM.hidden_dim
+    layers = 4 * d * (e + d + 2) + 4 * d * (d + d + 2)
+    expected = {"embedding": VOCABULARY * e, "body": layers, "softmax": softmax_size(d, LSTM.cutoffs, VOCABULARY)}
+    found = build_model(LSTM, VOCABULARY).parameter_counts()
+    assert found == {"total": sum(expected.values()), **expected}
+
+
+def test_lstm_small_has_as_many_parameters_as_gcnn_small():
+    sizes = []
+    for name, schema in (("gcnn_small", GCNNConfig), ("lstm_small", LSTMConfig)):
+        with torch.device("meta"):
+            sizes.append(build_model(model_config(name, schema), 33_278).parameter_counts()["total"])
+    assert sizes[1] == pytest.approx(sizes[0], rel=0.05)
+
+
+def test_flops_are_twice_the_products_counted_by_torch():
+    """Against torch's own counter, on targets in the shortlist, where the expected cost is the cost."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = build_model(SMALL, VOCABULARY).eval()
+    tokens, targets = torch.zeros(1, 64, dtype=torch.long), torch.zeros(1, 64, dtype=torch.long)
+    with FlopCounterMode(display=False) as counter:
+        hidden, _ = model(tokens)
+        model.nll(hidden, targets)
+    frequencies = torch.zeros(VOCABULARY)
+    frequencies[0] = 1
+    assert counter.get_total_flops() == 64 * model.flops_per_token(frequencies)
+
+
+def test_dropout_acts_in_training_only():
+    torch.manual_seed(0)
+    config = GCNNConfig(embedding_dim=6, blocks=BOTTLENECK, cutoffs=[10], dropout=0.5, output_dropout=0.5)
+    model = build_model(config, VOCABULARY)
+    tokens = torch.arange(20)[None]
+    assert not torch.equal(model(tokens)[0], model(tokens)[0])
+    model.eval()
+    assert torch.equal(model(tokens)[0], model(tokens)[0])

@@ -1,0 +1,91 @@
+"""Causal convolutions, gates and weight normalisation against plain definitions."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from gcnn.config import BlockConfig
+from gcnn.models.layers import GatedConv, ResidualBlock, fold_weight_norm, gate, linear
+
+GATES = {
+    "glu": lambda a, b: a * torch.sigmoid(b),
+    "gtu": lambda a, b: torch.tanh(a) * torch.sigmoid(b),
+    "bilinear": lambda a, b: a * b,
+    "linear": lambda a, b: a,
+    "relu": lambda a, b: a.clamp(min=0),
+    "tanh": lambda a, b: torch.tanh(a),
+}
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize("kind", GATES)
+def test_gate_is_its_formula(kind):
+    a, b = torch.randn(2, 3, 4), torch.randn(2, 3, 4)
+    projected = torch.cat([a, b], dim=-1) if kind in ("glu", "gtu", "bilinear") else a
+    torch.testing.assert_close(gate(projected, kind), GATES[kind](a, b))
+
+
+@pytest.mark.parametrize("kernel_size", [1, 2, 4])
+@pytest.mark.parametrize("kind", ["glu", "relu"])
+def test_gated_conv_is_the_plain_definition(kernel_size, kind):
+    """Loops over time and taps, with the normalised weight g * v / |v| spelled out."""
+    conv = GatedConv(5, 3, kernel_size, kind, normalised=True, dropout=0.0)
+    gain, direction = conv.conv.parametrizations.weight.original0, conv.conv.parametrizations.weight.original1
+    with torch.no_grad():
+        gain.mul_(torch.rand_like(gain) + 0.5)
+        conv.conv.bias.normal_()
+    weight = gain * direction / direction.flatten(1).norm(dim=1)[:, None, None]  # (out, in, kernel_size)
+    hidden = torch.randn(2, 7, 5)
+    padded = torch.cat([torch.zeros(2, kernel_size - 1, 5), hidden], dim=1)
+    rows = []
+    for t in range(7):
+        total = conv.conv.bias.expand(2, -1)
+        for tap in range(kernel_size):
+            total = total + padded[:, t + tap] @ weight[:, :, tap].T
+        rows.append(total)
+    expected = torch.stack(rows, dim=1)
+    if kind == "glu":
+        expected = expected[..., :3] * torch.sigmoid(expected[..., 3:])
+    else:
+        expected = expected.clamp(min=0)
+    found, _ = conv(hidden, None)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_folding_weight_norm_keeps_the_function_and_drops_the_gains():
+    block = ResidualBlock(6, BlockConfig(convs=[[1, 4], [3, 4], [1, 8]]), "glu", normalised=True, dropout=0.0)
+    hidden = torch.randn(2, 9, 6)
+    before, _ = block(hidden, None)
+    fold_weight_norm(block)
+    after, _ = block(hidden, None)
+    torch.testing.assert_close(after, before)
+    assert not [name for name, _ in block.named_parameters() if "original" in name]
+
+
+def test_residual_block_adds_its_input_and_keeps_the_variance():
+    block = ResidualBlock(4, BlockConfig(convs=[[2, 4]]), "glu", normalised=True, dropout=0.0)
+    hidden = torch.randn(3, 5, 4)
+    inner, _ = block.convs[0](hidden, None)
+    torch.testing.assert_close(block(hidden, None)[0], (inner + hidden) / math.sqrt(2))
+
+
+def test_block_without_residual_is_its_convolutions():
+    block = ResidualBlock(4, BlockConfig(convs=[[2, 6]], residual=False), "glu", normalised=True, dropout=0.0)
+    hidden = torch.randn(3, 5, 4)
+    torch.testing.assert_close(block(hidden, None)[0], block.convs[0](hidden, None)[0])
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_kaiming_initialisation_keeps_the_variance(dropout):
+    """A unit-variance signal under dropout leaves the paths before the gate with variance 4, and a linear with 1."""
+    conv = GatedConv(256, 256, 4, "linear", normalised=True, dropout=dropout)
+    hidden = F.dropout(torch.randn(8, 64, 256), dropout)
+    projected = conv.conv(hidden.transpose(1, 2))
+    assert projected.var().item() == pytest.approx(4, rel=0.1)
+    assert linear(256, 256, True, dropout)(hidden).var().item() == pytest.approx(1, rel=0.1)
