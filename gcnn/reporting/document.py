@@ -178,7 +178,7 @@ def markdown_block(block) -> str:
         case Table():
             return markdown_table(block)
         case Figures(figures):
-            return "\n\n".join(f"![{escape(f.caption)}](figures/{f.name}.svg)" for f in figures)
+            return "\n\n".join(f"{escape(f.caption)}:\n\n![](figures/{f.name}.svg)" for f in figures)
         case Code(text):
             return fenced(text)
         case Sample(prompt, text):

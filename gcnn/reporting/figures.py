@@ -184,7 +184,7 @@ def inline(svg: str, name: str, title: str) -> str:
             elif key in (f"{{{XLINK}}}href", "clip-path"):
                 parent.set(key, re.sub("#", f"#{name}-", text))
     root.set("role", "img")
-    root.set("style", "stroke-linejoin: round; stroke-linecap: butt")
+    root.set("style", "background: #fff; stroke-linejoin: round; stroke-linecap: butt")
     heading = ElementTree.Element(f"{{{SVG}}}title")
     heading.text = printable(title)
     root.insert(0, heading)

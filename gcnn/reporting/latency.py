@@ -7,7 +7,7 @@ from gcnn.reporting.document import Table
 from gcnn.reporting.files import ANY, NUMBER, read_json, value
 from gcnn.reporting.paper import TABLE_4
 from gcnn.reporting.results import RESULTS
-from gcnn.reporting.units import DASH, count, decimals, magnitude, milliseconds, ratio
+from gcnn.reporting.units import DASH, count, decimals, magnitude, milliseconds, plural, ratio
 
 SENTENCES = {ANY: dict.fromkeys(("median_ms", "p95_ms", "p99_ms", "repeats", "bound_ms"), NUMBER)}
 RATIO = {"measured": NUMBER, "bound": NUMBER}
@@ -86,7 +86,7 @@ def device(latency: dict) -> str:
     """What the benchmark ran on, as "CPU, 2 threads"."""
     name = (value(latency, "device") or "unknown device").upper()
     threads = value(latency, "threads")
-    return f"{name}, {count(threads)} threads" if threads and name == "CPU" else name
+    return f"{name}, {plural(threads, 'thread')}" if threads and name == "CPU" else name
 
 
 def latency_table(latency: dict) -> Table:

@@ -28,7 +28,7 @@ from gcnn.reporting.latency import (
     speed_table,
 )
 from gcnn.reporting.results import Run, describe_hardware, describe_versions, load_runs, runs_table
-from gcnn.reporting.units import DASH, count, milliseconds, perplexity
+from gcnn.reporting.units import DASH, count, milliseconds, perplexity, plural
 
 TITLE = "Gated convolutional language models"
 
@@ -66,7 +66,7 @@ def headline(runs: list[Run], latency: dict | None) -> str:
         if tested:
             sentences.append(best_run(data, sorted(tested, key=test_perplexity)))
     if not sentences:
-        sentences = [f"{len(runs)} {'run' if len(runs) == 1 else 'runs'}, none with a test perplexity yet."]
+        sentences = [f"{plural(len(runs), 'run')}, none with a test perplexity yet."]
     return " ".join(sentences + best_latency(latency))
 
 
@@ -87,7 +87,8 @@ def best_run(data: str, ranked: list[Run]) -> str:
     if unigram:
         sentence += f"; a unigram model has {perplexity(unigram)}"
     if best.published:
-        sentence += f"; the paper reports {best.published.perplexity} for {best.published.title}"
+        paper = best.published
+        sentence += f"; the paper reports {paper.perplexity} for {paper.title}, trained on {paper.hardware}"
     return f"{sentence}."
 
 
@@ -152,8 +153,8 @@ def provenance_section(runs: list[Run]) -> list:
     rows = [
         [
             run.label,
-            (value(run.results, "git_commit") or DASH)[:12],
-            (value(run.results, "data.fingerprint") or DASH)[:16],
+            short(value(run.results, "git_commit")),
+            short(value(run.results, "data.fingerprint")),
             count(value(run.results, "data.vocabulary_size")),
             str(run.config.seed),
             describe_hardware(value(run.results, "hardware")),
@@ -173,3 +174,8 @@ def provenance_section(runs: list[Run]) -> list:
         inner += [Paragraph("config.yaml"), Code(run.config_text)]
         blocks.append(Details(f"{run.label}: command and configuration", inner))
     return blocks
+
+
+def short(hash_: str | None) -> str:
+    """Twelve digits of a commit or fingerprint, and what follows the forty, which marks changed files."""
+    return hash_[:12] + hash_[40:] if hash_ else DASH

@@ -9,7 +9,7 @@ from gcnn.errors import UsageError
 from gcnn.reporting.document import Table, to_text
 from gcnn.reporting.files import ANY, NUMBER, check, parse, read, read_json, value
 from gcnn.reporting.paper import TABLE_1, Published, model_name, published_perplexity
-from gcnn.reporting.units import DASH, count, decimals, duration, gibibytes, magnitude, perplexity
+from gcnn.reporting.units import DASH, count, decimals, duration, gibibytes, magnitude, perplexity, plural
 
 PARTS = ("embedding", "body", "softmax")  # of the parameters
 SPLIT = {"nll_nats": NUMBER, "tokens": NUMBER, "perplexity": NUMBER, "unigram_perplexity": NUMBER}
@@ -61,20 +61,13 @@ class Run:
 
 
 def read_metrics(path: Path) -> dict[str, list[dict]]:
-    """The lines of metrics.jsonl by kind, in the order of their steps.
-
-    A resumed run repeats the steps since its checkpoint: the later line counts. A last line without its
-    newline is still being written and left out.
-    """
+    """The lines of metrics.jsonl by kind; a last line without its newline is still being written: left out."""
     kinds = {"train": [], "validation": []}
     if not path.exists():
         return kinds
     for number, line in enumerate(read(path).split("\n")[:-1], start=1):
         entry = parse(line, METRICS, f"{path}: line {number}")
-        points = kinds.get(entry.get("kind"), [])
-        while points and (points[-1].get("step") or 0) >= (entry.get("step") or 0):
-            points.pop()
-        points.append(entry)
+        kinds.get(entry.get("kind"), []).append(entry)
     return kinds
 
 
@@ -137,9 +130,8 @@ def describe_model(model: GCNNConfig | LSTMConfig) -> str:
 
 def describe_hardware(hardware: dict | None) -> str:
     hardware = hardware or {}
-    units = {"cores": "cores", "threads": "threads"}
     parts = [hardware.get("cpu")]
-    parts += [f"{count(hardware[key])} {unit}" for key, unit in units.items() if hardware.get(key)]
+    parts += [plural(hardware[key], key[:-1]) for key in ("cores", "threads") if hardware.get(key)]
     parts += [hardware.get("gpu") or ("no GPU" if "gpu" in hardware else None)]
     parts += [f"{gibibytes(hardware['memory_bytes'])} memory" if hardware.get("memory_bytes") else None]
     return ", ".join(str(part) for part in [*parts, hardware.get("platform")] if part) or DASH
@@ -165,7 +157,7 @@ def results_table(results: dict) -> str:
     facts = [
         ["experiment", results.get("experiment") or DASH],
         ["parameters", count(parameters.get("total")) + (f" ({parts})" if parts else "")],
-        ["receptive field", f"{receptive_field(results)} tokens"],
+        ["receptive field", receptive_field(results)],
         ["operations", f"{magnitude(results.get('flops_per_token'))} FLOPs a token"],
         ["data", f"{value(results, 'data.name') or DASH}, vocabulary of {vocabulary}"],
         ["trained", f"{count(train.get('steps'))} steps, {count(train.get('tokens'))} tokens"],

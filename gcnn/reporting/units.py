@@ -7,12 +7,16 @@ def count(value: float | None) -> str:
     return DASH if value is None else f"{value:,.0f}"
 
 
+def plural(value: float, noun: str) -> str:
+    return f"{count(value)} {noun}{'' if value == 1 else 's'}"
+
+
 def decimals(value: float | None, digits: int = 2) -> str:
     return DASH if value is None else f"{value:,.{digits}f}"
 
 
 def perplexity(value: float | None) -> str:
-    return decimals(value, 2 if value is None or value < 1000 else 0)
+    return decimals(value, 2 if value is None or value < 10_000 else 0)
 
 
 def milliseconds(value: float | None) -> str:

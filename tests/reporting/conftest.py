@@ -2,8 +2,10 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from gcnn.config import (
     AdamWConfig,
@@ -11,6 +13,7 @@ from gcnn.config import (
     CosineScheduleConfig,
     DataConfig,
     GCNNConfig,
+    LSTMConfig,
     SentencePieceConfig,
     TrainConfig,
     TrainerConfig,
@@ -18,6 +21,7 @@ from gcnn.config import (
     save_config,
 )
 
+MODELS = Path(__file__).parents[2] / "configs" / "model"
 SMALL = GCNNConfig(embedding_dim=128, blocks=[BlockConfig(convs=[[4, 256]], repeat=6)], cutoffs=[2000, 10000])
 
 
@@ -65,7 +69,7 @@ def made_up_metrics(steps=900):
 
 @pytest.fixture
 def make_run(tmp_path):
-    """Writes a run directory and returns its path; `results` and `metrics` replace or, if None, leave out files."""
+    """Writes a run directory and returns its path; `results` or `metrics` replace a file, None leaves it out."""
 
     def make(name="run", experiment="wikitext2/gcnn_small", data="wikitext2", perplexity=121.43, **options):
         folder = tmp_path / name
@@ -92,6 +96,26 @@ def make_run(tmp_path):
         return folder
 
     return make
+
+
+@pytest.fixture
+def results():
+    """The content of a results.json."""
+    return made_up_results("quickstart", "shakespeare", 91.7)
+
+
+@pytest.fixture
+def paper_config():
+    """Gives the config of a model in configs/model/."""
+
+    def config_of(name):
+        config = OmegaConf.to_container(OmegaConf.load(MODELS / f"{name}.yaml"))
+        config.pop("defaults")
+        if "blocks" not in config:
+            return LSTMConfig(**config)
+        return GCNNConfig(**config | {"blocks": [BlockConfig(**block) for block in config["blocks"]]})
+
+    return config_of
 
 
 @pytest.fixture

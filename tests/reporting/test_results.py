@@ -1,7 +1,6 @@
 import json
 
 import pytest
-from conftest import made_up_metrics, made_up_results
 
 from gcnn.errors import UsageError
 from gcnn.reporting.latency import load_latency
@@ -14,8 +13,7 @@ def row_of(table, title):
     return [float(cell.replace(",", "")) for cell in line.removeprefix(title).split()]
 
 
-def test_results_table_shows_the_numbers_of_results_json():
-    results = made_up_results("quickstart", "shakespeare", 91.7)
+def test_results_table_shows_the_numbers_of_results_json(results):
     table = results_table(results)
     for title, key in (
         ("perplexity", "perplexity"),
@@ -30,7 +28,6 @@ def test_results_table_shows_the_numbers_of_results_json():
     for text in (
         "quickstart",
         "7,654,321",
-        "19 tokens",
         "15.3 M FLOPs",
         "1,843,200 tokens",
         "33,278",
@@ -39,8 +36,8 @@ def test_results_table_shows_the_numbers_of_results_json():
         assert text in table
 
 
-def test_results_table_columns_are_aligned():
-    lines = results_table(made_up_results("quickstart", "shakespeare", 91.7)).split("\n\n")[1].splitlines()
+def test_results_table_columns_are_aligned(results):
+    lines = results_table(results).split("\n\n")[1].splitlines()
     assert len({len(line) for line in lines}) == 1
 
 
@@ -60,17 +57,6 @@ def test_an_unfinished_run_has_no_results(make_run):
     run = load_run(make_run(results=None, metrics=None))
     assert run.results is None
     assert run.training == run.validation == run.samples == []
-
-
-def test_a_resumed_run_counts_repeated_steps_once(make_run):
-    """Metrics up to step 900, then again from a checkpoint at step 500 up to 700."""
-    first, second = (
-        made_up_metrics(900),
-        [line | {"loss": 1.0} for line in made_up_metrics(700) if line["step"] > 500],
-    )
-    run = load_run(make_run(metrics=first + second))
-    assert [line["step"] for line in run.training] == list(range(50, 701, 50))
-    assert all((line["loss"] == 1.0) == (line["step"] > 500) for line in run.training)
 
 
 def test_a_line_that_is_still_being_written_is_left_out(make_run):

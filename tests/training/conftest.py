@@ -1,0 +1,67 @@
+import dataclasses
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from gcnn.config import (
+    AdamWConfig,
+    BlockConfig,
+    ConstantScheduleConfig,
+    DataConfig,
+    GCNNConfig,
+    TrainConfig,
+    TrainerConfig,
+    WordTokenizerConfig,
+)
+from gcnn.data.stream import prepare
+from gcnn.models.language_model import build_model
+from gcnn.training.trainer import Trainer
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory) -> Path:
+    """A tiny text with something to learn: each word mostly decides the next."""
+    folder = tmp_path_factory.mktemp("corpus")
+    random.seed(0)
+    words = [f"w{i}" for i in range(40)]
+    for split, lines in (("train", 300), ("valid", 40), ("test", 40)):
+        text = []
+        for _ in range(lines):
+            at = random.randrange(40)
+            line = []
+            for _ in range(random.randint(1, 12)):
+                line.append(words[at])
+                at = (at + 1) % 40 if random.random() < 0.9 else random.randrange(40)
+            text.append(" ".join(line))
+        (folder / f"{split}.txt").write_text("\n".join(text) + "\n")
+    return folder
+
+
+@pytest.fixture
+def config(corpus, tmp_path_factory) -> TrainConfig:
+    return TrainConfig(
+        data=DataConfig(name="tiny", source="local", path=str(corpus), cache_dir=str(corpus / "cache")),
+        tokenizer=WordTokenizerConfig(),
+        model=GCNNConfig(embedding_dim=8, blocks=[BlockConfig([[3, 16]], 2)], cutoffs=[20], dropout=0.1),
+        optimizer=AdamWConfig(lr=0.01),
+        schedule=ConstantScheduleConfig(),
+        trainer=TrainerConfig(
+            batch_size=4, block_size=16, max_steps=20, validate_every=10, checkpoint_every=5, log_every=5, clip_norm=1.0
+        ),
+    )
+
+
+@pytest.fixture
+def make_trainer(tmp_path):
+    def make(config: TrainConfig, name: str = "run", **changes) -> Trainer:
+        config = dataclasses.replace(config, trainer=dataclasses.replace(config.trainer, **changes))
+        data = prepare(config.data, config.tokenizer)
+        torch.manual_seed(config.seed)
+        model = build_model(config.model, data.tokenizer.vocabulary_size)
+        run_dir = tmp_path / name
+        run_dir.mkdir(exist_ok=True)
+        return Trainer(config, model, data, run_dir, torch.device("cpu"))
+
+    return make

@@ -1,0 +1,121 @@
+"""Checkpoints: whole or absent, verified, and of the right model."""
+
+import json
+import os
+
+import pytest
+import torch
+from torch import nn
+
+from gcnn.errors import RunError, UsageError
+from gcnn.training.checkpoints import MANIFEST, STATE, WEIGHTS, Checkpoints
+
+IDENTITY = {"model": {"kind": "gcnn", "cutoffs": [10]}, "tokenizer": "abc"}
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return nn.Linear(40, 30)
+
+
+@pytest.fixture
+def checkpoints(tmp_path, model):
+    checkpoints = Checkpoints(tmp_path, IDENTITY, keep=2)
+    for step in (10, 20):
+        with torch.no_grad():
+            model.bias.fill_(step)
+        checkpoints.save(step, model, {"progress": {"step": step}, "moments": torch.full((50,), float(step))})
+    return checkpoints
+
+
+def test_loads_what_was_saved(checkpoints):
+    fresh = nn.Linear(40, 30)
+    path, state = checkpoints.load_newest(fresh)
+    assert path == checkpoints.path(20)
+    assert state["progress"]["step"] == 20
+    assert fresh.bias.eq(20).all()
+    assert state["moments"].eq(20).all()
+
+
+def test_keeps_the_last(checkpoints, model):
+    checkpoints.save(30, model, {})
+    assert [path.name for path in checkpoints.all()] == ["step_000000020", "step_000000030"]
+
+
+def damage_truncate(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def damage_flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def damage_remove(path):
+    path.unlink()
+
+
+@pytest.mark.parametrize("damage", [damage_truncate, damage_flip, damage_remove])
+@pytest.mark.parametrize("name", [WEIGHTS, STATE, MANIFEST])
+def test_damage_is_named_and_the_one_before_taken(checkpoints, model, damage, name, caplog):
+    if name == MANIFEST and damage is damage_flip:
+        (checkpoints.path(20) / MANIFEST).write_text("{}")
+    else:
+        damage(checkpoints.path(20) / name)
+    path, state = checkpoints.load_newest(model)
+    assert path == checkpoints.path(10)
+    assert state["progress"]["step"] == 10
+    assert model.bias.eq(10).all()
+    assert str(checkpoints.path(20)) in caplog.text
+    assert name in caplog.text
+
+
+def test_all_damaged_is_an_error_that_removes_nothing(checkpoints, model):
+    for path in checkpoints.all():
+        damage_flip(path / WEIGHTS)
+    with pytest.raises(RunError, match="no checkpoint is intact"):
+        checkpoints.load_newest(model)
+    assert len(checkpoints.all()) == 2
+
+
+@pytest.mark.parametrize("what", ["model", "tokenizer"])
+def test_checkpoint_of_another_is_refused(checkpoints, model, tmp_path, what):
+    other = Checkpoints(tmp_path, {**IDENTITY, what: "other"}, keep=2)
+    with pytest.raises(UsageError, match=f"of another {what}"):
+        other.load_newest(model)
+    assert len(other.all()) == 2
+
+
+def test_a_write_that_fails_leaves_the_checkpoints_before_it(checkpoints, model, monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoints.save(30, model, {})
+    assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["step_000000010", "step_000000020"]
+    assert checkpoints.load_newest(model)[0] == checkpoints.path(20)
+
+
+class Hostile:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+def test_hostile_state_runs_nothing(checkpoints, model, tmp_path):
+    """A stranger's checkpoint with a right manifest: what is in the pickle must not run."""
+    folder, witness = checkpoints.path(20), tmp_path / "witness"
+    torch.save({"progress": Hostile(witness)}, folder / STATE)
+    manifest = json.loads((folder / MANIFEST).read_text())
+    from gcnn.files import sha256
+
+    manifest["files"][STATE] = {"bytes": (folder / STATE).stat().st_size, "sha256": sha256(folder / STATE)}
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(RunError, match="does not load"):
+        checkpoints.load(folder, model)
+    assert not witness.exists()

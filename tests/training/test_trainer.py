@@ -1,0 +1,162 @@
+"""The training loop: what an update is, when it stops, what it leaves."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+import torch
+
+from gcnn.config import AdamWConfig, LSTMConfig, NesterovConfig
+from gcnn.data.batches import IGNORE
+from gcnn.errors import RunError
+from gcnn.training.metrics import Metrics
+
+
+def weights(trainer):
+    return {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+
+
+def equal(first, second):
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def records(trainer, kind):
+    lines = (trainer.run_dir / "metrics.jsonl").read_text().splitlines()
+    return [record for record in map(json.loads, lines) if record["kind"] == kind]
+
+
+@pytest.mark.parametrize("model", ["gcnn", "lstm"])
+def test_training_learns_the_text(config, make_trainer, model):
+    if model == "lstm":
+        config.model = LSTMConfig(embedding_dim=8, hidden_dim=32, cutoffs=[20])
+    trainer = make_trainer(config, max_steps=150, validate_every=50, carry_state=True)
+    trainer.run()
+    found = records(trainer, "validation")
+    assert [record["step"] for record in found] == [50, 100, 150]
+    assert found[-1]["perplexity"] < 20 < 42  # near-uniform words at the start: 42 types
+    assert found[-1]["nll_nats"] == pytest.approx(math.log(found[-1]["perplexity"]))
+
+
+def test_update_is_clip_then_nesterov(config, make_trainer):
+    """One update by hand, from the mean loss a target over the micro-batches."""
+    config.model.dropout = 0.0
+    config.optimizer = NesterovConfig(lr=0.5, momentum=0.0)
+    trainer = make_trainer(config, accumulate=3, clip_norm=0.05)
+    trainer.model.train()
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    nll = count = 0
+    for i in range(3):
+        tokens, targets = trainer.batches[i]
+        nll = nll + trainer.model.nll(trainer.model(tokens)[0], targets).sum()
+        count += int((targets != IGNORE).sum())
+    names, parameters = zip(*trainer.model.named_parameters(), strict=True)
+    gradients = torch.autograd.grad(nll / count, parameters)
+    norm = torch.cat([g.flatten() for g in gradients]).norm()
+    trainer.metrics = Metrics(trainer.config, trainer.run_dir, 0)
+    trainer.step()
+    assert trainer.grad_norm == pytest.approx(norm.item(), rel=1e-5)
+    assert trainer.progress.logged_nll / count == pytest.approx((nll / count).item(), rel=1e-6)
+    for name, gradient in zip(names, gradients, strict=True):
+        expected = before[name] - 0.5 * gradient * (0.05 / (norm + 1e-6))
+        torch.testing.assert_close(dict(trainer.model.named_parameters())[name].detach(), expected)
+
+
+def test_every_target_is_trained_on_once_an_epoch(config, make_trainer):
+    trainer = make_trainer(config, max_steps=None, max_epochs=2, accumulate=3)
+    trainer.run()
+    assert trainer.progress.tokens == 2 * len(trainer.data.streams["train"])
+    assert trainer.progress.step == 2 * math.ceil(len(trainer.batches) / 3)
+
+
+def test_carried_state_enters_the_next_block_and_ends_with_the_epoch(config, make_trainer):
+    config.model.dropout = 0.0
+    trainer = make_trainer(config, carry_state=True)
+    trainer.metrics = Metrics(trainer.config, trainer.run_dir, 0)
+    trainer.step()
+    carried = [part.clone() for part in trainer.state]
+    seen = []
+    trainer.forward = lambda tokens, state: seen.append(state) or trainer.model(tokens, state)
+    trainer.step()
+    assert all(torch.equal(a, b) for a, b in zip(seen[0], carried, strict=True))
+    trainer.progress.index = len(trainer.batches)
+    trainer.step()
+    assert seen[1] is None
+
+
+@pytest.mark.parametrize("culprit", ["loss", "gradient"])
+def test_nonfinite_numbers_stop_before_the_optimizer_moves(config, make_trainer, culprit):
+    trainer = make_trainer(config, max_steps=100)
+    for _ in range(2):
+        trainer.step()
+    before = weights(trainer)
+    moments = [s["exp_avg"].clone() for s in trainer.optimizer.state.values()]
+    forward = trainer.forward
+
+    def broken(tokens, state):
+        hidden, state = forward(tokens, state)
+        if culprit == "loss":
+            return hidden * math.nan, state
+        hidden.register_hook(lambda gradient: gradient * math.inf)
+        return hidden, state
+
+    trainer.forward = broken
+    with pytest.raises(RunError, match=r"step 3 .*not updated.*No checkpoint"):
+        trainer.step()
+    assert equal(weights(trainer), before)
+    assert all(torch.equal(a, s["exp_avg"]) for a, s in zip(moments, trainer.optimizer.state.values(), strict=True))
+
+
+def test_a_few_nonfinite_updates_may_be_skipped(config, make_trainer):
+    trainer = make_trainer(config, skip_nonfinite=1)
+    forward, before = trainer.forward, weights(trainer)
+    trainer.forward = lambda tokens, state: (forward(tokens, state)[0] * math.nan, state)
+    trainer.step()
+    assert equal(weights(trainer), before)
+    assert (trainer.progress.step, trainer.progress.skipped) == (1, 1)
+    with pytest.raises(RunError):
+        trainer.step()
+
+
+@pytest.mark.parametrize("optimizer", [AdamWConfig(lr=0.01), NesterovConfig(lr=0.5)], ids=["adamw", "nesterov"])
+def test_resumed_run_ends_bit_for_bit_like_an_undisturbed_one(config, make_trainer, optimizer):
+    config.optimizer = optimizer
+    options = {"carry_state": True, "accumulate": 2, "log_every": 3, "max_steps": 24, "validate_every": 4}
+    whole = make_trainer(config, "whole", **options)
+    whole.run()
+    stopped = make_trainer(config, "parts", **options)
+    stopped.metrics = Metrics(stopped.config, stopped.run_dir, 0)
+    stopped.bar = whole.bar
+    for _ in range(13):  # past the checkpoint at step 10: three steps are lost and done again
+        stopped.step()
+        stopped.after_step()
+    resumed = make_trainer(config, "parts", **options)
+    torch.manual_seed(99)  # what a new process would have
+    resumed.resume(None)
+    assert resumed.progress.step == 10
+    resumed.run()
+    assert equal(weights(whole), weights(resumed))
+    timeless = [
+        [{k: v for k, v in r.items() if "second" not in k} for r in map(json.loads, open(t.run_dir / "metrics.jsonl"))]
+        for t in (whole, resumed)
+    ]
+    assert timeless[0] == timeless[1]
+
+
+def test_bf16_trains_close_to_float32(config, make_trainer):
+    config.model.dropout = 0.0
+    losses = {}
+    for precision in ("float32", "bf16"):
+        trainer = make_trainer(config, precision, precision=precision, max_steps=15)
+        trainer.run()
+        losses[precision] = [record["loss"] for record in records(trainer, "train")]
+    assert losses["bf16"] == pytest.approx(losses["float32"], abs=0.1)
+    assert losses["bf16"] != losses["float32"]
+
+
+def test_sentences_train_and_validate(config, make_trainer):
+    config.data = dataclasses.replace(config.data, sentences=True)
+    trainer = make_trainer(config, max_steps=None, max_epochs=1)
+    trainer.run()
+    assert trainer.progress.tokens == len(trainer.data.streams["train"])
+    assert records(trainer, "validation")[-1]["perplexity"] < 42
