@@ -1,4 +1,4 @@
-"""What a config must satisfy beyond its types: choices, ranges, and the fit of its groups to each other and the data."""
+"""What a config must satisfy beyond its types: choices, ranges, and the fit of its groups to the data."""
 
 from typing import Any
 

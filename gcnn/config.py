@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from gcnn.checks import check
 from gcnn.errors import UsageError
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 
 @dataclass
@@ -210,6 +213,16 @@ def typed(config: DictConfig) -> TrainConfig:
     result = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrainConfig), config))
     check(result)
     return result
+
+
+def compose_config(*overrides: str) -> TrainConfig:
+    """The config that a training command with these overrides would have.
+
+    Raises UsageError, Hydra's or OmegaConf's own error for one that does not fit.
+    """
+    register_schemas()
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return typed(compose("train", overrides=list(overrides)))
 
 
 def load_config(run_dir: str | Path) -> TrainConfig:

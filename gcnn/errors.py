@@ -1,9 +1,10 @@
 """Errors that a user meets: one line that names the thing and the remedy, and an exit code, never a traceback."""
 
+import contextlib
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 
 class UsageError(Exception):
@@ -30,29 +31,45 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def run_command(command: Callable[[], int | None]) -> None:
-    """Run a command's main function and exit: 0 done, 1 failure, 2 usage, 128 + n after signal n.
+def config_error(error: BaseException) -> str:
+    """What Hydra or OmegaConf complain of, with the key, the reason behind it and a remedy."""
+    cause = error.__cause__ or error
+    key = getattr(cause, "full_key", None)
+    reasons = dict.fromkeys(str(e).splitlines()[0].rstrip(".") for e in (error, cause))
+    where = f" (key: {key})" if key and key not in " ".join(reasons) else ""
+    return one_line(Exception(": ".join(reasons))) + f"{where}. See the choices in configs/ and gcnn/config.py."
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """End the process with one line and an exit code where a command fails: 1 failure, 2 usage, 128 + n signal n.
 
     Hydra and OmegaConf report wrong keys and values as exceptions of their own; they are usage errors here.
     """
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises instead of printing and exiting itself
     try:
-        code, message = command() or 0, None
+        yield
+        return
     except (UsageError, RunError) as error:
-        code, message = error.exit_code, one_line(error)
+        message, code = one_line(error), error.exit_code
     except (HydraException, OmegaConfBaseException) as error:
-        code, message = 2, one_line(error)
+        message, code = config_error(error), 2
     except BrokenPipeError:  # the reader of our output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # no second complaint when Python flushes
-        code, message = 0, None
+        sys.exit(0)
     except OSError as error:
         remedy = "Free some space" if error.errno == errno.ENOSPC else "Check the path and its permissions"
-        code, message = 1, f"{one_line(error)}. {remedy} and run the command again."
+        message, code = f"{one_line(error)}. {remedy} and run the command again.", 1
     except KeyboardInterrupt:
-        code, message = 130, "interrupted"
-    if message:
-        print(f"error: {message}", file=sys.stderr)
+        message, code = "interrupted", 130
+    print(f"error: {message}", file=sys.stderr)
     sys.exit(code)
+
+
+def run_command(command: Callable[[], int | None]) -> None:
+    """Run a command's main function and exit, in every case: 0 where it is done."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises instead of printing and exiting itself
+    with one_line_errors():
+        sys.exit(command() or 0)

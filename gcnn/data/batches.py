@@ -48,7 +48,7 @@ class RunningText:
         return positions, (columns < self.row_length) & (positions < len(self.tokens))
 
     def before_rows(self, context: int) -> Tensor:
-        """The `context` tokens before each row's first one: (batch, context), int64; <eos> where there is no text."""
+        """The `context` tokens before each row's first one: (batch, context), int64; <eos> before the text."""
         positions = self.row_starts + np.arange(-context, 0)
         before = np.clip(positions - 1, 0, len(self.tokens) - 1)  # a short text may leave the last rows empty
         tokens = np.where(positions > 0, self.tokens[before], self.eos_id)

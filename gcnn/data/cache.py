@@ -21,7 +21,7 @@ def key_of(*parts: object) -> str:
 
 
 def cached(directory: Path, build: Callable[[Path], object]) -> dict[str, str]:
-    """Have `build` fill `directory` unless it is there, whole and unchanged; the sha256 of each of its files."""
+    """Have `build` fill `directory` unless it is there and intact; returns the sha256 of each of its files."""
 
     def write(aside: Path) -> None:
         remove(aside)

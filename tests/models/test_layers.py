@@ -50,10 +50,7 @@ def test_gated_conv_is_the_plain_definition(kernel_size, kind):
             total = total + padded[:, t + tap] @ weight[:, :, tap].T
         rows.append(total)
     expected = torch.stack(rows, dim=1)
-    if kind == "glu":
-        expected = expected[..., :3] * torch.sigmoid(expected[..., 3:])
-    else:
-        expected = expected.clamp(min=0)
+    expected = expected[..., :3] * torch.sigmoid(expected[..., 3:]) if kind == "glu" else expected.clamp(min=0)
     found, _ = conv(hidden, None)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 

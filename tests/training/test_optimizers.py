@@ -21,7 +21,7 @@ from gcnn.training.schedules import Schedule
 
 
 def test_nesterov_is_fairseqs_nag_at_changing_learning_rates():
-    """fairseq keeps the velocity in units of the update: it scales it by lr / previous lr and decays parameters first."""
+    """fairseq keeps the velocity in units of the update, scaled by lr / previous lr, and decays parameters first."""
     torch.manual_seed(0)
     model = nn.Linear(5, 3).double()
     optimizer = build_optimizer(NesterovConfig(lr=1.0, momentum=0.9, weight_decay=0.01), model)

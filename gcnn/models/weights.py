@@ -1,0 +1,57 @@
+"""Weights on disk: safetensors, written whole or not at all, read without unpickling anything."""
+
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from gcnn.errors import RunError, UsageError, one_line
+from gcnn.files import write_atomically
+
+WEIGHTS = "model.safetensors"  # in a run directory or a checkpoint
+
+
+def save_weights(weights: dict[str, Tensor], path: Path) -> None:
+    """Write a state dict as safetensors, atomically."""
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    write_atomically(path, lambda aside: write_weights(whole, aside))
+
+
+def write_weights(weights: dict[str, Tensor], path: Path) -> None:
+    try:
+        safetensors.torch.save_file(weights, path)
+    except safetensors.SafetensorError as error:  # how it reports a full disk
+        raise RunError(f"{path} could not be written: {one_line(error)}. Free some space and resume.") from None
+
+
+def load_weights(model: torch.nn.Module, path: Path) -> None:
+    """Load safetensors into a model.
+
+    Raises UsageError where the file is absent or holds another model, RunError where it is damaged.
+    """
+    assign_weights(model, read_weights(path), path)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file, on the CPU. Raises UsageError where it is absent, RunError where it is damaged."""
+    if not path.is_file():
+        raise UsageError(f"{path.parent} holds no {path.name}: no model was saved there yet.")
+    try:
+        return safetensors.torch.load_file(path)
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise RunError(f"{path} is damaged ({one_line(error)}). Use another checkpoint or train again.") from None
+
+
+def assign_weights(model: torch.nn.Module, weights: dict[str, Tensor], path: Path) -> None:
+    """Copy tensors, read from `path`, into a model. Raises UsageError where they are another model's."""
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    differing = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    if differing:
+        name = differing[0]
+        raise UsageError(
+            f"{path} is of another model: {name} is {found.get(name, 'absent')} there and "
+            f"{expected.get(name, 'absent')} in the config. Give the checkpoint and the config of one run."
+        )
+    model.load_state_dict(weights)

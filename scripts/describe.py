@@ -1,0 +1,73 @@
+"""Print models' parameters, receptive field and operations beside Table 1.
+
+scripts/describe.py [MODEL ...] [--vocabulary N] (`make describe MODEL=gcnn_14`; without MODEL, all of configs/model).
+"""
+
+import argparse
+
+import torch
+
+from gcnn.config import CONFIGS, compose_config
+from gcnn.errors import UsageError, run_command
+from gcnn.models.language_model import build_model
+from gcnn.reporting.document import Table, to_text
+from gcnn.reporting.paper import TABLE_1, model_name
+
+VOCABULARIES = {"billion_word": 793_471, "wikitext103": 267_735, "wikitext2": 33_278}
+BILLION_WORD_LSTMS = ("lstm_2048", "lstm_2048x2")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    known = sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml"))
+    parser.add_argument("models", nargs="*", metavar="MODEL", help=", ".join(known))
+    parser.add_argument("--vocabulary", type=int, help="types; default: those of the model's data set in the paper")
+    arguments = parser.parse_args()
+    if arguments.vocabulary is not None and arguments.vocabulary < 1:
+        raise UsageError(f"--vocabulary is {arguments.vocabulary}; give a positive number of types.")
+    rows = [describe(name, arguments.vocabulary) for name in arguments.models or known]
+    header = ["model", "Table 1", "blocks", "vocabulary", "parameters", "embedding", "body", "softmax",
+              "receptive field", "MFLOPs a token"]  # fmt: skip
+    print(to_text(Table(header, rows, text_columns=3)))
+    print("\nTable 1: the paper's row with this lookup size and these blocks, [kernel size, channels] x repeats.")
+    print("FLOPs: forward pass, matrix products only, targets distributed by Zipf's law.")
+
+
+def describe(name: str, vocabulary_size: int | None) -> list[str]:
+    """A row of the table. Raises UsageError or Hydra's error for an unknown model or a vocabulary below its cutoffs."""
+    config = compose_config(f"model={name}")
+    published = TABLE_1.get(name)
+    data = published.data if published else "billion_word" if name in BILLION_WORD_LSTMS else "wikitext2"
+    data = "wikitext103" if name == "lstm_1024" else data
+    vocabulary_size = vocabulary_size or VOCABULARIES[data]
+    if config.model.cutoffs and config.model.cutoffs[-1] >= vocabulary_size:
+        raise UsageError(f"{name}: cutoffs {config.model.cutoffs} do not fit a vocabulary of {vocabulary_size} types.")
+    with torch.device("meta"):  # no memory is taken
+        model = build_model(config.model, vocabulary_size)
+    flops = model.flops_per_token(1 / torch.arange(1, vocabulary_size + 1))  # counts are needed off the meta device
+    sizes = model.parameter_counts()
+    same = model_name(config.model)
+    return [
+        name,
+        TABLE_1[same].title if same in TABLE_1 else "",
+        notation(config.model),
+        f"{vocabulary_size:,}",
+        *(f"{sizes[part] / 1e6:.1f} M" for part in ("total", "embedding", "body", "softmax")),
+        str(model.receptive_field or "unbounded"),
+        f"{flops / 1e6:.1f}",
+    ]
+
+
+def notation(model) -> str:
+    """Table 1's notation: [kernel_size, channels] x repeats, {} around a block of several."""
+    if model.kind == "lstm":
+        return f"LSTM {model.hidden_dim} x {model.num_layers}"
+    parts = []
+    for block in model.blocks:
+        convs = ", ".join(f"[{kernel_size},{channels}]" for kernel_size, channels in block.convs)
+        parts.append(f"{{{convs}}}x{block.repeat}" if len(block.convs) > 1 else f"{convs}x{block.repeat}")
+    return "; ".join(parts)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,173 @@
+"""Token streams: the counts of the literature, a cache that is trusted only when whole, extra files."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gcnn.config import DataConfig, SentencePieceConfig, WordTokenizerConfig
+from gcnn.data import corpus, stream
+from gcnn.data.stream import PreparedData, encode_file, prepare
+from gcnn.errors import UsageError
+
+TEXT = {"train": "the cat sat\n\n on the  mat \n" * 30, "valid": "the dog\n", "test": "a cat\nsat, \u00e0 table"}
+WORDS = {"train": 30 * 9, "valid": 3, "test": 7}
+TOKENIZERS = [WordTokenizerConfig(), SentencePieceConfig(vocabulary_size=280)]
+
+
+@pytest.fixture
+def data(tmp_path) -> DataConfig:
+    folder = tmp_path / "text"
+    folder.mkdir()
+    for split, text in TEXT.items():
+        (folder / f"{split}.txt").write_text(text)
+    return DataConfig(name="small", source="local", path=str(folder), cache_dir=str(tmp_path / "cache"))
+
+
+def same(a: PreparedData, b: PreparedData) -> bool:
+    tokens = all(np.array_equal(a.streams[split].tokens, b.streams[split].tokens) for split in TEXT)
+    return tokens and a.fingerprint == b.fingerprint and a.tokenizer.fingerprint == b.tokenizer.fingerprint
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS, ids=lambda tokenizer: tokenizer.kind)
+def test_streams_are_the_encoded_lines(data, tokenizer):
+    prepared = prepare(data, tokenizer)
+    for split, text in TEXT.items():
+        found = prepared.streams[split]
+        lines = text.removesuffix("\n").split("\n")
+        ids = [i for line in lines for i in [*prepared.tokenizer.encode(line), prepared.tokenizer.eos_id]]
+        assert found.tokens.tolist() == ids
+        assert found.tokens.dtype == np.int32
+        assert len(found) == len(ids)
+        assert (found.lines, found.words) == (len(lines), WORDS[split])
+        assert found.bytes == sum(len(line.strip().encode()) + 1 for line in lines)
+        assert found.fingerprint == hashlib.sha256(np.array(ids, "<i4")).hexdigest()
+        assert found.vocabulary_size == prepared.tokenizer.vocabulary_size
+        assert found.eos_id == prepared.tokenizer.eos_id
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS, ids=lambda tokenizer: tokenizer.kind)
+def test_a_warm_cache_reads_no_text(data, tokenizer, monkeypatch):
+    cold = prepare(data, tokenizer)
+    monkeypatch.setattr(corpus, "load_files", None)
+    assert same(prepare(data, tokenizer), cold)
+
+
+def cache_files(data: DataConfig) -> list[Path]:
+    folders = ("tokens", "tokenizers", "texts")
+    return sorted(path for name in folders for path in (Path(data.cache_dir) / name).rglob("*") if path.is_file())
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-4])
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [cut, flip, Path.unlink, lambda path: path.write_bytes(b"")])
+def test_a_damaged_cache_is_made_anew(data, damage):
+    cold = prepare(data, WordTokenizerConfig())
+    expected = {split: found.tokens.tolist() for split, found in cold.streams.items()}
+    files = [path for path in cache_files(data) if path.parent.name != "texts" or damage is not flip]
+    assert len(files) >= 12
+    for path in files:
+        damage(path)
+        again = prepare(data, WordTokenizerConfig())
+        assert {split: found.tokens.tolist() for split, found in again.streams.items()} == expected
+        assert again.fingerprint == cold.fingerprint
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, OSError])
+def test_what_an_interruption_leaves_is_not_used(data, monkeypatch, stop):
+    encode = stream.encode
+
+    def interrupted(*arguments):
+        yield from encode(*arguments)
+        raise stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stream, "encode", interrupted)
+        with pytest.raises(stop):
+            prepare(data, WordTokenizerConfig())
+    assert not list((Path(data.cache_dir) / "tokens").iterdir())
+    prepared = prepare(data, WordTokenizerConfig())
+    assert [len(found) for found in prepared.streams.values()] == list(WORDS.values())
+
+
+def test_a_killed_process_leaves_nothing_that_is_used(data):
+    code = f"""
+import os
+from gcnn.config import DataConfig, WordTokenizerConfig
+from gcnn.data import stream
+def killed(*arguments):
+    yield from encode(*arguments)
+    os._exit(9)
+encode, stream.encode = stream.encode, killed
+stream.prepare(DataConfig(name="small", source="local", path={data.path!r}, cache_dir={data.cache_dir!r}),
+               WordTokenizerConfig())
+"""
+    assert subprocess.run([sys.executable, "-c", code], env={**os.environ}).returncode == 9
+    prepared = prepare(data, WordTokenizerConfig())
+    assert [len(found) for found in prepared.streams.values()] == list(WORDS.values())
+
+
+def test_other_text_or_tokenizers_give_other_streams(data):
+    first = prepare(data, WordTokenizerConfig())
+    assert prepare(data, WordTokenizerConfig(min_count=31)).fingerprint != first.fingerprint
+    (Path(data.path) / "train.txt").write_text(TEXT["train"] + "a new line\n")
+    second = prepare(data, WordTokenizerConfig())
+    assert second.tokenizer.vocabulary_size == first.tokenizer.vocabulary_size + 3
+    (Path(data.path) / "train.txt").write_text(TEXT["train"])
+    assert same(prepare(data, WordTokenizerConfig()), first)
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS, ids=lambda tokenizer: tokenizer.kind)
+def test_any_file_with_a_tokenizer(data, tokenizer):
+    prepared = prepare(data, tokenizer)
+    found, expected = encode_file(Path(data.path) / "test.txt", prepared.tokenizer), prepared.streams["test"]
+    assert found.tokens.tolist() == expected.tokens.tolist()
+    for name in ("eos_id", "vocabulary_size", "words", "bytes", "lines", "fingerprint"):
+        assert getattr(found, name) == getattr(expected, name)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no text file .*extra.txt"),
+        (b"", "extra.txt has no words"),
+        (b"\n\n", "extra.txt has no words"),
+        (b"a\nb\xe9\n", "extra.txt is not UTF-8: byte 0xe9 at offset 3, line 2"),
+    ],
+)
+def test_files_that_cannot_be_encoded(data, content, message):
+    path = Path(data.path) / "extra.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UsageError, match=message):
+        encode_file(path, prepare(data, WordTokenizerConfig()).tokenizer)
+
+
+def test_nothing_is_encoded_where_a_split_is_unfit(data):
+    (Path(data.path) / "test.txt").write_bytes(b"\xff\n")
+    with pytest.raises(UsageError, match=r"test.txt is not UTF-8"):
+        prepare(data, WordTokenizerConfig())
+    assert not (Path(data.cache_dir) / "tokens").exists()
+    assert not (Path(data.cache_dir) / "tokenizers").exists()
+
+
+@pytest.mark.skipif("GCNN_SHARED" not in os.environ, reason="GCNN_SHARED, the folder of the published data, is not set")
+def test_the_published_counts_of_wikitext_2(tmp_path):
+    path = Path(os.environ["GCNN_SHARED"]) / "data" / "wikitext-2"
+    data = DataConfig(name="wikitext2", source="wikitext", path=str(path), cache_dir=str(tmp_path))
+    prepared = prepare(data, WordTokenizerConfig())
+    assert prepared.tokenizer.vocabulary_size == 33_278
+    assert [len(found) for found in prepared.streams.values()] == [2_088_628, 217_646, 245_569]
+    assert [found.words for found in prepared.streams.values()] == [2_088_628, 217_646, 245_569]

@@ -1,0 +1,128 @@
+"""Bad input: one line that names the thing and the remedy, exit code 2, nothing left behind."""
+
+import re
+
+import pytest
+
+TRAIN = [
+    # key=value, what the line must name
+    (["nonsense=1"], "nonsense"),
+    (["trainer.nonsense=1"], "nonsense"),
+    (["model.cutofs=[20]"], "cutofs"),
+    (["experiment=nonsense"], "experiment/nonsense"),
+    (["data=nonsense"], "data/nonsense"),
+    (["model=gcnn_99"], "model/gcnn_99"),
+    (["not an override"], "not an override"),
+    (["trainer.batch_size=many"], "trainer.batch_size.*many"),
+    (["trainer.batch_size=0"], "trainer.batch_size is 0"),
+    (["trainer.batch_size=-8"], "trainer.batch_size is -8"),
+    (["trainer.block_size=0"], "trainer.block_size is 0"),
+    (["trainer.block_size=1.5"], "trainer.block_size"),
+    (["trainer.max_steps=null", "trainer.max_epochs=null"], "no end.*trainer.max_steps"),
+    (["trainer.max_steps=-1"], "trainer.max_steps is -1"),
+    (["trainer.max_minutes=inf"], "trainer.max_minutes is inf"),
+    (["trainer.validate_every=0"], "trainer.validate_every is 0"),
+    (["trainer.checkpoint_every=0"], "trainer.checkpoint_every is 0"),
+    (["trainer.keep_checkpoints=0"], "trainer.keep_checkpoints is 0"),
+    (["trainer.log_every=0"], "trainer.log_every is 0"),
+    (["trainer.accumulate=0"], "trainer.accumulate is 0"),
+    (["trainer.clip_norm=nan"], "trainer.clip_norm is nan"),
+    (["trainer.precision=fp8"], "trainer.precision is 'fp8'.*float32, bf16"),
+    (["trainer.skip_nonfinite=-1"], "trainer.skip_nonfinite is -1"),
+    (["optimizer.lr=0"], "optimizer.lr is 0"),
+    (["optimizer.lr=fast"], "optimizer.lr.*fast"),
+    (["optimizer=nesterov", "optimizer.momentum=1"], "optimizer.momentum is 1"),
+    (["optimizer.weight_decay=-0.1"], "optimizer.weight_decay is -0.1"),
+    (["optimizer.kind=sgd"], "optimizer.kind is 'sgd'.*nesterov, adamw"),
+    (["schedule.factor=2"], "schedule.factor is 2"),
+    (["model.gate=swish"], "model.gate is 'swish'.*glu"),
+    (["model.dropout=1"], "model.dropout is 1"),
+    (["model.embedding_dim=0"], "model.embedding_dim is 0"),
+    (["model.blocks=[]"], "model.blocks is empty"),
+    (["model.blocks=[{convs:[[4]]}]"], r"model.blocks.*\[\[4\]\]"),
+    (["model.blocks=[{convs:[[4,0]]}]"], r"model.blocks.*\[\[4, 0\]\]"),
+    (["model.blocks=[{convs:[[4,8]],repeat:0}]"], "model.blocks.*repeat: 0"),
+    (["model.blocks=[{kernel:4}]"], "kernel"),
+    (["model.cutoffs=[20,10]"], r"model.cutoffs is \[20, 10\].*increasing"),
+    (["model.cutoffs=[0,10]"], r"model.cutoffs is \[0, 10\]"),
+    (["model.cutoffs=[10,5000]"], r"model.cutoffs is \[10, 5000\].*vocabulary has 42 types"),
+    (["model.cutoffs=[42]"], "give cutoffs below 42"),
+    (["trainer.block_size=100000", "trainer.batch_size=1"], "trainer.block_size is 100000.*training split has"),
+    (["trainer.batch_size=100000"], "trainer.batch_size is 100000.*fills only"),
+    (["tokenizer.min_count=0"], "tokenizer.min_count is 0"),
+    (["tokenizer.max_size=1"], "max_size"),
+    (["tokenizer=sentencepiece", "tokenizer.vocabulary_size=1000000"], "vocabulary_size"),
+    (["tokenizer=sentencepiece", "tokenizer.model_type=wordpiece"], "model_type.*bpe, unigram"),
+    (["device=tpu"], "device is 'tpu'.*auto, cpu, cuda"),
+    (["seed=lucky"], "seed.*lucky"),
+    (["threads=0"], "threads is 0"),
+    (["logger.kind=tensorboard"], "logger.kind is 'tensorboard'"),
+    (["resume=3"], "resume is 3"),
+    (["resume=/no/such/checkpoint"], "resume: /no/such/checkpoint is no checkpoint"),
+    (["data.path=/no/such/folder"], "/no/such/folder"),
+    (["data.path=null"], "data.path"),
+    (["data=wikitext2", "data.path=/no/such/folder"], "/no/such/folder"),
+    (["data=billion_word", "data.path=/no/such/folder"], "/no/such/folder"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "named"), TRAIN, ids=str)
+def test_training_refuses_in_one_line(call, tiny, tmp_path, arguments, named):
+    done = call("train", *tiny, *arguments)
+    lines = done.err.strip().splitlines()
+    assert done.code == 2, done.err
+    assert lines[-1].startswith("error: ")
+    assert len([line for line in lines if "error" in line.lower()]) == 1, done.err
+    assert re.search(named, lines[-1]), lines[-1]
+    assert "Traceback" not in done.err
+    assert not (tmp_path / "run" / "config.yaml").exists()
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def write_files(folder, **texts):
+    folder.mkdir(exist_ok=True)
+    for split in ("train", "valid", "test"):
+        (folder / f"{split}.txt").write_bytes(texts.get(split, b"a b c d e f g\n" * 50))
+
+
+@pytest.mark.parametrize(("texts", "named"), [
+    ({"train": b""}, "train.txt"),
+    ({"valid": b"\n\n"}, "valid.txt"),
+    ({"test": b"fine\nnot \xff utf-8\n"}, r"test.txt is not UTF-8.*line 2"),
+    ({"train": "caf\u00e9\n".encode("latin-1") * 100}, "train.txt is not UTF-8"),
+    ({"train": "a b c\n".encode("utf-16")}, "train.txt is not UTF-8"),
+    ({"train": b"a b\n"}, "trainer.block_size"),
+])  # fmt: skip
+def test_bad_text_is_named(call, tiny, tmp_path, texts, named):
+    write_files(tmp_path / "text", **texts)
+    done = call("train", *tiny, f"data.path={tmp_path / 'text'}", "model.cutoffs=[3]")
+    assert done.code == 2, done.err
+    assert re.search(named, done.err.splitlines()[-1]), done.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_run_dir_that_holds_a_run_is_not_overwritten(call, tiny, tmp_path):
+    assert call("train", *tiny).code == 0
+    before = (tmp_path / "run" / "results.json").read_bytes()
+    done = call("train", *tiny)
+    assert done.code == 2
+    assert "already holds a run" in done.err
+    assert (tmp_path / "run" / "results.json").read_bytes() == before
+
+
+def test_run_dir_that_is_a_file_is_refused(call, tiny, tmp_path):
+    (tmp_path / "run").write_text("precious")
+    done = call("train", *tiny)
+    assert done.code == 2
+    assert "is a file" in done.err
+    assert (tmp_path / "run").read_text() == "precious"
+
+
+@pytest.mark.parametrize("change", ["model.embedding_dim=12", "model.gate=gtu", "tokenizer.max_size=30"])
+def test_resuming_another_model_is_refused(call, tiny, tmp_path, change):
+    assert call("train", *tiny).code == 0
+    weights = (tmp_path / "run" / "model.safetensors").read_bytes()
+    done = call("train", *tiny, change, "resume=true", "trainer.max_steps=30")
+    assert done.code == 2, done.err
+    assert re.search("of another (model|tokenizer)", done.err), done.err
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == weights

@@ -1,0 +1,136 @@
+"""The real command, from text to perplexity."""
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+
+from gcnn.config import load_config
+
+RESULTS = {
+    "git_commit": None, "experiment": None, "command": None, "seed": None, "receptive_field": None,
+    "flops_per_token": None,
+    "hardware": {"cpu", "cores", "threads", "gpu", "memory_bytes", "platform"},
+    "versions": {"python", "gcnn", "torch", "datasets", "sentencepiece", "hydra-core", "numpy"},
+    "parameters": {"total", "embedding", "body", "softmax"},
+    "data": {"name", "fingerprint", "vocabulary_size"},
+    "train": {"steps", "tokens", "seconds", "tokens_per_second", "peak_memory_bytes"},
+}  # fmt: skip
+SPLIT = {"nll_nats", "tokens", "perplexity", "words", "word_perplexity", "bytes", "bits_per_byte", "unigram_perplexity"}
+
+
+def test_run_directory_holds_all_and_the_table_says_it(call, tiny, tmp_path, corpus):
+    done = call("train", *tiny, "trainer.max_steps=200", "optimizer.lr=0.02")
+    assert done.code == 0, done.err
+    run = tmp_path / "run"
+    results = json.loads((run / "results.json").read_text())
+    for key, parts in {**RESULTS, "validation": SPLIT, "test": SPLIT}.items():
+        assert key in results
+        assert parts is None or set(results[key]) == parts
+    words = (corpus / "test.txt").read_text().split()
+    assert results["test"]["tokens"] == results["test"]["words"] == len(words) + 30
+    assert results["test"]["bytes"] == (corpus / "test.txt").stat().st_size
+    assert results["test"]["perplexity"] < results["test"]["unigram_perplexity"]
+    assert f"{results['test']['perplexity']:.2f}" in done.out
+    assert done.out.splitlines()[-1] == f"run: {run}"
+    assert {path.name for path in run.iterdir()} >= {
+        "config.yaml", "tokenizer", "model.safetensors", "checkpoints", "metrics.jsonl", "train.log",
+    }  # fmt: skip
+
+
+def test_run_can_be_repeated_from_its_config(call, tiny, tmp_path):
+    call("train", *tiny)
+    again = call("train", "--config-path", tmp_path / "run", "--config-name", "config", f"run_dir={tmp_path / 'again'}")
+    assert again.code == 0, again.err
+    first, second = (safetensors.torch.load_file(tmp_path / name / "model.safetensors") for name in ("run", "again"))
+    assert all(first[name].equal(second[name]) for name in first)
+
+
+def test_default_run_dir_is_named_after_the_experiment(call, tiny, tmp_path):
+    assert call("train", *tiny[:-1], "experiment=wikitext2/gcnn_small", "trainer.max_epochs=1").code == 0
+    (run,) = (tmp_path / "runs" / "wikitext2" / "gcnn_small").iterdir()
+    assert load_config(run).experiment == "wikitext2/gcnn_small"
+
+
+def test_sentencepiece_and_lstm_and_wandb_offline(call, tiny, tmp_path):
+    lstm = [argument for argument in tiny if not argument.startswith("model.blocks")]
+    done = call(
+        "train", *lstm, "model=lstm_small", "model.hidden_dim=16", "model.cutoffs=[10]", "tokenizer=sentencepiece",
+        "tokenizer.vocabulary_size=300", "logger=wandb",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert list((tmp_path / "run" / "wandb").glob("offline-run-*"))
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["receptive_field"] is None
+    assert results["test"]["tokens"] > results["test"]["words"]
+
+
+def test_sweep_gives_each_member_a_folder(call, tiny, tmp_path):
+    done = call("train", "--multirun", *tiny, "model.gate=glu,tanh")
+    assert done.code == 0, done.err
+    assert [load_config(tmp_path / "run" / n).model.gate for n in "01"] == ["glu", "tanh"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)])
+def test_signal_saves_and_resume_goes_on(call, spawn, tiny, tmp_path, number, code):
+    arguments = [a for a in tiny if "max_steps" not in a] + [
+        "trainer.max_steps=20000",
+        "trainer.checkpoint_every=100000",
+    ]
+    process = spawn(*arguments)
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    while process.poll() is None and (not metrics.exists() or not metrics.read_text()):
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert "resume=true goes on" in err
+    (saved,) = (tmp_path / "run" / "checkpoints").iterdir()
+    step = int(saved.name.removeprefix("step_"))
+    done = call("train", *arguments[:-1], f"trainer.max_steps={step + 10}", "resume=true")
+    assert done.code == 0, done.err
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["train"]["steps"] == step + 10
+
+
+def timeless(run: Path) -> list[dict]:
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if "second" not in k} for line in lines]
+
+
+def test_run_killed_five_times_ends_like_an_undisturbed_one(call, spawn, tiny, tmp_path):
+    arguments = [a for a in tiny[:-1] if "max_steps" not in a] + [
+        "trainer.max_steps=600",
+        "trainer.checkpoint_every=20",
+    ]
+    assert call("train", *arguments, f"run_dir={tmp_path / 'whole'}").code == 0
+    killed = 0
+    for kill in range(5):
+        process = spawn(*arguments, f"run_dir={tmp_path / 'killed'}", "resume=true")
+        metrics = tmp_path / "killed" / "metrics.jsonl"
+        goal = (kill + 1) * 15  # lines of metrics
+        while process.poll() is None and (not metrics.exists() or metrics.read_text().count("\n") < goal):
+            time.sleep(0.02)
+        killed += process.poll() is None
+        process.kill()
+        process.communicate()
+    assert killed == 5
+    assert call("train", *arguments, f"run_dir={tmp_path / 'killed'}", "resume=true").code == 0
+    first, second = (safetensors.torch.load_file(tmp_path / run / "model.safetensors") for run in ("whole", "killed"))
+    assert all(first[name].equal(second[name]) for name in first)
+    assert timeless(tmp_path / "whole") == timeless(tmp_path / "killed")
+
+
+def test_two_runs_do_not_share_a_directory(call, spawn, tiny, tmp_path):
+    process = spawn(*tiny, "trainer.max_steps=20000")
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    while process.poll() is None and not metrics.exists():
+        time.sleep(0.05)
+    second = call("train", *tiny, "resume=true")
+    assert second.code == 2
+    assert f"in use by process {process.pid}" in second.err
+    process.kill()
+    process.wait()
+    assert call("train", *tiny, "resume=true").code == 0  # the lock of a dead process holds nobody up
