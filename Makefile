@@ -1,9 +1,9 @@
-# The targets make .venv by themselves. Variables: EXPERIMENT, ARGS (key=value ...), RUN, RUNS, MODEL, PROMPT, PYTHON.
+# The targets make .venv by themselves. Variables: EXPERIMENT, ARGS (key=value ...), RUN, RUNS, LATENCY, MODEL, PROMPT, PYTHON.
 PYTHON ?= python3
 PY := .venv/bin/python
 ARGS ?=
 .DEFAULT_GOAL := help
-.PHONY: help setup train sweep describe data evaluate score generate benchmark report test lint format clean
+.PHONY: help setup train sweep describe data evaluate score generate benchmark report test lint format
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -16,14 +16,47 @@ setup: .venv/installed  ## make .venv with the pinned dependencies and this proj
 	$(PY) -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[dev,wandb]'
 	@touch $@
 
-train: setup  ## train EXPERIMENT with ARGS; without either, compare a GCNN with an LSTM on Shakespeare
 ifneq ($(strip $(EXPERIMENT)$(ARGS)),)
+train: setup  ## train EXPERIMENT with ARGS; without either, compare a GCNN with an LSTM on Shakespeare
 	$(PY) scripts/train.py experiment=$(or $(EXPERIMENT),quickstart) $(ARGS)
 else
-	$(PY) scripts/train.py experiment=quickstart
+TIME := $(shell date +%Y-%m-%d_%H-%M-%S)
+GCNN := runs/quickstart/$(TIME)
+LSTM := runs/quickstart_lstm/$(TIME)
+train: setup
+	$(PY) scripts/train.py experiment=quickstart run_dir=$(GCNN)
+	$(PY) scripts/train.py experiment=quickstart_lstm run_dir=$(LSTM)
+	$(PY) scripts/generate.py --run $(GCNN) --prompt "My lord," --save
+	$(PY) scripts/generate.py --run $(LSTM) --prompt "My lord," --save
+	$(PY) scripts/benchmark.py --quick --runs $(GCNN) $(LSTM) --out $(GCNN)/latency.json
+	$(PY) scripts/report.py $(GCNN) $(LSTM) --latency $(GCNN)/latency.json
 endif
 
-test: setup  ## run the tests, in under 5 minutes
+sweep: setup  ## train EXPERIMENT once for each combination in ARGS, as in ARGS="model.gate=glu,relu seed=1,2"
+	$(PY) scripts/train.py --multirun experiment=$(or $(EXPERIMENT),quickstart) $(ARGS)
+
+describe: setup  ## print parameters, receptive field and FLOPs of MODEL (or all) beside Table 1
+	@$(PY) scripts/describe.py $(MODEL) $(ARGS)
+
+data: setup  ## encode a corpus ahead of training, as in ARGS="data=wikitext103 tokenizer=word"
+	$(PY) scripts/prepare_data.py $(ARGS)
+
+evaluate: setup  ## measure the perplexity of RUN, as in ARGS="--split valid" or ARGS="--file text.txt"
+	@$(PY) scripts/evaluate.py --run $(RUN) $(ARGS)
+
+score: setup  ## score the lines of standard input with RUN
+	@$(PY) scripts/score.py --run $(RUN) $(ARGS)
+
+generate: setup  ## sample text from RUN after PROMPT
+	@$(PY) scripts/generate.py --run $(RUN) $(if $(PROMPT),--prompt "$(PROMPT)") $(ARGS)
+
+benchmark: setup  ## measure latency and throughput of the paper's architectures, or of RUNS
+	$(PY) scripts/benchmark.py $(if $(RUNS),--runs $(RUNS)) $(ARGS)
+
+report: setup  ## write one page about RUNS, with LATENCY if given
+	$(PY) scripts/report.py $(or $(RUNS),runs) $(if $(LATENCY),--latency $(LATENCY)) $(ARGS)
+
+test: setup  ## run the tests
 	$(PY) -m pytest
 
 lint: setup  ## check style and format
