@@ -19,6 +19,14 @@ log = logging.getLogger(__name__)
 STATE, MANIFEST = "state.pt", "manifest.json"
 
 
+def write_state(state: dict[str, Any], path: Path) -> None:
+    try:
+        with path.open("wb") as file:
+            torch.save(state, file)
+    except RuntimeError as error:  # how torch reports a full disk
+        raise RunError(f"{path} could not be written: {one_line(error)}. Free some space and resume.") from None
+
+
 class Checkpoints:
     """The checkpoints of a run; `identity` tells what they belong to (model, tokenizer)."""
 
@@ -36,16 +44,17 @@ class Checkpoints:
 
     def save(self, step: int, model: torch.nn.Module, state: dict[str, Any]) -> None:
         """Write a checkpoint, then remove those past the last `keep`."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         if self.path(step).exists():
             return  # a resumed run comes past the same step with the same state
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for unfinished in self.folder.glob(".step_*.tmp"):  # of a process that was killed while it wrote
+            remove(unfinished)
 
         def write(aside: Path) -> None:
             aside.mkdir()
             weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
             write_weights(weights, aside / WEIGHTS)
-            with (aside / STATE).open("wb") as file:
-                torch.save(state, file)
+            write_state(state, aside / STATE)
             files = {
                 name: {"bytes": (aside / name).stat().st_size, "sha256": sha256(aside / name)}
                 for name in (WEIGHTS, STATE)

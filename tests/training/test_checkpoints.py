@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 
 import pytest
 import torch
@@ -88,13 +89,17 @@ def test_checkpoint_of_another_is_refused(checkpoints, model, tmp_path, what):
     assert len(other.all()) == 2
 
 
-def test_a_write_that_fails_leaves_the_checkpoints_before_it(checkpoints, model, monkeypatch):
-    def full(*args):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match="No space left"):
-        checkpoints.save(30, model, {})
+@pytest.mark.parametrize("size", [2_000, 6_000])
+def test_a_write_that_fails_leaves_the_checkpoints_before_it(checkpoints, model, size):
+    """Files stop at a size, as on a full disk: within the weights of 5 kB, or the state after them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        with pytest.raises((RunError, OSError)) as failure:
+            checkpoints.save(30, model, {"moments": torch.zeros(5000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "could not be written" in str(failure.value) or "too large" in str(failure.value)
     assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["step_000000010", "step_000000020"]
     assert checkpoints.load_newest(model)[0] == checkpoints.path(20)
 

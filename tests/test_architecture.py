@@ -1,0 +1,42 @@
+"""Who may import whom: scripts -> training -> evaluation -> models, data -> config; nothing imports scripts."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BASE = {"config", "checks", "errors", "files"}
+MAY_IMPORT = {
+    "data": BASE,
+    "models": BASE | {"data"},
+    "evaluation": BASE | {"data", "models", "provenance"},
+    "training": BASE | {"data", "models", "evaluation", "provenance"},
+    "interop": BASE | {"data", "models"},
+    "reporting": BASE,
+}
+
+
+def imported_rooms(path: Path) -> set[str]:
+    names = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            names.append(node.module or "")
+        elif isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+    assert not [name for name in names if name.split(".")[0] == "scripts"], path
+    return {name.split(".")[1] for name in names if name.startswith("gcnn.")}
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_rooms_import_only_what_lies_below_them(room):
+    for path in (ROOT / "gcnn" / room).glob("*.py"):
+        assert imported_rooms(path) <= MAY_IMPORT[room] | {room}, path
+    # no circles: models may read data (its IGNORE), data never models
+    assert "models" not in MAY_IMPORT["data"]
+
+
+def test_every_file_can_be_read_in_one_sitting():
+    long = {str(path): n for path in ROOT.glob("*/**/*.py") if ".venv" not in path.parts
+            if (n := len(path.read_text().splitlines())) > 300}  # fmt: skip
+    assert not long
