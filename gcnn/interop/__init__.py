@@ -1,0 +1,1 @@
+"""Models of other projects as run directories of this one."""

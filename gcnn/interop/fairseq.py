@@ -1,0 +1,188 @@
+"""An `fconv_lm` of fairseq as a run directory.
+
+fairseq                                   here
+----------------------------------------  ---------------------------------------------------------------------
+decoder_layers (out, k), residual 1       a block of one convolution [k, out]
+... (out, k, r) after r - 1 with 0        a block of r convolutions, as the bottlenecks of Table 1
+... (out, k, 0) outside such a block      a block without residual
+embed_tokens, fc1                         encoder.embedding, encoder.input_projection
+convolutions.<i>, projections.<i>         encoder.blocks.<b>.convs.<c>.conv, encoder.blocks.<b>.projection
+adaptive_softmax.head, .tail.<i>          softmax.head, softmax.tails.<i>
+fc2, fc3 (without adaptive softmax)       softmax.layers.0 (model.projection_dim), softmax.layers.2
+weight_g, weight_v                        parametrizations.weight.original0, .original1, in the layout of nn.Conv1d
+dict.txt after <s>, <pad>, </s>, <unk>    the types of a word tokenizer whose end of line is </s>
+dropout, adaptive_softmax_dropout         model.dropout, model.output_dropout
+lr, momentum, weight_decay of `nag`       optimizer.lr, .momentum, .weight_decay
+clip_norm, tokens_per_sample, updates     trainer.clip_norm, .block_size, .max_steps
+sample_break_mode eos                     data.sentences: each line scored alone
+
+What this project's model lacks (attention, positions, a start symbol) is refused. Outside training the two models
+agree to rounding; in training they do at dropout 0, for the softmax has its dropout in other places.
+"""
+
+import reprlib
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from gcnn.config import (
+    ConstantScheduleConfig,
+    DataConfig,
+    GCNNConfig,
+    NesterovConfig,
+    TrainConfig,
+    TrainerConfig,
+    WordTokenizerConfig,
+    save_config,
+    typed,
+)
+from gcnn.data.tokenizers import WordTokenizer
+from gcnn.errors import UsageError, one_line
+from gcnn.files import write_atomically
+from gcnn.interop.fairseq_checkpoint import Checkpoint, convert_weights, load_checkpoint
+from gcnn.interop.fairseq_layers import blocks_of, parse, parse_layers
+from gcnn.models.weights import WEIGHTS, write_weights
+
+EOS, UNK = "</s>", "<unk>"
+SPECIAL = ["<s>", "<pad>", EOS, UNK]  # fairseq's first ids
+OVERWRITE = " #fairseq:overwrite"
+NOT_HERE = ("add_bos_token", "self_target", "past_target")  # options that change what is predicted from what
+
+
+def import_fairseq(checkpoint: Path, dictionary: Path, out: Path) -> None:
+    """Write the run directory `out` of a checkpoint and its dict.txt.
+
+    Raises UsageError where `out` holds something, where a file is missing, damaged or hostile, where the two do not
+    belong together, and for a model that this project does not have.
+    """
+    out = out.resolve()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} exists already. Give a new folder.")
+    loaded = load_checkpoint(checkpoint)
+    tokenizer = read_dictionary(dictionary)
+    try:
+        config = run_config(loaded, out)
+        rows = len(loaded.weights["decoder.embed_tokens.weight"])
+        if tokenizer.vocabulary_size != rows:
+            raise UsageError(
+                f"it embeds {rows} types, but {dictionary} has {tokenizer.vocabulary_size} with the {len(SPECIAL)} "
+                "special ones. Give the dict.txt that it was trained with."
+            )
+        weights = convert_weights(loaded.weights, config.model)
+    except (UsageError, OmegaConfBaseException) as error:
+        raise UsageError(f"{checkpoint}: {one_line(error)}") from None
+
+    def write(aside: Path) -> None:
+        aside.mkdir()
+        save_config(config, aside / "config.yaml")
+        tokenizer.save(aside / "tokenizer")
+        write_weights(weights, aside / WEIGHTS)
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(out, write)
+
+
+def run_config(checkpoint: Checkpoint, out: Path) -> TrainConfig:
+    """The config of the run; what fairseq trained with is taken over where it is known."""
+    options = checkpoint.options
+    config = TrainConfig(
+        experiment=f"fairseq/{out.name}",
+        run_dir=str(out),
+        data=DataConfig(name="local", source="local", sentences=options.get("sample_break_mode") == "eos"),
+        tokenizer=WordTokenizerConfig(),
+        model=model_config(checkpoint),
+        optimizer=optimizer_config(options),
+        schedule=ConstantScheduleConfig(),
+        trainer=TrainerConfig(
+            block_size=number(options, "tokens_per_sample") or TrainerConfig.block_size,
+            clip_norm=number(options, "clip_norm") or None,  # 0 is fairseq's for none
+            max_steps=max(1, checkpoint.updates),
+        ),
+    )
+    return typed(OmegaConf.structured(config))
+
+
+def number(options: dict[str, Any], name: str, default: float = 0) -> float:
+    """A number, or the first of a list of them. A string would be one for OmegaConf to interpret."""
+    value = options.get(name)
+    if isinstance(value, list):
+        value = value[0] if value else ""
+    if value is not None and type(value) not in (int, float):
+        raise UsageError(f"{name} is {reprlib.repr(value)}; expected a number.")
+    return default if value is None else value
+
+
+def model_config(checkpoint: Checkpoint) -> GCNNConfig:
+    options = checkpoint.options
+    if not isinstance(options.get("decoder_layers"), str):
+        raise UsageError("decoder_layers is no string in its options, so that it is no fconv_lm.")
+    attention = parse("decoder_attention", str(options.get("decoder_attention", False)))
+    for option, value in [("decoder_attention", attention), *((name, options.get(name)) for name in NOT_HERE)]:
+        if any(value) if isinstance(value, list | tuple) else value:
+            raise UsageError(f"{option} is set; this project's models do not have it.")
+    embedding = checkpoint.weights.get("decoder.embed_tokens.weight")
+    if embedding is None or embedding.dim() != 2:
+        raise UsageError("no matrix decoder.embed_tokens.weight is in it, so that it is no fconv_lm.")
+    vocabulary_size, embedding_dim = embedding.shape
+    adaptive = "decoder.adaptive_softmax.head.weight" in checkpoint.weights
+    dropout = number(options, "dropout")
+    return GCNNConfig(
+        embedding_dim=embedding_dim,
+        blocks=blocks_of(parse_layers(options["decoder_layers"])),
+        cutoffs=cutoffs_of(options.get("adaptive_softmax_cutoff"), vocabulary_size) if adaptive else [],
+        projection_dim=None if adaptive else embedding_dim,
+        dropout=dropout,
+        output_dropout=number(options, "adaptive_softmax_dropout") if adaptive else dropout,
+    )
+
+
+def cutoffs_of(text: Any, vocabulary_size: int) -> list[int]:
+    """fairseq's cutoffs without the vocabulary size, which may stand at their end."""
+    cutoffs = parse("adaptive_softmax_cutoff", text)
+    cutoffs = list(cutoffs) if isinstance(cutoffs, list | tuple) else [cutoffs]
+    if cutoffs[-1:] == [vocabulary_size]:
+        cutoffs.pop()
+    if not cutoffs or any(type(cutoff) is not int or cutoff >= vocabulary_size for cutoff in cutoffs):
+        raise UsageError(
+            f"adaptive_softmax_cutoff is {reprlib.repr(text)}; expected numbers below the {vocabulary_size} types."
+        )
+    return cutoffs
+
+
+def optimizer_config(options: dict[str, Any]) -> NesterovConfig:
+    """Nesterov momentum with the options of fairseq's `nag`, or this project's own where fairseq used another."""
+    default = NesterovConfig()
+    if options.get("optimizer") != "nag":
+        return default
+    settings = ("lr", "momentum", "weight_decay")
+    return NesterovConfig(**{name: number(options, name, getattr(default, name)) for name in settings})
+
+
+def read_dictionary(path: Path) -> WordTokenizer:
+    """The word tokenizer of a dict.txt: lines `word count`, after fairseq's four special types.
+
+    A line that ends with `#fairseq:overwrite` takes the word from an earlier line, whose id then has no text. Raises
+    UsageError for a file that is missing, not UTF-8 or not of this form.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror}). Give the dict.txt of the model.") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 (offset {error.start}). Give the dict.txt of the model.") from None
+    types = list(SPECIAL)
+    index = {word: i for i, word in enumerate(types)}
+    for i, line in enumerate(lines, start=1):
+        entry = line.rstrip()
+        word, space, count = entry.removesuffix(OVERWRITE).rpartition(" ")
+        if not space or not count.lstrip("-").isdecimal():
+            raise UsageError(f"{path}, line {i}: expected `word count`. Give the dict.txt of the model.")
+        if word in index:
+            if not entry.endswith(OVERWRITE) or word in (EOS, UNK):
+                raise UsageError(f"{path}, line {i}: {word} has an id already. Give the dict.txt of the model.")
+            types[index[word]] = f"{word} #{index[word]}"  # no word of a text has a space
+        index[word] = len(types)
+        types.append(word)
+    return WordTokenizer(types, eos=EOS, unk=UNK)

@@ -1,0 +1,106 @@
+"""fairseq's layer strings, parsed and never evaluated, and the residual blocks that they describe."""
+
+import ast
+import reprlib
+from itertools import groupby
+from typing import Any
+
+from gcnn.config import BlockConfig
+from gcnn.errors import UsageError
+
+MAX_CHARACTERS = 10_000
+MAX_LAYERS = 1000
+MAX_SIZE = 100_000  # channels, or the width of a kernel
+
+Layer = tuple[int, int, int]  # out_channels, kernel_size, residual
+
+
+def parse(option: str, text: Any) -> Any:
+    """The value of an option that fairseq writes as a Python expression.
+
+    The grammar: whole numbers, True, False, lists, tuples, `sequence + sequence`, `sequence * number`. Raises
+    UsageError for anything else, and for a sequence of more than MAX_LAYERS parts.
+    """
+    shown = reprlib.repr(text)
+    if not isinstance(text, str) or len(text) > MAX_CHARACTERS:
+        raise UsageError(f"{option} is {shown}; expected a string of at most {MAX_CHARACTERS} characters.")
+    try:
+        return value_of(ast.parse(text.strip(), mode="eval").body)
+    except OverflowError:
+        raise UsageError(f"{option} is {shown}, a list of more than {MAX_LAYERS} parts.") from None
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise UsageError(
+            f"{option} is {shown}; only numbers, lists, tuples, their sums and `list * number` are understood."
+        ) from None
+
+
+def value_of(node: ast.expr) -> Any:
+    """Raises ValueError outside the grammar, OverflowError past MAX_LAYERS."""
+    match node:
+        case ast.Constant(value=int() as number):
+            return number
+        case ast.List(elts=parts):
+            return [value_of(part) for part in parts]
+        case ast.Tuple(elts=parts):
+            return tuple(value_of(part) for part in parts)
+        case ast.BinOp(left=left, op=ast.Add() | ast.Mult() as operation, right=right):
+            return combine(value_of(left), operation, value_of(right))
+    raise ValueError(node)
+
+
+def combine(left: Any, operation: ast.operator, right: Any) -> Any:
+    """A sum of two lists or two tuples, or a list or tuple repeated."""
+    if isinstance(operation, ast.Add):
+        if type(left) is not type(right) or isinstance(left, int):
+            raise ValueError(operation)
+        limit(len(left) + len(right))
+        return left + right
+    sequence, times = (right, left) if isinstance(left, int) else (left, right)
+    if isinstance(sequence, int) or not isinstance(times, int):
+        raise ValueError(operation)
+    limit(len(sequence) * times)
+    return sequence * times
+
+
+def limit(length: int) -> None:
+    if length > MAX_LAYERS:
+        raise OverflowError(length)
+
+
+def parse_layers(text: Any) -> list[Layer]:
+    """`decoder_layers` as triples; a pair has the residual 1. Raises UsageError for what is no list of such layers."""
+    specs = parse("decoder_layers", text)
+    if not isinstance(specs, list | tuple) or not specs:
+        raise UsageError(f"decoder_layers is {reprlib.repr(text)}; expected a list of layers.")
+    for i, spec in enumerate(specs):
+        numbers = isinstance(spec, tuple) and all(type(part) is int for part in spec)
+        if not numbers or len(spec) not in (2, 3) or not all(0 < size <= MAX_SIZE for size in spec[:2]):
+            raise UsageError(
+                f"decoder_layers[{i}] is {reprlib.repr(spec)[:60]}; expected (out_channels, kernel_size) or "
+                f"(out_channels, kernel_size, residual) of numbers from 1 to {MAX_SIZE}."
+            )
+    return [(*spec, 1) if len(spec) == 2 else spec for spec in specs]
+
+
+def blocks_of(layers: list[Layer]) -> list[BlockConfig]:
+    """The residual blocks that layers make up.
+
+    A residual r adds the input of the layer r - 1 before to this one's output: it closes a block of r convolutions,
+    the others of which have the residual 0. Raises UsageError where residuals overlap, or start before the first layer.
+    """
+    blocks = []
+    stop = len(layers)
+    while stop > 0:  # backwards, for a block is known by its last layer
+        residual = layers[stop - 1][2]
+        start = stop - max(1, residual)
+        inner = layers[max(0, start) : stop - 1]
+        if start < 0 or any(layer[2] != 0 for layer in inner):
+            raise UsageError(
+                f"decoder_layers[{stop - 1}] is {layers[stop - 1]}: its residual does not close a block. A residual "
+                "r > 0 must span the r - 1 layers before it, and theirs must be 0."
+            )
+        convs = [[kernel_size, out_channels] for out_channels, kernel_size, _ in layers[start:stop]]
+        blocks.append(BlockConfig(convs=convs, residual=residual > 0))
+        stop = start
+    repeats = [(block, len(list(run))) for block, run in groupby(reversed(blocks))]
+    return [BlockConfig(block.convs, repeat, block.residual) for block, repeat in repeats]
