@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gcnn.models.layers import linear
+from gcnn.models.layers import linear, weight_count
 
 IGNORE = -100  # targets that do not count
+LOGITS_AT_ONCE = 1 << 22  # without gradients: larger tensors would be fetched from the system anew each time
 FACTOR = 4  # cluster i projects from d to d / 4^(i+1)
 
 
@@ -45,10 +46,10 @@ class AdaptiveSoftmax(nn.Module):
             inside = (wanted >= low) & (wanted < high)
             head_targets = torch.where(inside, self.shortlist + i, head_targets)
             rare.append(inside.nonzero().squeeze(1))
-        nll = cross_entropy(self.head(flat), head_targets)
+        nll = product_nll(self.head, flat, head_targets)
         for rows, tail, (low, _) in zip(rare, self.tails, self.clusters(), strict=True):
             if len(rows):
-                nll = nll.index_add(0, rows, cross_entropy(tail(flat[rows]), wanted[rows] - low))
+                nll = nll.index_add(0, rows, product_nll(tail, flat[rows], wanted[rows] - low))
         return nll.view(targets.shape)
 
     def log_prob(self, hidden: Tensor) -> Tensor:
@@ -62,10 +63,13 @@ class AdaptiveSoftmax(nn.Module):
 
     def macs(self, frequencies: Tensor) -> float:
         """Multiply-accumulate operations for one target, expected under `frequencies` (vocabulary,) of the types."""
-        total = float(self.head.weight.numel())
-        for tail, (low, high) in zip(self.tails, self.clusters(), strict=True):
-            total += sum(w.numel() for w in tail.parameters()) * float(frequencies[low:high].sum())
-        return total
+        head, *tails = self.weight_counts()
+        shares = (float(frequencies[low:high].sum()) for low, high in self.clusters())
+        return float(head + sum(tail * share for tail, share in zip(tails, shares, strict=True)))
+
+    def weight_counts(self) -> list[int]:
+        """Weights of the head and of each cluster: each is used once for every target there."""
+        return [weight_count(self.head)] + [weight_count(down) + weight_count(up) for down, _, up in self.tails]
 
 
 class FullSoftmax(nn.Module):
@@ -88,8 +92,8 @@ class FullSoftmax(nn.Module):
 
     def nll(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Negative log-likelihood in nats: hidden (..., channels), targets (...) -> (...); 0 where IGNORE."""
-        logits = self.layers(hidden.reshape(-1, hidden.size(-1)))
-        return cross_entropy(logits, targets.reshape(-1)).view(targets.shape)
+        flat, wanted = hidden.reshape(-1, hidden.size(-1)), targets.reshape(-1)
+        return product_nll(self.layers, flat, wanted).view(targets.shape)
 
     def log_prob(self, hidden: Tensor) -> Tensor:
         """Log-probabilities of all types: (..., channels) -> (..., vocabulary), nats."""
@@ -97,7 +101,24 @@ class FullSoftmax(nn.Module):
 
     def macs(self, frequencies: Tensor) -> float:
         """Multiply-accumulate operations for one target."""
-        return float(sum(layer.weight.numel() for layer in self.layers if isinstance(layer, nn.Linear)))
+        return float(sum(self.weight_counts()))
+
+    def weight_counts(self) -> list[int]:
+        """Weights, each used once for every target."""
+        return [sum(weight_count(layer) for layer in self.layers if not isinstance(layer, nn.Dropout))]
+
+
+def product_nll(layer: nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy of the logits layer(hidden): (n, channels), (n,) -> (n,) nats."""
+    if torch.is_grad_enabled():
+        return cross_entropy(layer(hidden), targets)
+    rows = max(1, LOGITS_AT_ONCE // layer_width(layer))
+    parts = zip(hidden.split(rows), targets.split(rows), strict=True)
+    return torch.cat([cross_entropy(layer(some), wanted) for some, wanted in parts])
+
+
+def layer_width(layer: nn.Module) -> int:
+    return layer[-1].out_features if isinstance(layer, nn.Sequential) else layer.out_features
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

@@ -1,12 +1,10 @@
 """The gated convolutional network of Table 1: embedding, residual blocks of gated convolutions."""
 
-import math
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gcnn.config import GCNNConfig
-from gcnn.models.layers import GatedConv, ResidualBlock, linear
+from gcnn.models.layers import GatedConv, ResidualBlock, linear, weight_count
 
 State = list[Tensor]  # the last kernel_size - 1 inputs of each convolution, (batch, kernel_size - 1, channels)
 
@@ -59,4 +57,4 @@ class GCNN(nn.Module):
     def macs(self) -> int:
         """Multiply-accumulate operations per token, without the softmax."""
         linears = [self.input_projection] + [b.projection for b in self.blocks if b.projection is not None]
-        return sum(conv.macs() for conv in self.convs) + sum(math.prod(layer.weight.shape) for layer in linears)
+        return sum(conv.macs() for conv in self.convs) + sum(map(weight_count, linears))

@@ -37,6 +37,11 @@ def linear(in_features: int, out_features: int, normalised: bool, dropout: float
     return weight_norm(layer, dim=0) if normalised else layer
 
 
+def weight_count(layer: nn.Module) -> int:
+    """Weights of a linear layer, without biases; packed ones (see inference.py) no longer have them as parameters."""
+    return layer.in_features * layer.out_features
+
+
 class GatedConv(nn.Module):
     """h(X) = (X*W + b) ⊗ σ(X*V + c), shifted so that no kernel sees the future (eq. 1)."""
 
@@ -66,15 +71,19 @@ class GatedConv(nn.Module):
     def forward(self, hidden: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         """hidden (batch, time, in_channels) -> (batch, time, out_channels), and the last kernel_size - 1 inputs."""
         hidden = F.dropout(hidden, self.dropout, self.training)
-        if self.context == 0:
-            projected = F.linear(hidden, self.conv.weight.squeeze(2), self.conv.bias)
-            return gate(projected, self.gate), hidden[:, :0]
-        if state is None:
+        if self.context and state is None:
             hidden = F.pad(hidden, (0, 0, self.context, 0))
-        else:
+        elif self.context:
             hidden = torch.cat([state.to(hidden.dtype), hidden], dim=1)
-        projected = self.conv(hidden.transpose(1, 2)).transpose(1, 2)
-        return gate(projected, self.gate), hidden[:, hidden.size(1) - self.context :]
+        return gate(self.project(hidden), self.gate), hidden[:, hidden.size(1) - self.context :]
+
+    def project(self, hidden: Tensor) -> Tensor:
+        """The input of the gate: (batch, context + time, in_channels) -> (batch, time, channels of both paths)."""
+        if not isinstance(self.conv, nn.Conv1d):
+            return self.conv(hidden)  # packed for inference, channels last
+        if self.context == 0:
+            return F.linear(hidden, self.conv.weight.squeeze(2), self.conv.bias)
+        return self.conv(hidden.transpose(1, 2)).transpose(1, 2)
 
     def macs(self) -> int:
         """Multiplications with a following addition, per token."""

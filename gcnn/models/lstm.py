@@ -41,4 +41,9 @@ class LSTM(nn.Module):
 
     def macs(self) -> int:
         """Multiply-accumulate operations per token, without the softmax."""
-        return sum(p.numel() for name, p in self.lstm.named_parameters() if name.startswith("weight"))
+        inputs = self.embedding.embedding_dim + (self.lstm.num_layers - 1) * self.hidden_dim
+        return 4 * inputs * self.hidden_dim + self.recurrent_macs()
+
+    def recurrent_macs(self) -> int:
+        """Those of them that must wait for the token before."""
+        return 4 * self.lstm.num_layers * self.hidden_dim**2

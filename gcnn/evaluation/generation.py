@@ -1,0 +1,80 @@
+"""Text sampled from a model, token by token; the state carried along makes each one a single step."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gcnn.data.tokenizers import Tokenizer
+from gcnn.errors import UsageError
+from gcnn.models.language_model import LanguageModel
+
+
+@dataclass
+class Sampling:
+    """How a token is drawn: from `softmax(log_probs / temperature)` of the `top_k` likeliest types."""
+
+    temperature: float = 1.0  # 0: the likeliest type
+    top_k: int | None = None  # None: all types
+    seed: int = 1
+
+    def __post_init__(self):
+        """Raises UsageError for a value out of its range."""
+        if not 0 <= self.temperature < float("inf"):
+            raise UsageError(f"temperature is {self.temperature}; give 0 (always the likeliest token) or more.")
+        if self.top_k is not None and self.top_k < 1:
+            raise UsageError(f"top-k is {self.top_k}; give 1 or more.")
+        if not 0 <= self.seed < 2**63:
+            raise UsageError(f"seed is {self.seed}; give a number from 0 to 2^63 - 1.")
+
+    def chooser(self) -> Callable[[Tensor], Tensor]:
+        """A function from log-probabilities (batch, vocabulary) to types (batch,); it draws from the seed on."""
+        generator = torch.Generator().manual_seed(self.seed)
+
+        def choose(log_probs: Tensor) -> Tensor:
+            if self.temperature == 0:
+                return log_probs.argmax(dim=-1)
+            log_probs = log_probs.double().cpu()  # the same draws on every device
+            if self.top_k is not None and self.top_k < log_probs.size(-1):
+                best, types = log_probs.topk(self.top_k)
+                log_probs = torch.full_like(log_probs, -torch.inf).scatter(1, types, best)
+            weights = torch.exp((log_probs - log_probs.amax(dim=-1, keepdim=True)) / self.temperature)
+            return torch.multinomial(weights, 1, generator=generator).squeeze(1)
+
+        return choose
+
+
+def generate(
+    model: LanguageModel, tokenizer: Tokenizer, prompt: str, tokens: int, samples: int, sampling: Sampling
+) -> list[str]:
+    """The prompt, continued by `tokens` tokens, none of them <unk>; an empty prompt is the start of a text.
+
+    Raises UsageError where there is nothing to generate.
+    """
+    if tokens < 1 or samples < 1:
+        raise UsageError(f"{tokens} tokens of {samples} samples are asked for; give 1 or more of each.")
+    start = tokenizer.encode_lines(prompt.split("\n"))[:-1].tolist()  # the last line goes on
+    choose = sampling.chooser()
+
+    def known(log_probs: Tensor) -> Tensor:
+        log_probs[:, tokenizer.unk_id] = -torch.inf
+        return choose(log_probs)
+
+    generated = generate_tokens(model, torch.tensor([[tokenizer.eos_id, *start]] * samples), tokens, known)
+    read = len(tokenizer.decode(start))  # the prompt as the tokenizer gives it back
+    return [prompt + tokenizer.decode(start + row)[read:] for row in generated.tolist()]
+
+
+@torch.inference_mode()
+def generate_tokens(model: LanguageModel, start: Tensor, count: int, choose: Callable[[Tensor], Tensor]) -> Tensor:
+    """Continue texts: start (batch, time) -> (batch, count); `choose` maps log-probabilities (batch, vocabulary) of
+    the next token to the types (batch,) taken."""
+    device = next(model.parameters()).device
+    tokens, state, taken = start.to(device), None, []
+    for _ in range(count):
+        hidden, state = model(tokens, state)
+        chosen = choose(model.log_prob(hidden[:, -1])).to(device)  # (batch,)
+        taken.append(chosen)
+        tokens = chosen[:, None]
+    return torch.stack(taken, dim=1)

@@ -1,0 +1,55 @@
+"""A trained model out of its run directory, ready for inference."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from gcnn.config import TrainConfig, load_config
+from gcnn.data.tokenizers import Tokenizer, load_tokenizer
+from gcnn.errors import UsageError
+from gcnn.models.language_model import LanguageModel, build_model
+from gcnn.models.layers import fold_weight_norm
+from gcnn.models.weights import WEIGHTS, assign_weights, read_weights
+
+EMBEDDING = "encoder.embedding.weight"  # (vocabulary, embedding_dim)
+
+
+@dataclass
+class LoadedRun:
+    """What a run directory says about its model."""
+
+    model: LanguageModel  # in evaluation mode, weight normalisation folded, without gradients
+    tokenizer: Tokenizer
+    config: TrainConfig
+
+
+def load_model(run_dir: str | Path, device: str = "auto") -> LoadedRun:
+    """The best model of a run.
+
+    Raises UsageError where the folder is no run, has no model yet, or where its parts are of different runs, and
+    RunError where the weights are damaged.
+    """
+    run_dir = Path(run_dir)
+    where = choose_device(device)
+    config = load_config(run_dir)
+    weights = read_weights(run_dir / WEIGHTS)
+    tokenizer = load_tokenizer(run_dir / "tokenizer")
+    if EMBEDDING in weights and len(weights[EMBEDDING]) != tokenizer.vocabulary_size:
+        raise UsageError(
+            f"{run_dir}/tokenizer has {tokenizer.vocabulary_size} types, but {WEIGHTS} is for "
+            f"{len(weights[EMBEDDING])}. Copy the tokenizer and the weights of one run."
+        )
+    model = build_model(config.model, tokenizer.vocabulary_size)
+    assign_weights(model, weights, run_dir / WEIGHTS)
+    fold_weight_norm(model)
+    return LoadedRun(model.to(where).eval().requires_grad_(False), tokenizer, config)
+
+
+def choose_device(name: str) -> torch.device:
+    """auto, cpu or cuda. Raises UsageError where the machine has no such device."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("device is cuda, but torch sees no CUDA device here; choose cpu or auto.")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)

@@ -1,0 +1,139 @@
+import random
+import runpy
+import shutil
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from gcnn.config import (
+    AdamWConfig,
+    BlockConfig,
+    ConstantScheduleConfig,
+    DataConfig,
+    GCNNConfig,
+    LSTMConfig,
+    SentencePieceConfig,
+    TrainConfig,
+    TrainerConfig,
+    WordTokenizerConfig,
+    save_config,
+)
+from gcnn.data.tokenizers import train_tokenizer
+from gcnn.evaluation.run import load_model
+from gcnn.models.language_model import build_model
+from gcnn.models.weights import WEIGHTS, save_weights
+
+ROOT = Path(__file__).parents[2]
+MODELS = {
+    "gcnn": GCNNConfig(
+        embedding_dim=8,
+        blocks=[BlockConfig([[3, 12]], repeat=2), BlockConfig([[1, 6], [4, 6], [1, 16]])],
+        cutoffs=[10, 30],
+        dropout=0.3,  # evaluation must not feel it
+    ),
+    "lstm": LSTMConfig(embedding_dim=8, hidden_dim=12, num_layers=2, cutoffs=[10, 30], dropout=0.3),
+}
+TOKENIZERS = {"word": WordTokenizerConfig(min_count=2), "sentencepiece": SentencePieceConfig(vocabulary_size=400)}
+RUNS = [("gcnn", "word"), ("gcnn", "sentencepiece"), ("lstm", "word"), ("lstm", "sentencepiece")]
+WORDS = ["".join(random.Random(i).choices("abdeéilmnorstuv", k=2 + i % 6)) for i in range(80)]
+
+
+def made_up_lines(seed: int, count: int) -> list[str]:
+    """Lines of 0 to 24 words, frequent and rare ones, some of them in no other line."""
+    draw = random.Random(seed)
+    lines = []
+    for i in range(count):
+        words = [WORDS[int(80 * draw.random() ** 2)] for _ in range(draw.choice([0, 1, 5, 12, 24]))]
+        lines.append(" ".join([*words, f"once{seed}x{i}"] if i % 7 == 3 else words))
+    return lines
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory) -> Path:
+    """A folder with train.txt, valid.txt and test.txt."""
+    folder = tmp_path_factory.mktemp("corpus")
+    for seed, (split, count) in enumerate({"train": 300, "valid": 40, "test": 60}.items()):
+        (folder / f"{split}.txt").write_text("".join(f"{line}\n" for line in made_up_lines(seed, count)))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def made_runs(corpus, tmp_path_factory) -> dict[tuple[str, str], Path]:
+    """A run directory for each model and tokenizer: random weights, large enough that the context matters."""
+    runs = {}
+    for kind, tokenizer_kind in RUNS:
+        folder = tmp_path_factory.mktemp("runs") / f"{kind}_{tokenizer_kind}"
+        folder.mkdir()
+        config = TrainConfig(
+            data=DataConfig(name="tiny", source="local", path=str(corpus), cache_dir=str(corpus / "cache")),
+            tokenizer=TOKENIZERS[tokenizer_kind],
+            model=MODELS[kind],
+            optimizer=AdamWConfig(),
+            schedule=ConstantScheduleConfig(),
+            trainer=TrainerConfig(max_steps=1),
+        )
+        tokenizer = train_tokenizer(config.tokenizer, [(corpus / "train.txt").read_text().splitlines()])
+        torch.manual_seed(len(runs))
+        model = build_model(config.model, tokenizer.vocabulary_size)
+        with torch.no_grad():
+            model.encoder.embedding.weight.mul_(10)
+            model.softmax.head.weight.mul_(3)
+        save_config(config, folder / "config.yaml")
+        tokenizer.save(folder / "tokenizer")
+        save_weights(model.state_dict(), folder / WEIGHTS)
+        runs[kind, tokenizer_kind] = folder
+    return runs
+
+
+@pytest.fixture(params=RUNS, ids="-".join)
+def run_dir(request, made_runs) -> Path:
+    """The run directory of every model with every tokenizer, in turn."""
+    return made_runs[request.param]
+
+
+@pytest.fixture
+def run(run_dir):
+    return load_model(run_dir, "cpu")
+
+
+@pytest.fixture
+def gcnn_dir(made_runs, tmp_path) -> Path:
+    """A run directory of its own, to write into or to spoil."""
+    return Path(shutil.copytree(made_runs["gcnn", "word"], tmp_path / "run"))
+
+
+@pytest.fixture
+def reference():
+    """Scores a sentence by one forward pass over all of it and the log-probabilities of all types."""
+
+    def nlls(run, tokens: list[int]) -> torch.Tensor:
+        inputs = torch.tensor([[run.tokenizer.eos_id, *tokens[:-1]]])
+        hidden, _ = run.model(inputs)
+        log_probs = run.model.log_prob(hidden)[0].double()
+        return -log_probs[torch.arange(len(tokens)), torch.tensor(tokens)]
+
+    return nlls
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run a command of scripts/ in this process: its exit code and what it printed."""
+
+    def run(script: str, *arguments: object) -> Outcome:
+        path = str(ROOT / "scripts" / f"{script}.py")
+        monkeypatch.setattr(sys, "argv", [path, *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            runpy.run_path(path, run_name="__main__")
+        return Outcome(stop.value.code, *capsys.readouterr())
+
+    return run

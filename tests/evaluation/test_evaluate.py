@@ -1,0 +1,128 @@
+import json
+import shutil
+
+import pytest
+import torch
+
+from gcnn.config import load_config
+from gcnn.data.stream import encode_file
+from gcnn.data.tokenizers import WordTokenizer
+from gcnn.errors import UsageError
+from gcnn.evaluation.perplexity import evaluate
+from gcnn.evaluation.run import choose_device
+from gcnn.models.language_model import build_model
+from gcnn.models.weights import WEIGHTS, load_weights
+
+
+def test_a_loaded_model_computes_what_was_trained_without_its_normalisation(run_dir, run):
+    trained = build_model(load_config(run_dir).model, run.tokenizer.vocabulary_size).eval()
+    load_weights(trained, run_dir / WEIGHTS)
+    tokens = torch.randint(run.tokenizer.vocabulary_size, (3, 25), generator=torch.Generator().manual_seed(1))
+    hidden, loaded = trained(tokens)[0], run.model(tokens)[0]
+    torch.testing.assert_close(loaded, hidden, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(run.model.log_prob(loaded), trained.log_prob(hidden), atol=1e-5, rtol=0)
+    assert not run.model.training
+    assert not any("parametrizations" in name for name, _ in run.model.named_modules())
+
+
+@pytest.mark.parametrize("split", ["valid", "test", "train"])
+def test_the_figures_of_a_split_are_those_of_its_text(split, run_dir, run, corpus, call):
+    expected = evaluate(run.model, encode_file(corpus / f"{split}.txt", run.tokenizer))
+    outcome = call("evaluate", "--run", run_dir, "--split", split, "--json", "--block-size", 50, "--batch-size", 3)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert json.loads(outcome.out) == pytest.approx(expected, rel=1e-6)
+
+
+def test_any_file_or_folder_can_take_the_place_of_the_data(made_runs, corpus, tmp_path, call):
+    run_dir = made_runs["gcnn", "word"]
+    other = tmp_path / "other"
+    other.mkdir()
+    for split, source in {"train": "test", "valid": "train", "test": "valid"}.items():
+        shutil.copy(corpus / f"{source}.txt", other / f"{split}.txt")
+    valid = call("evaluate", "--run", run_dir, "--split", "valid", "--json").out
+    assert call("evaluate", "--run", run_dir, "--data-path", other, "--json").out == valid
+    assert call("evaluate", "--run", run_dir, "--file", corpus / "valid.txt", "--json").out == valid
+
+
+def test_a_line_each_adds_up_to_the_whole(run_dir, corpus, call):
+    text = (corpus / "test.txt").read_text().splitlines()
+    for mode in ("--sentences", "--no-sentences"):
+        whole = json.loads(call("evaluate", "--run", run_dir, mode, "--json").out)
+        rows = [row.split("\t") for row in call("evaluate", "--run", run_dir, mode, "--per-line").out.splitlines()]
+        assert len(rows) == len(text)
+        assert sum(float(nats) for nats, _ in rows) == pytest.approx(whole["nll_nats"], rel=1e-6)
+        assert sum(int(tokens) for _, tokens in rows) == whole["tokens"]
+        assert [int(tokens) == 1 for _, tokens in rows] == [line == "" for line in text]
+
+
+def test_a_line_a_token_comes_in_the_order_of_the_text(run_dir, run, corpus, call, reference):
+    outcome = call("evaluate", "--run", run_dir, "--per-token", "--block-size", 7)
+    rows = [row.split("\t") for row in outcome.out.splitlines()]
+    tokens = encode_file(corpus / "test.txt", run.tokenizer).tokens.tolist()
+    expected = reference(run, tokens).tolist()
+    assert [float(nats) for _, nats in rows] == pytest.approx(expected, abs=1e-5)
+    words = " ".join(name for name, _ in rows).split("<eos>")
+    assert len(words) == len((corpus / "test.txt").read_text().split("\n"))
+    if run.tokenizer.kind == "word":
+        assert [run.tokenizer.index[name] for name, _ in rows] == tokens
+
+
+def test_the_readable_table_has_the_same_figures(gcnn_dir, call):
+    found = json.loads(call("evaluate", "--run", gcnn_dir, "--json").out)
+    table = call("evaluate", "--run", gcnn_dir).out
+    assert f"{found['perplexity']:,.2f}" in table
+    assert f"{found['bits_per_byte']:,.4f}" in table
+    assert f"{found['tokens']:,}" in table
+    assert "running text" in table
+    assert "sentences" in call("evaluate", "--run", gcnn_dir, "--sentences").out
+
+
+def remove_weights(run_dir):
+    (run_dir / WEIGHTS).unlink()
+
+
+def remove_tokenizer(run_dir):
+    shutil.rmtree(run_dir / "tokenizer")
+
+
+def replace_tokenizer(run_dir):
+    WordTokenizer(["<eos>", "<unk>", "a"]).save(run_dir / "tokenizer")
+
+
+def replace_config(run_dir):
+    text = (run_dir / "config.yaml").read_text()
+    (run_dir / "config.yaml").write_text(text.replace("embedding_dim: 8", "embedding_dim: 9"))
+
+
+SPOILT = [
+    (remove_weights, [], 2, "holds no model.safetensors"),
+    (remove_tokenizer, [], 2, "no tokenizer in"),
+    (replace_tokenizer, [], 2, "has 3 types, but model.safetensors is for"),
+    (replace_config, [], 2, "is of another model"),
+    (lambda run_dir: (run_dir / WEIGHTS).write_bytes(b"none"), [], 1, "is damaged"),
+    (None, ["--run", "nowhere"], 2, "nowhere is not a run directory"),
+    (None, ["--file", "nowhere.txt"], 2, "no text file nowhere.txt"),
+    (None, ["--data-path", "nowhere"], 2, "nowhere is not a folder"),
+    (None, ["--block-size", "0"], 2, "--block-size is 0"),
+    (None, ["--batch-size", "-1"], 2, "--batch-size is -1"),
+    (None, ["--sentences", "--per-token"], 2, "--per-token scores running text"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "options", "code", "message"), SPOILT)
+def test_what_cannot_be_done_is_one_line_with_the_thing_and_the_remedy(spoil, options, code, message, gcnn_dir, call):
+    if spoil:
+        spoil(gcnn_dir)
+    outcome = call("evaluate", "--run", gcnn_dir, *options)
+    assert (outcome.code, outcome.out) == (code, "")
+    assert message in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+def test_devices(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto") == choose_device("cpu") == torch.device("cpu")
+    with pytest.raises(UsageError, match="choose cpu or auto"):
+        choose_device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert choose_device("auto") == choose_device("cuda") == torch.device("cuda")

@@ -1,0 +1,101 @@
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from gcnn.config import BlockConfig, GCNNConfig
+from gcnn.data.batches import line_ends
+from gcnn.data.stream import TokenStream, encode_file
+from gcnn.evaluation.perplexity import (
+    evaluate,
+    normalised,
+    sentence_nlls,
+    token_nlls,
+    type_counts,
+    unigram_perplexity,
+)
+from gcnn.models.language_model import build_model
+
+
+@pytest.fixture
+def stream(run, corpus):
+    return encode_file(corpus / "test.txt", run.tokenizer)
+
+
+def first(stream: TokenStream, tokens: int) -> TokenStream:
+    return TokenStream(stream.tokens[:tokens], stream.eos_id, stream.vocabulary_size, 1, 1, 1, "")
+
+
+@pytest.mark.parametrize("block_size", [16, 100, 1000])
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_perplexity_is_that_of_one_pass_over_the_text_at_any_block_and_batch_size(
+    run, stream, reference, batch_size, block_size
+):
+    nlls = reference(run, stream.tokens.tolist())
+    found = evaluate(run.model, stream, batch_size=batch_size, block_size=block_size)
+    assert found["nll_nats"] == pytest.approx(float(nlls.sum()), rel=1e-6)
+    assert found["perplexity"] == pytest.approx(math.exp(nlls.mean()), rel=1e-6)
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 5, 9, 40])
+def test_a_text_shorter_than_batch_and_context_is_scored_exactly(run, stream, reference, tokens):
+    short = first(stream, tokens)
+    found = evaluate(run.model, short, batch_size=8, block_size=3)
+    assert found["nll_nats"] == pytest.approx(float(reference(run, short.tokens.tolist()).sum()), rel=1e-6)
+
+
+def test_every_token_has_its_own_nll_once(run, stream, reference):
+    pairs = list(token_nlls(run.model, stream, batch_size=5, block_size=13))
+    positions = np.concatenate([positions for positions, _ in pairs])
+    assert sorted(positions) == list(range(len(stream)))
+    nlls = torch.cat([nll for _, nll in pairs])
+    torch.testing.assert_close(nlls, reference(run, stream.tokens.tolist())[positions], atol=1e-5, rtol=0)
+
+
+def test_a_model_without_context_needs_no_overlap():
+    config = GCNNConfig(embedding_dim=4, blocks=[BlockConfig([[1, 6]])], cutoffs=[5])
+    torch.manual_seed(0)
+    model = build_model(config, 20)
+    tokens = np.random.default_rng(0).integers(20, size=101).astype(np.int32)
+    text = TokenStream(tokens, 0, 20, 101, 404, 1, "")
+    totals = [evaluate(model, text, batch_size=b, block_size=s)["nll_nats"] for b, s in ((1, 101), (8, 7), (101, 1))]
+    assert totals == pytest.approx([totals[0]] * 3, rel=1e-6)
+
+
+@pytest.mark.parametrize("sizes", [(1, 30), (8, 1000)])
+def test_sentence_mode_scores_each_line_by_itself(run, stream, reference, sizes):
+    lines = np.split(stream.tokens, line_ends(stream.tokens, stream.eos_id)[:-1])
+    expected = [float(reference(run, line.tolist()).sum()) for line in lines]
+    found = {}
+    for rows, nlls in sentence_nlls(run.model, stream, *sizes):
+        found |= dict(zip(rows.tolist(), nlls.tolist(), strict=True))
+    assert [found[i] for i in range(len(lines))] == pytest.approx(expected, abs=1e-4)
+    total = evaluate(run.model, stream, True, *sizes)["nll_nats"]
+    assert total == pytest.approx(sum(expected), rel=1e-6)
+
+
+def test_evaluation_knows_no_dropout_and_leaves_the_model_as_it_was(run, stream):
+    quiet = evaluate(run.model, stream)
+    run.model.train()
+    assert evaluate(run.model, stream) == quiet
+    assert run.model.training
+
+
+def test_normalisations_follow_from_nats_and_counts():
+    text = TokenStream(np.zeros(8, np.int32), 0, 10, words=4, bytes=32, lines=1, fingerprint="")
+    found = normalised(8 * math.log(2), text)  # one bit a token
+    assert found["perplexity"] == pytest.approx(2)
+    assert found["word_perplexity"] == pytest.approx(4)
+    assert found["bits_per_byte"] == pytest.approx(0.25)
+    assert (found["tokens"], found["words"], found["bytes"]) == (8, 4, 32)
+    assert normalised(1e6, text)["perplexity"] == math.inf
+
+
+def test_unigram_perplexity_is_that_of_smoothed_counts(run, stream, corpus):
+    train = encode_file(corpus / "train.txt", run.tokenizer)
+    counts, types = Counter(train.tokens.tolist()), run.tokenizer.vocabulary_size
+    assert type_counts(train).tolist() == [counts[i] for i in range(types)]
+    nats = -sum(math.log((counts[i] + 1) / (len(train) + types)) for i in stream.tokens.tolist())
+    assert unigram_perplexity(type_counts(train), stream) == pytest.approx(math.exp(nats / len(stream)))
