@@ -11,10 +11,9 @@ from gcnn.data.batches import RunningText, Sentences
 from gcnn.data.stream import TokenStream
 from gcnn.models.language_model import LanguageModel, State
 
-BATCH_SIZE, BLOCK_SIZE = (
-    8,
-    1000,
-)  # sequences, tokens a sequence: they decide memory and speed, never the result
+# These decide memory and speed, never the result.
+BATCH_SIZE, BLOCK_SIZE = 8, 1000  # sequences, tokens a sequence
+POSITIONS = 2048  # of a row, read at once
 
 
 def token_nlls(
@@ -57,12 +56,23 @@ def sentence_nlls(
     model: LanguageModel, stream: TokenStream, batch_size: int = BATCH_SIZE, block_size: int = BLOCK_SIZE
 ) -> Iterator[tuple[np.ndarray, Tensor]]:
     """Score each line alone: yields line numbers (n,) and their negative log-likelihoods (n,), nats."""
-    device = next(model.parameters()).device
     sentences = Sentences(stream.tokens, stream.eos_id, batch_size, block_size)
     for i in range(len(sentences)):
-        tokens, targets = sentences[i]
-        hidden, _ = model(tokens.to(device))
-        yield sentences.rows(i), model.nll(hidden, targets.to(device)).double().sum(dim=1).cpu()
+        yield sentences.rows(i), row_nlls(model, *sentences[i])
+
+
+def row_nlls(model: LanguageModel, tokens: Tensor, targets: Tensor) -> Tensor:
+    """The negative log-likelihood of each row: (batch, time), (batch, time) -> (batch,), nats.
+
+    Long rows are read in blocks, with the state carried over their borders, so that memory stays bounded.
+    """
+    device = next(model.parameters()).device
+    total = torch.zeros(len(tokens), dtype=torch.float64)
+    state = None
+    for block, wanted in zip(tokens.split(POSITIONS, dim=1), targets.split(POSITIONS, dim=1), strict=True):
+        hidden, state = model(block.to(device), state)
+        total += model.nll(hidden, wanted.to(device)).double().sum(dim=1).cpu()
+    return total
 
 
 @torch.no_grad()

@@ -6,17 +6,15 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from gcnn.data.batches import Sentences
 from gcnn.data.tokenizers import Tokenizer
 from gcnn.errors import UsageError
-from gcnn.evaluation.perplexity import exp
+from gcnn.evaluation.perplexity import POSITIONS, exp, row_nlls
 from gcnn.evaluation.run import load_model
 from gcnn.models.inference import prepare_for_inference
 from gcnn.models.language_model import LanguageModel
 
-POSITIONS = 2048  # of a batch, padding included: they decide memory and speed, never the result
 WINDOW = 1 << 20  # characters whose sentences are in memory, and sorted by length, together
 
 
@@ -60,7 +58,7 @@ class Scorer:
         batches = Sentences(tokens, self.tokenizer.eos_id, batch_size=1, block_size=POSITIONS)
         nlls = np.empty(len(sentences))
         for i in range(len(batches)):
-            nlls[batches.rows(i)] = sentence_nlls(self.model, *batches[i])
+            nlls[batches.rows(i)] = row_nlls(self.model, *batches[i])
         counts = np.diff(batches.ends, prepend=0)
         unknown = np.add.reduceat(tokens == self.tokenizer.unk_id, batches.ends - counts, dtype=np.int64)
         columns = (part.tolist() for part in (nlls, counts, unknown))
@@ -78,17 +76,3 @@ def windows(sentences: Iterable[str]) -> Iterator[list[str]]:
         window.append(sentence)
     if window:
         yield window
-
-
-def sentence_nlls(model: LanguageModel, tokens: Tensor, targets: Tensor) -> Tensor:
-    """The negative log-likelihood of each row: (batch, time), (batch, time) -> (batch,), nats.
-
-    A long sentence is read in blocks, with the state carried over their borders.
-    """
-    device = next(model.parameters()).device
-    total = torch.zeros(len(tokens), dtype=torch.float64)
-    state = None
-    for block, wanted in zip(tokens.split(POSITIONS, dim=1), targets.split(POSITIONS, dim=1), strict=True):
-        hidden, state = model(block.to(device), state)
-        total += model.nll(hidden, wanted.to(device)).double().sum(dim=1).cpu()
-    return total

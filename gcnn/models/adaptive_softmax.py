@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gcnn.data.batches import IGNORE
 from gcnn.models.layers import linear, weight_count
 
-IGNORE = -100  # targets that do not count
 LOGITS_AT_ONCE = 1 << 22  # without gradients: larger tensors would be fetched from the system anew each time
 FACTOR = 4  # cluster i projects from d to d / 4^(i+1)
 

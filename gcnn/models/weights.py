@@ -21,6 +21,7 @@ def save_weights(weights: dict[str, Tensor], path: Path) -> None:
 def write_weights(weights: dict[str, Tensor], path: Path) -> None:
     try:
         safetensors.torch.save_file(weights, path)
+        path.chmod(0o644)  # it writes for the owner alone, but a run directory is there to be shared
     except safetensors.SafetensorError as error:  # how it reports a full disk
         raise RunError(f"{path} could not be written: {one_line(error)}. Free some space and resume.") from None
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import gcnn
 from gcnn.data.stream import encode_file
 from gcnn.errors import UsageError
-from gcnn.evaluation import score_command, scoring
+from gcnn.evaluation import perplexity, score_command, scoring
 from gcnn.evaluation.perplexity import evaluate
 from gcnn.evaluation.score_command import parsed, read_windows, reranked, scored, to_text
 from gcnn.evaluation.scoring import Scorer
@@ -81,7 +81,8 @@ def test_a_long_sentence_is_read_in_blocks_that_give_what_the_whole_does(run, sc
     tokens = [*run.tokenizer.encode(long), run.tokenizer.eos_id]
     sizes = []
     run.model.register_forward_pre_hook(lambda model, inputs: sizes.append(inputs[0].numel()))
-    monkeypatch.setattr(scoring, "POSITIONS", 50)
+    for module in (perplexity, scoring):
+        monkeypatch.setattr(module, "POSITIONS", 50)
     scores = scorer.score([lines[1], long, lines[2]])
     assert max(sizes) <= 50
     assert sum(sizes) >= len(tokens) > 300
