@@ -11,17 +11,18 @@ from gcnn.config import CONFIGS, compose_config
 from gcnn.errors import UsageError, run_command
 from gcnn.models.language_model import build_model
 from gcnn.reporting.document import Table, to_text
-from gcnn.reporting.paper import TABLE_1, model_name
+from gcnn.reporting.paper import TABLE_1, model_name, vocabulary_of
 
-VOCABULARIES = {"billion_word": 793_471, "wikitext103": 267_735, "wikitext2": 33_278}
-BILLION_WORD_LSTMS = ("lstm_2048", "lstm_2048x2")
+WIKITEXT_2 = 33_278  # types
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     known = sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml"))
     parser.add_argument("models", nargs="*", metavar="MODEL", help=", ".join(known))
-    parser.add_argument("--vocabulary", type=int, help="types; default: those of the model's data set in the paper")
+    parser.add_argument(
+        "--vocabulary", type=int, help="types; default: those of its data in the paper, or WikiText-2's"
+    )
     arguments = parser.parse_args()
     if arguments.vocabulary is not None and arguments.vocabulary < 1:
         raise UsageError(f"--vocabulary is {arguments.vocabulary}; give a positive number of types.")
@@ -36,10 +37,7 @@ def main() -> None:
 def describe(name: str, vocabulary_size: int | None) -> list[str]:
     """A row of the table. Raises UsageError or Hydra's error for an unknown model or a vocabulary below its cutoffs."""
     config = compose_config(f"model={name}")
-    published = TABLE_1.get(name)
-    data = published.data if published else "billion_word" if name in BILLION_WORD_LSTMS else "wikitext2"
-    data = "wikitext103" if name == "lstm_1024" else data
-    vocabulary_size = vocabulary_size or VOCABULARIES[data]
+    vocabulary_size = vocabulary_size or vocabulary_of(name) or WIKITEXT_2
     if config.model.cutoffs and config.model.cutoffs[-1] >= vocabulary_size:
         raise UsageError(f"{name}: cutoffs {config.model.cutoffs} do not fit a vocabulary of {vocabulary_size} types.")
     with torch.device("meta"):  # no memory is taken

@@ -115,7 +115,9 @@ TABLE_4 = {  # models of about 43.9 perplexity on Billion Word
     "gcnn_8b": Speed("GCNN-8B", 179, 45_878, 45_878),
 }
 
+VOCABULARIES = {"billion_word": 793_471, "wikitext103": 267_735}  # types
 PERPLEXITY = {"billion_word": TABLE_2, "wikitext103": TABLE_3}  # data name -> model name -> published figure
+LSTM_DATA = {"lstm_1024": "wikitext103", "lstm_2048": "billion_word", "lstm_2048x2": "billion_word"}
 LSTM_SIZES = {"lstm_1024": (1024, 1), "lstm_2048": (2048, 1), "lstm_2048x2": (2048, 2)}  # hidden size, layers
 
 
@@ -134,3 +136,9 @@ def model_name(model: GCNNConfig | LSTMConfig) -> str | None:
 def published_perplexity(model: GCNNConfig | LSTMConfig, data_name: str) -> Published | None:
     """What the paper reports for this model on this data (word tokens); None where it reports nothing."""
     return PERPLEXITY.get(data_name, {}).get(model_name(model))
+
+
+def vocabulary_of(name: str) -> int | None:
+    """The types of the data set that the paper trains a model on; None for a model that is not the paper's."""
+    data = TABLE_1[name].data if name in TABLE_1 else LSTM_DATA.get(name)
+    return VOCABULARIES.get(data)

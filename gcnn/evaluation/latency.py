@@ -1,0 +1,231 @@
+"""How soon a model answers: sentences one at a time, and the protocol of Table 4.
+
+Scoring a text is the forward pass and the negative log-likelihood of every word and <eos>. Beside each measurement
+stands the least time that the machine would allow (see bounds.py).
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from statistics import median, mode
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gcnn.evaluation.bounds import LARGE, Bound, Machine, now, work
+from gcnn.models.inference import pack_lstm, prepare_for_inference
+from gcnn.models.language_model import LanguageModel
+from gcnn.models.lstm import LSTM
+
+log = logging.getLogger(__name__)
+LENGTHS = (5, 10, 20, 50, 100)  # words a sentence
+THROUGHPUT = (750, 20)  # sequences in one batch, tokens a sequence
+RESPONSIVENESS = (1, 15_000)  # one sequence, contiguous tokens
+BLOCK = 1000  # tokens of a sequence that are scored together, the state carried; more are no faster
+WARM_UP = 3  # rounds of sentences
+EOS = 0  # any frequent type
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one measurement, up to the hidden states and with the softmax, and what bounds them."""
+
+    hidden: float
+    total: float
+    hidden_bound: Bound
+    total_bound: Bound
+
+
+@dataclass
+class Candidate:
+    """A model to measure: `load` makes it. A packed LSTM has its weights laid out once, not at every call."""
+
+    name: str
+    description: str
+    load: Callable[[], LanguageModel]
+    packed_lstm: bool = False
+
+
+@dataclass
+class Subject:
+    """A loaded model, ready for inference, and its measurements by sentence length or protocol."""
+
+    name: str
+    description: str
+    model: LanguageModel
+    parameters: int
+    load_seconds: float
+    timings: dict[int | str, list[Timing]] = field(default_factory=dict)
+
+
+class Zipf:
+    """Texts whose words are as frequent as in English: 1 / rank up to rank 10,000, 1 / rank^2 beyond.
+
+    The 2,000, 10,000 and 20,000 most frequent of WikiText-2's 33,278 types make 77, 93 and 98 % of its tokens; by this
+    law it is 78, 93 and 98 %. The same seed gives the same texts.
+    """
+
+    def __init__(self, vocabulary_size: int, seed: int):
+        ranks = np.arange(1, vocabulary_size + 1, dtype=np.float64)
+        self.cumulative = np.cumsum(np.minimum(1 / ranks, 10_000 / ranks**2))
+        self.random = np.random.default_rng(seed)
+
+    def words(self, *shape: int) -> Tensor:
+        """Random ids, `shape`, int64; an id is a rank by frequency."""
+        return torch.from_numpy(np.searchsorted(self.cumulative, self.random.random(shape) * self.cumulative[-1]))
+
+    def sentence(self, length: int) -> tuple[Tensor, Tensor]:
+        """Tokens `<eos> w1 .. wn` and targets `w1 .. wn <eos>`, each (1, length + 1)."""
+        words, eos = self.words(1, length), torch.full((1, 1), EOS)
+        return torch.cat([eos, words], dim=1), torch.cat([words, eos], dim=1)
+
+    def text(self, sequences: int, length: int) -> tuple[Tensor, Tensor]:
+        """Tokens and targets of running text, each (sequences, length)."""
+        words = self.words(sequences, length + 1)
+        return words[:, :-1], words[:, 1:]
+
+
+def benchmark(
+    groups: list[list[Candidate]],
+    machine: Machine,
+    repeats: int = 100,
+    long_repeats: int = 3,
+    seed: int = 1,
+) -> dict:
+    """Measure groups of models; those of a group have one vocabulary, take turns, and are in memory alone.
+
+    Returns the entries of the benchmark's JSON that describe the device, its rates, the models and their pairs, each
+    GCNN with each LSTM of its group.
+    """
+    models, pairs = {}, []
+    for group in groups:
+        log.info("loading %s", ", ".join(candidate.name for candidate in group))
+        subjects = [load(candidate, machine) for candidate in group]
+        measure(subjects, machine, repeats, long_repeats, seed)
+        models |= {subject.name: report(subject) for subject in subjects}
+        lstms = [subject.name for subject in subjects if isinstance(subject.model.encoder, LSTM)]
+        gcnns = [subject.name for subject in subjects if subject.name not in lstms]
+        pairs += [compare(gcnn, lstm, models) for gcnn in gcnns for lstm in lstms]
+    return {
+        "device": machine.device.type,
+        "threads": torch.get_num_threads(),
+        "precision": str(machine.dtype).removeprefix("torch."),
+        "rates": {
+            "flops_per_second": machine.flops(),
+            "read_bytes_per_second": machine.read(LARGE),
+            "measured": machine.measured,
+        },
+        "models": models,
+        "pairs": pairs,
+    }
+
+
+def load(candidate: Candidate, machine: Machine) -> Subject:
+    """Load a model and make it ready, on the clock."""
+    start = now(machine.device)
+    model = candidate.load().to(machine.device, machine.dtype)
+    parameters = model.parameter_counts()["total"]
+    prepare_for_inference(model)
+    if candidate.packed_lstm:
+        pack_lstm(model)
+    return Subject(candidate.name, candidate.description, model, parameters, now(machine.device) - start)
+
+
+@torch.inference_mode()
+def measure(subjects: list[Subject], machine: Machine, repeats: int, long_repeats: int, seed: int) -> None:
+    """Measure models on the same texts, each in its turn within every round, so that all meet the same disturbances."""
+    zipf = Zipf(subjects[0].model.vocabulary_size, seed)
+    for length in LENGTHS:
+        texts = [zipf.sentence(length) for _ in range(WARM_UP + repeats)]
+        take_turns(subjects, machine, length, texts)
+        for subject in subjects:
+            del subject.timings[length][:WARM_UP]
+    take_turns(subjects, machine, "throughput", [zipf.text(*THROUGHPUT) for _ in range(long_repeats)])
+    take_turns(subjects, machine, "responsiveness", [zipf.text(*RESPONSIVENESS) for _ in range(long_repeats)])
+
+
+def take_turns(subjects: list[Subject], machine: Machine, what: int | str, texts: list[tuple[Tensor, Tensor]]) -> None:
+    log.info("%s, %d rounds", f"sentences of {what} words" if isinstance(what, int) else what, len(texts))
+    for i, (tokens, targets) in enumerate(texts):
+        first = i % len(subjects)  # each model comes after each other: it finds the caches full of that one
+        for subject in subjects[first:] + subjects[:first]:
+            subject.timings.setdefault(what, []).append(score(subject.model, tokens, targets, machine))
+
+
+def score(model: LanguageModel, tokens: Tensor, targets: Tensor, machine: Machine) -> Timing:
+    """Score a text on the clock: tokens and targets (batch, time)."""
+    device, state, hidden_seconds = machine.device, None, 0.0
+    blocks = zip(tokens.to(device).split(BLOCK, dim=1), targets.to(device).split(BLOCK, dim=1), strict=True)
+    start = now(device)
+    for some, wanted in blocks:
+        before = now(device)
+        hidden, state = model(some, state)
+        hidden_seconds += now(device) - before
+        model.nll(hidden, wanted).double().sum(dim=1).cpu()
+    total = now(device) - start
+    bounds = [machine.bound(work(model, targets, softmax)) for softmax in (False, True)]
+    return Timing(hidden_seconds, total, *bounds)
+
+
+def report(subject: Subject) -> dict:
+    """The JSON of one model."""
+    timings = subject.timings
+    return {
+        "description": subject.description,
+        "parameters": subject.parameters,
+        "load_seconds": subject.load_seconds,
+        "sentences": {str(n): latency(timings[n], "total") for n in LENGTHS},
+        "sentences_without_softmax": {str(n): latency(timings[n], "hidden") for n in LENGTHS},
+        "throughput": dict(zip(("sequences", "length"), THROUGHPUT, strict=True))
+        | speed(timings["throughput"], THROUGHPUT[0] * THROUGHPUT[1]),
+        "responsiveness": {"tokens": RESPONSIVENESS[1]} | speed(timings["responsiveness"], RESPONSIVENESS[1]),
+    }
+
+
+def latency(timings: list[Timing], part: str) -> dict:
+    """Milliseconds of a sentence; part: hidden or total."""
+    percentiles = 1000 * np.percentile([getattr(timing, part) for timing in timings], [50, 95, 99])
+    bounds = [getattr(timing, f"{part}_bound") for timing in timings]
+    return {
+        **dict(zip(("median_ms", "p95_ms", "p99_ms"), percentiles.tolist(), strict=True)),
+        "repeats": len(timings),
+        "bound_ms": 1000 * median(bound.seconds for bound in bounds),
+        "bounded_by": mode(bound.by for bound in bounds),
+    }
+
+
+def speed(timings: list[Timing], tokens: int) -> dict:
+    return {
+        "tokens_per_second": tokens / median(timing.total for timing in timings),
+        "bound_tokens_per_second": tokens / median(timing.total_bound.seconds for timing in timings),
+        "bounded_by": mode(timing.total_bound.by for timing in timings),
+        "repeats": len(timings),
+    }
+
+
+def compare(gcnn: str, lstm: str, models: dict[str, dict]) -> dict:
+    """How many times faster a GCNN is than an LSTM: measured, and by the bounds of both."""
+    fast, slow = models[gcnn], models[lstm]
+
+    def times(sentences: str) -> dict:
+        return {
+            n: {
+                "measured": slow[sentences][n]["median_ms"] / fast[sentences][n]["median_ms"],
+                "bound": slow[sentences][n]["bound_ms"] / fast[sentences][n]["bound_ms"],
+            }
+            for n in fast[sentences]
+        }
+
+    def speeds(protocol: str) -> dict:
+        keys = {"measured": "tokens_per_second", "bound": "bound_tokens_per_second"}
+        return {kind: fast[protocol][key] / slow[protocol][key] for kind, key in keys.items()}
+
+    return {
+        "gcnn": gcnn,
+        "lstm": lstm,
+        "ratios": times("sentences"),
+        "ratios_without_softmax": times("sentences_without_softmax"),
+        "responsiveness": speeds("responsiveness"),
+        "throughput": speeds("throughput"),
+    }
