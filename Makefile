@@ -2,6 +2,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 ARGS ?=
+export PROMPT  # read by the shell, whatever quotes it has
 .DEFAULT_GOAL := help
 .PHONY: help setup train sweep describe data evaluate score generate benchmark report test lint format
 
@@ -13,7 +14,7 @@ setup: .venv/installed  ## make .venv with the pinned dependencies and this proj
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'gcnn needs Python 3.11 or newer; call make PYTHON=python3.x' >&2; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(PY) -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[dev,wandb]'
+	$(PY) -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[dev,wandb]' </dev/null
 	@touch $@
 
 ifneq ($(strip $(EXPERIMENT)$(ARGS)),)
@@ -48,7 +49,7 @@ score: setup  ## score the lines of standard input with RUN
 	@$(PY) scripts/score.py --run $(RUN) $(ARGS)
 
 generate: setup  ## sample text from RUN after PROMPT
-	@$(PY) scripts/generate.py --run $(RUN) $(if $(PROMPT),--prompt "$(PROMPT)") $(ARGS)
+	@$(PY) scripts/generate.py --run $(RUN) --prompt "$$PROMPT" $(ARGS)
 
 benchmark: setup  ## measure latency and throughput of the paper's architectures, or of RUNS
 	$(PY) scripts/benchmark.py $(if $(RUNS),--runs $(RUNS)) $(ARGS)

@@ -72,4 +72,6 @@ def run_command(command: Callable[[], int | None]) -> None:
     """Run a command's main function and exit, in every case: 0 where it is done."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises instead of printing and exiting itself
     with one_line_errors():
-        sys.exit(command() or 0)
+        code = command() or 0
+        sys.stdout.flush()  # here, where a reader that has left is no error
+        sys.exit(code)
