@@ -75,7 +75,7 @@ class ProgressBar:
 
     def __init__(self, progress: float):
         quiet = not sys.stderr.isatty()
-        layout = "{percentage:5.1f}% |{bar:20}| {elapsed}<{remaining} {postfix}"
+        layout = "{percentage:5.1f}% |{bar:20}| {elapsed}<{remaining}  {desc}"
         self.bar = tqdm(
             total=1.0,
             initial=progress,
@@ -88,7 +88,7 @@ class ProgressBar:
         """loss in nats a token."""
         perplexity = math.exp(min(loss, 700))
         text = f"step {step:,}  loss {loss:.3f}  perplexity {perplexity:,.1f}  {tokens_per_second:,.0f} tokens/s"
-        self.bar.set_postfix_str(text, refresh=False)
+        self.bar.set_description_str(text, refresh=False)
         self.bar.update(min(progress, 1.0) - self.bar.n)
 
     def close(self) -> None:
