@@ -94,7 +94,8 @@ def plot_curves(axes: Axes, x_label: str, y_label: str, curves: list) -> None:
     if y_label == "perplexity":
         log_scale(axes, np.concatenate([y for _, _, y in curves]))
     axes.set(xlabel=x_label, ylabel=y_label)
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    if "minutes" not in x_label:
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # thousands and millions, not thousandths
     axes.set_xlim(left=0)
 
 
