@@ -14,13 +14,13 @@ WEIGHTS = "model.safetensors"  # in a run directory or a checkpoint
 
 def save_weights(weights: dict[str, Tensor], path: Path) -> None:
     """Write a state dict as safetensors, atomically."""
-    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    write_atomically(path, lambda aside: write_weights(whole, aside))
+    write_atomically(path, lambda aside: write_weights(weights, aside))
 
 
 def write_weights(weights: dict[str, Tensor], path: Path) -> None:
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     try:
-        safetensors.torch.save_file(weights, path)
+        safetensors.torch.save_file(whole, path)
         path.chmod(0o644)  # it writes for the owner alone, but a run directory is there to be shared
     except safetensors.SafetensorError as error:  # how it reports a full disk
         raise RunError(f"{path} could not be written: {one_line(error)}. Free some space and resume.") from None

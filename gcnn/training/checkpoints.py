@@ -52,8 +52,7 @@ class Checkpoints:
 
         def write(aside: Path) -> None:
             aside.mkdir()
-            weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-            write_weights(weights, aside / WEIGHTS)
+            write_weights(model.state_dict(), aside / WEIGHTS)
             write_state(state, aside / STATE)
             files = {
                 name: {"bytes": (aside / name).stat().st_size, "sha256": sha256(aside / name)}
