@@ -37,7 +37,7 @@ def config_error(error: BaseException) -> str:
     key = getattr(cause, "full_key", None)
     reasons = dict.fromkeys(str(e).splitlines()[0].rstrip(".") for e in (error, cause))
     where = f" (key: {key})" if key and key not in " ".join(reasons) else ""
-    return one_line(Exception(": ".join(reasons))) + f"{where}. See the choices in configs/ and gcnn/config.py."
+    return " ".join(": ".join(reasons).split()) + f"{where}. See the choices in configs/ and gcnn/config.py."
 
 
 @contextlib.contextmanager

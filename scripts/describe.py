@@ -42,7 +42,6 @@ def describe(name: str, vocabulary_size: int | None) -> list[str]:
         raise UsageError(f"{name}: cutoffs {config.model.cutoffs} do not fit a vocabulary of {vocabulary_size} types.")
     with torch.device("meta"):  # no memory is taken
         model = build_model(config.model, vocabulary_size)
-    flops = model.flops_per_token(1 / torch.arange(1, vocabulary_size + 1))  # counts are needed off the meta device
     sizes = model.parameter_counts()
     same = model_name(config.model)
     return [
@@ -52,7 +51,7 @@ def describe(name: str, vocabulary_size: int | None) -> list[str]:
         f"{vocabulary_size:,}",
         *(f"{sizes[part] / 1e6:.1f} M" for part in ("total", "embedding", "body", "softmax")),
         str(model.receptive_field or "unbounded"),
-        f"{flops / 1e6:.1f}",
+        f"{model.flops_per_token() / 1e6:.1f}",
     ]
 
 
