@@ -69,6 +69,7 @@ class GCNNConfig:
     blocks: list[BlockConfig] = MISSING
     cutoffs: list[int] = MISSING  # adaptive softmax; empty: a full softmax
     gate: str = "glu"  # glu | gtu | bilinear | linear | relu | tanh
+    tie_embeddings: bool = False  # the softmax's vectors are the embeddings; not in the paper
     projection_dim: int | None = None  # full softmax: a narrower linear layer before it
     weight_norm: bool = True
     dropout: float = 0.0  # on the embedding, before every convolution, within the softmax's clusters
@@ -82,6 +83,7 @@ class LSTMConfig:
     hidden_dim: int = MISSING
     num_layers: int = 1
     cutoffs: list[int] = MISSING
+    tie_embeddings: bool = False
     projection_dim: int | None = None
     dropout: float = 0.0  # on the embedding, between layers, within the softmax's clusters
     output_dropout: float = 0.0

@@ -3,6 +3,9 @@
 Log-probabilities are computed in float32 whatever autocast does to the products before them.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,14 +18,33 @@ FACTOR = 4  # cluster i projects from d to d / 4^(i+1)
 
 
 class AdaptiveSoftmax(nn.Module):
-    """Frequent words in the head, rarer words in clusters of smaller dimension; ids are sorted by frequency."""
+    """Frequent words in the head, rarer words in clusters of smaller dimension; ids are sorted by frequency.
 
-    def __init__(self, hidden_dim: int, vocabulary_size: int, cutoffs: list[int], dropout: float = 0.0):
+    With an `embedding`, the types' output vectors are their embeddings, in every cluster (Press and Wolf 2017; Inan et
+    al. 2017; not in the paper): a projection brings the hidden states to their dimension.
+    """
+
+    def __init__(
+        self,
+        hidden_dim: int,
+        vocabulary_size: int,
+        cutoffs: list[int],
+        dropout: float = 0.0,
+        embedding: nn.Embedding | None = None,
+    ):
         super().__init__()
         self.cutoffs = [*cutoffs, vocabulary_size]
-        self.shortlist = cutoffs[0]
-        self.head = nn.Linear(hidden_dim, self.shortlist + len(cutoffs), bias=False)
+        self.shortlist = self.cutoffs[0]
         self.tails = nn.ModuleList()
+        if embedding is not None:
+            self.projection = nn.Linear(hidden_dim, embedding.embedding_dim, bias=False)
+            nn.init.xavier_uniform_(self.projection.weight)
+            self.embedding = (embedding,)  # in a tuple, not to be registered as a second copy
+            self.head = TiedLinear(embedding.embedding_dim, self.shortlist, len(cutoffs))
+            self.tails.extend(TiedLinear(embedding.embedding_dim, high - low) for low, high in self.clusters())
+            return
+        self.projection = nn.Identity()
+        self.head = nn.Linear(hidden_dim, self.shortlist + len(cutoffs), bias=False)
         for i, (low, high) in enumerate(self.clusters()):
             tail_dim = max(1, hidden_dim // FACTOR ** (i + 1))
             down, up = (
@@ -39,27 +61,46 @@ class AdaptiveSoftmax(nn.Module):
 
     def nll(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Negative log-likelihood in nats: hidden (..., channels), targets (...) -> (...); 0 where IGNORE."""
-        flat, wanted = hidden.reshape(-1, hidden.size(-1)), targets.reshape(-1)
+        flat, wanted = self.projection(hidden).flatten(0, -2), targets.reshape(-1)
         head_targets = wanted
         rare = []
         for i, (low, high) in enumerate(self.clusters()):
             inside = (wanted >= low) & (wanted < high)
             head_targets = torch.where(inside, self.shortlist + i, head_targets)
             rare.append(inside.nonzero().squeeze(1))
-        nll = product_nll(self.head, flat, head_targets)
-        for rows, tail, (low, _) in zip(rare, self.tails, self.clusters(), strict=True):
+        head, *tails = self.layers()
+        nll = product_nll(head, self.shortlist + len(tails), flat, head_targets)
+        for rows, tail, (low, high) in zip(rare, tails, self.clusters(), strict=True):
             if len(rows):
-                nll = nll.index_add(0, rows, product_nll(tail, flat[rows], wanted[rows] - low))
+                nll = nll.index_add(0, rows, product_nll(tail, high - low, flat[rows], wanted[rows] - low))
         return nll.view(targets.shape)
 
     def log_prob(self, hidden: Tensor) -> Tensor:
         """Log-probabilities of all types: (..., channels) -> (..., vocabulary), nats."""
-        head = F.log_softmax(self.head(hidden).float(), dim=-1)
+        hidden = self.projection(hidden)
+        head_layer, *tails = self.layers()
+        head = F.log_softmax(head_layer(hidden).float(), dim=-1)
         parts = [head[..., : self.shortlist]]
-        for i, tail in enumerate(self.tails):
+        for i, tail in enumerate(tails):
             within = F.log_softmax(tail(hidden).float(), dim=-1)
             parts.append(within + head[..., self.shortlist + i, None])
         return torch.cat(parts, dim=-1)
+
+    def layers(self) -> list[Callable[[Tensor], Tensor]]:
+        """What makes the logits of the head and of each cluster."""
+        layers = [self.head, *self.tails]
+        if not isinstance(self.head, TiedLinear):
+            return layers
+        # Split once: the gradients of the parts are joined in one copy, not padded to full size one by one.
+        vectors = self.embedding[0].weight.split([self.shortlist, *(high - low for low, high in self.clusters())])
+        return [partial(layer, vectors=part) for layer, part in zip(layers, vectors, strict=True)]
+
+    @torch.no_grad()
+    def untie(self) -> None:
+        """Give the layers weights of their own, with the same values: for inference."""
+        if isinstance(self.head, TiedLinear):
+            head, *tails = (layer.func.untied(layer.keywords["vectors"]) for layer in self.layers())
+            self.head, self.tails = head, nn.ModuleList(tails)
 
     def macs(self, frequencies: Tensor) -> float:
         """Multiply-accumulate operations for one target, expected under `frequencies` (vocabulary,) of the types."""
@@ -69,7 +110,32 @@ class AdaptiveSoftmax(nn.Module):
 
     def weight_counts(self) -> list[int]:
         """Weights of the head and of each cluster: each is used once for every target there."""
-        return [weight_count(self.head)] + [weight_count(down) + weight_count(up) for down, _, up in self.tails]
+        first = [self.head] if isinstance(self.projection, nn.Identity) else [self.projection, self.head]
+        return [sum(map(weight_count, first)), *map(tail_weight_count, self.tails)]
+
+
+class TiedLinear(nn.Module):
+    """A linear layer to the logits of some types, whose weights are their embeddings, and of `clusters`, which have
+    weights of their own."""
+
+    def __init__(self, in_features: int, types: int, clusters: int = 0):
+        super().__init__()
+        self.in_features, self.out_features = in_features, types + clusters
+        self.clusters = nn.Parameter(torch.zeros(clusters, in_features)) if clusters else None
+        self.bias = nn.Parameter(torch.zeros(self.out_features))
+
+    def forward(self, hidden: Tensor, vectors: Tensor) -> Tensor:
+        """hidden (..., in_features), vectors (types, in_features) -> logits (..., out_features)."""
+        return F.linear(hidden, self.weight(vectors), self.bias)
+
+    def weight(self, vectors: Tensor) -> Tensor:
+        return vectors if self.clusters is None else torch.cat([vectors, self.clusters])
+
+    def untied(self, vectors: Tensor) -> nn.Linear:
+        """A plain linear layer that computes the same."""
+        layer = nn.Linear(self.in_features, self.out_features, device="meta")
+        layer.weight, layer.bias = nn.Parameter(self.weight(vectors)), self.bias
+        return layer
 
 
 class FullSoftmax(nn.Module):
@@ -93,7 +159,7 @@ class FullSoftmax(nn.Module):
     def nll(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Negative log-likelihood in nats: hidden (..., channels), targets (...) -> (...); 0 where IGNORE."""
         flat, wanted = hidden.reshape(-1, hidden.size(-1)), targets.reshape(-1)
-        return product_nll(self.layers, flat, wanted).view(targets.shape)
+        return product_nll(self.layers, self.layers[-1].out_features, flat, wanted).view(targets.shape)
 
     def log_prob(self, hidden: Tensor) -> Tensor:
         """Log-probabilities of all types: (..., channels) -> (..., vocabulary), nats."""
@@ -108,17 +174,17 @@ class FullSoftmax(nn.Module):
         return [sum(weight_count(layer) for layer in self.layers if not isinstance(layer, nn.Dropout))]
 
 
-def product_nll(layer: nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy of the logits layer(hidden): (n, channels), (n,) -> (n,) nats."""
+def product_nll(layer: Callable[[Tensor], Tensor], width: int, hidden: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy of `width` logits, layer(hidden): (n, channels), (n,) -> (n,) nats."""
     if torch.is_grad_enabled():
         return cross_entropy(layer(hidden), targets)
-    rows = max(1, LOGITS_AT_ONCE // layer_width(layer))
+    rows = max(1, LOGITS_AT_ONCE // width)
     parts = zip(hidden.split(rows), targets.split(rows), strict=True)
     return torch.cat([cross_entropy(layer(some), wanted) for some, wanted in parts])
 
 
-def layer_width(layer: nn.Module) -> int:
-    return layer[-1].out_features if isinstance(layer, nn.Sequential) else layer.out_features
+def tail_weight_count(tail: nn.Module) -> int:
+    return weight_count(tail[0]) + weight_count(tail[-1]) if isinstance(tail, nn.Sequential) else weight_count(tail)
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ those of an LSTM at every call.
 import torch
 from torch import Tensor, nn
 
+from gcnn.models.adaptive_softmax import AdaptiveSoftmax
 from gcnn.models.layers import fold_weight_norm
 
 PACKABLE = (torch.float32, torch.bfloat16)
@@ -84,6 +85,9 @@ def prepare_for_inference(model: nn.Module) -> None:
     fold_weight_norm(model)
     if not packable(model):
         return
+    for module in list(model.modules()):
+        if isinstance(module, AdaptiveSoftmax):
+            module.untie()
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if isinstance(child, nn.Linear):

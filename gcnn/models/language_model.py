@@ -79,8 +79,9 @@ def count(module: nn.Module) -> int:
 def build_model(config: GCNNConfig | LSTMConfig, vocabulary_size: int) -> LanguageModel:
     """The model of a config, freshly initialised from torch's random state."""
     encoder = GCNN(config, vocabulary_size) if isinstance(config, GCNNConfig) else LSTM(config, vocabulary_size)
-    if config.cutoffs:
-        softmax = AdaptiveSoftmax(encoder.hidden_dim, vocabulary_size, config.cutoffs, config.dropout)
+    if config.cutoffs or config.tie_embeddings:
+        embedding = encoder.embedding if config.tie_embeddings else None
+        softmax = AdaptiveSoftmax(encoder.hidden_dim, vocabulary_size, config.cutoffs, config.dropout, embedding)
     else:
         normalised = getattr(config, "weight_norm", False)
         softmax = FullSoftmax(

@@ -1,5 +1,7 @@
 """The adaptive softmax against torch's own, a dense reference, and itself under autocast."""
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -94,6 +96,33 @@ def test_ignored_targets_count_nothing(softmax, hidden, targets):
     assert nll[:, ::3].eq(0).all()
     kept = masked != IGNORE
     torch.testing.assert_close(nll[kept], softmax.nll(hidden, targets)[kept])
+
+
+@pytest.mark.parametrize("cutoffs", [CUTOFFS, []])
+def test_tied_softmax_is_the_definition_in_the_embeddings(hidden, targets, cutoffs):
+    """Logits are products of the projected hidden state with the embeddings, plus biases; gradients reach both."""
+    torch.manual_seed(4)
+    embedding = nn.Embedding(VOCABULARY, 24)
+    softmax = AdaptiveSoftmax(HIDDEN, VOCABULARY, cutoffs, embedding=embedding)
+    for parameter in softmax.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    projected = hidden @ softmax.projection.weight.T
+    logits = projected @ embedding.weight.T
+    first = cutoffs[0] if cutoffs else VOCABULARY
+    head = logits[..., :first]
+    if cutoffs:
+        head = torch.cat([head, projected @ softmax.head.clusters.T], dim=-1)
+    head = (head + softmax.head.bias).log_softmax(-1)
+    parts = [head[..., :first]]
+    for i, (low, high) in enumerate(itertools.pairwise([*cutoffs, VOCABULARY])):
+        within = (logits[..., low:high] + softmax.tails[i].bias).log_softmax(-1)
+        parts.append(within + head[..., first + i, None])
+    expected = torch.cat(parts, dim=-1)
+    torch.testing.assert_close(softmax.log_prob(hidden), expected)
+    found, nll = softmax.nll(hidden, targets), -expected.gather(2, targets[..., None]).squeeze(2)
+    torch.testing.assert_close(found, nll)
+    found, expected = (torch.autograd.grad(x.mean(), embedding.weight)[0] for x in (found, nll))
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("projection_dim", [None, 8])

@@ -18,6 +18,7 @@ CONFIGS = {
     "plain": GCNNConfig(embedding_dim=8, blocks=PLAIN, cutoffs=[30], gate="tanh"),
     "not normalised": GCNNConfig(embedding_dim=8, blocks=PLAIN, cutoffs=[30], weight_norm=False),
     "full softmax": GCNNConfig(embedding_dim=8, blocks=PLAIN, cutoffs=[], projection_dim=6),
+    "tied": GCNNConfig(embedding_dim=8, blocks=PLAIN, cutoffs=[20, 50], tie_embeddings=True),
     "lstm": LSTMConfig(embedding_dim=8, hidden_dim=16, cutoffs=[20, 50]),
     "two layers": LSTMConfig(embedding_dim=8, hidden_dim=16, num_layers=2, cutoffs=[], dropout=0.5),
 }

@@ -1,5 +1,6 @@
 """Laws of the whole network: causality, receptive field, carried state, counts."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,18 @@ def test_lstm_parameters():
     expected = {"embedding": VOCABULARY * e, "body": layers, "softmax": softmax_size(d, LSTM.cutoffs, VOCABULARY)}
     found = build_model(LSTM, VOCABULARY).parameter_counts()
     assert found == {"total": sum(expected.values()), **expected}
+
+
+@pytest.mark.parametrize("config", [SMALL, LSTM], ids=["gcnn", "lstm"])
+def test_tied_parameters_and_operations(config):
+    """Beside the embeddings the softmax has a projection, the clusters' vectors, and a bias for each logit."""
+    model = build_model(dataclasses.replace(config, tie_embeddings=True), VOCABULARY)
+    clusters, e, d = len(config.cutoffs), config.embedding_dim, model.encoder.hidden_dim
+    assert model.parameter_counts()["softmax"] == d * e + clusters * e + VOCABULARY + clusters
+    last = torch.zeros(VOCABULARY)
+    last[-1] = 1
+    head, tail = config.cutoffs[0] + clusters, VOCABULARY - config.cutoffs[-1]
+    assert model.flops_per_token(last) == 2 * (model.encoder.macs() + e * (d + head + tail))
 
 
 def test_lstm_small_has_as_many_parameters_as_gcnn_small():
