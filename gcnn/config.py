@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from gcnn.checks import check
 from gcnn.errors import UsageError
+from gcnn.files import refuse_links_out
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
@@ -228,13 +230,19 @@ def compose_config(*overrides: str) -> TrainConfig:
 
 
 def load_config(run_dir: str | Path) -> TrainConfig:
-    """The config stored in a run directory.
+    """The config stored in a run directory, which may be a stranger's: it is read as plain data.
 
-    Raises UsageError where there is none or where it is not a config of this project.
+    Raises UsageError where there is none, where it is not a config of this project, and where a link in the folder
+    leads out of it.
     """
     path = Path(run_dir) / "config.yaml"
+    refuse_links_out(Path(run_dir))
     try:
-        return typed(OmegaConf.load(path))
+        text = path.read_text(encoding="utf-8")
+        # An interpolation would tell our environment to whoever reads a report; aliases can grow without bound.
+        if "${" in text or any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+            raise UsageError("it has an interpolation or an alias, which a stored config never has.")
+        return typed(OmegaConf.create(text))
     except FileNotFoundError:
         raise UsageError(
             f"{run_dir} is not a run directory: it has no config.yaml. Give the folder of a run."

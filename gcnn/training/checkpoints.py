@@ -52,7 +52,7 @@ class Checkpoints:
 
         def write(aside: Path) -> None:
             aside.mkdir()
-            write_weights(model.state_dict(), aside / WEIGHTS)
+            write_weights(model.state_dict(), aside / WEIGHTS, self.identity["tokenizer"])
             write_state(state, aside / STATE)
             files = {
                 name: {"bytes": (aside / name).stat().st_size, "sha256": sha256(aside / name)}

@@ -20,7 +20,7 @@ from gcnn.data.stream import PreparedData, prepare
 from gcnn.errors import UsageError
 from gcnn.evaluation.perplexity import evaluate, type_counts, unigram_perplexity
 from gcnn.evaluation.run import choose_device
-from gcnn.files import write_atomically, write_json
+from gcnn.files import refuse_links_out, write_atomically, write_json
 from gcnn.models.language_model import LanguageModel, build_model
 from gcnn.models.weights import WEIGHTS, load_weights
 from gcnn.provenance import command, git_commit, hardware, peak_memory_bytes, versions
@@ -45,6 +45,7 @@ def train(config: TrainConfig) -> tuple[Path, dict[str, Any]]:
     torch.manual_seed(config.seed)
     model = build_model(config.model, data.tokenizer.vocabulary_size).to(device)
     run_dir.mkdir(parents=True, exist_ok=True)
+    refuse_links_out(run_dir)
     config = dataclasses.replace(config, run_dir=str(run_dir))
     with locked(run_dir), log_file(run_dir / "train.log"):
         trainer = Trainer(config, model, data, run_dir, device)

@@ -212,7 +212,7 @@ class Trainer:
         self.metrics.write("validation", **self.position(), nll_nats=nll, perplexity=found["perplexity"])
         if nll < self.progress.best_nll:
             self.progress.best_nll = nll
-            save_weights(self.model.state_dict(), self.run_dir / WEIGHTS)
+            save_weights(self.model.state_dict(), self.run_dir / WEIGHTS, self.data.tokenizer.fingerprint)
         self.schedule.validated(nll)
         log.info("step %s: validation perplexity %.2f", f"{self.progress.step:,}", found["perplexity"])
 

@@ -56,7 +56,7 @@ def call(monkeypatch, capfd, tmp_path):
         monkeypatch.setattr(sys, "argv", [str(path), *map(str, arguments)])
         capfd.readouterr()
         try:
-            run_command(module.main)
+            run_command(getattr(module, "command", module.main))
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else 1
         return Outcome(code, *capfd.readouterr())

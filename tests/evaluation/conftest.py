@@ -83,7 +83,7 @@ def made_runs(corpus, tmp_path_factory) -> dict[tuple[str, str], Path]:
             model.softmax.head.weight.mul_(3)
         save_config(config, folder / "config.yaml")
         tokenizer.save(folder / "tokenizer")
-        save_weights(model.state_dict(), folder / WEIGHTS)
+        save_weights(model.state_dict(), folder / WEIGHTS, tokenizer.fingerprint)
         runs[kind, tokenizer_kind] = folder
     return runs
 
