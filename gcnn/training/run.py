@@ -20,7 +20,7 @@ from gcnn.data.stream import PreparedData, prepare
 from gcnn.errors import UsageError
 from gcnn.evaluation.perplexity import evaluate, type_counts, unigram_perplexity
 from gcnn.evaluation.run import choose_device
-from gcnn.files import refuse_links_out, write_atomically, write_json
+from gcnn.files import refuse_links_out, remove, write_atomically, write_json
 from gcnn.models.language_model import LanguageModel, build_model
 from gcnn.models.weights import WEIGHTS, load_weights
 from gcnn.provenance import command, git_commit, hardware, peak_memory_bytes, versions
@@ -48,6 +48,8 @@ def train(config: TrainConfig) -> tuple[Path, dict[str, Any]]:
     refuse_links_out(run_dir)
     config = dataclasses.replace(config, run_dir=str(run_dir))
     with locked(run_dir), log_file(run_dir / "train.log"):
+        for unfinished in run_dir.rglob(".*.tmp"):  # of a process that was killed while it wrote
+            remove(unfinished)
         trainer = Trainer(config, model, data, run_dir, device)
         if config.resume is not False:
             trainer.resume(None if config.resume is True else Path(config.resume))

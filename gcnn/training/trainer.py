@@ -15,7 +15,7 @@ from torch import Tensor
 from gcnn.config import TrainConfig
 from gcnn.data.batches import IGNORE, RunningText, Sentences
 from gcnn.data.stream import PreparedData
-from gcnn.errors import Interrupted, RunError
+from gcnn.errors import Interrupted, RunError, UsageError, one_line
 from gcnn.evaluation.perplexity import evaluate
 from gcnn.models.language_model import LanguageModel
 from gcnn.models.weights import WEIGHTS, save_weights
@@ -239,6 +239,17 @@ class Trainer:
             path, state = newest
         else:
             state = self.checkpoints.load(path, self.model)
+        try:
+            self.restore(state)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            reason = f"{type(error).__name__}: {one_line(error)}"
+            raise UsageError(
+                f"checkpoint {path} does not fit this config ({reason}). Resume with the config of that run."
+            ) from None
+        log.info("Resumed at step %s from %s.", f"{self.progress.step:,}", path)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up a checkpoint's training state; what `save` wrote."""
         self.progress = Progress(**state["progress"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
@@ -247,7 +258,6 @@ class Trainer:
             torch.cuda.set_rng_state_all(state["random_cuda"])
         if state["state"] is not None:
             self.state = [part.to(self.device) for part in state["state"]]
-        log.info("Resumed at step %s from %s.", f"{self.progress.step:,}", path)
 
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)

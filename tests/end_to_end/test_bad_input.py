@@ -118,6 +118,13 @@ def test_run_dir_that_is_a_file_is_refused(call, tiny, tmp_path):
     assert (tmp_path / "run").read_text() == "precious"
 
 
+def test_resuming_with_another_optimizer_is_refused(call, tiny):
+    assert call("train", *tiny).code == 0
+    done = call("train", *tiny, "optimizer=nesterov", "resume=true", "trainer.max_steps=30")
+    assert done.code == 2, done.err
+    assert "does not fit this config" in done.err.splitlines()[-1]
+
+
 @pytest.mark.parametrize("change", ["model.embedding_dim=12", "model.gate=gtu", "tokenizer.max_size=30"])
 def test_resuming_another_model_is_refused(call, tiny, tmp_path, change):
     assert call("train", *tiny).code == 0
