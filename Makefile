@@ -4,7 +4,7 @@ PY := .venv/bin/python
 ARGS ?=
 export PROMPT  # read by the shell, whatever quotes it has
 .DEFAULT_GOAL := help
-.PHONY: help setup train sweep describe data evaluate score generate benchmark report test lint format
+.PHONY: help setup train sweep describe data evaluate score generate benchmark report test torture lint format
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -59,6 +59,9 @@ report: setup  ## write one page about RUNS, with LATENCY if given
 
 test: setup  ## run the tests
 	$(PY) -m pytest
+
+torture: setup  ## kill, starve and damage a real training run, and count what is lost: about 15 minutes, as root
+	$(PY) tests/torture.py $(ARGS)
 
 lint: setup  ## check style and format
 	$(PY) -m ruff check .

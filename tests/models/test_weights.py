@@ -41,10 +41,11 @@ def test_a_flipped_bit_is_never_read_as_a_weight(saved):
         flipped[place // 8] ^= 1 << place % 8
         path.write_bytes(flipped)
         try:
-            assert same(read_weights(path), weights)
-        except RunError as error:
-            assert "damaged" in str(error)
+            found = read_weights(path)
+        except RunError:
             refused += 1
+        else:
+            assert same(found, weights)
     tensors = sum(tensor.nbytes for tensor in weights.values())
     assert refused >= sum(place // 8 >= len(content) - tensors for place in places) > 50
 
@@ -69,5 +70,5 @@ def test_weights_of_another_model_are_refused(saved):
 
 
 def test_absent_weights_are_named(tmp_path):
-    with pytest.raises(UsageError, match="holds no model.safetensors"):
+    with pytest.raises(UsageError, match="holds no model"):
         load_weights(nn.Linear(3, 2), tmp_path / "model.safetensors")

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import math
+import os
+import signal
 
 import pytest
 import torch
@@ -161,3 +163,23 @@ def test_sentences_train_and_validate(config, make_trainer):
     trainer.run()
     assert trainer.progress.tokens == len(trainer.data.streams["train"])
     assert records(trainer, "validation")[-1]["perplexity"] < 42
+
+
+def test_a_second_interrupt_stops_at_once(config, make_trainer):
+    """The first asks for the end of the step; the second comes within it, and nothing more is saved."""
+    trainer = make_trainer(config, max_steps=100)
+    forward, calls = trainer.forward, []
+
+    def interrupting(tokens, state):
+        calls.append(1)
+        if len(calls) == 8:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert trainer.signal == signal.SIGINT
+            os.kill(os.getpid(), signal.SIGINT)
+        return forward(tokens, state)
+
+    trainer.forward = interrupting
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    assert trainer.progress.step == 7
+    assert [path.name for path in trainer.checkpoints.all()] == ["step_000000005"]
