@@ -4,10 +4,10 @@ PY := .venv/bin/python
 ARGS ?=
 export PROMPT  # read by the shell, whatever quotes it has
 .DEFAULT_GOAL := help
-.PHONY: help setup train sweep describe data evaluate score generate benchmark report test torture lint format
+.PHONY: help setup train sweep describe data evaluate score generate benchmark benchmark-train profile report test torture lint format
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
 
 setup: .venv/installed  ## make .venv with the pinned dependencies and this project
 
@@ -53,6 +53,12 @@ generate: setup  ## sample text from RUN after PROMPT
 
 benchmark: setup  ## measure latency and throughput of the paper's architectures, or of RUNS
 	$(PY) scripts/benchmark.py $(if $(RUNS),--runs $(RUNS)) $(ARGS)
+
+benchmark-train: setup  ## measure training's speed beside the machine's own matrix product
+	$(PY) scripts/benchmark_train.py $(ARGS)
+
+profile: setup  ## print where a training step's time goes, by operator and module
+	$(PY) scripts/benchmark_train.py --profile $(ARGS)
 
 report: setup  ## write one page about RUNS, with LATENCY if given
 	$(PY) scripts/report.py $(or $(RUNS),runs) $(if $(LATENCY),--latency $(LATENCY)) $(ARGS)
