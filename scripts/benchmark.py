@@ -21,6 +21,7 @@ from gcnn.evaluation.bounds import Machine
 from gcnn.evaluation.latency import Candidate, benchmark
 from gcnn.evaluation.run import choose_device, load_model
 from gcnn.files import write_json
+from gcnn.models.inference import PRECISIONS
 from gcnn.models.language_model import LanguageModel, build_model
 from gcnn.provenance import command, git_commit, hardware
 from gcnn.reporting.document import Table, to_text
@@ -28,7 +29,6 @@ from gcnn.reporting.latency import latency_table, ratio_table, speed_table
 from gcnn.reporting.paper import LSTM_DATA, TABLE_1, vocabulary_of
 
 DEFAULT = "gcnn_9,gcnn_8b,lstm_2048,gcnn_8,gcnn_14,lstm_1024"
-PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ import torch
 
 from gcnn.errors import UsageError, run_command
 from gcnn.evaluation.scoring import Scorer
+from gcnn.models.inference import PRECISIONS
 
 STDIN = 0
 CHUNK = 1 << 16  # bytes read at once
@@ -33,7 +34,7 @@ def score() -> None:
         if arguments.threads < 1:
             raise UsageError(f"--threads is {arguments.threads}; give 1 or more.")
         torch.set_num_threads(arguments.threads)
-    scorer = Scorer.from_run(arguments.run, arguments.device)
+    scorer = Scorer.from_run(arguments.run, arguments.device, arguments.precision)
     lines = read_windows(STDIN)
     output = reranked(scorer, lines) if arguments.nbest else scored(scorer, lines, arguments.format)
     sys.stdout.reconfigure(encoding="utf-8")
@@ -58,6 +59,12 @@ def parse_arguments() -> argparse.Namespace:
         help="lines are `id ||| sentence [||| ...]`; print the lines of each id best first, ` ||| log_prob` appended",
     )
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: %(default)s")
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="float32",
+        help="of the weights; bf16 is less exact, and sooner done by a processor that has it; default: %(default)s",
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: all cores")
     return parser.parse_args()
 

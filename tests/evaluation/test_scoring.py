@@ -69,6 +69,15 @@ def test_scores_come_in_the_order_of_the_sentences(scorer, lines):
     np.testing.assert_allclose(shuffled, log_probs(scorer.score(lines))[order], atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["gcnn", "lstm"])
+def test_narrower_weights_score_nearly_the_same(made_runs, lines, kind):
+    """bf16 keeps 8 bits of a weight: a hundredth or so of a nat a token, not none."""
+    whole, narrow = (Scorer.from_run(made_runs[kind, "word"], "cpu", p).score(lines) for p in ("float32", "bf16"))
+    tokens = np.array([score.tokens for score in whole])
+    difference = (log_probs(narrow) - log_probs(whole)) / tokens
+    assert 0 < np.abs(difference).mean() < 0.05
+
+
 def test_the_sum_of_scores_is_what_evaluation_finds_in_sentence_mode(run, scorer, lines, corpus):
     found = evaluate(run.model, encode_file(corpus / "test.txt", run.tokenizer), sentences=True)
     scores = scorer.score(lines)
