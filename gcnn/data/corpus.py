@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict, IterableDataset
 
 HUB_REPOSITORY = "Salesforce/wikitext"
-BATCH = 1000  # lines that are in memory together
+BATCH, BATCH_BYTES = 1000, 1 << 22  # lines, and what they take, that are in memory together
 
 
 @dataclass
@@ -137,7 +137,10 @@ def check_utf8(files: list[Path]) -> None:
 
 
 def batches(table: "Dataset | IterableDataset") -> Iterator[list[str]]:
-    for rows in table.with_format("arrow").iter(batch_size=BATCH):
+    """The rows of a table, about BATCH_BYTES of them at once where its size is known: most words of few recur."""
+    size = getattr(table, "data", None)
+    lines = BATCH if size is None else 1 + BATCH_BYTES // (1 + size.nbytes // max(1, len(table)))
+    for rows in table.with_format("arrow").iter(batch_size=lines):
         yield rows["text"].to_pylist()
 
 
