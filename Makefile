@@ -1,7 +1,9 @@
-# The targets make .venv by themselves. Variables: EXPERIMENT, ARGS (key=value ...), RUN, RUNS, LATENCY, MODEL, PROMPT, PYTHON.
+# The targets make .venv by themselves. Variables: EXPERIMENT, ARGS (key=value ...), RUN, RUNS, LATENCY, MODEL,
+# PROMPT, INPUT, OUTPUT, NPROC, PYTHON.
 PYTHON ?= python3
 PY := .venv/bin/python
 ARGS ?=
+LAUNCH = $(PY) $(if $(NPROC),-m torch.distributed.run --standalone --nproc-per-node=$(NPROC) --)
 export PROMPT  # read by the shell, whatever quotes it has
 .DEFAULT_GOAL := help
 .PHONY: help setup train sweep describe data evaluate score generate benchmark benchmark-train profile report test torture lint format
@@ -45,8 +47,8 @@ data: setup  ## encode a corpus ahead of training, as in ARGS="data=wikitext103 
 evaluate: setup  ## measure the perplexity of RUN, as in ARGS="--split valid" or ARGS="--file text.txt"
 	@$(PY) scripts/evaluate.py --run $(RUN) $(ARGS)
 
-score: setup  ## score the lines of standard input with RUN
-	@$(PY) scripts/score.py --run $(RUN) $(ARGS)
+score: setup  ## score standard input with RUN, or the files INPUT="dir/*.parquet" into the folder OUTPUT
+	@$(LAUNCH) scripts/score.py --run $(RUN) $(if $(INPUT),--input $(INPUT) --output $(OUTPUT)) $(ARGS)
 
 generate: setup  ## sample text from RUN after PROMPT
 	@$(PY) scripts/generate.py --run $(RUN) --prompt "$$PROMPT" $(ARGS)

@@ -98,15 +98,15 @@ def load_corpus(config: DataConfig) -> Corpus:
     return Corpus(config.name, find_files(config), cache_dir)
 
 
-def load_files(files: list[Path], **options) -> "Dataset | IterableDataset":
-    """Text files (a row a line) or Parquet files as one table, with the column `text`.
+def load_files(files: list[Path], column: str = "text", **options) -> "Dataset | IterableDataset":
+    """Text files (a row a line, its text in the column `text`), Parquet or JSON lines as one table, with `column`.
 
-    Raises UsageError for text that is not UTF-8 and for Parquet without such a column.
+    Raises UsageError for text that is not UTF-8 and for a table without such a column.
     """
     import datasets  # here: it takes a second, which a start with a warm cache saves
 
     quiet()
-    kind = "parquet" if files[0].suffix == ".parquet" else "text"
+    kind = {".parquet": "parquet", ".jsonl": "json", ".json": "json"}.get(files[0].suffix, "text")
     if kind == "text":
         options["features"] = datasets.Features({"text": datasets.Value("string")})
     paths = [glob.escape(str(path.absolute())) for path in files]
@@ -117,8 +117,8 @@ def load_files(files: list[Path], **options) -> "Dataset | IterableDataset":
             raise error.__cause__ from None
         check_utf8(files if kind == "text" else [])
         raise UsageError(f"data: {names(files)} cannot be read ({one_line(error.__cause__ or error)}).") from None
-    if "text" not in table.column_names:
-        raise UsageError(f"data: {names(files)} has no column `text` (found: {', '.join(table.column_names)}).")
+    if table.column_names and column not in table.column_names:  # a stream of JSON knows them only as it is read
+        raise UsageError(f"data: {names(files)} has no column `{column}` (found: {', '.join(table.column_names)}).")
     return table
 
 
