@@ -1,5 +1,6 @@
 """What a config must satisfy beyond its types: choices, ranges, and the fit of its groups to the data."""
 
+import argparse
 from typing import Any
 
 from gcnn.errors import UsageError
@@ -50,6 +51,14 @@ NOT_NEGATIVE = (
 )
 
 
+def positive(text: str) -> int:
+    """A command's argument that must be a whole number above 0, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not positive")
+    return number
+
+
 def value_of(config: Any, key: str) -> Any:
     value = config
     for part in key.split("."):
@@ -75,6 +84,8 @@ def check(config: Any) -> None:
         value = value_of(config, key)
         if value is not None and not 0 <= value < 1:
             raise UsageError(f"{key} is {value}; give a number from 0 to below 1.")
+    if not 0 <= config.seed < 1 << 63:
+        raise UsageError(f"seed is {config.seed}; give a number from 0 to below 2^63.")
     trainer = config.trainer
     if trainer.max_steps is None and trainer.max_epochs is None and trainer.max_minutes is None:
         raise UsageError("The run has no end: set trainer.max_steps, trainer.max_epochs or trainer.max_minutes.")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from gcnn.checks import positive
 from gcnn.config import compose_config, load_config
 from gcnn.data.tokenizers import load_tokenizer
 from gcnn.errors import UsageError, run_command
@@ -126,13 +127,6 @@ def parse_arguments() -> argparse.Namespace:
         "--out", type=Path, default=Path("runs/latency.json"), metavar="FILE", help="default: %(default)s"
     )
     return parser.parse_args()
-
-
-def positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not positive")
-    return number
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from gcnn.checks import positive
 from gcnn.errors import run_command
 from gcnn.files import write_json
 from gcnn.provenance import command, git_commit, hardware, versions
@@ -108,9 +109,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS), help="default: all")
     parser.add_argument("--profile", action="store_true", help="profile the first workload")
     parser.add_argument("--precision", choices=["float32", "bf16"], default="float32", help="default: %(default)s")
-    parser.add_argument("--threads", type=int, help="CPU threads; default: all cores")
-    parser.add_argument("--rounds", type=int, default=7, help="default: %(default)s")
-    parser.add_argument("--steps", type=int, default=5, help="updates a round; default: %(default)s")
+    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads; default: all cores")
+    parser.add_argument("--rounds", type=positive, metavar="N", default=7, help="default: %(default)s")
+    parser.add_argument("--steps", type=positive, metavar="N", default=5, help="updates a round; default: %(default)s")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON")
     return parser.parse_args()
 

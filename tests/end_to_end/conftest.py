@@ -1,13 +1,8 @@
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
-from hydra.core.global_hydra import GlobalHydra
-
-from gcnn.errors import run_command
 
 ROOT = Path(__file__).parents[2]
 TINY = (
@@ -16,12 +11,6 @@ TINY = (
     "trainer.max_steps=20", "trainer.validate_every=10", "trainer.checkpoint_every=5", "trainer.log_every=5",
     "optimizer=adamw",
 )  # fmt: skip
-
-
-class Outcome(NamedTuple):
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture(scope="session")
@@ -39,29 +28,6 @@ def corpus(tmp_path_factory) -> Path:
 def tiny(corpus, tmp_path) -> list[str]:
     """The arguments of a run that takes a second."""
     return [*TINY, f"data.path={corpus}", f"data.cache_dir={corpus / 'cache'}", f"run_dir={tmp_path / 'run'}"]
-
-
-@pytest.fixture
-def call(monkeypatch, capfd, tmp_path):
-    """Run a command of scripts/ in this process, in an empty folder: its exit code and what it printed."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(script: str, *arguments) -> Outcome:
-        GlobalHydra.instance().clear()
-        path = ROOT / "scripts" / f"{script}.py"
-        spec = importlib.util.spec_from_file_location(f"script_{script}", path)
-        module = importlib.util.module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, spec.name, module)
-        spec.loader.exec_module(module)
-        monkeypatch.setattr(sys, "argv", [str(path), *map(str, arguments)])
-        capfd.readouterr()
-        try:
-            run_command(getattr(module, "command", module.main))
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else 1
-        return Outcome(code, *capfd.readouterr())
-
-    return run
 
 
 @pytest.fixture
