@@ -9,9 +9,12 @@ from typing import NamedTuple
 import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
+from hypothesis import settings
 
 ROOT = Path(__file__).parents[1]
 
+settings.register_profile("gcnn", deadline=None)  # machines are noisy
+settings.load_profile("gcnn")
 os.environ["WANDB_MODE"] = "offline"
 torch.set_num_threads(1)  # the models of the tests are too small to share out
 

@@ -1,6 +1,7 @@
 """Token streams: the counts of the literature, a cache that is trusted only when whole, extra files."""
 
 import hashlib
+import io
 import os
 import subprocess
 import sys
@@ -8,10 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from gcnn.config import DataConfig, SentencePieceConfig, WordTokenizerConfig
 from gcnn.data import corpus, stream
 from gcnn.data.stream import PreparedData, encode_file, prepare
+from gcnn.data.tokenizers import WordTokenizer
 from gcnn.errors import UsageError
 
 TEXT = {"train": "the cat sat\n\n on the  mat \n" * 30, "valid": "the dog\n", "test": "a cat\nsat, \u00e0 table"}
@@ -171,3 +175,24 @@ def test_the_published_counts_of_wikitext_2(tmp_path):
     assert prepared.tokenizer.vocabulary_size == 33_278
     assert [len(found) for found in prepared.streams.values()] == [2_088_628, 217_646, 245_569]
     assert [found.words for found in prepared.streams.values()] == [2_088_628, 217_646, 245_569]
+
+
+any_text = st.lists(st.text(st.characters(codec="utf-8")) | st.sampled_from(["the", "<eos>", "<unk>", "\r", "\n", " "]))
+
+
+@given(any_text.map("".join))
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_file_is_its_lines_word_by_word(tmp_path, text):
+    """Whatever the Unicode, against Python's own lines (universal newlines) and words, one by one."""
+    path, tokenizer = tmp_path / "text.txt", WordTokenizer(["the", "<eos>", "<unk>", "a"])
+    path.write_bytes(text.encode())
+    lines = [line.removesuffix("\n") for line in io.StringIO(text, newline=None)]
+    if not text.split():
+        with pytest.raises(UsageError, match="no words"):
+            encode_file(path, tokenizer)
+        return
+    found = encode_file(path, tokenizer)
+    types = {"the": 0, "a": 3}
+    assert found.tokens.tolist() == [i for line in lines for i in [*(types.get(w, 2) for w in line.split()), 1]]
+    assert (found.lines, found.words) == (len(lines), len(text.split()) + len(lines))
+    assert found.bytes == sum(len(line.strip().encode()) + 1 for line in lines)

@@ -1,3 +1,4 @@
+import functools
 import itertools
 import json
 import math
@@ -35,6 +36,11 @@ def one_scorer(made_runs):
     return Scorer.from_run(made_runs["gcnn", "word"], "cpu")
 
 
+@functools.cache
+def scorer_of(run_dir):
+    return Scorer.from_run(run_dir, "cpu")
+
+
 def log_probs(scores):
     return np.array([score.log_prob for score in scores])
 
@@ -61,6 +67,21 @@ def test_scores_do_not_depend_on_the_batch(scorer, lines):
     together = log_probs(scorer.score(lines))
     alone = np.concatenate([log_probs(scorer.score([line])) for line in lines])
     np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+@given(lines=st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\n"), max_size=20), max_size=6))
+@settings(max_examples=40)
+@pytest.mark.parametrize("kind", [("gcnn", "word"), ("lstm", "sentencepiece")], ids="-".join)
+def test_any_text_has_scores_of_its_own(made_runs, kind, lines):
+    """Whatever the Unicode: one finite score a line, the same alone as in company."""
+    scorer = scorer_of(made_runs[kind])
+    scores = scorer.score(lines)
+    assert len(scores) == len(lines)
+    for line, score in zip(lines, scores, strict=True):
+        assert math.isfinite(score.log_prob)
+        assert score.log_prob < 0
+        assert score.tokens == len(scorer.tokenizer.encode(line)) + 1
+        assert scorer.score([line])[0].log_prob == pytest.approx(score.log_prob, abs=1e-5 * score.tokens)
 
 
 def test_scores_come_in_the_order_of_the_sentences(scorer, lines):
