@@ -20,8 +20,8 @@ setup: .venv/installed  ## make .venv with the pinned dependencies and this proj
 	@touch $@
 
 ifneq ($(strip $(EXPERIMENT)$(ARGS)),)
-train: setup  ## train EXPERIMENT with ARGS; without either, compare a GCNN with an LSTM on Shakespeare
-	$(PY) scripts/train.py experiment=$(or $(EXPERIMENT),quickstart) $(ARGS)
+train: setup  ## train EXPERIMENT with ARGS, in NPROC processes; without either, compare GCNN and LSTM on Shakespeare
+	$(LAUNCH) scripts/train.py experiment=$(or $(EXPERIMENT),quickstart) $(ARGS)
 else
 TIME := $(shell date +%Y-%m-%d_%H-%M-%S)
 GCNN := runs/quickstart/$(TIME)

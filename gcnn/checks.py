@@ -89,6 +89,8 @@ def check(config: Any) -> None:
     trainer = config.trainer
     if trainer.max_steps is None and trainer.max_epochs is None and trainer.max_minutes is None:
         raise UsageError("The run has no end: set trainer.max_steps, trainer.max_epochs or trainer.max_minutes.")
+    if trainer.carry_state and config.data.sentences:
+        raise UsageError("trainer.carry_state is true, but sentences stand alone (data.sentences); set it to false.")
     check_model(config.model)
 
 
@@ -105,7 +107,7 @@ def check_model(model: Any) -> None:
         raise UsageError("model.blocks is empty; give at least one block, as {convs: [[4, 256]], repeat: 6}.")
 
 
-def check_against_data(config: Any, vocabulary_size: int, train_tokens: int) -> None:
+def check_against_data(config: Any, vocabulary_size: int, train_tokens: int, processes: int = 1) -> None:
     """Raise UsageError where the config does not fit the corpus: cutoffs past the vocabulary, blocks or batches
     that the training split cannot fill."""
     trainer, cutoffs = config.trainer, config.model.cutoffs
@@ -121,9 +123,10 @@ def check_against_data(config: Any, vocabulary_size: int, train_tokens: int) -> 
             f"trainer.block_size is {trainer.block_size}, but the training split has {train_tokens} tokens; "
             "give shorter blocks or more text."
         )
-    if trainer.batch_size > train_tokens // trainer.block_size:
+    if trainer.batch_size * processes > train_tokens // trainer.block_size:
+        each = f" for each of {processes} processes" if processes > 1 else ""
         raise UsageError(
-            f"trainer.batch_size is {trainer.batch_size}, but the training split fills only "
+            f"trainer.batch_size is {trainer.batch_size}{each}, but the training split fills only "
             f"{train_tokens // trainer.block_size} sequences of {trainer.block_size} tokens; "
             "lower trainer.batch_size or trainer.block_size."
         )

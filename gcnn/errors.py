@@ -64,7 +64,8 @@ def one_line_errors() -> Iterator[None]:
         message, code = f"{one_line(error)}. {remedy} and run the command again.", 1
     except KeyboardInterrupt:
         message, code = "interrupted", 130
-    print(f"error: {message}", file=sys.stderr)
+    if os.environ.get("RANK", "0") == "0" or code == 1:  # torchrun's other processes would only repeat it
+        print(f"error: {message}", file=sys.stderr)
     sys.exit(code)
 
 

@@ -35,8 +35,9 @@ def run(config: DictConfig, hydra_config: DictConfig) -> None:
     if hydra_config.mode == RunMode.MULTIRUN:  # each member of a sweep has a folder of its own
         config.run_dir = f"{config.run_dir or f'runs/{config.experiment}/sweep'}/{hydra_config.job.num}"
     run_dir, results = train(typed(config))
-    print(results_table(results))
-    print(f"run: {run_dir}")
+    if results is not None:  # else another process says it
+        print(results_table(results))
+        print(f"run: {run_dir}")
 
 
 def command() -> None:

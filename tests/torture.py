@@ -85,7 +85,7 @@ def differences(first: Path, second: Path) -> list[str]:
     def moments(run: Path) -> list[torch.Tensor]:
         (*_, last) = sorted((run / "checkpoints").iterdir())
         state = torch.load(last / STATE, weights_only=True)
-        return [state["random"], *(t for s in state["optimizer"]["state"].values() for t in s.values())]
+        return [*state["random"], *(t for s in state["optimizer"]["state"].values() for t in s.values())]
 
     def perplexities(run: Path) -> list[dict]:
         results = json.loads((run / "results.json").read_text())
