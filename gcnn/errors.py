@@ -72,7 +72,13 @@ def one_line_errors() -> Iterator[None]:
 def run_command(command: Callable[[], int | None]) -> None:
     """Run a command's main function and exit, in every case: 0 where it is done."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises instead of printing and exiting itself
-    with one_line_errors():
-        code = command() or 0
-        sys.stdout.flush()  # here, where a reader that has left is no error
-        sys.exit(code)
+    try:
+        with one_line_errors():
+            code = command() or 0
+            sys.stdout.flush()  # here, where a reader that has left is no error
+            sys.exit(code)
+    except SystemExit as stop:
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1:  # threads of torch's process group can abort the end of Python
+            sys.stderr.flush()
+            os._exit(stop.code or 0)
+        raise

@@ -42,7 +42,7 @@ def process_group() -> Iterator[None]:
     if rank() > 0:
         logging.getLogger("gcnn").setLevel(logging.ERROR)  # rank 0 says the rest
     yield
-    dist.barrier()  # rank 0 still measures; a process that leaves before it may end with SIGABRT
+    wait_for_all()  # rank 0 still measures
     dist.destroy_process_group()
 
 
@@ -50,10 +50,15 @@ def process_group() -> Iterator[None]:
 def first_of_each_machine() -> Iterator[None]:
     """Let one process of each machine do something before the others do it: they find its files."""
     first = int(os.environ.get("LOCAL_RANK", 0)) == 0
-    if world_size() > 1 and not first:
-        dist.barrier()
+    if not first:
+        wait_for_all()
     yield
-    if world_size() > 1 and first:
+    if first:
+        wait_for_all()
+
+
+def wait_for_all() -> None:
+    if world_size() > 1:
         dist.barrier()
 
 

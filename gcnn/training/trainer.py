@@ -191,6 +191,7 @@ class Trainer:
             self.save()
         if self.stopping is not None and not done:
             self.save()
+            distributed.wait_for_all()  # torchrun ends the others soon after the first has left
             name = signal.Signals(self.stopping).name
             raise Interrupted(f"{name}: saved at step {step} in {self.run_dir}; resume=true goes on.", self.stopping)
 
