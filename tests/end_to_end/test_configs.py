@@ -1,10 +1,12 @@
 """Every config in configs/ composes into a run that passes its checks."""
 
 import pytest
+import torch
 import yaml
 
 from gcnn.config import CONFIGS, compose_config, load_config, save_config
 from gcnn.errors import UsageError
+from gcnn.models.language_model import build_model
 
 CHOICES = sorted(
     f"{group.name}={path.relative_to(group).with_suffix('')}"
@@ -46,3 +48,13 @@ def test_paper_experiments_have_the_papers_settings():
 def test_folder_without_config_is_no_run(tmp_path):
     with pytest.raises(UsageError, match="not a run directory"):
         load_config(tmp_path)
+
+
+@pytest.mark.parametrize(("gcnn", "lstm", "vocabulary_size"), [
+    ("wikitext2/gcnn_small", "wikitext2/lstm_small", 33_278), ("quickstart", "quickstart_lstm", 8000),
+])  # fmt: skip
+def test_models_that_are_compared_have_as_many_parameters(gcnn, lstm, vocabulary_size):
+    with torch.device("meta"):
+        models = [build_model(compose_config(f"experiment={name}").model, vocabulary_size) for name in (gcnn, lstm)]
+    first, second = (model.parameter_counts()["total"] for model in models)
+    assert first == pytest.approx(second, rel=0.05)
