@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gcnn.checks import check_size
 from gcnn.config import GCNNConfig, LSTMConfig
 from gcnn.models.adaptive_softmax import AdaptiveSoftmax, FullSoftmax
 from gcnn.models.gcnn import GCNN
@@ -77,7 +78,12 @@ def count(module: nn.Module) -> int:
 
 
 def build_model(config: GCNNConfig | LSTMConfig, vocabulary_size: int) -> LanguageModel:
-    """The model of a config, freshly initialised from torch's random state."""
+    """The model of a config, freshly initialised from torch's random state.
+
+    Raises UsageError where its cutoffs do not fit the vocabulary, or its weights the machine.
+    """
+    shapes_alone = torch.get_default_device().type == "meta"
+    check_size(config, vocabulary_size, copies=0 if shapes_alone else 1)
     encoder = GCNN(config, vocabulary_size) if isinstance(config, GCNNConfig) else LSTM(config, vocabulary_size)
     if config.cutoffs or config.tie_embeddings:
         embedding = encoder.embedding if config.tie_embeddings else None
