@@ -30,7 +30,8 @@ class DataConfig:
     source: str = MISSING
     path: str | None = None
     hub_config: str | None = None  # the Hub's name of a WikiText variant
-    files: dict[str, list[str]] = field(default_factory=dict)  # local: split -> files or globs, instead of `path`
+    # local: split -> files or globs, instead of `path`
+    files: dict[str, list[str]] = field(default_factory=lambda: {"train": [], "valid": [], "test": []})
     sentences: bool = False  # each line is scored alone, as on Billion Word; otherwise running text
     cache_dir: str = "${oc.env:GCNN_CACHE,'~/.cache/gcnn'}"
 
