@@ -1,4 +1,6 @@
 import importlib.util
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +9,10 @@ from typing import NamedTuple
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
+from gcnn.config import compose_config
 from gcnn.errors import run_command
+from gcnn.files import sha256
+from gcnn.training.run import train
 
 ROOT = Path(__file__).parents[2]
 TINY = (
@@ -41,12 +46,43 @@ def tiny(corpus, tmp_path) -> list[str]:
     return [*TINY, f"data.path={corpus}", f"data.cache_dir={corpus / 'cache'}", f"run_dir={tmp_path / 'run'}"]
 
 
+@pytest.fixture(scope="session")
+def trained(corpus, tmp_path_factory) -> Path:
+    """A run directory that is finished. Not to be written to: `run_dir` is a copy of it."""
+    where = [f"data.path={corpus}", f"data.cache_dir={corpus / 'cache'}"]
+    folder, _ = train(compose_config(*TINY, *where, f"run_dir={tmp_path_factory.mktemp('trained') / 'run'}"))
+    return folder
+
+
+@pytest.fixture
+def run_dir(trained, tmp_path) -> Path:
+    """A finished run directory, to spoil."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+@pytest.fixture
+def snapshot(corpus, tmp_path):
+    """What stands in the test's folder and in the corpus: each path with its content, locks and logs apart."""
+
+    def taken() -> dict[str, str | None]:
+        files = [*tmp_path.rglob("*"), *corpus.glob("*.txt")]
+        names = (".lock", "train.log")
+        return {str(path): sha256(path) if path.is_file() else None for path in files if path.name not in names}
+
+    return taken
+
+
 @pytest.fixture
 def call(monkeypatch, capfd, tmp_path):
     """Run a command of scripts/ in this process, in an empty folder: its exit code and what it printed."""
     monkeypatch.chdir(tmp_path)
 
-    def run(script: str, *arguments) -> Outcome:
+    def run(script: str, *arguments, stdin: bytes = b"") -> Outcome:
+        reader, writer = os.pipe()
+        os.write(writer, stdin)
+        os.close(writer)
+        os.dup2(reader, 0)
+        os.close(reader)
         GlobalHydra.instance().clear()
         path = ROOT / "scripts" / f"{script}.py"
         spec = importlib.util.spec_from_file_location(f"script_{script}", path)

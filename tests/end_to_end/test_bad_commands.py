@@ -1,0 +1,281 @@
+"""Bad arguments, files and streams, for every command: one line that names the thing and the remedy, and the exit
+code: 2 for what was asked wrongly, 1 for what failed. Nothing is written, nothing changed.
+
+Training has a table of its own in test_bad_input.py; damaged run directories are in test_bad_runs.py.
+"""
+
+import os
+import re
+
+import pytest
+import torch
+
+HUGE = str(10**30)
+RUN = ["--run", "{run}"]
+RUNS = ["--runs", "{run}", "--quick", "--out", "{tmp}/latency.json"]
+
+EVALUATE = [
+    ([], 2, "required: --run"),
+    (["--run"], 2, "--run: expected one argument"),
+    (["--run", ""], 2, "is not a run directory"),
+    (["--run", "{tmp}/nowhere"], 2, "nowhere is not a run directory"),
+    (["--run", "{tmp}"], 2, "is not a run directory"),
+    (["--run", "{tmp}/text"], 2, "config.yaml"),
+    (["--run", "/proc"], 2, "is not a run directory"),
+    (["--run", "x" * 5000], 2, "x"),
+    (["--run", "a\0b"], 2, "a"),
+    ([*RUN, "--nonsense"], 2, "--nonsense"),
+    ([*RUN, "surplus"], 2, "surplus"),
+    ([*RUN, "--split", "dev"], 2, "--split.*'dev'.*valid"),
+    ([*RUN, "--split", "test", "--file", "{tmp}/text"], 2, "not allowed with"),
+    ([*RUN, "--file", "{tmp}/nowhere.txt"], 2, "no text file .*nowhere.txt"),
+    ([*RUN, "--file", "{tmp}/folder"], 2, "no text file .*folder"),
+    ([*RUN, "--file", "{tmp}/empty"], 2, "empty has no words"),
+    ([*RUN, "--file", "{tmp}/blank"], 2, "blank has no words"),
+    ([*RUN, "--file", "{tmp}/latin-1"], 2, "latin-1 is not UTF-8.*line 2"),
+    ([*RUN, "--file", "{tmp}/utf-16"], 2, "utf-16 is not UTF-8"),
+    ([*RUN, "--file", "{tmp}/utf-32"], 2, "utf-32"),
+    ([*RUN, "--file", "{tmp}/cut"], 2, "cut is not UTF-8.*line 1"),
+    ([*RUN, "--file", "{tmp}/zip"], 2, "zip looks like a compressed file"),
+    ([*RUN, "--file", "{tmp}/rar.txt"], 2, "rar.txt is not UTF-8"),
+    ([*RUN, "--file", "/dev/null"], 2, "/dev/null"),
+    ([*RUN, "--data-path", "{tmp}/nowhere"], 2, "nowhere is not a folder"),
+    ([*RUN, "--data-path", "{tmp}/text"], 2, "text is not a folder"),
+    ([*RUN, "--data-path", "{tmp}/folder"], 2, "no train.txt in .*folder"),
+    ([*RUN, "--batch-size", "0"], 2, "--batch-size is 0"),
+    ([*RUN, "--batch-size", "1.5"], 2, "--batch-size.*'1.5'"),
+    ([*RUN, "--batch-size", "many"], 2, "--batch-size.*'many'"),
+    ([*RUN, "--batch-size", HUGE], 2, "--batch-size is 10"),
+    ([*RUN, "--block-size", "-3"], 2, "--block-size is -3"),
+    ([*RUN, "--block-size", HUGE], 2, "--block-size is 10"),
+    ([*RUN, "--block-size", HUGE, "--sentences"], 2, "--block-size is 10"),
+    ([*RUN, "--per-token", "--per-line"], 2, "not allowed with"),
+    ([*RUN, "--per-token", "--sentences"], 2, "--per-token scores running text"),
+    ([*RUN, "--device", "tpu"], 2, "--device.*'tpu'"),
+    ([*RUN, "--device", "cuda"], 2, "no CUDA device.*choose cpu"),
+]
+SCORE = [
+    ([], 2, "required: --run"),
+    (["--run", "{tmp}/nowhere"], 2, "nowhere is not a run directory"),
+    ([*RUN, "--format", "xml"], 2, "--format.*'xml'.*tsv"),
+    ([*RUN, "--format", "tsv", "--nbest"], 2, "not allowed with"),
+    ([*RUN, "--threads", "0"], 2, "--threads is 0"),
+    ([*RUN, "--threads", "-1"], 2, "--threads is -1"),
+    ([*RUN, "--threads", "two"], 2, "--threads.*'two'"),
+    ([*RUN, "--threads", HUGE], 2, "--threads is 10"),
+    ([*RUN, "--device", "cuda"], 2, "no CUDA device"),
+    ([*RUN, "sentences.txt"], 2, "sentences.txt"),
+]
+GENERATE = [
+    ([], 2, "required: --run"),
+    (["--run", "{tmp}/nowhere"], 2, "nowhere is not a run directory"),
+    ([*RUN, "--tokens", "0"], 2, "tokens is 0"),
+    ([*RUN, "--tokens", "-5"], 2, "tokens is -5"),
+    ([*RUN, "--tokens", HUGE], 2, "tokens is 10"),
+    ([*RUN, "--tokens", "ten"], 2, "--tokens.*'ten'"),
+    ([*RUN, "--samples", "0"], 2, "samples is 0"),
+    ([*RUN, "--samples", HUGE], 2, "samples is 10"),
+    ([*RUN, "--temperature", "-0.5"], 2, "temperature is -0.5"),
+    ([*RUN, "--temperature", "nan"], 2, "temperature is nan"),
+    ([*RUN, "--temperature", "inf"], 2, "temperature is inf"),
+    ([*RUN, "--temperature", "warm"], 2, "--temperature.*'warm'"),
+    ([*RUN, "--top-k", "0"], 2, "top-k is 0"),
+    ([*RUN, "--top-k", "-1"], 2, "top-k is -1"),
+    ([*RUN, "--top-k", "2.5"], 2, "--top-k.*'2.5'"),
+    ([*RUN, "--seed", "-1"], 2, "seed is -1"),
+    ([*RUN, "--seed", str(2**63)], 2, "seed is 9"),
+    ([*RUN, "--seed", "lucky"], 2, "--seed.*'lucky'"),
+    ([*RUN, "--prompt"], 2, "--prompt: expected one argument"),
+    ([*RUN, "--prompt", "w1 \udcff"], 2, "prompt is not UTF-8"),
+]
+BENCHMARK = [
+    (["--models", "gcnn_99"], 2, "--models.*'gcnn_99'.*gcnn_8"),
+    (["--models", "gcnn_8,,gcnn_99"], 2, "'gcnn_99'"),
+    (["--models", ","], 2, "--models ',' names no model.*gcnn_8"),
+    (["--runs"], 2, "--runs: expected at least one argument"),
+    (["--runs", "{tmp}/nowhere"], 2, "nowhere is not a run directory"),
+    (["--runs", "{run}", "{tmp}/folder"], 2, "folder is not a run directory"),
+    ([*RUNS, "--threads", "0"], 2, "--threads is 0"),
+    ([*RUNS, "--threads", "many"], 2, "--threads.*'many'"),
+    ([*RUNS, "--threads", HUGE], 2, "--threads"),
+    ([*RUNS, "--repeats", "-2"], 2, "--repeats is -2"),
+    ([*RUNS, "--repeats", "1e3"], 2, "--repeats.*'1e3'"),
+    ([*RUNS, "--precision", "fp8"], 2, "--precision.*'fp8'"),
+    ([*RUNS, "--device", "cuda"], 2, "no CUDA device"),
+    (["--runs", "{run}", "--quick", "--out", "{tmp}/folder"], 2, "--out: .*folder is a folder"),
+    (["--runs", "{run}", "--quick", "--out", "{tmp}/text/latency.json"], 2, "--out: .*text is a file"),
+]
+REPORT = [
+    ([], 2, "required: RUN"),
+    (["{tmp}/nowhere"], 2, "nowhere: no run directory here"),
+    (["{tmp}/folder"], 2, "folder: no run directory here"),
+    (["{tmp}/text"], 2, "text: no run directory here"),
+    (["{run}", "{tmp}/nowhere"], 2, "nowhere: no run directory here"),
+    (["{run}", "--latency", "{tmp}/nowhere.json"], 2, "nowhere.json: no such file"),
+    (["{run}", "--latency", "{tmp}/folder"], 2, "folder cannot be read"),
+    (["{run}", "--latency", "{tmp}/text"], 2, "text is not JSON"),
+    (["{run}", "--latency", "{tmp}/zip"], 2, "zip is not a UTF-8"),
+    (["{run}", "--latency", "{run}/results.json"], 2, "results.json has no models"),
+    (["{run}", "--out", "{tmp}/text"], 2, "--out: .*text is a file"),
+    (["{run}", "--out", "{tmp}/text/report"], 2, "--out: .*text is a file"),
+    (["{run}", "--out", "/proc/none"], 1, "/proc/none"),
+    (["{run}", "--out"], 2, "--out: expected one argument"),
+]
+DESCRIBE = [
+    (["gcnn_99"], 2, "gcnn_99"),
+    (["../model/gcnn_8"], 2, "gcnn_8"),
+    (["gcnn_8", "--vocabulary", "0"], 2, "--vocabulary is 0"),
+    (["gcnn_8", "--vocabulary", "-7"], 2, "--vocabulary is -7"),
+    (["gcnn_8", "--vocabulary", "100"], 2, "cutoffs"),
+    (["gcnn_8", "--vocabulary", "all"], 2, "--vocabulary.*'all'"),
+    (["gcnn_8", "--vocabulary", HUGE], 2, "--vocabulary is 10"),
+    (["gcnn_8", "--vocabulary", str(2**62)], 2, "--vocabulary is 4"),
+    (["gcnn_8=x"], 2, "gcnn_8=x"),
+    (["a,b"], 2, "a,b"),
+    ([""], 2, "model"),
+]
+PREPARE = [
+    (["data=nonsense"], 2, "data/nonsense"),
+    (["data=local"], 2, "data.path"),
+    (["data=local", "data.path={tmp}/nowhere"], 2, "nowhere is not a folder"),
+    (["data=local", "data.path={tmp}/folder"], 2, "no train.txt in"),
+    (["data=wikitext2", "data.path={tmp}/folder"], 2, "no wiki.train.tokens in"),
+    (["data=billion_word", "data.path={tmp}/text"], 2, "text is not a folder"),
+    (["data=local", "data.files={{train:[{tmp}/text]}}"], 2, "data.files.valid: no file matches"),
+    (
+        ["data=local", "data.files={{train:[{tmp}/text],valid:[{tmp}/text],test:[{tmp}/no*]}}"],
+        2,
+        "no file matches .*no",
+    ),
+    (
+        ["data=local", "data.files={{train:[{tmp}/text],valid:[{tmp}/text],test:[{tmp}/utf-16]}}"],
+        2,
+        "utf-16 is not UTF-8",
+    ),
+    (["data=local", "data.files={{train:[{tmp}/zip.parquet],valid:[{tmp}/text],test:[{tmp}/text]}}"], 2, "zip.parquet"),
+    (["data=local", "data.path={corpus}", "tokenizer=letters"], 2, "tokenizer/letters"),
+    (["data=local", "data.path={corpus}", "tokenizer=word", "tokenizer.max_size=2"], 2, "max_size"),
+    (["data=local", "data.path={corpus}", "tokenizer.vocabulary_size=" + HUGE], 2, "tokenizer.vocabulary_size is 10"),
+    (
+        ["data=local", "data.path={corpus}", "tokenizer.vocabulary_size=10"],
+        2,
+        "tokenizer.vocabulary_size is 10.*at least",
+    ),
+    (["data=local", "data.path={corpus}", "data.cache_dir={tmp}/text"], 1, "tmp.*text"),
+    (["data=local", "data.path={corpus}", "data.cache_dir=/proc/none"], 1, "/proc/none"),
+    (["nonsense"], 2, "nonsense"),
+    (["--help-me"], 2, "help-me"),
+]
+IMPORT = [
+    ([], 2, "required: CHECKPOINT"),
+    (["{tmp}/a.pt", "{tmp}/text"], 2, "required: OUT"),
+    (["{tmp}/nowhere.pt", "{tmp}/text", "{tmp}/out"], 2, "nowhere.pt cannot be read"),
+    (["{tmp}/folder", "{tmp}/text", "{tmp}/out"], 2, "folder cannot be read"),
+    (["{tmp}/empty", "{tmp}/text", "{tmp}/out"], 2, "empty was not loaded"),
+    (["{tmp}/cut.pt", "{tmp}/text", "{tmp}/out"], 2, "cut.pt was not loaded"),
+    (["{tmp}/utf-16", "{tmp}/text", "{tmp}/out"], 2, "utf-16 was not loaded"),
+    (["{run}/model.safetensors", "{tmp}/text", "{tmp}/out"], 2, "model.safetensors is no checkpoint of fairseq"),
+    (
+        ["{run}/checkpoints/step_000000020/state.pt", "{tmp}/text", "{tmp}/out"],
+        2,
+        "state.pt is no checkpoint of fairseq",
+    ),
+    (["{tmp}/a.pt", "{tmp}/text", "{run}"], 2, "run exists already"),
+    (["{tmp}/a.pt", "{tmp}/text", "{tmp}/text"], 2, "text exists already"),
+]
+TABLES = {
+    "evaluate": EVALUATE,
+    "score": SCORE,
+    "generate": GENERATE,
+    "benchmark": BENCHMARK,
+    "report": REPORT,
+    "describe": DESCRIBE,
+    "prepare_data": PREPARE,
+    "import_fairseq": IMPORT,
+}
+FILES = {
+    "text": b"w1 w2 w3\n",
+    "empty": b"",
+    "blank": b"\n \n\t\n",
+    "latin-1": "w1\ncaf\u00e9\n".encode("latin-1"),
+    "utf-16": "w1 w2\n".encode("utf-16"),
+    "utf-32": "w1 w2\n".encode("utf-32"),
+    "cut": "caf\u00e9".encode()[:-1],
+    "zip": b"PK\x03\x04\xff\xfe" * 20,
+    "rar.txt": b"Rar!\xff",
+    "zip.parquet": b"PAR1\xff\xfe" * 20,
+}
+
+
+@pytest.fixture
+def places(run_dir, tmp_path, corpus) -> dict[str, object]:
+    """A run and bad files beside it, by what the tables call them."""
+    for name, content in FILES.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "folder").mkdir()
+    torch.save({"model": {}}, tmp_path / "a.pt")
+    (tmp_path / "cut.pt").write_bytes((tmp_path / "a.pt").read_bytes()[:-100])
+    return {"run": run_dir, "tmp": tmp_path, "corpus": corpus}
+
+
+ROWS = [(command, *row) for command, rows in TABLES.items() for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "code", "named"), ROWS, ids=[f"{i}-{row[0]}" for i, row in enumerate(ROWS)]
+)
+def test_bad_arguments_are_one_line(call, places, snapshot, command, arguments, code, named, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    before = snapshot()
+    done = call(command, *(argument.format(**places) for argument in arguments))
+    *usage, line = done.err.splitlines()
+    assert (done.code, done.out) == (code, ""), done.err
+    assert re.match(r"error: .*[.;] \w.*\.$" if not usage else r"\S+: error: ", line), (
+        line
+    )  # with a remedy, or the usage
+    assert not usage or usage[0].startswith("usage: ")
+    assert "Traceback" not in done.err
+    assert re.search(named, line), line
+    assert snapshot() == before
+
+
+STREAMS = [
+    # what comes in, options, what the line must name, lines that are scored before
+    (b"\xff\xfe\n", [], "line 1 of the input is not UTF-8: byte 0xff at offset 0", 0),
+    (b"w1\nw2 \xe9\nw3\n", [], "line 2 of the input is not UTF-8: byte 0xe9 at offset 3", 1),
+    ("w1 w2\n".encode("utf-16"), [], "line 1 of the input is not UTF-8", 0),
+    (b"w1\n\nw2\ncaf\xc3", [], "line 4 of the input is not UTF-8", 3),
+    (b"w1\n\xed\xa0\x80\n", [], "line 2 of the input is not UTF-8", 1),
+    (b"w1\n\xff", ["--format", "tsv"], "line 2 of the input is not UTF-8", 2),
+    (b"1 ||| w1\n2 ||| w2\nw3\n", ["--nbest"], "line 3 of the input is not `id \\|\\|\\| sentence`", 1),
+    (b"1 || w1\n", ["--nbest"], "line 1 of the input is not `id", 0),
+    (b"\n", ["--nbest"], "line 1 of the input is not `id", 0),
+    (b"1 ||| w1\n1 ||| \xff\n", ["--nbest"], "line 2 of the input is not UTF-8", 0),
+]
+
+
+@pytest.mark.parametrize(("stdin", "options", "named", "scored"), STREAMS)
+def test_a_bad_line_ends_the_scores_before_it(call, run_dir, snapshot, stdin, options, named, scored):
+    before = snapshot()
+    done = call("score", "--run", run_dir, *options, stdin=stdin)
+    assert (done.code, len(done.out.splitlines())) == (2, scored)
+    assert re.fullmatch(f"error: .*{named}.*\\. .*\n", done.err), done.err
+    assert snapshot() == before
+
+
+def test_a_folder_is_no_standard_input(call, run_dir, monkeypatch, tmp_path):
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    monkeypatch.setattr("gcnn.evaluation.score_command.STDIN", descriptor)
+    done = call("score", "--run", run_dir)
+    os.close(descriptor)
+    assert (done.code, done.out) == (2, "")
+    assert re.fullmatch("error: standard input cannot be read .*\n", done.err)
+
+
+def test_a_samples_file_that_cannot_be_written_is_named(call, run_dir, snapshot):
+    (run_dir / "samples.json").mkdir()
+    before = snapshot()
+    done = call("generate", "--run", run_dir, "--tokens", "3", "--save")
+    assert done.code == 1
+    assert re.fullmatch("error: .*samples.json.*\n", done.err)
+    assert snapshot() == before
