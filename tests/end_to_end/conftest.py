@@ -1,4 +1,5 @@
 import importlib.util
+import logging
 import os
 import shutil
 import subprocess
@@ -84,6 +85,7 @@ def call(monkeypatch, capfd, tmp_path):
         os.dup2(reader, 0)
         os.close(reader)
         GlobalHydra.instance().clear()
+        monkeypatch.setattr(logging.root, "handlers", [])  # those of an earlier command write to its closed streams
         path = ROOT / "scripts" / f"{script}.py"
         spec = importlib.util.spec_from_file_location(f"script_{script}", path)
         module = importlib.util.module_from_spec(spec)

@@ -199,7 +199,7 @@ def test_a_damaged_run_is_one_line_that_names_the_file(
     done = call(command, *settings, *(text.format(run=run_dir, tmp=tmp_path) for text in arguments), stdin=b"w1 w2\n")
     *log, line = done.err.splitlines()
     assert (done.code, done.out) == (code, ""), done.err
-    assert all(text.startswith("loading ") for text in log)  # the benchmark's
+    assert all(text.startswith("loading ") for text in log), log  # the benchmark's
     assert re.match(r"error: .*[.;:] \w.*\.$", line), line
     assert re.search(named, line), line
     assert snapshot() == before
