@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from unicode_text import any_line, any_lines
 
 import gcnn
 from gcnn.data.stream import encode_file
 from gcnn.errors import UsageError
 from gcnn.evaluation import perplexity, score_command, scoring
 from gcnn.evaluation.perplexity import evaluate
+from gcnn.evaluation.run import load_model
 from gcnn.evaluation.score_command import parsed, read_windows, reranked, scored, to_text
 from gcnn.evaluation.scoring import Scorer
 
@@ -48,6 +50,33 @@ def test_scores_equal_one_forward_pass_over_each_sentence(run, scorer, lines, re
         assert score.tokens == len(tokens)
         assert score.unknown == tokens.count(run.tokenizer.unk_id)
         assert score.perplexity == pytest.approx(math.exp(-score.log_prob / score.tokens))
+
+
+@pytest.fixture(scope="module", params=[("gcnn", "word"), ("gcnn", "sentencepiece"), ("lstm", "word")], ids="-".join)
+def any_run(request, made_runs):
+    return load_model(made_runs[request.param], "cpu")
+
+
+@settings(max_examples=40, deadline=None)
+@given(lines=any_lines, others=st.lists(any_line | st.just("a long line " * 20), max_size=3), data=st.data())
+def test_any_text_has_a_score_a_line_whatever_stands_beside_it(any_run, reference, lines, others, data):
+    scorer = Scorer(any_run.model, any_run.tokenizer)
+    scores = scorer.score(lines)
+    assert len(scores) == len(lines)
+    total = 0.0
+    for line, score in zip(lines, scores, strict=True):
+        tokens = [*any_run.tokenizer.encode(line), any_run.tokenizer.eos_id]
+        expected = -float(reference(any_run, tokens).sum())
+        total += expected
+        assert math.isfinite(score.log_prob)
+        assert score.log_prob < 0
+        assert score.log_prob / len(tokens) == pytest.approx(expected / len(tokens), abs=1e-5)
+        assert (score.tokens, score.unknown) == (len(tokens), tokens.count(any_run.tokenizer.unk_id))
+    assert sum(log_probs(scores)) == pytest.approx(total, abs=1e-5 * sum(score.tokens for score in scores))
+    mixed = data.draw(st.permutations([*enumerate(lines), *((None, line) for line in others)]))
+    for (i, _), score in zip(mixed, scorer.score([line for _, line in mixed]), strict=True):
+        if i is not None:
+            assert score.log_prob / score.tokens == pytest.approx(scores[i].log_prob / score.tokens, abs=1e-5)
 
 
 def test_words_outside_the_vocabulary_count_as_unknown(one_scorer):
