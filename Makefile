@@ -1,13 +1,15 @@
-# The targets make .venv by themselves. Variables: EXPERIMENT, ARGS (key=value ...), RUN, RUNS, LATENCY, MODEL, PROMPT, PYTHON.
+# The targets make .venv by themselves. Variables: EXPERIMENT, ARGS (key=value ...), RUN, RUNS, LATENCY, MODEL,
+# PROMPT, INPUT, OUTPUT, NPROC, PYTHON.
 PYTHON ?= python3
 PY := .venv/bin/python
 ARGS ?=
+LAUNCH = $(PY) $(if $(NPROC),-m torch.distributed.run --standalone --nproc-per-node=$(NPROC) --)
 export PROMPT  # read by the shell, whatever quotes it has
 .DEFAULT_GOAL := help
-.PHONY: help setup train sweep describe data evaluate score generate benchmark report test lint format
+.PHONY: help setup train sweep describe data evaluate score generate benchmark benchmark-train profile report test torture lint format
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
 
 setup: .venv/installed  ## make .venv with the pinned dependencies and this project
 
@@ -18,8 +20,8 @@ setup: .venv/installed  ## make .venv with the pinned dependencies and this proj
 	@touch $@
 
 ifneq ($(strip $(EXPERIMENT)$(ARGS)),)
-train: setup  ## train EXPERIMENT with ARGS; without either, compare a GCNN with an LSTM on Shakespeare
-	$(PY) scripts/train.py experiment=$(or $(EXPERIMENT),quickstart) $(ARGS)
+train: setup  ## train EXPERIMENT with ARGS, in NPROC processes; without either, compare GCNN and LSTM on Shakespeare
+	$(LAUNCH) scripts/train.py experiment=$(or $(EXPERIMENT),quickstart) $(ARGS)
 else
 TIME := $(shell date +%Y-%m-%d_%H-%M-%S)
 GCNN := runs/quickstart/$(TIME)
@@ -45,8 +47,8 @@ data: setup  ## encode a corpus ahead of training, as in ARGS="data=wikitext103 
 evaluate: setup  ## measure the perplexity of RUN, as in ARGS="--split valid" or ARGS="--file text.txt"
 	@$(PY) scripts/evaluate.py --run $(RUN) $(ARGS)
 
-score: setup  ## score the lines of standard input with RUN
-	@$(PY) scripts/score.py --run $(RUN) $(ARGS)
+score: setup  ## score standard input with RUN, or the files INPUT="dir/*.parquet" into the folder OUTPUT
+	@$(LAUNCH) scripts/score.py --run $(RUN) $(if $(INPUT),--input $(INPUT) --output $(OUTPUT)) $(ARGS)
 
 generate: setup  ## sample text from RUN after PROMPT
 	@$(PY) scripts/generate.py --run $(RUN) --prompt "$$PROMPT" $(ARGS)
@@ -54,11 +56,20 @@ generate: setup  ## sample text from RUN after PROMPT
 benchmark: setup  ## measure latency and throughput of the paper's architectures, or of RUNS
 	$(PY) scripts/benchmark.py $(if $(RUNS),--runs $(RUNS)) $(ARGS)
 
+benchmark-train: setup  ## measure training's speed beside the machine's own matrix product
+	$(PY) scripts/benchmark_train.py $(ARGS)
+
+profile: setup  ## print where a training step's time goes, by operator and module
+	$(PY) scripts/benchmark_train.py --profile $(ARGS)
+
 report: setup  ## write one page about RUNS, with LATENCY if given
 	$(PY) scripts/report.py $(or $(RUNS),runs) $(if $(LATENCY),--latency $(LATENCY)) $(ARGS)
 
 test: setup  ## run the tests
 	$(PY) -m pytest
+
+torture: setup  ## kill, starve and damage a real training run, and count what is lost: about 15 minutes, as root
+	$(PY) tests/torture.py $(ARGS)
 
 lint: setup  ## check style and format
 	$(PY) -m ruff check .

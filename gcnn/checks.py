@@ -1,5 +1,6 @@
 """What a config must satisfy beyond its types: choices, ranges, and the fit of its groups to the data."""
 
+import argparse
 import os
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,14 @@ THREADS = 1024  # torch starts as many as it is told
 COPIES = 3  # of the weights in training: the weights, their gradient, the optimizer's momentum
 
 
+def positive(text: str) -> int:
+    """A command's argument that must be a whole number above 0, for argparse."""
+    number = int(text)
+    if not 1 <= number <= LARGEST:
+        raise argparse.ArgumentTypeError(f"{number} is not from 1 to {LARGEST:,}")
+    return number
+
+
 def value_of(config: Any, key: str) -> Any:
     value = config
     for part in key.split("."):
@@ -91,6 +100,8 @@ def check(config: Any) -> None:
     trainer = config.trainer
     if trainer.max_steps is None and trainer.max_epochs is None and trainer.max_minutes is None:
         raise UsageError("The run has no end: set trainer.max_steps, trainer.max_epochs or trainer.max_minutes.")
+    if trainer.carry_state and config.data.sentences:
+        raise UsageError("trainer.carry_state is true, but sentences stand alone (data.sentences); set it to false.")
     check_model(config.model)
 
 
@@ -171,7 +182,7 @@ def least_size(model: Any, vocabulary_size: int) -> tuple[int, int, int]:
     return layers, weights, width
 
 
-def check_against_data(config: Any, vocabulary_size: int, train_tokens: int) -> None:
+def check_against_data(config: Any, vocabulary_size: int, train_tokens: int, processes: int = 1) -> None:
     """Raise UsageError where the config does not fit the corpus or the machine: cutoffs past the vocabulary, a model
     past the memory, blocks or batches that the training split cannot fill."""
     trainer = config.trainer
@@ -184,9 +195,10 @@ def check_against_data(config: Any, vocabulary_size: int, train_tokens: int) -> 
             f"trainer.block_size is {trainer.block_size}, but the training split has {train_tokens} tokens; "
             "give shorter blocks or more text."
         )
-    if trainer.batch_size > train_tokens // trainer.block_size:
+    if trainer.batch_size * processes > train_tokens // trainer.block_size:
+        each = f" for each of {processes} processes" if processes > 1 else ""
         raise UsageError(
-            f"trainer.batch_size is {trainer.batch_size}, but the training split fills only "
+            f"trainer.batch_size is {trainer.batch_size}{each}, but the training split fills only "
             f"{train_tokens // trainer.block_size} sequences of {trainer.block_size} tokens; "
             "lower trainer.batch_size or trainer.block_size."
         )

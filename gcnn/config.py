@@ -4,16 +4,19 @@ Hydra composes the YAML files of configs/ against these dataclasses, so that a w
 data is read. The rest of the code receives the dataclass instances, never dictionaries.
 """
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from gcnn.checks import check
 from gcnn.errors import UsageError
+from gcnn.files import refuse_links_out
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
@@ -229,13 +232,18 @@ def compose_config(*overrides: str) -> TrainConfig:
 
 
 def load_config(run_dir: str | Path) -> TrainConfig:
-    """The config stored in a run directory.
+    """The config stored in a run directory, which may be a stranger's: it is read as plain data.
 
-    Raises UsageError where there is none or where it is not a config of this project.
+    Raises UsageError where there is none, where it is not a config of this project, and where a link in the folder
+    leads out of it.
     """
     path = Path(run_dir) / "config.yaml"
+    if os.path.lexists(path):  # else it is no run, and may be a folder of any size
+        refuse_links_out(Path(run_dir))
     try:
-        return typed(OmegaConf.load(path))
+        text = path.read_text(encoding="utf-8")
+        check_plain(text)
+        return typed(OmegaConf.create(text))
     except FileNotFoundError:
         raise UsageError(
             f"{run_dir} is not a run directory: it has no config.yaml. Give the folder of a run."
@@ -245,6 +253,16 @@ def load_config(run_dir: str | Path) -> TrainConfig:
     except Exception as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"{path} is not a config of this project ({reason}). Give the folder of a run.") from None
+
+
+def check_plain(text: str) -> None:
+    """Raise UsageError for YAML that no stored config has: an interpolation would tell our environment to whoever reads
+    a report, aliases can grow without bound, and deep nesting takes time with its square."""
+    depth = 0
+    for event in yaml.parse(text):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if "${" in text or isinstance(event, yaml.AliasEvent) or depth > 10:
+            raise UsageError("it has an interpolation, an alias or deep nesting, which a stored config never has.")
 
 
 def save_config(config: TrainConfig, path: Path) -> None:

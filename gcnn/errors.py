@@ -74,7 +74,8 @@ def one_line_errors() -> Iterator[None]:
         message, code = f"out of memory ({one_line(error)[:200]}). Give smaller sizes or a smaller model.", 1
     except KeyboardInterrupt:
         message, code = "interrupted", 130
-    print(f"error: {message}", file=sys.stderr)
+    if os.environ.get("RANK", "0") == "0" or code == 1:  # torchrun's other processes would only repeat it
+        print(f"error: {message}", file=sys.stderr)
     sys.exit(code)
 
 
@@ -82,7 +83,13 @@ def run_command(command: Callable[[], int | None]) -> None:
     """Run a command's main function and exit, in every case: 0 where it is done."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises instead of printing and exiting itself
     sys.stdout.reconfigure(errors="backslashreplace")  # a letter that the terminal lacks is no failure
-    with one_line_errors():
-        code = command() or 0
-        sys.stdout.flush()  # here, where a reader that has left is no error
-        sys.exit(code)
+    try:
+        with one_line_errors():
+            code = command() or 0
+            sys.stdout.flush()  # here, where a reader that has left is no error
+            sys.exit(code)
+    except SystemExit as stop:
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1:  # threads of torch's process group can abort the end of Python
+            sys.stderr.flush()
+            os._exit(stop.code or 0)
+        raise

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from gcnn.errors import UsageError
+
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` make a file or folder beside `path`, sync it, and put it in the place of `path`.
@@ -24,6 +26,18 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         remove(aside)
         raise
     sync(path.parent)
+
+
+def refuse_links_out(folder: Path) -> None:
+    """Raise UsageError where a link below a run directory leads out of it: reading would tell what it points to, and
+    writing would change it. (wandb's own folder is never read.)"""
+    inside = folder.resolve()
+    for parent, folders, files in os.walk(folder):
+        if "wandb" in folders:
+            folders.remove("wandb")
+        for path in (Path(parent, name) for name in [*folders, *files]):
+            if path.is_symlink() and not path.resolve().is_relative_to(inside):
+                raise UsageError(f"{path} is a link that leads out of the run. Put the file itself there or remove it.")
 
 
 def sync(path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from gcnn.checks import THREADS, check_count, check_output
+from gcnn.checks import THREADS, check_count, check_output, positive
 from gcnn.config import compose_config, load_config
 from gcnn.data.tokenizers import load_tokenizer
 from gcnn.errors import UsageError, run_command
@@ -22,6 +22,7 @@ from gcnn.evaluation.bounds import Machine
 from gcnn.evaluation.latency import Candidate, benchmark
 from gcnn.evaluation.run import choose_device, load_model
 from gcnn.files import write_json
+from gcnn.models.inference import PRECISIONS
 from gcnn.models.language_model import LanguageModel, build_model
 from gcnn.provenance import command, git_commit, hardware
 from gcnn.reporting.document import Table, to_text
@@ -30,12 +31,10 @@ from gcnn.reporting.paper import LSTM_DATA, TABLE_1, vocabulary_of
 
 PAPER = [*TABLE_1, *LSTM_DATA]
 DEFAULT = "gcnn_9,gcnn_8b,lstm_2048,gcnn_8,gcnn_14,lstm_1024"
-PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
 
 
 def main() -> None:
     arguments = parse_arguments()
-    check_count("--repeats", arguments.repeats)
     if arguments.threads is not None:
         check_count("--threads", arguments.threads, THREADS)
     check_output("--out", arguments.out)
@@ -127,7 +126,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--runs", nargs="+", type=Path, default=[], metavar="RUN", help="trained runs' directories")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: %(default)s")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: all cores")
-    parser.add_argument("--repeats", type=int, default=100, metavar="N", help="rounds of sentences; default: 100")
+    parser.add_argument("--repeats", type=positive, default=100, metavar="N", help="rounds of sentences; default: 100")
     parser.add_argument("--quick", action="store_true", help="10 rounds of sentences and one of Table 4's protocol")
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of weights; default: float32")
     parser.add_argument(

@@ -3,15 +3,17 @@
 `make train EXPERIMENT=NAME ARGS="key=value ..."` is the same.
 """
 
+import argparse
 import logging
 import sys
+from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from gcnn.config import CONFIGS, register_schemas, typed
+from gcnn.config import CONFIGS, load_config, register_schemas, typed
 from gcnn.errors import one_line_errors, run_command
 
 register_schemas()
@@ -33,9 +35,20 @@ def run(config: DictConfig, hydra_config: DictConfig) -> None:
     if hydra_config.mode == RunMode.MULTIRUN:  # each member of a sweep has a folder of its own
         config.run_dir = f"{config.run_dir or f'runs/{config.experiment}/sweep'}/{hydra_config.job.num}"
     run_dir, results = train(typed(config))
-    print(results_table(results))
-    print(f"run: {run_dir}")
+    if results is not None:  # else another process says it
+        print(results_table(results))
+        print(f"run: {run_dir}")
+
+
+def command() -> None:
+    """Train; a run to be repeated may be a stranger's, and Hydra would obey its config: it must be plain data."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--config-path", "-cp", type=Path)
+    repeated = parser.parse_known_args()[0].config_path
+    if repeated is not None:
+        load_config(repeated)
+    main()
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(command)

@@ -1,11 +1,21 @@
 """What all tests share."""
 
+import logging
 import os
+import runpy
+import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
+from hydra.core.global_hydra import GlobalHydra
+from hypothesis import settings
 
+ROOT = Path(__file__).parents[1]
+
+settings.register_profile("gcnn", deadline=None)  # machines are noisy
+settings.load_profile("gcnn")
 os.environ["WANDB_MODE"] = "offline"
 torch.set_num_threads(1)  # the models of the tests are too small to share out
 
@@ -17,3 +27,32 @@ def shared() -> Path:
     if not folder:
         pytest.skip("GCNN_SHARED is not set: the real data is not here")
     return Path(folder)
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def call(monkeypatch, capfd, tmp_path):
+    """Run a command of scripts/ in this process, in an empty folder: its exit code and what it printed."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(script: str, *arguments: object, stdin: bytes = b"") -> Outcome:
+        reader, writer = os.pipe()
+        os.write(writer, stdin)
+        os.close(writer)
+        os.dup2(reader, 0)
+        os.close(reader)
+        GlobalHydra.instance().clear()
+        monkeypatch.setattr(logging.root, "handlers", [])  # those of an earlier command write to its closed streams
+        path = str(ROOT / "scripts" / f"{script}.py")
+        monkeypatch.setattr(sys, "argv", [path, *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            runpy.run_path(path, run_name="__main__")
+        return Outcome(stop.value.code, *capfd.readouterr())
+
+    return run

@@ -17,15 +17,21 @@ class RunningText:
     """Blocks of contiguous text: row b of a batch goes on in row b of the next one.
 
     An <eos> precedes the stream. Each of `batch_size` rows reads its own contiguous part; past the end of a
-    part, targets are IGNORE and tokens <eos>.
+    part, targets are IGNORE and tokens <eos>. Of several processes, each has its own rows.
     """
 
-    def __init__(self, tokens: np.ndarray, eos_id: int, batch_size: int, block_size: int):
+    per_round = 1  # batches that the processes take from the order together
+
+    def __init__(
+        self, tokens: np.ndarray, eos_id: int, batch_size: int, block_size: int, rank: int = 0, world_size: int = 1
+    ):
         self.tokens = tokens
         self.eos_id = eos_id
-        self.row_length = -(-len(tokens) // batch_size)
+        all_rows = batch_size * world_size
+        self.row_length = -(-len(tokens) // all_rows)
         self.block_size = min(block_size, self.row_length)
-        self.row_starts = np.arange(batch_size)[:, None] * self.row_length
+        self.layout = {"sequences": all_rows, "block_size": self.block_size}  # what a batch's number depends on
+        self.row_starts = (rank * batch_size + np.arange(batch_size))[:, None] * self.row_length
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -47,6 +53,17 @@ class RunningText:
         positions = self.row_starts + columns
         return positions, (columns < self.row_length) & (positions < len(self.tokens))
 
+    def share(self, chosen: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+        """This process's part of some batches."""
+        return [self[int(i)] for i in chosen]
+
+    def count(self, chosen: Sequence[int]) -> int:
+        """The targets of some batches, over all processes."""
+        row_starts = np.arange(self.layout["sequences"]) * self.row_length
+        lengths = np.minimum(self.row_length, len(self.tokens) - row_starts)
+        starts = np.asarray(chosen)[:, None] * self.block_size
+        return int(np.clip(lengths - starts, 0, self.block_size).sum())
+
     def before_rows(self, context: int) -> Tensor:
         """The `context` tokens before each row's first one: (batch, context), int64; <eos> before the text."""
         positions = self.row_starts + np.arange(-context, 0)
@@ -62,12 +79,17 @@ class RunningText:
 class Sentences:
     """Lines each alone, <eos> before and after, in batches of about equal length.
 
-    A batch holds at most `batch_size * block_size` positions, padding included, and at least one sentence.
+    A batch holds at most `batch_size * block_size` positions, padding included, and at least one sentence. Several
+    processes take turns: each has batches of its own.
     """
 
-    def __init__(self, tokens: np.ndarray, eos_id: int, batch_size: int, block_size: int):
+    def __init__(
+        self, tokens: np.ndarray, eos_id: int, batch_size: int, block_size: int, rank: int = 0, world_size: int = 1
+    ):
         self.tokens = tokens
         self.eos_id = eos_id
+        self.rank, self.per_round = rank, world_size
+        self.layout = {"positions": batch_size * block_size}
         self.ends = line_ends(tokens, eos_id)
         self.by_length = np.argsort(np.diff(self.ends, prepend=0), kind="stable")
         self.borders = self._borders(batch_size * block_size)
@@ -103,6 +125,17 @@ class Sentences:
         words = np.where(inside, self.tokens[np.where(inside, positions, 0)], self.eos_id).astype(np.int64)
         tokens = np.concatenate([np.full_like(words[:, :1], self.eos_id), words[:, :-1]], axis=1)
         return torch.from_numpy(tokens), torch.from_numpy(np.where(inside, words, IGNORE))
+
+    def share(self, chosen: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+        """Every `per_round`-th of some batches; where they run out, one without targets, for processes keep step."""
+        mine = [self[int(i)] for i in chosen[self.rank :: self.per_round]]
+        padding = torch.full((1, 1), self.eos_id), torch.full((1, 1), IGNORE)
+        return mine + [padding] * (-(-len(chosen) // self.per_round) - len(mine))
+
+    def count(self, chosen: Sequence[int]) -> int:
+        """The targets of some batches, over all processes."""
+        rows = np.concatenate([self.rows(int(i)) for i in chosen])
+        return int((self.ends[rows] - np.where(rows > 0, self.ends[rows - 1], 0)).sum())
 
     def order(self, epoch: int, seed: int) -> Sequence[int]:
         """The batches of an epoch in random order, the same for the same epoch and seed."""

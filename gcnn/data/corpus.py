@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict, IterableDataset
 
 HUB_REPOSITORY = "Salesforce/wikitext"
-BATCH = 1000  # lines that are in memory together
+BATCH, BATCH_BYTES = 1000, 1 << 22  # lines, and what they take, that are in memory together
 PACKED = (".bz2", ".gz", ".lz4", ".rar", ".xz", ".zip", ".zst")
 PACKED_BEGINNINGS = (
     b"PK\3\4", b"PK\5\6", b"PK\7\x08", b"BZh", b"\x1f\x8b", b"\xfd7zXZ\0", b"\4\"M\x18", b"\x28\xb5\x2f\xfd", b"Rar!",
@@ -102,15 +102,15 @@ def load_corpus(config: DataConfig) -> Corpus:
     return Corpus(config.name, find_files(config), cache_dir)
 
 
-def load_files(files: list[Path], **options) -> "Dataset | IterableDataset":
-    """Text files (a row a line) or Parquet files as one table, with the column `text`.
+def load_files(files: list[Path], column: str = "text", **options) -> "Dataset | IterableDataset":
+    """Text files (a row a line, its text in the column `text`), Parquet or JSON lines as one table, with `column`.
 
-    Raises UsageError for text that is not UTF-8 and for Parquet without such a column.
+    Raises UsageError for text that is not UTF-8 and for a table without such a column.
     """
     import datasets  # here: it takes a second, which a start with a warm cache saves
 
     quiet()
-    kind = "parquet" if files[0].suffix == ".parquet" else "text"
+    kind = {".parquet": "parquet", ".jsonl": "json", ".json": "json"}.get(files[0].suffix, "text")
     if kind == "text":
         for path in files:
             check_plain(path)
@@ -123,8 +123,11 @@ def load_files(files: list[Path], **options) -> "Dataset | IterableDataset":
             raise error.__cause__ from None
         check_utf8(files if kind == "text" else [])
         raise UsageError(f"data: {names(files)} cannot be read ({one_line(error.__cause__ or error)}).") from None
-    if "text" not in table.column_names:
-        raise UsageError(f"data: {names(files)} has no column `text` (found: {', '.join(table.column_names)}).")
+    if table.column_names and column not in table.column_names:  # a stream of JSON knows them only as it is read
+        raise UsageError(
+            f"data: {names(files)} has no column `{column}` (found: {', '.join(table.column_names)}). "
+            "Name another or add it."
+        )
     return table
 
 
@@ -151,7 +154,10 @@ def check_utf8(files: list[Path]) -> None:
 
 
 def batches(table: "Dataset | IterableDataset") -> Iterator[list[str]]:
-    for rows in table.with_format("arrow").iter(batch_size=BATCH):
+    """The rows of a table, about BATCH_BYTES of them at once where its size is known: most words of few recur."""
+    size = getattr(table, "data", None)
+    lines = BATCH if size is None else 1 + BATCH_BYTES // (1 + size.nbytes // max(1, len(table)))
+    for rows in table.with_format("arrow").iter(batch_size=lines):
         yield rows["text"].to_pylist()
 
 

@@ -12,8 +12,6 @@ from gcnn.models.language_model import LanguageModel, build_model
 from gcnn.models.layers import fold_weight_norm
 from gcnn.models.weights import WEIGHTS, assign_weights, read_weights
 
-EMBEDDING = "encoder.embedding.weight"  # (vocabulary, embedding_dim)
-
 
 @dataclass
 class LoadedRun:
@@ -33,13 +31,8 @@ def load_model(run_dir: str | Path, device: str = "auto") -> LoadedRun:
     run_dir = Path(run_dir)
     where = choose_device(device)
     config = load_config(run_dir)
-    weights = read_weights(run_dir / WEIGHTS)
     tokenizer = load_tokenizer(run_dir / "tokenizer")
-    if EMBEDDING in weights and len(weights[EMBEDDING]) != tokenizer.vocabulary_size:
-        raise UsageError(
-            f"{run_dir}/tokenizer has {tokenizer.vocabulary_size} types, but {WEIGHTS} is for "
-            f"{len(weights[EMBEDDING])}. Copy the tokenizer and the weights of one run."
-        )
+    weights = read_weights(run_dir / WEIGHTS, tokenizer.fingerprint)
     model = build_model(config.model, tokenizer.vocabulary_size)
     assign_weights(model, weights, run_dir / WEIGHTS)
     fold_weight_norm(model)

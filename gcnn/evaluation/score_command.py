@@ -7,6 +7,7 @@ import os
 import select
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,7 +15,9 @@ import torch
 
 from gcnn.checks import THREADS, check_count
 from gcnn.errors import UsageError, run_command
+from gcnn.evaluation.corpus_scoring import score_files, share_of_this_process
 from gcnn.evaluation.scoring import Scorer
+from gcnn.models.inference import PRECISIONS
 
 STDIN = 0
 CHUNK = 1 << 16  # bytes read at once
@@ -33,7 +36,13 @@ def score() -> None:
     if arguments.threads is not None:
         check_count("--threads", arguments.threads, THREADS)
         torch.set_num_threads(arguments.threads)
-    scorer = Scorer.from_run(arguments.run, arguments.device)
+    if (arguments.input is None) != (arguments.output is None):
+        raise UsageError("--input and --output belong together; give both, or neither to score standard input.")
+    scorer = Scorer.from_run(arguments.run, arguments.device, arguments.precision)
+    if arguments.input is not None:
+        done = score_files(scorer, arguments.input, arguments.output, arguments.column, *share_of_this_process())
+        print(json.dumps(asdict(done) | {"tokens_per_second": done.tokens_per_second}))
+        return
     lines = read_windows(STDIN)
     output = reranked(scorer, lines) if arguments.nbest else scored(scorer, lines, arguments.format)
     sys.stdout.reconfigure(encoding="utf-8")
@@ -57,7 +66,23 @@ def parse_arguments() -> argparse.Namespace:
         action="store_true",
         help="lines are `id ||| sentence [||| ...]`; print the lines of each id best first, ` ||| log_prob` appended",
     )
+    parser.add_argument(
+        "--input",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="score the rows of text, JSON lines or Parquet files instead, shared out over torchrun's processes and "
+        "a Slurm array's tasks; files whose scores are there already are passed over",
+    )
+    parser.add_argument("--output", type=Path, metavar="DIR", help="where to write <name>.parquet with score columns")
+    parser.add_argument("--column", default="text", help="the text's column in --input; default: %(default)s")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: %(default)s")
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="float32",
+        help="of the weights; bf16 is less exact, and sooner done by a processor that has it; default: %(default)s",
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: all cores")
     return parser.parse_args()
 

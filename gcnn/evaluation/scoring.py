@@ -12,7 +12,7 @@ from gcnn.data.tokenizers import Tokenizer
 from gcnn.errors import UsageError
 from gcnn.evaluation.perplexity import POSITIONS, exp, row_nlls
 from gcnn.evaluation.run import load_model
-from gcnn.models.inference import prepare_for_inference
+from gcnn.models.inference import PRECISIONS, prepare_for_inference
 from gcnn.models.language_model import LanguageModel
 
 WINDOW = 1 << 20  # characters whose sentences are in memory, and sorted by length, together
@@ -35,10 +35,13 @@ class Scorer:
         self.tokenizer = tokenizer
 
     @classmethod
-    def from_run(cls, path: str | Path, device: str = "auto") -> "Scorer":
-        """A scorer with the model of a run directory. Raises UsageError and RunError as load_model does."""
+    def from_run(cls, path: str | Path, device: str = "auto", precision: str = "float32") -> "Scorer":
+        """A scorer with the model of a run directory, its weights in float32 or bf16.
+
+        Raises UsageError and RunError as load_model does.
+        """
         run = load_model(path, device)
-        prepare_for_inference(run.model)
+        prepare_for_inference(run.model.to(PRECISIONS[precision]))
         return cls(run.model, run.tokenizer)
 
     def score(self, sentences: Iterable[str]) -> list[Score]:

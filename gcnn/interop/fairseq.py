@@ -78,7 +78,7 @@ def import_fairseq(checkpoint: Path, dictionary: Path, out: Path) -> None:
         aside.mkdir()
         save_config(config, aside / "config.yaml")
         tokenizer.save(aside / "tokenizer")
-        write_weights(weights, aside / WEIGHTS)
+        write_weights(weights, aside / WEIGHTS, tokenizer.fingerprint)
 
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, write)

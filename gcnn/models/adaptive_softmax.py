@@ -71,7 +71,7 @@ class AdaptiveSoftmax(nn.Module):
         head, *tails = self.layers()
         nll = product_nll(head, self.shortlist + len(tails), flat, head_targets)
         for rows, tail, (low, high) in zip(rare, tails, self.clusters(), strict=True):
-            if len(rows):
+            if len(rows) or torch.is_grad_enabled():  # each parameter has a gradient, be it 0: processes wait for it
                 nll = nll.index_add(0, rows, product_nll(tail, high - low, flat[rows], wanted[rows] - low))
         return nll.view(targets.shape)
 

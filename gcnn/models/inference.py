@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gcnn.models.adaptive_softmax import AdaptiveSoftmax
 from gcnn.models.layers import fold_weight_norm
 
-PACKABLE = (torch.float32, torch.bfloat16)
+PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}  # of weights
 
 
 class PackedLinear(nn.Module):
@@ -108,4 +108,4 @@ def pack_lstm(model: nn.Module) -> None:
 
 def packable(model: nn.Module) -> bool:
     weight = next(model.parameters())
-    return weight.device.type == "cpu" and weight.dtype in PACKABLE and torch.backends.mkldnn.is_available()
+    return weight.device.type == "cpu" and weight.dtype in PRECISIONS.values() and torch.backends.mkldnn.is_available()

@@ -1,5 +1,9 @@
-"""Weights on disk: safetensors, written whole or not at all, read without unpickling anything."""
+"""Weights on disk: safetensors, written whole or not at all, read without unpickling anything.
 
+A file says the sha256 of its tensors and the fingerprint of the tokenizer that its ids belong to.
+"""
+
+import hashlib
 from pathlib import Path
 
 import safetensors.torch
@@ -12,15 +16,15 @@ from gcnn.files import write_atomically
 WEIGHTS = "model.safetensors"  # in a run directory or a checkpoint
 
 
-def save_weights(weights: dict[str, Tensor], path: Path) -> None:
-    """Write a state dict as safetensors, atomically."""
-    write_atomically(path, lambda aside: write_weights(weights, aside))
+def save_weights(weights: dict[str, Tensor], path: Path, tokenizer: str) -> None:
+    """Write a state dict as safetensors, atomically; `tokenizer` is the fingerprint of the tokenizer."""
+    write_atomically(path, lambda aside: write_weights(weights, aside, tokenizer))
 
 
-def write_weights(weights: dict[str, Tensor], path: Path) -> None:
+def write_weights(weights: dict[str, Tensor], path: Path, tokenizer: str) -> None:
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     try:
-        safetensors.torch.save_file(whole, path)
+        safetensors.torch.save_file(whole, path, {"sha256": digest(whole), "tokenizer": tokenizer})
         path.chmod(0o644)  # it writes for the owner alone, but a run directory is there to be shared
     except safetensors.SafetensorError as error:  # how it reports a full disk
         raise RunError(f"{path} could not be written: {one_line(error)}. Free some space and resume.") from None
@@ -34,14 +38,33 @@ def load_weights(model: torch.nn.Module, path: Path) -> None:
     assign_weights(model, read_weights(path), path)
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file, on the CPU. Raises UsageError where it is absent, RunError where it is damaged."""
+def read_weights(path: Path, tokenizer: str | None = None) -> dict[str, Tensor]:
+    """The tensors of a file, on the CPU.
+
+    Raises UsageError where it is absent or of another `tokenizer` (its fingerprint), RunError where it is damaged.
+    """
     if not path.is_file():
         raise UsageError(f"{path.parent} holds no {path.name}: no model was saved there yet.")
     try:
-        return safetensors.torch.load_file(path)
+        with safetensors.safe_open(path, "pt") as file:
+            said = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+        if said.get("sha256") != digest(weights):
+            raise ValueError("its tensors are not those that were written")
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise RunError(f"{path} is damaged ({one_line(error)}). Use another checkpoint or train again.") from None
+    if tokenizer is not None and said.get("tokenizer") != tokenizer:
+        raise UsageError(f"{path} was trained with another tokenizer. Copy the tokenizer and the weights of one run.")
+    return weights
+
+
+def digest(weights: dict[str, Tensor]) -> str:
+    """sha256 of tensors on the CPU, their names, types and shapes."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        found.update(tensor.flatten().view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def assign_weights(model: torch.nn.Module, weights: dict[str, Tensor], path: Path) -> None:

@@ -1,9 +1,10 @@
 """Checkpoints that are whole or absent, and known to be so.
 
 A checkpoint is a folder `checkpoints/step_<n>/` of a run: the weights in safetensors, the training state as tensors
-and plain values, and a manifest with the size and sha256 of both. Nothing in it is ever unpickled freely.
+and plain values, and a manifest with the size and sha256 of both and of itself. Nothing in it is ever unpickled freely.
 """
 
+import hashlib
 import json
 import logging
 from pathlib import Path
@@ -27,6 +28,10 @@ def write_state(state: dict[str, Any], path: Path) -> None:
         raise RunError(f"{path} could not be written: {one_line(error)}. Free some space and resume.") from None
 
 
+def digest(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
 class Checkpoints:
     """The checkpoints of a run; `identity` tells what they belong to (model, tokenizer)."""
 
@@ -47,18 +52,17 @@ class Checkpoints:
         if self.path(step).exists():
             return  # a resumed run comes past the same step with the same state
         self.folder.mkdir(parents=True, exist_ok=True)
-        for unfinished in self.folder.glob(".step_*.tmp"):  # of a process that was killed while it wrote
-            remove(unfinished)
 
         def write(aside: Path) -> None:
             aside.mkdir()
-            write_weights(model.state_dict(), aside / WEIGHTS)
+            write_weights(model.state_dict(), aside / WEIGHTS, self.identity["tokenizer"])
             write_state(state, aside / STATE)
             files = {
                 name: {"bytes": (aside / name).stat().st_size, "sha256": sha256(aside / name)}
                 for name in (WEIGHTS, STATE)
             }
-            write_json(aside / MANIFEST, {"step": step, "identity": self.identity, "files": files})
+            manifest = {"step": step, "identity": self.identity, "files": files}
+            write_json(aside / MANIFEST, {**manifest, "sha256": digest(manifest)})
 
         write_atomically(self.path(step), write)
         for old in self.all()[: -self.keep]:
@@ -68,14 +72,16 @@ class Checkpoints:
         """Raise RunError where a checkpoint is not what was written, UsageError where it is another model's."""
         try:
             manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-            files, identity = dict(manifest["files"]), dict(manifest["identity"])
+            if manifest.pop("sha256") != digest(manifest):
+                raise ValueError("it is not what was written")
+            files, identity = manifest["files"], manifest["identity"]
             for name in (WEIGHTS, STATE):
                 expected, file = files[name], path / name
                 if not file.is_file():
                     raise RunError(f"checkpoint {path}: {name} is missing.")
                 if file.stat().st_size != expected["bytes"] or sha256(file) != expected["sha256"]:
                     raise RunError(f"checkpoint {path}: {name} is not what was written (truncated or corrupted).")
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise RunError(f"checkpoint {path}: {MANIFEST} is missing or damaged ({one_line(error)}).") from None
         for what, value in self.identity.items():
             if identity.get(what) != value:

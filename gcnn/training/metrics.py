@@ -12,17 +12,22 @@ from tqdm import tqdm
 from gcnn.config import TrainConfig
 from gcnn.errors import UsageError
 from gcnn.files import write_atomically
+from gcnn.training.distributed import rank
 
 
 class Metrics:
     """Writes each record to metrics.jsonl, one JSON object a line, and to the logger of the config."""
 
     def __init__(self, config: TrainConfig, run_dir: Path, step: int):
+        self.file = self.wandb = None
+        if rank() > 0:  # rank 0 writes for all
+            return
         self.path = run_dir / "metrics.jsonl"
         kept = [line for line in self._lines() if step_of(line) <= step]  # a resumed run writes the rest anew
         write_atomically(self.path, lambda aside: aside.write_text("".join(kept), encoding="utf-8"))
         self.file = self.path.open("a", encoding="utf-8")
-        self.wandb = start_wandb(config, run_dir) if config.logger.kind == "wandb" else None
+        if config.logger.kind == "wandb":
+            self.wandb = start_wandb(config, run_dir)
 
     def _lines(self) -> list[str]:
         if not self.path.exists():
@@ -30,6 +35,8 @@ class Metrics:
         return self.path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
 
     def write(self, kind: str, **values: Any) -> None:
+        if self.file is None:
+            return
         record = {"kind": kind, **{key: finite(value) for key, value in values.items()}}
         self.file.write(json.dumps(record) + "\n")
         self.file.flush()
@@ -37,7 +44,8 @@ class Metrics:
             self.wandb.log({f"{kind}/{key}": value for key, value in values.items()}, step=values["step"])
 
     def close(self) -> None:
-        self.file.close()
+        if self.file:
+            self.file.close()
         if self.wandb:
             self.wandb.finish()
 
@@ -82,6 +90,7 @@ class ProgressBar:
             bar_format=layout,
             mininterval=30 if quiet else 0.2,
             dynamic_ncols=not quiet,
+            disable=rank() > 0,
         )
 
     def update(self, progress: float, step: int, loss: float, tokens_per_second: float) -> None:

@@ -20,36 +20,49 @@ from gcnn.data.stream import PreparedData, prepare
 from gcnn.errors import UsageError
 from gcnn.evaluation.perplexity import evaluate, type_counts, unigram_perplexity
 from gcnn.evaluation.run import choose_device
-from gcnn.files import write_atomically, write_json
+from gcnn.files import refuse_links_out, remove, write_atomically, write_json
 from gcnn.models.language_model import LanguageModel, build_model
 from gcnn.models.weights import WEIGHTS, load_weights
 from gcnn.provenance import command, git_commit, hardware, peak_memory_bytes, versions
+from gcnn.training.distributed import first_of_each_machine, from_rank_0, process_group, rank, world_size
 from gcnn.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
 
-def train(config: TrainConfig) -> tuple[Path, dict[str, Any]]:
-    """Train, evaluate and write a run directory; returns it and its results.
+def train(config: TrainConfig) -> tuple[Path, dict[str, Any] | None]:
+    """Train, evaluate and write a run directory; returns it and its results, the latter on torchrun's rank 0 alone.
 
     Raises UsageError before anything is written where the config does not fit the machine or the data.
     """
+    with process_group():
+        return train_in_group(config)
+
+
+def train_in_group(config: TrainConfig) -> tuple[Path, dict[str, Any] | None]:
     commit = git_commit()  # of the code that was loaded: a checkout may change while it runs
     reuse_large_blocks()
     device = choose_device(config.device)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    run_dir = choose_run_dir(config)
-    data = prepare(config.data, config.tokenizer)
-    check_against_data(config, data.tokenizer.vocabulary_size, len(data.streams["train"]))
+    run_dir = from_rank_0(choose_run_dir(config))
+    with first_of_each_machine():
+        data = prepare(config.data, config.tokenizer)
+    check_against_data(config, data.tokenizer.vocabulary_size, len(data.streams["train"]), world_size())
     torch.manual_seed(config.seed)
     model = build_model(config.model, data.tokenizer.vocabulary_size).to(device)
+    if world_size() > 1:
+        torch.manual_seed(config.seed + rank())  # each its own dropout
     run_dir.mkdir(parents=True, exist_ok=True)
+    refuse_links_out(run_dir)
     config = dataclasses.replace(config, run_dir=str(run_dir))
-    with locked(run_dir), log_file(run_dir / "train.log"):
+    with run_directory(run_dir) if rank() == 0 else contextlib.nullcontext():
         trainer = Trainer(config, model, data, run_dir, device)
         if config.resume is not False:
             trainer.resume(None if config.resume is True else Path(config.resume))
+        if rank() > 0:
+            trainer.run()
+            return run_dir, None
         write_atomically(run_dir / "config.yaml", lambda aside: save_config(config, aside))
         if not (run_dir / "tokenizer").exists():
             write_atomically(run_dir / "tokenizer", data.tokenizer.save)
@@ -60,6 +73,15 @@ def train(config: TrainConfig) -> tuple[Path, dict[str, Any]]:
         results = {"git_commit": commit, **measure(config, model, data, trainer)}
         write_json(run_dir / "results.json", results)
     return run_dir, results
+
+
+@contextlib.contextmanager
+def run_directory(run_dir: Path) -> Iterator[None]:
+    """Hold a run directory, log into it, and clear what a process left that was killed while it wrote."""
+    with locked(run_dir), log_file(run_dir / "train.log"):
+        for unfinished in run_dir.rglob(".*.tmp"):
+            remove(unfinished)
+        yield
 
 
 def reuse_large_blocks() -> None:

@@ -5,7 +5,6 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,15 @@ import torch
 from torch import Tensor
 
 from gcnn.config import TrainConfig
-from gcnn.data.batches import IGNORE, RunningText, Sentences
+from gcnn.data.batches import RunningText, Sentences
 from gcnn.data.stream import PreparedData
-from gcnn.errors import Interrupted, RunError
+from gcnn.errors import Interrupted, RunError, UsageError, one_line
 from gcnn.evaluation.perplexity import evaluate
 from gcnn.models.language_model import LanguageModel
 from gcnn.models.weights import WEIGHTS, save_weights
+from gcnn.training import distributed
 from gcnn.training.checkpoints import Checkpoints
+from gcnn.training.distributed import rank, world_size
 from gcnn.training.metrics import Metrics, ProgressBar
 from gcnn.training.optimizers import build_optimizer
 from gcnn.training.schedules import Schedule
@@ -59,10 +60,12 @@ class Trainer:
         device: torch.device,
     ):
         self.config, self.model, self.data, self.run_dir, self.device = config, model, data, run_dir, device
-        self.forward: Callable = torch.compile(model) if config.trainer.compile else model
+        loss = distributed.Loss(model, torch.compile(model) if config.trainer.compile else model)
+        self.loss = distributed.parallel(loss)
         kind = Sentences if config.data.sentences else RunningText
         train = data.streams["train"]
-        self.batches = kind(train.tokens, train.eos_id, config.trainer.batch_size, config.trainer.block_size)
+        sizes = config.trainer.batch_size, config.trainer.block_size
+        self.batches = kind(train.tokens, train.eos_id, *sizes, rank(), world_size())
         self.optimizer = build_optimizer(config.optimizer, model)
         self.schedule = Schedule(config.schedule, self.optimizer)
         identity = {"model": dataclasses.asdict(config.model), "tokenizer": data.tokenizer.fingerprint}
@@ -70,7 +73,8 @@ class Trainer:
         self.checkpoints = Checkpoints(run_dir, identity, config.trainer.keep_checkpoints)
         self.progress = Progress()
         self.state: list[Tensor] | None = None  # the model's, carried over block borders
-        self.signal: int | None = None
+        self.signal: int | None = None  # that this process got
+        self.stopping: int | None = None  # that any process got, known to all since the end of a step
         self.saved_at = time.monotonic()
 
     def run(self) -> None:
@@ -106,29 +110,34 @@ class Trainer:
             parts.append(progress.seconds / 60 / trainer.max_minutes)
         return max(parts)
 
-    def next_batches(self) -> list[tuple[Tensor, Tensor]]:
-        """The micro-batches of one update; the epoch's last update may have fewer."""
+    def next_batches(self) -> tuple[list[tuple[Tensor, Tensor]], int]:
+        """This process's micro-batches of one update, and the targets of all processes' ones.
+
+        The epoch's last update may have fewer.
+        """
         progress = self.progress
         if progress.index == len(self.batches):
             progress.epoch, progress.index, self.state = progress.epoch + 1, 0, None
         order = self.batches.order(progress.epoch, self.config.seed)
-        chosen = order[progress.index : progress.index + self.config.trainer.accumulate]
+        number = self.config.trainer.accumulate * self.batches.per_round
+        chosen = order[progress.index : progress.index + number]
         progress.index += len(chosen)
-        return [self.batches[int(i)] for i in chosen]
+        return self.batches.share(chosen), self.batches.count(chosen)
 
     def step(self) -> None:
         """One update: forward and backward over the micro-batches, clipping, the optimizer's step."""
         start = time.perf_counter()
         progress, trainer = self.progress, self.config.trainer
         self.lr = self.schedule.set(progress.step, self.fraction_done())
-        batches = self.next_batches()
-        count = sum(int((targets != IGNORE).sum()) for _, targets in batches)
-        total = torch.zeros((), device=self.device)
-        for tokens, targets in batches:
-            total += self.backward(tokens, targets, count)
+        batches, count = self.next_batches()
+        loss = torch.zeros((), device=self.device)
+        for i, (tokens, targets) in enumerate(batches, start=1):
+            with distributed.quiet_backward(self.loss, last=i == len(batches)):
+                loss += self.backward(tokens, targets, count)
         limit = math.inf if trainer.clip_norm is None else trainer.clip_norm
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
-        loss, self.grad_norm = torch.stack([total, norm]).tolist()  # one synchronisation a step
+        loss, self.grad_norm = torch.stack([loss, norm]).tolist()  # one synchronisation a step
+        loss = distributed.total(loss)
         if math.isfinite(loss) and math.isfinite(self.grad_norm):
             self.optimizer.step()
             progress.logged_nll += loss * count
@@ -141,18 +150,18 @@ class Trainer:
         seconds = time.perf_counter() - start
         progress.seconds += seconds
         progress.logged_seconds += seconds
+        progress.seconds, self.stopping = distributed.agree(progress.seconds, self.signal)
 
     def backward(self, tokens: Tensor, targets: Tensor, count: int) -> Tensor:
         """Add a micro-batch's gradient of nats / count; returns nats / count."""
         tokens, targets = (part.to(self.device, non_blocking=True) for part in (tokens, targets))
         bf16 = self.config.trainer.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            hidden, state = self.forward(tokens, self.state)
-            loss = self.model.nll(hidden, targets).sum() / count
+            nats, state = self.loss(tokens, targets, self.state)
         if self.config.trainer.carry_state:
-            self.state = [part.detach() for part in state]
-        loss.backward()
-        return loss.detach()
+            self.state = state
+        (nats * (world_size() / count)).backward()  # times their number, for the average over processes is their sum
+        return nats.detach() / count
 
     def on_nonfinite(self, loss: float) -> None:
         progress = self.progress
@@ -180,10 +189,11 @@ class Trainer:
         due = step % trainer.checkpoint_every == 0 or (trainer.checkpoint_minutes or math.inf) <= minutes
         if done or due:
             self.save()
-        if self.signal is not None and not done:
+        if self.stopping is not None and not done:
             self.save()
-            name = signal.Signals(self.signal).name
-            raise Interrupted(f"{name}: saved at step {step} in {self.run_dir}; resume=true goes on.", self.signal)
+            distributed.wait_for_all()  # torchrun ends the others soon after the first has left
+            name = signal.Signals(self.stopping).name
+            raise Interrupted(f"{name}: saved at step {step} in {self.run_dir}; resume=true goes on.", self.stopping)
 
     def log_metrics(self) -> None:
         progress = self.progress
@@ -207,12 +217,15 @@ class Trainer:
 
     def validate(self) -> None:
         """Measure the exact validation perplexity; keep the weights if it is the best so far."""
-        found = evaluate(self.model, self.data.streams["valid"], self.config.data.sentences)
+        valid = self.data.streams["valid"]
+        found = evaluate(self.model, valid, self.config.data.sentences) if rank() == 0 else None
+        found = distributed.from_rank_0(found)
         nll = found["nll_nats"] / found["tokens"]
         self.metrics.write("validation", **self.position(), nll_nats=nll, perplexity=found["perplexity"])
         if nll < self.progress.best_nll:
             self.progress.best_nll = nll
-            save_weights(self.model.state_dict(), self.run_dir / WEIGHTS)
+            if rank() == 0:
+                save_weights(self.model.state_dict(), self.run_dir / WEIGHTS, self.data.tokenizer.fingerprint)
         self.schedule.validated(nll)
         log.info("step %s: validation perplexity %.2f", f"{self.progress.step:,}", found["perplexity"])
 
@@ -222,32 +235,53 @@ class Trainer:
             "progress": dataclasses.asdict(self.progress),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
-            "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
-            "state": self.state,
+            "random": distributed.gathered(torch.get_rng_state()),  # of each rank
+            "random_cuda": distributed.gathered(torch.cuda.get_rng_state()) if self.device.type == "cuda" else [],
+            "state": self.state and [torch.cat(distributed.gathered(part)) for part in self.state],  # all ranks' rows
+            "layout": self.batches.layout,
         }
-        self.checkpoints.save(self.progress.step, self.model, state)
+        if rank() == 0:
+            self.checkpoints.save(self.progress.step, self.model, state)
         self.saved_at = time.monotonic()
 
     def resume(self, path: Path | None) -> None:
         """Go on from a checkpoint, or from the newest intact one where `path` is None; without any, from the start."""
         if path is None:
-            newest = self.checkpoints.load_newest(self.model)
-            if newest is None:
+            newest = self.checkpoints.load_newest(self.model) if rank() == 0 else None
+            path = distributed.from_rank_0(newest and newest[0])
+            if path is None:
                 log.info("No checkpoint in %s: starting at step 0.", self.run_dir)
                 return
-            path, state = newest
-        else:
-            state = self.checkpoints.load(path, self.model)
+        state = self.checkpoints.load(path, self.model)
+        if state.get("layout") != self.batches.layout:
+            raise UsageError(
+                f"checkpoint {path} stands at a place in batches of {state.get('layout')}, over all processes; the "
+                f"config gives {self.batches.layout}. Set trainer.batch_size times the processes, and "
+                "trainer.block_size, as they were."
+            )
+        try:
+            self.restore(state)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            reason = f"{type(error).__name__}: {one_line(error)}"
+            raise UsageError(
+                f"checkpoint {path} does not fit this config ({reason}). Resume with the config of that run."
+            ) from None
+        log.info("Resumed at step %s from %s.", f"{self.progress.step:,}", path)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up a checkpoint's training state; what `save` wrote."""
         self.progress = Progress(**state["progress"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
-        torch.set_rng_state(state["random"])
-        if self.device.type == "cuda" and state["random_cuda"]:
-            torch.cuda.set_rng_state_all(state["random_cuda"])
         if state["state"] is not None:
-            self.state = [part.to(self.device) for part in state["state"]]
-        log.info("Resumed at step %s from %s.", f"{self.progress.step:,}", path)
+            self.state = [part.chunk(world_size())[rank()].to(self.device) for part in state["state"]]
+        if len(state["random"]) != world_size():
+            torch.manual_seed(hash((self.config.seed, self.progress.step, rank())) % (1 << 63))
+            log.warning("Resumed with another number of processes: dropout goes on with other random numbers.")
+            return
+        torch.set_rng_state(state["random"][rank()])
+        if self.device.type == "cuda" and state["random_cuda"]:
+            torch.cuda.set_rng_state(state["random_cuda"][rank()])
 
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from unicode_text import any_lines
 
 from gcnn.config import DataConfig, SentencePieceConfig, WordTokenizerConfig
 from gcnn.data import corpus, stream
 from gcnn.data.stream import PreparedData, encode_file, prepare
 from gcnn.data.tokenizers import Tokenizer, train_tokenizer
 from gcnn.errors import UsageError
+from tests.unicode_text import any_lines
 
 TEXT = {"train": "the cat sat\n\n on the  mat \n" * 30, "valid": "the dog\n", "test": "a cat\nsat, \u00e0 table"}
 WORDS = {"train": 30 * 9, "valid": 3, "test": 7}

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from unicode_text import any_line, any_lines
 
 from gcnn.config import SentencePieceConfig, WordTokenizerConfig
 from gcnn.data import tokenizers
 from gcnn.data.tokenizers import SentencePieceTokenizer, WordTokenizer, load_tokenizer, train_tokenizer
 from gcnn.errors import UsageError
+from tests.unicode_text import any_line, any_lines
 
 few_words = st.lists(st.sampled_from(["a", "b", "c", "<unk>", "<eos>", "é", " ", "\u2028", "\x85"]), max_size=12)
 TEXT = [

@@ -1,17 +1,11 @@
-import importlib.util
-import logging
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
-from hydra.core.global_hydra import GlobalHydra
 
 from gcnn.config import compose_config
-from gcnn.errors import run_command
 from gcnn.files import sha256
 from gcnn.training.run import train
 
@@ -22,12 +16,6 @@ TINY = (
     "trainer.max_steps=20", "trainer.validate_every=10", "trainer.checkpoint_every=5", "trainer.log_every=5",
     "optimizer=adamw",
 )  # fmt: skip
-
-
-class Outcome(NamedTuple):
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture(scope="session")
@@ -71,35 +59,6 @@ def snapshot(corpus, tmp_path):
         return {str(path): sha256(path) if path.is_file() else None for path in files if path.name not in names}
 
     return taken
-
-
-@pytest.fixture
-def call(monkeypatch, capfd, tmp_path):
-    """Run a command of scripts/ in this process, in an empty folder: its exit code and what it printed."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(script: str, *arguments, stdin: bytes = b"") -> Outcome:
-        reader, writer = os.pipe()
-        os.write(writer, stdin)
-        os.close(writer)
-        os.dup2(reader, 0)
-        os.close(reader)
-        GlobalHydra.instance().clear()
-        monkeypatch.setattr(logging.root, "handlers", [])  # those of an earlier command write to its closed streams
-        path = ROOT / "scripts" / f"{script}.py"
-        spec = importlib.util.spec_from_file_location(f"script_{script}", path)
-        module = importlib.util.module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, spec.name, module)
-        spec.loader.exec_module(module)
-        monkeypatch.setattr(sys, "argv", [str(path), *map(str, arguments)])
-        capfd.readouterr()
-        try:
-            run_command(module.main)
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else 1
-        return Outcome(code, *capfd.readouterr())
-
-    return run
 
 
 @pytest.fixture

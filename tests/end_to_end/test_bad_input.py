@@ -28,6 +28,7 @@ TRAIN = [
     (["trainer.accumulate=0"], "trainer.accumulate is 0"),
     (["trainer.clip_norm=nan"], "trainer.clip_norm is nan"),
     (["trainer.precision=fp8"], "trainer.precision is 'fp8'.*float32, bf16"),
+    (["trainer.carry_state=true", "data.sentences=true"], "trainer.carry_state is true.*data.sentences"),
     (["trainer.skip_nonfinite=-1"], "trainer.skip_nonfinite is -1"),
     (["optimizer.lr=0"], "optimizer.lr is 0"),
     (["optimizer.lr=fast"], "optimizer.lr.*fast"),
@@ -138,6 +139,13 @@ def test_run_dir_that_is_a_file_is_refused(call, tiny, tmp_path):
     assert (tmp_path / "run").read_text() == "precious"
 
 
+def test_resuming_with_another_optimizer_is_refused(call, tiny):
+    assert call("train", *tiny).code == 0
+    done = call("train", *tiny, "optimizer=nesterov", "resume=true", "trainer.max_steps=30")
+    assert done.code == 2, done.err
+    assert "does not fit this config" in done.err.splitlines()[-1]
+
+
 @pytest.mark.parametrize("change", ["model.embedding_dim=12", "model.gate=gtu", "tokenizer.max_size=30"])
 def test_resuming_another_model_is_refused(call, tiny, tmp_path, change):
     assert call("train", *tiny).code == 0
@@ -154,3 +162,10 @@ def test_run_dir_that_cannot_be_made_is_named(call, tiny, folder):
     assert done.code == 1
     assert re.fullmatch(f"error: .*{folder}.* Check the path and its permissions.*", done.err.splitlines()[-1])
     assert "Traceback" not in done.err
+
+
+def test_a_run_to_be_repeated_that_is_none_is_named(call, tiny, tmp_path):
+    done = call("train", "--config-path", tmp_path / "nowhere", "--config-name", "config", *tiny)
+    assert done.code == 2
+    assert "nowhere is not a run directory" in done.err
+    assert not (tmp_path / "run").exists()

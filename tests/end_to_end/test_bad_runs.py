@@ -40,6 +40,15 @@ def cut(name: str, part: float = 0.5) -> Damage:
     return damage
 
 
+def flip(name: str) -> Damage:
+    def damage(run: Path) -> None:
+        content = bytearray((run / name).read_bytes())
+        content[-9] ^= 4
+        (run / name).write_bytes(content)
+
+    return damage
+
+
 def remove(name: str) -> Damage:
     return lambda run: shutil.rmtree(run / name) if (run / name).is_dir() else (run / name).unlink()
 
@@ -85,7 +94,7 @@ CONFIG = [
     (edit("config.yaml", "embedding_dim: 8", "embedding_dim: wide"), 2, "config.yaml.*wide"),
     (edit("config.yaml", "embedding_dim: 8", "embedding_dim: -8"), 2, "config.yaml.*embedding_dim is -8"),
     (edit("config.yaml", "kind: gcnn", "kind: transformer"), 2, "config.yaml.*model.kind is 'transformer'"),
-    (edit("config.yaml", "seed: 1", "seed: ${oc.env:GCNN_NO_SUCH}"), 2, "config.yaml.*GCNN_NO_SUCH"),
+    (edit("config.yaml", "seed: 1", "seed: ${oc.env:HOME}"), 2, "config.yaml: it has an interpolation"),
 ]
 MODEL = [
     (edit("config.yaml", "embedding_dim: 8", "embedding_dim: 9"), 2, "model.safetensors is of another model"),
@@ -108,7 +117,11 @@ MODEL = [
         2,
         "sentencepiece.model is missing",
     ),
-    (lambda run: WordTokenizer(["<eos>", "<unk>", "a"]).save(run / "tokenizer"), 2, "has 3 types, but"),
+    (
+        lambda run: WordTokenizer(["<eos>", "<unk>", "a"]).save(run / "tokenizer"),
+        2,
+        "was trained with another tokenizer",
+    ),
     (remove("model.safetensors"), 2, "holds no model.safetensors"),
     (folder("model.safetensors"), 2, "model.safetensors"),
     (write("model.safetensors", b""), 1, "model.safetensors is damaged"),
@@ -118,10 +131,11 @@ MODEL = [
     (write("model.safetensors", header(b"{}", 2**63)), 1, "model.safetensors is damaged"),
     (write("model.safetensors", header(b"{}", 2**31)), 1, "model.safetensors is damaged"),
     (write("model.safetensors", header(b"[" * 100_000)), 1, "model.safetensors is damaged"),
-    (write("model.safetensors", header(b"{}")), 2, "model.safetensors is of another model"),
+    (write("model.safetensors", header(b"{}")), 1, "model.safetensors is damaged"),
     (write("model.safetensors", tensor("F32", [10**12, 10**12], [0, 4])), 1, "model.safetensors is damaged"),
     (write("model.safetensors", tensor("X9", [1], [0, 4]) + b"1234"), 1, "model.safetensors is damaged"),
-    (write("model.safetensors", tensor("I64", [1], [0, 8]) + b"12345678"), 2, "model.safetensors is of another model"),
+    (write("model.safetensors", tensor("I64", [1], [0, 8]) + b"12345678"), 1, "model.safetensors is damaged"),
+    (flip("model.safetensors"), 1, "model.safetensors is damaged.*not those that were written"),
     (write("model.safetensors", b"PK\x03\x04" * 50), 1, "model.safetensors is damaged"),
 ]
 REPORTED = [
@@ -163,9 +177,9 @@ RESUMED = [
     (write(f"{LAST}/manifest.json", b"\xff\xfe"), 1, "manifest.json is missing or damaged"),
     (write(f"{LAST}/manifest.json", "[1]"), 1, "manifest.json is missing or damaged"),
     (write(f"{LAST}/manifest.json", '{"files": {}, "identity": 3}'), 1, "manifest.json is missing or damaged"),
-    (edit(f"{LAST}/manifest.json", '"bytes": ', '"bytes": 1'), 1, "is not what was written"),
-    (edit(f"{LAST}/manifest.json", '"embedding_dim": 8', '"embedding_dim": 9'), 2, "is of another model"),
-    (edit(f"{LAST}/manifest.json", '"tokenizer": "', '"tokenizer": "0'), 2, "is of another tokenizer"),
+    (write(f"{LAST}/manifest.json", "[" * 100_000), 1, "manifest.json is missing or damaged"),
+    (edit(f"{LAST}/manifest.json", '"bytes": ', '"bytes": 1'), 1, "manifest.json is missing or damaged"),
+    (flip(f"{LAST}/state.pt"), 1, "state.pt is not what was written"),
     (remove(LAST), 2, "step_000000020 is no checkpoint"),
     (both(remove(LAST), write(LAST, b"a file")), 2, "step_000000020 is no checkpoint"),
     (both(remove(LAST), lambda run: (run / LAST).mkdir()), 1, "manifest.json is missing"),

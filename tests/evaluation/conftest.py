@@ -1,9 +1,6 @@
 import random
-import runpy
 import shutil
-import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import torch
@@ -26,7 +23,6 @@ from gcnn.evaluation.run import load_model
 from gcnn.models.language_model import build_model
 from gcnn.models.weights import WEIGHTS, save_weights
 
-ROOT = Path(__file__).parents[2]
 MODELS = {
     "gcnn": GCNNConfig(
         embedding_dim=8,
@@ -83,7 +79,7 @@ def made_runs(corpus, tmp_path_factory) -> dict[tuple[str, str], Path]:
             model.softmax.head.weight.mul_(3)
         save_config(config, folder / "config.yaml")
         tokenizer.save(folder / "tokenizer")
-        save_weights(model.state_dict(), folder / WEIGHTS)
+        save_weights(model.state_dict(), folder / WEIGHTS, tokenizer.fingerprint)
         runs[kind, tokenizer_kind] = folder
     return runs
 
@@ -116,24 +112,3 @@ def reference():
         return -log_probs[torch.arange(len(tokens)), torch.tensor(tokens)]
 
     return nlls
-
-
-class Outcome(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Run a command of scripts/ in this process: its exit code and what it printed."""
-
-    def run(script: str, *arguments: object) -> Outcome:
-        path = str(ROOT / "scripts" / f"{script}.py")
-        monkeypatch.setattr(sys, "argv", [path, *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            runpy.run_path(path, run_name="__main__")
-        return Outcome(stop.value.code, *capsys.readouterr())
-
-    return run

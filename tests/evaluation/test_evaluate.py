@@ -97,7 +97,7 @@ def replace_config(run_dir):
 SPOILT = [
     (remove_weights, [], 2, "holds no model.safetensors"),
     (remove_tokenizer, [], 2, "no tokenizer in"),
-    (replace_tokenizer, [], 2, "has 3 types, but model.safetensors is for"),
+    (replace_tokenizer, [], 2, "was trained with another tokenizer"),
     (replace_config, [], 2, "is of another model"),
     (lambda run_dir: (run_dir / WEIGHTS).write_bytes(b"none"), [], 1, "is damaged"),
     (None, ["--run", "nowhere"], 2, "nowhere is not a run directory"),

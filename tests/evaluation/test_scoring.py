@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from unicode_text import any_line, any_lines
 
 import gcnn
 from gcnn.data.stream import encode_file
@@ -20,6 +19,7 @@ from gcnn.evaluation.perplexity import evaluate
 from gcnn.evaluation.run import load_model
 from gcnn.evaluation.score_command import parsed, read_windows, reranked, scored, to_text
 from gcnn.evaluation.scoring import Scorer
+from tests.unicode_text import any_line, any_lines
 
 
 @pytest.fixture
@@ -96,6 +96,15 @@ def test_scores_come_in_the_order_of_the_sentences(scorer, lines):
     order = random.Random(0).sample(range(len(lines)), len(lines))
     shuffled = log_probs(scorer.score([lines[i] for i in order]))
     np.testing.assert_allclose(shuffled, log_probs(scorer.score(lines))[order], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["gcnn", "lstm"])
+def test_narrower_weights_score_nearly_the_same(made_runs, lines, kind):
+    """bf16 keeps 8 bits of a weight: a hundredth or so of a nat a token, not none."""
+    whole, narrow = (Scorer.from_run(made_runs[kind, "word"], "cpu", p).score(lines) for p in ("float32", "bf16"))
+    tokens = np.array([score.tokens for score in whole])
+    difference = (log_probs(narrow) - log_probs(whole)) / tokens
+    assert 0 < np.abs(difference).mean() < 0.05
 
 
 def test_the_sum_of_scores_is_what_evaluation_finds_in_sentence_mode(run, scorer, lines, corpus):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from gcnn.config import NesterovConfig, TrainerConfig, load_config
+from gcnn.data.batches import RunningText
 from gcnn.data.stream import PreparedData, TokenStream, encode_file
 from gcnn.data.tokenizers import load_tokenizer
 from gcnn.evaluation.perplexity import evaluate
@@ -74,11 +75,11 @@ def test_fairseq_running_text_perplexity(run, reference, folder, shared):
     assert found["perplexity"] == pytest.approx(expected["perplexity"], abs=0.02)
 
 
-class Blocks:
+class Blocks(RunningText):
     """Rows of ids (batch, updates * block_size + 1) as batches of contiguous blocks."""
 
     def __init__(self, rows: torch.Tensor, block_size: int):
-        self.rows, self.block_size = rows, block_size
+        self.rows, self.block_size, self.layout = rows, block_size, {}
 
     def __len__(self) -> int:
         return (self.rows.size(1) - 1) // self.block_size
@@ -87,8 +88,8 @@ class Blocks:
         start, stop = index * self.block_size, (index + 1) * self.block_size
         return self.rows[:, start:stop], self.rows[:, start + 1 : stop + 1]
 
-    def order(self, epoch: int, seed: int) -> range:
-        return range(len(self))
+    def count(self, chosen: range) -> int:
+        return len(chosen) * self.rows.size(0) * self.block_size
 
 
 def test_fairseq_training_trajectory(folder, tmp_path):

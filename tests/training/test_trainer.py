@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import math
+import os
+import signal
 
 import pytest
 import torch
@@ -80,7 +82,8 @@ def test_carried_state_enters_the_next_block_and_ends_with_the_epoch(config, mak
     trainer.step()
     carried = [part.clone() for part in trainer.state]
     seen = []
-    trainer.forward = lambda tokens, state: seen.append(state) or trainer.model(tokens, state)
+    forward = trainer.model.forward
+    trainer.model.forward = lambda tokens, state: seen.append(state) or forward(tokens, state)
     trainer.step()
     assert all(torch.equal(a, b) for a, b in zip(seen[0], carried, strict=True))
     trainer.progress.index = len(trainer.batches)
@@ -95,7 +98,7 @@ def test_nonfinite_numbers_stop_before_the_optimizer_moves(config, make_trainer,
         trainer.step()
     before = weights(trainer)
     moments = [s["exp_avg"].clone() for s in trainer.optimizer.state.values()]
-    forward = trainer.forward
+    forward = trainer.model.forward
 
     def broken(tokens, state):
         hidden, state = forward(tokens, state)
@@ -104,7 +107,7 @@ def test_nonfinite_numbers_stop_before_the_optimizer_moves(config, make_trainer,
         hidden.register_hook(lambda gradient: gradient * math.inf)
         return hidden, state
 
-    trainer.forward = broken
+    trainer.model.forward = broken
     with pytest.raises(RunError, match=r"step 3 .*not updated.*No checkpoint"):
         trainer.step()
     assert equal(weights(trainer), before)
@@ -113,8 +116,8 @@ def test_nonfinite_numbers_stop_before_the_optimizer_moves(config, make_trainer,
 
 def test_a_few_nonfinite_updates_may_be_skipped(config, make_trainer):
     trainer = make_trainer(config, skip_nonfinite=1)
-    forward, before = trainer.forward, weights(trainer)
-    trainer.forward = lambda tokens, state: (forward(tokens, state)[0] * math.nan, state)
+    forward, before = trainer.model.forward, weights(trainer)
+    trainer.model.forward = lambda tokens, state: (forward(tokens, state)[0] * math.nan, [])
     trainer.step()
     assert equal(weights(trainer), before)
     assert (trainer.progress.step, trainer.progress.skipped) == (1, 1)
@@ -161,3 +164,23 @@ def test_sentences_train_and_validate(config, make_trainer):
     trainer.run()
     assert trainer.progress.tokens == len(trainer.data.streams["train"])
     assert records(trainer, "validation")[-1]["perplexity"] < 42
+
+
+def test_a_second_interrupt_stops_at_once(config, make_trainer):
+    """The first asks for the end of the step; the second comes within it, and nothing more is saved."""
+    trainer = make_trainer(config, max_steps=100)
+    forward, calls = trainer.model.forward, []
+
+    def interrupting(tokens, state):
+        calls.append(1)
+        if len(calls) == 8:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert trainer.signal == signal.SIGINT
+            os.kill(os.getpid(), signal.SIGINT)
+        return forward(tokens, state)
+
+    trainer.model.forward = interrupting
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    assert trainer.progress.step == 7
+    assert [path.name for path in trainer.checkpoints.all()] == ["step_000000005"]

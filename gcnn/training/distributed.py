@@ -1,0 +1,119 @@
+"""Several processes, started by torchrun, that train one model: who they are, and what they tell each other.
+
+Every function also works in one process, where it does next to nothing.
+"""
+
+import contextlib
+import datetime
+import logging
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from gcnn.models.language_model import LanguageModel, State
+
+TIMEOUT = datetime.timedelta(hours=1)  # the others wait while rank 0 validates
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+@contextlib.contextmanager
+def process_group() -> Iterator[None]:
+    """Join torchrun's processes, by gloo on CPUs and NCCL on GPUs; nothing where there is one process."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield
+        return
+    backend = "gloo"
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        backend = "cpu:gloo,cuda:nccl"
+    dist.init_process_group(backend, timeout=TIMEOUT)
+    if rank() > 0:
+        logging.getLogger("gcnn").setLevel(logging.ERROR)  # rank 0 says the rest
+    yield
+    wait_for_all()  # rank 0 still measures
+    dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def first_of_each_machine() -> Iterator[None]:
+    """Let one process of each machine do something before the others do it: they find its files."""
+    first = int(os.environ.get("LOCAL_RANK", 0)) == 0
+    if not first:
+        wait_for_all()
+    yield
+    if first:
+        wait_for_all()
+
+
+def wait_for_all() -> None:
+    if world_size() > 1:
+        dist.barrier()
+
+
+def from_rank_0(value: Any) -> Any:
+    """Rank 0's value, on every rank."""
+    if world_size() == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values)
+    return values[0]
+
+
+def total(value: float) -> float:
+    """The sum over ranks."""
+    if world_size() == 1:
+        return value
+    tensor = torch.tensor(value, dtype=torch.float64)
+    dist.all_reduce(tensor)
+    return tensor.item()
+
+
+def gathered(tensor: Tensor) -> list[Tensor]:
+    """The tensor of each rank, on every rank; all of one shape."""
+    if world_size() == 1:
+        return [tensor]
+    parts = [torch.empty_like(tensor) for _ in range(world_size())]
+    dist.all_gather(parts, tensor.contiguous())
+    return parts
+
+
+def agree(seconds: float, signal: int | None) -> tuple[float, int | None]:
+    """Rank 0's clock and any rank's signal, so that all ranks stop after the same step."""
+    said = torch.stack(gathered(torch.tensor([seconds, signal or 0], dtype=torch.float64)))
+    return said[0, 0].item(), int(said[:, 1].max()) or None
+
+
+class Loss(nn.Module):
+    """The summed loss of a micro-batch in one forward pass, for DistributedDataParallel to watch."""
+
+    def __init__(self, model: LanguageModel, encode: Callable | None = None):
+        super().__init__()
+        self.model = model
+        self.encode = encode or model  # the model itself, or compiled
+
+    def forward(self, tokens: Tensor, targets: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """tokens, targets (batch, time) -> nats, and the state after them."""
+        hidden, state = self.encode(tokens, state)
+        return self.model.nll(hidden, targets).sum(), [part.detach() for part in state]
+
+
+def parallel(loss: Loss) -> nn.Module:
+    """The loss with gradients averaged over ranks."""
+    return DistributedDataParallel(loss) if world_size() > 1 else loss
+
+
+def quiet_backward(loss: nn.Module, last: bool) -> contextlib.AbstractContextManager:
+    """Keep gradients to this rank but in the last micro-batch of an update."""
+    return loss.no_sync() if isinstance(loss, DistributedDataParallel) and not last else contextlib.nullcontext()

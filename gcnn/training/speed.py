@@ -1,0 +1,120 @@
+"""How fast training is: tokens and operations a second of the real update, beside the machine's own matrix product.
+
+The two take turns within one run, so that their ratio holds on a machine whose speed wavers.
+"""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+
+from gcnn.config import TrainConfig, compose_config
+from gcnn.data.stream import PreparedData, TokenStream
+from gcnn.data.tokenizers import WordTokenizer
+from gcnn.evaluation.bounds import Machine, now
+from gcnn.evaluation.latency import Zipf
+from gcnn.evaluation.perplexity import evaluate, type_counts
+from gcnn.models.language_model import build_model
+from gcnn.provenance import peak_memory_bytes
+from gcnn.training.trainer import Trainer
+
+PASSES = 3  # forward, and two products of its size backward
+VOCABULARY_SIZE = 33_280
+WORKLOADS = {
+    "small": ("model=gcnn_small", "trainer.batch_size=8", "trainer.block_size=256"),
+    "lstm_small": ("model=lstm_small", "trainer.batch_size=8", "trainer.block_size=256"),
+    "gcnn_14": (
+        "experiment=wikitext103/gcnn_14", "model.cutoffs=[10000,20000]", "trainer.batch_size=1",
+        "trainer.block_size=1024", "trainer.accumulate=1",
+    ),
+}  # fmt: skip
+
+
+@dataclass
+class Speed:
+    """Medians over rounds of one workload."""
+
+    name: str
+    tokens_per_step: int
+    flops_per_token: float  # forward pass
+    peak_memory_bytes: int = 0  # of the process so far
+    steps: list[float] = field(default_factory=list)  # seconds an update
+    products: list[float] = field(default_factory=list)  # FLOP/s of the machine's matrix product, in between
+    evaluations: list[float] = field(default_factory=list)  # seconds a token, by `evaluate`
+    forwards: list[float] = field(default_factory=list)  # seconds a token, forward pass and loss alone
+
+    def report(self) -> dict[str, float | str]:
+        flops = PASSES * self.flops_per_token * self.tokens_per_step
+        shares = [flops / step / product for step, product in zip(self.steps, self.products, strict=True)]
+        limits = [best / found for best, found in zip(self.forwards, self.evaluations, strict=True)]
+        return {
+            "tokens_per_second": self.tokens_per_step / median(self.steps),
+            "flops_per_second": flops / median(self.steps),
+            "matrix_product_flops_per_second": median(self.products),
+            "share_of_matrix_product": median(shares),
+            "evaluation_tokens_per_second": 1 / median(self.evaluations),
+            "evaluation_share_of_forward": median(limits),
+            "peak_memory_bytes": self.peak_memory_bytes,
+        }
+
+
+def make_trainer(name: str, *overrides: str) -> Trainer:
+    """A trainer on text that is as frequent as English, in no run directory: for `Trainer.step` alone."""
+    config = compose_config(*WORKLOADS[name], "device=auto", *overrides)
+    torch.manual_seed(config.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = build_model(config.model, VOCABULARY_SIZE).to(device)
+    trainer = Trainer(config, model, synthetic_data(config), Path(), device)
+    model.train()
+    return trainer
+
+
+def synthetic_data(config: TrainConfig) -> PreparedData:
+    tokens = Zipf(VOCABULARY_SIZE, config.seed).words(200 * config.trainer.batch_size * config.trainer.block_size)
+    tokenizer = WordTokenizer(["<eos>", "<unk>", *map(str, range(2, VOCABULARY_SIZE))])
+    streams = {
+        split: TokenStream(part, 0, VOCABULARY_SIZE, len(part), len(part), 1, split)
+        for split, part in (("train", tokens.numpy()), ("valid", tokens[: 16 * 1024].numpy()))
+    }
+    return PreparedData(tokenizer, streams, "synthetic", "synthetic")
+
+
+def measure(trainer: Trainer, name: str, rounds: int, steps: int, warm_up: int = 2) -> Speed:
+    """Time `steps` updates, the machine's matrix product and an evaluation in turn, `rounds` times."""
+    settings = trainer.config.trainer
+    counts = torch.from_numpy(type_counts(trainer.data.streams["train"]))
+    flops = trainer.model.flops_per_token(counts)
+    speed = Speed(name, settings.batch_size * settings.block_size * settings.accumulate, flops)
+    dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
+    for _ in range(warm_up):
+        trainer.step()
+    for _ in range(rounds):
+        speed.products.append(Machine(trainer.device, dtype).flops())
+        start = now(trainer.device)
+        for _ in range(steps):
+            trainer.step()
+        speed.steps.append((now(trainer.device) - start) / steps)
+        seconds, forward = evaluation_seconds(trainer)
+        speed.evaluations.append(seconds)
+        speed.forwards.append(forward)
+    speed.peak_memory_bytes = peak_memory_bytes(trainer.device)
+    return speed
+
+
+def evaluation_seconds(trainer: Trainer) -> tuple[float, float]:
+    """Seconds a token of `evaluate`, and of the bare forward pass and loss on as many tokens in one block."""
+    stream, model = trainer.data.streams["valid"], trainer.model
+    start = now(trainer.device)
+    evaluate(model, stream, sentences=False)
+    seconds = now(trainer.device) - start
+    tokens = torch.from_numpy(stream.tokens.astype(np.int64)).view(8, -1).to(trainer.device)
+    model.eval()
+    with torch.no_grad():
+        start = time.perf_counter()
+        model.nll(model(tokens)[0], tokens).sum().item()
+        forward = time.perf_counter() - start
+    model.train()
+    return seconds / len(stream), forward / tokens.numel()

@@ -1,0 +1,78 @@
+"""A stranger's run directory is data, whatever it says: nothing in it runs, leads out of it, or tells our secrets."""
+
+import pytest
+
+from gcnn.config import load_config
+from gcnn.errors import UsageError
+
+HOSTILE = {
+    "interpolation": ("experiment: custom", "experiment: ${oc.env:SECRET}"),
+    "code by Hydra": ("experiment: custom", "hydra: {callbacks: {x: {_target_: os.mkdir, path: WITNESS}}}"),
+    "defaults list": ("experiment: custom", "defaults: [/model: gcnn_14]"),
+    "YAML tag": ("experiment: custom", "experiment: !!python/object/apply:os.mkdir [WITNESS]"),
+    "YAML aliases": ("experiment: custom", "experiment: &a custom\nrun_dir: *a"),
+}
+
+
+@pytest.fixture
+def run(call, tiny, tmp_path):
+    assert call("train", *tiny).code == 0
+    return tmp_path / "run"
+
+
+@pytest.fixture(params=HOSTILE)
+def hostile(request, run, monkeypatch):
+    monkeypatch.setenv("SECRET", "hunter2")
+    old, new = HOSTILE[request.param]
+    text = (run / "config.yaml").read_text()
+    assert old in text
+    (run / "config.yaml").write_text(text.replace(old, new.replace("WITNESS", str(run / "witness"))))
+    return run
+
+
+def test_hostile_configs_run_and_tell_nothing(hostile, call):
+    for script, *arguments in (
+        ("evaluate", "--run", hostile),
+        ("score", "--run", hostile),
+        ("generate", "--run", hostile, "--prompt", "a"),
+        ("report", hostile),
+        ("train", "--config-path", hostile, "--config-name", "config", f"run_dir={hostile}/again"),
+    ):
+        done = call(script, *arguments)
+        assert done.code == 2, (script, done.err)
+        assert "config.yaml" in done.err
+        assert "Traceback" not in done.err
+        assert "hunter2" not in done.out + done.err
+        assert not (hostile / "witness").exists()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer/vocabulary.txt", "config.yaml", ".lock", "train.log"])
+def test_links_that_lead_out_are_neither_read_nor_written(run, call, tiny, tmp_path, name):
+    precious = tmp_path / "precious"
+    (run / name).replace(precious)
+    (run / name).symlink_to(precious)
+    before = precious.read_bytes()
+    for script, *arguments in (
+        ("evaluate", "--run", run),
+        ("report", run),
+        ("train", *tiny, "resume=true", "trainer.max_steps=30"),
+    ):
+        done = call(script, *arguments)
+        assert done.code == 2, done.err
+        assert f"{name} is a link that leads out of the run" in done.err
+    assert precious.read_bytes() == before
+
+
+def test_a_link_that_stays_inside_is_followed(run):
+    (run / "tokenizer").rename(run / "words")
+    (run / "tokenizer").symlink_to("words")
+    (run / "config.yaml").rename(run / "real.yaml")
+    (run / "config.yaml").symlink_to("real.yaml")
+    assert load_config(run).tokenizer.kind == "word"
+
+
+def test_a_config_that_grows_without_bound_is_refused_at_once(tmp_path):
+    levels = "".join(f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 9)}]\n" for i in range(1, 12))
+    (tmp_path / "config.yaml").write_text(f"l0: &l0 [1]\n{levels}")
+    with pytest.raises(UsageError, match="alias"):
+        load_config(tmp_path)

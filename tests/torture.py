@@ -1,0 +1,260 @@
+"""Torture of training: `make torture`, about 15 minutes on two cores.
+
+A real training run, of a small GCNN on Shakespeare, is killed with SIGKILL at 50 random moments, a third of them while
+a checkpoint is being written and a tenth while it starts; resumed each time; and compared with a run that was not
+disturbed. Then the same with signals, with full and read-only disks, and with 50 damaged checkpoints.
+Prints a Markdown table and writes it as JSON to --out. Exits with 1 if anything was lost.
+"""
+
+import argparse
+import contextlib
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import safetensors.torch
+import torch
+
+from gcnn.config import load_config
+from gcnn.data.tokenizers import load_tokenizer
+from gcnn.errors import RunError
+from gcnn.files import write_json
+from gcnn.models.language_model import build_model
+from gcnn.provenance import git_commit, hardware
+from gcnn.training.checkpoints import MANIFEST, STATE, WEIGHTS, Checkpoints
+
+ROOT = Path(__file__).parents[1]
+STEPS = 1200
+ARGUMENTS = (
+    "experiment=quickstart", "device=cpu", "threads=1", "model.embedding_dim=32", "model.blocks=[{convs:[[4,64]]}]",
+    "trainer.batch_size=4", "trainer.block_size=32", f"trainer.max_steps={STEPS}", "trainer.max_minutes=null",
+    "trainer.checkpoint_every=10", "trainer.validate_every=100", "trainer.log_every=1", "trainer.keep_checkpoints=3",
+)  # fmt: skip
+HEADER = ("what was done", "cases", "detected", "lost")
+
+
+def start(run: Path, *arguments: str) -> subprocess.Popen:
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *ARGUMENTS, f"run_dir={run}", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+
+
+def finish(run: Path) -> None:
+    process = start(run, "resume=true")
+    _, err = process.communicate()
+    if process.returncode:
+        sys.exit(f"{run}: exit code {process.returncode}\n{err}")
+
+
+def steps(run: Path) -> int:
+    """The last step in a run's metrics."""
+    try:
+        lines = (run / "metrics.jsonl").read_text().splitlines()
+        return max(json.loads(line)["step"] for line in lines[-3:])
+    except (OSError, ValueError):
+        return 0
+
+
+def wait_until(process: subprocess.Popen, condition, pause: float = 0.001) -> None:
+    while process.poll() is None and not condition():
+        time.sleep(pause)
+
+
+def writing(run: Path) -> list[Path]:
+    """Checkpoints that are being written."""
+    return list((run / "checkpoints").glob(".step_*.tmp"))
+
+
+def differences(first: Path, second: Path) -> list[str]:
+    """What differs between two runs: weights, training state, metrics (but for times), results."""
+
+    def timeless(run: Path) -> list[dict]:
+        lines = (run / "metrics.jsonl").read_text().splitlines()
+        return [{k: v for k, v in json.loads(line).items() if "second" not in k} for line in lines]
+
+    def weights(run: Path) -> list[dict]:
+        files = [run / WEIGHTS, *sorted((run / "checkpoints").glob(f"*/{WEIGHTS}"))]
+        return [safetensors.torch.load_file(file) for file in files]
+
+    def moments(run: Path) -> list[torch.Tensor]:
+        (*_, last) = sorted((run / "checkpoints").iterdir())
+        state = torch.load(last / STATE, weights_only=True)
+        return [*state["random"], *(t for s in state["optimizer"]["state"].values() for t in s.values())]
+
+    def perplexities(run: Path) -> list[dict]:
+        results = json.loads((run / "results.json").read_text())
+        return [results["validation"], results["test"]]
+
+    pairs = zip(weights(first), weights(second), strict=True)
+    same = {
+        "weights": all(a.keys() == b.keys() and all(a[name].equal(b[name]) for name in a) for a, b in pairs),
+        "training state": all(a.equal(b) for a, b in zip(moments(first), moments(second), strict=True)),
+        "metrics.jsonl": timeless(first) == timeless(second),
+        "results": perplexities(first) == perplexities(second),
+    }
+    return [what for what, equal in same.items() if not equal]
+
+
+def disturb(whole: Path, run: Path, kinds: list[str], draw: random.Random) -> list[list]:
+    """Kill a run once for each of `kinds`, in their order, let it end, and compare it with `whole`: rows."""
+    hit, cut_short = dict.fromkeys(kinds, 0), 0
+    targets = sorted(draw.sample(range(5, STEPS - 20), len(kinds)))  # each death is after at least so many steps
+    for kind, target in zip(kinds, targets, strict=True):
+        process = start(run, "resume=true")
+        if kind == "killed while starting":
+            time.sleep(draw.uniform(0.2, 5))
+        else:
+            wait_until(process, lambda target=target: steps(run) >= target, 0.01)
+        if kind == "killed while writing a checkpoint":
+            wait_until(process, lambda: writing(run))
+            time.sleep(draw.uniform(0, 0.01))
+        elif kind == "killed in a step":
+            time.sleep(draw.uniform(0, 0.1))
+        number = {"SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT, "SIGUSR1": signal.SIGUSR1}.get(kind)
+        process.send_signal(number or signal.SIGKILL)
+        process.communicate()
+        if process.returncode != (128 + number if number else -signal.SIGKILL):
+            sys.exit(f"{kind}: exit code {process.returncode}")
+        hit[kind] += 1
+        cut_short += bool(writing(run))
+        print(f"  {kind} after step {steps(run)}{', cut short' if writing(run) else ''}", file=sys.stderr, flush=True)
+    finish(run)
+    found = differences(whole, run)
+    print(f"  differences: {found or 'none'}", file=sys.stderr)
+    rows = [[f"{kind}, then resumed", count, count, ""] for kind, count in hit.items()]
+    total = f"the end of those {len(kinds)} ({cut_short} left a checkpoint cut short): weights, state, metrics, results"
+    return [*rows, [f"{total} that differ from an undisturbed run's", 4, "", len(found)]]
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: int) -> Iterator[Path]:
+    """A disk of `size` bytes."""
+    folder.mkdir()
+    mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def mount(*arguments: str | Path) -> None:
+    """Raises CalledProcessError where this user may not."""
+    subprocess.run(["mount", *arguments], check=True, capture_output=True)
+
+
+def one_line_and_1(process: subprocess.Popen) -> bool:
+    _, err = process.communicate()
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    print(f"  exit code {process.returncode}, {errors}", file=sys.stderr)
+    return process.returncode == 1 and len(errors) == 1 and "Traceback" not in err
+
+
+def full_disks(whole: Path, folder: Path) -> tuple[int, int, int]:
+    """Disks on which the first checkpoints fit and a later write does not: cases, detected, lost."""
+    checkpoint = sum(file.stat().st_size for file in next((whole / "checkpoints").iterdir()).iterdir())
+    sizes = [int(checkpoint * part) for part in (2.2, 2.6, 3.1, 3.4, 3.7, 4.1)]
+    detected = lost = 0
+    for i, size in enumerate(sizes):
+        with small_disk(folder / f"full_{i}", size) as disk:
+            detected += one_line_and_1(start(disk / "run"))
+            mount("-o", "remount,size=100%", disk)
+            finish(disk / "run")
+            lost += bool(differences(whole, disk / "run"))
+    return len(sizes), detected, lost
+
+
+def read_only_folders(whole: Path, folder: Path, draw: random.Random) -> tuple[int, int, int]:
+    """The folder of the checkpoints becomes read-only while the run trains: cases, detected, lost."""
+    detected = lost = 0
+    for i in range(3):
+        run, target = folder / f"read_only_{i}", draw.randrange(20, STEPS // 2)
+        checkpoints = run / "checkpoints"
+        process = start(run)
+        wait_until(process, lambda run=run, target=target: steps(run) >= target, 0.01)
+        mount("--bind", checkpoints, checkpoints)
+        try:
+            mount("-o", "remount,bind,ro", checkpoints)
+            detected += one_line_and_1(process)
+        finally:
+            subprocess.run(["umount", checkpoints], check=True)
+        finish(run)
+        lost += bool(differences(whole, run))
+    return 3, detected, lost
+
+
+def damaged_checkpoints(whole: Path, folder: Path, draw: random.Random) -> dict[str, tuple[int, int, int]]:
+    """The newest checkpoint truncated or one of its bits flipped: does the run take up the one before?"""
+    config, run = load_config(whole), folder / "damaged"
+    model = build_model(config.model, load_tokenizer(whole / "tokenizer").vocabulary_size)
+    manifest = json.loads(next((whole / "checkpoints").iterdir()).joinpath(MANIFEST).read_text())
+    rows = {}
+    for what in ("truncated", "with a flipped bit"):
+        detected = lost = 0
+        for i in range(25):
+            shutil.rmtree(run, ignore_errors=True)
+            shutil.copytree(whole / "checkpoints", run / "checkpoints")
+            checkpoints = Checkpoints(run, manifest["identity"], keep=3)
+            *_, before, newest = checkpoints.all()
+            file = newest / (WEIGHTS, STATE, MANIFEST)[i % 3]
+            content = bytearray(file.read_bytes())
+            if what == "truncated":
+                del content[draw.randrange(len(content)) :]
+            else:
+                bit = draw.randrange(8 * len(content))
+                content[bit // 8] ^= 1 << bit % 8
+            file.write_bytes(content)
+            try:
+                path, state = checkpoints.load_newest(model)
+            except RunError:
+                path, state = None, {}
+            expected = safetensors.torch.load_file(before / WEIGHTS)
+            fell_back = path == before and all(t.equal(expected[n]) for n, t in model.state_dict().items())
+            detected += fell_back
+            lost += not fell_back or state["progress"]["step"] != int(before.name.removeprefix("step_"))
+        rows[f"checkpoint {what}"] = (25, detected, lost)
+    return rows
+
+
+def markdown(rows: list[list]) -> str:
+    lines = [HEADER, ("---",) * len(HEADER), *rows]
+    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=1, help="of the random moments; default: 1")
+    parser.add_argument("--kills", type=int, default=50, help="default: 50")
+    parser.add_argument("--out", type=Path, help="a JSON file for the table")
+    arguments = parser.parse_args()
+    draw, began = random.Random(arguments.seed), time.monotonic()
+    kinds = ["killed in a step"] * 3 + ["killed while writing a checkpoint"] * 2
+    kinds = [kinds[i % 5] if i % 10 != 9 else "killed while starting" for i in range(arguments.kills)]
+    with tempfile.TemporaryDirectory(prefix="gcnn_torture_") as temporary:
+        folder = Path(temporary)
+        whole = folder / "whole"
+        finish(whole)
+        rows = []
+        for title, disturbances in (("SIGKILL", kinds), ("signal", ["SIGTERM", "SIGINT", "SIGUSR1"] * 3)):
+            rows += disturb(whole, folder / title, disturbances, draw)
+        try:
+            rows.append(["disk full, then freed and resumed", *full_disks(whole, folder)])
+            rows.append(["folder read-only, then mended and resumed", *read_only_folders(whole, folder, draw)])
+        except subprocess.CalledProcessError as error:
+            rows.append([f"disk full or read-only: not tried ({error.stderr.decode().strip()})", 0, "", ""])
+        rows += [[name, *row] for name, row in damaged_checkpoints(whole, folder, draw).items()]
+    seconds = time.monotonic() - began
+    print(markdown(rows) + f"\n{seconds / 60:.1f} minutes, seed {arguments.seed}")
+    if arguments.out:
+        about = {"git_commit": git_commit(), "hardware": hardware(), "seed": arguments.seed, "seconds": seconds}
+        write_json(arguments.out, {**about, "header": HEADER, "rows": rows})
+    sys.exit(1 if any(row[-1] for row in rows) or any(row[2] not in ("", row[1]) for row in rows) else 0)
+
+
+if __name__ == "__main__":
+    main()

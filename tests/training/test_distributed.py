@@ -1,0 +1,132 @@
+"""Several processes of torchrun train as one does with the same global batch."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+
+from gcnn.data.batches import IGNORE, RunningText, Sentences
+
+ROOT = Path(__file__).parents[2]
+ARGUMENTS = (
+    "data=local", "tokenizer=word", "device=cpu", "threads=1", "optimizer=adamw", "schedule=constant", "seed=3",
+    "model.embedding_dim=8", "model.blocks=[{convs:[[3,16]],repeat:2}]", "model.cutoffs=[10,30]", "model.dropout=0",
+    "trainer.block_size=8", "trainer.validate_every=10", "trainer.checkpoint_every=10", "trainer.log_every=1",
+    "trainer.carry_state=true", "trainer.max_steps=30",
+)  # fmt: skip
+LAUNCH = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--")
+
+
+@pytest.fixture
+def start(corpus):
+    """Start the command in one process, or in two under torchrun."""
+    started = []
+
+    def run(run_dir: Path, processes: int, *arguments: str) -> subprocess.Popen:
+        launcher = LAUNCH if processes == 2 else ()
+        paths = f"data.path={corpus}", f"data.cache_dir={corpus / 'cache'}", f"run_dir={run_dir}"
+        command = [sys.executable, *launcher, str(ROOT / "scripts" / "train.py"), *ARGUMENTS, *paths, *arguments]
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        return started[-1]
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def finish(process: subprocess.Popen, code: int = 0) -> str:
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == code, err
+    return err
+
+
+def records(run: Path, kind: str, key: str) -> list[float]:
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [line[key] for line in lines if line["kind"] == kind]
+
+
+def check_same_curve(first: Path, second: Path) -> None:
+    assert len(records(first, "train", "loss")) == 30
+    for kind, key in (("train", "step"), ("train", "tokens"), ("train", "loss"), ("train", "grad_norm"),
+                      ("validation", "nll_nats")):  # fmt: skip
+        np.testing.assert_allclose(records(second, kind, key), records(first, kind, key), rtol=1e-5, atol=1e-5)
+    a, b = (safetensors.torch.load_file(run / "model.safetensors") for run in (first, second))
+    for name, tensor in a.items():
+        np.testing.assert_allclose(b[name], tensor, atol=1e-3, err_msg=name)
+
+
+@pytest.mark.parametrize(("one", "two"), [
+    (["trainer.batch_size=4"], ["trainer.batch_size=2"]),
+    (["trainer.batch_size=4", "trainer.accumulate=3"], ["trainer.batch_size=2", "trainer.accumulate=3"]),
+    (["data.sentences=true", "trainer.carry_state=false", "trainer.batch_size=2", "trainer.accumulate=2"],
+     ["data.sentences=true", "trainer.carry_state=false", "trainer.batch_size=2"]),
+], ids=["running text", "accumulated", "sentences"])  # fmt: skip
+def test_two_processes_train_as_one_with_the_same_global_batch(start, tmp_path, one, two):
+    whole, shared = start(tmp_path / "one", 1, *one), start(tmp_path / "two", 2, *two)
+    finish(whole)
+    finish(shared)
+    check_same_curve(tmp_path / "one", tmp_path / "two")
+    results = [json.loads((tmp_path / run / "results.json").read_text()) for run in ("one", "two")]
+    assert results[0]["train"]["tokens"] == results[1]["train"]["tokens"]
+    assert results[0]["test"]["perplexity"] == pytest.approx(results[1]["test"]["perplexity"], rel=1e-3)
+
+
+def test_a_run_goes_on_with_another_number_of_processes(start, tmp_path):
+    finish(start(tmp_path / "whole", 1, "trainer.batch_size=4"))
+    for steps, processes in ((10, 2), (20, 1), (30, 2)):
+        sizes = f"trainer.batch_size={4 // processes}", f"trainer.max_steps={steps}"
+        finish(start(tmp_path / "parts", processes, *sizes, "resume=true"))
+    check_same_curve(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_another_global_batch_is_refused_on_resume(start, tmp_path):
+    finish(start(tmp_path / "run", 1, "trainer.batch_size=4"))
+    err = finish(start(tmp_path / "run", 1, "trainer.batch_size=2", "trainer.max_steps=40", "resume=true"), 2)
+    assert "'sequences': 4" in err.splitlines()[-1]
+    assert "'sequences': 2" in err.splitlines()[-1]
+
+
+def test_a_signal_to_one_process_saves_and_stops_all(start, tmp_path):
+    run = tmp_path / "run"
+    process = start(run, 2, "trainer.batch_size=2", "trainer.max_steps=100000", "trainer.checkpoint_every=100000",
+                    "trainer.validate_every=100000")  # fmt: skip
+    while process.poll() is None and not (run / "metrics.jsonl").exists():
+        time.sleep(0.05)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    environments = {int(pid): Path(f"/proc/{pid}/environ").read_bytes() for pid in children}
+    (last,) = (pid for pid, environment in environments.items() if b"\0RANK=1\0" in environment)
+    os.kill(last, signal.SIGUSR1)
+    err = finish(process, 1)  # torchrun's own code for processes that end with another than 0
+    assert "SIGUSR1: saved at step" in err
+    assert err.count(f"exitcode  : {128 + signal.SIGUSR1}") == 2
+    (saved,) = (run / "checkpoints").iterdir()
+    step = int(saved.name.removeprefix("step_"))
+    finish(start(run, 2, "trainer.batch_size=2", f"trainer.max_steps={step + 5}", "resume=true"))
+    assert records(run, "train", "step") == list(range(1, step + 6))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_processes_share_every_target(size):
+    """Over ranks, each token is a target once, and `count` knows their number without the other ranks' batches."""
+    tokens = np.array([i % 7 for i in range(102)], np.int32)
+    for kind in (RunningText, Sentences):
+        ranks = [kind(tokens, 3, 2, 5, rank, size) for rank in range(size)]
+        order = list(ranks[0].order(0, 1))
+        seen = np.zeros(7, int)
+        for at in range(0, len(order), 2 * ranks[0].per_round):
+            chosen = order[at : at + 2 * ranks[0].per_round]
+            shares = [batches.share(chosen) for batches in ranks]
+            targets = [t for share in shares for _, t in share]
+            assert len({len(share) for share in shares}) == 1
+            assert ranks[-1].count(chosen) == sum(int((t != IGNORE).sum()) for t in targets)
+            for t in targets:
+                seen += np.bincount(t[t != IGNORE].numpy(), minlength=7)
+        assert seen.tolist() == np.bincount(tokens, minlength=7).tolist()
