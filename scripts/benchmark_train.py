@@ -110,8 +110,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--profile", action="store_true", help="profile the first workload")
     parser.add_argument("--precision", choices=["float32", "bf16"], default="float32", help="default: %(default)s")
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads; default: all cores")
-    parser.add_argument("--rounds", type=positive, metavar="N", default=7, help="default: %(default)s")
-    parser.add_argument("--steps", type=positive, metavar="N", default=5, help="updates a round; default: %(default)s")
+    parser.add_argument("--rounds", type=positive, metavar="N", default=5, help="default: %(default)s")
+    parser.add_argument("--steps", type=positive, metavar="N", default=3, help="updates a round; default: %(default)s")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON")
     return parser.parse_args()
 

@@ -77,7 +77,7 @@ def synthetic_data(config: TrainConfig) -> PreparedData:
     tokenizer = WordTokenizer(["<eos>", "<unk>", *map(str, range(2, VOCABULARY_SIZE))])
     streams = {
         split: TokenStream(part, 0, VOCABULARY_SIZE, len(part), len(part), 1, split)
-        for split, part in (("train", tokens.numpy()), ("valid", tokens[: 16 * 1024].numpy()))
+        for split, part in (("train", tokens.numpy()), ("valid", tokens[: 8 * 1000].numpy()))
     }
     return PreparedData(tokenizer, streams, "synthetic", "synthetic")
 
