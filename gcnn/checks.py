@@ -1,6 +1,8 @@
 """What a config must satisfy beyond its types: choices, ranges, and the fit of its groups to the data."""
 
 import argparse
+import os
+from pathlib import Path
 from typing import Any
 
 from gcnn.errors import UsageError
@@ -21,6 +23,7 @@ POSITIVE = (
     "tokenizer.vocabulary_size",
     "model.embedding_dim",
     "model.hidden_dim",
+    "model.projection_dim",
     "model.num_layers",
     "optimizer.lr",
     "trainer.batch_size",
@@ -49,13 +52,17 @@ NOT_NEGATIVE = (
     "schedule.patience",
     "trainer.skip_nonfinite",
 )
+LAYER = 1 << 14  # bytes of a layer's objects, besides its weights
+LARGEST = 2**31 - 1  # of sizes and counts: ids are int32
+THREADS = 1024  # torch starts as many as it is told
+COPIES = 3  # of the weights in training: the weights, their gradient, the optimizer's momentum
 
 
 def positive(text: str) -> int:
     """A command's argument that must be a whole number above 0, for argparse."""
     number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not positive")
+    if not 1 <= number <= LARGEST:
+        raise argparse.ArgumentTypeError(f"{number} is not from 1 to {LARGEST:,}")
     return number
 
 
@@ -74,24 +81,59 @@ def check(config: Any) -> None:
             raise UsageError(f"{key} is {value!r}; choose one of: {', '.join(choices)}.")
     for key in POSITIVE:
         value = value_of(config, key)
-        if value is not None and not 0 < value < float("inf"):
+        if isinstance(value, int):
+            check_count(key, value, THREADS if key == "threads" else LARGEST)
+        elif value is not None and not 0 < value < float("inf"):
             raise UsageError(f"{key} is {value}; give a number above 0.")
     for key in NOT_NEGATIVE:
         value = value_of(config, key)
-        if value is not None and not 0 <= value < float("inf"):
-            raise UsageError(f"{key} is {value}; give 0 or more.")
+        if value is not None and not 0 <= value <= LARGEST:
+            raise UsageError(f"{key} is {value}; give a number from 0 to {LARGEST:,}.")
     for key in FRACTIONS:
         value = value_of(config, key)
         if value is not None and not 0 <= value < 1:
             raise UsageError(f"{key} is {value}; give a number from 0 to below 1.")
-    if not 0 <= config.seed < 1 << 63:
-        raise UsageError(f"seed is {config.seed}; give a number from 0 to below 2^63.")
+    check_seed("seed", config.seed)
+    betas = getattr(config.optimizer, "betas", [0, 0])
+    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        raise UsageError(f"optimizer.betas is {betas}; give two numbers from 0 to below 1.")
     trainer = config.trainer
     if trainer.max_steps is None and trainer.max_epochs is None and trainer.max_minutes is None:
         raise UsageError("The run has no end: set trainer.max_steps, trainer.max_epochs or trainer.max_minutes.")
     if trainer.carry_state and config.data.sentences:
         raise UsageError("trainer.carry_state is true, but sentences stand alone (data.sentences); set it to false.")
     check_model(config.model)
+
+
+def check_count(name: str, value: int, most: int = LARGEST) -> None:
+    """Raise UsageError for a size or number of things that is not positive, or past what any machine can do."""
+    if not 1 <= value <= most:
+        raise UsageError(f"{name} is {value}; give a number from 1 to {most:,}.")
+
+
+def check_seed(name: str, value: int) -> None:
+    if not 0 <= value < 2**63:
+        raise UsageError(f"{name} is {value}; give a number from 0 to 2^63 - 1.")
+
+
+def check_memory(what: str, needed: int, remedy: str) -> None:
+    """Raise UsageError for more bytes than the machine has, before they are asked for: the kernel may grant them and
+    kill the process later."""
+    present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > present:
+        raise UsageError(
+            f"{what} takes {needed // 2**30:,} GiB of memory or more, but the machine has {present // 2**30:,}; "
+            f"{remedy}."
+        )
+
+
+def check_output(option: str, path: Path, folder: bool = False) -> None:
+    """Raise UsageError for an output that cannot be written where it is asked for, before the work for it begins."""
+    if path.is_dir() and not folder:
+        raise UsageError(f"{option}: {path} is a folder; give the path of a file.")
+    for part in [path, *path.parents] if folder else path.parents:
+        if part.is_file():
+            raise UsageError(f"{option}: {part} is a file; give a folder.")
 
 
 def check_model(model: Any) -> None:
@@ -107,15 +149,45 @@ def check_model(model: Any) -> None:
         raise UsageError("model.blocks is empty; give at least one block, as {convs: [[4, 256]], repeat: 6}.")
 
 
-def check_against_data(config: Any, vocabulary_size: int, train_tokens: int, processes: int = 1) -> None:
-    """Raise UsageError where the config does not fit the corpus: cutoffs past the vocabulary, blocks or batches
-    that the training split cannot fill."""
-    trainer, cutoffs = config.trainer, config.model.cutoffs
-    if cutoffs and cutoffs[-1] >= vocabulary_size:
+def check_size(model: Any, vocabulary_size: int, copies: int = 1, positions: int = 0) -> None:
+    """Raise UsageError for cutoffs past the vocabulary, and for a model that the machine cannot hold: its weights
+    `copies` times, and what its layers compute at `positions` tokens, in bf16."""
+    if model.cutoffs and model.cutoffs[-1] >= vocabulary_size:
         raise UsageError(
-            f"model.cutoffs is {cutoffs}, but the vocabulary has {vocabulary_size} types; "
+            f"model.cutoffs is {model.cutoffs}, but the vocabulary has {vocabulary_size} types; "
             f"give cutoffs below {vocabulary_size}."
         )
+    layers, weights, width = least_size(model, vocabulary_size)
+    what = f"a model of {layers:,} layers and {weights:,} weights"
+    check_memory(what, layers * LAYER + 4 * weights * copies, "give smaller numbers under model")
+    what = f"a batch of {positions:,} tokens"
+    check_memory(what, 2 * positions * width, "lower trainer.batch_size or trainer.block_size")
+
+
+def least_size(model: Any, vocabulary_size: int) -> tuple[int, int, int]:
+    """The encoder's layers, weights and channels, counted from below: biases, gates and the softmax come on top."""
+    embedding = vocabulary_size * model.embedding_dim
+    if model.kind == "lstm":
+        inputs = model.embedding_dim + (2 * model.num_layers - 1) * model.hidden_dim
+        return model.num_layers, embedding + 4 * inputs * model.hidden_dim, model.num_layers * model.hidden_dim
+    channels = model.blocks[0].convs[0][1]
+    layers, weights, width = 0, embedding + model.embedding_dim * channels, channels
+    for block in model.blocks:
+        widths = [channels for _, channels in block.convs]
+        for repeats, inputs in ((1, [channels, *widths]), (block.repeat - 1, [widths[-1], *widths])):
+            layers += repeats * len(widths)
+            weights += repeats * sum(k * i * o for (k, o), i in zip(block.convs, inputs, strict=False))
+            width += repeats * sum(widths)
+        channels = widths[-1]
+    return layers, weights, width
+
+
+def check_against_data(config: Any, vocabulary_size: int, train_tokens: int, processes: int = 1) -> None:
+    """Raise UsageError where the config does not fit the corpus or the machine: cutoffs past the vocabulary, a model
+    past the memory, blocks or batches that the training split cannot fill."""
+    trainer = config.trainer
+    positions = min(trainer.batch_size * trainer.block_size, train_tokens)
+    check_size(config.model, vocabulary_size, COPIES, positions)
     if config.data.sentences:
         return
     if trainer.block_size > train_tokens:

@@ -4,6 +4,7 @@ Hydra composes the YAML files of configs/ against these dataclasses, so that a w
 data is read. The rest of the code receives the dataclass instances, never dictionaries.
 """
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,8 @@ class DataConfig:
     source: str = MISSING
     path: str | None = None
     hub_config: str | None = None  # the Hub's name of a WikiText variant
-    files: dict[str, list[str]] = field(default_factory=dict)  # local: split -> files or globs, instead of `path`
+    # local: split -> files or globs, instead of `path`
+    files: dict[str, list[str]] = field(default_factory=lambda: {"train": [], "valid": [], "test": []})
     sentences: bool = False  # each line is scored alone, as on Billion Word; otherwise running text
     cache_dir: str = "${oc.env:GCNN_CACHE,'~/.cache/gcnn'}"
 
@@ -236,12 +238,11 @@ def load_config(run_dir: str | Path) -> TrainConfig:
     leads out of it.
     """
     path = Path(run_dir) / "config.yaml"
-    refuse_links_out(Path(run_dir))
+    if os.path.lexists(path):  # else it is no run, and may be a folder of any size
+        refuse_links_out(Path(run_dir))
     try:
         text = path.read_text(encoding="utf-8")
-        # An interpolation would tell our environment to whoever reads a report; aliases can grow without bound.
-        if "${" in text or any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
-            raise UsageError("it has an interpolation or an alias, which a stored config never has.")
+        check_plain(text)
         return typed(OmegaConf.create(text))
     except FileNotFoundError:
         raise UsageError(
@@ -252,6 +253,16 @@ def load_config(run_dir: str | Path) -> TrainConfig:
     except Exception as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"{path} is not a config of this project ({reason}). Give the folder of a run.") from None
+
+
+def check_plain(text: str) -> None:
+    """Raise UsageError for YAML that no stored config has: an interpolation would tell our environment to whoever reads
+    a report, aliases can grow without bound, and deep nesting takes time with its square."""
+    depth = 0
+    for event in yaml.parse(text):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if "${" in text or isinstance(event, yaml.AliasEvent) or depth > 10:
+            raise UsageError("it has an interpolation, an alias or deep nesting, which a stored config never has.")
 
 
 def save_config(config: TrainConfig, path: Path) -> None:

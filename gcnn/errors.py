@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 
@@ -34,10 +35,15 @@ def one_line(error: BaseException) -> str:
 def config_error(error: BaseException) -> str:
     """What Hydra or OmegaConf complain of, with the key, the reason behind it and a remedy."""
     cause = error.__cause__ or error
-    key = getattr(cause, "full_key", None)
+    key = getattr(cause, "full_key", None) or getattr(error, "override", None)
     reasons = dict.fromkeys(str(e).splitlines()[0].rstrip(".") for e in (error, cause))
     where = f" (key: {key})" if key and key not in " ".join(reasons) else ""
     return " ".join(": ".join(reasons).split()) + f"{where}. See the choices in configs/ and gcnn/config.py."
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Python has a class of errors for it; torch has a message, one for each kind of memory."""
+    return isinstance(error, MemoryError) or bool(re.search("out of memory|can't allocate memory", str(error)))
 
 
 @contextlib.contextmanager
@@ -62,6 +68,10 @@ def one_line_errors() -> Iterator[None]:
     except OSError as error:
         remedy = "Free some space" if error.errno == errno.ENOSPC else "Check the path and its permissions"
         message, code = f"{one_line(error)}. {remedy} and run the command again.", 1
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        message, code = f"out of memory ({one_line(error)[:200]}). Give smaller sizes or a smaller model.", 1
     except KeyboardInterrupt:
         message, code = "interrupted", 130
     if os.environ.get("RANK", "0") == "0" or code == 1:  # torchrun's other processes would only repeat it
@@ -72,6 +82,7 @@ def one_line_errors() -> Iterator[None]:
 def run_command(command: Callable[[], int | None]) -> None:
     """Run a command's main function and exit, in every case: 0 where it is done."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises instead of printing and exiting itself
+    sys.stdout.reconfigure(errors="backslashreplace")  # a letter that the terminal lacks is no failure
     try:
         with one_line_errors():
             code = command() or 0

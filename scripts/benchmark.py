@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from gcnn.checks import positive
+from gcnn.checks import THREADS, check_count, check_output, positive
 from gcnn.config import compose_config, load_config
 from gcnn.data.tokenizers import load_tokenizer
 from gcnn.errors import UsageError, run_command
@@ -29,17 +29,23 @@ from gcnn.reporting.document import Table, to_text
 from gcnn.reporting.latency import latency_table, ratio_table, speed_table
 from gcnn.reporting.paper import LSTM_DATA, TABLE_1, vocabulary_of
 
+PAPER = [*TABLE_1, *LSTM_DATA]
 DEFAULT = "gcnn_9,gcnn_8b,lstm_2048,gcnn_8,gcnn_14,lstm_1024"
 
 
 def main() -> None:
     arguments = parse_arguments()
+    if arguments.threads is not None:
+        check_count("--threads", arguments.threads, THREADS)
+    check_output("--out", arguments.out)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
     machine = Machine(choose_device(arguments.device), PRECISIONS[arguments.precision])
     names = (arguments.models or ("" if arguments.runs else DEFAULT)).split(",")
     groups = [*paper_groups([name for name in names if name], machine), *run_groups(arguments.runs)]
+    if not groups:
+        raise UsageError(f"--models {arguments.models!r} names no model; choose from {', '.join(PAPER)}.")
     latency = {
         "hardware": hardware(),
         "git_commit": git_commit(),
@@ -60,7 +66,7 @@ def paper_groups(names: list[str], machine: Machine) -> list[list[Candidate]]:
     for name in names:
         size = vocabulary_of(name)
         if size is None:
-            raise UsageError(f"--models: the paper has no {name!r}; choose from {', '.join([*TABLE_1, *LSTM_DATA])}.")
+            raise UsageError(f"--models: the paper has no {name!r}; choose from {', '.join(PAPER)}.")
         load = partial(random_model, name, size)
         group = groups.setdefault(size, [])
         group.append(Candidate(name, f"random weights, {size:,} types", load))
@@ -119,7 +125,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--models", metavar="NAME,...", help=f"of the paper, with random weights; default: {DEFAULT}")
     parser.add_argument("--runs", nargs="+", type=Path, default=[], metavar="RUN", help="trained runs' directories")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: %(default)s")
-    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads; default: all cores")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: all cores")
     parser.add_argument("--repeats", type=positive, default=100, metavar="N", help="rounds of sentences; default: 100")
     parser.add_argument("--quick", action="store_true", help="10 rounds of sentences and one of Table 4's protocol")
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of weights; default: float32")

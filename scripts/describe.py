@@ -7,6 +7,7 @@ import argparse
 
 import torch
 
+from gcnn.checks import check_count
 from gcnn.config import CONFIGS, compose_config
 from gcnn.errors import UsageError, run_command
 from gcnn.models.language_model import build_model
@@ -24,8 +25,11 @@ def main() -> None:
         "--vocabulary", type=int, help="types; default: those of its data in the paper, or WikiText-2's"
     )
     arguments = parser.parse_args()
-    if arguments.vocabulary is not None and arguments.vocabulary < 1:
-        raise UsageError(f"--vocabulary is {arguments.vocabulary}; give a positive number of types.")
+    if arguments.vocabulary is not None:
+        check_count("--vocabulary", arguments.vocabulary)
+    for name in arguments.models:
+        if name not in known:
+            raise UsageError(f"there is no model {name!r}; choose one of: {', '.join(known)}.")
     rows = [describe(name, arguments.vocabulary) for name in arguments.models or known]
     header = ["model", "Table 1", "blocks", "vocabulary", "parameters", "embedding", "body", "softmax",
               "receptive field", "MFLOPs a token"]  # fmt: skip
@@ -35,11 +39,13 @@ def main() -> None:
 
 
 def describe(name: str, vocabulary_size: int | None) -> list[str]:
-    """A row of the table. Raises UsageError or Hydra's error for an unknown model or a vocabulary below its cutoffs."""
+    """A row of the table. Raises UsageError for a vocabulary below its cutoffs."""
     config = compose_config(f"model={name}")
     vocabulary_size = vocabulary_size or vocabulary_of(name) or WIKITEXT_2
     if config.model.cutoffs and config.model.cutoffs[-1] >= vocabulary_size:
-        raise UsageError(f"{name}: cutoffs {config.model.cutoffs} do not fit a vocabulary of {vocabulary_size} types.")
+        raise UsageError(
+            f"{name} has cutoffs {config.model.cutoffs}; give --vocabulary more types than {vocabulary_size}."
+        )
     with torch.device("meta"):  # no memory is taken
         model = build_model(config.model, vocabulary_size)
     sizes = model.parameter_counts()

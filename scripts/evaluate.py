@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from gcnn.checks import check_count
 from gcnn.data.batches import line_ends
 from gcnn.data.corpus import load_corpus
 from gcnn.data.stream import TokenStream, cached_stream, encode_file
@@ -22,9 +23,8 @@ from gcnn.reporting.units import count, decimals, perplexity
 
 def main() -> None:
     arguments = parse_arguments()
-    for option in ("batch_size", "block_size"):
-        if getattr(arguments, option) < 1:
-            raise UsageError(f"--{option.replace('_', '-')} is {getattr(arguments, option)}; give 1 or more.")
+    check_count("--batch-size", arguments.batch_size)
+    check_count("--block-size", arguments.block_size)
     run = load_model(arguments.run, arguments.device)
     sentences = run.config.data.sentences if arguments.sentences is None else arguments.sentences
     if arguments.per_token and sentences:
@@ -51,7 +51,7 @@ def load_text(arguments: argparse.Namespace, run: LoadedRun) -> TokenStream:
     data = run.config.data
     if arguments.data_path is not None:
         data = dataclasses.replace(data, path=arguments.data_path, files={})
-    return cached_stream(load_corpus(data), arguments.split, run.tokenizer)
+    return cached_stream(load_corpus(data), arguments.split or "test", run.tokenizer)
 
 
 def token_nlls_in_order(run: LoadedRun, stream: TokenStream, batch_size: int, block_size: int) -> np.ndarray:
@@ -104,7 +104,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Evaluate a trained model on a split of its data or on any text.")
     parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="the run directory of a trained model")
     text = parser.add_mutually_exclusive_group()
-    text.add_argument("--split", choices=["valid", "test", "train"], default="test", help="default: %(default)s")
+    text.add_argument("--split", choices=["valid", "test", "train"], help="default: test")
     text.add_argument("--file", type=Path, metavar="TEXT", help="a text file (UTF-8) instead of a split")
     parser.add_argument("--data-path", metavar="DIR", help="where the splits are, instead of the run's data.path")
     parser.add_argument(

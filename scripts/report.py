@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from gcnn.checks import check_output
 from gcnn.errors import run_command
 from gcnn.reporting.page import write_report
 
@@ -13,6 +14,7 @@ def main() -> None:
     parser.add_argument("--latency", type=Path, metavar="FILE", help="the JSON of the latency benchmark")
     parser.add_argument("--out", type=Path, default=Path("runs/report"), metavar="DIR", help="default: %(default)s")
     arguments = parser.parse_args()
+    check_output("--out", arguments.out, folder=True)
     page, _ = write_report(arguments.runs, arguments.out, arguments.latency)
     print(f"report: {page.resolve()}")
 

@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import logging
 import os
 import runpy
 import sys
@@ -39,8 +40,14 @@ def call(monkeypatch, capfd, tmp_path):
     """Run a command of scripts/ in this process, in an empty folder: its exit code and what it printed."""
     monkeypatch.chdir(tmp_path)
 
-    def run(script: str, *arguments: object) -> Outcome:
+    def run(script: str, *arguments: object, stdin: bytes = b"") -> Outcome:
+        reader, writer = os.pipe()
+        os.write(writer, stdin)
+        os.close(writer)
+        os.dup2(reader, 0)
+        os.close(reader)
         GlobalHydra.instance().clear()
+        monkeypatch.setattr(logging.root, "handlers", [])  # those of an earlier command write to its closed streams
         path = str(ROOT / "scripts" / f"{script}.py")
         monkeypatch.setattr(sys, "argv", [path, *map(str, arguments)])
         capfd.readouterr()

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 HUB_REPOSITORY = "Salesforce/wikitext"
 BATCH, BATCH_BYTES = 1000, 1 << 22  # lines, and what they take, that are in memory together
+PACKED = (".bz2", ".gz", ".lz4", ".rar", ".xz", ".zip", ".zst")
+PACKED_BEGINNINGS = (
+    b"PK\3\4", b"PK\5\6", b"PK\7\x08", b"BZh", b"\x1f\x8b", b"\xfd7zXZ\0", b"\4\"M\x18", b"\x28\xb5\x2f\xfd", b"Rar!",
+)  # fmt: skip
 
 
 @dataclass
@@ -108,6 +112,8 @@ def load_files(files: list[Path], column: str = "text", **options) -> "Dataset |
     quiet()
     kind = {".parquet": "parquet", ".jsonl": "json", ".json": "json"}.get(files[0].suffix, "text")
     if kind == "text":
+        for path in files:
+            check_plain(path)
         options["features"] = datasets.Features({"text": datasets.Value("string")})
     paths = [glob.escape(str(path.absolute())) for path in files]
     try:
@@ -118,8 +124,19 @@ def load_files(files: list[Path], column: str = "text", **options) -> "Dataset |
         check_utf8(files if kind == "text" else [])
         raise UsageError(f"data: {names(files)} cannot be read ({one_line(error.__cause__ or error)}).") from None
     if table.column_names and column not in table.column_names:  # a stream of JSON knows them only as it is read
-        raise UsageError(f"data: {names(files)} has no column `{column}` (found: {', '.join(table.column_names)}).")
+        raise UsageError(
+            f"data: {names(files)} has no column `{column}` (found: {', '.join(table.column_names)}). "
+            "Name another or add it."
+        )
     return table
+
+
+def check_plain(path: Path) -> None:
+    """Raise UsageError for a file that `datasets` would take for a compressed one, by its name or its first bytes."""
+    with open(path, "rb") as file:
+        packed = file.read(6).startswith(PACKED_BEGINNINGS) and path.suffix != ".txt"
+    if packed or path.suffix in PACKED:
+        raise UsageError(f"{path} looks like a compressed file. Unpack it, or let the name of a text end in .txt.")
 
 
 def check_utf8(files: list[Path]) -> None:

@@ -26,7 +26,7 @@ def find_files(config: DataConfig) -> dict[str, list[Path]]:
     """The files of each split. Raises UsageError, naming the remedy, where one has none."""
     if config.source == "shakespeare":
         return find(shakespeare_folder(config.path, config.cache_dir), [TXT])
-    if config.source == "local" and config.files:
+    if config.source == "local" and any(config.files.values()):
         return expand(config.files)
     layouts = layouts_of(config)
     if config.path is None:

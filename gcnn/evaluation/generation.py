@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gcnn.checks import check_count, check_memory, check_seed
 from gcnn.data.tokenizers import Tokenizer
 from gcnn.errors import UsageError
 from gcnn.models.language_model import LanguageModel
@@ -23,10 +24,9 @@ class Sampling:
         """Raises UsageError for a value out of its range."""
         if not 0 <= self.temperature < float("inf"):
             raise UsageError(f"temperature is {self.temperature}; give 0 (always the likeliest token) or more.")
-        if self.top_k is not None and self.top_k < 1:
-            raise UsageError(f"top-k is {self.top_k}; give 1 or more.")
-        if not 0 <= self.seed < 2**63:
-            raise UsageError(f"seed is {self.seed}; give a number from 0 to 2^63 - 1.")
+        if self.top_k is not None:
+            check_count("top-k", self.top_k)
+        check_seed("seed", self.seed)
 
     def chooser(self) -> Callable[[Tensor], Tensor]:
         """A function from log-probabilities (batch, vocabulary) to types (batch,); it draws from the seed on."""
@@ -50,10 +50,18 @@ def generate(
 ) -> list[str]:
     """The prompt, continued by `tokens` tokens, none of them <unk>; an empty prompt is the start of a text.
 
-    Raises UsageError where there is nothing to generate.
+    Raises UsageError for a prompt that is no text, and where there is nothing to generate or no memory for it.
     """
-    if tokens < 1 or samples < 1:
-        raise UsageError(f"{tokens} tokens of {samples} samples are asked for; give 1 or more of each.")
+    check_count("tokens", tokens)
+    check_count("samples", samples)
+    needed = 8 * samples * tokenizer.vocabulary_size  # log-probabilities of one step, in float64
+    check_memory(f"a step of {samples:,} samples", needed, "give fewer samples")
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"the prompt is not UTF-8 (at character {error.start + 1}). Convert it, as with iconv."
+        ) from None
     start = tokenizer.encode_lines(prompt.split("\n"))[:-1].tolist()  # the last line goes on
     choose = sampling.chooser()
 

@@ -27,10 +27,7 @@ def token_nlls(
     """
     device = next(model.parameters()).device
     context = model.receptive_field - 1 if model.receptive_field else None
-    if context is None:
-        batch_size = 1
-    elif context > 0:
-        batch_size = max(1, min(batch_size, len(stream) // context))
+    batch_size = 1 if context is None else max(1, min(batch_size, len(stream) // max(1, context)))
     batches = RunningText(stream.tokens, stream.eos_id, batch_size, block_size)
     state = state_before_rows(model, batches, context or 0, device)
     for i in range(len(batches)):

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import torch
 
+from gcnn.checks import THREADS, check_count
 from gcnn.errors import UsageError, run_command
 from gcnn.evaluation.corpus_scoring import score_files, share_of_this_process
 from gcnn.evaluation.scoring import Scorer
@@ -33,8 +34,7 @@ def main() -> None:
 def score() -> None:
     arguments = parse_arguments()
     if arguments.threads is not None:
-        if arguments.threads < 1:
-            raise UsageError(f"--threads is {arguments.threads}; give 1 or more.")
+        check_count("--threads", arguments.threads, THREADS)
         torch.set_num_threads(arguments.threads)
     if (arguments.input is None) != (arguments.output is None):
         raise UsageError("--input and --output belong together; give both, or neither to score standard input.")
@@ -145,10 +145,19 @@ def parsed(windows: Iterator[list[bytes]], parse: Callable[[bytes], Line]) -> It
         yield lines
 
 
+def read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, CHUNK)
+    except OSError as error:  # it is closed, or a folder
+        raise UsageError(
+            f"standard input cannot be read ({error.strerror}). Give it text, a sentence a line."
+        ) from None
+
+
 def read_windows(descriptor: int) -> Iterator[list[bytes]]:
     """The lines of a pipe or file, as many together as are at hand, about WINDOW bytes (or one line) at most."""
     buffer, complete = bytearray(), 0  # bytes read, and how many of them are whole lines
-    while chunk := os.read(descriptor, CHUNK):
+    while chunk := read(descriptor):
         end = chunk.rfind(b"\n") + 1
         complete = len(buffer) + end if end else complete
         buffer += chunk

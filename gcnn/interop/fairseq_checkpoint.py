@@ -52,7 +52,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         return Checkpoint(weights, options_of(content), int(history[-1].get("num_updates", 0)))
     except (AttributeError, ArithmeticError, LookupError, TypeError, ValueError):
         raise UsageError(
-            f"{path} is no checkpoint of fairseq: it needs tensors in `model`, and options in `args` or `cfg`."
+            f"{path} is no checkpoint of fairseq, with tensors in `model` and options in `args` or `cfg`. "
+            "Give one of fairseq."
         ) from None
 
 

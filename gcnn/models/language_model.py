@@ -1,14 +1,11 @@
 """The one interface of all language models: an encoder, and the softmax that ends it."""
 
-import math
-import os
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gcnn.checks import check_size
 from gcnn.config import GCNNConfig, LSTMConfig
-from gcnn.errors import UsageError
 from gcnn.models.adaptive_softmax import AdaptiveSoftmax, FullSoftmax
 from gcnn.models.gcnn import GCNN
 from gcnn.models.lstm import LSTM
@@ -83,23 +80,10 @@ def count(module: nn.Module) -> int:
 def build_model(config: GCNNConfig | LSTMConfig, vocabulary_size: int) -> LanguageModel:
     """The model of a config, freshly initialised from torch's random state.
 
-    Raises UsageError for one that is larger than the machine's memory, before any of it is taken.
+    Raises UsageError where its cutoffs do not fit the vocabulary, or its weights the machine.
     """
-    try:
-        with torch.device("meta"):
-            size = 4 * count(assemble(config, vocabulary_size))
-    except RuntimeError:  # past what torch can count
-        size = math.inf
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if size > memory:
-        raise UsageError(
-            f"the model's parameters take {size / 2**30:,.0f} GiB, and this machine has {memory / 2**30:,.0f}. "
-            "Give a smaller model.embedding_dim, vocabulary or model (blocks, hidden_dim)."
-        )
-    return assemble(config, vocabulary_size)
-
-
-def assemble(config: GCNNConfig | LSTMConfig, vocabulary_size: int) -> LanguageModel:
+    shapes_alone = torch.get_default_device().type == "meta"
+    check_size(config, vocabulary_size, copies=0 if shapes_alone else 1)
     encoder = GCNN(config, vocabulary_size) if isinstance(config, GCNNConfig) else LSTM(config, vocabulary_size)
     if config.cutoffs or config.tie_embeddings:
         embedding = encoder.embedding if config.tie_embeddings else None

@@ -47,10 +47,13 @@ def parse(text: str, schema: Any, where: str) -> Any:
 
 
 def read(path: Path) -> str:
+    """The text of a file. Raises UsageError where it cannot be read."""
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise UsageError(f"{path} is not a UTF-8 text file. Make the file again or remove it.") from None
+    except OSError as error:  # a folder in its place, say
+        raise UsageError(f"{path} cannot be read ({error.strerror}). Make the file again or remove it.") from None
 
 
 def read_json(path: Path, schema: Any) -> Any:

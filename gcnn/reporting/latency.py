@@ -48,6 +48,8 @@ def load_latency(path: str | Path) -> dict:
     latency = read_json(Path(path), LATENCY)
     if latency is None:
         raise UsageError(f"{path}: no such file. Give the JSON that the latency benchmark wrote.")
+    if latency and "models" not in latency:
+        raise UsageError(f"{path} has no models. Give the JSON that the latency benchmark wrote.")
     try:
         shortest = min(map(int, sentence_lengths(latency) + ratio_lengths(latency)), default=1)
     except ValueError:

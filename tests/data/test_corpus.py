@@ -238,7 +238,7 @@ def test_a_missing_folder_is_named(corpus_of, tmp_path, source):
         ({}, "data=local needs data.path. Set data.path to a folder with {train,valid,test}.txt."),
         ({"train": ["x"]}, "data.files has the splits train; give train, valid and test."),
         ({"train": ["/none*"], "valid": [], "test": []}, "data.files.train: no file matches /none*. Give text files"),
-        ({"valid": [], "train": [], "test": []}, "data.files.valid: no file matches (nothing). Give text files"),
+        ({"valid": [], "train": ["x"], "test": []}, "data.files.valid: no file matches (nothing). Give text files"),
     ],
 )
 def test_wrong_file_lists(corpus_of, files, message):

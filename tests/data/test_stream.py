@@ -1,22 +1,23 @@
 """Token streams: the counts of the literature, a cache that is trusted only when whole, extra files."""
 
 import hashlib
-import io
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gcnn.config import DataConfig, SentencePieceConfig, WordTokenizerConfig
 from gcnn.data import corpus, stream
 from gcnn.data.stream import PreparedData, encode_file, prepare
-from gcnn.data.tokenizers import WordTokenizer
+from gcnn.data.tokenizers import Tokenizer, train_tokenizer
 from gcnn.errors import UsageError
+from tests.unicode_text import any_lines
 
 TEXT = {"train": "the cat sat\n\n on the  mat \n" * 30, "valid": "the dog\n", "test": "a cat\nsat, \u00e0 table"}
 WORDS = {"train": 30 * 9, "valid": 3, "test": 7}
@@ -159,6 +160,39 @@ def test_files_that_cannot_be_encoded(data, content, message):
         encode_file(path, prepare(data, WordTokenizerConfig()).tokenizer)
 
 
+@pytest.fixture(scope="module", params=TOKENIZERS, ids=lambda tokenizer: tokenizer.kind)
+def tokenizer(request) -> Tokenizer:
+    return train_tokenizer(request.param, [TEXT["train"].split("\n") + ["a \u00e9 b <unk>"] * 3])
+
+
+def reference_ids(line: str, tokenizer: Tokenizer) -> list[int]:
+    if tokenizer.kind == "sentencepiece":
+        return [tokenizer.model_ids.tolist().index(i) for i in tokenizer.processor.encode(line.strip())]
+    known = {word: i for i, word in enumerate(tokenizer.types) if word != "<eos>"}
+    return [known.get(word, known["<unk>"]) for word in line.split()]
+
+
+@settings(max_examples=25, deadline=None)
+@given(lines=any_lines, ends=st.lists(st.sampled_from(["\n", "\r\n", "\r", ""]), min_size=8, max_size=8))
+def test_any_text_is_encoded_as_its_lines_are(tokenizer, tmp_path_factory, lines, ends):
+    text = "".join(line + end for line, end in zip(lines, ends, strict=False))
+    path = tmp_path_factory.getbasetemp() / "any.txt"
+    path.write_bytes(text.encode())
+    expected = re.split("\r\n|\r|\n", text)  # all three end a line of a file, and nothing else does
+    expected = expected if expected[-1] else expected[:-1]
+    if not any(map(str.split, expected)):
+        with pytest.raises(UsageError, match=r"any.txt has no words"):
+            encode_file(path, tokenizer)
+        return
+    ids = [i for line in expected for i in [*reference_ids(line, tokenizer), tokenizer.eos_id]]
+    found = encode_file(path, tokenizer)
+    assert found.tokens.tolist() == ids
+    assert found.lines == len(expected) == ids.count(found.eos_id)
+    assert found.words == sum(len(line.split()) + 1 for line in expected)
+    assert found.bytes == sum(len(line.strip().encode()) + 1 for line in expected)
+    assert found.fingerprint == hashlib.sha256(np.array(ids, "<i4")).hexdigest()
+
+
 def test_nothing_is_encoded_where_a_split_is_unfit(data):
     (Path(data.path) / "test.txt").write_bytes(b"\xff\n")
     with pytest.raises(UsageError, match=r"test.txt is not UTF-8"):
@@ -175,24 +209,3 @@ def test_the_published_counts_of_wikitext_2(tmp_path):
     assert prepared.tokenizer.vocabulary_size == 33_278
     assert [len(found) for found in prepared.streams.values()] == [2_088_628, 217_646, 245_569]
     assert [found.words for found in prepared.streams.values()] == [2_088_628, 217_646, 245_569]
-
-
-any_text = st.lists(st.text(st.characters(codec="utf-8")) | st.sampled_from(["the", "<eos>", "<unk>", "\r", "\n", " "]))
-
-
-@given(any_text.map("".join))
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_file_is_its_lines_word_by_word(tmp_path, text):
-    """Whatever the Unicode, against Python's own lines (universal newlines) and words, one by one."""
-    path, tokenizer = tmp_path / "text.txt", WordTokenizer(["the", "<eos>", "<unk>", "a"])
-    path.write_bytes(text.encode())
-    lines = [line.removesuffix("\n") for line in io.StringIO(text, newline=None)]
-    if not text.split():
-        with pytest.raises(UsageError, match="no words"):
-            encode_file(path, tokenizer)
-        return
-    found = encode_file(path, tokenizer)
-    types = {"the": 0, "a": 3}
-    assert found.tokens.tolist() == [i for line in lines for i in [*(types.get(w, 2) for w in line.split()), 1]]
-    assert (found.lines, found.words) == (len(lines), len(text.split()) + len(lines))
-    assert found.bytes == sum(len(line.strip().encode()) + 1 for line in lines)

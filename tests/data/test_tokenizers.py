@@ -12,8 +12,8 @@ from gcnn.config import SentencePieceConfig, WordTokenizerConfig
 from gcnn.data import tokenizers
 from gcnn.data.tokenizers import SentencePieceTokenizer, WordTokenizer, load_tokenizer, train_tokenizer
 from gcnn.errors import UsageError
+from tests.unicode_text import any_line, any_lines
 
-any_line = st.text(st.characters(codec="utf-8", exclude_characters="\n"), max_size=30)
 few_words = st.lists(st.sampled_from(["a", "b", "c", "<unk>", "<eos>", "é", " ", "\u2028", "\x85"]), max_size=12)
 TEXT = [
     "to be , or not to be : that is the question :",
@@ -71,6 +71,16 @@ def test_words_decode_to_themselves(lines):
     assert tokenizer.decode(tokenizer.encode_lines(lines)) == "".join(f"{line}\n" for line in plain)
 
 
+@given(any_lines, any_lines, st.integers(1, 2), st.none() | st.integers(3, 6))
+def test_words_decode_to_the_line_with_unknown_ones_marked(training, lines, min_count, max_size):
+    tokenizer = train_tokenizer(WordTokenizerConfig(min_count=min_count, max_size=max_size), [training])
+    words = set(tokenizer.types) - {"<eos>"}
+    for line in lines:
+        ids = tokenizer.encode(line)
+        assert tokenizer.eos_id not in ids
+        assert tokenizer.decode(ids) == " ".join(word if word in words else "<unk>" for word in line.split())
+
+
 def test_no_word_makes_an_end_of_line():
     tokenizer = train_tokenizer(WordTokenizerConfig(), [["a <eos> b", "x<eos>y"]])
     assert tokenizer.encode("a <eos> b")[1] == tokenizer.unk_id
@@ -94,7 +104,14 @@ def test_a_vocabulary_without_room():
 @settings(max_examples=200)
 def test_pieces_decode_to_any_text(pieces, line):
     assert pieces.decode(pieces.encode(line)) == line.strip()
-    assert pieces.eos_id not in pieces.encode(line)
+    assert not {pieces.eos_id, pieces.unk_id} & set(pieces.encode(line))
+
+
+@given(lines=any_lines.filter(lambda lines: "\u2581" not in "".join(lines)))
+def test_lines_of_pieces_keep_apart(pieces, lines):
+    ids = pieces.encode_lines(lines)
+    assert ids.tolist() == [i for line in lines for i in [*pieces.encode(line), pieces.eos_id]]
+    assert pieces.decode(ids) == "".join(f"{line.strip()}\n" for line in lines)
 
 
 def test_pieces_of_lines(pieces):

@@ -1,8 +1,13 @@
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from gcnn.config import compose_config
+from gcnn.files import sha256
+from gcnn.training.run import train
 
 ROOT = Path(__file__).parents[2]
 TINY = (
@@ -28,6 +33,32 @@ def corpus(tmp_path_factory) -> Path:
 def tiny(corpus, tmp_path) -> list[str]:
     """The arguments of a run that takes a second."""
     return [*TINY, f"data.path={corpus}", f"data.cache_dir={corpus / 'cache'}", f"run_dir={tmp_path / 'run'}"]
+
+
+@pytest.fixture(scope="session")
+def trained(corpus, tmp_path_factory) -> Path:
+    """A run directory that is finished. Not to be written to: `run_dir` is a copy of it."""
+    where = [f"data.path={corpus}", f"data.cache_dir={corpus / 'cache'}"]
+    folder, _ = train(compose_config(*TINY, *where, f"run_dir={tmp_path_factory.mktemp('trained') / 'run'}"))
+    return folder
+
+
+@pytest.fixture
+def run_dir(trained, tmp_path) -> Path:
+    """A finished run directory, to spoil."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+@pytest.fixture
+def snapshot(corpus, tmp_path):
+    """What stands in the test's folder and in the corpus: each path with its content, locks and logs apart."""
+
+    def taken() -> dict[str, str | None]:
+        files = [*tmp_path.rglob("*"), *corpus.glob("*.txt")]
+        names = (".lock", "train.log")
+        return {str(path): sha256(path) if path.is_file() else None for path in files if path.name not in names}
+
+    return taken
 
 
 @pytest.fixture

@@ -1,268 +1,298 @@
-"""Bad input to every command but training's config: one line, the right exit code, nothing damaged."""
+"""Bad arguments, files and streams, for every command: one line that names the thing and the remedy, and the exit
+code: 2 for what was asked wrongly, 1 for what failed. Nothing is written, nothing changed.
 
-import hashlib
-import io
-import json
+Training has a table of its own in test_bad_input.py; damaged run directories are in test_bad_runs.py.
+"""
+
+import os
 import re
-import shutil
-from pathlib import Path
 
 import pytest
+import torch
 
-from gcnn.data.tokenizers import WordTokenizer
-from gcnn.errors import run_command
-from gcnn.evaluation import score_command
-from tests.end_to_end.conftest import TINY
+HUGE = str(10**30)
+RUN = ["--run", "{run}"]
+RUNS = ["--runs", "{run}", "--quick", "--out", "{tmp}/latency.json"]
 
-WEIGHTS = "model.safetensors"
-
-
-@pytest.fixture(scope="module")
-def trained(corpus, tmp_path_factory):
-    """A run that other tests copy."""
-    from gcnn.config import compose_config
-    from gcnn.training.run import train
-
-    folder = tmp_path_factory.mktemp("trained") / "run"
-    train(compose_config(*TINY, f"data.path={corpus}", f"data.cache_dir={corpus / 'cache'}", f"run_dir={folder}"))
-    return folder
-
-
-@pytest.fixture
-def run(trained, tmp_path) -> Path:
-    return Path(shutil.copytree(trained, tmp_path / "run"))
-
-
-def snapshot(folder: Path) -> dict[str, str]:
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name not in (".lock", "train.log"))
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-def write(name: str, content: bytes):
-    return lambda run: (run / name).write_bytes(content)
-
-
-def cut(name: str, part: float = 0.5):
-    def spoil(run):
-        content = (run / name).read_bytes()
-        (run / name).write_bytes(content[: int(part * len(content))])
-
-    return spoil
-
-
-def flip(name: str):
-    def spoil(run):
-        content = bytearray((run / name).read_bytes())
-        content[-9] ^= 4
-        (run / name).write_bytes(content)
-
-    return spoil
-
-
-def replace(name: str, old: str, new: str):
-    def spoil(run):
-        text = (run / name).read_text()
-        assert old in text
-        (run / name).write_text(text.replace(old, new, 1))
-
-    return spoil
-
-
-def remove(name: str):
-    return lambda run: shutil.rmtree(run / name) if (run / name).is_dir() else (run / name).unlink()
-
-
-def folder_instead(name: str):
-    def spoil(run):
-        (run / name).unlink()
-        (run / name).mkdir()
-
-    return spoil
-
-
-def other_tokenizer(run):
-    WordTokenizer(["<eos>", "<unk>", "a"]).save(run / "tokenizer")
-
-
-# How a run is spoilt, the exit code, what the line names. Every command that reads runs must say so.
-SPOILT = {
-    "no config": (remove("config.yaml"), 2, "config.yaml"),
-    "empty config": (write("config.yaml", b""), 2, "config.yaml"),
-    "binary config": (write("config.yaml", b"\x00\xff\xfe"), 2, "config.yaml"),
-    "config cut short": (cut("config.yaml"), 2, "config.yaml"),
-    "config that is a list": (write("config.yaml", b"- 1\n- 2\n"), 2, "config.yaml"),
-    "config that is a word": (write("config.yaml", b"gcnn\n"), 2, "config.yaml"),
-    "config that is a folder": (folder_instead("config.yaml"), 2, "config.yaml"),
-    "unknown key": (replace("config.yaml", "seed:", "sead:"), 2, "config.yaml.*sead"),
-    "wrong type": (replace("config.yaml", "batch_size: 4", "batch_size: four"), 2, "config.yaml.*four"),
-    "unknown model": (replace("config.yaml", "kind: gcnn", "kind: rnn"), 2, "config.yaml.*rnn"),
-    "no weights": (remove(WEIGHTS), 2, WEIGHTS),
-    "empty weights": (write(WEIGHTS, b""), 1, f"{WEIGHTS} is damaged"),
-    "weights cut short": (cut(WEIGHTS), 1, f"{WEIGHTS} is damaged"),
-    "weights with a flipped bit": (flip(WEIGHTS), 1, f"{WEIGHTS} is damaged"),
-    "weights with a huge header": (write(WEIGHTS, b"\xff" * 64), 1, f"{WEIGHTS} is damaged"),
-    "a pickle as weights": (write(WEIGHTS, b"\x80\x04\x95\x00"), 1, f"{WEIGHTS} is damaged"),
-    "weights that are a folder": (folder_instead(WEIGHTS), 2, WEIGHTS),
-    "another model's weights": (replace("config.yaml", "embedding_dim: 8", "embedding_dim: 9"), 2, "another model"),
-    "an absurd model": (replace("config.yaml", "embedding_dim: 8", "embedding_dim: 999999999999"), 2, "embedding_dim"),
-    "no tokenizer": (remove("tokenizer"), 2, "no tokenizer"),
-    "no vocabulary": (remove("tokenizer/vocabulary.txt"), 2, "vocabulary.txt is missing"),
-    "tokenizer cut short": (cut("tokenizer/tokenizer.json"), 2, "tokenizer .*damaged"),
-    "binary vocabulary": (write("tokenizer/vocabulary.txt", b"\xff\n"), 2, "tokenizer .*damaged"),
-    "another tokenizer": (other_tokenizer, 2, "another tokenizer"),
+EVALUATE = [
+    ([], 2, "required: --run"),
+    (["--run"], 2, "--run: expected one argument"),
+    (["--run", ""], 2, "is not a run directory"),
+    (["--run", "{tmp}/nowhere"], 2, "nowhere is not a run directory"),
+    (["--run", "{tmp}"], 2, "is not a run directory"),
+    (["--run", "{tmp}/text"], 2, "config.yaml"),
+    (["--run", "x" * 5000], 2, "x"),
+    ([*RUN, "--nonsense"], 2, "--nonsense"),
+    ([*RUN, "surplus"], 2, "surplus"),
+    ([*RUN, "--split", "dev"], 2, "--split.*'dev'.*valid"),
+    ([*RUN, "--split", "test", "--file", "{tmp}/text"], 2, "not allowed with"),
+    ([*RUN, "--file", "{tmp}/nowhere.txt"], 2, "no text file .*nowhere.txt"),
+    ([*RUN, "--file", "{tmp}/folder"], 2, "no text file .*folder"),
+    ([*RUN, "--file", "{tmp}/empty"], 2, "empty has no words"),
+    ([*RUN, "--file", "{tmp}/blank"], 2, "blank has no words"),
+    ([*RUN, "--file", "{tmp}/latin-1"], 2, "latin-1 is not UTF-8.*line 2"),
+    ([*RUN, "--file", "{tmp}/utf-16"], 2, "utf-16 is not UTF-8"),
+    ([*RUN, "--file", "{tmp}/utf-32"], 2, "utf-32"),
+    ([*RUN, "--file", "{tmp}/cut"], 2, "cut is not UTF-8.*line 1"),
+    ([*RUN, "--file", "{tmp}/zip"], 2, "zip looks like a compressed file"),
+    ([*RUN, "--file", "{tmp}/rar.txt"], 2, "rar.txt is not UTF-8"),
+    ([*RUN, "--file", "/dev/null"], 2, "/dev/null"),
+    ([*RUN, "--data-path", "{tmp}/nowhere"], 2, "nowhere is not a folder"),
+    ([*RUN, "--data-path", "{tmp}/text"], 2, "text is not a folder"),
+    ([*RUN, "--data-path", "{tmp}/folder"], 2, "no train.txt in .*folder"),
+    ([*RUN, "--batch-size", "0"], 2, "--batch-size is 0"),
+    ([*RUN, "--batch-size", "1.5"], 2, "--batch-size.*'1.5'"),
+    ([*RUN, "--batch-size", "many"], 2, "--batch-size.*'many'"),
+    ([*RUN, "--batch-size", HUGE], 2, "--batch-size is 10"),
+    ([*RUN, "--block-size", "-3"], 2, "--block-size is -3"),
+    ([*RUN, "--block-size", HUGE], 2, "--block-size is 10"),
+    ([*RUN, "--block-size", HUGE, "--sentences"], 2, "--block-size is 10"),
+    ([*RUN, "--per-token", "--per-line"], 2, "not allowed with"),
+    ([*RUN, "--per-token", "--sentences"], 2, "--per-token scores running text"),
+    ([*RUN, "--device", "tpu"], 2, "--device.*'tpu'"),
+    ([*RUN, "--device", "cuda"], 2, "no CUDA device.*choose cpu"),
+]
+SCORE = [
+    ([], 2, "required: --run"),
+    (["--run", "{tmp}/nowhere"], 2, "nowhere is not a run directory"),
+    ([*RUN, "--format", "xml"], 2, "--format.*'xml'.*tsv"),
+    ([*RUN, "--format", "tsv", "--nbest"], 2, "not allowed with"),
+    ([*RUN, "--threads", "0"], 2, "--threads is 0"),
+    ([*RUN, "--threads", "-1"], 2, "--threads is -1"),
+    ([*RUN, "--threads", "two"], 2, "--threads.*'two'"),
+    ([*RUN, "--threads", HUGE], 2, "--threads is 10"),
+    ([*RUN, "--device", "cuda"], 2, "no CUDA device"),
+    ([*RUN, "--precision", "fp8"], 2, "--precision.*'fp8'"),
+    ([*RUN, "--input", "{tmp}/text"], 2, "--input and --output belong together"),
+    ([*RUN, "--input", "{tmp}/nowhere", "--output", "{tmp}/folder"], 2, "nowhere"),
+    ([*RUN, "--input", "{tmp}/folder", "--output", "{tmp}/folder"], 2, "folder"),
+    ([*RUN, "--input", "{tmp}/latin-1", "--output", "{tmp}/folder"], 2, "latin-1 is not UTF-8.*line 2"),
+    ([*RUN, "--input", "{tmp}/zip.parquet", "--output", "{tmp}/folder"], 2, "zip.parquet"),
+    ([*RUN, "--input", "{tmp}/cut.jsonl", "--output", "{tmp}/folder"], 1, "cut.jsonl"),
+    ([*RUN, "--input", "{tmp}/good.jsonl", "--column", "words", "--output", "{tmp}/folder"], 2, "column.*words"),
+    ([*RUN, "--input", "{tmp}/text", "--output", "{tmp}/text"], 2, "--output: .*text would overwrite"),
+    ([*RUN, "sentences.txt"], 2, "sentences.txt"),
+]
+GENERATE = [
+    ([], 2, "required: --run"),
+    (["--run", "{tmp}/nowhere"], 2, "nowhere is not a run directory"),
+    ([*RUN, "--tokens", "0"], 2, "tokens is 0"),
+    ([*RUN, "--tokens", "-5"], 2, "tokens is -5"),
+    ([*RUN, "--tokens", HUGE], 2, "tokens is 10"),
+    ([*RUN, "--tokens", "ten"], 2, "--tokens.*'ten'"),
+    ([*RUN, "--samples", "0"], 2, "samples is 0"),
+    ([*RUN, "--samples", HUGE], 2, "samples is 10"),
+    ([*RUN, "--temperature", "-0.5"], 2, "temperature is -0.5"),
+    ([*RUN, "--temperature", "nan"], 2, "temperature is nan"),
+    ([*RUN, "--temperature", "inf"], 2, "temperature is inf"),
+    ([*RUN, "--temperature", "warm"], 2, "--temperature.*'warm'"),
+    ([*RUN, "--top-k", "0"], 2, "top-k is 0"),
+    ([*RUN, "--top-k", "-1"], 2, "top-k is -1"),
+    ([*RUN, "--top-k", "2.5"], 2, "--top-k.*'2.5'"),
+    ([*RUN, "--seed", "-1"], 2, "seed is -1"),
+    ([*RUN, "--seed", str(2**63)], 2, "seed is 9"),
+    ([*RUN, "--seed", "lucky"], 2, "--seed.*'lucky'"),
+    ([*RUN, "--prompt"], 2, "--prompt: expected one argument"),
+    ([*RUN, "--prompt", "w1 \udcff"], 2, "prompt is not UTF-8"),
+]
+BENCHMARK = [
+    (["--models", "gcnn_99"], 2, "--models.*'gcnn_99'.*gcnn_8"),
+    (["--models", "gcnn_8,,gcnn_99"], 2, "'gcnn_99'"),
+    (["--models", ","], 2, "--models ',' names no model.*gcnn_8"),
+    (["--runs"], 2, "--runs: expected at least one argument"),
+    (["--runs", "{tmp}/nowhere"], 2, "nowhere is not a run directory"),
+    (["--runs", "{run}", "{tmp}/folder"], 2, "folder is not a run directory"),
+    ([*RUNS, "--threads", "0"], 2, "--threads is 0"),
+    ([*RUNS, "--threads", "many"], 2, "--threads.*'many'"),
+    ([*RUNS, "--threads", HUGE], 2, "--threads"),
+    ([*RUNS, "--repeats", "-2"], 2, "--repeats.*-2 is not from 1"),
+    ([*RUNS, "--repeats", "1e3"], 2, "--repeats.*'1e3'"),
+    ([*RUNS, "--precision", "fp8"], 2, "--precision.*'fp8'"),
+    ([*RUNS, "--device", "cuda"], 2, "no CUDA device"),
+    (["--runs", "{run}", "--quick", "--out", "{tmp}/folder"], 2, "--out: .*folder is a folder"),
+    (["--runs", "{run}", "--quick", "--out", "{tmp}/text/latency.json"], 2, "--out: .*text is a file"),
+]
+REPORT = [
+    ([], 2, "required: RUN"),
+    (["{tmp}/nowhere"], 2, "nowhere: no run directory here"),
+    (["{tmp}/folder"], 2, "folder: no run directory here"),
+    (["{tmp}/text"], 2, "text: no run directory here"),
+    (["{run}", "{tmp}/nowhere"], 2, "nowhere: no run directory here"),
+    (["{run}", "--latency", "{tmp}/nowhere.json"], 2, "nowhere.json: no such file"),
+    (["{run}", "--latency", "{tmp}/folder"], 2, "folder cannot be read"),
+    (["{run}", "--latency", "{tmp}/text"], 2, "text is not JSON"),
+    (["{run}", "--latency", "{tmp}/zip"], 2, "zip is not a UTF-8"),
+    (["{run}", "--latency", "{run}/results.json"], 2, "results.json has no models"),
+    (["{run}", "--out", "{tmp}/text"], 2, "--out: .*text is a file"),
+    (["{run}", "--out", "{tmp}/text/report"], 2, "--out: .*text is a file"),
+    (["{run}", "--out", "/proc/none"], 1, "/proc/none"),
+    (["{run}", "--out"], 2, "--out: expected one argument"),
+]
+BENCHMARK_TRAIN = [
+    (["--workloads", "huge"], 2, "--workloads.*'huge'"),
+    (["--workloads", "small", "--steps", "0"], 2, "--steps.*0 is not from 1"),
+    (["--workloads", "small", "--rounds", "many"], 2, "--rounds.*'many'"),
+    (["--workloads", "small", "--threads", HUGE], 2, "--threads.*is not from 1"),
+    (["--workloads", "small", "nonsense=1"], 2, "nonsense"),
+]
+DESCRIBE = [
+    (["gcnn_99"], 2, "gcnn_99"),
+    (["../model/gcnn_8"], 2, "gcnn_8"),
+    (["gcnn_8", "--vocabulary", "0"], 2, "--vocabulary is 0"),
+    (["gcnn_8", "--vocabulary", "-7"], 2, "--vocabulary is -7"),
+    (["gcnn_8", "--vocabulary", "100"], 2, "cutoffs"),
+    (["gcnn_8", "--vocabulary", "all"], 2, "--vocabulary.*'all'"),
+    (["gcnn_8", "--vocabulary", HUGE], 2, "--vocabulary is 10"),
+    (["gcnn_8", "--vocabulary", str(2**62)], 2, "--vocabulary is 4"),
+    (["gcnn_8=x"], 2, "gcnn_8=x"),
+    (["a,b"], 2, "a,b"),
+    ([""], 2, "model"),
+]
+PREPARE = [
+    (["data=nonsense"], 2, "data/nonsense"),
+    (["data=local"], 2, "data.path"),
+    (["data=local", "data.path={tmp}/nowhere"], 2, "nowhere is not a folder"),
+    (["data=local", "data.path={tmp}/folder"], 2, "no train.txt in"),
+    (["data=wikitext2", "data.path={tmp}/folder"], 2, "no wiki.train.tokens in"),
+    (["data=billion_word", "data.path={tmp}/text"], 2, "text is not a folder"),
+    (["data=local", "data.files={{train:[{tmp}/text]}}"], 2, "data.files.valid: no file matches"),
+    (
+        ["data=local", "data.files={{train:[{tmp}/text],valid:[{tmp}/text],test:[{tmp}/no*]}}"],
+        2,
+        "no file matches .*no",
+    ),
+    (
+        ["data=local", "data.files={{train:[{tmp}/text],valid:[{tmp}/text],test:[{tmp}/utf-16]}}"],
+        2,
+        "utf-16 is not UTF-8",
+    ),
+    (["data=local", "data.files={{train:[{tmp}/zip.parquet],valid:[{tmp}/text],test:[{tmp}/text]}}"], 2, "zip.parquet"),
+    (["data=local", "data.path={corpus}", "tokenizer=letters"], 2, "tokenizer/letters"),
+    (["data=local", "data.path={corpus}", "tokenizer=word", "tokenizer.max_size=2"], 2, "max_size"),
+    (["data=local", "data.path={corpus}", "tokenizer.vocabulary_size=" + HUGE], 2, "tokenizer.vocabulary_size is 10"),
+    (
+        ["data=local", "data.path={corpus}", "tokenizer.vocabulary_size=10"],
+        2,
+        "tokenizer.vocabulary_size is 10.*at least",
+    ),
+    (["data=local", "data.path={corpus}", "data.cache_dir={tmp}/text"], 1, "tmp.*text"),
+    (["data=local", "data.path={corpus}", "data.cache_dir=/proc/none"], 1, "/proc/none"),
+    (["nonsense"], 2, "nonsense"),
+    (["--help-me"], 2, "help-me"),
+]
+IMPORT = [
+    ([], 2, "required: CHECKPOINT"),
+    (["{tmp}/a.pt", "{tmp}/text"], 2, "required: OUT"),
+    (["{tmp}/nowhere.pt", "{tmp}/text", "{tmp}/out"], 2, "nowhere.pt cannot be read"),
+    (["{tmp}/folder", "{tmp}/text", "{tmp}/out"], 2, "folder cannot be read"),
+    (["{tmp}/empty", "{tmp}/text", "{tmp}/out"], 2, "empty was not loaded"),
+    (["{tmp}/cut.pt", "{tmp}/text", "{tmp}/out"], 2, "cut.pt was not loaded"),
+    (["{tmp}/utf-16", "{tmp}/text", "{tmp}/out"], 2, "utf-16 was not loaded"),
+    (["{run}/model.safetensors", "{tmp}/text", "{tmp}/out"], 2, "model.safetensors is no checkpoint of fairseq"),
+    (
+        ["{run}/checkpoints/step_000000020/state.pt", "{tmp}/text", "{tmp}/out"],
+        2,
+        "state.pt is no checkpoint of fairseq",
+    ),
+    (["{tmp}/a.pt", "{tmp}/text", "{run}"], 2, "run exists already"),
+    (["{tmp}/a.pt", "{tmp}/text", "{tmp}/text"], 2, "text exists already"),
+]
+TABLES = {
+    "evaluate": EVALUATE,
+    "score": SCORE,
+    "generate": GENERATE,
+    "benchmark": BENCHMARK,
+    "benchmark_train": BENCHMARK_TRAIN,
+    "report": REPORT,
+    "describe": DESCRIBE,
+    "prepare_data": PREPARE,
+    "import_fairseq": IMPORT,
+}
+FILES = {
+    "text": b"w1 w2 w3\n",
+    "empty": b"",
+    "blank": b"\n \n\t\n",
+    "latin-1": "w1\ncaf\u00e9\n".encode("latin-1"),
+    "utf-16": "w1 w2\n".encode("utf-16"),
+    "utf-32": "w1 w2\n".encode("utf-32"),
+    "cut": "caf\u00e9".encode()[:-1],
+    "zip": b"PK\x03\x04\xff\xfe" * 20,
+    "rar.txt": b"Rar!\xff",
+    "cut.jsonl": b'{"text": "w1"}\n{"text": "w',
+    "good.jsonl": b'{"text": "w1"}\n',
+    "zip.parquet": b"PAR1\xff\xfe" * 20,
 }
 
 
-def check(done, code: int, named: str) -> None:
-    lines = done.err.strip().splitlines()
-    assert done.code == code, done.err
-    assert re.search(named, lines[-1]), done.err
+@pytest.fixture
+def places(run_dir, tmp_path, corpus) -> dict[str, object]:
+    """A run and bad files beside it, by what the tables call them."""
+    for name, content in FILES.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "folder").mkdir()
+    torch.save({"model": {}}, tmp_path / "a.pt")
+    (tmp_path / "cut.pt").write_bytes((tmp_path / "a.pt").read_bytes()[:-100])
+    return {"run": run_dir, "tmp": tmp_path, "corpus": corpus}
+
+
+ROWS = [(command, *row) for command, rows in TABLES.items() for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "code", "named"), ROWS, ids=[f"{i}-{row[0]}" for i, row in enumerate(ROWS)]
+)
+def test_bad_arguments_are_one_line(call, places, snapshot, command, arguments, code, named, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    before = snapshot()
+    done = call(command, *(argument.format(**places) for argument in arguments))
+    *usage, line = done.err.splitlines()
+    assert (done.code, done.out) == (code, ""), done.err
+    assert re.match(r"error: .*[.;] \w.*\.$" if not usage else r"\S+: error: ", line), (
+        line
+    )  # with a remedy, or the usage
+    assert not usage or usage[0].startswith("usage: ")
     assert "Traceback" not in done.err
-    assert len([line for line in lines if "error" in line.lower()]) == 1, done.err
+    assert re.search(named, line), line
+    assert snapshot() == before
 
 
-@pytest.mark.parametrize("what", SPOILT)
-def test_a_spoilt_run_is_named_by_every_command_that_reads_its_model(call, run, what):
-    spoil, code, named = SPOILT[what]
-    spoil(run)
-    before = snapshot(run)
-    for script, *arguments in (
-        ("evaluate", "--run", run),
-        ("generate", "--run", run, "--prompt", "w1"),
-        ("score", "--run", run),
-        ("benchmark", "--quick", "--runs", run, "--out", run.parent / "latency.json"),
-    ):
-        check(call(script, *arguments), code, named)
-    assert snapshot(run) == before
-    assert not (run.parent / "latency.json").exists()
-
-
-# A command's arguments ({run}, {tmp} filled in), the exit code, what the line names
-COMMANDS = [
-    ("evaluate", [], 2, "--run"),
-    ("evaluate", ["--run", "{tmp}/nowhere"], 2, "nowhere is not a run directory"),
-    ("evaluate", ["--run", "{run}", "--split", "dev"], 2, "--split.*dev"),
-    ("evaluate", ["--run", "{run}", "--file", "{tmp}/none.txt"], 2, "none.txt"),
-    ("evaluate", ["--run", "{run}", "--file", "{tmp}"], 2, "no text file"),
-    ("evaluate", ["--run", "{run}", "--file", "{tmp}/empty.txt"], 2, "empty.txt has no words"),
-    ("evaluate", ["--run", "{run}", "--file", "{tmp}/latin.txt"], 2, "latin.txt is not UTF-8.*line 2"),
-    ("evaluate", ["--run", "{run}", "--file", "{tmp}/utf16.txt"], 2, "utf16.txt is not UTF-8"),
-    ("evaluate", ["--run", "{run}", "--data-path", "{tmp}/nowhere"], 2, "nowhere is not a folder"),
-    ("evaluate", ["--run", "{run}", "--data-path", "{tmp}"], 2, r"no train\.txt in"),
-    ("evaluate", ["--run", "{run}", "--batch-size", "many"], 2, "--batch-size.*many"),
-    ("evaluate", ["--run", "{run}", "--block-size", "0"], 2, "--block-size is 0"),
-    ("evaluate", ["--run", "{run}", "--per-line", "--json"], 2, "not allowed with"),
-    ("score", [], 2, "--run"),
-    ("score", ["--run", "{run}", "--format", "xml"], 2, "--format.*xml"),
-    ("score", ["--run", "{run}", "--threads", "0"], 2, "--threads is 0"),
-    ("score", ["--run", "{run}", "--precision", "fp8"], 2, "--precision.*fp8"),
-    ("score", ["--run", "{run}", "--input", "{tmp}/empty.txt"], 2, "--input and --output"),
-    ("score", ["--run", "{run}", "--input", "{tmp}/none.txt", "--output", "{tmp}/out"], 2, "none.txt"),
-    ("generate", ["--run", "{run}", "--prompt", "w1", "--temperature", "-1"], 2, "temperature is -1"),
-    ("generate", ["--run", "{run}", "--prompt", "w1", "--temperature", "hot"], 2, "--temperature.*hot"),
-    ("generate", ["--run", "{run}", "--prompt", "w1", "--top-k", "0"], 2, "top-k is 0"),
-    ("benchmark", ["--models", "gcnn_99"], 2, "gcnn_99"),
-    ("benchmark", ["--runs", "{tmp}/nowhere"], 2, "nowhere"),
-    ("benchmark", ["--repeats", "0"], 2, "--repeats"),
-    ("benchmark", ["--threads", "-1"], 2, "--threads"),
-    ("report", ["{tmp}/nowhere"], 2, "nowhere"),
-    ("report", ["{run}", "--latency", "{tmp}/none.json"], 2, "none.json"),
-    ("report", ["{run}", "--latency", "{tmp}/latin.txt"], 2, "latin.txt"),
-    ("describe", ["gcnn_99"], 2, "gcnn_99"),
-    ("describe", ["gcnn_small", "--vocabulary", "5"], 2, "5"),
-    ("describe", ["--vocabulary", "-3"], 2, "--vocabulary is -3"),
-    ("prepare_data", ["data=local"], 2, "data.path"),
-    ("prepare_data", ["data=wikitext103", "data.path={tmp}"], 2, "wiki.train.tokens"),
-    ("prepare_data", ["nonsense"], 2, "nonsense"),
-    ("import_fairseq", ["{tmp}/none.pt", "{tmp}/dict.txt", "{tmp}/out"], 2, "none.pt"),
-    ("import_fairseq", ["{tmp}/latin.txt", "{tmp}/latin.txt", "{tmp}/out"], 2, "latin.txt"),
-    ("import_fairseq", ["{tmp}/none.pt"], 2, "required"),
-    ("train", ["--config-path", "{tmp}/nowhere"], 2, "nowhere is not a run directory"),
-    ("train", ["model.embedding_dim=999999999999", "data=local", "data.path={tmp}/text"], 2, "embedding_dim"),
-    ("train", ["trainer.batch_size=1000000000000", "data=local", "data.path={tmp}/text"], 2, "batch_size"),
-    ("train", ["seed=-1", "data=local", "data.path={tmp}/text"], 2, "seed is -1"),
-    ("train", ["seed=99999999999999999999", "data=local", "data.path={tmp}/text"], 2, "seed"),
-    ("train", ["run_dir=/proc/no/run", "data=local", "data.path={tmp}/text"], 1, "/proc/no"),
-    ("benchmark_train", ["--workloads", "huge"], 2, "--workloads.*huge"),
-    ("benchmark_train", ["--workloads", "small", "--steps", "0"], 2, "--steps"),
+STREAMS = [
+    # what comes in, options, what the line must name, lines that are scored before
+    (b"\xff\xfe\n", [], "line 1 of the input is not UTF-8: byte 0xff at offset 0", 0),
+    (b"w1\nw2 \xe9\nw3\n", [], "line 2 of the input is not UTF-8: byte 0xe9 at offset 3", 1),
+    ("w1 w2\n".encode("utf-16"), [], "line 1 of the input is not UTF-8", 0),
+    (b"w1\n\nw2\ncaf\xc3", [], "line 4 of the input is not UTF-8", 3),
+    (b"w1\n\xed\xa0\x80\n", [], "line 2 of the input is not UTF-8", 1),
+    (b"w1\n\xff", ["--format", "tsv"], "line 2 of the input is not UTF-8", 2),
+    (b"1 ||| w1\n2 ||| w2\nw3\n", ["--nbest"], "line 3 of the input is not `id \\|\\|\\| sentence`", 1),
+    (b"1 || w1\n", ["--nbest"], "line 1 of the input is not `id", 0),
+    (b"\n", ["--nbest"], "line 1 of the input is not `id", 0),
+    (b"1 ||| w1\n1 ||| \xff\n", ["--nbest"], "line 2 of the input is not UTF-8", 0),
 ]
 
 
-@pytest.mark.parametrize(("script", "arguments", "code", "named"), COMMANDS, ids=str)
-def test_bad_arguments_are_named(call, run, tmp_path, corpus, script, arguments, code, named):
-    (tmp_path / "empty.txt").write_bytes(b"\n \n")
-    (tmp_path / "latin.txt").write_bytes(b"fine\ncaf\xe9\n")
-    (tmp_path / "utf16.txt").write_text("a b c\n", encoding="utf-16")
-    shutil.copytree(corpus, tmp_path / "text", ignore=shutil.ignore_patterns("cache"))
-    if script == "train":
-        tiny = [argument for argument in TINY if not argument.startswith("data")]
-        arguments = [*(tiny if arguments[0] != "--config-path" else []), "run_dir={tmp}/new", *arguments]
-    before = snapshot(run)
-    filled = [text.replace("{run}", str(run)).replace("{tmp}", str(tmp_path)) for text in arguments]
-    check(call(script, *filled), code, named)
-    assert snapshot(run) == before
-    assert not (tmp_path / "new").exists()
-    assert not (tmp_path / "out").exists()
+@pytest.mark.parametrize(("stdin", "options", "named", "scored"), STREAMS)
+def test_a_bad_line_ends_the_scores_before_it(call, run_dir, snapshot, stdin, options, named, scored):
+    before = snapshot()
+    done = call("score", "--run", run_dir, *options, stdin=stdin)
+    assert (done.code, len(done.out.splitlines())) == (2, scored)
+    assert re.fullmatch(f"error: .*{named}.*\\. .*\n", done.err), done.err
+    assert snapshot() == before
 
 
-@pytest.mark.parametrize(("spoil", "code", "named"), [
-    (cut("metrics.jsonl", 0.99), 0, None),  # a line that is still being written is left out
-    (write("metrics.jsonl", b"{}\nnot json\n"), 2, "metrics.jsonl"),
-    (write("results.json", b'{"test": '), 2, "results.json"),
-    (write("results.json", b"[1]"), 2, "results.json"),
-    (write("results.json", b"\xff"), 2, "results.json"),
-    (replace("results.json", '"vocabulary_size": 42', '"vocabulary_size": "many"'), 2, "results.json.*vocabulary_size"),
-    (replace("config.yaml", "seed:", "sead:"), 2, "config.yaml.*sead"),
-])  # fmt: skip
-def test_a_spoilt_run_is_named_by_the_report(call, run, spoil, code, named):
-    spoil(run)
-    before = snapshot(run)
-    done = call("report", run)
-    if code:
-        check(done, code, named)
-    assert done.code == code
-    assert snapshot(run) == before
+def test_a_folder_is_no_standard_input(call, run_dir, monkeypatch, tmp_path):
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    monkeypatch.setattr("gcnn.evaluation.score_command.STDIN", descriptor)
+    done = call("score", "--run", run_dir)
+    os.close(descriptor)
+    assert (done.code, done.out) == (2, "")
+    assert re.fullmatch("error: standard input cannot be read .*\n", done.err)
 
 
-@pytest.mark.parametrize(("text", "options", "named"), [
-    (b"w1 w2\nw3 \xff\nw4\n", [], "line 2 of the input is not UTF-8.*0xff"),
-    ("w1\n".encode("utf-16"), [], "line 1 of the input is not UTF-8"),
-    (b"1 ||| w1\nno separator\n", ["--nbest"], "line 2 of the input is not `id"),
-    (b"w1 \xe2\x82", [], "line 1 of the input is not UTF-8"),  # cut within a character
-])  # fmt: skip
-def test_a_line_that_cannot_be_scored_is_named_after_those_before_it(run, monkeypatch, capfd, text, options, named):
-    monkeypatch.setattr("sys.argv", ["gcnn-score", "--run", str(run), "--device", "cpu", *options])
-    monkeypatch.setattr(score_command.os, "read", reader(text))
-    monkeypatch.setattr(score_command.select, "select", lambda *_: ([0], [], []))
-    with pytest.raises(SystemExit) as stop:
-        run_command(score_command.score)
-    out, err = capfd.readouterr()
-    assert stop.value.code == 2
-    assert re.search(named, err)
-    assert err.count("\n") == 1
-    expected = 0 if options else int(re.search(r"line (\d+)", named)[1]) - 1  # an n-best list may go on
-    assert len(out.splitlines()) == expected
-    if not options:
-        assert all(json.loads(line)["tokens"] for line in out.splitlines())
-
-
-def reader(text: bytes):
-    stream = io.BytesIO(text)
-    return lambda descriptor, size: stream.read(size)
-
-
-@pytest.mark.parametrize(("spoil", "code", "named"), [
-    (cut("state.pt"), 1, "state.pt is not what was written"),
-    (flip("state.pt"), 1, "state.pt is not what was written"),
-    (cut("manifest.json"), 1, "manifest.json is missing or damaged"),
-    (remove("manifest.json"), 1, "manifest.json is missing or damaged"),
-    (write("manifest.json", b"[]"), 1, "manifest.json is missing or damaged"),
-    (write("manifest.json", b"[" * 100_000), 1, "manifest.json is missing or damaged"),
-    (remove(WEIGHTS), 1, "model.safetensors is missing"),
-])  # fmt: skip
-def test_a_spoilt_checkpoint_is_named_where_it_is_asked_for(call, run, tiny, spoil, code, named):
-    (*_, newest) = sorted((run / "checkpoints").iterdir())
-    spoil(newest)
-    before = snapshot(run)
-    check(call("train", *tiny, f"resume={newest}", "trainer.max_steps=30"), code, named)
-    assert snapshot(run) == before
+def test_a_samples_file_that_cannot_be_written_is_named(call, run_dir, snapshot):
+    (run_dir / "samples.json").mkdir()
+    before = snapshot()
+    done = call("generate", "--run", run_dir, "--tokens", "3", "--save")
+    assert done.code == 1
+    assert re.fullmatch("error: .*samples.json.*\n", done.err)
+    assert snapshot() == before

@@ -54,6 +54,24 @@ TRAIN = [
     (["tokenizer.max_size=1"], "max_size"),
     (["tokenizer=sentencepiece", "tokenizer.vocabulary_size=1000000"], "vocabulary_size"),
     (["tokenizer=sentencepiece", "tokenizer.model_type=wordpiece"], "model_type.*bpe, unigram"),
+    (["tokenizer=sentencepiece", "tokenizer.vocabulary_size=1000000000000"], "vocabulary_size is 1000000000000"),
+    (["model.embedding_dim=2000000000"], "GiB of memory.*smaller numbers under model"),
+    (["model.embedding_dim=1000000000000"], "model.embedding_dim is 1000000000000"),
+    (["model.blocks=[{convs:[[3,1000000000000]]}]"], "GiB of memory"),
+    (["model.blocks=[{convs:[[1000000000000,3]]}]"], "GiB of memory"),
+    (["model.blocks=[{convs:[[3,16]],repeat:1000000000}]"], "model of 1,000,000,000 layers"),
+    (["model.projection_dim=0"], "model.projection_dim is 0"),
+    (["model.cutoffs=[1000000000000000000000000]"], "model.cutoffs is .*vocabulary has 42 types"),
+    (["trainer.batch_size=1000000000000"], "trainer.batch_size is 1000000000000.*2,147,483,647"),
+    (["trainer.block_size=1000000000000"], "trainer.block_size is 1000000000000"),
+    (["trainer.max_steps=1e400"], "trainer.max_steps.*1e400"),
+    (["schedule.warmup_steps=1000000000000"], "schedule.warmup_steps is 1000000000000"),
+    (["optimizer.betas=[0.9]"], r"optimizer.betas is \[0.9\]"),
+    (["optimizer.betas=[0.9,1]"], r"optimizer.betas is \[0.9, 1.0\]"),
+    (["seed=-1"], "seed is -1; give a number from 0"),
+    (["seed=18446744073709551616"], "seed is 18446744073709551616"),
+    (["threads=1000000"], "threads is 1000000.*1,024"),
+    (["model=gcnn_8=x"], "model=gcnn_8=x"),
     (["device=tpu"], "device is 'tpu'.*auto, cpu, cuda"),
     (["seed=lucky"], "seed.*lucky"),
     (["threads=0"], "threads is 0"),
@@ -62,6 +80,8 @@ TRAIN = [
     (["resume=/no/such/checkpoint"], "resume: /no/such/checkpoint is no checkpoint"),
     (["data.path=/no/such/folder"], "/no/such/folder"),
     (["data.path=null"], "data.path"),
+    (["data.files={dev:[a]}"], "data.files.dev"),
+    (["data.files={train:[a]}"], "data.files.train: no file matches a"),
     (["data=wikitext2", "data.path=/no/such/folder"], "/no/such/folder"),
     (["data=billion_word", "data.path=/no/such/folder"], "/no/such/folder"),
 ]
@@ -134,3 +154,18 @@ def test_resuming_another_model_is_refused(call, tiny, tmp_path, change):
     assert done.code == 2, done.err
     assert re.search("of another (model|tokenizer)", done.err), done.err
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == weights
+
+
+@pytest.mark.parametrize("folder", ["/proc/none", "/dev/null/run"])
+def test_run_dir_that_cannot_be_made_is_named(call, tiny, folder):
+    done = call("train", *tiny, f"run_dir={folder}")
+    assert done.code == 1
+    assert re.fullmatch(f"error: .*{folder}.* Check the path and its permissions.*", done.err.splitlines()[-1])
+    assert "Traceback" not in done.err
+
+
+def test_a_run_to_be_repeated_that_is_none_is_named(call, tiny, tmp_path):
+    done = call("train", "--config-path", tmp_path / "nowhere", "--config-name", "config", *tiny)
+    assert done.code == 2
+    assert "nowhere is not a run directory" in done.err
+    assert not (tmp_path / "run").exists()

@@ -4,6 +4,7 @@ import pytest
 import torch
 import yaml
 
+from gcnn.checks import check_size, least_size
 from gcnn.config import CONFIGS, compose_config, load_config, save_config
 from gcnn.errors import UsageError
 from gcnn.models.language_model import build_model
@@ -58,3 +59,28 @@ def test_models_that_are_compared_have_as_many_parameters(gcnn, lstm, vocabulary
         models = [build_model(compose_config(f"experiment={name}").model, vocabulary_size) for name in (gcnn, lstm)]
     first, second = (model.parameter_counts()["total"] for model in models)
     assert first == pytest.approx(second, rel=0.05)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml")))
+def test_memory_is_counted_from_below_and_not_by_far(name):
+    config = compose_config(f"model={name}").model
+    with torch.device("meta"):
+        model = build_model(config, 250_000)
+    encoder = sum(parameter.numel() for parameter in model.encoder.parameters())
+    layers, weights, width = least_size(config, 250_000)
+    assert encoder / 2 < weights < encoder
+    assert layers == (config.num_layers if config.kind == "lstm" else len(model.encoder.convs))
+    assert width >= max(part[0].numel() for part in model.empty_state(1)) / 8
+
+
+def test_a_model_or_batch_past_the_memory_is_refused(monkeypatch):
+    model = compose_config("model=gcnn_8").model
+    with torch.device("meta"):
+        weights = build_model(model, 250_000).parameter_counts()["total"]
+    gib = int(4 * weights * 3 / 2**30)
+    monkeypatch.setattr("gcnn.checks.os.sysconf", {"SC_PAGE_SIZE": 2**30, "SC_PHYS_PAGES": gib}.get)
+    check_size(model, 250_000, copies=1, positions=10_000)
+    with pytest.raises(UsageError, match=r"weights takes .* GiB of memory.*smaller numbers under model"):
+        check_size(model, 250_000, copies=9)
+    with pytest.raises(UsageError, match=r"batch of 10,000,000 tokens takes .* lower trainer.batch_size"):
+        check_size(model, 250_000, copies=1, positions=10_000_000)

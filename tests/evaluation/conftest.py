@@ -101,7 +101,7 @@ def gcnn_dir(made_runs, tmp_path) -> Path:
     return Path(shutil.copytree(made_runs["gcnn", "word"], tmp_path / "run"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def reference():
     """Scores a sentence by one forward pass over all of it and the log-probabilities of all types."""
 

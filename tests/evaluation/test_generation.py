@@ -6,6 +6,7 @@ import torch
 
 from gcnn.errors import UsageError
 from gcnn.evaluation.generation import Sampling, generate, generate_tokens
+from gcnn.evaluation.run import load_model
 
 
 @pytest.fixture
@@ -116,8 +117,8 @@ def test_the_command_prints_texts_and_saves_them_for_the_report(gcnn_dir, call):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--tokens", 0], "0 tokens"),
-        (["--samples", 0], "0 samples"),
+        (["--tokens", 0], "tokens is 0"),
+        (["--samples", 0], "samples is 0"),
         (["--temperature", -1], "temperature is -1"),
         (["--top-k", 0], "top-k is 0"),
         (["--run", "nowhere"], "nowhere is not a run directory"),
@@ -128,3 +129,13 @@ def test_what_the_command_cannot_do_is_one_line_and_2(options, message, gcnn_dir
     assert (outcome.code, outcome.out) == (2, "")
     assert message in outcome.err
     assert outcome.err.count("\n") == 1
+
+
+def test_samples_past_the_memory_and_prompts_that_are_no_text_are_refused(made_runs, monkeypatch):
+    run = load_model(made_runs["gcnn", "word"], "cpu")
+    with pytest.raises(UsageError, match="prompt is not UTF-8"):
+        generate(run.model, run.tokenizer, "a \udcff", 1, 1, Sampling())
+    monkeypatch.setattr("gcnn.checks.os.sysconf", lambda name: 1 << 15)  # a GiB
+    generate(run.model, run.tokenizer, "a", 1, 100, Sampling())
+    with pytest.raises(UsageError, match=r"2,000,000 samples takes .* GiB of memory"):
+        generate(run.model, run.tokenizer, "a", 1, 2_000_000, Sampling())

@@ -1,4 +1,3 @@
-import functools
 import itertools
 import json
 import math
@@ -17,8 +16,10 @@ from gcnn.data.stream import encode_file
 from gcnn.errors import UsageError
 from gcnn.evaluation import perplexity, score_command, scoring
 from gcnn.evaluation.perplexity import evaluate
+from gcnn.evaluation.run import load_model
 from gcnn.evaluation.score_command import parsed, read_windows, reranked, scored, to_text
 from gcnn.evaluation.scoring import Scorer
+from tests.unicode_text import any_line, any_lines
 
 
 @pytest.fixture
@@ -36,11 +37,6 @@ def one_scorer(made_runs):
     return Scorer.from_run(made_runs["gcnn", "word"], "cpu")
 
 
-@functools.cache
-def scorer_of(run_dir):
-    return Scorer.from_run(run_dir, "cpu")
-
-
 def log_probs(scores):
     return np.array([score.log_prob for score in scores])
 
@@ -56,6 +52,33 @@ def test_scores_equal_one_forward_pass_over_each_sentence(run, scorer, lines, re
         assert score.perplexity == pytest.approx(math.exp(-score.log_prob / score.tokens))
 
 
+@pytest.fixture(scope="module", params=[("gcnn", "word"), ("gcnn", "sentencepiece"), ("lstm", "word")], ids="-".join)
+def any_run(request, made_runs):
+    return load_model(made_runs[request.param], "cpu")
+
+
+@settings(max_examples=40, deadline=None)
+@given(lines=any_lines, others=st.lists(any_line | st.just("a long line " * 20), max_size=3), data=st.data())
+def test_any_text_has_a_score_a_line_whatever_stands_beside_it(any_run, reference, lines, others, data):
+    scorer = Scorer(any_run.model, any_run.tokenizer)
+    scores = scorer.score(lines)
+    assert len(scores) == len(lines)
+    total = 0.0
+    for line, score in zip(lines, scores, strict=True):
+        tokens = [*any_run.tokenizer.encode(line), any_run.tokenizer.eos_id]
+        expected = -float(reference(any_run, tokens).sum())
+        total += expected
+        assert math.isfinite(score.log_prob)
+        assert score.log_prob < 0
+        assert score.log_prob / len(tokens) == pytest.approx(expected / len(tokens), abs=1e-5)
+        assert (score.tokens, score.unknown) == (len(tokens), tokens.count(any_run.tokenizer.unk_id))
+    assert sum(log_probs(scores)) == pytest.approx(total, abs=1e-5 * sum(score.tokens for score in scores))
+    mixed = data.draw(st.permutations([*enumerate(lines), *((None, line) for line in others)]))
+    for (i, _), score in zip(mixed, scorer.score([line for _, line in mixed]), strict=True):
+        if i is not None:
+            assert score.log_prob / score.tokens == pytest.approx(scores[i].log_prob / score.tokens, abs=1e-5)
+
+
 def test_words_outside_the_vocabulary_count_as_unknown(one_scorer):
     known = one_scorer.tokenizer.types[5]
     scores = one_scorer.score([f"{known} zzz {known} qqq", f"{known} <unk>", known, ""])
@@ -67,21 +90,6 @@ def test_scores_do_not_depend_on_the_batch(scorer, lines):
     together = log_probs(scorer.score(lines))
     alone = np.concatenate([log_probs(scorer.score([line])) for line in lines])
     np.testing.assert_allclose(together, alone, atol=1e-5)
-
-
-@given(lines=st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\n"), max_size=20), max_size=6))
-@settings(max_examples=40)
-@pytest.mark.parametrize("kind", [("gcnn", "word"), ("lstm", "sentencepiece")], ids="-".join)
-def test_any_text_has_scores_of_its_own(made_runs, kind, lines):
-    """Whatever the Unicode: one finite score a line, the same alone as in company."""
-    scorer = scorer_of(made_runs[kind])
-    scores = scorer.score(lines)
-    assert len(scores) == len(lines)
-    for line, score in zip(lines, scores, strict=True):
-        assert math.isfinite(score.log_prob)
-        assert score.log_prob < 0
-        assert score.tokens == len(scorer.tokenizer.encode(line)) + 1
-        assert scorer.score([line])[0].log_prob == pytest.approx(score.log_prob, abs=1e-5 * score.tokens)
 
 
 def test_scores_come_in_the_order_of_the_sentences(scorer, lines):

@@ -1,0 +1,37 @@
+"""What a command does with an error, whatever the command."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from gcnn.errors import run_command
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("[enforce fail] can't allocate memory: 8 bytes"),
+                                   torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")])  # fmt: skip
+def test_memory_that_runs_out_is_one_line_and_1(error, capsys):
+    def command():
+        raise error
+
+    with pytest.raises(SystemExit) as stop:
+        run_command(command)
+    assert stop.value.code == 1
+    assert re.fullmatch("error: out of memory .*Give smaller.*\n", capsys.readouterr().err)
+
+
+def test_other_faults_of_the_program_stay_visible():
+    def command():
+        raise RuntimeError("a fault")
+
+    with pytest.raises(RuntimeError, match="a fault"):
+        run_command(command)
+
+
+def test_letters_that_the_terminal_lacks_are_no_failure():
+    code = "from gcnn.errors import run_command; run_command(lambda: print('\u2013 \u00e9'))"
+    environment = {"PYTHONIOENCODING": "ascii", "PYTHONPATH": ":".join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "\\u2013 \\xe9\n", "")
