@@ -252,7 +252,10 @@ class Trainer:
             if path is None:
                 log.info("No checkpoint in %s: starting at step 0.", self.run_dir)
                 return
-        state = self.checkpoints.load(path, self.model)
+        try:
+            state = self.checkpoints.load(path, self.model)
+        except RunError as error:
+            raise RunError(f"{error} Give another checkpoint, or resume=true for the newest intact one.") from None
         if state.get("layout") != self.batches.layout:
             raise UsageError(
                 f"checkpoint {path} stands at a place in batches of {state.get('layout')}, over all processes; the "
