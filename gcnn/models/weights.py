@@ -44,7 +44,7 @@ def read_weights(path: Path, tokenizer: str | None = None) -> dict[str, Tensor]:
     Raises UsageError where it is absent or of another `tokenizer` (its fingerprint), RunError where it is damaged.
     """
     if not path.is_file():
-        raise UsageError(f"{path.parent} holds no {path.name}: no model was saved there yet. Train it, or give another run.")
+        raise UsageError(f"{path.parent} holds no {path.name}: no model was saved yet. Train it, or give another run.")
     try:
         with safetensors.safe_open(path, "pt") as file:
             said = file.metadata() or {}
