@@ -186,6 +186,8 @@ class Trainer:
         if done or step % trainer.validate_every == 0:
             self.validate()
         minutes = (time.monotonic() - self.saved_at) / 60
+        if trainer.checkpoint_minutes is not None:
+            minutes = distributed.from_rank_0(minutes)  # saving is collective: one clock decides
         due = step % trainer.checkpoint_every == 0 or (trainer.checkpoint_minutes or math.inf) <= minutes
         if done or due:
             self.save()
