@@ -46,6 +46,12 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or bool(re.search("out of memory|can't allocate memory", str(error)))
 
 
+def lost_process(error: BaseException) -> bool:
+    """Whether a collective failed for want of another process; torch has a message for it, one for each backend."""
+    several = int(os.environ.get("WORLD_SIZE", 1)) > 1
+    return several and bool(re.search(r"gloo|NCCL|TCPStore|Connection (closed|reset)", str(error)))
+
+
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
     """End the process with one line and an exit code where a command fails: 1 failure, 2 usage, 128 + n signal n.
@@ -69,9 +75,12 @@ def one_line_errors() -> Iterator[None]:
         remedy = "Free some space" if error.errno == errno.ENOSPC else "Check the path and its permissions"
         message, code = f"{one_line(error)}. {remedy} and run the command again.", 1
     except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
+        if out_of_memory(error):
+            message, code = f"out of memory ({one_line(error)[:200]}). Give smaller sizes or a smaller model.", 1
+        elif lost_process(error):
+            message, code = "another process of this run has ended; its own message says why. Mend that and resume.", 1
+        else:
             raise
-        message, code = f"out of memory ({one_line(error)[:200]}). Give smaller sizes or a smaller model.", 1
     except KeyboardInterrupt:
         message, code = "interrupted", 130
     if os.environ.get("RANK", "0") == "0" or code == 1:  # torchrun's other processes would only repeat it

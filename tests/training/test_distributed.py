@@ -1,5 +1,6 @@
 """Several processes of torchrun train as one does with the same global batch."""
 
+import fcntl
 import json
 import os
 import signal
@@ -53,6 +54,16 @@ def records(run: Path, kind: str, key: str) -> list[float]:
     return [line[key] for line in lines if line["kind"] == kind]
 
 
+def rank_1(process: subprocess.Popen, run: Path) -> int:
+    """The process of rank 1, once the run trains."""
+    while process.poll() is None and not (run / "metrics.jsonl").exists():
+        time.sleep(0.05)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    environments = {int(pid): Path(f"/proc/{pid}/environ").read_bytes() for pid in children}
+    (found,) = (pid for pid, environment in environments.items() if b"\0RANK=1\0" in environment)
+    return found
+
+
 def check_same_curve(first: Path, second: Path) -> None:
     assert len(records(first, "train", "loss")) == 30
     for kind, key in (("train", "step"), ("train", "tokens"), ("train", "loss"), ("train", "grad_norm"),
@@ -98,12 +109,7 @@ def test_a_signal_to_one_process_saves_and_stops_all(start, tmp_path):
     run = tmp_path / "run"
     process = start(run, 2, "trainer.batch_size=2", "trainer.max_steps=100000", "trainer.checkpoint_every=100000",
                     "trainer.validate_every=100000")  # fmt: skip
-    while process.poll() is None and not (run / "metrics.jsonl").exists():
-        time.sleep(0.05)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    environments = {int(pid): Path(f"/proc/{pid}/environ").read_bytes() for pid in children}
-    (last,) = (pid for pid, environment in environments.items() if b"\0RANK=1\0" in environment)
-    os.kill(last, signal.SIGUSR1)
+    os.kill(rank_1(process, run), signal.SIGUSR1)
     err = finish(process, 1)  # torchrun's own code for processes that end with another than 0
     assert "SIGUSR1: saved at step" in err
     assert err.count(f"exitcode  : {128 + signal.SIGUSR1}") == 2
@@ -111,6 +117,34 @@ def test_a_signal_to_one_process_saves_and_stops_all(start, tmp_path):
     step = int(saved.name.removeprefix("step_"))
     finish(start(run, 2, "trainer.batch_size=2", f"trainer.max_steps={step + 5}", "resume=true"))
     assert records(run, "train", "step") == list(range(1, step + 6))
+
+
+def test_checkpoints_by_the_clock_come_at_the_same_step_on_all(start, tmp_path):
+    """Saving is collective: processes that each asked their own clock would wait for one another for ever."""
+    often = "trainer.checkpoint_minutes=0.003", "trainer.max_steps=300", "trainer.keep_checkpoints=1000"
+    finish(start(tmp_path / "run", 2, "trainer.batch_size=2", "trainer.checkpoint_every=100000", *often))
+    assert len(list((tmp_path / "run" / "checkpoints").iterdir())) > 1
+
+
+def test_an_error_of_one_process_is_a_line_of_each(start, tmp_path):
+    """Rank 0 finds the directory in use; rank 1 only loses rank 0."""
+    run = tmp_path / "run"
+    run.mkdir()
+    with (run / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        err = finish(start(run, 2, "trainer.batch_size=2"), 1)
+    assert "in use by" in err
+    said = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert 1 <= len(said) <= 2  # torchrun may end rank 1 before it notices
+    assert "gcnn/training" not in err  # a place in a traceback of ours; torchrun prints one of its own
+
+
+def test_a_killed_process_is_a_line_of_the_other(start, tmp_path):
+    run = tmp_path / "run"
+    process = start(run, 2, "trainer.batch_size=2", "trainer.max_steps=100000", "trainer.validate_every=100000")
+    os.kill(rank_1(process, run), signal.SIGKILL)
+    err = finish(process, 1)
+    assert "gcnn/training" not in err
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
