@@ -63,7 +63,7 @@ def score_files(
         raise UsageError(f"--input: no file {missing[0]}. Give text, JSON lines or Parquet files.")
     if twice:
         raise UsageError(f"--input: two files would be written to {output / twice[0]}. Give them names that differ.")
-    if set(targets) & {path.absolute() for path in files} or output.is_file():
+    if {path.resolve() for path in targets} & {path.resolve() for path in files} or output.is_file():
         raise UsageError(f"--output: {output} would overwrite the input. Give another folder.")
     output.mkdir(parents=True, exist_ok=True)
     done = Done()

@@ -248,6 +248,7 @@ class Trainer:
 
     def resume(self, path: Path | None) -> None:
         """Go on from a checkpoint, or from the newest intact one where `path` is None; without any, from the start."""
+        newest = None
         if path is None:
             newest = self.checkpoints.load_newest(self.model) if rank() == 0 else None
             path = distributed.from_rank_0(newest and newest[0])
@@ -255,7 +256,7 @@ class Trainer:
                 log.info("No checkpoint in %s: starting at step 0.", self.run_dir)
                 return
         try:
-            state = self.checkpoints.load(path, self.model)
+            state = newest[1] if newest else self.checkpoints.load(path, self.model)
         except RunError as error:
             raise RunError(f"{error} Give another checkpoint, or resume=true for the newest intact one.") from None
         if state.get("layout") != self.batches.layout:

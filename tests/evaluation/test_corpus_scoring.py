@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -116,13 +117,16 @@ def test_what_cannot_be_scored_is_named(scorer, tmp_path, name, content, message
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_names_that_meet_and_files_that_are_missing_are_refused(scorer, shards, tmp_path):
+def test_names_that_meet_and_files_that_are_missing_are_refused(scorer, shards, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="two files would be written to"):
         score_files(scorer, [*shards, bad(tmp_path, "a.txt", b"a\n")], tmp_path / "out")
     with pytest.raises(UsageError, match="no file"):
         score_files(scorer, [tmp_path / "none.txt"], tmp_path / "out")
     with pytest.raises(UsageError, match="overwrite the input"):
         score_files(scorer, shards, shards[0].parent)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="overwrite the input"):  # however the folder is written
+        score_files(scorer, shards, Path(shards[0].parent.name))
 
 
 def test_empty_shards_and_null_texts(scorer, tmp_path):
