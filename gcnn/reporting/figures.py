@@ -3,9 +3,9 @@
 import io
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import product
+from itertools import cycle, product
 from xml.etree import ElementTree
 
 import matplotlib
@@ -108,14 +108,19 @@ def log_scale(axes: Axes, values: np.ndarray) -> None:
     axes.yaxis.set_minor_locator(NullLocator())
 
 
-def latency_figures(latency: dict) -> list[Figure]:
-    """Median latency, and a band up to the 95th percentile, against sentence length."""
+def latency_figures(latency: dict, labels: Sequence[str] = ()) -> list[Figure]:
+    """Median latency, and a band up to the 95th percentile, against sentence length.
+
+    A model that is one of the runs with `labels` looks as in their learning curves.
+    """
     figures = []
+    models = models_of(latency)
+    styles = dict(zip(dict.fromkeys([*labels, *models]), cycle(STYLES), strict=False))
     for suffix, title in SOFTMAX.items():
-        points = {name: latency_points(model, suffix) for name, model in models_of(latency).items()}
+        points = {name: latency_points(model, suffix) for name, model in models.items()}
         if any(p.size for p in points.values()):
             caption = f"Latency of one sentence, {title} ({device(latency)})"
-            plot = partial(plot_latency, curves=points, lengths=sentence_lengths(latency))
+            plot = partial(plot_latency, curves=points, styles=styles, lengths=sentence_lengths(latency))
             figures.append(draw(f"latency{suffix.replace('_', '-')}", caption, plot))
     return figures
 
@@ -130,9 +135,9 @@ def latency_points(model: dict, suffix: str) -> np.ndarray:
     return np.array(sorted(rows), dtype=float).reshape(-1, 3).T
 
 
-def plot_latency(axes: Axes, curves: dict[str, np.ndarray], lengths: list[str]) -> None:
-    for i, (name, (words, median, p95)) in enumerate(curves.items()):
-        style = STYLES[i % len(STYLES)]
+def plot_latency(axes: Axes, curves: dict[str, np.ndarray], styles: dict[str, dict], lengths: list[str]) -> None:
+    for name, (words, median, p95) in curves.items():
+        style = styles[name]
         axes.plot(words, median, label=name, marker="o", markersize=3.5, **style)
         axes.fill_between(words, median, p95, color=style["color"], alpha=0.18, linewidth=0)
     axes.set_xscale("log")

@@ -52,7 +52,7 @@ def report(runs: list[Run], latency: dict | None) -> list:
     """All blocks of the page."""
     blocks = [Paragraph(headline(runs, latency), lead=True), *runs_section(runs)]
     if latency is not None:
-        blocks += latency_section(latency)
+        blocks += latency_section(latency, runs)
     if any(run.samples for run in runs):
         blocks += samples_section(runs)
     return blocks + provenance_section(runs)
@@ -120,13 +120,13 @@ def runs_section(runs: list[Run]) -> list:
     return [Heading("Runs"), runs_table(runs), Paragraph(" ".join(notes)), Heading("Learning curves"), shown]
 
 
-def latency_section(latency: dict) -> list:
+def latency_section(latency: dict, runs: list[Run]) -> list:
     facts = [
         f"Measured on {device(latency)}: {describe_hardware(latency.get('hardware'))}.",
         f"Commit {latency['git_commit']}." if latency.get("git_commit") else "",
         f"{latency['date']}." if latency.get("date") else "",
     ]
-    figures = latency_figures(latency)
+    figures = latency_figures(latency, [run.label for run in runs])
     content = [ratio_table(latency), Figures(figures), speed_table(latency), latency_table(latency)]
     blocks = [Heading("Latency"), Paragraph(" ".join(filter(None, facts)))]
     blocks += [block for block in content if (block.figures if isinstance(block, Figures) else block.rows)]

@@ -1,9 +1,10 @@
+import re
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
-from gcnn.reporting.figures import MAX_POINTS, curve, latency_figures, learning_curves, smooth
+from gcnn.reporting.figures import COLOURS, MAX_POINTS, curve, latency_figures, learning_curves, smooth
 from gcnn.reporting.results import load_run
 
 
@@ -42,6 +43,19 @@ def test_figures_are_svg_with_ids_of_their_own(make_run, latency):
         if element.get("id")
     ]
     assert len(ids) == len(set(ids))
+
+
+def test_a_run_has_one_colour_in_all_figures(make_run, latency):
+    """The latency benchmark may have met the runs in another order than the page's."""
+    names = list(latency["models"])[:2]
+    latency["models"] = {name: latency["models"][name] for name in names}
+
+    def bands(labels):
+        fills = re.findall(r"fill: (#\w{6})", latency_figures(latency, labels)[0].svg)
+        return list(dict.fromkeys(fill for fill in fills if fill in COLOURS[:2]))
+
+    assert bands(names) == list(COLOURS[:2])
+    assert bands(names[::-1]) == list(COLOURS[1::-1])
 
 
 def test_panels_without_points_are_left_out(make_run, latency):
