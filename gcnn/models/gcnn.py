@@ -1,10 +1,9 @@
 """The gated convolutional network of Table 1: embedding, residual blocks of gated convolutions."""
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gcnn.config import GCNNConfig
-from gcnn.models.layers import GatedConv, ResidualBlock, linear, weight_count
+from gcnn.models.layers import GatedConv, ResidualBlock, dropout, linear, weight_count
 
 State = list[Tensor]  # the last kernel_size - 1 inputs of each convolution, (batch, kernel_size - 1, channels)
 
@@ -40,7 +39,7 @@ class GCNN(nn.Module):
 
         Without a state the text starts here: every convolution sees zeros before the first token.
         """
-        embedded = F.dropout(self.embedding(tokens), self.dropout, self.training)
+        embedded = dropout(self.embedding(tokens), self.dropout, self.training)
         hidden = self.input_projection(embedded)  # (batch, time, channels of the first block)
         new_state: State = []
         for block in self.blocks:

@@ -1,13 +1,13 @@
 """The one interface of all language models: an encoder, and the softmax that ends it."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gcnn.checks import check_size
 from gcnn.config import GCNNConfig, LSTMConfig
 from gcnn.models.adaptive_softmax import AdaptiveSoftmax, FullSoftmax
 from gcnn.models.gcnn import GCNN
+from gcnn.models.layers import dropout
 from gcnn.models.lstm import LSTM
 
 State = list[Tensor]  # tensors whose first dimension is the batch; what they hold is the encoder's affair
@@ -28,7 +28,7 @@ class LanguageModel(nn.Module):
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """tokens (batch, time) -> hidden (batch, time, channels), and the state after them."""
         hidden, state = self.encoder(tokens, state)
-        return F.dropout(hidden, self.output_dropout, self.training), state
+        return dropout(hidden, self.output_dropout, self.training), state
 
     def nll(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Negative log-likelihood of each target: (batch, time, channels), (batch, time) -> (batch, time), nats."""

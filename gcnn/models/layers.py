@@ -37,6 +37,19 @@ def linear(in_features: int, out_features: int, normalised: bool, dropout: float
     return weight_norm(layer, dim=0) if normalised else layer
 
 
+def dropout(hidden: Tensor, probability: float, training: bool) -> Tensor:
+    """torch's dropout; on a CPU with 16 random bits an element instead of a Bernoulli draw, a third of its time.
+
+    The share of elements that are kept, and their scale, are rounded to 1/65,536.
+    """
+    if not training or probability == 0 or hidden.device.type != "cpu":
+        return F.dropout(hidden, probability, training)
+    kept = max(1, round((1 - probability) * 2**16))
+    words = torch.empty(-(-hidden.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+    mask = words.view(torch.int16)[: hidden.numel()].view(hidden.shape) < kept - 2**15
+    return hidden * mask.to(hidden.dtype).mul_(2**16 / kept)
+
+
 def weight_count(layer: nn.Module) -> int:
     """Weights of a linear layer, without biases; packed ones (see inference.py) no longer have them as parameters."""
     return layer.in_features * layer.out_features
@@ -70,7 +83,7 @@ class GatedConv(nn.Module):
 
     def forward(self, hidden: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         """hidden (batch, time, in_channels) -> (batch, time, out_channels), and the last kernel_size - 1 inputs."""
-        hidden = F.dropout(hidden, self.dropout, self.training)
+        hidden = dropout(hidden, self.dropout, self.training)
         if self.context and state is None:
             hidden = F.pad(hidden, (0, 0, self.context, 0))
         elif self.context:

@@ -1,10 +1,10 @@
 """The LSTM baseline (Grave et al. 2016; Jozefowicz et al. 2016), on torch's own LSTM."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gcnn.config import LSTMConfig
+from gcnn.models.layers import dropout
 
 State = list[Tensor]  # h and c, (batch, layers, hidden_dim)
 
@@ -29,7 +29,7 @@ class LSTM(nn.Module):
 
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """tokens (batch, time) -> hidden (batch, time, hidden_dim), and the state after them."""
-        embedded = F.dropout(self.embedding(tokens.T), self.dropout, self.training)  # time first: torch's fast path
+        embedded = dropout(self.embedding(tokens.T), self.dropout, self.training)  # time first: torch's fast path
         before = None if state is None else tuple(part.transpose(0, 1).contiguous() for part in state)
         hidden, after = self.lstm(embedded, before)
         return hidden.transpose(0, 1), [part.transpose(0, 1) for part in after]

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from gcnn.config import BlockConfig
-from gcnn.models.layers import GatedConv, ResidualBlock, fold_weight_norm, gate, linear
+from gcnn.models.layers import GatedConv, ResidualBlock, dropout, fold_weight_norm, gate, linear
 
 GATES = {
     "glu": lambda a, b: a * torch.sigmoid(b),
@@ -86,3 +86,24 @@ def test_kaiming_initialisation_keeps_the_variance(dropout):
     projected = conv.conv(hidden.transpose(1, 2))
     assert projected.var().item() == pytest.approx(4, rel=0.1)
     assert linear(256, 256, True, dropout)(hidden).var().item() == pytest.approx(1, rel=0.1)
+
+
+@pytest.mark.parametrize("probability", [0.1, 0.5, 0.9])
+def test_dropout_is_independent_and_keeps_the_mean(probability):
+    hidden = torch.randn(1000, 1001, requires_grad=True)  # not a multiple of four
+    dropped = dropout(hidden, probability, training=True)
+    kept = dropped != 0
+    torch.testing.assert_close(dropped, kept * hidden / (1 - probability), rtol=1e-4, atol=0)
+    dropped.sum().backward()
+    torch.testing.assert_close(hidden.grad, kept / (1 - probability), rtol=1e-4, atol=0)
+    flat = kept.flatten().double() - (1 - probability)
+    for lag in (0, 1, 2, 3, 4, 1001):  # the mean, and neighbours that share a random word
+        found = (flat if lag == 0 else flat[lag:] * flat[:-lag]).mean()
+        assert abs(found) < 5 * 0.5 / 1000, lag  # five standard errors at most
+
+
+def test_no_dropout_out_of_training_or_at_zero():
+    hidden = torch.randn(3, 5)
+    assert dropout(hidden, 0.5, training=False).equal(hidden)
+    assert dropout(hidden, 0.0, training=True).equal(hidden)
+    assert dropout(hidden, 0.9999999, training=True).isfinite().all()
