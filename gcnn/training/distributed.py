@@ -98,10 +98,10 @@ def agree(seconds: float, signal: int | None) -> tuple[float, int | None]:
 class Loss(nn.Module):
     """The summed loss of a micro-batch in one forward pass, for DistributedDataParallel to watch."""
 
-    def __init__(self, model: LanguageModel, encode: Callable | None = None):
+    def __init__(self, model: LanguageModel, encode: Callable):
         super().__init__()
         self.model = model
-        self.encode = encode or model  # the model itself, or compiled
+        self.encode = encode  # the model itself, or compiled
 
     def forward(self, tokens: Tensor, targets: Tensor, state: State | None) -> tuple[Tensor, State]:
         """tokens, targets (batch, time) -> nats, and the state after them."""
