@@ -109,9 +109,9 @@ class Loss(nn.Module):
         return self.model.nll(hidden, targets).sum(), [part.detach() for part in state]
 
 
-def parallel(loss: Loss) -> nn.Module:
-    """The loss with gradients averaged over ranks."""
-    return DistributedDataParallel(loss) if world_size() > 1 else loss
+def parallel(loss: Loss, sharded: bool) -> nn.Module:
+    """The loss with gradients averaged over ranks, as those of a sharded model are by themselves."""
+    return DistributedDataParallel(loss) if world_size() > 1 and not sharded else loss
 
 
 def quiet_backward(loss: nn.Module, last: bool) -> contextlib.AbstractContextManager:
