@@ -182,12 +182,21 @@ def least_size(model: Any, vocabulary_size: int) -> tuple[int, int, int]:
     return layers, weights, width
 
 
+def check_processes(trainer: Any, processes: int) -> None:
+    """Raise UsageError for sharding where there is nothing to share with."""
+    if trainer.shard and processes == 1:
+        raise UsageError(
+            "trainer.shard is true, but one process has nobody to share with; start several with torchrun "
+            "(make train NPROC=2), or set it to false."
+        )
+
+
 def check_against_data(config: Any, vocabulary_size: int, train_tokens: int, processes: int = 1) -> None:
     """Raise UsageError where the config does not fit the corpus or the machine: cutoffs past the vocabulary, a model
     past the memory, blocks or batches that the training split cannot fill."""
     trainer = config.trainer
     positions = min(trainer.batch_size * trainer.block_size, train_tokens)
-    check_size(config.model, vocabulary_size, COPIES, positions)
+    check_size(config.model, vocabulary_size, 1 if trainer.shard else COPIES, positions)
     if config.data.sentences:
         return
     if trainer.block_size > train_tokens:

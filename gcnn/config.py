@@ -153,6 +153,7 @@ class TrainerConfig:
     carry_state: bool = False  # carry the state over block borders in training
     precision: str = "float32"  # float32 | bf16
     compile: bool = False
+    shard: bool = False  # parameters and optimizer state over the processes of torchrun, not a copy in each
     skip_nonfinite: int = 0  # updates that may be skipped for a loss or gradient that is not finite
 
 

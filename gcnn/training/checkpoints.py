@@ -47,7 +47,7 @@ class Checkpoints:
         """The checkpoints, oldest first."""
         return sorted(self.folder.glob("step_*"))
 
-    def save(self, step: int, model: torch.nn.Module, state: dict[str, Any]) -> None:
+    def save(self, step: int, weights: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
         """Write a checkpoint, then remove those past the last `keep`."""
         if self.path(step).exists():
             return  # a resumed run comes past the same step with the same state
@@ -55,7 +55,7 @@ class Checkpoints:
 
         def write(aside: Path) -> None:
             aside.mkdir()
-            write_weights(model.state_dict(), aside / WEIGHTS, self.identity["tokenizer"])
+            write_weights(weights, aside / WEIGHTS, self.identity["tokenizer"])
             write_state(state, aside / STATE)
             files = {
                 name: {"bytes": (aside / name).stat().st_size, "sha256": sha256(aside / name)}

@@ -98,10 +98,10 @@ def agree(seconds: float, signal: int | None) -> tuple[float, int | None]:
 class Loss(nn.Module):
     """The summed loss of a micro-batch in one forward pass, for DistributedDataParallel to watch."""
 
-    def __init__(self, model: LanguageModel, encode: Callable | None = None):
+    def __init__(self, model: LanguageModel, encode: Callable):
         super().__init__()
         self.model = model
-        self.encode = encode or model  # the model itself, or compiled
+        self.encode = encode  # the model itself, or compiled
 
     def forward(self, tokens: Tensor, targets: Tensor, state: State | None) -> tuple[Tensor, State]:
         """tokens, targets (batch, time) -> nats, and the state after them."""
@@ -109,9 +109,9 @@ class Loss(nn.Module):
         return self.model.nll(hidden, targets).sum(), [part.detach() for part in state]
 
 
-def parallel(loss: Loss) -> nn.Module:
-    """The loss with gradients averaged over ranks."""
-    return DistributedDataParallel(loss) if world_size() > 1 else loss
+def parallel(loss: Loss, sharded: bool) -> nn.Module:
+    """The loss with gradients averaged over ranks, as those of a sharded model are by themselves."""
+    return DistributedDataParallel(loss) if world_size() > 1 and not sharded else loss
 
 
 def quiet_backward(loss: nn.Module, last: bool) -> contextlib.AbstractContextManager:

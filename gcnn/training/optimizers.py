@@ -11,8 +11,9 @@ class Nesterov(torch.optim.SGD):
     before the step, as in fairseq's `nag`. Torch keeps the velocity in units of the current learning rate, as it does.
     """
 
-    def __init__(self, params, lr: float, momentum: float, weight_decay: float):
-        super().__init__(params, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=True)
+    def __init__(self, params, lr: float, momentum: float, weight_decay: float, sharded: bool = False):
+        ways = {"fused": not sharded, "foreach": sharded}  # torch has no fused SGD for sharded parameters
+        super().__init__(params, lr=lr, momentum=momentum, nesterov=momentum > 0, **ways)
         self.decay = weight_decay
 
     @torch.no_grad()
@@ -23,10 +24,12 @@ class Nesterov(torch.optim.SGD):
         return super().step(closure)
 
 
-def build_optimizer(config: NesterovConfig | AdamWConfig, model: nn.Module) -> torch.optim.Optimizer:
+def build_optimizer(
+    config: NesterovConfig | AdamWConfig, model: nn.Module, sharded: bool = False
+) -> torch.optim.Optimizer:
     """The optimizer of a config, over all parameters. AdamW does not decay gains, biases and embeddings."""
     if isinstance(config, NesterovConfig):
-        return Nesterov(model.parameters(), config.lr, config.momentum, config.weight_decay)
+        return Nesterov(model.parameters(), config.lr, config.momentum, config.weight_decay, sharded)
     matrices, others = [], []
     for name, parameter in model.named_parameters():
         is_gain = name.endswith("original0")  # weight normalisation's; stored with the weight's number of dimensions

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from gcnn.checks import check_against_data
+from gcnn.checks import check_against_data, check_processes
 from gcnn.config import TrainConfig, save_config
 from gcnn.data.stream import PreparedData, prepare
 from gcnn.errors import UsageError
@@ -45,12 +45,15 @@ def train_in_group(config: TrainConfig) -> tuple[Path, dict[str, Any] | None]:
     device = choose_device(config.device)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    check_processes(config.trainer, world_size())
     run_dir = from_rank_0(choose_run_dir(config))
     with first_of_each_machine():
         data = prepare(config.data, config.tokenizer)
     check_against_data(config, data.tokenizer.vocabulary_size, len(data.streams["train"]), world_size())
     torch.manual_seed(config.seed)
-    model = build_model(config.model, data.tokenizer.vocabulary_size).to(device)
+    model = build_model(config.model, data.tokenizer.vocabulary_size)
+    if not config.trainer.shard:  # else its part goes there
+        model.to(device)
     if world_size() > 1:
         torch.manual_seed(config.seed + rank())  # each its own dropout
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -69,6 +72,8 @@ def train_in_group(config: TrainConfig) -> tuple[Path, dict[str, Any] | None]:
         describe = f"{model.parameter_counts()['total']:,} parameters, {len(data.streams['train']):,} training tokens"
         log.info("%s: %s, %s, in %s", config.experiment, describe, device, run_dir)
         trainer.run()
+        if config.trainer.shard:  # the others are done and a part computes nothing
+            model = build_model(config.model, data.tokenizer.vocabulary_size).to(device)
         load_weights(model, run_dir / WEIGHTS)  # the best on validation
         results = {"git_commit": commit, **measure(config, model, data, trainer)}
         write_json(run_dir / "results.json", results)

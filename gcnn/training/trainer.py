@@ -24,6 +24,7 @@ from gcnn.training.distributed import rank, world_size
 from gcnn.training.metrics import Metrics, ProgressBar
 from gcnn.training.optimizers import build_optimizer
 from gcnn.training.schedules import Schedule
+from gcnn.training.sharding import load_optimizer, shard, together, whole
 
 log = logging.getLogger(__name__)
 
@@ -60,13 +61,15 @@ class Trainer:
         device: torch.device,
     ):
         self.config, self.model, self.data, self.run_dir, self.device = config, model, data, run_dir, device
+        if config.trainer.shard:
+            shard(model, config.model.tie_embeddings, device)
         loss = distributed.Loss(model, torch.compile(model) if config.trainer.compile else model)
-        self.loss = distributed.parallel(loss)
+        self.loss = distributed.parallel(loss, config.trainer.shard)
         kind = Sentences if config.data.sentences else RunningText
         train = data.streams["train"]
         sizes = config.trainer.batch_size, config.trainer.block_size
         self.batches = kind(train.tokens, train.eos_id, *sizes, rank(), world_size())
-        self.optimizer = build_optimizer(config.optimizer, model)
+        self.optimizer = build_optimizer(config.optimizer, model, config.trainer.shard)
         self.schedule = Schedule(config.schedule, self.optimizer)
         identity = {"model": dataclasses.asdict(config.model), "tokenizer": data.tokenizer.fingerprint}
         identity["model"] = {k: v for k, v in identity["model"].items() if "dropout" not in k}  # may change on resume
@@ -135,7 +138,7 @@ class Trainer:
             with distributed.quiet_backward(self.loss, last=i == len(batches)):
                 loss += self.backward(tokens, targets, count)
         limit = math.inf if trainer.clip_norm is None else trainer.clip_norm
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        norm = together(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
         loss, self.grad_norm = torch.stack([loss, norm]).tolist()  # one synchronisation a step
         loss = distributed.total(loss)
         if math.isfinite(loss) and math.isfinite(self.grad_norm):
@@ -220,14 +223,16 @@ class Trainer:
     def validate(self) -> None:
         """Measure the exact validation perplexity; keep the weights if it is the best so far."""
         valid = self.data.streams["valid"]
-        found = evaluate(self.model, valid, self.config.data.sentences) if rank() == 0 else None
+        takes_part = rank() == 0 or self.config.trainer.shard  # a sharded model computes on all ranks or none
+        found = evaluate(self.model, valid, self.config.data.sentences) if takes_part else None
         found = distributed.from_rank_0(found)
         nll = found["nll_nats"] / found["tokens"]
         self.metrics.write("validation", **self.position(), nll_nats=nll, perplexity=found["perplexity"])
         if nll < self.progress.best_nll:
             self.progress.best_nll = nll
+            weights = whole(self.model.state_dict())
             if rank() == 0:
-                save_weights(self.model.state_dict(), self.run_dir / WEIGHTS, self.data.tokenizer.fingerprint)
+                save_weights(weights, self.run_dir / WEIGHTS, self.data.tokenizer.fingerprint)
         self.schedule.validated(nll)
         log.info("step %s: validation perplexity %.2f", f"{self.progress.step:,}", found["perplexity"])
 
@@ -235,15 +240,16 @@ class Trainer:
         """Write a checkpoint of all that decides how the run goes on."""
         state = {
             "progress": dataclasses.asdict(self.progress),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": whole(self.optimizer.state_dict()),
             "schedule": self.schedule.state_dict(),
             "random": distributed.gathered(torch.get_rng_state()),  # of each rank
             "random_cuda": distributed.gathered(torch.cuda.get_rng_state()) if self.device.type == "cuda" else [],
             "state": self.state and [torch.cat(distributed.gathered(part)) for part in self.state],  # all ranks' rows
             "layout": self.batches.layout,
         }
+        weights = whole(self.model.state_dict())
         if rank() == 0:
-            self.checkpoints.save(self.progress.step, self.model, state)
+            self.checkpoints.save(self.progress.step, weights, state)
         self.saved_at = time.monotonic()
 
     def resume(self, path: Path | None) -> None:
@@ -277,7 +283,7 @@ class Trainer:
     def restore(self, state: dict[str, Any]) -> None:
         """Take up a checkpoint's training state; what `save` wrote."""
         self.progress = Progress(**state["progress"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         if state["state"] is not None:
             self.state = [part.chunk(world_size())[rank()].to(self.device) for part in state["state"]]

@@ -29,6 +29,7 @@ TRAIN = [
     (["trainer.clip_norm=nan"], "trainer.clip_norm is nan"),
     (["trainer.precision=fp8"], "trainer.precision is 'fp8'.*float32, bf16"),
     (["trainer.carry_state=true", "data.sentences=true"], "trainer.carry_state is true.*data.sentences"),
+    (["trainer.shard=true"], "trainer.shard is true, but one process.*torchrun"),
     (["trainer.skip_nonfinite=-1"], "trainer.skip_nonfinite is -1"),
     (["optimizer.lr=0"], "optimizer.lr is 0"),
     (["optimizer.lr=fast"], "optimizer.lr.*fast"),

@@ -27,7 +27,9 @@ def checkpoints(tmp_path, model):
     for step in (10, 20):
         with torch.no_grad():
             model.bias.fill_(step)
-        checkpoints.save(step, model, {"progress": {"step": step}, "moments": torch.full((50,), float(step))})
+        checkpoints.save(
+            step, model.state_dict(), {"progress": {"step": step}, "moments": torch.full((50,), float(step))}
+        )
     return checkpoints
 
 
@@ -41,7 +43,7 @@ def test_loads_what_was_saved(checkpoints):
 
 
 def test_keeps_the_last(checkpoints, model):
-    checkpoints.save(30, model, {})
+    checkpoints.save(30, model.state_dict(), {})
     assert [path.name for path in checkpoints.all()] == ["step_000000020", "step_000000030"]
 
 
@@ -94,7 +96,7 @@ def test_a_write_that_fails_leaves_the_checkpoints_before_it(checkpoints, model,
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
         with pytest.raises((RunError, OSError)) as failure:
-            checkpoints.save(30, model, {"moments": torch.zeros(5000)})
+            checkpoints.save(30, model.state_dict(), {"moments": torch.zeros(5000)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "could not be written" in str(failure.value) or "too large" in str(failure.value)

@@ -105,9 +105,11 @@ def test_another_global_batch_is_refused_on_resume(start, tmp_path):
     assert "'sequences': 2" in err.splitlines()[-1]
 
 
-def test_a_signal_to_one_process_saves_and_stops_all(start, tmp_path):
+@pytest.mark.parametrize("sharded", ["false", "true"])
+def test_a_signal_to_one_process_saves_and_stops_all(start, tmp_path, sharded):
     run = tmp_path / "run"
-    process = start(run, 2, "trainer.batch_size=2", "trainer.max_steps=100000", "trainer.checkpoint_every=100000",
+    options = "trainer.batch_size=2", f"trainer.shard={sharded}"
+    process = start(run, 2, *options, "trainer.max_steps=100000", "trainer.checkpoint_every=100000",
                     "trainer.validate_every=100000")  # fmt: skip
     os.kill(rank_1(process, run), signal.SIGUSR1)
     err = finish(process, 1)  # torchrun's own code for processes that end with another than 0
@@ -115,7 +117,7 @@ def test_a_signal_to_one_process_saves_and_stops_all(start, tmp_path):
     assert err.count(f"exitcode  : {128 + signal.SIGUSR1}") == 2
     (saved,) = (run / "checkpoints").iterdir()
     step = int(saved.name.removeprefix("step_"))
-    finish(start(run, 2, "trainer.batch_size=2", f"trainer.max_steps={step + 5}", "resume=true"))
+    finish(start(run, 2, *options, f"trainer.max_steps={step + 5}", "resume=true"))
     assert records(run, "train", "step") == list(range(1, step + 6))
 
 

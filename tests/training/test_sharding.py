@@ -1,0 +1,250 @@
+"""Two processes that share parameters and optimizer state out train as one process does, and stop as copies do."""
+
+import json
+import os
+import socket
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from torch.distributed.tensor import DTensor
+
+import gcnn
+from gcnn.config import TrainConfig, compose_config
+from gcnn.data.stream import prepare
+from gcnn.errors import RunError
+from gcnn.models.language_model import build_model
+from gcnn.training import distributed
+from gcnn.training.run import train, train_in_group
+from gcnn.training.trainer import Trainer
+
+ARGUMENTS = (
+    "data=local", "tokenizer=word", "device=cpu", "threads=1", "schedule=plateau", "seed=3", "optimizer=adamw",
+    "model.embedding_dim=8", "model.cutoffs=[10,40]", "model.dropout=0", "trainer.block_size=8",
+    "trainer.batch_size=4", "trainer.validate_every=3", "trainer.checkpoint_every=100", "trainer.log_every=1",
+    "trainer.carry_state=true", "trainer.max_steps=15", "trainer.keep_checkpoints=1",
+)  # fmt: skip
+GCNN = ("model.blocks=[{convs:[[3,16]],repeat:2}]",)
+SHARDED = ("trainer.shard=true", "trainer.batch_size=2")
+COPIES = ("trainer.batch_size=2",)
+CASES = {  # the rarest cluster has 2 types of 42: many a batch does without it
+    "adamw": (*GCNN, "trainer.accumulate=2"),
+    "nesterov": (*GCNN, "optimizer=nesterov", "optimizer.weight_decay=0.01", "trainer.clip_norm=0.05"),
+    "tied": (*GCNN, "model.tie_embeddings=true", "trainer.accumulate=2"),
+    "full": (*GCNN, "model.cutoffs=[]", "model.projection_dim=4"),
+    "lstm": ("model=lstm_small", "model.hidden_dim=16", "model.output_dropout=0"),
+    "sentences": (*GCNN, "data.sentences=true", "trainer.carry_state=false"),
+}
+ONE = {"sentences": ("trainer.batch_size=2", "trainer.accumulate=2")}  # where one process needs more than batches of 4
+CHAINED = ("adamw", "nesterov")
+
+
+def settings(corpus: Path, run_dir: Path, *arguments: str) -> TrainConfig:
+    paths = f"data.path={corpus}", f"data.cache_dir={corpus / 'cache'}", f"run_dir={run_dir}"
+    given = dict(argument.split("=", 1) for argument in (*ARGUMENTS, *paths, *arguments))  # the last of each key
+    return compose_config(*(f"{key}={value}" for key, value in given.items()))
+
+
+def go_on(corpus: Path, folder: Path, case: str, steps: int, *arguments: str) -> TrainConfig:
+    return settings(corpus, folder / "chain" / case, *CASES[case], f"trainer.max_steps={steps}", "resume=true",
+                    *arguments)  # fmt: skip
+
+
+def with_dropout(corpus: Path, folder: Path, *arguments: str) -> None:
+    """A run with dropout, at once and in two parts. No clusters: what is dropped out depends on their words."""
+    for name, steps in (("whole", 6), ("parts", 3), ("parts", 6)):
+        options = *GCNN, "model.dropout=0.3", "model.cutoffs=[]", "resume=true", f"trainer.max_steps={steps}"
+        train_in_group(settings(corpus, folder / name, *options, *arguments))
+
+
+def timed(corpus: Path, run_dir: Path, *arguments: str) -> int:
+    """A run with a time limit, of which rank 1 thinks that it is over soon; the steps that this rank saw."""
+    clock, speed = time.perf_counter, 1 + 9 * distributed.rank()
+    options = "trainer.max_steps=null", "trainer.max_minutes=0.003", "trainer.checkpoint_minutes=0.0001"
+    trainer = make_trainer(settings(corpus, run_dir, *GCNN, *options, *arguments))
+    time.perf_counter = lambda: speed * clock()
+    try:
+        trainer.run()
+    finally:
+        time.perf_counter = clock
+    return trainer.progress.step
+
+
+def make_trainer(config: TrainConfig) -> Trainer:
+    data = prepare(config.data, config.tokenizer)
+    torch.manual_seed(1)
+    model = build_model(config.model, data.tokenizer.vocabulary_size)
+    Path(config.run_dir).mkdir(parents=True, exist_ok=True)
+    distributed.wait_for_all()
+    return Trainer(config, model, data, Path(config.run_dir), torch.device("cpu"))
+
+
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def not_finite(corpus: Path, run_dir: Path, *arguments: str) -> dict:
+    """A loss that is not finite on rank 1 alone: skipped once, then the end. What this rank says and holds."""
+    trainer = make_trainer(settings(corpus, run_dir, *GCNN, "trainer.skip_nonfinite=1", *arguments))
+    trainer.step()
+    found = [weights(trainer)]
+    if distributed.rank() == 1:
+        forward = trainer.loss.forward
+
+        def broken(*inputs):
+            nats, state = forward(*inputs)
+            return nats * torch.inf, state
+
+        trainer.loss.forward = broken
+    trainer.step()
+    found.append(weights(trainer))
+    with pytest.raises(RunError) as error:
+        trainer.step()
+    found.append(weights(trainer))
+    return {"weights": found, "error": str(error.value), "skipped": trainer.progress.skipped}
+
+
+def weights(trainer: Trainer) -> list[float]:
+    return torch.cat([local(parameter).detach().flatten() for parameter in trainer.model.parameters()]).tolist()
+
+
+def held(corpus: Path, run_dir: Path, *arguments: str) -> dict[str, list[int]]:
+    """Numbers that this rank holds in the largest tensors, and in all: parameters, gradients, optimizer state."""
+    trainer = make_trainer(settings(corpus, run_dir, *CASES["tied"], *arguments))
+    trainer.optimizer.zero_grad = lambda set_to_none: None  # to see the gradients
+    trainer.step()
+    parameters = list(trainer.model.parameters())
+    moments = [value for of in trainer.optimizer.state.values() for value in of.values() if value.dim()]
+    kinds = {"parameters": parameters, "gradients": [p.grad for p in parameters], "moments": moments}
+    return {kind: sum(local(tensor).numel() for tensor in tensors) for kind, tensors in kinds.items()}
+
+
+def two(rank: int, port: str, corpus: Path, folder: Path) -> None:
+    """All that one of the two processes does; what it found is in rank_<rank>.json."""
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    torch.set_num_threads(1)
+    found = {}
+    with distributed.process_group():
+        for case, arguments in CASES.items():
+            train_in_group(settings(corpus, folder / case, *arguments, *SHARDED))
+        for case in CHAINED:
+            for steps, way in ((6, SHARDED), (9, COPIES), (12, SHARDED)):
+                train_in_group(go_on(corpus, folder, case, steps, *way))
+        for name, way in (("sharded", SHARDED), ("copies", COPIES)):
+            with_dropout(corpus, folder / name, *way)
+            found[name] = {
+                "timed": timed(corpus, folder / name / "timed", *way),
+                "not finite": not_finite(corpus, folder / name / "not_finite", *way),
+                "held": held(corpus, folder / name / "held", *way),
+            }
+    (folder / f"rank_{rank}.json").write_text(json.dumps(found))
+
+
+@pytest.fixture(scope="module")
+def runs(corpus, tmp_path_factory) -> tuple[Path, Path]:
+    """The folders of the runs of one process and of two."""
+    one, both = (tmp_path_factory.mktemp(name) for name in ("one", "two"))
+    for case, arguments in CASES.items():
+        train(settings(corpus, one / case, *arguments, *ONE.get(case, ())))
+    for case in CHAINED:
+        train(go_on(corpus, both, case, 3))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    processes = torch.multiprocessing.spawn(two, (port, corpus, both), nprocs=2, join=False)
+    deadline = time.monotonic() + 180
+    while not processes.join(timeout=1):
+        if time.monotonic() > deadline:
+            for process in processes.processes:
+                process.kill()
+            pytest.fail("the two processes wait for each other")
+    for case in CHAINED:
+        train(go_on(corpus, both, case, 15))
+    return one, both
+
+
+def curve(run: Path) -> dict[str, list[float]]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    keys = {"train": ("step", "tokens", "loss", "lr", "grad_norm"), "validation": ("step", "nll_nats")}
+    return {
+        f"{kind} {key}": [line[key] for line in lines if line["kind"] == kind] for kind in keys for key in keys[kind]
+    }
+
+
+def check_same_curve(one: Path, two: Path) -> None:
+    first, second = curve(one), curve(two)
+    assert first["train step"] == second["train step"] == list(range(1, 16))
+    for name, expected in first.items():
+        np.testing.assert_allclose(second[name], expected, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_shards_have_the_curve_of_one_process(runs, case):
+    one, two = (folder / case for folder in runs)
+    check_same_curve(one, two)
+    first, second = (safetensors.torch.load_file(run / "model.safetensors") for run in (one, two))
+    assert list(first) == list(second)
+    for name, tensor in first.items():
+        np.testing.assert_allclose(second[name], tensor, atol=1e-3, err_msg=name)
+
+
+@pytest.mark.parametrize("case", CHAINED)
+def test_shards_copies_and_one_process_go_on_from_each_other(runs, case):
+    one, two = runs
+    check_same_curve(one / case, two / "chain" / case)
+    states = [folder / "checkpoints" / "step_000000015" / "state.pt" for folder in (one / case, two / case)]
+    first, second = (torch.load(path, weights_only=True)["optimizer"]["state"] for path in states)
+    assert first.keys() == second.keys()
+    for i, values in first.items():
+        for name, value in values.items():
+            np.testing.assert_allclose(second[i][name], value, atol=1e-4, err_msg=f"{name} of parameter {i}")
+
+
+def test_run_of_shards_scores_as_that_of_one_process(runs):
+    one, two = (folder / "adamw" for folder in runs)
+    results = [json.loads((run / "results.json").read_text()) for run in (one, two)]
+    assert results[1]["parameters"] == results[0]["parameters"]
+    assert results[1]["test"]["nll_nats"] == pytest.approx(results[0]["test"]["nll_nats"], rel=1e-4)
+    scores = [gcnn.Scorer.from_run(run, "cpu").score(["w1 w2 w3", "w7 nowhere"]) for run in (one, two)]
+    for first, second in zip(*scores, strict=True):
+        assert second.log_prob == pytest.approx(first.log_prob, abs=1e-3)
+
+
+def test_each_process_holds_half(runs):
+    """Tensors with an odd number of rows leave one process a row more."""
+    sizes = [json.loads((runs[1] / f"rank_{rank}.json").read_text()) for rank in (0, 1)]
+    whole = sizes[0]["copies"]["held"]
+    parts = [size["sharded"]["held"] for size in sizes]
+    assert whole["moments"] == 2 * whole["gradients"] == 2 * whole["parameters"]
+    for kind, number in whole.items():
+        assert sum(part[kind] for part in parts) == number
+        assert max(part[kind] for part in parts) < 0.52 * number
+
+
+@pytest.mark.parametrize("way", ["sharded", "copies"])
+def test_two_processes_resume_bit_for_bit(runs, way):
+    folders = [runs[1] / way / name for name in ("whole", "parts")]
+    first, second = map(curve, folders)
+    assert first == second
+    assert first["train step"][-1] == 6
+    state = torch.load(folders[1] / "checkpoints" / "step_000000006" / "state.pt")
+    assert not torch.equal(*state["random"])  # each rank has dropout of its own
+
+
+@pytest.mark.parametrize("way", ["sharded", "copies"])
+def test_time_limit_ends_all_at_the_same_step(runs, way):
+    first, second = (json.loads((runs[1] / f"rank_{rank}.json").read_text())[way]["timed"] for rank in (0, 1))
+    assert first == second > 0
+
+
+@pytest.mark.parametrize("way", ["sharded", "copies"])
+def test_loss_that_is_not_finite_on_one_rank_stops_all(runs, way):
+    found = [json.loads((runs[1] / f"rank_{rank}.json").read_text())[way]["not finite"] for rank in (0, 1)]
+    for rank in found:
+        assert rank["skipped"] == 1
+        assert rank["weights"][0] == rank["weights"][1] == rank["weights"][2]
+        assert "step 3" in rank["error"]
+    assert (found[0]["weights"] == found[1]["weights"]) is (way == "copies")
