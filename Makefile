@@ -16,7 +16,7 @@ setup: .venv/installed  ## make .venv with the pinned dependencies and this proj
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'gcnn needs Python 3.11 or newer; call make PYTHON=python3.x' >&2; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(PY) -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[dev,wandb]' </dev/null
+	$(PY) -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[dev,wandb,sweep]' </dev/null
 	@touch $@
 
 ifneq ($(strip $(EXPERIMENT)$(ARGS)),)
@@ -35,7 +35,7 @@ train: setup
 	$(PY) scripts/report.py $(GCNN) $(LSTM) --latency $(GCNN)/latency.json
 endif
 
-sweep: setup  ## train EXPERIMENT once for each combination in ARGS, as in ARGS="model.gate=glu,relu seed=1,2"
+sweep: setup  ## train EXPERIMENT for each combination in ARGS="model.gate=glu,relu seed=1,2", and write one table
 	$(PY) scripts/train.py --multirun experiment=$(or $(EXPERIMENT),quickstart) $(ARGS)
 
 describe: setup  ## print parameters, receptive field and FLOPs of MODEL (or all) beside Table 1

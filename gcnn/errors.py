@@ -52,37 +52,42 @@ def lost_process(error: BaseException) -> bool:
     return several and bool(re.search(r"gloo|NCCL|TCPStore|Connection (closed|reset)", str(error)))
 
 
-@contextlib.contextmanager
-def one_line_errors() -> Iterator[None]:
-    """End the process with one line and an exit code where a command fails: 1 failure, 2 usage, 128 + n signal n.
+def explain(error: BaseException) -> tuple[str, int] | None:
+    """What to tell of an error in one line, and the exit code; None of a mistake in the code, for its traceback.
 
     Hydra and OmegaConf report wrong keys and values as exceptions of their own; they are usage errors here.
     """
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    if isinstance(error, UsageError | RunError):
+        return one_line(error), error.exit_code
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return config_error(error), 2
+    if isinstance(error, OSError):
+        remedy = "Free some space" if error.errno == errno.ENOSPC else "Check the path and its permissions"
+        return f"{one_line(error)}. {remedy} and run the command again.", 1
+    if isinstance(error, MemoryError | RuntimeError) and out_of_memory(error):
+        return f"out of memory ({one_line(error)[:200]}). Give smaller sizes or a smaller model.", 1
+    if isinstance(error, RuntimeError) and lost_process(error):
+        return "another process of this run has ended; its own message says why. Mend that and resume.", 1
+    return ("interrupted", 130) if isinstance(error, KeyboardInterrupt) else None
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """End the process with one line and an exit code where a command fails: 1 failure, 2 usage, 128 + n signal n."""
     try:
         yield
         return
-    except (UsageError, RunError) as error:
-        message, code = one_line(error), error.exit_code
-    except (HydraException, OmegaConfBaseException) as error:
-        message, code = config_error(error), 2
     except BrokenPipeError:  # the reader of our output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # no second complaint when Python flushes
         sys.exit(0)
-    except OSError as error:
-        remedy = "Free some space" if error.errno == errno.ENOSPC else "Check the path and its permissions"
-        message, code = f"{one_line(error)}. {remedy} and run the command again.", 1
-    except (MemoryError, RuntimeError) as error:
-        if out_of_memory(error):
-            message, code = f"out of memory ({one_line(error)[:200]}). Give smaller sizes or a smaller model.", 1
-        elif lost_process(error):
-            message, code = "another process of this run has ended; its own message says why. Mend that and resume.", 1
-        else:
+    except (Exception, KeyboardInterrupt) as error:
+        explained = explain(error)
+        if explained is None:
             raise
-    except KeyboardInterrupt:
-        message, code = "interrupted", 130
+        message, code = explained
     if os.environ.get("RANK", "0") == "0" or code == 1:  # torchrun's other processes would only repeat it
         print(f"error: {message}", file=sys.stderr)
     sys.exit(code)

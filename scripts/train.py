@@ -5,39 +5,58 @@
 
 import argparse
 import logging
+import math
 import sys
 from pathlib import Path
 
 import hydra
+from hydra.conf import HydraConf
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from gcnn.config import CONFIGS, load_config, register_schemas, typed
-from gcnn.errors import one_line_errors, run_command
+from gcnn.errors import RunError, one_line_errors, run_command
+from gcnn.reporting.files import value
+from gcnn.reporting.results import results_table
+from gcnn.reporting.sweep import check_members, finished_results, write_sweep
+from gcnn.training.sweep import SweepFolder, member_overrides, train_member
 
 register_schemas()
+callbacks = {"sweep": {"_target_": "gcnn.training.sweep.SweepFolder"}}
+ConfigStore.instance().store(group="hydra", name="config", node=HydraConf(callbacks=callbacks), provider="hydra")
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
-def main(config: DictConfig) -> None:
+def main(config: DictConfig) -> float | None:
     with one_line_errors():  # here, before Hydra adds lines of its own
-        run(config, HydraConfig.get())
+        return run(config, HydraConfig.get())
 
 
-def run(config: DictConfig, hydra_config: DictConfig) -> None:
-    from gcnn.reporting.results import results_table
+def run(config: DictConfig, hydra_config: DictConfig) -> float | None:
+    """Train, and say how it went; returns the validation perplexity for a search to minimise.
+
+    A member of a sweep that failed counts as infinitely bad: a search then keeps away from there, and goes on.
+    """
     from gcnn.training.run import train
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
     logging.getLogger("gcnn").setLevel(logging.INFO)
     config.experiment = hydra_config.runtime.choices.get("experiment") or config.experiment
-    if hydra_config.mode == RunMode.MULTIRUN:  # each member of a sweep has a folder of its own
-        config.run_dir = f"{config.run_dir or f'runs/{config.experiment}/sweep'}/{hydra_config.job.num}"
-    run_dir, results = train(typed(config))
-    if results is not None:  # else another process says it
-        print(results_table(results))
-        print(f"run: {run_dir}")
+    if hydra_config.mode == RunMode.MULTIRUN:
+        run_dir = Path(hydra_config.runtime.output_dir)
+        results = finished_results(run_dir, member_overrides(hydra_config))
+        if results is not None:
+            return value(results, "validation.perplexity")
+        results = train_member(config, hydra_config)
+    else:
+        run_dir, results = train(typed(config))
+    if results is None:  # it failed as a member, or another process says it
+        return math.inf
+    print(results_table(results))
+    print(f"run: {run_dir}")
+    return value(results, "validation.perplexity")
 
 
 def command() -> None:
@@ -47,7 +66,20 @@ def command() -> None:
     repeated = parser.parse_known_args()[0].config_path
     if repeated is not None:
         load_config(repeated)
-    main()
+    SweepFolder.path = None
+    members = []
+    try:
+        main()
+    except Exception as error:
+        if type(error).__module__.split(".")[0] not in ("joblib", "submitit"):
+            raise
+        raise RunError(
+            f"a member's process has ended ({type(error).__name__}); the same command with resume=true goes on."
+        ) from None
+    finally:
+        if SweepFolder.path is not None:
+            members = write_sweep(SweepFolder.path)
+    check_members(members)
 
 
 if __name__ == "__main__":

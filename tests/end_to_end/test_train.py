@@ -68,12 +68,6 @@ def test_sentencepiece_and_lstm_and_wandb_offline(call, tiny, tmp_path):
     assert results["test"]["tokens"] > results["test"]["words"]
 
 
-def test_sweep_gives_each_member_a_folder(call, tiny, tmp_path):
-    done = call("train", "--multirun", *tiny, "model.gate=glu,tanh")
-    assert done.code == 0, done.err
-    assert [load_config(tmp_path / "run" / n).model.gate for n in "01"] == ["glu", "tanh"]
-
-
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)])
 def test_signal_saves_and_resume_goes_on(call, spawn, tiny, tmp_path, number, code):
     arguments = [a for a in tiny if "max_steps" not in a] + [

@@ -1,0 +1,119 @@
+"""Sweeps: one command, many runs. Each is a member with a folder of its own, whatever launcher of Hydra runs it."""
+
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Any, ClassVar, TextIO
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from gcnn.config import typed
+from gcnn.errors import Interrupted, UsageError, explain, one_line, one_line_errors
+from gcnn.files import write_json
+
+MEMBER = "member.json"  # in a member's folder: its number, its overrides, and why it failed
+log = logging.getLogger(__name__)
+
+
+class SweepFolder(Callback):
+    """Chooses the sweep's folder, in the process that was called, before any member starts."""
+
+    path: ClassVar[Path | None] = None
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        with one_line_errors():  # Hydra would make a warning of an error
+            SweepFolder.path = folder = choose_folder(config)
+        config.hydra.sweep.dir = str(folder)
+        quoted = str(folder).replace("'", "\\'")
+        config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{quoted}'")  # each member composes its config anew
+        for number in STOPPING:
+            signal.signal(number, stop)
+
+
+def choose_folder(config: DictConfig) -> Path:
+    """`run_dir`, or runs/<experiment>/sweep. Raises UsageError where it holds something that may not be overwritten."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise UsageError("a sweep trains each member in one process; start --multirun without torchrun.")
+    experiment = config.hydra.runtime.choices.get("experiment") or config.experiment
+    folder = Path(config.run_dir or f"runs/{experiment}/sweep").absolute()
+    if (folder / "config.yaml").exists():
+        raise UsageError(f"run_dir {folder} holds a run; give another run_dir for the sweep.")
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"run_dir {folder} is a file; give a folder.")
+    for record in folder.glob(f"*/{MEMBER}") if config.resume is False else []:
+        if record.with_name("config.yaml").exists():
+            raise UsageError(
+                f"run_dir {folder} already holds a sweep; set resume=true to go on with it, or another run_dir."
+            )
+        record.unlink()  # of a member that was refused before it began
+    return folder
+
+
+def stop(number: int, frame: Any) -> None:
+    """End the sweep when the members that other processes of this machine train have saved: a launcher would kill them.
+
+    (A member in this process has a handler of its own while it trains.)
+    """
+    for number_again in STOPPING:
+        signal.signal(number_again, signal.default_int_handler)  # stops at once
+    for path in SweepFolder.path.glob("*/.lock"):
+        with path.open("a+") as lock:
+            if (process := holder(lock)) is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGTERM)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+    name = signal.Signals(number).name
+    print(f"error: {name}: the sweep has stopped; the same command with resume=true goes on.", file=sys.stderr)
+    sys.exit(128 + number)
+
+
+def holder(lock: TextIO) -> int | None:
+    """The other process of this machine that holds a run directory's lock, if any."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        words = lock.read().split()  # "process 123 on host"
+        if words[2:] == ["on", os.uname().nodename] and int(words[1]) != os.getpid():
+            return int(words[1])
+    return None
+
+
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+
+
+def member_overrides(hydra_config: DictConfig) -> list[str]:
+    """What was asked of a member, but for where it goes and whether it goes on."""
+    return sorted(o for o in hydra_config.overrides.task if o.partition("=")[0] not in ("run_dir", "resume"))
+
+
+def train_member(config: DictConfig, hydra_config: DictConfig) -> dict[str, Any] | None:
+    """Train a member in its folder; returns its results, None where it failed: its one line is told and kept.
+
+    Raises Interrupted, which ends the sweep.
+    """
+    from gcnn.training.run import train  # late: Hydra makes the callback above for every command
+
+    folder, number = Path(hydra_config.runtime.output_dir), hydra_config.job.num
+    record = {"number": number, "overrides": member_overrides(hydra_config)}
+    log.info("member %d: %s", number, " ".join(record["overrides"]))
+    config.run_dir = str(folder)
+    try:
+        write_json(folder / MEMBER, record)
+        return train(typed(config))[1]
+    except Interrupted:
+        raise
+    except Exception as error:
+        explained = explain(error)
+        if explained is None:  # a mistake in the code
+            traceback.print_exc()
+        message, code = explained or (f"{type(error).__name__}: {one_line(error)}", 1)
+        log.error("error: member %d: %s", number, message)
+        write_json(folder / MEMBER, {**record, "error": message, "exit_code": code})
+        return None

@@ -1,0 +1,162 @@
+"""Sweeps by the real command, under each of Hydra's launchers that is installed."""
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from gcnn.config import load_config
+from gcnn.training.sweep import STOPPING
+
+LAUNCHERS = {
+    "basic": [],
+    "joblib": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
+    "submitit_local": ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5"],
+}
+PLUGINS = {"joblib": "hydra_plugins.hydra_joblib_launcher", "submitit_local": "hydra_plugins.hydra_submitit_launcher"}
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+    """A sweep's handlers of signals do not outlive the test, whose process is the sweep's."""
+    previous = {number: signal.getsignal(number) for number in STOPPING}
+    yield
+    for number, handler in previous.items():
+        signal.signal(number, handler)
+
+
+def results_of(sweep: Path, number: int) -> dict | None:
+    path = sweep / str(number) / "results.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_failed_member_stops_nobody_and_the_table_says_all(call, tiny, tmp_path, launcher):
+    """Members 0 and 2 are done, 1 diverges."""
+    if launcher != "basic":
+        pytest.importorskip(PLUGINS[launcher])
+    sweep = tmp_path / "run"
+    rates = ["0.01", "1e+30", "0.02"]
+    done = call("train", "--multirun", *tiny, *LAUNCHERS[launcher], f"optimizer.lr={','.join(rates)}")
+    assert done.code == 1, done.err
+    assert "1 of 3 members failed: 1." in done.err.splitlines()[-1]
+    if launcher != "submitit_local":  # whose members write to files
+        assert done.err.count("error: member ") == 1
+
+    table = json.loads((sweep / "sweep.json").read_text())
+    perplexities = [results["validation"]["perplexity"] for n in (0, 2) if (results := results_of(sweep, n))]
+    assert [row["member"] for row in table] == ([0, 2, 1] if perplexities[0] < perplexities[1] else [2, 0, 1])
+    for row in table:
+        config, results = load_config(sweep / str(row["member"])), results_of(sweep, row["member"])
+        assert row["overrides"] == {"optimizer.lr": rates[row["member"]]}
+        assert config.optimizer.lr == float(rates[row["member"]])
+        if row["member"] == 1:
+            assert results is None
+            assert (row["status"], row["exit_code"], row["validation_perplexity"]) == ("failed", 1, None)
+            assert "loss nan" in row["error"]
+        else:
+            assert row["status"] == "done"
+            assert row["validation_perplexity"] == results["validation"]["perplexity"]
+            assert row["test_perplexity"] == results["test"]["perplexity"]
+            assert row["parameters"] == results["parameters"]["total"]
+            assert (row["tokens"], row["seconds"]) == (results["train"]["tokens"], results["train"]["seconds"])
+    first = done.out[done.out.index("member  ") :].splitlines()[1].split()
+    best = table[0]["member"]
+    assert first[:4] == [str(best), rates[best], "done", f"{min(perplexities):.2f}"]
+    if launcher == "basic":
+        assert call("report", sweep, "--out", tmp_path / "report").code == 0
+
+
+def test_resume_finishes_a_sweep_and_leaves_what_is_done(call, tiny, tmp_path):
+    sweep = tmp_path / "run"
+    arguments = ["--multirun", *tiny, "seed=1,2,3"]
+    assert call("train", *arguments).code == 0
+    whole = results_of(sweep, 1)
+    (sweep / "1" / "results.json").unlink()  # as if it had been killed before its end
+    before = {path: path.stat().st_mtime_ns for n in "02" for path in (sweep / n).rglob("*") if path.is_file()}
+
+    refused = call("train", *arguments)
+    assert refused.code == 2
+    assert "already holds a sweep; set resume=true" in refused.err
+    assert refused.err.count("\n") == 1
+
+    resumed = call("train", *arguments, "resume=true")
+    assert resumed.code == 0, resumed.err
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert results_of(sweep, 1)["validation"] == whole["validation"]
+    assert {row["status"] for row in json.loads((sweep / "sweep.json").read_text())} == {"done"}
+
+    other = call("train", "--multirun", *tiny, "seed=4,2,3", "resume=true")
+    assert other.code == 2
+    assert f"{sweep / '0'} was finished with other overrides (seed=1, seed=4)" in other.err
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_what_is_wrong_for_all_members(call, tiny, tmp_path):
+    unknown = call("train", "--multirun", *tiny, "seed=1,2", "nonsense=1")
+    assert unknown.code == 2
+    assert unknown.err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_all_refused_is_usage_and_the_mended_command_needs_no_resume(call, tiny, tmp_path):
+    too_large = call("train", "--multirun", *tiny, "seed=1,2,3", "trainer.batch_size=100000")
+    assert too_large.code == 2
+    assert "3 of 3 members failed: 0, 1, 2." in too_large.err.splitlines()[-1]
+    mended = call("train", "--multirun", *tiny, "seed=1,2")
+    assert mended.code == 0, mended.err
+    assert [row["member"] for row in json.loads((tmp_path / "run" / "sweep.json").read_text())] in ([0, 1], [1, 0])
+
+
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+def test_a_signal_saves_what_runs_and_ends_the_sweep(spawn, tiny, tmp_path, launcher):
+    if launcher != "basic":
+        pytest.importorskip(PLUGINS[launcher])
+    running = 1 if launcher == "basic" else 2
+    arguments = ["--multirun", *tiny, *LAUNCHERS[launcher], "seed=1,2,3"]
+    process = spawn(
+        *arguments, "trainer.max_epochs=null", "trainer.max_steps=1000000", "trainer.checkpoint_every=1000000"
+    )
+    metrics = (tmp_path / "run").glob
+    while process.poll() is None and sum(path.stat().st_size > 0 for path in metrics("*/metrics.jsonl")) < running:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err
+    assert len(list((tmp_path / "run").glob("[01]/checkpoints/step_*"))) == running
+    assert {row["status"] for row in json.loads((tmp_path / "run" / "sweep.json").read_text())} == {"unfinished"}
+
+
+def test_members_of_a_stored_config_and_of_two_experiments_share_a_folder(call, tiny, run_dir, tmp_path):
+    stored = ["--config-path", run_dir, "--config-name", "config"]
+    inside = call("train", *stored, "--multirun", f"run_dir={run_dir}", "seed=1,2")
+    assert inside.code == 2
+    assert "holds a run; give another run_dir" in inside.err
+    assert call("train", *stored, "--multirun", f"run_dir={tmp_path / 'new'}", "seed=1,2").code == 0
+    assert [load_config(tmp_path / "new" / n).seed for n in "01"] == [1, 2]
+    done = call("train", "--multirun", *tiny[:-1], "experiment=wikitext2/gcnn_small,wikitext103/gcnn_8")
+    assert done.code == 0, done.err
+    members = tmp_path / "runs" / "custom" / "sweep"
+    assert [load_config(members / n).experiment for n in "01"] == ["wikitext2/gcnn_small", "wikitext103/gcnn_8"]
+
+
+def test_a_search_minimises_the_validation_perplexity(call, tiny, tmp_path):
+    """Half of what is searched fails; the best value is that of the best member, and a repeated search goes on."""
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    search = [
+        "--multirun", *(a for a in tiny if "batch_size" not in a), "hydra/sweeper=optuna",
+        "hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=1",
+        "hydra.sweeper.sampler.seed=3", "optimizer.lr=tag(log,interval(0.001,0.1))",
+        "trainer.batch_size=choice(4,100000)",
+    ]  # fmt: skip
+    done = call("train", *search)
+    rows = json.loads((tmp_path / "run" / "sweep.json").read_text())
+    assert {row["status"] for row in rows} == {"done", "failed"}
+    assert (done.code, len(rows)) == (1, 4), done.err
+    values = [results["validation"]["perplexity"] for n in range(4) if (results := results_of(tmp_path / "run", n))]
+    found = (tmp_path / "run" / "optimization_results.yaml").read_text()
+    assert float(found.split("best_value:")[1]) == min(values)
+    assert call("train", *search, "resume=true").code == 1
+    assert (tmp_path / "run" / "optimization_results.yaml").read_text() == found
