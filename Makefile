@@ -6,7 +6,7 @@ ARGS ?=
 LAUNCH = $(PY) $(if $(NPROC),-m torch.distributed.run --standalone --nproc-per-node=$(NPROC) --)
 export PROMPT  # read by the shell, whatever quotes it has
 .DEFAULT_GOAL := help
-.PHONY: help setup train sweep describe data evaluate score generate benchmark benchmark-train profile report test torture lint format
+.PHONY: help setup train sweep describe data evaluate score generate benchmark benchmark-softmax benchmark-train profile report test torture lint format
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
@@ -55,6 +55,9 @@ generate: setup  ## sample text from RUN after PROMPT
 
 benchmark: setup  ## measure latency and throughput of the paper's architectures, or of RUNS
 	$(PY) scripts/benchmark.py $(if $(RUNS),--runs $(RUNS)) $(ARGS)
+
+benchmark-softmax: setup  ## measure the adaptive and the full softmax at growing vocabularies
+	$(PY) scripts/benchmark_softmax.py $(ARGS)
 
 benchmark-train: setup  ## measure training's speed beside the machine's own matrix product
 	$(PY) scripts/benchmark_train.py $(ARGS)

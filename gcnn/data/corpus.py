@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict, IterableDataset
 
 HUB_REPOSITORY = "Salesforce/wikitext"
-BATCH, BATCH_BYTES = 1000, 1 << 22  # lines, and what they take, that are in memory together
+BATCH, BATCH_BYTES = 1000, 1 << 23  # lines, and what they take, that are in memory together
 PACKED = (".bz2", ".gz", ".lz4", ".rar", ".xz", ".zip", ".zst")
 PACKED_BEGINNINGS = (
     b"PK\3\4", b"PK\5\6", b"PK\7\x08", b"BZh", b"\x1f\x8b", b"\xfd7zXZ\0", b"\4\"M\x18", b"\x28\xb5\x2f\xfd", b"Rar!",

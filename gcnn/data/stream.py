@@ -12,6 +12,7 @@ from gcnn.config import DataConfig, SentencePieceConfig, WordTokenizerConfig
 from gcnn.data.cache import cached, key_of
 from gcnn.data.corpus import Corpus, TextSummary, load_corpus, read_lines, summarize
 from gcnn.data.sources import SPLITS
+from gcnn.data.threads import in_threads
 from gcnn.data.tokenizers import Tokenizer, load_tokenizer, train_tokenizer
 
 DTYPE = np.dtype("<i4")
@@ -83,10 +84,13 @@ def cached_stream(corpus: Corpus, split: str, tokenizer: Tokenizer) -> TokenStre
 
 def encode(lines: Iterable[list[str]], tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, int]]:
     """The ids of each batch of lines, and its words and ends of line."""
-    for batch in lines:
+
+    def encoded(batch: list[str]) -> tuple[np.ndarray, int]:
         tokens = tokenizer.encode_lines(batch).astype(DTYPE, copy=False)
         words = len(tokens) if tokenizer.kind == "word" else len(batch) + sum(len(line.split()) for line in batch)
-        yield tokens, words
+        return tokens, words
+
+    return in_threads(encoded, lines)
 
 
 def encode_file(path: str | Path, tokenizer: Tokenizer) -> TokenStream:

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import sentencepiece
 
 from gcnn.config import SentencePieceConfig, WordTokenizerConfig
+from gcnn.data.threads import in_threads
 from gcnn.errors import UsageError, one_line
 
 EOS, UNK = "<eos>", "<unk>"
@@ -64,7 +65,11 @@ class WordTokenizer:
         return fingerprint_of(self._files())
 
     def encode_lines(self, lines: Sequence[str]) -> np.ndarray:
-        words = split_lines(lines, self.eos, self.unk).dictionary_encode()
+        words = split_lines(lines, self.eos, self.unk)
+        if len(words) > 4 * self.vocabulary_size:  # worth a table of all types
+            ids = pc.index_in(words, value_set=pa.array(self.types, pa.large_string()))
+            return ids.fill_null(self.unk_id).to_numpy()
+        words = words.dictionary_encode()
         types = words.dictionary.to_pylist()  # each looked up once
         ids = np.fromiter(map(self.index.get, types, repeat(self.unk_id)), np.int32, len(types))
         return ids[words.indices]
@@ -160,8 +165,7 @@ def train_tokenizer(
 
 def train_words(config: WordTokenizerConfig, lines: Iterable[list[str]]) -> WordTokenizer:
     counts = Counter()
-    for batch in lines:
-        found = pc.value_counts(split_lines(batch, EOS, UNK))
+    for found in in_threads(lambda batch: pc.value_counts(split_lines(batch, EOS, UNK)), lines):
         counts.update(dict(zip(found.field("values").to_pylist(), found.field("counts").to_pylist(), strict=True)))
     return WordTokenizer(frequent_types(counts, config.min_count, config.max_size))
 

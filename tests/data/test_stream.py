@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from gcnn.config import DataConfig, SentencePieceConfig, WordTokenizerConfig
 from gcnn.data import corpus, stream
 from gcnn.data.stream import PreparedData, encode_file, prepare
-from gcnn.data.tokenizers import Tokenizer, train_tokenizer
+from gcnn.data.tokenizers import Tokenizer, WordTokenizer, train_tokenizer
 from gcnn.errors import UsageError
 from tests.unicode_text import any_lines
 
@@ -122,6 +122,42 @@ stream.prepare(DataConfig(name="small", source="local", path={data.path!r}, cach
     assert subprocess.run([sys.executable, "-c", code], env={**os.environ}).returncode == 9
     prepared = prepare(data, WordTokenizerConfig())
     assert [len(found) for found in prepared.streams.values()] == list(WORDS.values())
+
+
+def test_a_killed_preparation_goes_on_where_it_was(data, monkeypatch):
+    """Killed while the test split is encoded: what was done for the others is not done again, and nothing differs."""
+    code = f"""
+import os
+from gcnn.config import DataConfig, WordTokenizerConfig
+from gcnn.data import stream
+def killed(lines, tokenizer):
+    for n, batch in enumerate(encode(lines, tokenizer)):
+        if batch[1] == {WORDS["test"]}:
+            os._exit(9)
+        yield batch
+encode, stream.encode = stream.encode, killed
+stream.prepare(DataConfig(name="small", source="local", path={data.path!r}, cache_dir={data.cache_dir!r}),
+               WordTokenizerConfig())
+"""
+    assert subprocess.run([sys.executable, "-c", code], env={**os.environ}).returncode == 9
+    read, lines = [], corpus.Corpus.lines
+    monkeypatch.setattr(corpus.Corpus, "lines", lambda self, split: read.append(split) or lines(self, split))
+    resumed = prepare(data, WordTokenizerConfig())
+    assert read == ["test"]
+    data.cache_dir += "-fresh"
+    assert same(prepare(data, WordTokenizerConfig()), resumed)
+
+
+@pytest.mark.parametrize("words", [4 * 7, 4 * 7 + 1, 10_000])
+def test_few_words_and_many_are_encoded_alike(words):
+    """Many are looked up by Arrow, few one by one; among them an unknown word and one that looks like <eos>."""
+    tokenizer = WordTokenizer(["the", "<eos>", "<unk>", "a", "b", "\u00e0", "c"])
+    text = (["the", "b", "\u00e0", "new", "<eos>", "c"] * words)[: words - 2]
+    lines = [" ".join(text[:5]), " ".join(text[5:])]
+    ids = {"the": 0, "b": 4, "\u00e0": 5, "c": 6}
+    expected = [*(ids.get(word, 2) for word in text[:5]), 1, *(ids.get(word, 2) for word in text[5:]), 1]
+    assert tokenizer.encode_lines(lines).tolist() == expected
+    assert tokenizer.encode_lines(lines).dtype == np.int32
 
 
 def test_other_text_or_tokenizers_give_other_streams(data):

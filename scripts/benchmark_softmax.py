@@ -1,0 +1,61 @@
+"""Measure the adaptive and the full softmax at growing vocabularies: time and memory, as a table, JSON and figures.
+
+`make benchmark-softmax` runs the forward and backward pass of 512 tokens with 10,000 to 800,000 types; `--out` names
+the JSON, and the figures stand beside it.
+"""
+
+import argparse
+import datetime
+from pathlib import Path
+
+from tqdm import tqdm
+
+from gcnn.checks import check_output, positive
+from gcnn.errors import run_command
+from gcnn.files import write_json
+from gcnn.provenance import command, git_commit, hardware, versions
+from gcnn.reporting.document import to_text
+from gcnn.reporting.softmax_size import figures, load_softmax_size, table
+from gcnn.training.softmax_size import VOCABULARIES, Size, describe, growth, measure
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    check_output("--out", arguments.out)
+    about = {"command": command(), "git_commit": git_commit(), "hardware": hardware(), "versions": versions()}
+    about["date"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    threads = arguments.threads or about["hardware"]["threads"]
+    found = {}
+    for vocabulary in tqdm(sorted(set(arguments.vocabularies)), unit=" vocabularies", disable=None):
+        size = Size(vocabulary, arguments.hidden_dim, arguments.tokens, threads)
+        found[str(vocabulary)] = measure(size, arguments.rounds, arguments.memory * 2**30)
+    about |= {**describe(size), "rounds": arguments.rounds, "vocabularies": found, "growth": growth(found)}
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(arguments.out, about)
+    results = load_softmax_size(arguments.out)
+    for what, figure in figures(results).items():
+        name = arguments.out.stem if what == "seconds" else f"{arguments.out.stem}_memory"
+        arguments.out.with_name(f"{name}.svg").write_text(figure.svg, encoding="utf-8")
+    print(f"{table(results).caption}\n{to_text(table(results))}\n{arguments.out.resolve()}")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--vocabularies", nargs="+", type=positive, default=VOCABULARIES, metavar="N", help="default: 10,000 to 800,000"
+    )
+    parser.add_argument("--hidden-dim", type=positive, default=512, metavar="N", help="default: %(default)s")
+    parser.add_argument("--tokens", type=positive, default=512, metavar="N", help="default: %(default)s")
+    parser.add_argument("--rounds", type=positive, default=5, metavar="N", help="default: %(default)s")
+    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads; default: all cores")
+    parser.add_argument(
+        "--memory", type=float, default=14, metavar="GIB", help="what may take more is not run; default: %(default)s"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/softmax_size.json"), metavar="FILE", help="default: %(default)s"
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    run_command(main)

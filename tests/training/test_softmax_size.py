@@ -1,0 +1,52 @@
+"""The softmax benchmark: its slopes, what it leaves out, and that its JSON has what the figures need."""
+
+import json
+from xml.etree import ElementTree
+
+import pytest
+
+from gcnn.training import softmax_size
+from gcnn.training.softmax_size import Size, build, growth, measure
+
+
+def test_growth_is_the_exponent_of_a_power():
+    def entry(n: int, power: float) -> dict:
+        return {"parameters": 7 * n**power, "seconds": 1e-6 * n**power, "memory_bytes": None}
+
+    found = growth({str(n): {"adaptive": entry(n, 0.25), "full": entry(n, 1)} for n in (10, 100, 5000)})
+    assert found["adaptive"] == pytest.approx({"parameters": 0.25, "seconds": 0.25})
+    assert found["full"] == pytest.approx({"parameters": 1, "seconds": 1})
+
+
+def test_a_softmax_past_the_memory_is_not_run(monkeypatch):
+    """The full one needs 4 * (9 * 30,000 weights + 3 * 16 * 30,000 logits) bytes, 6.8 MB, and twice that of a heap."""
+    monkeypatch.setattr(softmax_size, "in_own_process", lambda call: call())
+    monkeypatch.setattr(softmax_size, "reuse_large_blocks", lambda: None)
+    found = measure(Size(vocabulary=30_000, hidden_dim=8, tokens=16, threads=1), rounds=1, most_bytes=13e6)
+    assert found["full"] == {"parameters": (8 + 1) * 30_000, "seconds": None, "memory_bytes": None}
+    head, tails = 8 * (2000 + 2), [8 * 2 + 2 * 8000, 8 * 1 + 1 * 20_000]  # cutoffs 2,000 and 10,000
+    assert found["adaptive"]["parameters"] == head + sum(tails)
+    assert found["adaptive"]["seconds"] > 0
+
+
+def test_both_softmaxes_have_the_whole_vocabulary():
+    size = Size(vocabulary=12_345, hidden_dim=4, tokens=1, threads=1)
+    assert build("adaptive", size).cutoffs == [2000, 10_000, 12_345]
+    assert build("full", size).layers[-1].out_features == 12_345
+
+
+def test_the_command_writes_json_and_figures(call, tmp_path):
+    outcome = call(
+        "benchmark_softmax", "--vocabularies", 60_000, "--hidden-dim", 32, "--tokens", 64, "--rounds", 1,
+        "--threads", 1, "--out", "out/size.json",
+    )  # fmt: skip
+    assert outcome.code in (None, 0), outcome.err
+    results = json.loads((tmp_path / "out" / "size.json").read_text())
+    assert list(results["vocabularies"]) == ["60000"]
+    full = results["vocabularies"]["60000"]["full"]
+    assert full["memory_bytes"] > 4 * 60_000 * (32 + 2 * 64)  # its weights, two tensors like the logits
+    assert {"command", "git_commit", "hardware", "versions"} <= results.keys()
+    for name in ("size.svg", "size_memory.svg"):
+        ElementTree.parse(tmp_path / "out" / name)
+    assert "60,000" in outcome.out
+    assert "exponent of growth" in outcome.out
