@@ -1,6 +1,8 @@
 """Print models' parameters, receptive field and operations beside Table 1.
 
 scripts/describe.py [MODEL ...] [--vocabulary N] (`make describe MODEL=gcnn_14`; without MODEL, all of configs/model).
+With --plan: the least time and memory of an epoch of the paper's models on one and on eight GPUs, from counted
+operations and bytes (docs/PERFORMANCE.md).
 """
 
 import argparse
@@ -13,6 +15,7 @@ from gcnn.errors import UsageError, run_command
 from gcnn.models.language_model import build_model
 from gcnn.reporting.document import Table, to_text
 from gcnn.reporting.paper import TABLE_1, model_name, vocabulary_of
+from gcnn.training.plan import GPU, MODELS, plan
 
 WIKITEXT_2 = 33_278  # types
 
@@ -24,18 +27,39 @@ def main() -> None:
     parser.add_argument(
         "--vocabulary", type=int, help="types; default: those of its data in the paper, or WikiText-2's"
     )
+    parser.add_argument("--plan", action="store_true", help="an epoch on GPUs instead")
     arguments = parser.parse_args()
     if arguments.vocabulary is not None:
         check_count("--vocabulary", arguments.vocabulary)
     for name in arguments.models:
         if name not in known:
             raise UsageError(f"there is no model {name!r}; choose one of: {', '.join(known)}.")
+    if arguments.plan:
+        print(to_text(plan_table(arguments.models or list(MODELS))))
+        return
     rows = [describe(name, arguments.vocabulary) for name in arguments.models or known]
     header = ["model", "Table 1", "blocks", "vocabulary", "parameters", "embedding", "body", "softmax",
               "receptive field", "MFLOPs a token"]  # fmt: skip
     print(to_text(Table(header, rows, text_columns=3)))
     print("\nTable 1: the paper's row with this lookup size and these blocks, [kernel size, channels] x repeats.")
     print("FLOPs: forward pass, matrix products only, targets distributed by Zipf's law.")
+
+
+def plan_table(names: list[str]) -> Table:
+    """An epoch of each model at the paper's updates and at large ones. Raises UsageError for one not in Table 1."""
+    gpu, rows = GPU(), []
+    for name in names:
+        if name not in MODELS:
+            raise UsageError(f"--plan knows the paper's own {', '.join(MODELS)}, not {name}.")
+        for tokens, gpus in ((1024, 1), (1024, 8), (16384, 1), (16384, 8)):
+            epoch = plan(name, tokens, gpus, gpu)
+            parts = (epoch.products, epoch.activations, epoch.optimizer, epoch.exchange, epoch.seconds)
+            times = [f"{seconds / 60:.1f}" for seconds in parts]
+            rows.append([name, str(gpus), f"{tokens:,}", *times, f"{epoch.memory / 1e9:.1f}", epoch.bound])
+    header = ["model", "GPUs", "tokens a GPU and update", "products", "activations", "optimizer", "exchange", "epoch",
+              "GB a GPU", "bound by"]  # fmt: skip
+    return Table(header, rows, f"Least minutes of an epoch on {gpu.name}: {gpu.flops / 1e12:.0f} TFLOP/s in bf16, "
+                 f"{gpu.bandwidth / 1e12:.2f} TB/s, {gpu.link / 1e9:.0f} GB/s to the others")  # fmt: skip
 
 
 def describe(name: str, vocabulary_size: int | None) -> list[str]:

@@ -32,3 +32,29 @@ def test_the_table_of_the_torture_is_the_recorded_one():
     recorded = json.loads((DOCS / "results" / "torture.json").read_text())
     assert markdown(recorded["rows"]) in (DOCS / "RELIABILITY.md").read_text()
     assert all(row[-1] in (0, "") for row in recorded["rows"])
+
+
+def test_the_plan_in_the_docs_is_what_the_command_prints(call):
+    done = call("describe", "--plan")
+    assert done.code == 0
+    assert f"```\n{done.out}```" in (DOCS / "PERFORMANCE.md").read_text()
+
+
+def test_the_speeds_in_the_docs_are_those_of_the_results():
+    """Every table row of PERFORMANCE.md that has a JSON file beside it."""
+    text = (DOCS / "PERFORMANCE.md").read_text()
+    found = {path.stem: json.loads(path.read_text()) for path in (DOCS / "results").glob("*.json")}
+    for entry in found["training_speed"]["workloads"].values():
+        share, evaluation = (
+            100 * entry[f"{key}"] for key in ("share_of_matrix_product", "evaluation_share_of_forward")
+        )
+        assert f"| {entry['tokens_per_second']:,.0f} | {entry['flops_per_second'] / 1e9:.0f} |" in text
+        assert f"| {share:.0f} % |" in text
+        assert f"| {evaluation:.0f} % |" in text
+    for entry in found["data_size"]["texts"].values():
+        assert f"| {entry['seconds']:.1f} | {entry['tokens_per_second'] / 1e6:.2f} M |" in text
+    for entry in found["corpus_scoring"]["measurements"]:
+        assert f"| {entry['tokens_per_second_and_core']:,.0f} |" in text
+        assert f"| {entry['core_hours_for_1_tb']:,.0f} | ${entry['dollars_for_1_tb']:.0f} |" in text
+    sentence = found["latency_gcnn_8"]["models"]["gcnn_8"]["sentences"]["20"]
+    assert f"**{sentence['median_ms']:.1f} ms**" in text
