@@ -84,3 +84,17 @@ def test_a_model_or_batch_past_the_memory_is_refused(monkeypatch):
         check_size(model, 250_000, copies=9)
     with pytest.raises(UsageError, match=r"batch of 10,000,000 tokens takes .* lower trainer.batch_size"):
         check_size(model, 250_000, copies=1, positions=10_000_000)
+
+
+@pytest.mark.parametrize("scale", ["paper", "cpu"])
+@pytest.mark.parametrize(("figure", "two_paths", "one_path"), [("fig3", "gtu", "tanh"), ("fig5", "bilinear", "linear")])
+def test_gates_that_are_compared_have_as_many_parameters(scale, figure, two_paths, one_path):
+    choices = [(figure, "glu"), (figure, two_paths), (f"{figure}_one_path", one_path)]
+    with torch.device("meta"):
+        bodies = [
+            build_model(
+                compose_config(f"experiment={scale}/{name}", f"model.gate={gate}").model, 800_000
+            ).parameter_counts()["body"]
+            for name, gate in choices
+        ]
+    assert max(bodies) < 1.02 * min(bodies)
