@@ -17,7 +17,7 @@ from gcnn.checks import THREADS, check_count
 from gcnn.errors import UsageError, run_command
 from gcnn.evaluation.corpus_scoring import score_files, share_of_this_process
 from gcnn.evaluation.scoring import Scorer
-from gcnn.models.inference import PRECISIONS
+from gcnn.models.inference import PRECISIONS, forget_kernels
 
 STDIN = 0
 CHUNK = 1 << 16  # bytes read at once
@@ -38,6 +38,7 @@ def score() -> None:
         torch.set_num_threads(arguments.threads)
     if (arguments.input is None) != (arguments.output is None):
         raise UsageError("--input and --output belong together; give both, or neither to score standard input.")
+    forget_kernels()
     scorer = Scorer.from_run(arguments.run, arguments.device, arguments.precision)
     if arguments.input is not None:
         done = score_files(scorer, arguments.input, arguments.output, arguments.column, *share_of_this_process())

@@ -5,6 +5,8 @@ rate once the weights lie in its own blocked layout; torch otherwise keeps them 
 those of an LSTM at every call.
 """
 
+import os
+
 import torch
 from torch import Tensor, nn
 
@@ -94,6 +96,13 @@ def prepare_for_inference(model: nn.Module) -> None:
                 setattr(parent, name, PackedLinear(child.weight, child.bias))
             elif isinstance(child, nn.Conv1d):
                 setattr(parent, name, PackedConv(child))
+
+
+def forget_kernels() -> None:
+    """Have oneDNN keep its kernels for the last 128 shapes instead of 1,024: those of batches of many lengths hardly
+    come again, and take a gigabyte. To be called before the first product; the user's own settings stay."""
+    for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):  # oneDNN's own, and torch's before it
+        os.environ.setdefault(name, "128")
 
 
 def pack_lstm(model: nn.Module) -> None:
