@@ -1,12 +1,12 @@
 # The targets make .venv by themselves. Variables: EXPERIMENT, ARGS (key=value ...), RUN, RUNS, LATENCY, MODEL,
-# PROMPT, INPUT, OUTPUT, NPROC, PYTHON.
+# PROMPT, INPUT, OUTPUT, FIGURE, SCALE, NPROC, PYTHON.
 PYTHON ?= python3
 PY := .venv/bin/python
 ARGS ?=
 LAUNCH = $(PY) $(if $(NPROC),-m torch.distributed.run --standalone --nproc-per-node=$(NPROC) --)
 export PROMPT  # read by the shell, whatever quotes it has
 .DEFAULT_GOAL := help
-.PHONY: help setup train sweep describe data evaluate score generate benchmark benchmark-softmax benchmark-train profile report test torture lint format
+.PHONY: help setup train sweep describe data evaluate score generate benchmark benchmark-softmax benchmark-train profile report reproduce reproduce-report test torture lint format
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
@@ -67,6 +67,12 @@ profile: setup  ## print where a training step's time goes, by operator and modu
 
 report: setup  ## write one page about RUNS, with LATENCY if given
 	$(PY) scripts/report.py $(or $(RUNS),runs) $(if $(LATENCY),--latency $(LATENCY)) $(ARGS)
+
+reproduce: setup  ## make FIGURE of the paper (all without) at SCALE=cpu, as in ARGS="data.path=DIR", in RUNS
+	$(PY) scripts/reproduce.py $(if $(FIGURE),--figure $(FIGURE)) $(if $(SCALE),--scale $(SCALE)) $(if $(RUNS),--runs $(RUNS)) $(ARGS)
+
+reproduce-report: setup  ## write docs/results/reproduction/ into docs/RESULTS.md, and as one page
+	$(PY) scripts/reproduce_report.py $(ARGS)
 
 test: setup  ## run the tests
 	$(PY) -m pytest

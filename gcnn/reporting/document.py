@@ -73,7 +73,7 @@ class Table:
 
 @dataclass
 class Figure:
-    """An SVG drawing (markup, not text) whose file in the Markdown version is figures/<name>.svg."""
+    """An SVG drawing (markup, not text) whose file in the Markdown version is <folder>/<name>.svg."""
 
     name: str
     svg: str
@@ -85,6 +85,7 @@ class Figures:
     """Drawings side by side where the page is wide enough."""
 
     figures: list[Figure]
+    folder: str = "figures"  # of their files, as seen from the Markdown version
 
 
 @dataclass
@@ -177,8 +178,8 @@ def markdown_block(block) -> str:
             return f"**{escape(text)}**" if lead else escape(text)
         case Table():
             return markdown_table(block)
-        case Figures(figures):
-            return "\n\n".join(f"{escape(f.caption)}:\n\n![](figures/{f.name}.svg)" for f in figures)
+        case Figures(figures, folder):
+            return "\n\n".join(f"{escape(f.caption)}:\n\n![]({folder}/{f.name}.svg)" for f in figures)
         case Code(text):
             return fenced(text)
         case Sample(prompt, text):

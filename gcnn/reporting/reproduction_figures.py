@@ -1,0 +1,125 @@
+"""The paper's figures drawn from a reproduction's record, and each as a table of its groups."""
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import EngFormatter, NullLocator
+
+from gcnn.reporting.claims import best_of_rates, mean, spread
+from gcnn.reporting.document import Figure, Table
+from gcnn.reporting.figures import STYLES, draw, log_scale
+from gcnn.reporting.reproduction import FIGURES
+from gcnn.reporting.units import DASH, count, magnitude, perplexity, plural
+
+
+def drawing(record: dict) -> Figure | None:
+    """The figure; None of a table, and where no member is finished."""
+    name, done = record["figure"], [g for g in record["groups"] if g["mean"] is not None]
+    if not name.startswith("fig") or not done:
+        return None
+    caption = FIGURES[name][0]
+    if name == "fig2":
+        plot = partial(plot_points, lines=by_softmax(done), x_label="million operations a token")
+    elif name == "fig4":
+        lines = {"test perplexity": [(g["receptive_field"], g) for g in done]}
+        plot = partial(plot_points, lines=lines, x_label="words of context")
+    else:
+        groups = shown(record) if name == "fig6" else done
+        if not groups:
+            return None
+        plot = partial(plot_bands, groups=groups)
+    diverged = [f"{g['title']} ({len(g['diverged'])})" for g in record["groups"] if g["diverged"]]
+    if diverged:
+        caption += f"; diverged: {', '.join(diverged)}"
+    caption += f"; mean of {plural(seeds(done), 'seed')} and range"
+    return replace(
+        draw(f"{record['scale']}-{name}", caption, plot), name=name
+    )  # ids are the page's, names the folder's
+
+
+def seeds(groups: list[dict]) -> int:
+    return max(len(g["test_perplexity"]) for g in groups)
+
+
+def by_softmax(groups: list[dict]) -> dict[str, list[tuple[float, dict]]]:
+    return {
+        f"{kind} softmax": [(g["flops_per_token"] / 1e6, g) for g in groups if g["group"] == kind]
+        for kind in ("adaptive", "full")
+        if any(g["group"] == kind for g in groups)
+    }
+
+
+def shown(record: dict) -> list[dict]:
+    """Each recipe at its better learning rate; all that there are as long as that cannot be told."""
+    best = best_of_rates(record)
+    return [g for g in record["groups"] if best[g["group"]] in (None, g) and g["mean"] is not None]
+
+
+def plot_points(axes: Axes, lines: dict[str, list[tuple[float, dict]]], x_label: str) -> None:
+    """Mean test perplexity against x, with error bars from the least to the greatest."""
+    for style, (label, points) in zip(STYLES, lines.items(), strict=False):
+        points = sorted(points, key=lambda point: point[0])
+        x, mean = [x for x, _ in points], np.array([g["mean"] for _, g in points])
+        low, high = (np.array([g[end] for _, g in points]) for end in ("min", "max"))
+        axes.plot(x, mean, label=label, marker="o", markersize=3.5, **style)
+        axes.errorbar(x, mean, yerr=(mean - low, high - mean), fmt="none", color=style["color"], capsize=3, linewidth=1)
+    log_scale(axes, np.array([g[end] for points in lines.values() for _, g in points for end in ("min", "max")]))
+    axes.set(xlabel=x_label, ylabel="test perplexity")
+    if x_label.startswith("words"):
+        axes.set_xticks(sorted({x for points in lines.values() for x, _ in points}))
+        axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlim(left=0)
+
+
+def plot_bands(axes: Axes, groups: list[dict]) -> None:
+    """Mean validation perplexity against training tokens, with a band from the least to the greatest."""
+    every = []
+    for style, group in zip(STYLES, groups, strict=False):
+        x, values = group["curve"]["tokens"], np.array(list(group["curve"]["perplexity"].values()))
+        axes.plot(
+            x, values.mean(axis=0), label=group["title"], marker="o" if len(x) <= 30 else None, markersize=3, **style
+        )
+        axes.fill_between(x, values.min(axis=0), values.max(axis=0), color=style["color"], alpha=0.18, linewidth=0)
+        every.append(values.ravel())
+    log_scale(axes, np.concatenate(every))
+    axes.set(xlabel="training tokens", ylabel="validation perplexity")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.set_xlim(left=0)
+
+
+def groups_table(record: dict) -> Table:
+    """One row a group."""
+    columns = {
+        "": lambda g: g["title"],
+        "Model": lambda g: g["model"],
+        "Test perplexity": spread,
+        "Validation": lambda g: perplexity(mean(g["validation_perplexity"].values()) if g["mean"] else None),
+        "Seeds": lambda g: str(len(g["test_perplexity"])),
+        "Parameters": lambda g: magnitude(g["parameters"]),
+        "FLOPs/token": lambda g: magnitude(g["flops_per_token"]),
+        "Context": lambda g: "unbounded" if g["receptive_field"] is None else count(g["receptive_field"]),
+        "Tokens trained on": lambda g: count(g["tokens"]),
+    }
+    groups = record["groups"]
+    if record["figure"] == "search":  # the best first, as many as there is room for
+        groups = sorted(groups, key=lambda g: mean(g["validation_perplexity"].values()))[:10]
+    return Table(list(columns), [[show(g) for show in columns.values()] for g in groups], text_columns=2)
+
+
+def size(record: dict) -> str:
+    """How large it all was: models, training tokens, seeds."""
+    done = [g for g in record["groups"] if g["mean"] is not None]
+    if not done:
+        return DASH
+    flops, parameters, tokens = (extent([g[key] for g in done]) for key in ("flops_per_token", "parameters", "tokens"))
+    return (
+        f"{parameters} parameters, {flops} FLOPs a token; {tokens} tokens of {record['data']}; "
+        f"{plural(seeds(done), 'seed')}"
+    )
+
+
+def extent(numbers: list[float]) -> str:
+    low, high = magnitude(min(numbers)), magnitude(max(numbers))
+    return low if low == high else f"{low} to {high}"

@@ -1,0 +1,77 @@
+"""Make the paper's tables and figures: scripts/reproduce.py [--figure NAME] [--scale cpu] key=value ...
+
+`make reproduce FIGURE=fig3 SCALE=cpu ARGS="data.path=DIR"` is the same. The sweeps of each figure go on where they
+stopped; then their numbers are written as JSON and CSV, and drawn.
+"""
+
+import argparse
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from gcnn.checks import check_output
+from gcnn.errors import RunError, UsageError, run_command
+from gcnn.reporting.document import to_text
+from gcnn.reporting.reproduction import FIGURES, reproduction, sweeps, write_reproduction
+from gcnn.reporting.reproduction_figures import drawing, groups_table
+
+TRAIN = Path(__file__).with_name("train.py")
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    out = arguments.out or arguments.runs / "figures"
+    check_output("--out", out, folder=True)
+    chosen = sweeps(arguments.scale, arguments.figure)
+    drawn, unfinished = 0, []
+    for figure, names in chosen.items():
+        folders = [arguments.runs / arguments.scale / name for name in names]
+        for folder in [] if arguments.draw_only else folders:
+            code = train(f"{arguments.scale}/{folder.name}", folder, arguments.overrides)
+            if code not in (0, 1):
+                return code  # it has said why
+        record = reproduction(figure, arguments.scale, folders)
+        if record is None:
+            continue
+        drawn += 1
+        picture = drawing(record)
+        write_reproduction(record, out / arguments.scale, picture and picture.svg)
+        print(f"{FIGURES[figure][0]}\n{to_text(groups_table(record))}\n{out / arguments.scale / figure}.json\n")
+        unfinished += [figure] if any(group["unfinished"] for group in record["groups"]) else []
+    if not drawn:
+        raise UsageError(f"{arguments.runs / arguments.scale} holds no runs of {', '.join(chosen)}. Train them first.")
+    if unfinished and not arguments.draw_only:
+        raise RunError(f"members of {', '.join(unfinished)} are not finished; the same command tries them again.")
+    return 0
+
+
+def train(experiment: str, folder: Path, overrides: list[str]) -> int:
+    """Run a sweep in a process of its own; returns its exit code, 128 + n after signal n, which it gets from here."""
+    command = [sys.executable, str(TRAIN), "--multirun", f"experiment={experiment}", f"run_dir={folder}", "resume=true"]
+    process = subprocess.Popen([*command, *overrides])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both; the sweep saves first
+    signal.signal(signal.SIGTERM, lambda number, frame: process.send_signal(number))
+    try:
+        code = process.wait()
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    return code if code >= 0 else 128 - code
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--figure", metavar="NAME", help="fig2 to fig6, table2, table3, ...; default: all")
+    parser.add_argument("--scale", default="cpu", metavar="NAME", help="a folder of sweeps; default: %(default)s")
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs/reproduce"), metavar="DIR", help="of the sweeps; default: %(default)s"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="of the figures; default: RUNS/figures")
+    parser.add_argument("--draw-only", action="store_true", help="train nothing: draw the runs that are there")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for training, as data.path=DIR")
+    return parser.parse_intermixed_args()
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,196 @@
+"""Figures and verdicts from made-up runs, against numbers worked out by hand."""
+
+import dataclasses
+import json
+from functools import cache
+
+import numpy as np
+import pytest
+
+from gcnn.config import compose_config, save_config
+from gcnn.errors import UsageError
+from gcnn.reporting.claims import CLAIMS, HOLDS, IN_PART, NOT, NOT_MEASURED, failing, interpolated, verdict
+from gcnn.reporting.latency import load_latency
+from gcnn.reporting.reproduction import load_reproductions, reproduction, sweeps, write_reproduction
+from gcnn.reporting.reproduction_figures import drawing
+from gcnn.reporting.reproduction_page import between_markers, markdown, reproduction_blocks
+from tests.conftest import ROOT
+
+DOCS = ROOT / "docs"
+
+
+config_of = cache(compose_config)  # composing takes a while
+
+
+def add(folder, *overrides, seed=1, test=None, flops=2e6, error=None, valid=(300.0, 200.0, 150.0)):
+    """A member of a sweep: finished with a test perplexity, failed with an error, or unfinished."""
+    member = folder / str(len(list(folder.glob("*"))))
+    member.mkdir(parents=True)
+    config = dataclasses.replace(config_of("experiment=cpu/base", *overrides), seed=seed)
+    save_config(config, member / "config.yaml")
+    record = {"number": 0, "overrides": []} | ({"error": error} if error else {})
+    (member / "member.json").write_text(json.dumps(record))
+    with (member / "metrics.jsonl").open("w") as file:
+        for i, perplexity in enumerate(valid, start=1):
+            at = {"step": 100 * i, "epoch": 0.1, "tokens": 1000 * i, "seconds": 1.0}
+            print(json.dumps({"kind": "validation", **at, "nll_nats": 1.0, "perplexity": perplexity}), file=file)
+    if test is not None:
+        results = {
+            "experiment": "cpu/x",
+            "command": "python scripts/train.py --multirun experiment=cpu/x data.path=/home/me/data",
+            "git_commit": "abc",
+            "parameters": {"total": 5},
+            "flops_per_token": flops,
+            "train": {"tokens": 3000, "steps": 300},
+            "validation": {"perplexity": valid[-1]},
+            "test": {"perplexity": test},
+        }
+        (member / "results.json").write_text(json.dumps(results))
+
+
+def judge(figure, folder):
+    record = reproduction(figure, "cpu", [folder])
+    comparisons = CLAIMS[figure].compare(record)
+    return verdict(comparisons), failing(comparisons), record
+
+
+def add_gates(folder, tests):
+    for gate, perplexities in tests.items():
+        for seed, test in enumerate(perplexities, start=1):
+            add(folder, f"model.gate={gate}", seed=seed, test=test)
+
+
+def test_groups_have_the_mean_and_range_of_their_seeds(tmp_path):
+    add_gates(tmp_path, {"glu": [110.0, 100.5, 120.25], "tanh": [200.0]})
+    record = reproduction("fig3", "cpu", [tmp_path])
+    glu, tanh = record["groups"]
+    assert (glu["title"], tanh["title"]) == ("GLU", "tanh")
+    assert glu["mean"] == pytest.approx(np.mean([110.0, 100.5, 120.25]), rel=1e-5)
+    assert (glu["min"], glu["max"], len(tanh["test_perplexity"])) == (100.5, 120.25, 1)
+    assert glu["curve"]["steps"] == [100, 200, 300]
+    assert record["command"] == 'make reproduce FIGURE=fig3 SCALE=cpu ARGS="data.path=DIR"'  # no path of this machine
+
+
+@pytest.mark.parametrize(("tests", "expected", "fails"), [
+    ({"glu": [1, 2, 3], "relu": [4, 5, 6], "gtu": [7, 8, 9], "tanh": [10, 11, 12]}, HOLDS, []),
+    ({"glu": [1, 2, 3], "relu": [4, 5, 6], "gtu": [7, 8, 9], "tanh": [8, 7, 12]}, IN_PART, ["GTU < tanh"]),
+    ({"glu": [9, 9, 9], "relu": [8, 8, 8], "gtu": [7, 7, 7], "tanh": [6, 6, 6]}, NOT,
+     ["GLU < ReLU", "ReLU < GTU", "GTU < tanh"]),
+    ({"glu": [1, 2, 3], "relu": [4, 5, 6], "gtu": [7, 8, 9], "tanh": [10, 11]}, NOT_MEASURED, []),
+    ({"glu": [1, 2, 3]}, NOT_MEASURED, []),
+])  # fmt: skip
+def test_verdicts_of_an_ordering(tmp_path, tests, expected, fails):
+    add_gates(tmp_path, tests)
+    assert judge("fig3", tmp_path)[:2] == (expected, fails)
+
+
+def test_a_run_that_diverged_counts_as_infinitely_bad_and_one_that_failed_otherwise_as_nothing(tmp_path):
+    add_gates(tmp_path, {"glu": [1, 2, 3], "relu": [4, 5, 6], "gtu": [7, 8, 9]})
+    for seed in (1, 2, 3):
+        add(tmp_path, "model.gate=tanh", seed=seed, error="step 7: loss nan, gradient norm nan; not updated.")
+    found, _, record = judge("fig3", tmp_path)
+    assert found == HOLDS
+    assert record["groups"][-1]["diverged"] == [1, 2, 3]
+    assert "diverged: tanh (3)" in drawing(record).caption
+    other = tmp_path.with_name("other")
+    add(other, "model.gate=tanh", error="No space left on device.")
+    group = reproduction("fig3", "cpu", [other])["groups"][0]
+    assert (group["diverged"], group["unfinished"]) == ([], [1])
+
+
+def test_the_adaptive_softmax_is_compared_at_equal_operations(tmp_path):
+    def width(channels):
+        return f"model.blocks=[{{convs:[[4,{channels}]],repeat:6}}]"
+
+    for seed in (1, 2, 3):  # perplexity 400 / operations in millions: a straight line between logarithms
+        add(tmp_path, "model.cutoffs=[2000,10000]", width(32), seed=seed, test=400.0, flops=1e6)
+        add(tmp_path, "model.cutoffs=[2000,10000]", width(64), seed=seed, test=100.0, flops=4e6)
+        add(tmp_path, "model.cutoffs=[]", width(32), seed=seed, test=201.0, flops=2e6)
+        add(tmp_path, "model.cutoffs=[]", width(64), seed=seed, test=99.0, flops=8e6)
+    found, fails, record = judge("fig2", tmp_path)
+    adaptive = [group for group in record["groups"] if group["group"] == "adaptive"]
+    assert interpolated(adaptive, 2e6) == pytest.approx({1: 200.0, 2: 200.0, 3: 200.0})
+    assert interpolated(adaptive, 8e6) == pytest.approx({1: 100.0, 2: 100.0, 3: 100.0})  # the largest
+    assert interpolated(adaptive, 0.5e6) == {}
+    assert (found, len(fails)) == (IN_PART, 1)
+
+
+def test_more_context_helps_less_and_less(tmp_path):
+    for kernel_size, test in ((1, 290.0), (2, 250.0), (3, 240.0), (4, 236.0), (9, 235.0)):
+        for seed in (1, 2, 3):
+            add(tmp_path, f"model.blocks=[{{convs:[[{kernel_size},8]],repeat:6}}]", seed=seed, test=test + seed)
+    found, _, record = judge("fig4", tmp_path)
+    assert [group["receptive_field"] for group in record["groups"]] == [1, 7, 13, 19, 49]
+    assert found == HOLDS
+
+
+def test_a_recipe_is_shown_at_its_better_learning_rate(tmp_path):
+    for norm in ("true", "false"):
+        for clip in ("0.1", "null"):
+            for lr, test in (("1.0", 100.0), ("0.1", 150.0)):
+                both = norm == "true" and clip == "0.1"
+                valid = (150.0, 120.0, 100.0) if both else (300.0, 200.0, 150.0)
+                valid = [v * test / 100 for v in valid]
+                for seed in (1, 2, 3):
+                    add(tmp_path, f"model.weight_norm={norm}", f"trainer.clip_norm={clip}", f"optimizer.lr={lr}",
+                        seed=seed, test=test + (0 if both else 50), valid=valid)  # fmt: skip
+    found, fails, _ = judge("fig6", tmp_path)
+    assert (found, fails) == (HOLDS, [])  # where the others end at step 300, the full recipe is at step 100
+
+
+def test_a_claim_of_speed_needs_the_factor(tmp_path):
+    latency = load_latency(DOCS / "results" / "latency_gcnn_8b.json")
+    comparisons = CLAIMS["table4"].compare(latency)
+    gcnn, lstm = (latency["models"][name]["responsiveness"]["tokens_per_second"] for name in ("gcnn_8b", "lstm_2048"))
+    assert 1 < gcnn / lstm < 15
+    assert verdict(comparisons) == IN_PART
+    assert verdict(CLAIMS["table4"].compare(None)) == NOT_MEASURED
+
+
+def test_what_is_written_is_read_again(tmp_path):
+    add_gates(tmp_path / "fig3", {"glu": [1, 2, 3], "relu": [4, 5, 6]})
+    record = reproduction("fig3", "cpu", [tmp_path / "fig3"])
+    write_reproduction(record, tmp_path / "out" / "cpu", drawing(record).svg)
+    assert load_reproductions(tmp_path / "out") == {"cpu": {"fig3": json.loads(json.dumps(record))}}
+    rows = (tmp_path / "out" / "cpu" / "fig3.csv").read_text().splitlines()
+    assert len(rows) == 3
+    assert reproduction("fig3", "cpu", [tmp_path / "nothing"]) is None
+
+
+def test_a_figure_that_does_not_exist_is_a_usage_error():
+    assert sweeps("cpu", "fig3") == {"fig3": ["fig3", "fig3_one_path"]}
+    assert set(sweeps("paper")) >= set(sweeps("cpu"))
+    with pytest.raises(UsageError, match="no figure 'fig9'"):
+        sweeps("cpu", "fig9")
+    with pytest.raises(UsageError, match="no scale 'moon'"):
+        sweeps("moon")
+
+
+def test_the_results_in_the_docs_are_the_committed_ones():
+    records = load_reproductions(DOCS / "results" / "reproduction")
+    latency = load_latency(DOCS / "results" / "latency_gcnn_8b.json")
+    _, part, _ = between_markers((DOCS / "RESULTS.md").read_text(), "docs/RESULTS.md")
+    assert part == markdown(reproduction_blocks(records, latency))
+    for figure in (
+        "Table 2",
+        "Table 3",
+        "Table 4",
+        "Figure 2",
+        "Figure 3",
+        "Figure 4",
+        "Figure 5",
+        "Figure 6",
+        "Section 4.3",
+    ):
+        assert f"\n| {figure} |" in part
+
+
+def test_the_command_goes_on_and_draws(call, tmp_path):
+    done = call("reproduce", "--figure", "fig3", "--draw-only")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    add_gates(tmp_path / "runs" / "cpu" / "fig3", {"glu": [1, 2, 3]})
+    done = call("reproduce", "--figure", "fig3", "--draw-only", "--runs", tmp_path / "runs")
+    assert done.code in (0, None), done.err
+    assert (tmp_path / "runs" / "figures" / "cpu" / "fig3.svg").read_text().startswith("<svg")
+    record = json.loads((tmp_path / "runs" / "figures" / "cpu" / "fig3.json").read_text())
+    assert record["groups"][0]["mean"] == pytest.approx(2)
