@@ -58,3 +58,13 @@ def test_the_speeds_in_the_docs_are_those_of_the_results():
         assert f"| {entry['core_hours_for_1_tb']:,.0f} | ${entry['dollars_for_1_tb']:.0f} |" in text
     sentence = found["latency_gcnn_8"]["models"]["gcnn_8"]["sentences"]["20"]
     assert f"**{sentence['median_ms']:.1f} ms**" in text
+
+
+def test_the_wikitext_103_figures_in_the_docs_are_the_results():
+    text, found = (
+        (DOCS / "RESULTS.md").read_text(),
+        json.loads((DOCS / "results" / "wikitext103_head.json").read_text()),
+    )
+    valid, test = found["validation"], found["test"]
+    assert f"| perplexity | {valid['perplexity']:.1f} | {test['perplexity']:.1f} |" in text
+    assert f"| of a unigram model | {valid['unigram_perplexity']:,.1f} | {test['unigram_perplexity']:,.1f} |" in text
