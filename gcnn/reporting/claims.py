@@ -275,7 +275,7 @@ CLAIMS = {
         all_groups,
     ),
     "fig6": Claim(
-        "Weight normalisation and clipping both make convergence faster, about twice as fast", recipes, recipes_found
+        "Weight normalisation and clipping both speed convergence up, to about twice", recipes, recipes_found
     ),
     "search": Claim("Depth, widths, kernels and learning rate come from a random search", searched, best_member),
 }
