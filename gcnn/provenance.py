@@ -1,5 +1,6 @@
 """What a number was made with: commit, machine, versions, command."""
 
+import datetime
 import importlib.metadata
 import os
 import platform
@@ -8,8 +9,11 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
+
+from gcnn.errors import RunError
 
 
 def git_commit() -> str | None:
@@ -49,6 +53,23 @@ def cpu_name() -> str:
 def versions() -> dict[str, str]:
     names = ("gcnn", "torch", "datasets", "sentencepiece", "hydra-core", "numpy")
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in names}}
+
+
+def made_with() -> dict[str, Any]:
+    """What a benchmark's JSON says of how it was made."""
+    about = {"command": command(), "git_commit": git_commit(), "hardware": hardware(), "versions": versions()}
+    return about | {"date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
+
+
+def run_child(call: list[str]) -> tuple[str, resource.struct_rusage]:
+    """The output of a Python command and what it used, children of its own included. Raises RunError where it fails."""
+    process = subprocess.Popen([sys.executable, *call], stdout=subprocess.PIPE, text=True)
+    text = process.stdout.read()
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RunError(f"{shlex.join(call)[:200]} failed with {process.returncode}. See its message above.")
+    return text, used
 
 
 def command() -> str:

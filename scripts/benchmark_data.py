@@ -5,11 +5,7 @@ scripts/prepare_data.py prepare each: running text, the same with ten times as m
 """
 
 import argparse
-import datetime
-import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,10 +16,10 @@ import pyarrow.compute as pc
 
 from gcnn.checks import positive
 from gcnn.data.sources import BILLION_WORD
-from gcnn.errors import RunError, run_command
+from gcnn.errors import run_command
 from gcnn.evaluation.latency import Zipf
 from gcnn.files import remove, write_json
-from gcnn.provenance import command, git_commit, hardware, versions
+from gcnn.provenance import made_with, run_child
 from gcnn.reporting.document import Table, to_text
 from gcnn.reporting.units import count, decimals, gibibytes
 
@@ -35,8 +31,7 @@ HEADER = ["text", "tokens", "lines", "MB", "seconds", "tokens/s", "CPU seconds",
 
 def main() -> None:
     arguments = parse_arguments()
-    about = {"command": command(), "git_commit": git_commit(), "hardware": hardware(), "versions": versions()}
-    about["date"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    about = made_with()
     words = pa.array([f"x{letters(rank)}y" for rank in range(TYPES - 2)])  # besides <eos> and <unk>
     tokens, lines = arguments.tokens, arguments.tokens // 25
     found = {}
@@ -90,29 +85,20 @@ def pieces(types: int, words: int, lines: int, seed: int) -> Iterator[tuple[np.n
 def measure(folder: Path, data: str) -> dict[str, float]:
     cache = folder / "cache"
     remove(cache)
-    script = [sys.executable, str(Path(__file__).with_name("prepare_data.py"))]
-    call = [*script, f"data={data}", f"data.path={folder}", f"data.cache_dir={cache}", "tokenizer=word"]
-    seconds, cpu_seconds, memory, text = run(call)
-    warm, *_ = run(call)
+    script = str(Path(__file__).with_name("prepare_data.py"))
+    call = [script, f"data={data}", f"data.path={folder}", f"data.cache_dir={cache}", "tokenizer=word"]
+    start = time.perf_counter()
+    text, used = run_child(call)
+    middle = time.perf_counter()
+    run_child(call)
+    seconds, warm = middle - start, time.perf_counter() - middle
     columns = zip(*(line.replace(",", "").split()[1:] for line in text.splitlines()[2:]), strict=True)
     lines, _, tokens, size = (sum(map(int, column)) for column in columns)
     return {
         "tokens": tokens, "lines": lines, "bytes": size, "seconds": seconds, "tokens_per_second": tokens / seconds,
-        "cpu_seconds": cpu_seconds, "peak_memory_bytes": memory, "warm_seconds": warm, "printed": text.splitlines()[0],
+        "cpu_seconds": used.ru_utime + used.ru_stime, "peak_memory_bytes": 1024 * used.ru_maxrss,
+        "warm_seconds": warm, "printed": text.splitlines()[0],
     }  # fmt: skip
-
-
-def run(call: list[str]) -> tuple[float, float, int, str]:
-    """Seconds, CPU seconds, peak bytes and output of a command. Raises RunError where it fails."""
-    start = time.perf_counter()
-    process = subprocess.Popen(call, stdout=subprocess.PIPE, text=True)
-    text = process.stdout.read()
-    _, status, used = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - start
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RunError(f"{call[1]} failed with {process.returncode}. See its message above.")
-    return seconds, used.ru_utime + used.ru_stime, 1024 * used.ru_maxrss, text
 
 
 def cells(entry: dict) -> list[str]:

@@ -4,12 +4,8 @@ Writes Parquet shards of the lines of --text into --dir and has scripts/score.py
 """
 
 import argparse
-import datetime
 import json
-import os
 import shutil
-import subprocess
-import sys
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -17,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gcnn.checks import positive
-from gcnn.errors import RunError, UsageError, run_command
+from gcnn.errors import UsageError, run_command
 from gcnn.files import write_json
 from gcnn.models.inference import PRECISIONS
-from gcnn.provenance import command, git_commit, hardware, versions
+from gcnn.provenance import made_with, run_child
 from gcnn.reporting.document import Table, to_text
 from gcnn.reporting.units import count, decimals, gibibytes
 
@@ -30,8 +26,7 @@ HEADER = ["precision", "processes", "rows", "tokens/s and core", "peak memory", 
 
 def main() -> None:
     arguments = parse_arguments()
-    about = {"command": command(), "git_commit": git_commit(), "hardware": hardware(), "versions": versions()}
-    about["date"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    about = made_with()
     lines = [line.strip() for line in arguments.text.read_text(encoding="utf-8").splitlines() if line.strip()]
     if not lines:
         raise UsageError(f"--text: {arguments.text} has no words. Give a file with some text.")
@@ -63,14 +58,9 @@ def write_shards(folder: Path, lines: list[str], shards: int = 2) -> list[Path]:
 def measure(run: Path, shards: list[Path], output: Path, precision: str, processes: int) -> dict[str, float]:
     """Tokens, their rate, and the peak memory of a process; one thread each."""
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "--"]
-    call = [sys.executable, *(launch if processes > 1 else []), str(Path(__file__).with_name("score.py"))]
+    call = [*(launch if processes > 1 else []), str(Path(__file__).with_name("score.py"))]
     call += ["--run", run, "--device", "cpu", "--threads", "1", "--precision", precision, "--output", output]
-    process = subprocess.Popen([*map(str, call), "--input", *map(str, shards)], stdout=subprocess.PIPE, text=True)
-    text = process.stdout.read()
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RunError(f"scripts/score.py failed with {process.returncode}. See its message above.")
+    text, used = run_child([*map(str, call), "--input", *map(str, shards)])
     done = [json.loads(line) for line in text.splitlines()]
     return {
         "tokens": sum(part["tokens"] for part in done),

@@ -5,7 +5,6 @@ the JSON, and the figures stand beside it.
 """
 
 import argparse
-import datetime
 from pathlib import Path
 
 from tqdm import tqdm
@@ -13,7 +12,7 @@ from tqdm import tqdm
 from gcnn.checks import check_output, positive
 from gcnn.errors import run_command
 from gcnn.files import write_json
-from gcnn.provenance import command, git_commit, hardware, versions
+from gcnn.provenance import made_with
 from gcnn.reporting.document import to_text
 from gcnn.reporting.softmax_size import figures, load_softmax_size, table
 from gcnn.training.softmax_size import VOCABULARIES, Size, describe, growth, measure
@@ -22,8 +21,7 @@ from gcnn.training.softmax_size import VOCABULARIES, Size, describe, growth, mea
 def main() -> None:
     arguments = parse_arguments()
     check_output("--out", arguments.out)
-    about = {"command": command(), "git_commit": git_commit(), "hardware": hardware(), "versions": versions()}
-    about["date"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    about = made_with()
     threads = arguments.threads or about["hardware"]["threads"]
     found = {}
     for vocabulary in tqdm(sorted(set(arguments.vocabularies)), unit=" vocabularies", disable=None):

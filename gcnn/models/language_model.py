@@ -69,8 +69,14 @@ class LanguageModel(nn.Module):
         are those of the types in ids' order; without them, Zipf's law.
         """
         if frequencies is None:
-            frequencies = 1 / torch.arange(1, self.vocabulary_size + 1, dtype=torch.float64)
+            frequencies = zipf(self.vocabulary_size)
         return 2 * (self.encoder.macs() + self.softmax.macs(frequencies / frequencies.sum()))
+
+
+def zipf(types: int) -> Tensor:
+    """Frequencies (types,) that sum to 1, by Zipf's law."""
+    frequencies = 1 / torch.arange(1, types + 1, dtype=torch.float64)
+    return frequencies / frequencies.sum()
 
 
 def count(module: nn.Module) -> int:

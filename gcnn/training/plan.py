@@ -10,7 +10,7 @@ import torch
 
 from gcnn.config import compose_config
 from gcnn.models.adaptive_softmax import AdaptiveSoftmax
-from gcnn.models.language_model import LanguageModel, build_model
+from gcnn.models.language_model import LanguageModel, build_model, zipf
 from gcnn.models.layers import GatedConv
 from gcnn.training.speed import PASSES
 
@@ -81,11 +81,6 @@ def kept_bytes(model: LanguageModel) -> float:
     convs = [m.conv for m in model.encoder.modules() if isinstance(m, GatedConv)]
     body = sum((BF16 + 1) * conv.in_channels + BF16 * conv.out_channels for conv in convs)
     return body + FLOAT32 * 2 * logits(model.softmax, zipf(model.vocabulary_size))
-
-
-def zipf(types: int) -> torch.Tensor:
-    frequencies = 1 / torch.arange(1, types + 1, dtype=torch.float64)
-    return frequencies / frequencies.sum()
 
 
 def logits(softmax: AdaptiveSoftmax, frequencies: torch.Tensor) -> float:
