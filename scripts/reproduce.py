@@ -13,7 +13,7 @@ from pathlib import Path
 from gcnn.checks import check_output
 from gcnn.errors import RunError, UsageError, run_command
 from gcnn.reporting.document import to_text
-from gcnn.reporting.reproduction import FIGURES, reproduction, sweeps, write_reproduction
+from gcnn.reporting.reproduction import FIGURES, planned, reproduction, sweeps, write_reproduction
 from gcnn.reporting.reproduction_figures import drawing, groups_table
 
 TRAIN = Path(__file__).with_name("train.py")
@@ -31,14 +31,16 @@ def main() -> int:
             code = train(f"{arguments.scale}/{folder.name}", folder, arguments.overrides)
             if code not in (0, 1):
                 return code  # it has said why
-        record = reproduction(figure, arguments.scale, folders)
+        members = sum(planned(arguments.scale, name) for name in names)
+        record = reproduction(figure, arguments.scale, folders, members)
         if record is None:
             continue
         drawn += 1
         picture = drawing(record)
         write_reproduction(record, out / arguments.scale, picture and picture.svg)
         print(f"{FIGURES[figure][0]}\n{to_text(groups_table(record))}\n{out / arguments.scale / figure}.json\n")
-        unfinished += [figure] if any(group["unfinished"] for group in record["groups"]) else []
+        if record["missing"] or any(group["unfinished"] for group in record["groups"]):
+            unfinished.append(figure)
     if not drawn:
         raise UsageError(f"{arguments.runs / arguments.scale} holds no runs of {', '.join(chosen)}. Train them first.")
     if unfinished and not arguments.draw_only:

@@ -46,8 +46,9 @@ class Claim:
     evidence: Callable[[dict[str, Any]], str]
 
 
-def verdict(comparisons: list[Comparison]) -> str:
-    if not comparisons or any(c.holds is None for c in comparisons):
+def verdict(comparisons: list[Comparison], missing: int = 0) -> str:
+    """`missing` members of the figure have not begun: what they are compared with is not known yet."""
+    if missing or not comparisons or any(c.holds is None for c in comparisons):
         return NOT_MEASURED
     held = sum(c.holds for c in comparisons)
     return HOLDS if held == len(comparisons) else IN_PART if held else NOT

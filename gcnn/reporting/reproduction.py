@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
 from gcnn.config import CONFIGS, BlockConfig, GCNNConfig, LSTMConfig, TrainConfig
 from gcnn.errors import UsageError
 from gcnn.files import write_atomically, write_json
@@ -39,7 +42,7 @@ GROUP = {
 }  # fmt: skip
 RECORD = {
     "figure": str, "scale": str, "command": str, "data": str, "seeds": [NUMBER], "hardware": [str],
-    "git_commits": [str], "groups": [GROUP],
+    "git_commits": [str], "missing": NUMBER, "groups": [GROUP],
 }  # fmt: skip
 
 
@@ -140,16 +143,30 @@ def sweeps(scale: str, figure: str | None = None) -> dict[str, list[str]]:
     return found if figure is None else {figure: found[figure]}
 
 
-def reproduction(figure: str, scale: str, folders: Iterable[Path]) -> dict[str, Any] | None:
-    """What the sweeps of a figure found, as RECORD says it; None where no member of theirs has begun."""
+def planned(scale: str, name: str) -> int:
+    """The members of a sweep's grid; 0 of a search, which has as many trials as it is asked for."""
+    content = yaml.safe_load((CONFIGS / "experiment" / scale / f"{name}.yaml").read_text(encoding="utf-8"))
+    params = value(content, "hydra.sweeper.params") or {}
+    overrides = OverridesParser.create().parse_overrides([f"{key}={choices}" for key, choices in params.items()])
+    swept = [override for override in overrides if override.is_sweep_override()]
+    if not all(override.is_choice_sweep() for override in swept):
+        return 0
+    return math.prod(sum(1 for _ in override.sweep_iterator()) for override in swept)
+
+
+def reproduction(figure: str, scale: str, folders: Iterable[Path], members: int = 0) -> dict[str, Any] | None:
+    """What the sweeps of a figure found, as RECORD says it; None where no member of theirs has begun.
+
+    `members` of theirs are planned: what has not begun is counted as missing.
+    """
     label_of = FIGURES[figure][1]
     groups: dict[Label, list[tuple[Run, str]]] = {}
     for folder in folders:
-        members = [path.parent for path in folder.glob("*/config.yaml")]
-        for path in sorted(members, key=lambda member: (len(member.name), member.name)):
+        begun = [path.parent for path in folder.glob("*/config.yaml")]
+        for path in sorted(begun, key=lambda member: (len(member.name), member.name)):
             run = load_run(path)
             groups.setdefault(label_of(run.config, figure), []).append((run, status(run)))
-    runs = [run for members in groups.values() for run, _ in members]
+    runs = [run for of in groups.values() for run, _ in of]
     if not runs:
         return None
     done = [run for run in runs if run.results is not None]
@@ -161,7 +178,8 @@ def reproduction(figure: str, scale: str, folders: Iterable[Path]) -> dict[str, 
         "seeds": sorted({run.config.seed for run in runs}),
         "hardware": sorted({describe_hardware(value(run.results, "hardware")) for run in done}),
         "git_commits": sorted({value(run.results, "git_commit") or "unknown" for run in done}),
-        "groups": [group(label, members) for label, members in groups.items()],
+        "missing": max(0, members - len(runs)),
+        "groups": [group(label, of) for label, of in groups.items()],
     }
     record["groups"].sort(key=lambda g: (g["flops_per_token"] or math.inf) if figure == "fig2" else 0)
     if figure == "fig4":

@@ -58,13 +58,13 @@ def shown(record: dict) -> list[dict]:
 
 
 def plot_points(axes: Axes, lines: dict[str, list[tuple[float, dict]]], x_label: str) -> None:
-    """Mean test perplexity against x, with error bars from the least to the greatest."""
+    """Mean test perplexity against x, with a bar from the least to the greatest."""
     for style, (label, points) in zip(STYLES, lines.items(), strict=False):
         points = sorted(points, key=lambda point: point[0])
-        x, mean = [x for x, _ in points], np.array([g["mean"] for _, g in points])
-        low, high = (np.array([g[end] for _, g in points]) for end in ("min", "max"))
+        x = [x for x, _ in points]
+        mean, low, high = ([g[key] for _, g in points] for key in ("mean", "min", "max"))
         axes.plot(x, mean, label=label, marker="o", markersize=3.5, **style)
-        axes.errorbar(x, mean, yerr=(mean - low, high - mean), fmt="none", color=style["color"], capsize=3, linewidth=1)
+        axes.vlines(x, low, high, color=style["color"], linewidth=1)  # no caps: the legend would list them
     log_scale(axes, np.array([g[end] for points in lines.values() for _, g in points for end in ("min", "max")]))
     axes.set(xlabel=x_label, ylabel="test perplexity")
     if x_label.startswith("words"):

@@ -18,13 +18,13 @@ TITLE = "The paper's tables and figures"
 RULE = (
     "A comparison of two groups holds if the test perplexity of the first is lower for every seed, of at least "
     f"{SEEDS}; a run that diverged counts as infinitely bad. A claim holds if all of its comparisons do, in part if "
-    "some do, and is not measured as long as one of them is not. Perplexities are the mean over the seeds, from the "
-    "lowest to the highest in brackets. Figure 2 compares each model with a full softmax with the adaptive softmax at "
-    "as many operations: on a straight line between the logarithms of its models, or its largest where that takes "
-    f"fewer. In Figure 4 the contexts up to {NEAR} words are compared one by one. In Figure 6 each recipe is at its "
-    f"better learning rate on validation, and “about twice as fast” is in at most {SPEED_UP:.0%} of the steps, counted "
-    "up to the first validation of the full recipe that is as low; in Table 4 “about 20 times” is at least "
-    f"{ABOUT_20}. Small models have the names of the paper's that they stand for."
+    "some do, and is not measured as long as one of them is not or a run has not begun. Perplexities are the mean over "
+    "the seeds, from the lowest to the highest in brackets. Figure 2 compares each model with a full softmax with the "
+    "adaptive softmax at as many operations: on a straight line between the logarithms of its models, or its largest "
+    f"where that takes fewer. In Figure 4 the contexts up to {NEAR} words are compared one by one. In Figure 6 each "
+    f"recipe is at its better learning rate on validation, and “about twice as fast” is in at most {SPEED_UP:.0%} of "
+    "the steps, counted up to the first validation of the full recipe that is as low; in Table 4 “about 20 times” is "
+    f"at least {ABOUT_20}. Small models have the names of the paper's that they stand for."
 )
 
 
@@ -48,11 +48,13 @@ def claims_table(scale: str, records: dict[str, dict], latency: dict | None) -> 
         found = latency if name == "table4" else records.get(name)
         comparisons = claim.compare(found)
         against = failing(comparisons)
+        missing = value(found, "missing") or 0
         evidence = [claim.evidence(found)] if found else []
+        evidence += [f"{missing} runs not begun"] if missing else []
         evidence += [f"fails: {', '.join(against)}"] if against else []
         how_large, how = about(name, scale, found)
         place = FIGURES[name][0].partition(":")[0]
-        rows.append([place, claim.text, verdict(comparisons), "; ".join(evidence) or DASH, how_large, how])
+        rows.append([place, claim.text, verdict(comparisons, missing), "; ".join(evidence) or DASH, how_large, how])
     return Table(header, rows, text_columns=len(header))
 
 

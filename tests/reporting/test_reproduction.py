@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from functools import cache
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -11,9 +12,9 @@ from gcnn.config import compose_config, save_config
 from gcnn.errors import UsageError
 from gcnn.reporting.claims import CLAIMS, HOLDS, IN_PART, NOT, NOT_MEASURED, failing, interpolated, verdict
 from gcnn.reporting.latency import load_latency
-from gcnn.reporting.reproduction import load_reproductions, reproduction, sweeps, write_reproduction
+from gcnn.reporting.reproduction import load_reproductions, planned, reproduction, sweeps, write_reproduction
 from gcnn.reporting.reproduction_figures import drawing
-from gcnn.reporting.reproduction_page import between_markers, markdown, reproduction_blocks
+from gcnn.reporting.reproduction_page import between_markers, claims_table, markdown, reproduction_blocks
 from tests.conftest import ROOT
 
 DOCS = ROOT / "docs"
@@ -84,6 +85,23 @@ def test_verdicts_of_an_ordering(tmp_path, tests, expected, fails):
     assert judge("fig3", tmp_path)[:2] == (expected, fails)
 
 
+def test_no_verdict_before_every_planned_run_has_begun(tmp_path):
+    add_gates(tmp_path, {"glu": [1, 2, 3], "relu": [4, 5, 6], "gtu": [7, 8, 9], "tanh": [10, 11, 12]})
+    record = reproduction("fig3", "cpu", [tmp_path], members=14)
+    comparisons = CLAIMS["fig3"].compare(record)
+    assert (verdict(comparisons), verdict(comparisons, record["missing"])) == (HOLDS, NOT_MEASURED)
+    row = next(row for row in claims_table("cpu", {"fig3": record}, None).rows if row[0] == "Figure 3")
+    assert row[2] == NOT_MEASURED
+    assert "2 runs not begun" in row[3]
+
+
+def test_the_grid_of_a_sweep_is_counted():
+    assert planned("cpu", "fig4") == 6 * 3  # values with commas of their own
+    assert planned("cpu", "fig5_one_path") == 3
+    assert planned("cpu", "fig6") == 2 * 2 * 2 * 3
+    assert planned("paper", "search") == 0
+
+
 def test_a_run_that_diverged_counts_as_infinitely_bad_and_one_that_failed_otherwise_as_nothing(tmp_path):
     add_gates(tmp_path, {"glu": [1, 2, 3], "relu": [4, 5, 6], "gtu": [7, 8, 9]})
     for seed in (1, 2, 3):
@@ -122,6 +140,9 @@ def test_more_context_helps_less_and_less(tmp_path):
     found, _, record = judge("fig4", tmp_path)
     assert [group["receptive_field"] for group in record["groups"]] == [1, 7, 13, 19, 49]
     assert found == HOLDS
+    texts = [element.text for element in ElementTree.fromstring(drawing(record).svg).findall(".//{*}text")]
+    texts = [text for text in texts if not text.isdecimal()]  # without those at the ticks
+    assert texts == ["words of context", "test perplexity", "test perplexity"]
 
 
 def test_a_recipe_is_shown_at_its_better_learning_rate(tmp_path):
