@@ -31,6 +31,7 @@ POSITIVE = (
     "trainer.max_steps",
     "trainer.max_epochs",
     "trainer.max_minutes",
+    "trainer.max_flops",
     "trainer.validate_every",
     "trainer.checkpoint_every",
     "trainer.checkpoint_minutes",
@@ -41,6 +42,7 @@ POSITIVE = (
 )
 FRACTIONS = (
     "model.dropout",
+    "model.embedding_dropout",
     "model.output_dropout",
     "optimizer.momentum",
     "schedule.factor",
@@ -98,8 +100,8 @@ def check(config: Any) -> None:
     if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
         raise UsageError(f"optimizer.betas is {betas}; give two numbers from 0 to below 1.")
     trainer = config.trainer
-    if trainer.max_steps is None and trainer.max_epochs is None and trainer.max_minutes is None:
-        raise UsageError("The run has no end: set trainer.max_steps, trainer.max_epochs or trainer.max_minutes.")
+    if {trainer.max_steps, trainer.max_epochs, trainer.max_minutes, trainer.max_flops} == {None}:
+        raise UsageError("The run has no end: set trainer.max_steps, max_epochs, max_minutes or max_flops.")
     if trainer.carry_state and config.data.sentences:
         raise UsageError("trainer.carry_state is true, but sentences stand alone (data.sentences); set it to false.")
     check_model(config.model)

@@ -77,6 +77,7 @@ class GCNNConfig:
     projection_dim: int | None = None  # full softmax: a narrower linear layer before it
     weight_norm: bool = True
     dropout: float = 0.0  # on the embedding, before every convolution, within the softmax's clusters
+    embedding_dropout: float | None = None  # on the embedding instead
     output_dropout: float = 0.0  # before the softmax
 
 
@@ -143,6 +144,7 @@ class TrainerConfig:
     max_steps: int | None = None
     max_epochs: int | None = None
     max_minutes: float | None = None
+    max_flops: float | None = None  # of training: three times the forward pass's
     validate_every: int = 1000  # steps
     checkpoint_every: int = 1000  # steps
     checkpoint_minutes: float | None = None  # a checkpoint at least this often, besides

@@ -13,11 +13,11 @@ class GCNN(nn.Module):
 
     def __init__(self, config: GCNNConfig, vocabulary_size: int):
         super().__init__()
-        self.dropout = config.dropout
+        self.embedding_dropout = config.dropout if config.embedding_dropout is None else config.embedding_dropout
         self.embedding = nn.Embedding(vocabulary_size, config.embedding_dim)
         nn.init.normal_(self.embedding.weight, std=0.1)
         channels = config.blocks[0].convs[0][1]
-        self.input_projection = linear(config.embedding_dim, channels, config.weight_norm, config.dropout)
+        self.input_projection = linear(config.embedding_dim, channels, config.weight_norm, self.embedding_dropout)
         self.blocks = nn.ModuleList()
         for block in config.blocks:
             for _ in range(block.repeat):
@@ -39,7 +39,7 @@ class GCNN(nn.Module):
 
         Without a state the text starts here: every convolution sees zeros before the first token.
         """
-        embedded = dropout(self.embedding(tokens), self.dropout, self.training)
+        embedded = dropout(self.embedding(tokens), self.embedding_dropout, self.training)
         hidden = self.input_projection(embedded)  # (batch, time, channels of the first block)
         new_state: State = []
         for block in self.blocks:

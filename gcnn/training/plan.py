@@ -12,7 +12,7 @@ from gcnn.config import compose_config
 from gcnn.models.adaptive_softmax import AdaptiveSoftmax
 from gcnn.models.language_model import LanguageModel, build_model, zipf
 from gcnn.models.layers import GatedConv
-from gcnn.training.speed import PASSES
+from gcnn.training.trainer import PASSES
 
 WIKITEXT_103, BILLION_WORD = 103_227_021, 800_000_000  # training tokens
 MODELS = {

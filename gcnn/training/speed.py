@@ -19,9 +19,8 @@ from gcnn.evaluation.latency import Zipf
 from gcnn.evaluation.perplexity import evaluate, type_counts
 from gcnn.models.language_model import build_model
 from gcnn.provenance import peak_memory_bytes
-from gcnn.training.trainer import Trainer
+from gcnn.training.trainer import PASSES, Trainer
 
-PASSES = 3  # forward, and two products of its size backward
 VOCABULARY_SIZE = 33_280
 WORKLOADS = {
     "small": ("model=gcnn_small", "trainer.batch_size=8", "trainer.block_size=256"),

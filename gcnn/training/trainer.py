@@ -15,7 +15,7 @@ from gcnn.config import TrainConfig
 from gcnn.data.batches import RunningText, Sentences
 from gcnn.data.stream import PreparedData
 from gcnn.errors import Interrupted, RunError, UsageError, one_line
-from gcnn.evaluation.perplexity import evaluate
+from gcnn.evaluation.perplexity import evaluate, type_counts
 from gcnn.models.language_model import LanguageModel
 from gcnn.models.weights import WEIGHTS, save_weights
 from gcnn.training import distributed
@@ -27,6 +27,7 @@ from gcnn.training.schedules import Schedule
 from gcnn.training.sharding import load_optimizer, shard, together, whole
 
 log = logging.getLogger(__name__)
+PASSES = 3  # forward, and two products of its size backward
 
 
 @dataclasses.dataclass
@@ -53,20 +54,19 @@ class Trainer:
     """
 
     def __init__(
-        self,
-        config: TrainConfig,
-        model: LanguageModel,
-        data: PreparedData,
-        run_dir: Path,
-        device: torch.device,
+        self, config: TrainConfig, model: LanguageModel, data: PreparedData, run_dir: Path, device: torch.device
     ):
         self.config, self.model, self.data, self.run_dir, self.device = config, model, data, run_dir, device
+        train = data.streams["train"]
+        self.max_tokens = None
+        if config.trainer.max_flops is not None:
+            flops_per_token = PASSES * model.flops_per_token(torch.from_numpy(type_counts(train)))
+            self.max_tokens = config.trainer.max_flops / flops_per_token
         if config.trainer.shard:
             shard(model, config.model.tie_embeddings, device)
         loss = distributed.Loss(model, torch.compile(model) if config.trainer.compile else model)
         self.loss = distributed.parallel(loss, config.trainer.shard)
         kind = Sentences if config.data.sentences else RunningText
-        train = data.streams["train"]
         sizes = config.trainer.batch_size, config.trainer.block_size
         self.batches = kind(train.tokens, train.eos_id, *sizes, rank(), world_size())
         self.optimizer = build_optimizer(config.optimizer, model, config.trainer.shard)
@@ -104,14 +104,13 @@ class Trainer:
     def fraction_done(self) -> float:
         """The part of the run that is over: the bound that is nearest decides."""
         trainer, progress = self.config.trainer, self.progress
-        parts = [0.0]
-        if trainer.max_steps is not None:
-            parts.append(progress.step / trainer.max_steps)
-        if trainer.max_epochs is not None:
-            parts.append((progress.epoch + progress.index / len(self.batches)) / trainer.max_epochs)
-        if trainer.max_minutes is not None:
-            parts.append(progress.seconds / 60 / trainer.max_minutes)
-        return max(parts)
+        bounds = (
+            (progress.step, trainer.max_steps),
+            (progress.epoch + progress.index / len(self.batches), trainer.max_epochs),
+            (progress.seconds / 60, trainer.max_minutes),
+            (progress.tokens, self.max_tokens),
+        )
+        return max(done / bound for done, bound in bounds if bound is not None)
 
     def next_batches(self) -> tuple[list[tuple[Tensor, Tensor]], int]:
         """This process's micro-batches of one update, and the targets of all processes' ones.

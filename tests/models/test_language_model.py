@@ -169,6 +169,18 @@ def test_flops_are_twice_the_products_counted_by_torch():
     assert counter.get_total_flops() == 64 * model.flops_per_token(frequencies)
 
 
+def test_the_embedding_may_have_a_dropout_of_its_own():
+    torch.manual_seed(0)
+    config = GCNNConfig(embedding_dim=100, blocks=[BlockConfig(convs=[[2, 8]])], cutoffs=[], embedding_dropout=0.25)
+    encoder = build_model(config, VOCABULARY).encoder
+    seen = []
+    for module in (encoder.input_projection, encoder.blocks[0]):
+        module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    encoder(torch.arange(50)[None])
+    dropped = [(hidden == 0).float().mean().item() for hidden in seen]
+    assert dropped == [pytest.approx(0.25, abs=0.03), 0]
+
+
 def test_dropout_acts_in_training_only():
     torch.manual_seed(0)
     config = GCNNConfig(embedding_dim=6, blocks=BOTTLENECK, cutoffs=[10], dropout=0.5, output_dropout=0.5)

@@ -90,6 +90,16 @@ def test_every_target_is_trained_on_once_an_epoch(config, make_trainer):
     assert trainer.progress.step == 2 * math.ceil(len(trainer.batches) / 3)
 
 
+def test_training_operations_are_three_times_the_forward_pass(config, make_trainer):
+    trainer = make_trainer(config)
+    targets = [trainer.batches.count([i]) for i in range(4)]
+    frequencies = torch.tensor(trainer.data.streams["train"].tokens).bincount(minlength=42)
+    flops = 3 * trainer.model.flops_per_token(frequencies) * sum(targets)
+    trainer = make_trainer(config, max_steps=None, max_flops=0.99 * flops)
+    trainer.run()
+    assert trainer.progress.step == 4
+
+
 def test_carried_state_enters_the_next_block_and_ends_with_the_epoch(config, make_trainer):
     config.model.dropout = 0.0
     trainer = make_trainer(config, carry_state=True)
