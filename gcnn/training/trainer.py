@@ -191,10 +191,9 @@ class Trainer:
         if trainer.checkpoint_minutes is not None:
             minutes = distributed.from_rank_0(minutes)  # saving is collective: one clock decides
         due = step % trainer.checkpoint_every == 0 or (trainer.checkpoint_minutes or math.inf) <= minutes
-        if done or due:
+        if done or due or self.stopping is not None:
             self.save()
-        if self.stopping is not None and not done:
-            self.save()
+        if self.stopping is not None:  # after the last step too: a sweep would begin its next member
             distributed.wait_for_all()  # torchrun ends the others soon after the first has left
             name = signal.Signals(self.stopping).name
             raise Interrupted(f"{name}: saved at step {step} in {self.run_dir}; resume=true goes on.", self.stopping)

@@ -12,7 +12,7 @@ import torch
 
 from gcnn.config import AdamWConfig, LSTMConfig, NesterovConfig
 from gcnn.data.batches import IGNORE
-from gcnn.errors import RunError
+from gcnn.errors import Interrupted, RunError
 from gcnn.training.metrics import Metrics
 
 
@@ -189,6 +189,22 @@ def test_sentences_train_and_validate(config, make_trainer):
     trainer.run()
     assert trainer.progress.tokens == len(trainer.data.streams["train"])
     assert records(trainer, "validation")[-1]["perplexity"] < 42
+
+
+@pytest.mark.parametrize("step", [3, 7])  # 7 is the last
+def test_a_signal_ends_the_run_after_the_step(config, make_trainer, step):
+    trainer = make_trainer(config, max_steps=7)
+    set_lr = trainer.schedule.set
+
+    def signalled(at, *rest):
+        if at == step - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return set_lr(at, *rest)
+
+    trainer.schedule.set = signalled
+    with pytest.raises(Interrupted):
+        trainer.run()
+    assert trainer.checkpoints.all()[-1].name == f"step_{step:09}"
 
 
 def test_a_second_interrupt_stops_at_once(config, make_trainer):
