@@ -118,7 +118,7 @@ def parse_arguments() -> argparse.Namespace:
         "--tokens", type=positive, default=100_000_000, metavar="N", help="of running text; default: %(default)s"
     )
     parser.add_argument(
-        "--shards", type=positive, default=20, metavar="N", help="of 500,000 tokens each; default: %(default)s"
+        "--shards", type=positive, default=100, metavar="N", help="of 500,000 tokens each; default: %(default)s"
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON")
     return parser.parse_args()

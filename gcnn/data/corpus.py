@@ -8,11 +8,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
 from tqdm import tqdm
 
 from gcnn.config import DataConfig
 from gcnn.data.cache import cache_root, key_of
+from gcnn.data.lines import TEXT, join_lines
 from gcnn.data.sources import HUB_SPLITS, find_files, layouts_of, names, remedy
+from gcnn.data.threads import in_threads
 from gcnn.errors import UsageError, one_line
 from gcnn.files import write_json
 
@@ -45,7 +48,7 @@ class Corpus:
         self.cache_dir = cache_dir
         self.tables: dict[str, Dataset] = {}
 
-    def lines(self, split: str) -> Iterator[list[str]]:
+    def lines(self, split: str) -> Iterator[pa.Array]:
         """The lines of a split in batches. Raises UsageError for a file that is not UTF-8."""
         if not any(path.stat().st_size for path in self.files[split]):
             return  # `datasets` makes no table of nothing
@@ -153,15 +156,18 @@ def check_utf8(files: list[Path]) -> None:
                 offset += len(line)
 
 
-def batches(table: "Dataset | IterableDataset") -> Iterator[list[str]]:
-    """The rows of a table, about BATCH_BYTES of them at once where its size is known: most words of few recur."""
+def batches(table: "Dataset | IterableDataset") -> Iterator[pa.Array]:
+    """The rows of a table, about BATCH_BYTES of them at once where its size is known: most words of few recur.
+
+    A row without text is an empty line.
+    """
     size = getattr(table, "data", None)
     lines = BATCH if size is None else 1 + BATCH_BYTES // (1 + size.nbytes // max(1, len(table)))
     for rows in table.with_format("arrow").iter(batch_size=lines):
-        yield rows["text"].to_pylist()
+        yield rows["text"].cast(TEXT).combine_chunks().fill_null("")
 
 
-def read_lines(path: Path) -> Iterator[list[str]]:
+def read_lines(path: Path) -> Iterator[pa.Array]:
     """The lines of one text file in batches, read once and not cached. Raises UsageError as Corpus does."""
     if not path.is_file():
         raise UsageError(f"no text file {path}. Give the path of a text file.")
@@ -172,15 +178,14 @@ def read_lines(path: Path) -> Iterator[list[str]]:
         raise
 
 
-def summarize(lines: Iterable[list[str]], what: str) -> TextSummary:
+def summarize(lines: Iterable[pa.Array], what: str) -> TextSummary:
     """Measure a text. Raises UsageError, naming `what`, where it has no words."""
     digest = hashlib.sha256()
     size = count = 0
-    for batch in lines:
-        content = "".join(f"{line.strip()}\n" for line in batch).encode()
+    for content, number in in_threads(lambda batch: (join_lines(batch, "\n")[0].as_buffer(), len(batch)), lines):
         digest.update(content)
         size += len(content)
-        count += len(batch)
+        count += number
     if size == count:
         raise UsageError(f"data: {what} has no words. Give a file with some text.")
     return TextSummary(digest.hexdigest(), size, count)

@@ -7,13 +7,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from gcnn.config import DataConfig, SentencePieceConfig, WordTokenizerConfig
 from gcnn.data.cache import cached, key_of
 from gcnn.data.corpus import Corpus, TextSummary, load_corpus, read_lines, summarize
+from gcnn.data.lines import split_lines
 from gcnn.data.sources import SPLITS
 from gcnn.data.threads import in_threads
-from gcnn.data.tokenizers import Tokenizer, load_tokenizer, train_tokenizer
+from gcnn.data.tokenizers import EOS, UNK, Tokenizer, load_tokenizer, train_tokenizer
 
 DTYPE = np.dtype("<i4")
 
@@ -82,13 +84,12 @@ def cached_stream(corpus: Corpus, split: str, tokenizer: Tokenizer) -> TokenStre
     return token_stream(tokens, tokenizer, words, summary, manifest["tokens.i32"])
 
 
-def encode(lines: Iterable[list[str]], tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, int]]:
+def encode(lines: Iterable[pa.Array], tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, int]]:
     """The ids of each batch of lines, and its words and ends of line."""
 
-    def encoded(batch: list[str]) -> tuple[np.ndarray, int]:
+    def encoded(batch: pa.Array) -> tuple[np.ndarray, int]:
         tokens = tokenizer.encode_lines(batch).astype(DTYPE, copy=False)
-        words = len(tokens) if tokenizer.kind == "word" else len(batch) + sum(len(line.split()) for line in batch)
-        return tokens, words
+        return tokens, len(tokens) if tokenizer.kind == "word" else len(split_lines(batch, EOS, UNK))
 
     return in_threads(encoded, lines)
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import sentencepiece
 
 from gcnn.config import SentencePieceConfig, WordTokenizerConfig
+from gcnn.data.lines import Lines, as_strings, split_lines
 from gcnn.data.threads import in_threads
 from gcnn.errors import UsageError, one_line
 
@@ -35,7 +35,7 @@ class Tokenizer(Protocol):
     def fingerprint(self) -> str:
         """sha256 of the saved files."""
 
-    def encode_lines(self, lines: Sequence[str]) -> np.ndarray:
+    def encode_lines(self, lines: Lines) -> np.ndarray:
         """The ids of all lines, flat, int32; each line ends with eos_id."""
 
     def encode(self, line: str) -> list[int]:
@@ -64,12 +64,8 @@ class WordTokenizer:
     def fingerprint(self) -> str:
         return fingerprint_of(self._files())
 
-    def encode_lines(self, lines: Sequence[str]) -> np.ndarray:
-        words = split_lines(lines, self.eos, self.unk)
-        if len(words) > 4 * self.vocabulary_size:  # worth a table of all types
-            ids = pc.index_in(words, value_set=pa.array(self.types, pa.large_string()))
-            return ids.fill_null(self.unk_id).to_numpy()
-        words = words.dictionary_encode()
+    def encode_lines(self, lines: Lines) -> np.ndarray:
+        words = split_lines(lines, self.eos, self.unk).dictionary_encode()
         types = words.dictionary.to_pylist()  # each looked up once
         ids = np.fromiter(map(self.index.get, types, repeat(self.unk_id)), np.int32, len(types))
         return ids[words.indices]
@@ -118,8 +114,8 @@ class SentencePieceTokenizer:
     def fingerprint(self) -> str:
         return fingerprint_of(self._files())
 
-    def encode_lines(self, lines: Sequence[str]) -> np.ndarray:
-        pieces = self.processor.encode([line.strip() for line in lines], add_eos=True)
+    def encode_lines(self, lines: Lines) -> np.ndarray:
+        pieces = self.processor.encode([line.strip() for line in as_strings(lines)], add_eos=True)
         return self.ranks[np.fromiter(chain.from_iterable(pieces), np.int32)]
 
     def encode(self, line: str) -> list[int]:
@@ -142,19 +138,8 @@ class SentencePieceTokenizer:
         return cls((directory / "sentencepiece.model").read_bytes(), head["model_ids"])
 
 
-def split_lines(lines: Sequence[str], eos: str, unk: str) -> pa.Array:
-    """The words of all lines, and `eos` after each; a word of the text that reads `eos` becomes `unk`.
-
-    Arrow splits as Python does, four times as fast.
-    """
-    if any(eos in line for line in lines):
-        lines = [" ".join(unk if word == eos else word for word in line.split()) for line in lines]
-    text = f" {eos} ".join([*lines, ""]).strip()  # at its ends Arrow would find empty words
-    return pc.utf8_split_whitespace(pa.array([text] if text else [], pa.large_string())).flatten()
-
-
 def train_tokenizer(
-    config: WordTokenizerConfig | SentencePieceConfig, lines: Iterable[list[str]]
+    config: WordTokenizerConfig | SentencePieceConfig, lines: Iterable[Lines]
 ) -> WordTokenizer | SentencePieceTokenizer:
     """The tokenizer of a training split, given in batches of lines; memory grows with its types alone.
 
@@ -163,7 +148,7 @@ def train_tokenizer(
     return (train_words if config.kind == "word" else train_sentencepiece)(config, lines)
 
 
-def train_words(config: WordTokenizerConfig, lines: Iterable[list[str]]) -> WordTokenizer:
+def train_words(config: WordTokenizerConfig, lines: Iterable[Lines]) -> WordTokenizer:
     counts = Counter()
     for found in in_threads(lambda batch: pc.value_counts(split_lines(batch, EOS, UNK)), lines):
         counts.update(dict(zip(found.field("values").to_pylist(), found.field("counts").to_pylist(), strict=True)))
@@ -175,19 +160,19 @@ def frequent_types(counts: Counter, min_count: int, max_size: int | None) -> lis
     if max_size is not None and max_size < 3:
         raise UsageError(f"tokenizer.max_size is {max_size}; give 3 or more (<unk>, <eos> and a word).")
 
-    def falling(word: str) -> tuple[int, str]:
-        return -counts[word], word
+    def falling(words: Iterable[str]) -> list[str]:
+        return sorted(sorted(words), key=counts.__getitem__, reverse=True)
 
-    words = sorted((w for w, n in counts.items() if n >= min_count and w not in (EOS, UNK)), key=falling)
+    words = falling(word for word, n in counts.items() if n >= min_count and word not in (EOS, UNK))
     words = words if max_size is None else words[: max_size - 2]
     counts[UNK] = counts.total() - counts[EOS] - sum(counts[word] for word in words)
-    return sorted([*words, EOS, UNK], key=falling)
+    return falling([*words, EOS, UNK])
 
 
-def train_sentencepiece(config: SentencePieceConfig, lines: Iterable[list[str]]) -> SentencePieceTokenizer:
+def train_sentencepiece(config: SentencePieceConfig, lines: Iterable[Lines]) -> SentencePieceTokenizer:
     """A model of a sample of the lines, its ids ranked by their frequency in all of them."""
     counts, sample = Counter(), LineSample()
-    for batch in lines:
+    for batch in map(as_strings, lines):
         counts.update(chain.from_iterable(map(str.split, batch)))
         sample.extend(batch)
     model = sentencepiece_model(config, sample.lines)

@@ -52,7 +52,7 @@ def write_parquet(folder: Path, shards: int = 2) -> Path:
 
 
 def content(corpus: Corpus) -> dict[str, list[str]]:
-    return {split: [line.strip() for lines in corpus.lines(split) for line in lines] for split in LINES}
+    return {split: [line.strip() for lines in corpus.lines(split) for line in lines.to_pylist()] for split in LINES}
 
 
 def stripped(lines: dict[str, list[str]] = LINES) -> dict[str, list[str]]:
