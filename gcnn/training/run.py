@@ -41,7 +41,8 @@ def train(config: TrainConfig) -> tuple[Path, dict[str, Any] | None]:
 
 def train_in_group(config: TrainConfig) -> tuple[Path, dict[str, Any] | None]:
     commit = git_commit()  # of the code that was loaded: a checkout may change while it runs
-    reuse_large_blocks()
+    if not config.trainer.shard:  # who shards lacks memory
+        reuse_large_blocks()
     device = choose_device(config.device)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -90,7 +91,10 @@ def run_directory(run_dir: Path) -> Iterator[None]:
 
 
 def reuse_large_blocks() -> None:
-    """Have glibc keep freed memory for the next step: fresh pages for each tensor past 32 MiB cost up to half of it."""
+    """Have glibc keep freed memory for the next step: fresh pages for each tensor past 32 MiB cost up to half of it.
+
+    It takes up to half as much memory again.
+    """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
     if mallopt is not None:
         mallopt(M_MMAP_MAX, 0)
