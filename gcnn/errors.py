@@ -34,9 +34,9 @@ def one_line(error: BaseException) -> str:
 
 def config_error(error: BaseException) -> str:
     """What Hydra or OmegaConf complain of, with the key, the reason behind it and a remedy."""
-    cause = error.__cause__ or error
+    cause = error.__cause__ or error.__context__ or error
     key = getattr(cause, "full_key", None) or getattr(error, "override", None)
-    reasons = dict.fromkeys(str(e).splitlines()[0].rstrip(".") for e in (error, cause))
+    reasons = dict.fromkeys(str(e).splitlines()[0].rstrip(".:") for e in (error, cause))
     where = f" (key: {key})" if key and key not in " ".join(reasons) else ""
     return " ".join(": ".join(reasons).split()) + f"{where}. See the choices in configs/ and gcnn/config.py."
 

@@ -101,6 +101,15 @@ def test_training_refuses_in_one_line(call, tiny, tmp_path, arguments, named):
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
+def test_a_wrong_key_in_an_experiment_of_ones_own_is_named(call, tiny, tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\ntrainer: {max_step: 5}\n")
+    done = call("train", "--config-dir", tmp_path, "experiment=mine", *tiny)
+    assert done.code == 2
+    assert done.err.count("\n") == 1
+    assert re.search("experiment/mine.*trainer.max_step", done.err)
+
+
 def write_files(folder, **texts):
     folder.mkdir(exist_ok=True)
     for split in ("train", "valid", "test"):
