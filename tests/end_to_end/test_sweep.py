@@ -144,7 +144,6 @@ def test_members_of_a_stored_config_and_of_two_experiments_share_a_folder(call, 
 
 def test_a_search_minimises_the_validation_perplexity(call, tiny, tmp_path):
     """Half of what is searched fails; the best value is that of the best member, and a repeated search goes on."""
-    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     search = [
         "--multirun", *(a for a in tiny if "batch_size" not in a), "hydra/sweeper=optuna",
         "hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=1",
