@@ -127,7 +127,7 @@ def more_context(record: dict | None) -> list[Comparison]:
 
 
 def best_of_rates(record: dict | None) -> dict[str, dict | None]:
-    """Each recipe's group at its better learning rate, by mean validation perplexity; None where one is missing."""
+    """Each recipe's group at its best learning rate, by mean validation perplexity; None where one is missing."""
     return {name: best(groups_of(record, name)) for name, _ in RECIPES.values()}
 
 

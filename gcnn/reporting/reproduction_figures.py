@@ -52,7 +52,7 @@ def by_softmax(groups: list[dict]) -> dict[str, list[tuple[float, dict]]]:
 
 
 def shown(record: dict) -> list[dict]:
-    """Each recipe at its better learning rate; all that there are as long as that cannot be told."""
+    """Each recipe at its best learning rate; all that there are as long as that cannot be told."""
     best = best_of_rates(record)
     return [g for g in record["groups"] if best[g["group"]] in (None, g) and g["mean"] is not None]
 

@@ -145,7 +145,7 @@ def test_more_context_helps_less_and_less(tmp_path):
     assert texts == ["words of context", "test perplexity", "test perplexity"]
 
 
-def test_a_recipe_is_shown_at_its_better_learning_rate(tmp_path):
+def test_a_recipe_is_shown_at_its_best_learning_rate(tmp_path):
     for norm in ("true", "false"):
         for clip in ("0.1", "null"):
             for lr, test in (("1.0", 100.0), ("0.1", 150.0)):
