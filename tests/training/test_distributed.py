@@ -55,8 +55,9 @@ def records(run: Path, kind: str, key: str) -> list[float]:
 
 
 def rank_1(process: subprocess.Popen, run: Path) -> int:
-    """The process of rank 1, once the run trains."""
-    while process.poll() is None and not (run / "metrics.jsonl").exists():
+    """The process of rank 1, once both have made a step and so listen to signals."""
+    metrics = run / "metrics.jsonl"
+    while process.poll() is None and not (metrics.exists() and metrics.stat().st_size):
         time.sleep(0.05)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     environments = {int(pid): Path(f"/proc/{pid}/environ").read_bytes() for pid in children}
