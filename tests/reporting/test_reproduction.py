@@ -98,7 +98,7 @@ def test_no_verdict_before_every_planned_run_has_begun(tmp_path):
 def test_the_grid_of_a_sweep_is_counted():
     assert planned("cpu", "fig4") == 6 * 3  # values with commas of their own
     assert planned("cpu", "fig5_one_path") == 3
-    assert planned("cpu", "fig6") == 2 * 2 * 2 * 3
+    assert planned("cpu", "fig6") == 2 * 2 * 3 * 3
     assert planned("paper", "search") == 0
 
 
