@@ -152,7 +152,7 @@ class TrainerConfig:
     log_every: int = 50  # steps
     clip_norm: float | None = 0.1
     accumulate: int = 1  # micro-batches of batch_size sequences an update
-    carry_state: bool = False  # carry the state over block borders in training
+    carry_state: bool = False  # blocks in the text's order, each with the state of the one before; else shuffled
     precision: str = "float32"  # float32 | bf16
     compile: bool = False
     shard: bool = False  # parameters and optimizer state over the processes of torchrun, not a copy in each

@@ -3,7 +3,7 @@
 Both read the memory map batch by batch, and both make every token of the stream a target exactly once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 
 import numpy as np
 import torch
@@ -71,10 +71,6 @@ class RunningText:
         tokens = np.where(positions > 0, self.tokens[before], self.eos_id)
         return torch.from_numpy(tokens.astype(np.int64))
 
-    def order(self, epoch: int, seed: int) -> Sequence[int]:
-        """The batches in the order of the text, at every epoch: a carried state needs it."""
-        return range(len(self))
-
 
 class Sentences:
     """Lines each alone, <eos> before and after, in batches of about equal length.
@@ -137,9 +133,10 @@ class Sentences:
         rows = np.concatenate([self.rows(int(i)) for i in chosen])
         return int((self.ends[rows] - np.where(rows > 0, self.ends[rows - 1], 0)).sum())
 
-    def order(self, epoch: int, seed: int) -> Sequence[int]:
-        """The batches of an epoch in random order, the same for the same epoch and seed."""
-        return np.random.default_rng((seed, epoch)).permutation(len(self))
+
+def shuffled(batches: Sized, epoch: int, seed: int) -> Sequence[int]:
+    """The batches of an epoch in random order, the same for the same epoch and seed."""
+    return np.random.default_rng((seed, epoch)).permutation(len(batches))
 
 
 def line_ends(tokens: np.ndarray, eos_id: int) -> np.ndarray:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gcnn.config import TrainConfig
-from gcnn.data.batches import RunningText, Sentences
+from gcnn.data.batches import RunningText, Sentences, shuffled
 from gcnn.data.stream import PreparedData
 from gcnn.errors import Interrupted, RunError, UsageError, one_line
 from gcnn.evaluation.perplexity import evaluate, type_counts
@@ -120,7 +120,8 @@ class Trainer:
         progress = self.progress
         if progress.index == len(self.batches):
             progress.epoch, progress.index, self.state = progress.epoch + 1, 0, None
-        order = self.batches.order(progress.epoch, self.config.seed)
+        in_order = self.config.trainer.carry_state  # a state is of no use but in the text's order
+        order = range(len(self.batches)) if in_order else shuffled(self.batches, progress.epoch, self.config.seed)
         number = self.config.trainer.accumulate * self.batches.per_round
         chosen = order[progress.index : progress.index + number]
         progress.index += len(chosen)

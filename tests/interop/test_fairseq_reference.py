@@ -92,7 +92,8 @@ class Blocks(RunningText):
         return len(chosen) * self.rows.size(0) * self.block_size
 
 
-def test_fairseq_training_trajectory(folder, tmp_path):
+def test_fairseq_training_trajectory(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("gcnn.training.trainer.shuffled", lambda batches, epoch, seed: range(len(batches)))
     trajectory = json.loads((folder / "training" / "trajectory.json").read_text(encoding="utf-8"))
     imported = tmp_path / "imported"
     import_fairseq(folder / "training" / "initial.pt", folder / "dict.txt", imported)

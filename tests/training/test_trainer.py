@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from gcnn.config import AdamWConfig, LSTMConfig, NesterovConfig
-from gcnn.data.batches import IGNORE
+from gcnn.data.batches import IGNORE, shuffled
 from gcnn.errors import Interrupted, RunError
 from gcnn.training.metrics import Metrics
 
@@ -67,7 +67,7 @@ def test_update_is_clip_then_nesterov(config, make_trainer):
     trainer.model.train()
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
     nll = count = 0
-    for i in range(3):
+    for i in shuffled(trainer.batches, epoch=0, seed=trainer.config.seed)[:3]:
         tokens, targets = trainer.batches[i]
         nll = nll + trainer.model.nll(trainer.model(tokens)[0], targets).sum()
         count += int((targets != IGNORE).sum())
@@ -114,6 +114,24 @@ def test_carried_state_enters_the_next_block_and_ends_with_the_epoch(config, mak
     trainer.progress.index = len(trainer.batches)
     trainer.step()
     assert seen[1] is None
+
+
+@pytest.mark.parametrize("carry_state", [True, False])
+def test_batches_are_in_the_order_of_the_text_only_for_a_carried_state(config, make_trainer, carry_state):
+    trainer = make_trainer(config, carry_state=carry_state)
+    text = torch.tensor(trainer.data.streams["train"].tokens.tolist())
+
+    def epoch():
+        first_rows = [trainer.next_batches()[0][0][1][0] for _ in range(len(trainer.batches))]
+        read = torch.cat(first_rows)
+        return read[read != IGNORE]
+
+    start = text[: trainer.batches.row_length]
+    epochs = [epoch(), epoch()]
+    for read in epochs:
+        assert torch.equal(read, start) == carry_state
+        assert torch.equal(read.sort().values, start.sort().values)
+    assert torch.equal(*epochs) == carry_state
 
 
 @pytest.mark.parametrize("culprit", ["loss", "gradient"])
