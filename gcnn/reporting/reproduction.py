@@ -109,8 +109,13 @@ def of_recipe(config: TrainConfig, figure: str) -> Label:
 
 
 def of_search(config: TrainConfig, figure: str) -> Label:
-    name = f"{architecture(config.model)}; lookup {config.model.embedding_dim}; learning rate {config.optimizer.lr:.3g}"
-    return Label(name, "", name)
+    """A trial by what it drew; the dropouts are those of the layers, of the GCNN's embedding, and of the output."""
+    model, optimizer = config.model, config.optimizer
+    rates = (model.dropout, getattr(model, "embedding_dropout", None), model.output_dropout)
+    dropout = "/".join(f"{rate:g}" for rate in rates if rate is not None)
+    title = f"{model.kind.upper()}; lookup {model.embedding_dim}; dropout {dropout}; learning rate {optimizer.lr:.3g}; "
+    title += f"weight decay {optimizer.weight_decay:g}" + "; state carried" * config.trainer.carry_state
+    return Label(model.kind, architecture(model), title)
 
 
 FIGURES: dict[str, tuple[str, Callable[[TrainConfig, str], Label]]] = {

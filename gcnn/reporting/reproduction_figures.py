@@ -104,7 +104,7 @@ def groups_table(record: dict) -> Table:
     }
     groups = record["groups"]
     if record["figure"] == "search":  # the best first, as many as there is room for
-        groups = sorted(groups, key=lambda g: mean(g["validation_perplexity"].values()))[:10]
+        groups = sorted(groups, key=lambda g: mean(g["validation_perplexity"].values()))[:12]
     return Table(list(columns), [[show(g) for show in columns.values()] for g in groups], text_columns=2)
 
 

@@ -102,6 +102,23 @@ def test_the_grid_of_a_sweep_is_counted():
     assert planned("paper", "search") == 0
 
 
+def test_a_search_tells_the_best_trial_of_each_kind_on_validation(tmp_path):
+    add(tmp_path, "trainer.carry_state=false", "optimizer.lr=0.02", test=120.0, valid=[130.0])
+    add(tmp_path, "trainer.carry_state=false", "optimizer.lr=0.01", test=119.0, valid=[131.0])
+    lstm = ["model=lstm_small", "model.dropout=0.3", "model.output_dropout=0.5"]
+    add(tmp_path, *lstm, test=110.0, valid=[115.0])
+    add(tmp_path, *lstm, "optimizer.lr=0.5")
+    found, fails, record = judge("search", tmp_path)
+    assert (found, fails) == (HOLDS, [])
+    assert len(record["groups"]) == 4  # trials that drew something else are not seeds of one
+    evidence = CLAIMS["search"].evidence(record)
+    gcnn, lstm = evidence.split("; best of ")
+    assert gcnn.startswith("best of 2 on validation: GCNN; lookup 128; ")
+    assert all(part in gcnn for part in ("learning rate 0.02;", "120.00"))
+    assert "carried" not in gcnn
+    assert all(part in lstm for part in ("1 on validation: LSTM;", "dropout 0.3/0.5;", "state carried"))
+
+
 def test_a_run_that_diverged_counts_as_infinitely_bad_and_one_that_failed_otherwise_as_nothing(tmp_path):
     add_gates(tmp_path, {"glu": [1, 2, 3], "relu": [4, 5, 6], "gtu": [7, 8, 9]})
     for seed in (1, 2, 3):
