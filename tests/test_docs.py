@@ -68,3 +68,17 @@ def test_the_wikitext_103_figures_in_the_docs_are_the_results():
     valid, test = found["validation"], found["test"]
     assert f"| perplexity | {valid['perplexity']:.1f} | {test['perplexity']:.1f} |" in text
     assert f"| of a unigram model | {valid['unigram_perplexity']:,.1f} | {test['unigram_perplexity']:,.1f} |" in text
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/RESULTS.md"])
+def test_the_wikitext_2_rows_in_the_docs_are_the_results(document):
+    lines = (ROOT / document).read_text().splitlines()
+    rows = {m[1]: line for line in lines if (m := re.match(r"\| .*\((?:docs/)?(results/wikitext2_\w+\.json)\)", line))}
+    assert len(rows) >= 2
+    for name, row in rows.items():
+        found = json.loads((DOCS / name).read_text())
+        train, operations = found["train"], 3 * found["flops_per_token"] * found["train"]["tokens"]
+        perplexities = [f"{found[split]['perplexity']:.1f}" for split in ("test", "validation")]
+        cells = [f"{found['parameters']['total'] / 1e6:.1f} M", *perplexities]
+        cells += [f"{train['tokens'] / 1e6:.1f} M", f"{operations:.1e}", f"{train['seconds'] / 60:.0f} min"]
+        assert " | ".join(cells) in row
