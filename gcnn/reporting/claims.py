@@ -192,10 +192,12 @@ def searched(record: dict | None) -> list[Comparison]:
 
 
 def spread(group: dict) -> str:
-    """Mean and range of the test perplexity, and what has no part in them."""
+    """Mean of the test perplexity and, of several seeds, its range; and what has no part in them."""
     parts = [f"{len(group[kind])} {kind}" for kind in ("diverged", "unfinished") if group[kind]]
     if group["mean"] is not None:
-        parts.insert(0, f"{perplexity(group['mean'])} ({perplexity(group['min'])} to {perplexity(group['max'])})")
+        several = len(group["test_perplexity"]) > 1
+        extremes = f" ({perplexity(group['min'])} to {perplexity(group['max'])})" if several else ""
+        parts.insert(0, perplexity(group["mean"]) + extremes)
     return ", ".join(parts)
 
 

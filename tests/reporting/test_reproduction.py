@@ -116,6 +116,7 @@ def test_a_search_tells_the_best_trial_of_each_kind_on_validation(tmp_path):
     assert gcnn.startswith("best of 2 on validation: GCNN; lookup 128; ")
     assert all(part in gcnn for part in ("learning rate 0.02;", "120.00"))
     assert "carried" not in gcnn
+    assert gcnn.endswith("test 120.00")  # one seed has no range
     assert all(part in lstm for part in ("1 on validation: LSTM;", "dropout 0.3/0.5;", "state carried"))
 
 
