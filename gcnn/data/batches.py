@@ -3,7 +3,8 @@
 Both read the memory map batch by batch, and both make every token of the stream a target exactly once.
 """
 
-from collections.abc import Sequence, Sized
+from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -134,9 +135,10 @@ class Sentences:
         return int((self.ends[rows] - np.where(rows > 0, self.ends[rows - 1], 0)).sum())
 
 
-def shuffled(batches: Sized, epoch: int, seed: int) -> Sequence[int]:
+@lru_cache(maxsize=1)  # each step of an epoch asks for it
+def shuffled(batches: int, epoch: int, seed: int) -> Sequence[int]:
     """The batches of an epoch in random order, the same for the same epoch and seed."""
-    return np.random.default_rng((seed, epoch)).permutation(len(batches))
+    return np.random.default_rng((seed, epoch)).permutation(batches)
 
 
 def line_ends(tokens: np.ndarray, eos_id: int) -> np.ndarray:

@@ -121,7 +121,7 @@ class Trainer:
         if progress.index == len(self.batches):
             progress.epoch, progress.index, self.state = progress.epoch + 1, 0, None
         in_order = self.config.trainer.carry_state  # a state is of no use but in the text's order
-        order = range(len(self.batches)) if in_order else shuffled(self.batches, progress.epoch, self.config.seed)
+        order = range(len(self.batches)) if in_order else shuffled(len(self.batches), progress.epoch, self.config.seed)
         number = self.config.trainer.accumulate * self.batches.per_round
         chosen = order[progress.index : progress.index + number]
         progress.index += len(chosen)

@@ -93,7 +93,7 @@ class Blocks(RunningText):
 
 
 def test_fairseq_training_trajectory(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("gcnn.training.trainer.shuffled", lambda batches, epoch, seed: range(len(batches)))
+    monkeypatch.setattr("gcnn.training.trainer.shuffled", lambda batches, epoch, seed: range(batches))
     trajectory = json.loads((folder / "training" / "trajectory.json").read_text(encoding="utf-8"))
     imported = tmp_path / "imported"
     import_fairseq(folder / "training" / "initial.pt", folder / "dict.txt", imported)

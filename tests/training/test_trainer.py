@@ -67,7 +67,7 @@ def test_update_is_clip_then_nesterov(config, make_trainer):
     trainer.model.train()
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
     nll = count = 0
-    for i in shuffled(trainer.batches, epoch=0, seed=trainer.config.seed)[:3]:
+    for i in shuffled(len(trainer.batches), epoch=0, seed=trainer.config.seed)[:3]:
         tokens, targets = trainer.batches[i]
         nll = nll + trainer.model.nll(trainer.model(tokens)[0], targets).sum()
         count += int((targets != IGNORE).sum())
