@@ -79,12 +79,25 @@ def test_block_without_residual_is_its_convolutions():
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
-def test_kaiming_initialisation_keeps_the_variance(dropout):
-    """A unit-variance signal under dropout leaves the paths before the gate with variance 4, and a linear with 1."""
-    conv = GatedConv(256, 256, 4, "linear", normalised=True, dropout=dropout)
+@pytest.mark.parametrize("kind", GATES)
+def test_initialisation_keeps_the_signal_through_thirteen_blocks(kind, dropout):
+    """The second moment of an embedding of variance 0.01, without training, stays within a factor of two."""
+    for normalised in (True, False):
+        blocks = [ResidualBlock(256, BlockConfig(convs=[[4, 256]]), kind, normalised, dropout) for _ in range(13)]
+        embedded = hidden = 0.1 * torch.randn(4, 100, 256)
+        with torch.no_grad():
+            for block in blocks:
+                hidden, _ = block(hidden, None)
+        settled = hidden[:, 13 * 3 :]  # whose context is all text
+        assert 0.5 < (settled.square().mean() / embedded.square().mean()).item() < 2
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_initialisation_of_glu_is_kaimings_for_a_gate_that_halves(dropout):
+    """A unit-variance signal under dropout leaves both paths of a GLU with variance 4, and a linear layer with 1."""
+    conv = GatedConv(256, 256, 4, "glu", normalised=True, dropout=dropout)
     hidden = F.dropout(torch.randn(8, 64, 256), dropout)
-    projected = conv.conv(hidden.transpose(1, 2))
-    assert projected.var().item() == pytest.approx(4, rel=0.1)
+    assert conv.conv(hidden.transpose(1, 2)).var().item() == pytest.approx(4, rel=0.1)
     assert linear(256, 256, True, dropout)(hidden).var().item() == pytest.approx(1, rel=0.1)
 
 
