@@ -38,7 +38,7 @@ POSITIVE = (
     "trainer.keep_checkpoints",
     "trainer.log_every",
     "trainer.clip_norm",
-    "trainer.accumulate",
+    "trainer.micro_batch_size",
 )
 FRACTIONS = (
     "model.dropout",
@@ -163,7 +163,9 @@ def check_size(model: Any, vocabulary_size: int, copies: int = 1, positions: int
     what = f"a model of {layers:,} layers and {weights:,} weights"
     check_memory(what, layers * LAYER + 4 * weights * copies, "give smaller numbers under model")
     what = f"a batch of {positions:,} tokens"
-    check_memory(what, 2 * positions * width, "lower trainer.batch_size or trainer.block_size")
+    check_memory(
+        what, 2 * positions * width, "lower trainer.micro_batch_size, trainer.batch_size or trainer.block_size"
+    )
 
 
 def least_size(model: Any, vocabulary_size: int) -> tuple[int, int, int]:
@@ -185,7 +187,12 @@ def least_size(model: Any, vocabulary_size: int) -> tuple[int, int, int]:
 
 
 def check_processes(trainer: Any, processes: int) -> None:
-    """Raise UsageError for sharding where there is nothing to share with."""
+    """Raise UsageError for a batch that the processes cannot share evenly, and for sharding with nobody."""
+    if trainer.batch_size % processes:
+        raise UsageError(
+            f"trainer.batch_size is {trainer.batch_size}, over all processes, of which there are {processes}; "
+            f"give a multiple of {processes}, or another number of processes."
+        )
     if trainer.shard and processes == 1:
         raise UsageError(
             "trainer.shard is true, but one process has nobody to share with; start several with torchrun "
@@ -197,7 +204,8 @@ def check_against_data(config: Any, vocabulary_size: int, train_tokens: int, pro
     """Raise UsageError where the config does not fit the corpus or the machine: cutoffs past the vocabulary, a model
     past the memory, blocks or batches that the training split cannot fill."""
     trainer = config.trainer
-    positions = min(trainer.batch_size * trainer.block_size, train_tokens)
+    share = trainer.batch_size // processes
+    positions = min(min(share, trainer.micro_batch_size or share) * trainer.block_size, train_tokens)
     check_size(config.model, vocabulary_size, 1 if trainer.shard else COPIES, positions)
     if config.data.sentences:
         return
@@ -206,10 +214,9 @@ def check_against_data(config: Any, vocabulary_size: int, train_tokens: int, pro
             f"trainer.block_size is {trainer.block_size}, but the training split has {train_tokens} tokens; "
             "give shorter blocks or more text."
         )
-    if trainer.batch_size * processes > train_tokens // trainer.block_size:
-        each = f" for each of {processes} processes" if processes > 1 else ""
+    if trainer.batch_size > train_tokens // trainer.block_size:
         raise UsageError(
-            f"trainer.batch_size is {trainer.batch_size}{each}, but the training split fills only "
+            f"trainer.batch_size is {trainer.batch_size}, but the training split fills only "
             f"{train_tokens // trainer.block_size} sequences of {trainer.block_size} tokens; "
             "lower trainer.batch_size or trainer.block_size."
         )

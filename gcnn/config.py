@@ -139,7 +139,8 @@ class CosineScheduleConfig:
 
 @dataclass
 class TrainerConfig:
-    batch_size: int = 8  # sequences
+    batch_size: int = 8  # sequences of an update, over all processes
+    micro_batch_size: int | None = None  # sequences that a process computes at once; null: its whole share
     block_size: int = 256  # tokens a sequence
     max_steps: int | None = None
     max_epochs: int | None = None
@@ -151,7 +152,6 @@ class TrainerConfig:
     keep_checkpoints: int = 2
     log_every: int = 50  # steps
     clip_norm: float | None = 0.1
-    accumulate: int = 1  # micro-batches of batch_size sequences an update
     carry_state: bool = False  # blocks in the text's order, each with the state of the one before; else shuffled
     precision: str = "float32"  # float32 | bf16
     compile: bool = False
@@ -246,7 +246,7 @@ def load_config(run_dir: str | Path) -> TrainConfig:
     try:
         text = path.read_text(encoding="utf-8")
         check_plain(text)
-        return typed(OmegaConf.create(text))
+        return typed(renamed(OmegaConf.create(text)))
     except FileNotFoundError:
         raise UsageError(
             f"{run_dir} is not a run directory: it has no config.yaml. Give the folder of a run."
@@ -256,6 +256,15 @@ def load_config(run_dir: str | Path) -> TrainConfig:
     except Exception as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"{path} is not a config of this project ({reason}). Give the folder of a run.") from None
+
+
+def renamed(config: DictConfig) -> DictConfig:
+    """A config that was stored when `trainer.batch_size` was what is now `trainer.micro_batch_size`."""
+    trainer = config.get("trainer", {})
+    if "accumulate" in trainer:
+        trainer.micro_batch_size = trainer.batch_size
+        trainer.batch_size *= trainer.pop("accumulate")
+    return config
 
 
 def check_plain(text: str) -> None:

@@ -3,9 +3,6 @@
 Both read the memory map batch by batch, and both make every token of the stream a target exactly once.
 """
 
-from collections.abc import Sequence
-from functools import lru_cache
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,52 +15,66 @@ class RunningText:
     """Blocks of contiguous text: row b of a batch goes on in row b of the next one.
 
     An <eos> precedes the stream. Each of `batch_size` rows reads its own contiguous part; past the end of a
-    part, targets are IGNORE and tokens <eos>. Of several processes, each has its own rows.
+    part, targets are IGNORE and tokens <eos>. Of several processes, each has its own rows of every batch, as many as
+    the others, and takes at most `micro_batch_size` of them at once.
     """
 
-    per_round = 1  # batches that the processes take from the order together
-
     def __init__(
-        self, tokens: np.ndarray, eos_id: int, batch_size: int, block_size: int, rank: int = 0, world_size: int = 1
+        self,
+        tokens: np.ndarray,
+        eos_id: int,
+        batch_size: int,
+        block_size: int,
+        micro_batch_size: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
     ):
         self.tokens = tokens
         self.eos_id = eos_id
-        all_rows = batch_size * world_size
-        self.row_length = -(-len(tokens) // all_rows)
+        self.row_length = -(-len(tokens) // batch_size)
         self.block_size = min(block_size, self.row_length)
-        self.layout = {"sequences": all_rows, "block_size": self.block_size}  # what a batch's number depends on
-        self.row_starts = (rank * batch_size + np.arange(batch_size))[:, None] * self.row_length
+        self.layout = {"sequences": batch_size, "block_size": self.block_size}  # what a batch's number depends on
+        rows = batch_size // world_size
+        self.micro_batch_size = micro_batch_size or rows
+        self.row_starts = (rank * rows + np.arange(rows))[:, None] * self.row_length
+        self.shift = 0  # where in the stream, taken as a ring, the first row starts
 
     def __len__(self) -> int:
         """Batches an epoch."""
         return -(-self.row_length // self.block_size)
 
+    def draw(self, seed: int, epoch: int) -> np.ndarray:
+        """Cut an epoch's blocks anew, from a random token on; returns the batches in random order."""
+        random = np.random.default_rng((seed, epoch))
+        order = random.permutation(len(self))
+        self.shift = int(random.integers(len(self.tokens)))
+        return order
+
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """Tokens and targets of a batch, each (batch, time), int64."""
         positions, inside = self.positions(index)
-        positions = np.where(inside, positions, 0)
+        positions = np.where(inside, (positions + self.shift) % len(self.tokens), 0)
         targets = np.where(inside, self.tokens[positions], IGNORE)
         tokens = np.where(inside & (positions > 0), self.tokens[positions - 1], self.eos_id)
         return torch.from_numpy(tokens.astype(np.int64)), torch.from_numpy(targets.astype(np.int64))
 
     def positions(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Where a batch's targets stand in the stream, and which of them are targets: each (batch, time)."""
+        """Where a batch's targets stand in the stream, from `shift` on, and which are targets: each (batch, time)."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         columns = np.arange(index * self.block_size, (index + 1) * self.block_size)
         positions = self.row_starts + columns
         return positions, (columns < self.row_length) & (positions < len(self.tokens))
 
-    def share(self, chosen: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
-        """This process's part of some batches."""
-        return [self[int(i)] for i in chosen]
+    def share(self, index: int) -> list[tuple[Tensor, Tensor]]:
+        """This process's part of a batch, in micro-batches."""
+        return list(zip(*(part.split(self.micro_batch_size) for part in self[index]), strict=True))
 
-    def count(self, chosen: Sequence[int]) -> int:
-        """The targets of some batches, over all processes."""
+    def count(self, index: int) -> int:
+        """The targets of a batch, over all processes."""
         row_starts = np.arange(self.layout["sequences"]) * self.row_length
         lengths = np.minimum(self.row_length, len(self.tokens) - row_starts)
-        starts = np.asarray(chosen)[:, None] * self.block_size
-        return int(np.clip(lengths - starts, 0, self.block_size).sum())
+        return int(np.clip(lengths - index * self.block_size, 0, self.block_size).sum())
 
     def before_rows(self, context: int) -> Tensor:
         """The `context` tokens before each row's first one: (batch, context), int64; <eos> before the text."""
@@ -76,24 +87,42 @@ class RunningText:
 class Sentences:
     """Lines each alone, <eos> before and after, in batches of about equal length.
 
-    A batch holds at most `batch_size * block_size` positions, padding included, and at least one sentence. Several
-    processes take turns: each has batches of its own.
+    A batch holds at most `batch_size * block_size` positions, padding included, and at least one sentence. Of several
+    processes, each has every n-th of its sentences, and takes at most `micro_batch_size * block_size` positions, or one
+    sentence, at once.
     """
 
     def __init__(
-        self, tokens: np.ndarray, eos_id: int, batch_size: int, block_size: int, rank: int = 0, world_size: int = 1
+        self,
+        tokens: np.ndarray,
+        eos_id: int,
+        batch_size: int,
+        block_size: int,
+        micro_batch_size: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
     ):
         self.tokens = tokens
         self.eos_id = eos_id
-        self.rank, self.per_round = rank, world_size
+        self.rank, self.world_size = rank, world_size
         self.layout = {"positions": batch_size * block_size}
+        self.micro_positions = (micro_batch_size or batch_size) * block_size
         self.ends = line_ends(tokens, eos_id)
-        self.by_length = np.argsort(np.diff(self.ends, prepend=0), kind="stable")
+        self.lengths = np.diff(self.ends, prepend=0)
+        self.by_length = np.argsort(self.lengths, kind="stable")
         self.borders = self._borders(batch_size * block_size)
+
+    def draw(self, seed: int, epoch: int) -> np.ndarray:
+        """Group the lines of equal length anew for an epoch; returns the batches in random order."""
+        random = np.random.default_rng((seed, epoch))
+        order = random.permutation(len(self))
+        lines = random.permutation(len(self.lengths))
+        self.by_length = lines[np.argsort(self.lengths[lines], kind="stable")]
+        return order
 
     def _borders(self, capacity: int) -> np.ndarray:
         """Where in `by_length` each batch starts, and the end of the last one."""
-        lengths = np.diff(self.ends, prepend=0)[self.by_length]
+        lengths = self.lengths[self.by_length]
         borders = [0]
         while (start := borders[-1]) < len(lengths):
             stop = min(start + max(1, capacity // lengths[start]), len(lengths))
@@ -114,31 +143,31 @@ class Sentences:
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """Tokens `<eos> w1 .. wn` and targets `w1 .. wn <eos>` of a batch, each (batch, time), int64."""
-        rows = self.rows(index)
+        return self.read(self.rows(index))
+
+    def read(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        """The tokens and targets of some lines, each (lines, time), int64."""
         ends = self.ends[rows, None]
-        starts = np.where(rows > 0, self.ends[rows - 1], 0)[:, None]
-        positions = starts + np.arange((ends - starts).max())
+        positions = ends - self.lengths[rows, None] + np.arange(self.lengths[rows].max())
         inside = positions < ends
         words = np.where(inside, self.tokens[np.where(inside, positions, 0)], self.eos_id).astype(np.int64)
         tokens = np.concatenate([np.full_like(words[:, :1], self.eos_id), words[:, :-1]], axis=1)
         return torch.from_numpy(tokens), torch.from_numpy(np.where(inside, words, IGNORE))
 
-    def share(self, chosen: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
-        """Every `per_round`-th of some batches; where they run out, one without targets, for processes keep step."""
-        mine = [self[int(i)] for i in chosen[self.rank :: self.per_round]]
+    def share(self, index: int) -> list[tuple[Tensor, Tensor]]:
+        """This process's part of a batch, in micro-batches: as many on every process, for they keep step; one that has
+        no line left gets one without targets."""
+        rows = self.rows(index)
+        at_once = max(1, self.micro_positions // self.lengths[rows[-1]])
+        number = -(-len(rows) // (self.world_size * at_once))
+        mine = rows[self.rank :: self.world_size]
+        parts = [mine[i * at_once : (i + 1) * at_once] for i in range(number)]
         padding = torch.full((1, 1), self.eos_id), torch.full((1, 1), IGNORE)
-        return mine + [padding] * (-(-len(chosen) // self.per_round) - len(mine))
+        return [self.read(part) if len(part) else padding for part in parts]
 
-    def count(self, chosen: Sequence[int]) -> int:
-        """The targets of some batches, over all processes."""
-        rows = np.concatenate([self.rows(int(i)) for i in chosen])
-        return int((self.ends[rows] - np.where(rows > 0, self.ends[rows - 1], 0)).sum())
-
-
-@lru_cache(maxsize=1)  # each step of an epoch asks for it
-def shuffled(batches: int, epoch: int, seed: int) -> Sequence[int]:
-    """The batches of an epoch in random order, the same for the same epoch and seed."""
-    return np.random.default_rng((seed, epoch)).permutation(batches)
+    def count(self, index: int) -> int:
+        """The targets of a batch, over all processes."""
+        return int(self.lengths[self.rows(index)].sum())
 
 
 def line_ends(tokens: np.ndarray, eos_id: int) -> np.ndarray:

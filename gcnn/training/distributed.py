@@ -84,8 +84,9 @@ def gathered(tensor: Tensor) -> list[Tensor]:
     """The tensor of each rank, on every rank; all of one shape."""
     if world_size() == 1:
         return [tensor]
+    tensor = tensor.contiguous()  # gloo takes memory as it lies, and an LSTM's state lies layers first
     parts = [torch.empty_like(tensor) for _ in range(world_size())]
-    dist.all_gather(parts, tensor.contiguous())
+    dist.all_gather(parts, tensor)
     return parts
 
 

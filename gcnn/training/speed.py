@@ -27,7 +27,7 @@ WORKLOADS = {
     "lstm_small": ("model=lstm_small", "trainer.batch_size=8", "trainer.block_size=256"),
     "gcnn_14": (
         "experiment=wikitext103/gcnn_14", "model.cutoffs=[10000,20000]", "trainer.batch_size=1",
-        "trainer.block_size=1024", "trainer.accumulate=1",
+        "trainer.block_size=1024",
     ),
 }  # fmt: skip
 
@@ -86,7 +86,7 @@ def measure(trainer: Trainer, name: str, rounds: int, steps: int, warm_up: int =
     settings = trainer.config.trainer
     counts = torch.from_numpy(type_counts(trainer.data.streams["train"]))
     flops = trainer.model.flops_per_token(counts)
-    speed = Speed(name, settings.batch_size * settings.block_size * settings.accumulate, flops)
+    speed = Speed(name, settings.batch_size * settings.block_size, flops)
     dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
     for _ in range(warm_up):
         trainer.step()

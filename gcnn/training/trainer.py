@@ -5,6 +5,7 @@ import logging
 import math
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ import torch
 from torch import Tensor
 
 from gcnn.config import TrainConfig
-from gcnn.data.batches import RunningText, Sentences, shuffled
+from gcnn.data.batches import RunningText, Sentences
 from gcnn.data.stream import PreparedData
 from gcnn.errors import Interrupted, RunError, UsageError, one_line
 from gcnn.evaluation.perplexity import evaluate, type_counts
-from gcnn.models.language_model import LanguageModel
+from gcnn.models.language_model import LanguageModel, State
 from gcnn.models.weights import WEIGHTS, save_weights
 from gcnn.training import distributed
 from gcnn.training.checkpoints import Checkpoints
@@ -67,15 +68,17 @@ class Trainer:
         loss = distributed.Loss(model, torch.compile(model) if config.trainer.compile else model)
         self.loss = distributed.parallel(loss, config.trainer.shard)
         kind = Sentences if config.data.sentences else RunningText
-        sizes = config.trainer.batch_size, config.trainer.block_size
+        sizes = config.trainer.batch_size, config.trainer.block_size, config.trainer.micro_batch_size
         self.batches = kind(train.tokens, train.eos_id, *sizes, rank(), world_size())
+        self.order: Sequence[int] = []  # of the batches in the epoch `drawn`
+        self.drawn: int | None = None
         self.optimizer = build_optimizer(config.optimizer, model, config.trainer.shard)
         self.schedule = Schedule(config.schedule, self.optimizer)
         identity = {"model": dataclasses.asdict(config.model), "tokenizer": data.tokenizer.fingerprint}
         identity["model"] = {k: v for k, v in identity["model"].items() if "dropout" not in k}  # may change on resume
         self.checkpoints = Checkpoints(run_dir, identity, config.trainer.keep_checkpoints)
         self.progress = Progress()
-        self.state: list[Tensor] | None = None  # the model's, carried over block borders
+        self.state: State | None = None  # the model's, carried over block borders
         self.signal: int | None = None  # that this process got
         self.stopping: int | None = None  # that any process got, known to all since the end of a step
         self.saved_at = time.monotonic()
@@ -112,31 +115,33 @@ class Trainer:
         )
         return max(done / bound for done, bound in bounds if bound is not None)
 
-    def next_batches(self) -> tuple[list[tuple[Tensor, Tensor]], int]:
-        """This process's micro-batches of one update, and the targets of all processes' ones.
-
-        The epoch's last update may have fewer.
-        """
+    def next_batch(self) -> tuple[list[tuple[Tensor, Tensor]], int]:
+        """This process's micro-batches of one update, and the targets of all processes' ones."""
         progress = self.progress
         if progress.index == len(self.batches):
             progress.epoch, progress.index, self.state = progress.epoch + 1, 0, None
-        in_order = self.config.trainer.carry_state  # a state is of no use but in the text's order
-        order = range(len(self.batches)) if in_order else shuffled(len(self.batches), progress.epoch, self.config.seed)
-        number = self.config.trainer.accumulate * self.batches.per_round
-        chosen = order[progress.index : progress.index + number]
-        progress.index += len(chosen)
-        return self.batches.share(chosen), self.batches.count(chosen)
+        if self.drawn != progress.epoch:
+            in_order = self.config.trainer.carry_state  # a state is of no use but in the text's order
+            order = range(len(self.batches)) if in_order else self.batches.draw(self.config.seed, progress.epoch)
+            self.order, self.drawn = order, progress.epoch
+        index = int(self.order[progress.index])
+        progress.index += 1
+        return self.batches.share(index), self.batches.count(index)
 
     def step(self) -> None:
         """One update: forward and backward over the micro-batches, clipping, the optimizer's step."""
         start = time.perf_counter()
         progress, trainer = self.progress, self.config.trainer
         self.lr = self.schedule.set(progress.step, self.fraction_done())
-        batches, count = self.next_batches()
+        batches, count = self.next_batch()
+        states = self.split_state([len(tokens) for tokens, _ in batches])
         loss = torch.zeros((), device=self.device)
-        for i, (tokens, targets) in enumerate(batches, start=1):
-            with distributed.quiet_backward(self.loss, last=i == len(batches)):
-                loss += self.backward(tokens, targets, count)
+        for i, (tokens, targets) in enumerate(batches):
+            with distributed.quiet_backward(self.loss, last=i + 1 == len(batches)):
+                nats, states[i] = self.backward(tokens, targets, states[i], count)
+            loss += nats
+        if trainer.carry_state:
+            self.state = [torch.cat(parts) for parts in zip(*states, strict=True)]
         limit = math.inf if trainer.clip_norm is None else trainer.clip_norm
         norm = together(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
         loss, self.grad_norm = torch.stack([loss, norm]).tolist()  # one synchronisation a step
@@ -155,16 +160,20 @@ class Trainer:
         progress.logged_seconds += seconds
         progress.seconds, self.stopping = distributed.agree(progress.seconds, self.signal)
 
-    def backward(self, tokens: Tensor, targets: Tensor, count: int) -> Tensor:
-        """Add a micro-batch's gradient of nats / count; returns nats / count."""
+    def split_state(self, rows: list[int]) -> list[State | None]:
+        """The carried state of each micro-batch, which have so many rows."""
+        if self.state is None:
+            return [None] * len(rows)
+        return [list(parts) for parts in zip(*(part.split(rows) for part in self.state), strict=True)]
+
+    def backward(self, tokens: Tensor, targets: Tensor, state: State | None, count: int) -> tuple[Tensor, State]:
+        """Add a micro-batch's gradient of nats / count; returns nats / count, and the state after it."""
         tokens, targets = (part.to(self.device, non_blocking=True) for part in (tokens, targets))
         bf16 = self.config.trainer.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            nats, state = self.loss(tokens, targets, self.state)
-        if self.config.trainer.carry_state:
-            self.state = state
+            nats, state = self.loss(tokens, targets, state)
         (nats * (world_size() / count)).backward()  # times their number, for the average over processes is their sum
-        return nats.detach() / count
+        return nats.detach() / count, state
 
     def on_nonfinite(self, loss: float) -> None:
         progress = self.progress
@@ -232,7 +241,8 @@ class Trainer:
             weights = whole(self.model.state_dict())
             if rank() == 0:
                 save_weights(weights, self.run_dir / WEIGHTS, self.data.tokenizer.fingerprint)
-        self.schedule.validated(nll)
+        if self.progress.step % self.config.trainer.validate_every == 0:  # the end of a run may come sooner
+            self.schedule.validated(nll)
         log.info("step %s: validation perplexity %.2f", f"{self.progress.step:,}", found["perplexity"])
 
     def save(self) -> None:
@@ -267,8 +277,7 @@ class Trainer:
         if state.get("layout") != self.batches.layout:
             raise UsageError(
                 f"checkpoint {path} stands at a place in batches of {state.get('layout')}, over all processes; the "
-                f"config gives {self.batches.layout}. Set trainer.batch_size times the processes, and "
-                "trainer.block_size, as they were."
+                f"config gives {self.batches.layout}. Set trainer.batch_size and trainer.block_size as they were."
             )
         try:
             self.restore(state)

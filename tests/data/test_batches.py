@@ -4,10 +4,11 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gcnn.data.batches import IGNORE, RunningText, Sentences, shuffled
+from gcnn.data.batches import IGNORE, RunningText, Sentences
 
 EOS = 3
 texts = st.lists(st.lists(st.sampled_from([0, 1, 2, 4, 5]), max_size=12), min_size=1, max_size=30)
@@ -72,12 +73,66 @@ def test_sentences_of_equal_length_need_no_padding():
     assert len(batches) == 20 // (32 // 4) + 1 + 20 // (32 // 8)
 
 
-def test_shuffled_order_is_random_and_repeatable():
-    order = list(shuffled(50, epoch=2, seed=7))
-    assert sorted(order) == list(range(50))
-    assert order != list(shuffled(50, epoch=3, seed=7))
-    assert order != list(shuffled(50, epoch=2, seed=8))
-    assert order == list(shuffled(50, epoch=2, seed=7))  # drawn anew: only the newest order is kept
+@given(texts, sizes, sizes, st.integers(0, 5))
+def test_running_text_is_cut_anew_each_epoch(lines, batch_size, block_size, epoch):
+    """From a random token on, round the text: each token once, and always after the one before it."""
+    stream = stream_of(lines).tolist()
+    batches = RunningText(np.array(stream, np.int32), EOS, batch_size, block_size)
+    batches.draw(7, epoch)
+    rows = [[] for _ in range(batch_size)]
+    for i in range(len(batches)):
+        for row, *pair in zip(rows, *map(torch.Tensor.tolist, batches[i]), strict=True):
+            row += zip(*pair, strict=True)
+    seen = [pair for row in rows for pair in row if pair[1] != IGNORE]
+    pairs = list(zip([EOS, *stream], stream, strict=False))
+    assert seen == pairs[batches.shift :] + pairs[: batches.shift]
+
+
+@given(texts, lengths, lengths, st.integers(0, 5))
+def test_sentences_are_grouped_anew_each_epoch(lines, batch_size, block_size, epoch):
+    """Each line once, in batches of the same lengths as in text order."""
+    plain, drawn = (Sentences(stream_of(lines), EOS, batch_size, block_size) for _ in range(2))
+    drawn.draw(7, epoch)
+    rows = [drawn.rows(i).tolist() for i in range(len(drawn))]
+    assert sorted(row for batch in rows for row in batch) == list(range(len(lines)))
+    for i, batch in enumerate(rows):
+        assert [len(lines[row]) for row in batch] == [len(lines[row]) for row in plain.rows(i)]
+
+
+@pytest.mark.parametrize("kind", [RunningText, Sentences])
+def test_epochs_differ_and_are_repeatable(kind):
+    tokens = stream_of([[i % 3] * (2 + i % 4) for i in range(400)])
+
+    def drawn(seed: int, epoch: int) -> tuple[list, list]:
+        batches = kind(tokens, EOS, 2, 8)
+        order = batches.draw(seed, epoch).tolist()
+        groups = [batches.rows(i).tolist() for i in range(len(batches))] if kind is Sentences else batches.shift
+        return order, groups
+
+    assert sorted(drawn(7, 2)[0]) == list(range(len(kind(tokens, EOS, 2, 8))))
+    assert drawn(7, 2) == drawn(7, 2)
+    for other in (drawn(7, 3), drawn(8, 2)):
+        assert all(mine != theirs for mine, theirs in zip(drawn(7, 2), other, strict=True))
+
+
+@given(texts, sizes, sizes, sizes, st.integers(1, 3))
+def test_processes_and_micro_batches_share_each_batch(lines, rows, block_size, micro, processes):
+    """The same targets, whatever their number and size; no part is larger than asked for, and all take as many."""
+    stream = stream_of(lines)
+    for kind in (RunningText, Sentences):
+        whole = kind(stream, EOS, rows * processes, block_size)
+        ranks = [kind(stream, EOS, rows * processes, block_size, micro, rank, processes) for rank in range(processes)]
+        for batches in (whole, *ranks):
+            batches.draw(7, 1)
+        for i in range(len(whole)):
+            shares = [batches.share(i) for batches in ranks]
+            assert len({len(share) for share in shares}) == 1
+            parts = [targets for share in shares for _, targets in share]
+            seen = torch.cat([targets[targets != IGNORE] for targets in parts])
+            expected = whole[i][1][whole[i][1] != IGNORE]
+            assert sorted(seen.tolist()) == sorted(expected.tolist())
+            assert len(expected) == ranks[-1].count(i)
+            assert all(len(targets) == 1 or targets.numel() <= micro * block_size for targets in parts)
 
 
 @pytest.mark.parametrize("kind", [RunningText, Sentences])

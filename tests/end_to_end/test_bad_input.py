@@ -25,7 +25,7 @@ TRAIN = [
     (["trainer.checkpoint_every=0"], "trainer.checkpoint_every is 0"),
     (["trainer.keep_checkpoints=0"], "trainer.keep_checkpoints is 0"),
     (["trainer.log_every=0"], "trainer.log_every is 0"),
-    (["trainer.accumulate=0"], "trainer.accumulate is 0"),
+    (["trainer.micro_batch_size=0"], "trainer.micro_batch_size is 0"),
     (["trainer.clip_norm=nan"], "trainer.clip_norm is nan"),
     (["trainer.precision=fp8"], "trainer.precision is 'fp8'.*float32, bf16"),
     (["trainer.carry_state=true", "data.sentences=true"], "trainer.carry_state is true.*data.sentences"),

@@ -1,5 +1,7 @@
 """Every config in configs/ composes into a run that passes its checks."""
 
+import dataclasses
+
 import pytest
 import torch
 import yaml
@@ -98,3 +100,15 @@ def test_gates_that_are_compared_have_as_many_parameters(scale, figure, two_path
             for name, gate in choices
         ]
     assert max(bodies) < 1.02 * min(bodies)
+
+
+def test_a_config_stored_with_accumulated_batches_has_the_same_update(tmp_path):
+    """Until trainer.batch_size counted an update's sequences, `accumulate` batches of it made one."""
+    save_config(compose_config("experiment=wikitext103/gcnn_14"), tmp_path / "config.yaml")
+    text = (tmp_path / "config.yaml").read_text()
+    old = text.replace("  batch_size: 4\n  micro_batch_size: null\n", "  batch_size: 1\n  accumulate: 4\n")
+    assert old != text
+    (tmp_path / "config.yaml").write_text(old)
+    assert load_config(tmp_path).trainer == dataclasses.replace(
+        compose_config("experiment=wikitext103/gcnn_14").trainer, micro_batch_size=1
+    )

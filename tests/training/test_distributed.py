@@ -13,8 +13,6 @@ import numpy as np
 import pytest
 import safetensors.torch
 
-from gcnn.data.batches import IGNORE, RunningText, Sentences
-
 ROOT = Path(__file__).parents[2]
 ARGUMENTS = (
     "data=local", "tokenizer=word", "device=cpu", "threads=1", "optimizer=adamw", "schedule=constant", "seed=3",
@@ -76,13 +74,13 @@ def check_same_curve(first: Path, second: Path) -> None:
 
 
 @pytest.mark.parametrize(("one", "two"), [
-    (["trainer.batch_size=4"], ["trainer.batch_size=2"]),
-    (["trainer.batch_size=4", "trainer.accumulate=3"], ["trainer.batch_size=2", "trainer.accumulate=3"]),
-    (["data.sentences=true", "trainer.carry_state=false", "trainer.batch_size=2", "trainer.accumulate=2"],
-     ["data.sentences=true", "trainer.carry_state=false", "trainer.batch_size=2"]),
-], ids=["running text", "accumulated", "sentences"])  # fmt: skip
+    ([], []),
+    (["trainer.micro_batch_size=3"], ["trainer.micro_batch_size=1"]),
+    (["data.sentences=true", "trainer.carry_state=false"],) * 2,
+], ids=["running text", "micro-batches", "sentences"])  # fmt: skip
 def test_two_processes_train_as_one_with_the_same_global_batch(start, tmp_path, one, two):
-    whole, shared = start(tmp_path / "one", 1, *one), start(tmp_path / "two", 2, *two)
+    size = "trainer.batch_size=4"
+    whole, shared = start(tmp_path / "one", 1, size, *one), start(tmp_path / "two", 2, size, *two)
     finish(whole)
     finish(shared)
     check_same_curve(tmp_path / "one", tmp_path / "two")
@@ -94,7 +92,7 @@ def test_two_processes_train_as_one_with_the_same_global_batch(start, tmp_path, 
 def test_a_run_goes_on_with_another_number_of_processes(start, tmp_path):
     finish(start(tmp_path / "whole", 1, "trainer.batch_size=4"))
     for steps, processes in ((10, 2), (20, 1), (30, 2)):
-        sizes = f"trainer.batch_size={4 // processes}", f"trainer.max_steps={steps}"
+        sizes = "trainer.batch_size=4", f"trainer.max_steps={steps}"
         finish(start(tmp_path / "parts", processes, *sizes, "resume=true"))
     check_same_curve(tmp_path / "whole", tmp_path / "parts")
 
@@ -109,7 +107,7 @@ def test_another_global_batch_is_refused_on_resume(start, tmp_path):
 @pytest.mark.parametrize("sharded", ["false", "true"])
 def test_a_signal_to_one_process_saves_and_stops_all(start, tmp_path, sharded):
     run = tmp_path / "run"
-    options = "trainer.batch_size=2", f"trainer.shard={sharded}"
+    options = "trainer.batch_size=4", f"trainer.shard={sharded}"
     process = start(run, 2, *options, "trainer.max_steps=100000", "trainer.checkpoint_every=100000",
                     "trainer.validate_every=100000")  # fmt: skip
     os.kill(rank_1(process, run), signal.SIGUSR1)
@@ -125,7 +123,7 @@ def test_a_signal_to_one_process_saves_and_stops_all(start, tmp_path, sharded):
 def test_checkpoints_by_the_clock_come_at_the_same_step_on_all(start, tmp_path):
     """Saving is collective: processes that each asked their own clock would wait for one another for ever."""
     often = "trainer.checkpoint_minutes=0.003", "trainer.max_steps=300", "trainer.keep_checkpoints=1000"
-    finish(start(tmp_path / "run", 2, "trainer.batch_size=2", "trainer.checkpoint_every=100000", *often))
+    finish(start(tmp_path / "run", 2, "trainer.batch_size=4", "trainer.checkpoint_every=100000", *often))
     assert len(list((tmp_path / "run" / "checkpoints").iterdir())) > 1
 
 
@@ -135,7 +133,7 @@ def test_an_error_of_one_process_is_a_line_of_each(start, tmp_path):
     run.mkdir()
     with (run / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        err = finish(start(run, 2, "trainer.batch_size=2"), 1)
+        err = finish(start(run, 2, "trainer.batch_size=4"), 1)
     assert "in use by" in err
     said = [line for line in err.splitlines() if line.startswith("error: ")]
     assert 1 <= len(said) <= 2  # torchrun may end rank 1 before it notices
@@ -144,26 +142,7 @@ def test_an_error_of_one_process_is_a_line_of_each(start, tmp_path):
 
 def test_a_killed_process_is_a_line_of_the_other(start, tmp_path):
     run = tmp_path / "run"
-    process = start(run, 2, "trainer.batch_size=2", "trainer.max_steps=100000", "trainer.validate_every=100000")
+    process = start(run, 2, "trainer.batch_size=4", "trainer.max_steps=100000", "trainer.validate_every=100000")
     os.kill(rank_1(process, run), signal.SIGKILL)
     err = finish(process, 1)
     assert "gcnn/training" not in err
-
-
-@pytest.mark.parametrize("size", [1, 2, 3])
-def test_processes_share_every_target(size):
-    """Over ranks, each token is a target once, and `count` knows their number without the other ranks' batches."""
-    tokens = np.array([i % 7 for i in range(102)], np.int32)
-    for kind in (RunningText, Sentences):
-        ranks = [kind(tokens, 3, 2, 5, rank, size) for rank in range(size)]
-        order = range(len(ranks[0]))
-        seen = np.zeros(7, int)
-        for at in range(0, len(order), 2 * ranks[0].per_round):
-            chosen = order[at : at + 2 * ranks[0].per_round]
-            shares = [batches.share(chosen) for batches in ranks]
-            targets = [t for share in shares for _, t in share]
-            assert len({len(share) for share in shares}) == 1
-            assert ranks[-1].count(chosen) == sum(int((t != IGNORE).sum()) for t in targets)
-            for t in targets:
-                seen += np.bincount(t[t != IGNORE].numpy(), minlength=7)
-        assert seen.tolist() == np.bincount(tokens, minlength=7).tolist()

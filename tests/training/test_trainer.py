@@ -10,8 +10,8 @@ import signal
 import pytest
 import torch
 
-from gcnn.config import AdamWConfig, LSTMConfig, NesterovConfig
-from gcnn.data.batches import IGNORE, shuffled
+from gcnn.config import AdamWConfig, LSTMConfig, NesterovConfig, PlateauScheduleConfig
+from gcnn.data.batches import IGNORE
 from gcnn.errors import Interrupted, RunError
 from gcnn.training.metrics import Metrics
 
@@ -60,17 +60,15 @@ def test_compiled_training_is_the_same(config, make_trainer, monkeypatch):
 
 
 def test_update_is_clip_then_nesterov(config, make_trainer):
-    """One update by hand, from the mean loss a target over the micro-batches."""
+    """One update by hand, from the mean loss a target over the whole batch, which is computed in micro-batches."""
     config.model.dropout = 0.0
     config.optimizer = NesterovConfig(lr=0.5, momentum=0.0)
-    trainer = make_trainer(config, accumulate=3, clip_norm=0.05)
+    trainer = make_trainer(config, batch_size=6, micro_batch_size=2, clip_norm=0.05)
     trainer.model.train()
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
-    nll = count = 0
-    for i in shuffled(len(trainer.batches), epoch=0, seed=trainer.config.seed)[:3]:
-        tokens, targets = trainer.batches[i]
-        nll = nll + trainer.model.nll(trainer.model(tokens)[0], targets).sum()
-        count += int((targets != IGNORE).sum())
+    first = trainer.batches.draw(trainer.config.seed, epoch=0)[0]
+    tokens, targets = trainer.batches[first]
+    nll, count = trainer.model.nll(trainer.model(tokens)[0], targets).sum(), int((targets != IGNORE).sum())
     names, parameters = zip(*trainer.model.named_parameters(), strict=True)
     gradients = torch.autograd.grad(nll / count, parameters)
     norm = torch.cat([g.flatten() for g in gradients]).norm()
@@ -84,15 +82,15 @@ def test_update_is_clip_then_nesterov(config, make_trainer):
 
 
 def test_every_target_is_trained_on_once_an_epoch(config, make_trainer):
-    trainer = make_trainer(config, max_steps=None, max_epochs=2, accumulate=3)
+    trainer = make_trainer(config, max_steps=None, max_epochs=2)
     trainer.run()
     assert trainer.progress.tokens == 2 * len(trainer.data.streams["train"])
-    assert trainer.progress.step == 2 * math.ceil(len(trainer.batches) / 3)
+    assert trainer.progress.step == 2 * len(trainer.batches)
 
 
 def test_training_operations_are_three_times_the_forward_pass(config, make_trainer):
     trainer = make_trainer(config)
-    targets = [trainer.batches.count([i]) for i in range(4)]
+    targets = [trainer.batches.count(i) for i in range(4)]
     frequencies = torch.tensor(trainer.data.streams["train"].tokens).bincount(minlength=42)
     flops = 3 * trainer.model.flops_per_token(frequencies) * sum(targets)
     trainer = make_trainer(config, max_steps=None, max_flops=0.99 * flops)
@@ -119,19 +117,30 @@ def test_carried_state_enters_the_next_block_and_ends_with_the_epoch(config, mak
 @pytest.mark.parametrize("carry_state", [True, False])
 def test_batches_are_in_the_order_of_the_text_only_for_a_carried_state(config, make_trainer, carry_state):
     trainer = make_trainer(config, carry_state=carry_state)
-    text = torch.tensor(trainer.data.streams["train"].tokens.tolist())
+    text = trainer.data.streams["train"].tokens.tolist()
 
-    def epoch():
-        first_rows = [trainer.next_batches()[0][0][1][0] for _ in range(len(trainer.batches))]
-        read = torch.cat(first_rows)
-        return read[read != IGNORE]
+    def epoch() -> list[int]:
+        """The targets in the order of training."""
+        shares = [trainer.next_batch()[0] for _ in range(len(trainer.batches))]
+        return [int(target) for share in shares for _, targets in share for target in targets[targets != IGNORE]]
 
-    start = text[: trainer.batches.row_length]
-    epochs = [epoch(), epoch()]
-    for read in epochs:
-        assert torch.equal(read, start) == carry_state
-        assert torch.equal(read.sort().values, start.sort().values)
-    assert torch.equal(*epochs) == carry_state
+    rows = trainer.batches
+    in_order = [
+        int(target) for targets in (rows[i][1] for i in range(len(rows))) for target in targets[targets != IGNORE]
+    ]
+    first, second = epoch(), epoch()
+    assert sorted(first) == sorted(second) == sorted(text)
+    assert (first == in_order) == (second == in_order) == (first == second) == carry_state
+
+
+def test_a_validation_off_the_grid_moves_no_learning_rate(config, make_trainer):
+    """The end of a run is validated too; a run that goes on past it has the learning rates of one that did not stop."""
+    config.schedule = PlateauScheduleConfig(factor=0.5)
+    trainer = make_trainer(config, max_steps=13)
+    trainer.schedule.best = 0.0  # no validation is better
+    trainer.run()
+    assert [record["step"] for record in records(trainer, "validation")] == [10, 13]
+    assert trainer.schedule.scale == 0.5
 
 
 @pytest.mark.parametrize("culprit", ["loss", "gradient"])
@@ -171,7 +180,7 @@ def test_a_few_nonfinite_updates_may_be_skipped(config, make_trainer):
 @pytest.mark.parametrize("optimizer", [AdamWConfig(lr=0.01), NesterovConfig(lr=0.5)], ids=["adamw", "nesterov"])
 def test_resumed_run_ends_bit_for_bit_like_an_undisturbed_one(config, make_trainer, optimizer):
     config.optimizer = optimizer
-    options = {"carry_state": True, "accumulate": 2, "log_every": 3, "max_steps": 24, "validate_every": 4}
+    options = {"carry_state": True, "micro_batch_size": 2, "log_every": 3, "max_steps": 24, "validate_every": 4}
     whole = make_trainer(config, "whole", **options)
     whole.run()
     stopped = make_trainer(config, "parts", **options)
