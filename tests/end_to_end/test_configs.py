@@ -84,7 +84,7 @@ def test_a_model_or_batch_past_the_memory_is_refused(monkeypatch):
     check_size(model, 250_000, copies=1, positions=10_000)
     with pytest.raises(UsageError, match=r"weights takes .* GiB of memory.*smaller numbers under model"):
         check_size(model, 250_000, copies=9)
-    with pytest.raises(UsageError, match=r"batch of 10,000,000 tokens takes .* lower trainer.batch_size"):
+    with pytest.raises(UsageError, match=r"batch of 10,000,000 tokens takes .* lower trainer.micro_batch_size"):
         check_size(model, 250_000, copies=1, positions=10_000_000)
 
 
