@@ -4,6 +4,7 @@ Hydra composes the YAML files of configs/ against these dataclasses, so that a w
 data is read. The rest of the code receives the dataclass instances, never dictionaries.
 """
 
+import operator
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -199,6 +200,7 @@ SCHEMAS = {
 
 def register_schemas() -> None:
     """Give Hydra the schemas: `schema/train`, and `<group>/schema_<kind>` for the groups with a choice of kinds."""
+    OmegaConf.register_new_resolver("not", operator.not_, replace=True)  # what an experiment derives from a choice
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(group="data", name="schema", node=DataConfig)
