@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import inspect
+import json
 import os
 import re
 import shlex
@@ -11,10 +12,10 @@ from collections.abc import Iterator
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import OmegaConf
+from omegaconf import MISSING
 from omegaconf.errors import MissingMandatoryValue
 
-from gcnn.config import CONFIGS, SCHEMAS, TrainConfig, compose_config
+from gcnn.config import CONFIGS, SCHEMAS, compose_config
 from gcnn.errors import UsageError
 
 GROUPS = ("experiment", "data", *SCHEMAS, "logger")
@@ -117,25 +118,22 @@ def meanings(schema: type) -> dict[str, str]:
     return found
 
 
-def help_lines(arguments: list[str]) -> Iterator[str]:
+def help_lines(arguments: list[str], groups: tuple[str, ...] = (*GROUPS, "trainer")) -> Iterator[str]:
     """The groups with their choices, then every key, with its value under these arguments and its meaning."""
-    config = compose_config(*arguments)
-    for group in GROUPS:
+    config = compose_config(*(argument for argument in arguments if "=" in argument))
+    for group in filter(GROUPS.__contains__, groups):
         yield f"{group + '=':12}{', '.join(choices(group))}"
-    values = OmegaConf.to_container(OmegaConf.structured(config))
-    plain = {key: value for key, value in values.items() if not isinstance(value, dict)}
-    sections = [("", TrainConfig, plain), ("data.", type(config.data), values["data"])]
-    for group, kinds in SCHEMAS.items():
-        chosen = getattr(config, group).kind
-        sections += [
-            (f"{group}.", schema, values[group] if kind == chosen else OmegaConf.structured(schema))
-            for kind, schema in sorted(kinds.items(), key=lambda item: item[0] != chosen)
-        ]
-    sections += [(f"{name}.", type(getattr(config, name)), values[name]) for name in ("trainer", "logger")]
-    for prefix, schema, found in sections:
-        yield f"\n{prefix[:-1]} {found['kind']}" if prefix[:-1] in SCHEMAS else f"\n{prefix[:-1]}"
-        said = meanings(schema)
-        for key in found:
-            missing = OmegaConf.is_config(found) and OmegaConf.is_missing(found, key)
-            value = "(its choice's)" if missing else found[key]
-            yield f"  {prefix + key:30} {'null' if value is None else value!s:14} {said[key]}".rstrip()
+    for group in groups:
+        chosen = config if group == "experiment" else getattr(config, group)
+        kinds = [schema for schema in SCHEMAS.get(group, {}).values() if not isinstance(chosen, schema)]
+        for schema in (type(chosen), *kinds):
+            owner = chosen if isinstance(chosen, schema) else schema
+            yield f"\n{group}" + (f", of the kind {owner.kind}" if group in SCHEMAS else "")
+            said = meanings(schema)
+            for field in dataclasses.fields(schema):
+                if field.name in (*GROUPS[1:], "trainer") and group == "experiment":
+                    continue
+                value = getattr(owner, field.name, "(by choice)")
+                key = field.name if group == "experiment" else f"{group}.{field.name}"
+                shown = "(by choice)" if value == MISSING else json.dumps(value, default=dataclasses.asdict).strip('"')
+                yield f"  {key:30} {shown:14} {said[field.name]}".rstrip()

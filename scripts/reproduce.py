@@ -70,8 +70,12 @@ def parse_arguments() -> argparse.Namespace:
         "--runs", type=Path, default=Path("runs/reproduce"), metavar="DIR", help="of the sweeps; default: %(default)s"
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="of the figures; default: RUNS/figures")
-    parser.add_argument("--draw-only", action="store_true", help="train nothing: draw the runs that are there")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for training, as data.path=DIR")
+    parser.add_argument(
+        "--draw-only", action="store_true", help="train nothing: draw the runs that are there; default: off"
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="for training, as data.path=DIR; default: none"
+    )
     return parser.parse_intermixed_args()
 
 

@@ -82,8 +82,7 @@ def command() -> None:
     parser.add_argument("--help", "-h", action="store_true")
     asked = parser.parse_known_args()[0]
     if asked.help:
-        overrides = [argument for argument in sys.argv[1:] if "=" in argument]
-        print(__doc__, *help_lines(overrides), sep="\n")
+        print(__doc__, *help_lines(sys.argv[1:]), sep="\n")
         return
     if asked.config_path is not None:
         load_config(asked.config_path)

@@ -19,7 +19,7 @@ EVALUATE = [
     (["--run"], 2, "--run: expected one argument"),
     (["--run", ""], 2, "is not a run directory"),
     (["--run", "{tmp}/nowhere"], 2, "nowhere is not a run directory"),
-    (["--run", "{tmp}"], 2, "is not a run directory"),
+    (["--run", "{tmp}/folder"], 2, "folder is not a run directory"),
     (["--run", "{tmp}/text"], 2, "config.yaml"),
     (["--run", "x" * 5000], 2, "x"),
     ([*RUN, "--nonsense"], 2, "--nonsense"),
