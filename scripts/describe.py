@@ -35,7 +35,8 @@ def main() -> None:
         if name not in known:
             raise UsageError(f"there is no model {name!r}; choose one of: {', '.join(known)}.")
     if arguments.plan:
-        print(to_text(plan_table(arguments.models or list(MODELS))))
+        table = plan_table(arguments.models or list(MODELS))
+        print(f"{table.caption}\n{to_text(table)}")
         return
     rows = [describe(name, arguments.vocabulary) for name in arguments.models or known]
     header = ["model", "Table 1", "blocks", "vocabulary", "parameters", "embedding", "body", "softmax",
