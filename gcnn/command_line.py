@@ -36,7 +36,7 @@ def prepare(arguments: list[str], sweep: bool = False) -> list[str]:
     for argument in arguments:
         group, equals, name = argument.lstrip("+").partition("=")
         if not group and equals:
-            raise UsageError(f"{argument!r} is no key=value.")
+            raise UsageError(unread(argument))
         named = re.fullmatch(r"null|true|false|\d*", name) is None or argument == "experiment=null"
         if equals and group in GROUPS and not named:
             raise UsageError(f"{argument}: choose one of: {', '.join(choices(group))}.")
@@ -76,7 +76,7 @@ def config_error(error: BaseException) -> str:
     key = getattr(cause, "full_key", None) or getattr(error, "override", None)
     if isinstance(cause, MissingMandatoryValue):
         key = str(error).splitlines()[0].rpartition(": ")[2]
-        return f"{key} has no value; give {key}=..."
+        return f"{key} has no value; give {key}=VALUE."
     reasons = dict.fromkeys(str(e).splitlines()[0].rstrip(".:") for e in (error, cause))
     where = f" (key: {key})" if key and key not in " ".join(reasons) else ""
     said = " ".join(": ".join(reasons).split()) + where + "."
@@ -86,24 +86,24 @@ def config_error(error: BaseException) -> str:
     if " not in '" in said and dataclasses.is_dataclass(kind):
         names = [field.name for field in dataclasses.fields(kind)]
         return f"{said} Its keys: {', '.join(names)}.{nearest(str(cause.key), names)}"
-    return said
+    return f"{said} All keys and their values: --help."
 
 
 def nearest(name: str, names: list[str] | set[str]) -> str:
     found = difflib.get_close_matches(name, names, n=1)
-    return f" Did you mean {found[0]}?" if found else ""
+    return f" The nearest is {found[0]}." if found else ""
 
 
 def unread(override: str) -> str:
     """What to type for an override that Hydra's grammar does not take."""
     key, equals, value = override.partition("=")
     if not equals or not key:
-        return f"{override!r} is no key=value."
+        return f"{override!r} is no key=value; type it as trainer.max_steps=100."
     if value[:1] in ("[", "{"):
         shown = shlex.quote(f'{key}=["a, b.txt"]')
         return f"{override}: Hydra cannot read this value; put quotes around each text in it, for the shell as {shown}."
     shown = shlex.quote(f"{key}={QuotedString(value, Quote.double).with_quotes()}")
-    return f"{override}: Hydra cannot read this value; as a text it needs quotes, for the shell: {shown}"
+    return f"{override}: Hydra cannot read this value; as a text it needs quotes, for the shell {shown}."
 
 
 def meanings(schema: type) -> dict[str, str]:

@@ -25,9 +25,11 @@ def main() -> int:
     check_output("--out", out, folder=True)
     chosen = sweeps(arguments.scale, arguments.figure)
     drawn, unfinished = 0, []
-    for figure, names in chosen.items():
+    for number, (figure, names) in enumerate(chosen.items(), start=1):
         folders = [arguments.runs / arguments.scale / name for name in names]
         for folder in [] if arguments.draw_only else folders:
+            planned_members = planned(arguments.scale, folder.name) or "as many as asked for"
+            print(f"{figure}, {number} of {len(chosen)}: {folder.name}, members: {planned_members}", file=sys.stderr)
             code = train(f"{arguments.scale}/{folder.name}", folder, arguments.overrides)
             if code not in (0, 1):
                 return code  # it has said why

@@ -12,24 +12,24 @@ from gcnn.config import SCHEMAS, TrainerConfig
 TRAIN = [
     # key=value, what the line must name
     (["nonsense=1"], "nonsense"),
-    (["modle=gcnn_8"], "modle.* Did you mean model"),
-    (["optimizer.lrr=1"], "optimizer.lrr.*keys: kind, lr, .* Did you mean lr"),
-    (["trainer.max_step=3"], "trainer.max_step.* Did you mean max_steps"),
+    (["modle=gcnn_8"], "modle.* The nearest is model"),
+    (["optimizer.lrr=1"], "optimizer.lrr.*keys: kind, lr, .* The nearest is lr"),
+    (["trainer.max_step=3"], "trainer.max_step.* The nearest is max_steps"),
     (["trainer.nonsense=1"], "nonsense"),
     (["model.cutofs=[20]"], "cutofs"),
     (["experiment=nonsense"], "experiment=nonsense.*choose one of: .*quickstart"),
     (["data=nonsense"], "data=nonsense.*choose one of: billion_word, local"),
-    (["model=gcnn_99"], "model=gcnn_99.*choose one of: .*gcnn_14b.* Did you mean gcnn_9"),
-    (["experiment=wikitext2/gcnn"], "wikitext103/gcnn_14, .* Did you mean wikitext2/gcnn_small"),
+    (["model=gcnn_99"], "model=gcnn_99.*choose one of: .*gcnn_14b.* The nearest is gcnn_9"),
+    (["experiment=wikitext2/gcnn"], "wikitext103/gcnn_14, .* The nearest is wikitext2/gcnn_small"),
     (["experiment=paper/fig3"], "paper/fig3 is a sweep: type make sweep EXPERIMENT=paper/fig3.*give model.gate"),
     (["not an override"], "not an override"),
-    (["trainer.max_steps=a(b"], r"quotes, for the shell: 'trainer.max_steps=\"a\(b\"'"),
+    (["trainer.max_steps=a(b"], r"quotes, for the shell 'trainer.max_steps=\"a\(b\"'"),
     (["data.files.train=[it's.txt]"], r"for the shell as 'data.files.train=\["),
     (["seed=1,2"], "seed=1,2.*make sweep"),
     (["=3"], "'=3' is no key=value"),
     (["model"], "'model' is no key=value"),
     (["+x=1"], "'x'.*keys: experiment, run_dir"),
-    (["~model"], "model has no value; give model="),
+    (["~model"], "model"),
     (["model=null"], "model=null: choose one of: .*gcnn_14"),
     (["data=null"], "data=null: choose one of: billion_word"),
     (["logger=null"], "logger=null: choose one of: none, wandb"),
@@ -120,6 +120,7 @@ def test_training_refuses_in_one_line(call, tiny, tmp_path, arguments, named):
     lines = done.err.strip().splitlines()
     assert done.code == 2, done.err
     assert lines[-1].startswith("error: ")
+    assert lines[-1].endswith(".")
     assert len([line for line in lines if "error" in line.lower()]) == 1, done.err
     assert re.search(named, lines[-1]), lines[-1]
     assert "Traceback" not in done.err
