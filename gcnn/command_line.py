@@ -19,7 +19,8 @@ from gcnn.config import CONFIGS, SCHEMAS, compose_config
 from gcnn.errors import UsageError
 
 GROUPS = ("experiment", "data", *SCHEMAS, "logger")
-PATHS = ("data.path", "data.cache_dir", "run_dir", "resume", "tokenizer.vocabulary", "tokenizer.model")
+SWEPT_PATHS = ("data.path", "tokenizer.vocabulary", "tokenizer.model")
+PATHS = (*SWEPT_PATHS, "data.cache_dir", "run_dir", "resume")
 
 
 def choices(group: str) -> list[str]:
@@ -37,9 +38,9 @@ def prepare(arguments: list[str], sweep: bool = False) -> list[str]:
         group, equals, name = argument.lstrip("+").partition("=")
         if not group and equals:
             raise UsageError(unread(argument))
-        named = re.fullmatch(r"null|true|false|\d*", name) is None or argument == "experiment=null"
-        if equals and group in GROUPS and not named:
-            raise UsageError(f"{argument}: choose one of: {', '.join(choices(group))}.")
+        named = not any(re.fullmatch(r"null|true|false|\d*", part) for part in name.split(","))
+        if equals and (group in GROUPS or group.startswith("hydra/")) and not named and argument != "experiment=null":
+            raise UsageError(f"{argument}: choose one of: {', '.join(choices(group)) or 'those of Hydra'}.")
         if equals and group == "hydra":
             raise UsageError(f"{argument}: hydra is no choice; its keys are hydra.KEY=VALUE and hydra/GROUP=NAME.")
     return [quote_path(argument, sweep) for argument in arguments if argument != "experiment=null"]
@@ -53,7 +54,8 @@ def quote_path(argument: str, sweep: bool) -> str:
         return argument
     try:
         override = OverridesParser.create().parse_override(argument)
-        value = None if override.is_sweep_override() and sweep else override.value()
+        swept = sweep and override.is_sweep_override() and name in SWEPT_PATHS and not os.path.exists(path)
+        value = None if swept else override.value()
         if value is None or path[:1] in ("'", '"') or (name == "resume" and isinstance(value, bool | int)):
             return argument
     except HydraException:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from gcnn.checks import check_output
+from gcnn.command_line import prepare
 from gcnn.errors import RunError, UsageError, run_command
 from gcnn.reporting.document import to_text
 from gcnn.reporting.reproduction import FIGURES, planned, reproduction, sweeps, write_reproduction
@@ -53,7 +54,7 @@ def main() -> int:
 def train(experiment: str, folder: Path, overrides: list[str]) -> int:
     """Run a sweep in a process of its own; returns its exit code, 128 + n after signal n, which it gets from here."""
     command = [sys.executable, str(TRAIN), "--multirun", f"experiment={experiment}", f"run_dir={folder}", "resume=true"]
-    process = subprocess.Popen([*command, *overrides])
+    process = subprocess.Popen([*command, *prepare(overrides)])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both; the sweep saves first
     signal.signal(signal.SIGTERM, lambda number, frame: process.send_signal(number))
     try:

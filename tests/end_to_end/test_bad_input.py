@@ -31,6 +31,8 @@ TRAIN = [
     (["+x=1"], "'x'.*keys: experiment, run_dir"),
     (["~model"], "model"),
     (["model=null"], "model=null: choose one of: .*gcnn_14"),
+    (["model=gcnn_8,null"], "model=gcnn_8,null: choose one of"),
+    (["hydra/launcher=null"], "hydra/launcher=null"),
     (["data=null"], "data=null: choose one of: billion_word"),
     (["logger=null"], "logger=null: choose one of: none, wandb"),
     (["tokenizer="], "tokenizer=: choose one of: sentencepiece, word"),
@@ -155,10 +157,12 @@ def test_any_path_is_taken_as_it_is_written(name, monkeypatch):
             assert given.value() == path
 
 
-def test_what_is_no_plain_path_stays_hydras():
+def test_what_is_no_plain_path_stays_hydras(tmp_path):
+    (tmp_path / "a,b").mkdir()
+    assert prepare([f"data.path={tmp_path}/a,b"], sweep=True) == [f"data.path='{tmp_path}/a,b'"]
     asked = ["data.path=null", "resume=true", "data.path='a b'", "run_dir=${experiment}/x", "run_dir=a b/c", "seed=1"]
     assert prepare(asked) == asked
-    assert prepare(["data.path=a,b"], sweep=True) == ["data.path=a,b"]
+    assert prepare(["data.path=a,b", "run_dir=a,b"], sweep=True) == ["data.path=a,b", "run_dir='a,b'"]
     assert prepare(["data.path=a,b", "experiment=null"]) == ["data.path='a,b'"]
 
 
