@@ -1,12 +1,43 @@
-# The targets make .venv by themselves. Variables: EXPERIMENT, ARGS (key=value ...), RUN, RUNS, LATENCY, MODEL,
-# PROMPT, INPUT, OUTPUT, FIGURE, SCALE, NPROC, PYTHON.
+# The targets make .venv by themselves. Variables, on the command line (make train ARGS="key=value ..."), and who takes them:
+TAKES_train := EXPERIMENT ARGS NPROC
+TAKES_sweep := EXPERIMENT ARGS
+TAKES_describe := MODEL ARGS
+TAKES_data := EXPERIMENT ARGS
+TAKES_evaluate := RUN ARGS
+TAKES_score := RUN INPUT OUTPUT NPROC ARGS
+TAKES_generate := RUN PROMPT ARGS
+TAKES_benchmark := RUNS ARGS
+TAKES_benchmark-softmax := ARGS
+TAKES_benchmark-train := ARGS
+TAKES_profile := ARGS
+TAKES_report := RUNS LATENCY ARGS
+TAKES_reproduce := FIGURE SCALE RUNS ARGS
+TAKES_reproduce-report := ARGS
+TAKES_torture := ARGS
 PYTHON ?= python3
 PY := .venv/bin/python
-ARGS ?=
 LAUNCH = $(PY) $(if $(NPROC),-m torch.distributed.run --standalone --nproc-per-node=$(NPROC) --)
-export PROMPT  # read by the shell, whatever quotes it has
+TARGETS := help setup test lint format $(patsubst TAKES_%,%,$(filter TAKES_%,$(.VARIABLES)))
 .DEFAULT_GOAL := help
-.PHONY: help setup train sweep describe data evaluate score generate benchmark benchmark-softmax benchmark-train profile report reproduce reproduce-report test torture lint format
+.PHONY: $(TARGETS)
+
+# What make would pass over in silence, or see only after an hour: variables that a target does not take, words that are no targets
+TAKEN := $(sort PYTHON $(foreach goal,$(MAKECMDGOALS),$(TAKES_$(goal))))
+STRAY := $(strip $(foreach name,$(filter-out $(TAKEN) GCNN_% MAKEFLAGS CURDIR,$(.VARIABLES)),$(if $(findstring command,$(origin $(name))),$(name))))
+ifneq ($(STRAY),)
+KEYS := $(filter-out $(foreach target,$(TARGETS),$(TAKES_$(target))),$(STRAY))
+$(error make $(MAKECMDGOALS) takes $(TAKEN), not $(STRAY)$(if $(KEYS),; what is for the command itself is typed as ARGS="$(foreach name,$(KEYS),$(name)=$(value $(name)))"))
+endif
+ifneq ($(filter-out $(TARGETS) .venv/installed,$(MAKECMDGOALS)),)
+$(error make has no target $(filter-out $(TARGETS),$(MAKECMDGOALS)), but $(sort $(TARGETS)); what is for a command is typed as ARGS="...")
+endif
+
+# One word for the shell; a run; and "$$@" becomes the paths in a variable: one with its blanks where that is there, else
+# several as the shell reads them
+q = '$(subst ','\'',$(1))'
+run = --run $(call q,$(or $(RUN),$(error give RUN=..., the folder of a run, or RUN=latest)))
+paths = IFS=; set -- $$$(1); [ -e "$$1" ] || { unset IFS; eval "set -- $$$(1)"; }; unset IFS;
+export PROMPT INPUT RUNS
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
@@ -19,9 +50,9 @@ setup: .venv/installed  ## make .venv with the pinned dependencies and this proj
 	$(PY) -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[dev,wandb,sweep]' </dev/null
 	@touch $@
 
-ifneq ($(strip $(EXPERIMENT)$(ARGS)),)
+ifneq ($(strip $(EXPERIMENT)$(ARGS)$(NPROC)),)
 train: setup  ## train EXPERIMENT with ARGS, in NPROC processes; without either, compare GCNN and LSTM on Shakespeare
-	$(LAUNCH) scripts/train.py experiment=$(or $(EXPERIMENT),quickstart) $(ARGS)
+	$(LAUNCH) scripts/train.py $(call q,experiment=$(or $(EXPERIMENT),quickstart)) $(ARGS)
 else
 TIME := $(shell date +%Y-%m-%d_%H-%M-%S)
 GCNN := runs/quickstart/$(TIME)
@@ -36,25 +67,25 @@ train: setup
 endif
 
 sweep: setup  ## train EXPERIMENT for each combination in ARGS="model.gate=glu,relu seed=1,2", and write one table
-	$(PY) scripts/train.py --multirun experiment=$(or $(EXPERIMENT),quickstart) $(ARGS)
+	$(PY) scripts/train.py --multirun $(call q,experiment=$(or $(EXPERIMENT),quickstart)) $(ARGS)
 
 describe: setup  ## print parameters, receptive field and FLOPs of MODEL (or all) beside Table 1
 	@$(PY) scripts/describe.py $(MODEL) $(ARGS)
 
-data: setup  ## encode a corpus ahead of training, as in ARGS="data=wikitext103 tokenizer=word"
-	$(PY) scripts/prepare_data.py $(ARGS)
+data: setup  ## encode the corpus of EXPERIMENT ahead of training, or as in ARGS="data=wikitext103 tokenizer=word"
+	$(PY) scripts/prepare_data.py $(if $(EXPERIMENT),$(call q,experiment=$(EXPERIMENT))) $(ARGS)
 
 evaluate: setup  ## measure the perplexity of RUN, as in ARGS="--split valid" or ARGS="--file text.txt"
-	@$(PY) scripts/evaluate.py --run $(RUN) $(ARGS)
+	@$(PY) scripts/evaluate.py $(run) $(ARGS)
 
 score: setup  ## score standard input with RUN, or the files INPUT="dir/*.parquet" into the folder OUTPUT
-	@$(LAUNCH) scripts/score.py --run $(RUN) $(if $(INPUT),--input $(INPUT) --output $(OUTPUT)) $(ARGS)
+	@$(if $(INPUT),$(call paths,INPUT)) $(LAUNCH) scripts/score.py $(run) $(if $(INPUT),--input "$$@" --output $(call q,$(or $(OUTPUT),$(error give OUTPUT=..., a folder for the scores)))) $(ARGS)
 
 generate: setup  ## sample text from RUN after PROMPT
-	@$(PY) scripts/generate.py --run $(RUN) --prompt "$$PROMPT" $(ARGS)
+	@$(PY) scripts/generate.py $(run) --prompt "$$PROMPT" $(ARGS)
 
 benchmark: setup  ## measure latency and throughput of the paper's architectures, or of RUNS
-	$(PY) scripts/benchmark.py $(if $(RUNS),--runs $(RUNS)) $(ARGS)
+	$(if $(RUNS),$(call paths,RUNS)) $(PY) scripts/benchmark.py $(if $(RUNS),--runs "$$@") $(ARGS)
 
 benchmark-softmax: setup  ## measure the adaptive and the full softmax at growing vocabularies
 	$(PY) scripts/benchmark_softmax.py $(ARGS)
@@ -66,10 +97,10 @@ profile: setup  ## print where a training step's time goes, by operator and modu
 	$(PY) scripts/benchmark_train.py --profile $(ARGS)
 
 report: setup  ## write one page about RUNS, with LATENCY if given
-	$(PY) scripts/report.py $(or $(RUNS),runs) $(if $(LATENCY),--latency $(LATENCY)) $(ARGS)
+	$(if $(RUNS),$(call paths,RUNS)) $(PY) scripts/report.py $(if $(RUNS),"$$@",runs) $(if $(LATENCY),--latency $(call q,$(LATENCY))) $(ARGS)
 
 reproduce: setup  ## make FIGURE of the paper (all without) at SCALE=cpu, as in ARGS="data.path=DIR", in RUNS
-	$(PY) scripts/reproduce.py $(if $(FIGURE),--figure $(FIGURE)) $(if $(SCALE),--scale $(SCALE)) $(if $(RUNS),--runs $(RUNS)) $(ARGS)
+	$(PY) scripts/reproduce.py $(if $(FIGURE),--figure $(FIGURE)) $(if $(SCALE),--scale $(SCALE)) $(if $(RUNS),--runs $(call q,$(RUNS))) $(ARGS)
 
 reproduce-report: setup  ## write docs/results/reproduction/ into docs/RESULTS.md, and as one page
 	$(PY) scripts/reproduce_report.py $(ARGS)

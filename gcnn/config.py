@@ -4,6 +4,7 @@ Hydra composes the YAML files of configs/ against these dataclasses, so that a w
 data is read. The rest of the code receives the dataclass instances, never dictionaries.
 """
 
+import operator
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,9 +30,9 @@ class DataConfig:
     local (one's own text files), billion_word (the published folder of shards).
     """
 
-    name: str = MISSING
-    source: str = MISSING
-    path: str | None = None
+    name: str = MISSING  # in tables
+    source: str = MISSING  # shakespeare | wikitext | local | billion_word
+    path: str | None = None  # the folder of the corpus's files
     hub_config: str | None = None  # the Hub's name of a WikiText variant
     # local: split -> files or globs, instead of `path`
     files: dict[str, list[str]] = field(default_factory=lambda: {"train": [], "valid": [], "test": []})
@@ -44,7 +45,7 @@ class WordTokenizerConfig:
     """White-space words, types sorted by frequency; rarer or surplus types become <unk>."""
 
     kind: str = "word"
-    min_count: int = 1
+    min_count: int = 1  # rarer words become <unk>
     max_size: int | None = None  # types, <unk> and <eos> included
 
 
@@ -54,7 +55,7 @@ class SentencePieceConfig:
 
     kind: str = "sentencepiece"
     model_type: str = "bpe"  # bpe | unigram
-    vocabulary_size: int = 8000
+    vocabulary_size: int = 8000  # pieces
 
 
 @dataclass
@@ -69,13 +70,13 @@ class BlockConfig:
 @dataclass
 class GCNNConfig:
     kind: str = "gcnn"
-    embedding_dim: int = MISSING
-    blocks: list[BlockConfig] = MISSING
+    embedding_dim: int = MISSING  # the lookup table's vectors
+    blocks: list[BlockConfig] = MISSING  # [{convs: [[kernel_size, out_channels], ...], repeat: r}, ...]
     cutoffs: list[int] = MISSING  # adaptive softmax; empty: a full softmax
     gate: str = "glu"  # glu | gtu | bilinear | linear | relu | tanh
     tie_embeddings: bool = False  # the softmax's vectors are the embeddings; not in the paper
     projection_dim: int | None = None  # full softmax: a narrower linear layer before it
-    weight_norm: bool = True
+    weight_norm: bool = True  # of convolutions and projections
     dropout: float = 0.0  # on the embedding, before every convolution, within the softmax's clusters
     embedding_dropout: float | None = None  # on the embedding instead
     output_dropout: float = 0.0  # before the softmax
@@ -84,14 +85,14 @@ class GCNNConfig:
 @dataclass
 class LSTMConfig:
     kind: str = "lstm"
-    embedding_dim: int = MISSING
-    hidden_dim: int = MISSING
+    embedding_dim: int = MISSING  # the lookup table's vectors
+    hidden_dim: int = MISSING  # units of a layer
     num_layers: int = 1
-    cutoffs: list[int] = MISSING
-    tie_embeddings: bool = False
-    projection_dim: int | None = None
+    cutoffs: list[int] = MISSING  # adaptive softmax; empty: a full softmax
+    tie_embeddings: bool = False  # the softmax's vectors are the embeddings
+    projection_dim: int | None = None  # full softmax: a narrower linear layer before it
     dropout: float = 0.0  # on the embedding, between layers, within the softmax's clusters
-    output_dropout: float = 0.0
+    output_dropout: float = 0.0  # before the softmax
 
 
 @dataclass
@@ -99,23 +100,23 @@ class NesterovConfig:
     """The paper's optimizer; weight decay is decoupled, as in fairseq's `nag`."""
 
     kind: str = "nesterov"
-    lr: float = 1.0
+    lr: float = 1.0  # learning rate, before the schedule
     momentum: float = 0.99
-    weight_decay: float = 0.0
+    weight_decay: float = 0.0  # a step takes lr * weight_decay of each weight
 
 
 @dataclass
 class AdamWConfig:
     kind: str = "adamw"
-    lr: float = 2e-3
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
-    weight_decay: float = 0.01
+    lr: float = 2e-3  # learning rate, before the schedule
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.99])  # decay of the averages of gradients and squares
+    weight_decay: float = 0.01  # a step takes lr * weight_decay of each weight
 
 
 @dataclass
 class ConstantScheduleConfig:
     kind: str = "constant"
-    warmup_steps: int = 0
+    warmup_steps: int = 0  # the learning rate grows linearly over them
 
 
 @dataclass
@@ -123,9 +124,9 @@ class PlateauScheduleConfig:
     """Multiply the learning rate by `factor` whenever validation has not improved for more than `patience` checks."""
 
     kind: str = "plateau"
-    factor: float = 0.5
-    patience: int = 0
-    warmup_steps: int = 0
+    factor: float = 0.5  # on the learning rate
+    patience: int = 0  # validations without a better perplexity that are waited for
+    warmup_steps: int = 0  # the learning rate grows linearly over them
 
 
 @dataclass
@@ -133,8 +134,8 @@ class CosineScheduleConfig:
     """Linear warm-up, then a half cosine down to `final_fraction` of the learning rate at the end of the run."""
 
     kind: str = "cosine"
-    warmup_steps: int = 300
-    final_fraction: float = 0.0
+    warmup_steps: int = 300  # the learning rate grows linearly over them
+    final_fraction: float = 0.0  # of the learning rate, at the end
 
 
 @dataclass
@@ -142,19 +143,19 @@ class TrainerConfig:
     batch_size: int = 8  # sequences of an update, over all processes
     micro_batch_size: int | None = None  # sequences that a process computes at once; null: its whole share
     block_size: int = 256  # tokens a sequence
-    max_steps: int | None = None
-    max_epochs: int | None = None
-    max_minutes: float | None = None
+    max_steps: int | None = None  # updates; of the four bounds, the first that is reached ends the run
+    max_epochs: int | None = None  # passes over the training split
+    max_minutes: float | None = None  # of training; validation is not counted
     max_flops: float | None = None  # of training: three times the forward pass's
     validate_every: int = 1000  # steps
     checkpoint_every: int = 1000  # steps
     checkpoint_minutes: float | None = None  # a checkpoint at least this often, besides
-    keep_checkpoints: int = 2
+    keep_checkpoints: int = 2  # the newest
     log_every: int = 50  # steps
-    clip_norm: float | None = 0.1
+    clip_norm: float | None = 0.1  # of the gradient, all parameters together; null: none
     carry_state: bool = False  # blocks in the text's order, each with the state of the one before; else shuffled
     precision: str = "float32"  # float32 | bf16
-    compile: bool = False
+    compile: bool = False  # torch.compile the model
     shard: bool = False  # parameters and optimizer state over the processes of torchrun, not a copy in each
     skip_nonfinite: int = 0  # updates that may be skipped for a loss or gradient that is not finite
 
@@ -162,7 +163,7 @@ class TrainerConfig:
 @dataclass
 class LoggerConfig:
     kind: str = "none"  # none | wandb
-    project: str = "gcnn"
+    project: str = "gcnn"  # of Weights & Biases
     mode: str = "offline"  # offline | online
 
 
@@ -170,9 +171,9 @@ class LoggerConfig:
 class TrainConfig:
     """All of a training run; a run directory holds it, resolved, as config.yaml."""
 
-    experiment: str = "custom"
+    experiment: str = "custom"  # its name, a folder of runs/
     run_dir: str | None = None  # default: runs/<experiment>/<time>
-    seed: int = 1
+    seed: int = 1  # of weights, order and dropout
     device: str = "auto"  # auto | cpu | cuda
     threads: int | None = None  # CPU threads; default: all cores
     resume: Any = False  # false | true (the newest intact checkpoint) | a checkpoint's path
@@ -199,6 +200,7 @@ SCHEMAS = {
 
 def register_schemas() -> None:
     """Give Hydra the schemas: `schema/train`, and `<group>/schema_<kind>` for the groups with a choice of kinds."""
+    OmegaConf.register_new_resolver("not", operator.not_, replace=True)  # what an experiment derives from a choice
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(group="data", name="schema", node=DataConfig)
@@ -229,9 +231,11 @@ def compose_config(*overrides: str) -> TrainConfig:
 
     Raises UsageError, Hydra's or OmegaConf's own error for one that does not fit.
     """
+    from gcnn.command_line import prepare  # late: it lists this file's schemas
+
     register_schemas()
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return typed(compose("train", overrides=list(overrides)))
+        return typed(compose("train", overrides=prepare(list(overrides))))
 
 
 def load_config(run_dir: str | Path) -> TrainConfig:

@@ -32,15 +32,6 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def config_error(error: BaseException) -> str:
-    """What Hydra or OmegaConf complain of, with the key, the reason behind it and a remedy."""
-    cause = error.__cause__ or error.__context__ or error
-    key = getattr(cause, "full_key", None) or getattr(error, "override", None)
-    reasons = dict.fromkeys(str(e).splitlines()[0].rstrip(".:") for e in (error, cause))
-    where = f" (key: {key})" if key and key not in " ".join(reasons) else ""
-    return " ".join(": ".join(reasons).split()) + f"{where}. See the choices in configs/ and gcnn/config.py."
-
-
 def out_of_memory(error: BaseException) -> bool:
     """Python has a class of errors for it; torch has a message, one for each kind of memory."""
     return isinstance(error, MemoryError) or bool(re.search("out of memory|can't allocate memory", str(error)))
@@ -63,6 +54,8 @@ def explain(error: BaseException) -> tuple[str, int] | None:
     if isinstance(error, UsageError | RunError):
         return one_line(error), error.exit_code
     if isinstance(error, HydraException | OmegaConfBaseException):
+        from gcnn.command_line import config_error  # late: it raises errors of this file
+
         return config_error(error), 2
     if isinstance(error, OSError):
         remedy = "Free some space" if error.errno == errno.ENOSPC else "Check the path and its permissions"

@@ -20,7 +20,7 @@ from gcnn.data.tokenizers import load_tokenizer
 from gcnn.errors import UsageError, run_command
 from gcnn.evaluation.bounds import Machine
 from gcnn.evaluation.latency import Candidate, benchmark
-from gcnn.evaluation.run import choose_device, load_model
+from gcnn.evaluation.run import choose_device, find_run, load_model
 from gcnn.files import write_json
 from gcnn.models.inference import PRECISIONS
 from gcnn.models.language_model import LanguageModel, build_model
@@ -123,14 +123,26 @@ def bounds_table(latency: dict) -> Table:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", metavar="NAME,...", help=f"of the paper, with random weights; default: {DEFAULT}")
-    parser.add_argument("--runs", nargs="+", type=Path, default=[], metavar="RUN", help="trained runs' directories")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: %(default)s")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: all cores")
-    parser.add_argument("--repeats", type=positive, default=100, metavar="N", help="rounds of sentences; default: 100")
-    parser.add_argument("--quick", action="store_true", help="10 rounds of sentences and one of Table 4's protocol")
-    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of weights; default: float32")
     parser.add_argument(
-        "--out", type=Path, default=Path("runs/latency.json"), metavar="FILE", help="default: %(default)s"
+        "--runs", nargs="+", type=find_run, default=[], metavar="RUN", help="trained runs, or `latest`; default: none"
+    )
+    parser.add_argument(
+        "--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: any GPU; default: %(default)s"
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: all cores")
+    parser.add_argument(
+        "--repeats", type=positive, default=100, metavar="N", help="rounds of sentences; default: %(default)s"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="10 rounds of sentences, one of Table 4's protocol, not 3; default: off"
+    )
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of weights; default: %(default)s")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/latency.json"),
+        metavar="FILE",
+        help="the figures as JSON; default: %(default)s",
     )
     return parser.parse_args()
 

@@ -112,15 +112,17 @@ def cells(entry: dict) -> list[str]:
 def parse_arguments() -> argparse.Namespace:
     texts = ("running", "ten_times_the_lines", "billion_word")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dir", type=Path, required=True, help="where texts and caches are written, and removed after")
-    parser.add_argument("--texts", nargs="+", choices=texts, default=texts, help="default: all")
+    parser.add_argument(
+        "--dir", type=Path, required=True, metavar="DIR", help="where texts and caches are written, and removed after"
+    )
+    parser.add_argument("--texts", nargs="+", choices=texts, default=texts, help="kinds of text; default: all")
     parser.add_argument(
         "--tokens", type=positive, default=100_000_000, metavar="N", help="of running text; default: %(default)s"
     )
     parser.add_argument(
         "--shards", type=positive, default=100, metavar="N", help="of 500,000 tokens each; default: %(default)s"
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON; default: only print them")
     return parser.parse_args()
 
 

@@ -83,13 +83,17 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--text", type=Path, required=True, metavar="FILE", help="what the shards are made of, a row a line"
     )
-    parser.add_argument("--dir", type=Path, required=True, help="where shards are written, and removed after")
+    parser.add_argument(
+        "--dir", type=Path, required=True, metavar="DIR", help="where shards are written, and removed after"
+    )
     parser.add_argument(
         "--rows", type=positive, default=1500, metavar="N", help="and four times as many; default: %(default)s"
     )
-    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS), help="default: all")
+    parser.add_argument(
+        "--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS), help="of the weights; default: all"
+    )
     parser.add_argument("--price", type=float, default=0.04, help="dollars for a core-hour; default: %(default)s")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON; default: only print them")
     return parser.parse_args()
 
 

@@ -40,17 +40,28 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--vocabularies", nargs="+", type=positive, default=VOCABULARIES, metavar="N", help="default: 10,000 to 800,000"
+        "--vocabularies",
+        nargs="+",
+        type=positive,
+        default=VOCABULARIES,
+        metavar="N",
+        help="types; default: 10,000 to 800,000",
     )
-    parser.add_argument("--hidden-dim", type=positive, default=512, metavar="N", help="default: %(default)s")
-    parser.add_argument("--tokens", type=positive, default=512, metavar="N", help="default: %(default)s")
-    parser.add_argument("--rounds", type=positive, default=5, metavar="N", help="default: %(default)s")
+    parser.add_argument("--hidden-dim", type=positive, default=512, metavar="N", help="channels; default: %(default)s")
+    parser.add_argument("--tokens", type=positive, default=512, metavar="N", help="of a batch; default: %(default)s")
+    parser.add_argument(
+        "--rounds", type=positive, default=5, metavar="N", help="whose median counts; default: %(default)s"
+    )
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads; default: all cores")
     parser.add_argument(
         "--memory", type=float, default=14, metavar="GIB", help="what may take more is not run; default: %(default)s"
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("runs/softmax_size.json"), metavar="FILE", help="default: %(default)s"
+        "--out",
+        type=Path,
+        default=Path("runs/softmax_size.json"),
+        metavar="FILE",
+        help="the figures as JSON; default: %(default)s",
     )
     return parser.parse_args()
 

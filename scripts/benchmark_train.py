@@ -105,14 +105,22 @@ def annotate(module: torch.nn.Module, name: str) -> None:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="of the config, as for training")
-    parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS), help="default: all")
-    parser.add_argument("--profile", action="store_true", help="profile the first workload")
-    parser.add_argument("--precision", choices=["float32", "bf16"], default="float32", help="default: %(default)s")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="of the config, as for training; default: none"
+    )
+    parser.add_argument(
+        "--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS), help="models and batches; default: all"
+    )
+    parser.add_argument("--profile", action="store_true", help="only profile the first workload; default: off")
+    parser.add_argument(
+        "--precision", choices=["float32", "bf16"], default="float32", help="of products; default: %(default)s"
+    )
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads; default: all cores")
-    parser.add_argument("--rounds", type=positive, metavar="N", default=5, help="default: %(default)s")
+    parser.add_argument(
+        "--rounds", type=positive, metavar="N", default=5, help="whose median counts; default: %(default)s"
+    )
     parser.add_argument("--steps", type=positive, metavar="N", default=3, help="updates a round; default: %(default)s")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON; default: only print them")
     return parser.parse_args()
 
 

@@ -23,11 +23,11 @@ WIKITEXT_2 = 33_278  # types
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     known = sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml"))
-    parser.add_argument("models", nargs="*", metavar="MODEL", help=", ".join(known))
+    parser.add_argument("models", nargs="*", metavar="MODEL", help=f"{', '.join(known)}; default: all")
     parser.add_argument(
         "--vocabulary", type=int, help="types; default: those of its data in the paper, or WikiText-2's"
     )
-    parser.add_argument("--plan", action="store_true", help="an epoch on GPUs instead")
+    parser.add_argument("--plan", action="store_true", help="an epoch on GPUs instead; default: off")
     arguments = parser.parse_args()
     if arguments.vocabulary is not None:
         check_count("--vocabulary", arguments.vocabulary)
@@ -35,7 +35,8 @@ def main() -> None:
         if name not in known:
             raise UsageError(f"there is no model {name!r}; choose one of: {', '.join(known)}.")
     if arguments.plan:
-        print(to_text(plan_table(arguments.models or list(MODELS))))
+        table = plan_table(arguments.models or list(MODELS))
+        print(f"{table.caption}\n{to_text(table)}")
         return
     rows = [describe(name, arguments.vocabulary) for name in arguments.models or known]
     header = ["model", "Table 1", "blocks", "vocabulary", "parameters", "embedding", "body", "softmax",

@@ -2,11 +2,10 @@
 
 import argparse
 import sys
-from pathlib import Path
 
 from gcnn.errors import run_command
 from gcnn.evaluation.generation import Sampling, generate
-from gcnn.evaluation.run import load_model
+from gcnn.evaluation.run import find_run, load_model
 from gcnn.files import write_json
 
 
@@ -25,7 +24,13 @@ def main() -> None:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Sample text from a trained model. <unk> is never sampled.")
-    parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="the run directory of a trained model")
+    parser.add_argument(
+        "--run",
+        type=find_run,
+        required=True,
+        metavar="DIR",
+        help="a run, or the newest in a folder; `latest`: in runs/",
+    )
     parser.add_argument(
         "--prompt", default="", metavar="TEXT",
         help="the text to continue, its unknown words read as <unk>; default: none, the start of a text",

@@ -2,11 +2,15 @@
 
 import sys
 
+from gcnn.command_line import help_lines
 from gcnn.config import compose_config
 from gcnn.errors import run_command
 
 
 def main() -> None:
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        print(__doc__, *help_lines(sys.argv[1:], ("experiment", "data", "tokenizer")), sep="\n")
+        return
     from gcnn.data.stream import prepare
 
     config = compose_config(*sys.argv[1:])

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from gcnn.checks import check_output
+from gcnn.command_line import prepare
 from gcnn.errors import RunError, UsageError, run_command
 from gcnn.reporting.document import to_text
 from gcnn.reporting.reproduction import FIGURES, planned, reproduction, sweeps, write_reproduction
@@ -25,9 +26,11 @@ def main() -> int:
     check_output("--out", out, folder=True)
     chosen = sweeps(arguments.scale, arguments.figure)
     drawn, unfinished = 0, []
-    for figure, names in chosen.items():
+    for number, (figure, names) in enumerate(chosen.items(), start=1):
         folders = [arguments.runs / arguments.scale / name for name in names]
         for folder in [] if arguments.draw_only else folders:
+            planned_members = planned(arguments.scale, folder.name) or "as many as asked for"
+            print(f"{figure}, {number} of {len(chosen)}: {folder.name}, members: {planned_members}", file=sys.stderr)
             code = train(f"{arguments.scale}/{folder.name}", folder, arguments.overrides)
             if code not in (0, 1):
                 return code  # it has said why
@@ -51,7 +54,7 @@ def main() -> int:
 def train(experiment: str, folder: Path, overrides: list[str]) -> int:
     """Run a sweep in a process of its own; returns its exit code, 128 + n after signal n, which it gets from here."""
     command = [sys.executable, str(TRAIN), "--multirun", f"experiment={experiment}", f"run_dir={folder}", "resume=true"]
-    process = subprocess.Popen([*command, *overrides])
+    process = subprocess.Popen([*command, *prepare(overrides)])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both; the sweep saves first
     signal.signal(signal.SIGTERM, lambda number, frame: process.send_signal(number))
     try:
@@ -70,8 +73,12 @@ def parse_arguments() -> argparse.Namespace:
         "--runs", type=Path, default=Path("runs/reproduce"), metavar="DIR", help="of the sweeps; default: %(default)s"
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="of the figures; default: RUNS/figures")
-    parser.add_argument("--draw-only", action="store_true", help="train nothing: draw the runs that are there")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for training, as data.path=DIR")
+    parser.add_argument(
+        "--draw-only", action="store_true", help="train nothing: draw the runs that are there; default: off"
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="for training, as data.path=DIR; default: none"
+    )
     return parser.parse_intermixed_args()
 
 

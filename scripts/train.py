@@ -1,6 +1,7 @@
 """Train a model: scripts/train.py experiment=NAME key=value ...
 
-`make train EXPERIMENT=NAME ARGS="key=value ..."` is the same.
+`make train EXPERIMENT=NAME ARGS="key=value ..."` is the same; with --multirun (`make sweep`), a sweep: key=a,b.
+With --help: the choices of each group, and each key with its value under the other arguments (--hydra-help: Hydra's).
 """
 
 import argparse
@@ -16,8 +17,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from gcnn.command_line import help_lines, prepare
 from gcnn.config import CONFIGS, load_config, register_schemas, typed
-from gcnn.errors import RunError, one_line_errors, run_command
+from gcnn.errors import RunError, UsageError, one_line_errors, run_command
 from gcnn.reporting.files import value
 from gcnn.reporting.results import results_table
 from gcnn.reporting.sweep import check_members, finished_results, write_sweep
@@ -51,6 +53,7 @@ def run(config: DictConfig, hydra_config: DictConfig) -> float | None:
             return value(results, "validation.perplexity")
         results = train_member(config, hydra_config)
     else:
+        refuse_sweep(hydra_config)
         run_dir, results = train(typed(config))
     if results is None:  # it failed as a member, or another process says it
         return math.inf
@@ -59,13 +62,31 @@ def run(config: DictConfig, hydra_config: DictConfig) -> float | None:
     return value(results, "validation.perplexity")
 
 
+def refuse_sweep(hydra_config: DictConfig) -> None:
+    """Raise UsageError where the experiment is a sweep and the command line does not choose one of its members."""
+    given = {override.lstrip("+").partition("=")[0] for override in hydra_config.overrides.task}
+    swept = [key for key in hydra_config.sweeper.get("params") or {} if key not in given]
+    if swept:
+        name = hydra_config.runtime.choices.experiment
+        raise UsageError(
+            f"experiment {name} is a sweep: type make sweep EXPERIMENT={name} (or --multirun) for all of it; for one "
+            f"member, give {', '.join(swept)}."
+        )
+
+
 def command() -> None:
     """Train; a run to be repeated may be a stranger's, and Hydra would obey its config: it must be plain data."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--config-path", "-cp", type=Path)
-    repeated = parser.parse_known_args()[0].config_path
-    if repeated is not None:
-        load_config(repeated)
+    parser.add_argument("--multirun", "-m", action="store_true")
+    parser.add_argument("--help", "-h", action="store_true")
+    asked = parser.parse_known_args()[0]
+    if asked.help:
+        print(__doc__, *help_lines(sys.argv[1:]), sep="\n")
+        return
+    if asked.config_path is not None:
+        load_config(asked.config_path)
+    sys.argv[1:] = prepare(sys.argv[1:], sweep=asked.multirun)
     SweepFolder.path = None
     members = []
     try:

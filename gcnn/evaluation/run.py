@@ -1,5 +1,7 @@
 """A trained model out of its run directory, ready for inference."""
 
+import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +39,20 @@ def load_model(run_dir: str | Path, device: str = "auto") -> LoadedRun:
     assign_weights(model, weights, run_dir / WEIGHTS)
     fold_weight_norm(model)
     return LoadedRun(model.to(where).eval().requires_grad_(False), tokenizer, config)
+
+
+def find_run(path: str) -> Path:
+    """The run directory at a path, or the newest finished run below it, which is named; `latest`: below runs/."""
+    folder = Path("runs" if path == "latest" else path)
+    if not path or os.path.lexists(folder / "config.yaml") or not os.path.isdir(folder):
+        return folder  # its reader says what is wrong with it
+    levels = ("*/" * depth for depth in range(1, 5))  # runs/<group>/<experiment>/sweep/<member>
+    found = [file.parent for level in levels for file in folder.glob(f"{level}results.json")]
+    if not found:
+        raise UsageError(f"{folder} is not a run directory, and holds no finished run. Give the folder of a run.")
+    newest = max(found, key=lambda run: (run / "results.json").stat().st_mtime)
+    print(f"run: {newest}", file=sys.stderr)
+    return newest
 
 
 def choose_device(name: str) -> torch.device:

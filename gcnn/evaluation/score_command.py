@@ -16,6 +16,7 @@ import torch
 from gcnn.checks import THREADS, check_count
 from gcnn.errors import UsageError, run_command
 from gcnn.evaluation.corpus_scoring import score_files, share_of_this_process
+from gcnn.evaluation.run import find_run
 from gcnn.evaluation.scoring import Scorer
 from gcnn.models.inference import PRECISIONS, forget_kernels
 
@@ -59,7 +60,13 @@ def parse_arguments() -> argparse.Namespace:
         "probability in nats of its words and <eos> after <eos>, how many tokens those are, how many of them are "
         "unknown, and the perplexity.",
     )
-    parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="the run directory of a trained model")
+    parser.add_argument(
+        "--run",
+        type=find_run,
+        required=True,
+        metavar="DIR",
+        help="a run, or the newest in a folder; `latest`: in runs/",
+    )
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--format", choices=["jsonl", "tsv"], default="jsonl", help="default: %(default)s")
     output.add_argument(

@@ -92,7 +92,7 @@ def device(latency: dict) -> str:
 
 
 def latency_table(latency: dict) -> Table:
-    """Milliseconds a sentence: measured median and tail, and the least that bytes and operations allow."""
+    """Milliseconds a sentence: measured median and tail, and what counted bytes and operations take at the least."""
     lengths = sentence_lengths(latency)
     rows = []
     for name, model in models_of(latency).items():
@@ -101,7 +101,7 @@ def latency_table(latency: dict) -> Table:
             measured = [timings(model, suffix).get(length) for length in lengths]
             if any(measured):
                 lines.append([title, *map(spread, measured)])
-                lines.append([f"bound, {title}", *(milliseconds(value(timing, "bound_ms")) for timing in measured)])
+                lines.append([f"counted, {title}", *(milliseconds(value(timing, "bound_ms")) for timing in measured)])
         rows += grouped(name, lines)
     caption = "Milliseconds a sentence, one sentence at a time: median (95th, 99th percentile)"
     return Table(["Model", "", *(f"{n} words" for n in lengths)], rows, caption, text_columns=2)
@@ -118,7 +118,7 @@ def spread(timing: dict | None) -> str:
 
 
 def ratio_table(latency: dict) -> Table:
-    """How many times faster than the LSTM each GCNN is: measured, allowed by the machine, and the paper's."""
+    """How many times faster than the LSTM each GCNN is: measured, expected by counting, and the paper's."""
     lengths = ratio_lengths(latency)
     header = ["GCNN against LSTM", "", *(f"{n} words" for n in lengths), "Responsiveness", "Throughput"]
     rows = []
@@ -127,18 +127,21 @@ def ratio_table(latency: dict) -> Table:
         lines = [line for suffix in SOFTMAX for line in ratio_lines(pair, suffix, lengths)]
         lines += paper_lines(**names, lengths=len(lengths))
         rows += grouped(" against ".join(names.values()), lines)
-    caption = "Times faster than the LSTM. Bound: what counted bytes and operations allow on this machine"
+    caption = (
+        "Times faster than the LSTM. Expected: the ratio of what counted bytes and operations take on this machine"
+    )
     return Table(header, rows, caption, text_columns=2)
 
 
 def ratio_lines(pair: dict, suffix: str, lengths: list[str]) -> list[list[str]]:
-    """Measured and bound of a pair; responsiveness and throughput are always with the softmax."""
+    """Measured and expected ratio of a pair; responsiveness and throughput are always with the softmax."""
     ratios = value(pair, f"ratios{suffix}")
     lines = []
     for kind in RATIO if ratios else ():
         speeds = [None if suffix else value(pair, f"{test}.{kind}") for test in ("responsiveness", "throughput")]
         cells = [value(ratios.get(length), kind) for length in lengths] + speeds
-        lines.append([f"{kind}, {SOFTMAX[suffix]}", *map(ratio, cells)])
+        name = {"bound": "expected"}.get(kind, kind)
+        lines.append([f"{name}, {SOFTMAX[suffix]}", *map(ratio, cells)])
     return lines
 
 

@@ -4,6 +4,7 @@ Nothing here is measured. An update's products, what its activations move, and w
 the sum of gradients over GPUs runs beside the backward pass. Left out: the start of kernels, and the data.
 """
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -58,11 +59,15 @@ class Epoch:
         return max(parts, key=parts.get)
 
 
+@functools.cache
+def meta_model(name: str) -> LanguageModel:
+    with torch.device("meta"):
+        return build_model(compose_config(f"model={name}").model, MODELS[name][0])
+
+
 def plan(name: str, tokens: int, gpus: int, gpu: GPU) -> Epoch:
     """An epoch of a model in updates of `tokens` on each of several GPUs, bf16 with float32 weights, DDP."""
-    vocabulary_size, epoch_tokens = MODELS[name]
-    with torch.device("meta"):
-        model = build_model(compose_config(f"model={name}").model, vocabulary_size)
+    model, epoch_tokens = meta_model(name), MODELS[name][1]
     parameters = model.parameter_counts()["total"]
     updates = epoch_tokens / (tokens * gpus)
     kept = kept_bytes(model)

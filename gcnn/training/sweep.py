@@ -2,10 +2,13 @@
 
 import contextlib
 import fcntl
+import json
 import logging
 import os
 import signal
 import sys
+import threading
+import time
 import traceback
 from pathlib import Path
 from typing import Any, ClassVar, TextIO
@@ -34,6 +37,21 @@ class SweepFolder(Callback):
         config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{quoted}'")  # each member composes its config anew
         for number in STOPPING:
             signal.signal(number, stop)
+        if "submitit" in config.hydra.launcher._target_:  # its members write to files of their own
+            threading.Thread(target=report_progress, args=(folder,), daemon=True).start()
+
+
+def report_progress(folder: Path) -> None:
+    """Say which members begin and end, as long as the sweep lasts."""
+    said = {}
+    while SweepFolder.path == folder:
+        for path in sorted(folder.glob(f"*/{MEMBER}")):
+            failed = "error" in json.loads(path.read_text(encoding="utf-8"))
+            state = "done" if path.with_name("results.json").exists() else "failed" if failed else "running"
+            if said.get(path) != state:
+                print(f"member {path.parent.name}: {state}", file=sys.stderr, flush=True)
+                said[path] = state
+        time.sleep(0.5)
 
 
 def choose_folder(config: DictConfig) -> Path:

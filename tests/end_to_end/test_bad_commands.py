@@ -19,7 +19,7 @@ EVALUATE = [
     (["--run"], 2, "--run: expected one argument"),
     (["--run", ""], 2, "is not a run directory"),
     (["--run", "{tmp}/nowhere"], 2, "nowhere is not a run directory"),
-    (["--run", "{tmp}"], 2, "is not a run directory"),
+    (["--run", "{tmp}/folder"], 2, "folder is not a run directory"),
     (["--run", "{tmp}/text"], 2, "config.yaml"),
     (["--run", "x" * 5000], 2, "x"),
     ([*RUN, "--nonsense"], 2, "--nonsense"),
@@ -149,7 +149,7 @@ DESCRIBE = [
     ([""], 2, "model"),
 ]
 PREPARE = [
-    (["data=nonsense"], 2, "data/nonsense"),
+    (["data=nonsense"], 2, "data=nonsense.*choose one of"),
     (["data=local"], 2, "data.path"),
     (["data=local", "data.path={tmp}/nowhere"], 2, "nowhere is not a folder"),
     (["data=local", "data.path={tmp}/folder"], 2, "no train.txt in"),
@@ -167,7 +167,7 @@ PREPARE = [
         "utf-16 is not UTF-8",
     ),
     (["data=local", "data.files={{train:[{tmp}/zip.parquet],valid:[{tmp}/text],test:[{tmp}/text]}}"], 2, "zip.parquet"),
-    (["data=local", "data.path={corpus}", "tokenizer=letters"], 2, "tokenizer/letters"),
+    (["data=local", "data.path={corpus}", "tokenizer=letters"], 2, "tokenizer=letters.*choose one of"),
     (["data=local", "data.path={corpus}", "tokenizer=word", "tokenizer.max_size=2"], 2, "max_size"),
     (["data=local", "data.path={corpus}", "tokenizer.vocabulary_size=" + HUGE], 2, "tokenizer.vocabulary_size is 10"),
     (

@@ -1,18 +1,46 @@
 """Bad input: one line that names the thing and the remedy, exit code 2, nothing left behind."""
 
+import dataclasses
 import re
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from gcnn.command_line import prepare
+from gcnn.config import SCHEMAS, TrainerConfig
 
 TRAIN = [
     # key=value, what the line must name
     (["nonsense=1"], "nonsense"),
+    (["modle=gcnn_8"], "modle.* The nearest is model"),
+    (["optimizer.lrr=1"], "optimizer.lrr.*keys: kind, lr, .* The nearest is lr"),
+    (["trainer.max_step=3"], "trainer.max_step.* The nearest is max_steps"),
     (["trainer.nonsense=1"], "nonsense"),
     (["model.cutofs=[20]"], "cutofs"),
-    (["experiment=nonsense"], "experiment/nonsense"),
-    (["data=nonsense"], "data/nonsense"),
-    (["model=gcnn_99"], "model/gcnn_99"),
+    (["experiment=nonsense"], "experiment=nonsense.*choose one of: .*quickstart"),
+    (["data=nonsense"], "data=nonsense.*choose one of: billion_word, local"),
+    (["model=gcnn_99"], "model=gcnn_99.*choose one of: .*gcnn_14b.* The nearest is gcnn_9"),
+    (["experiment=wikitext2/gcnn"], "wikitext103/gcnn_14, .* The nearest is wikitext2/gcnn_small"),
+    (["experiment=paper/fig3"], "paper/fig3 is a sweep: type make sweep EXPERIMENT=paper/fig3.*give model.gate"),
     (["not an override"], "not an override"),
+    (["trainer.max_steps=a(b"], r"quotes, for the shell 'trainer.max_steps=\"a\(b\"'"),
+    (["data.files.train=[it's.txt]"], r"for the shell as 'data.files.train=\["),
+    (["seed=1,2"], "seed=1,2.*make sweep"),
+    (["=3"], "'=3' is no key=value"),
+    (["model"], "'model' is no key=value"),
+    (["+x=1"], "'x'.*keys: experiment, run_dir"),
+    (["~model"], "model"),
+    (["model=null"], "model=null: choose one of: .*gcnn_14"),
+    (["model=gcnn_8,null"], "model=gcnn_8,null: choose one of"),
+    (["hydra/launcher=null"], "hydra/launcher=null"),
+    (["data=null"], "data=null: choose one of: billion_word"),
+    (["logger=null"], "logger=null: choose one of: none, wandb"),
+    (["tokenizer="], "tokenizer=: choose one of: sentencepiece, word"),
+    (["experiment=true"], "experiment=true: choose one of: "),
+    (["experiment=[quickstart,none]"], "experiment=none"),
+    (["model=cpu"], "model=cpu; choose one of: cpu/gcnn_14"),
+    (["hydra=3"], "hydra=3"),
+    (["trainer=null"], "trainer=null"),
     (["trainer.batch_size=many"], "trainer.batch_size.*many"),
     (["trainer.batch_size=0"], "trainer.batch_size is 0"),
     (["trainer.batch_size=-8"], "trainer.batch_size is -8"),
@@ -94,11 +122,60 @@ def test_training_refuses_in_one_line(call, tiny, tmp_path, arguments, named):
     lines = done.err.strip().splitlines()
     assert done.code == 2, done.err
     assert lines[-1].startswith("error: ")
+    assert lines[-1].endswith(".")
     assert len([line for line in lines if "error" in line.lower()]) == 1, done.err
     assert re.search(named, lines[-1]), lines[-1]
     assert "Traceback" not in done.err
     assert not (tmp_path / "run" / "config.yaml").exists()
     assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+NAMES = [
+    "josé",
+    "日本語",
+    "corpus=v2",
+    "corpus,v2",
+    "[old]",
+    "{new}",
+    "corpus(1)",
+    "a#b",
+    "it's",
+    'a "b"',
+    " blank ",
+    "v1.0",
+    "a\\'b",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_path_is_taken_as_it_is_written(name, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    for key in ("data.path", "data.cache_dir", "run_dir", "resume"):
+        for value, path in ((name, name), (f"/a/{name}/b", f"/a/{name}/b"), (f"~/{name}", f"/home/me/{name}")):
+            (given,) = OverridesParser.create().parse_overrides(prepare([f"{key}={value}"]))
+            assert not given.is_sweep_override()
+            assert given.value() == path
+
+
+def test_what_is_no_plain_path_stays_hydras(tmp_path):
+    (tmp_path / "a,b").mkdir()
+    assert prepare([f"data.path={tmp_path}/a,b"], sweep=True) == [f"data.path='{tmp_path}/a,b'"]
+    asked = ["data.path=null", "resume=true", "data.path='a b'", "run_dir=${experiment}/x", "run_dir=a b/c", "seed=1"]
+    assert prepare(asked) == asked
+    assert prepare(["data.path=a,b", "run_dir=a,b"], sweep=True) == ["data.path=a,b", "run_dir='a,b'"]
+    assert prepare(["data.path=a,b", "experiment=null"]) == ["data.path='a,b'"]
+
+
+def test_help_has_every_key_of_every_kind_with_its_meaning(call):
+    done = call("train", "--help", "experiment=quickstart", "model=lstm_small")
+    assert done.code == 0
+    for group, kinds in SCHEMAS.items():
+        for schema in kinds.values():
+            for field in dataclasses.fields(schema):
+                assert re.search(rf"^  {group}.{field.name} +\S", done.out, re.M), field.name
+    assert re.search(r"^  model.hidden_dim +544 +units", done.out, re.M)
+    for field in dataclasses.fields(TrainerConfig):
+        assert re.search(rf"^  trainer.{field.name} +\S+ +\w.*", done.out, re.M), field.name
 
 
 def test_a_wrong_key_in_an_experiment_of_ones_own_is_named(call, tiny, tmp_path):

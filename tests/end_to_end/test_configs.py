@@ -1,42 +1,88 @@
 """Every config in configs/ composes into a run that passes its checks."""
 
-import dataclasses
+from dataclasses import fields, replace
+from functools import cache
+from itertools import cycle, product, zip_longest
 
 import pytest
 import torch
 import yaml
 
 from gcnn.checks import check_size, least_size
-from gcnn.config import CONFIGS, compose_config, load_config, save_config
+from gcnn.config import CONFIGS, SCHEMAS, compose_config, load_config, save_config
 from gcnn.errors import UsageError
 from gcnn.models.language_model import build_model
 
-CHOICES = sorted(
-    f"{group.name}={path.relative_to(group).with_suffix('')}"
+CHOICES = {
+    group.name: sorted(str(path.relative_to(group).with_suffix("")) for path in group.rglob("*.yaml"))
     for group in CONFIGS.iterdir()
     if group.is_dir()
-    for path in group.rglob("*.yaml")
-)
+}
+EXPERIMENTS = CHOICES.pop("experiment")
+composed = cache(compose_config)  # composing takes a while
 
 
-@pytest.mark.parametrize("choice", CHOICES)
-def test_every_choice_composes(choice):
-    group, _, name = choice.partition("=")
-    config = compose_config(choice)
-    if group != "experiment":
-        written = yaml.safe_load((CONFIGS / group / f"{name}.yaml").read_text())
-        written.pop("defaults")
-        found = vars(getattr(config, group))
-        for key, value in written.items():
-            plain = [vars(item) for item in found[key]] if key == "blocks" else found[key]
-            if key == "blocks":
-                value = [{"repeat": 1, "residual": True, **block} for block in value]
-            assert plain == (pytest.approx(float(value)) if isinstance(plain, float) else value)
+@pytest.mark.parametrize(("group", "name"), [(group, name) for group in CHOICES for name in CHOICES[group]])
+def test_every_choice_says_what_its_file_says(group, name):
+    """On the default experiment, which may set what fits every kind."""
+    path = CONFIGS / group / f"{name}.yaml"
+    written, experiment = (yaml.safe_load(p.read_text()) for p in (path, CONFIGS / "experiment" / "quickstart.yaml"))
+    config = composed("experiment=quickstart", f"{group}={name}")
+    written.pop("defaults")
+    if group == "optimizer":  # brings its clipping along
+        assert config.trainer.clip_norm == written.get("trainer", {}).get("clip_norm", config.trainer.clip_norm)
+        written = written["optimizer"]
+    found = vars(getattr(config, group))
+    for key, value in (written | experiment.get(group, {})).items():
+        plain = [vars(item) for item in found[key]] if key == "blocks" else found[key]
+        if key == "blocks":
+            value = [{"repeat": 1, "residual": True, **block} for block in value]
+        assert plain == (pytest.approx(float(value)) if isinstance(plain, float) else value)
+
+
+def kinds(group):
+    """The choices of a group, those of another kind side by side, so that few in a row have every kind."""
+    names = {}
+    for name in CHOICES[group]:
+        kind = getattr(getattr(composed("experiment=quickstart", f"{group}={name}"), group), "kind", name)
+        names.setdefault(kind, []).append(name)
+    return [name for row in zip_longest(*names.values()) for name in row if name]
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_composes_with_every_choice(experiment):
+    """With two choices of each group of two kinds, others for each experiment; and what the experiment itself sets of a
+    group is a key of all its kinds, so that no other choice can differ."""
+    number = 2 * EXPERIMENTS.index(experiment)
+    for shift in range(2):
+        choices = [f"{group}={names[(number + shift) % len(names)]}" for group in CHOICES if (names := kinds(group))]
+        compose_config(f"experiment={experiment}", *choices)
+    written = yaml.safe_load((CONFIGS / "experiment" / f"{experiment}.yaml").read_text())
+    for group, schemas in SCHEMAS.items():
+        for schema in schemas.values():
+            assert set(written.get(group, {})) <= {field.name for field in fields(schema)}
+
+
+def test_all_kinds_compose_with_each_other_on_the_default_experiment():
+    """And with every choice of data and logger."""
+    groups = [*SCHEMAS, "data", "logger"]
+    every = product(*(kinds(group)[: len(SCHEMAS[group])] for group in SCHEMAS))
+    for choices in zip(every, cycle(CHOICES["data"]), cycle(CHOICES["logger"])):
+        names = zip(groups, (*choices[0], *choices[1:]), strict=True)
+        compose_config("experiment=quickstart", *(f"{group}={name}" for group, name in names))
+
+
+@pytest.mark.parametrize("experiment", ["quickstart", "cpu/base", "wikitext2/gcnn_small", "wikitext103/gcnn_8"])
+def test_nesterov_is_the_papers_recipe_on_any_experiment(experiment):
+    """As AdamW is its own: neither has the other's learning rate, weight decay or clipping."""
+    config = composed(f"experiment={experiment}", "optimizer=nesterov")
+    optimizer = config.optimizer
+    assert (optimizer.lr, optimizer.momentum, optimizer.weight_decay, config.trainer.clip_norm) == (1.0, 0.99, 0, 0.1)
 
 
 def test_stored_config_comes_back(tmp_path):
-    for choice in CHOICES:
-        config = compose_config(choice)
+    for experiment in EXPERIMENTS[::4]:
+        config = composed(f"experiment={experiment}")
         save_config(config, tmp_path / "config.yaml")
         assert load_config(tmp_path) == config
 
@@ -109,6 +155,6 @@ def test_a_config_stored_with_accumulated_batches_has_the_same_update(tmp_path):
     old = text.replace("  batch_size: 4\n  micro_batch_size: null\n", "  batch_size: 1\n  accumulate: 4\n")
     assert old != text
     (tmp_path / "config.yaml").write_text(old)
-    assert load_config(tmp_path).trainer == dataclasses.replace(
+    assert load_config(tmp_path).trainer == replace(
         compose_config("experiment=wikitext103/gcnn_14").trainer, micro_batch_size=1
     )

@@ -1,6 +1,7 @@
 """Sweeps by the real command, under each of Hydra's launchers that is installed."""
 
 import json
+import re
 import signal
 import time
 from pathlib import Path
@@ -44,6 +45,8 @@ def test_a_failed_member_stops_nobody_and_the_table_says_all(call, tiny, tmp_pat
     assert "1 of 3 members failed: 1." in done.err.splitlines()[-1]
     if launcher != "submitit_local":  # whose members write to files
         assert done.err.count("error: member ") == 1
+    else:
+        assert sorted(re.findall("member ([012]): running", done.err)) == ["0", "1", "2"]
 
     table = json.loads((sweep / "sweep.json").read_text())
     perplexities = [results["validation"]["perplexity"] for n in (0, 2) if (results := results_of(sweep, n))]

@@ -1,0 +1,141 @@
+"""key=value arguments: quoted for Hydra where their letters need it, explained where they do not fit, and listed."""
+
+import dataclasses
+import difflib
+import inspect
+import json
+import os
+import re
+import shlex
+from collections.abc import Iterator
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import MISSING
+from omegaconf.errors import MissingMandatoryValue
+
+from gcnn.config import CONFIGS, SCHEMAS, compose_config
+from gcnn.errors import UsageError
+
+GROUPS = ("experiment", "data", *SCHEMAS, "logger")
+SWEPT_PATHS = ("data.path", "tokenizer.vocabulary", "tokenizer.model")
+PATHS = (*SWEPT_PATHS, "data.cache_dir", "run_dir", "resume")
+
+
+def choices(group: str) -> list[str]:
+    """The names that may follow `group=`."""
+    folder = CONFIGS / group
+    return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
+
+
+def prepare(arguments: list[str], sweep: bool = False) -> list[str]:
+    """The arguments as Hydra is to read them: paths quoted, and without `experiment=null`, which is no experiment.
+
+    Raises UsageError for a group that is given no name.
+    """
+    for argument in arguments:
+        group, equals, name = argument.lstrip("+").partition("=")
+        if not group and equals:
+            raise UsageError(unread(argument))
+        named = not any(re.fullmatch(r"null|true|false|\d*", part) for part in name.split(","))
+        if equals and (group in GROUPS or group.startswith("hydra/")) and not named and argument != "experiment=null":
+            raise UsageError(f"{argument}: choose one of: {', '.join(choices(group)) or 'those of Hydra'}.")
+        if equals and group == "hydra":
+            raise UsageError(f"{argument}: hydra is no choice; its keys are hydra.KEY=VALUE and hydra/GROUP=NAME.")
+    return [quote_path(argument, sweep) for argument in arguments if argument != "experiment=null"]
+
+
+def quote_path(argument: str, sweep: bool) -> str:
+    """A key=value whose value is a path, in quotes unless Hydra reads it as it stands (or, in a sweep, as several)."""
+    key, _, path = argument.partition("=")
+    name = key.lstrip("+")
+    if name not in PATHS:
+        return argument
+    try:
+        override = OverridesParser.create().parse_override(argument)
+        swept = sweep and override.is_sweep_override() and name in SWEPT_PATHS and not os.path.exists(path)
+        value = None if swept else override.value()
+        if value is None or path[:1] in ("'", '"') or (name == "resume" and isinstance(value, bool | int)):
+            return argument
+    except HydraException:
+        value = None
+    path = os.path.expanduser(path)
+    return argument if value == path else f"{key}={QuotedString(path, Quote.single).with_quotes()}"
+
+
+def config_error(error: BaseException) -> str:
+    """What Hydra or OmegaConf complain of, in one line with the key, the reason behind it and a remedy."""
+    if isinstance(error, OverrideParseException):
+        return unread(error.override)
+    cause = error.__cause__ or error.__context__ or error
+    missing = getattr(error, "missing_cfg_file", None)
+    if isinstance(error, MissingConfigException) and missing:
+        group = os.path.dirname(missing) if missing.startswith("hydra/") else missing.partition("/")[0]
+        name = missing[len(group) + 1 :]
+        names = {option for option in error.options or () if not option.startswith("schema")} | set(choices(group))
+        return f"there is no {group}={name}; choose one of: {', '.join(sorted(names))}.{nearest(name, names)}"
+    key = getattr(cause, "full_key", None) or getattr(error, "override", None)
+    if isinstance(cause, MissingMandatoryValue):
+        key = str(error).splitlines()[0].rpartition(": ")[2]
+        return f"{key} has no value; give {key}=VALUE."
+    reasons = dict.fromkeys(str(e).splitlines()[0].rstrip(".:") for e in (error, cause))
+    where = f" (key: {key})" if key and key not in " ".join(reasons) else ""
+    said = " ".join(": ".join(reasons).split()) + where + "."
+    if said.startswith("Ambiguous"):
+        return f"{said} Several values are a sweep (make sweep, or --multirun); a list stands in [brackets]."
+    kind = getattr(cause, "object_type", None)
+    if " not in '" in said and dataclasses.is_dataclass(kind):
+        names = [field.name for field in dataclasses.fields(kind)]
+        return f"{said} Its keys: {', '.join(names)}.{nearest(str(cause.key), names)}"
+    return f"{said} All keys and their values: --help."
+
+
+def nearest(name: str, names: list[str] | set[str]) -> str:
+    found = difflib.get_close_matches(name, names, n=1)
+    return f" The nearest is {found[0]}." if found else ""
+
+
+def unread(override: str) -> str:
+    """What to type for an override that Hydra's grammar does not take."""
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        return f"{override!r} is no key=value; type it as trainer.max_steps=100."
+    if value[:1] in ("[", "{"):
+        shown = shlex.quote(f'{key}=["a, b.txt"]')
+        return f"{override}: Hydra cannot read this value; put quotes around each text in it, for the shell as {shown}."
+    shown = shlex.quote(f"{key}={QuotedString(value, Quote.double).with_quotes()}")
+    return f"{override}: Hydra cannot read this value; as a text it needs quotes, for the shell {shown}."
+
+
+def meanings(schema: type) -> dict[str, str]:
+    """What the comments beside or above a schema's fields say of them."""
+    found, above = {}, []
+    for line in inspect.getsource(schema).splitlines():
+        if field := re.match(r"    (\w+): [^#]*(?:# (.*))?$", line):
+            found[field[1]] = field[2] or " ".join(above)
+        elif found and (inside := re.match(r"     .*# (.*)", line)):
+            found[list(found)[-1]] = inside[1]
+        above = [*above, comment[1]] if (comment := re.match(r"    # (.*)", line)) else []
+    return found
+
+
+def help_lines(arguments: list[str], groups: tuple[str, ...] = (*GROUPS, "trainer")) -> Iterator[str]:
+    """The groups with their choices, then every key, with its value under these arguments and its meaning."""
+    config = compose_config(*(argument for argument in arguments if "=" in argument))
+    for group in filter(GROUPS.__contains__, groups):
+        yield f"{group + '=':12}{', '.join(choices(group))}"
+    for group in groups:
+        chosen = config if group == "experiment" else getattr(config, group)
+        kinds = [schema for schema in SCHEMAS.get(group, {}).values() if not isinstance(chosen, schema)]
+        for schema in (type(chosen), *kinds):
+            owner = chosen if isinstance(chosen, schema) else schema
+            yield f"\n{group}" + (f", of the kind {owner.kind}" if group in SCHEMAS else "")
+            said = meanings(schema)
+            for field in dataclasses.fields(schema):
+                if field.name in (*GROUPS[1:], "trainer") and group == "experiment":
+                    continue
+                value = getattr(owner, field.name, "(by choice)")
+                key = field.name if group == "experiment" else f"{group}.{field.name}"
+                shown = "(by choice)" if value == MISSING else json.dumps(value, default=dataclasses.asdict).strip('"')
+                yield f"  {key:30} {shown:14} {said[field.name]}".rstrip()

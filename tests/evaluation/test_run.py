@@ -1,0 +1,32 @@
+"""The run that a path means."""
+
+import os
+
+import pytest
+
+from gcnn.errors import UsageError
+from gcnn.evaluation.run import find_run
+
+
+def make(folder, finished_at=None):
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").touch()
+    if finished_at is not None:
+        (folder / "results.json").touch()
+        os.utime(folder / "results.json", (finished_at, finished_at))
+    return folder
+
+
+def test_a_folder_of_runs_means_its_newest_finished_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    old, new = make(tmp_path / "runs/quick start/1", 100), make(tmp_path / "runs/wikitext2/small/sweep/0", 300)
+    between, unfinished = make(tmp_path / "runs/quick start/0", 200), make(tmp_path / "runs/quick start/2")
+    assert find_run("latest").resolve() == find_run("runs").resolve() == new
+    assert str(new.relative_to(tmp_path)) in capsys.readouterr().err
+    assert find_run("runs/quick start").resolve() == between
+    assert find_run(str(old)) == old
+    assert find_run(str(unfinished)) == unfinished  # what is wrong with it, its reader says
+    assert find_run("none").name == "none"
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="holds no finished run"):
+        find_run("empty")
