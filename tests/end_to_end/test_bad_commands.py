@@ -68,9 +68,9 @@ SCORE = [
     ([*RUN, "--input", "{tmp}/folder", "--output", "{tmp}/folder"], 2, "folder"),
     ([*RUN, "--input", "{tmp}/latin-1", "--output", "{tmp}/folder"], 2, "latin-1 is not UTF-8.*line 2"),
     ([*RUN, "--input", "{tmp}/zip.parquet", "--output", "{tmp}/folder"], 2, "zip.parquet"),
-    ([*RUN, "--input", "{tmp}/cut.jsonl", "--output", "{tmp}/folder"], 1, "cut.jsonl"),
-    ([*RUN, "--input", "{tmp}/good.jsonl", "--column", "words", "--output", "{tmp}/folder"], 2, "column.*words"),
-    ([*RUN, "--input", "{tmp}/text", "--output", "{tmp}/text"], 2, "--output: .*text would overwrite"),
+    ([*RUN, "--input", "{tmp}/cut.jsonl", "--output", "{tmp}/folder"], 2, "cut.jsonl, line 2"),
+    ([*RUN, "--input", "{tmp}/good.jsonl", "--column", "words", "--output", "{tmp}/new"], 2, "words.*--column"),
+    ([*RUN, "--input", "{tmp}/text", "--output", "{tmp}/text"], 2, "--output: .*text is a file"),
     ([*RUN, "sentences.txt"], 2, "sentences.txt"),
 ]
 GENERATE = [
