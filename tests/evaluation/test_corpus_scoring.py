@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gcnn.errors import UsageError
 from gcnn.data import tables
+from gcnn.errors import UsageError
 from gcnn.evaluation.corpus_scoring import claimed, score_files
 from gcnn.evaluation.scoring import Scorer
 from gcnn.models.weights import WEIGHTS, read_metadata, read_weights, save_weights
@@ -145,7 +145,7 @@ def test_scores_of_something_else_are_refused_before_any_scoring(gcnn_dir, shard
 def test_a_file_of_unknown_scores_is_refused(scorer, shards, tmp_path, content):
     (tmp_path / "out").mkdir()
     bad(tmp_path / "out", "b.parquet", content)
-    with pytest.raises(UsageError, match="b.parquet does not say what scores it holds"):
+    with pytest.raises(UsageError, match=r"b\.parquet does not say what scores it holds"):
         score_files(scorer, shards, tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["b.parquet"]
 
@@ -158,7 +158,7 @@ def test_a_copied_or_renamed_run_goes_on(scorer, gcnn_dir, shards, tmp_path):
 
 def test_a_damaged_file_keeps_nobody_else_from_being_scored(scorer, shards, tmp_path):
     (tmp_path / "shards" / "b.jsonl").write_text('{"text": "a"}\n{"text": "b')
-    with pytest.raises(UsageError, match="b.jsonl, line 2"):
+    with pytest.raises(UsageError, match=r"b\.jsonl, line 2"):
         score_files(scorer, shards, tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.parquet", "c.parquet"]
 
@@ -211,7 +211,7 @@ def test_what_cannot_be_scored_is_named(scorer, tmp_path, name, content, message
 def test_names_that_meet_and_files_that_are_missing_are_refused(scorer, shards, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="two files would be written to"):
         score_files(scorer, [*shards, bad(tmp_path, "a.txt", b"a\n")], tmp_path / "out")
-    with pytest.raises(UsageError, match="out would be|is a file; give a folder"):
+    with pytest.raises(UsageError, match="out is a file; give a folder"):
         score_files(scorer, shards, bad(tmp_path, "out", b""))
     (tmp_path / "out").unlink()
     with pytest.raises(UsageError, match="no file"):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -205,6 +206,36 @@ def test_a_line_that_is_not_utf8_is_named_after_those_before_it_are_passed_on():
     assert next(found) == ["c", "é"]
     with pytest.raises(UsageError, match="line 5 of the input is not UTF-8: byte 0xe9 at offset 1"):
         next(found)
+
+
+def test_a_byte_order_mark_starts_a_stream_and_no_word():
+    mark = "\ufeff".encode()
+    assert list(parsed(iter([[mark + b"a", mark + b"b"], [mark + b"c"]]), to_text)) == [["a", "\ufeffb"], ["\ufeffc"]]
+
+
+def test_all_commands_count_the_lines_of_a_text_alike(gcnn_dir, tmp_path, call):
+    """A line ends at a line feed, as for `wc -l`; what else may end lines elsewhere is white space."""
+    text = "la se\rno ta\nri\u2028mo\u0085vu\x0b\x0cba\r\n\n\rse\r\r\nde".encode()
+    (tmp_path / "text.txt").write_bytes(text)
+    number = text.count(b"\n") + 1  # the last one lacks its end
+    streamed = call("score", "--run", gcnn_dir, "--format", "tsv", stdin=text).out.splitlines()[1:]
+    marked = call("score", "--run", gcnn_dir, "--format", "tsv", stdin="\ufeff".encode() + text).out.splitlines()[1:]
+    lines = call("evaluate", "--run", gcnn_dir, "--file", "text.txt", "--sentences", "--per-line").out.splitlines()
+    call("score", "--run", gcnn_dir, "--input", "text.txt", "--output", "out")
+    rows = pq.read_table("out/text.parquet").to_pylist()
+    assert (len(streamed), len(lines), len(rows)) == (number, number, number)
+    assert marked == streamed
+    nats = [float(row.split("\t")[0]) for row in streamed]
+    assert [-float(line.split("\t")[0]) for line in lines] == pytest.approx(nats, abs=1e-4)
+    assert [row["log_prob"] for row in rows] == pytest.approx(nats, abs=1e-4)
+
+
+@pytest.mark.parametrize("stream", ["__stdin__", "__stdout__"])
+def test_a_stream_that_is_closed_is_named(gcnn_dir, call, monkeypatch, stream):
+    monkeypatch.setattr(sys, stream, None)  # as Python has it then
+    outcome = call("score", "--run", gcnn_dir)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err == "error: standard input or output is closed. Give both, or --input and --output.\n"
 
 
 def test_jsonl_and_tsv_say_what_the_scorer_does(one_scorer, lines):
