@@ -90,10 +90,12 @@ def names_of_types(tokenizer: Tokenizer) -> list[str]:
 def summary(found: dict[str, float], sentences: bool) -> str:
     rows = [
         ["perplexity", perplexity(found["perplexity"])],
+        ["without unknown tokens", perplexity(found["known_perplexity"])],
         ["per word", perplexity(found["word_perplexity"])],
         ["bits per byte", decimals(found["bits_per_byte"], 4)],
         ["nats", decimals(found["nll_nats"], 1)],
         ["tokens", count(found["tokens"])],
+        ["unknown tokens", count(found["unknown"])],
         ["words", count(found["words"])],
         ["bytes", count(found["bytes"])],
     ]
@@ -104,21 +106,27 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Evaluate a trained model on a split of its data or on any text.")
     parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="the run directory of a trained model")
     text = parser.add_mutually_exclusive_group()
-    text.add_argument("--split", choices=["valid", "test", "train"], help="default: test")
-    text.add_argument("--file", type=Path, metavar="TEXT", help="a text file (UTF-8) instead of a split")
-    parser.add_argument("--data-path", metavar="DIR", help="where the splits are, instead of the run's data.path")
+    text.add_argument("--split", choices=["valid", "test", "train"], help="of the run's data; default: test")
+    text.add_argument("--file", type=Path, metavar="TEXT", help="text, also compressed or a pipe; default: a split")
+    parser.add_argument("--data-path", metavar="DIR", help="where the splits are; default: the run's data.path")
     parser.add_argument(
         "--sentences",
         action=argparse.BooleanOptionalAction,
         help="score each line alone, or as running text; default: as the run's data.sentences says",
     )
     output = parser.add_mutually_exclusive_group()
-    output.add_argument("--per-token", action="store_true", help="print a line a token: its type, a tab, nats")
-    output.add_argument("--per-line", action="store_true", help="print a line a line of text: nats, a tab, tokens")
-    output.add_argument("--json", action="store_true", help="print JSON, with the names of results.json")
+    output.add_argument(
+        "--per-token", action="store_true", help="print a line a token: its type, a tab, nats; default: sums"
+    )
+    output.add_argument(
+        "--per-line", action="store_true", help="print a line a line: nats, a tab, tokens; default: sums"
+    )
+    output.add_argument("--json", action="store_true", help="print JSON, named as in results.json; default: a table")
     parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="rows at once; default: %(default)s")
     parser.add_argument("--block-size", type=int, default=1000, metavar="N", help="tokens a row; default: %(default)s")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: %(default)s")
+    parser.add_argument(
+        "--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: a GPU if any; default: %(default)s"
+    )
     return parser.parse_args()
 
 

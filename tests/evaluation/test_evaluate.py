@@ -1,4 +1,6 @@
+import gzip
 import json
+import os
 import shutil
 
 import pytest
@@ -73,6 +75,8 @@ def test_the_readable_table_has_the_same_figures(gcnn_dir, call):
     assert f"{found['perplexity']:,.2f}" in table
     assert f"{found['bits_per_byte']:,.4f}" in table
     assert f"{found['tokens']:,}" in table
+    assert f"without unknown tokens{found['known_perplexity']:16,.2f}".split() == table.splitlines()[2].split()
+    assert table.splitlines()[-3].split() == ["unknown", "tokens", str(found["unknown"])]
     assert "running text" in table
     assert "sentences" in call("evaluate", "--run", gcnn_dir, "--sentences").out
 
@@ -101,7 +105,7 @@ SPOILT = [
     (replace_config, [], 2, "is of another model"),
     (lambda run_dir: (run_dir / WEIGHTS).write_bytes(b"none"), [], 1, "is damaged"),
     (None, ["--run", "nowhere"], 2, "nowhere is not a run directory"),
-    (None, ["--file", "nowhere.txt"], 2, "no text file nowhere.txt"),
+    (None, ["--file", "nowhere.txt"], 2, "no file nowhere.txt"),
     (None, ["--data-path", "nowhere"], 2, "nowhere is not a folder"),
     (None, ["--block-size", "0"], 2, "--block-size is 0"),
     (None, ["--batch-size", "-1"], 2, "--batch-size is -1"),
@@ -117,6 +121,25 @@ def test_what_cannot_be_done_is_one_line_with_the_thing_and_the_remedy(spoil, op
     assert (outcome.code, outcome.out) == (code, "")
     assert message in outcome.err
     assert outcome.err.count("\n") == 1
+
+
+def test_a_folder_of_runs_names_the_newest(made_runs, tmp_path, call):
+    for i, name in enumerate(["first/old", "second/new", "first/older"]):
+        run = shutil.copytree(made_runs["gcnn", "word"], tmp_path / "runs" / name)
+        os.utime(run / WEIGHTS, (1000 - 10 * i, (2000, 3000, 1000)[i]))
+    for folder, newest in (("runs", "second/new"), ("runs/first", "old")):
+        outcome = call("evaluate", "--run", folder)
+        assert (outcome.code, outcome.out) == (2, "")
+        assert outcome.err.startswith(f"error: {folder} is not a run directory but a folder of runs. ")
+        assert outcome.err.endswith(f"the newest: {folder}/{newest}.\n")
+
+
+def test_pipes_and_compressed_text_are_read(made_runs, corpus, tmp_path, call):
+    run, text = made_runs["gcnn", "word"], (corpus / "valid.txt").read_bytes()
+    plain = call("evaluate", "--run", run, "--file", corpus / "valid.txt", "--json").out
+    (tmp_path / "valid.txt.gz").write_bytes(gzip.compress(text))
+    assert call("evaluate", "--run", run, "--file", "valid.txt.gz", "--json").out == plain
+    assert call("evaluate", "--run", run, "--file", "/dev/stdin", "--json", stdin=text).out == plain
 
 
 def test_devices(monkeypatch):
