@@ -47,7 +47,7 @@ def main() -> None:
 def load_text(arguments: argparse.Namespace, run: LoadedRun) -> TokenStream:
     """The text to evaluate, encoded with the run's tokenizer."""
     if arguments.file is not None:
-        return encode_file(arguments.file, run.tokenizer)
+        return encode_file(arguments.file, run.tokenizer, arguments.column)
     data = run.config.data
     if arguments.data_path is not None:
         data = dataclasses.replace(data, path=arguments.data_path, files={})
@@ -107,7 +107,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="the run directory of a trained model")
     text = parser.add_mutually_exclusive_group()
     text.add_argument("--split", choices=["valid", "test", "train"], help="of the run's data; default: test")
-    text.add_argument("--file", type=Path, metavar="TEXT", help="text, also compressed or a pipe; default: a split")
+    text.add_argument("--file", type=Path, metavar="TEXT", help="text, JSON lines, Parquet, a pipe; default: a split")
+    parser.add_argument("--column", default="text", help="the text's in a --file with columns; default: %(default)s")
     parser.add_argument("--data-path", metavar="DIR", help="where the splits are; default: the run's data.path")
     parser.add_argument(
         "--sentences",

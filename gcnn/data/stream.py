@@ -96,12 +96,12 @@ def encode(lines: Iterable[pa.Array], tokenizer: Tokenizer) -> Iterator[tuple[np
     return in_threads(encoded, lines)
 
 
-def encode_file(path: str | Path, tokenizer: Tokenizer) -> TokenStream:
+def encode_file(path: str | Path, tokenizer: Tokenizer, column: str = "text") -> TokenStream:
     """Any text, JSON lines or Parquet, or a pipe of text, encoded in memory.
 
     Raises UsageError where it is missing, damaged, empty or not UTF-8.
     """
-    lines = list(read_lines(Path(path)))  # a pipe can be read once
+    lines = list(read_lines(Path(path), column))  # a pipe can be read once
     summary = summarize(lines, str(path))
     batches, words = zip(*encode(lines, tokenizer), strict=True)
     tokens = np.concatenate(batches)

@@ -3,6 +3,8 @@ import json
 import os
 import shutil
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -139,6 +141,8 @@ def test_pipes_and_compressed_text_are_read(made_runs, corpus, tmp_path, call):
     plain = call("evaluate", "--run", run, "--file", corpus / "valid.txt", "--json").out
     (tmp_path / "valid.txt.gz").write_bytes(gzip.compress(text))
     assert call("evaluate", "--run", run, "--file", "valid.txt.gz", "--json").out == plain
+    pq.write_table(pa.table({"lines": text.decode().split("\n")[:-1]}), tmp_path / "valid.parquet")
+    assert call("evaluate", "--run", run, "--file", "valid.parquet", "--column", "lines", "--json").out == plain
     assert call("evaluate", "--run", run, "--file", "/dev/stdin", "--json", stdin=text).out == plain
 
 

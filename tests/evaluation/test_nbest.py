@@ -27,6 +27,29 @@ def log_prob(scorer, sentence):
     return scorer.score([sentence])[0].log_prob
 
 
+def test_nbest_lists_are_sorted_by_score_each_for_itself(scorer, corpus):
+    full = [line for line in (corpus / "test.txt").read_text().split("\n") if line][:9]
+    entries = [f"{'abc'[i // 3]} ||| {line} ||| feature= {i} ||| -1.5" for i, line in enumerate(full)]
+    entries += ["a ||| ", "a ||| ", f"a|||{full[0]}\r"]  # an id that comes again is another list
+    raw = [entry.encode() for entry in entries]
+    text = "".join(reranked(scorer, iter([raw[:4], raw[4:]]))).splitlines()
+    expected = []
+    for start, stop in ((0, 3), (3, 6), (6, 9), (9, 12)):
+        found = scorer.score([entry.split("|||")[1] for entry in entries[start:stop]])
+        group = zip((entry.rstrip() for entry in entries[start:stop]), (score.log_prob for score in found), strict=True)
+        expected += sorted(group, key=lambda pair: -pair[1])
+    assert [line.rpartition(" ||| ")[0] for line in text] == [entry for entry, _ in expected]
+    values = [float(line.rpartition("|||")[2]) for line in text]
+    assert values == pytest.approx([score for _, score in expected], abs=1e-5)
+
+
+def test_a_line_that_is_no_nbest_entry_is_named(scorer):
+    groups = reranked(scorer, iter([[b"1 ||| a", b"1 ||| b", b"2 ||| c", b"no entry"]]))
+    assert next(groups).count("\n") == 2
+    with pytest.raises(UsageError, match="line 4 of the input is not `id"):
+        next(groups)
+
+
 @pytest.mark.parametrize(("keys", "sizes"), [
     (["a-1", "a-2", "b-1", "b-2", "b-3"], [2, 3]),  # numbered
     (["a-1", "a-10", "a-2", "b-1", "b-2"], [3, 2]),  # numbered and sorted
