@@ -1,6 +1,5 @@
 """A trained model out of its run directory, ready for inference."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +31,6 @@ def load_model(run_dir: str | Path, device: str = "auto") -> LoadedRun:
     """
     run_dir = Path(run_dir)
     where = choose_device(device)
-    check_no_parent(run_dir)
     config = load_config(run_dir)
     tokenizer = load_tokenizer(run_dir / "tokenizer")
     weights = read_weights(run_dir / WEIGHTS, tokenizer.fingerprint)
@@ -41,18 +39,6 @@ def load_model(run_dir: str | Path, device: str = "auto") -> LoadedRun:
     fold_weight_norm(model)
     model = model.to(where).eval().requires_grad_(False)
     return LoadedRun(model, tokenizer, config, read_metadata(run_dir / WEIGHTS)["sha256"])
-
-
-def check_no_parent(folder: Path) -> None:
-    """Raise UsageError for a folder of runs, which names the newest of them."""
-    if os.path.isdir(folder) and not (folder / "config.yaml").exists():
-        runs = [path.parent for depth in ("*", "*/*") for path in folder.glob(f"{depth}/{WEIGHTS}")]
-        runs = [run for run in runs if (run / "config.yaml").exists()]
-        if runs:
-            newest = max(runs, key=lambda run: (run / WEIGHTS).stat().st_mtime)
-            raise UsageError(
-                f"{folder} is not a run directory but a folder of runs. Give one, as the newest: {newest}."
-            )
 
 
 def choose_device(name: str) -> torch.device:

@@ -1,6 +1,5 @@
 import gzip
 import json
-import os
 import shutil
 
 import pyarrow as pa
@@ -123,17 +122,6 @@ def test_what_cannot_be_done_is_one_line_with_the_thing_and_the_remedy(spoil, op
     assert (outcome.code, outcome.out) == (code, "")
     assert message in outcome.err
     assert outcome.err.count("\n") == 1
-
-
-def test_a_folder_of_runs_names_the_newest(made_runs, tmp_path, call):
-    for i, name in enumerate(["first/old", "second/new", "first/older"]):
-        run = shutil.copytree(made_runs["gcnn", "word"], tmp_path / "runs" / name)
-        os.utime(run / WEIGHTS, (1000 - 10 * i, (2000, 3000, 1000)[i]))
-    for folder, newest in (("runs", "second/new"), ("runs/first", "old")):
-        outcome = call("evaluate", "--run", folder)
-        assert (outcome.code, outcome.out) == (2, "")
-        assert outcome.err.startswith(f"error: {folder} is not a run directory but a folder of runs. ")
-        assert outcome.err.endswith(f"the newest: {folder}/{newest}.\n")
 
 
 def test_pipes_and_compressed_text_are_read(made_runs, corpus, tmp_path, call):
