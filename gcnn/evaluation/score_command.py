@@ -95,7 +95,7 @@ def parse_arguments() -> argparse.Namespace:
         type=Path,
         metavar="FILE",
         help="score the rows of text, JSON lines or Parquet files instead; any processes that are called alike share "
-        "them (torchrun, a Slurm array), and files that these scores are there of are passed over; default: none",
+        "them (torchrun, a Slurm array), and files whose scores are there already are passed over; default: none",
     )
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="where --input's scores go, as <name>.parquet; default: none"
