@@ -86,9 +86,21 @@ def one_line_errors() -> Iterator[None]:
     sys.exit(code)
 
 
+def open_missing_streams() -> None:
+    """Put the null device where the caller closed a standard stream: files opened later would take its number."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 (until the process ends)
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+
+
 def run_command(command: Callable[[], int | None]) -> None:
     """Run a command's main function and exit, in every case: 0 where it is done."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises instead of printing and exiting itself
+    open_missing_streams()
     sys.stdout.reconfigure(errors="backslashreplace")  # a letter that the terminal lacks is no failure
     try:
         with one_line_errors():

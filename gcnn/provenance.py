@@ -57,7 +57,13 @@ def versions() -> dict[str, str]:
 
 def made_with() -> dict[str, Any]:
     """What a benchmark's JSON says of how it was made."""
-    about = {"command": command(), "git_commit": git_commit(), "hardware": hardware(), "versions": versions()}
+    about = {
+        "command": command(),
+        "processes": processes(),
+        "git_commit": git_commit(),
+        "hardware": hardware(),
+        "versions": versions(),
+    }
     return about | {"date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
 
 
@@ -73,7 +79,18 @@ def run_child(call: list[str]) -> tuple[str, resource.struct_rusage]:
 
 
 def command() -> str:
-    return shlex.join(["python", *sys.argv])
+    """What to type to do the same again: under torchrun, with as many processes on as many machines."""
+    if processes() == 1:
+        return shlex.join(["python", *sys.argv])
+    machines = os.environ.get("GROUP_WORLD_SIZE", "1")
+    where = ["--standalone"] if machines == "1" else [f"--nnodes={machines}"]
+    each = f"--nproc-per-node={os.environ.get('LOCAL_WORLD_SIZE', processes())}"
+    return shlex.join(["python", "-m", "torch.distributed.run", *where, each, "--", *sys.argv])
+
+
+def processes() -> int:
+    """How many torchrun has started, 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", 1))
 
 
 def peak_memory_bytes(device: torch.device) -> int:

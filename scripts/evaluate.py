@@ -47,7 +47,7 @@ def main() -> None:
 def load_text(arguments: argparse.Namespace, run: LoadedRun) -> TokenStream:
     """The text to evaluate, encoded with the run's tokenizer."""
     if arguments.file is not None:
-        return encode_file(arguments.file, run.tokenizer)
+        return encode_file(arguments.file, run.tokenizer, arguments.column)
     data = run.config.data
     if arguments.data_path is not None:
         data = dataclasses.replace(data, path=arguments.data_path, files={})
@@ -90,10 +90,12 @@ def names_of_types(tokenizer: Tokenizer) -> list[str]:
 def summary(found: dict[str, float], sentences: bool) -> str:
     rows = [
         ["perplexity", perplexity(found["perplexity"])],
+        ["without unknown tokens", perplexity(found["known_perplexity"])],
         ["per word", perplexity(found["word_perplexity"])],
         ["bits per byte", decimals(found["bits_per_byte"], 4)],
         ["nats", decimals(found["nll_nats"], 1)],
         ["tokens", count(found["tokens"])],
+        ["unknown tokens", count(found["unknown"])],
         ["words", count(found["words"])],
         ["bytes", count(found["bytes"])],
     ]
@@ -110,21 +112,28 @@ def parse_arguments() -> argparse.Namespace:
         help="a run, or the newest in a folder; `latest`: in runs/",
     )
     text = parser.add_mutually_exclusive_group()
-    text.add_argument("--split", choices=["valid", "test", "train"], help="default: test")
-    text.add_argument("--file", type=Path, metavar="TEXT", help="a text file (UTF-8) instead of a split")
-    parser.add_argument("--data-path", metavar="DIR", help="where the splits are, instead of the run's data.path")
+    text.add_argument("--split", choices=["valid", "test", "train"], help="of the run's data; default: test")
+    text.add_argument("--file", type=Path, metavar="TEXT", help="text, JSON lines, Parquet, a pipe; default: a split")
+    parser.add_argument("--column", default="text", help="the text's in a --file with columns; default: %(default)s")
+    parser.add_argument("--data-path", metavar="DIR", help="where the splits are; default: the run's data.path")
     parser.add_argument(
         "--sentences",
         action=argparse.BooleanOptionalAction,
         help="score each line alone, or as running text; default: as the run's data.sentences says",
     )
     output = parser.add_mutually_exclusive_group()
-    output.add_argument("--per-token", action="store_true", help="print a line a token: its type, a tab, nats")
-    output.add_argument("--per-line", action="store_true", help="print a line a line of text: nats, a tab, tokens")
-    output.add_argument("--json", action="store_true", help="print JSON, with the names of results.json")
+    output.add_argument(
+        "--per-token", action="store_true", help="print a line a token: its type, a tab, nats; default: sums"
+    )
+    output.add_argument(
+        "--per-line", action="store_true", help="print a line a line: nats, a tab, tokens; default: sums"
+    )
+    output.add_argument("--json", action="store_true", help="print JSON, named as in results.json; default: a table")
     parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="rows at once; default: %(default)s")
     parser.add_argument("--block-size", type=int, default=1000, metavar="N", help="tokens a row; default: %(default)s")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: %(default)s")
+    parser.add_argument(
+        "--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: a GPU if any; default: %(default)s"
+    )
     return parser.parse_args()
 
 

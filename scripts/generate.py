@@ -41,9 +41,11 @@ def parse_arguments() -> argparse.Namespace:
         help="below 1 likely tokens become likelier, 0 always takes the likeliest; default: %(default)s",
     )  # fmt: skip
     parser.add_argument("--top-k", type=int, metavar="K", help="sample from the K likeliest types; default: from all")
-    parser.add_argument("--seed", type=int, default=1, metavar="S", help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=1, metavar="S", help="of the draws; default: %(default)s")
     parser.add_argument("--samples", type=int, default=1, metavar="N", help="texts to sample; default: %(default)s")
-    parser.add_argument("--save", action="store_true", help="also write samples.json into the run, for the report")
+    parser.add_argument(
+        "--save", action="store_true", help="also write samples.json into the run; default: print alone"
+    )
     return parser.parse_args()
 
 

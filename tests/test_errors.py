@@ -35,3 +35,23 @@ def test_letters_that_the_terminal_lacks_are_no_failure():
     environment = {"PYTHONIOENCODING": "ascii", "PYTHONPATH": ":".join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "\\u2013 \\xe9\n", "")
+
+
+@pytest.mark.parametrize("stream", [0, 1, 2])
+def test_a_closed_stream_is_never_a_file_that_is_opened_later(stream, tmp_path):
+    """A closed number is free: the next file would get it, and whatever the process or a child prints there."""
+    code = f"""
+import os
+from gcnn.errors import run_command
+def command():
+    print("out")
+    with open("weights", "w") as file:
+        os.write({stream}, b"noise") if {stream} else None
+        file.write(str(file.fileno()))
+run_command(command)"""
+    done = subprocess.run(
+        ["bash", "-c", f'"$1" -c "$2" {stream}>&-', "-", sys.executable, code],
+        env={"PYTHONPATH": ":".join(sys.path)}, cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert int((tmp_path / "weights").read_text()) > 2

@@ -11,9 +11,10 @@ import pyarrow as pa
 
 from gcnn.config import DataConfig, SentencePieceConfig, WordTokenizerConfig
 from gcnn.data.cache import cached, key_of
-from gcnn.data.corpus import Corpus, TextSummary, load_corpus, read_lines, summarize
+from gcnn.data.corpus import Corpus, TextSummary, load_corpus, summarize
 from gcnn.data.lines import split_lines
 from gcnn.data.sources import SPLITS
+from gcnn.data.tables import read_lines
 from gcnn.data.threads import in_threads
 from gcnn.data.tokenizers import EOS, UNK, Tokenizer, load_tokenizer, train_tokenizer
 
@@ -31,6 +32,7 @@ class TokenStream:
     bytes: int  # UTF-8, of the stripped lines and one newline each
     lines: int
     fingerprint: str  # sha256 of the ids, little-endian int32
+    unk_id: int | None = None  # None: every token is known
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -94,11 +96,14 @@ def encode(lines: Iterable[pa.Array], tokenizer: Tokenizer) -> Iterator[tuple[np
     return in_threads(encoded, lines)
 
 
-def encode_file(path: str | Path, tokenizer: Tokenizer) -> TokenStream:
-    """Any text file, encoded in memory. Raises UsageError where it is missing, empty or not UTF-8."""
-    path = Path(path)
-    summary = summarize(read_lines(path), str(path))
-    batches, words = zip(*encode(read_lines(path), tokenizer), strict=True)
+def encode_file(path: str | Path, tokenizer: Tokenizer, column: str = "text") -> TokenStream:
+    """Any text, JSON lines or Parquet, or a pipe of text, encoded in memory.
+
+    Raises UsageError where it is missing, damaged, empty or not UTF-8.
+    """
+    lines = list(read_lines(Path(path), column))  # a pipe can be read once
+    summary = summarize(lines, str(path))
+    batches, words = zip(*encode(lines, tokenizer), strict=True)
     tokens = np.concatenate(batches)
     return token_stream(tokens, tokenizer, sum(words), summary, hashlib.sha256(tokens).hexdigest())
 
@@ -114,4 +119,5 @@ def token_stream(
         bytes=summary.bytes,
         lines=summary.lines,
         fingerprint=fingerprint,
+        unk_id=tokenizer.unk_id,
     )

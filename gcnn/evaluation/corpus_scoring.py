@@ -1,10 +1,14 @@
 """Score columns for whole corpora: shards of text, JSON lines or Parquet in, Parquet with the scores out.
 
-Shards are shared out over processes and machines, each is written whole or not at all, and those that are there
-already are not scored again: an interrupted job is called anew and goes on.
+Any number of processes share the files, however they were started (torchrun, a Slurm array, by hand): each takes the
+next that no other one holds. A file is written whole or not at all and says what its scores were made from; one that
+is there already, made from the same, is not scored again: an interrupted job is called anew and goes on.
 """
 
-import os
+import contextlib
+import fcntl
+import json
+import random
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -15,13 +19,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from gcnn.data.corpus import check_utf8, load_files
-from gcnn.errors import RunError, UsageError, one_line
-from gcnn.evaluation.scoring import Score, Scorer
-from gcnn.files import write_atomically
+from gcnn.checks import check_output
+from gcnn.data.lines import TEXT
+from gcnn.data.tables import read_rows
+from gcnn.errors import UsageError
+from gcnn.evaluation.scoring import Scorer
+from gcnn.files import sha256, write_atomically
 
-ROWS = 1000  # in memory together
 TYPES = {"log_prob": pa.float64(), "tokens": pa.int64(), "unknown": pa.int64(), "perplexity": pa.float64()}
+SAID = b"gcnn"  # in the metadata of a file's schema: a JSON object, what its scores were made from
+DECIDING = ("model", "tokenizer", "precision", "column", "input")  # the entries of it that make others of the scores
 
 
 @dataclass
@@ -30,6 +37,7 @@ class Done:
 
     files: int = 0
     skipped: int = 0  # their scores were there already
+    elsewhere: int = 0  # another process is at work on them
     rows: int = 0
     tokens: int = 0
     seconds: float = 0.0
@@ -39,78 +47,142 @@ class Done:
         return self.tokens / self.seconds if self.seconds else 0.0
 
 
-def share_of_this_process() -> tuple[int, int]:
-    """Its index among all processes, and their number: torchrun's ranks within the tasks of a Slurm array."""
-    number = {name: int(os.environ.get(name, default)) for name, default in (
-        ("RANK", 0), ("WORLD_SIZE", 1), ("SLURM_ARRAY_TASK_ID", 0), ("SLURM_ARRAY_TASK_MIN", 0),
-        ("SLURM_ARRAY_TASK_COUNT", 1),
-    )}  # fmt: skip
-    task = number["SLURM_ARRAY_TASK_ID"] - number["SLURM_ARRAY_TASK_MIN"]
-    return task * number["WORLD_SIZE"] + number["RANK"], number["SLURM_ARRAY_TASK_COUNT"] * number["WORLD_SIZE"]
+def score_files(scorer: Scorer, files: list[Path], output: Path, column: str = "text") -> Done:
+    """Score the rows of each file that no other process scores into `output`/<name>.parquet.
 
-
-def score_files(
-    scorer: Scorer, files: list[Path], output: Path, column: str = "text", process: int = 0, processes: int = 1
-) -> Done:
-    """Score the rows of every `processes`-th file, from number `process` on, into `output`/<name>.parquet.
-
-    Raises UsageError for a file that is missing, not readable or without the column, RunError where a row breaks off.
+    Raises UsageError, before anything is scored, for a file that is missing and for scores in `output` that are of
+    something else; and after all others are scored, for files that are damaged or have no such column.
     """
-    targets = [output / f"{path.stem}.parquet" for path in files]
-    twice = [path.name for path, count in Counter(targets).items() if count > 1]
-    missing = [path for path in files if not path.is_file()]
-    if missing:
-        raise UsageError(f"--input: no file {missing[0]}. Give text, JSON lines or Parquet files.")
-    if twice:
-        raise UsageError(f"--input: two files would be written to {output / twice[0]}. Give them names that differ.")
-    if {path.resolve() for path in targets} & {path.resolve() for path in files} or output.is_file():
-        raise UsageError(f"--output: {output} would overwrite the input. Give another folder.")
-    output.mkdir(parents=True, exist_ok=True)
+    targets = targets_of(files, output)
     done = Done()
-    mine = list(zip(files, targets, strict=True))[process::processes]
-    for path, target in tqdm(mine, unit=" files", disable=None):
-        if target.exists():
-            done.skipped += 1
-            continue
-        start = time.perf_counter()
-        write_atomically(target, lambda aside, path=path: write_scores(scorer, path, aside, column, done))
-        done.files += 1
-        done.seconds += time.perf_counter() - start
+    todo = [(path, target) for path, target in targets.items() if not is_done(scorer, path, target, column)]
+    done.skipped = len(files) - len(todo)
+    random.shuffle(todo)  # so that processes rarely meet, also where the file system knows no locks
+    refused = []
+    with kept_if_used(output):
+        for path, target in tqdm(todo, unit=" files", disable=None):
+            with claimed(target) as mine:
+                if not mine:
+                    done.elsewhere += 1
+                    continue
+                try:
+                    score_file(scorer, path, target, column, done)
+                except UsageError as error:
+                    refused.append(str(error))
+        if refused:
+            more = f" {len(refused) - 3} more files were not scored." if len(refused) > 3 else ""
+            raise UsageError(" ".join(refused[:3]) + more)
     return done
 
 
-def write_scores(scorer: Scorer, path: Path, aside: Path, column: str, done: Done) -> None:
+@contextlib.contextmanager
+def kept_if_used(folder: Path) -> Iterator[None]:
+    """Make a folder unless it is there; it goes again where an error leaves it empty."""
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if made:
+            with contextlib.suppress(OSError):  # it holds something
+                folder.rmdir()
+        raise
+
+
+def targets_of(files: list[Path], output: Path) -> dict[Path, Path]:
+    """Where the scores of each file go. Raises UsageError for a file that is missing and for paths that meet."""
+    targets = [output / f"{path.stem}.parquet" for path in files]
+    twice = [path for path, count in Counter(targets).items() if count > 1]
+    for path in files:
+        if not path.is_file():
+            what = f"{path} is no regular file" if path.exists() else f"no file {path}"
+            raise UsageError(f"--input: {what}. Give text, JSON lines or Parquet files.")
+    if twice:
+        raise UsageError(f"--input: two files would be written to {twice[0]}. Give them names that differ.")
+    check_output("--output", output, folder=True)
+    if {path.resolve() for path in targets} & {path.resolve() for path in files}:
+        raise UsageError(f"--output: {output} would overwrite the input. Give another folder.")
+    return dict(zip(files, targets, strict=True))
+
+
+def made_from(scorer: Scorer, path: Path, column: str) -> dict[str, str]:
+    return scorer.source | {"column": column, "input": sha256(path), "name": path.name}
+
+
+def is_done(scorer: Scorer, path: Path, target: Path, column: str) -> bool:
+    """Whether the scores of a file are there. Raises UsageError where what is there was made from something else."""
+    if not target.exists():
+        return False
+    try:
+        said = dict(json.loads(pq.read_schema(target).metadata[SAID]))
+    except (OSError, TypeError, KeyError, ValueError):  # Arrow's errors are of these, too
+        raise UsageError(
+            f"--output: {target} does not say what scores it holds. Give another folder or remove the file."
+        ) from None
+    wanted = made_from(scorer, path, column)
+    for key in DECIDING:
+        if said.get(key) != wanted.get(key):
+            raise UsageError(
+                f"--output: {target} holds scores of another {key}: {str(said.get(key))[:16]}, not "
+                f"{str(wanted.get(key))[:16]} (they are of {said.get('name')} by {said.get('run')}). "
+                "Give another folder or remove the file."
+            )
+    return True
+
+
+@contextlib.contextmanager
+def claimed(target: Path) -> Iterator[bool]:
+    """Whether this process may write a file; no other one may then. The lock of a dead process holds nobody up."""
+    lock = target.with_name(f".{target.name}.lock")
+    with lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        except OSError:  # a file system without locks: at worst two score the same
+            pass
+        try:
+            yield True
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def score_file(scorer: Scorer, path: Path, target: Path, column: str, done: Done) -> None:
+    if is_done(scorer, path, target, column):  # meanwhile
+        done.skipped += 1
+        return
+    start, said = time.perf_counter(), json.dumps(made_from(scorer, path, column))
+    write_atomically(target, lambda aside: write_scores(scorer, path, aside, column, said, done))
+    done.files += 1
+    done.seconds += time.perf_counter() - start
+
+
+def write_scores(scorer: Scorer, path: Path, aside: Path, column: str, said: str, done: Done) -> None:
     writer = None
     try:
-        for rows in read_rows(path, column):
+        for rows in checked_rows(path, column):
             scores = scorer.score([text or "" for text in rows[column].to_pylist()])
             done.rows += len(scores)
             done.tokens += sum(score.tokens for score in scores)
-            for name, values in zip(Score._fields, zip(*scores, strict=True), strict=True):
-                rows = rows.append_column(name, pa.array(values, TYPES[name]))
-            writer = writer or pq.ParquetWriter(aside, rows.schema)
+            for name, kind in TYPES.items():
+                rows = rows.append_column(name, pa.array([getattr(score, name) for score in scores], kind))
+            if writer is None:
+                metadata = {**(rows.schema.metadata or {}), SAID: said}
+                writer = pq.ParquetWriter(aside, rows.schema.with_metadata(metadata))
             writer.write_table(rows)
-    except (pa.ArrowException, ValueError) as error:
-        if isinstance(error, UnicodeDecodeError):
-            check_utf8([path])
-        raise RunError(f"{path}: {one_line(error)}. Mend or leave out the file and call again.") from None
     finally:
         if writer:
             writer.close()
-    if writer is None:
-        pq.write_table(pa.table({column: pa.array([], pa.string())}), aside)
 
 
-def read_rows(path: Path, column: str) -> Iterator[pa.Table]:
-    """The rows of a file, ROWS at a time. Raises UsageError where `column` is absent or no text."""
-    if not path.stat().st_size:
-        return  # `datasets` makes no table of nothing
-    for rows in load_files([path], column=column, streaming=True).with_format("arrow").iter(batch_size=ROWS):
-        if column not in rows.column_names:
-            raise UsageError(f"{path} has no column {column} (found: {', '.join(rows.column_names)}).")
-        kind = rows.schema.field(column).type
-        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)):
-            raise UsageError(f"{path}: the column {column} is of type {kind}, not text. Give another with --column.")
+def checked_rows(path: Path, column: str) -> Iterator[pa.Table]:
+    """The rows of a file, some at a time; one table without rows where it is empty. Raises UsageError as read_rows
+    does, and where a column has the name of a score."""
+    rows = None
+    for rows in read_rows(path, column):
         if taken := set(TYPES) & set(rows.column_names):
             raise UsageError(f"{path} has a column {min(taken)} already. Rename it first.")
         yield rows
+    if rows is None:
+        yield pa.table({column: pa.array([], TEXT)})

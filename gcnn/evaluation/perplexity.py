@@ -6,8 +6,9 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
-from gcnn.data.batches import RunningText, Sentences
+from gcnn.data.batches import IGNORE, RunningText, Sentences
 from gcnn.data.stream import TokenStream
 from gcnn.models.language_model import LanguageModel, State
 
@@ -59,17 +60,34 @@ def sentence_nlls(
 
 
 def row_nlls(model: LanguageModel, tokens: Tensor, targets: Tensor) -> Tensor:
-    """The negative log-likelihood of each row: (batch, time), (batch, time) -> (batch,), nats.
+    """The negative log-likelihood of each row: (batch, time), (batch, time) -> (batch,), nats."""
+    return sum(nll.sum(dim=1) for _, nll in block_nlls(model, tokens, targets))
+
+
+def block_nlls(model: LanguageModel, tokens: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Score rows (batch, time): yields the targets of a block and their negative log-likelihoods, nats, each (batch,
+    time of the block).
 
     Long rows are read in blocks, with the state carried over their borders, so that memory stays bounded.
     """
     device = next(model.parameters()).device
-    total = torch.zeros(len(tokens), dtype=torch.float64)
     state = None
     for block, wanted in zip(tokens.split(POSITIONS, dim=1), targets.split(POSITIONS, dim=1), strict=True):
         hidden, state = model(block.to(device), state)
-        total += model.nll(hidden, wanted.to(device)).double().sum(dim=1).cpu()
-    return total
+        yield wanted, model.nll(hidden, wanted.to(device)).double().cpu()
+
+
+def target_nlls(
+    model: LanguageModel, stream: TokenStream, sentences: bool, batch_size: int, block_size: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Score a text: yields targets and their negative log-likelihoods, nats, in any order and shape."""
+    if not sentences:
+        for positions, nll in token_nlls(model, stream, batch_size, block_size):
+            yield torch.from_numpy(stream.tokens[positions]), nll
+        return
+    batches = Sentences(stream.tokens, stream.eos_id, batch_size, block_size)
+    for i in range(len(batches)):
+        yield from block_nlls(model, *batches[i])
 
 
 @torch.no_grad()
@@ -82,23 +100,34 @@ def evaluate(
 ) -> dict[str, float]:
     """The perplexity of a text and its normalisations.
 
-    Returns nll_nats (the text's total), tokens, perplexity (per token), words, word_perplexity (per white-space word
-    and end of line, whatever the tokenizer), bytes, bits_per_byte.
+    Returns nll_nats (the text's total), tokens, perplexity (per token), unknown (of the tokens, those that are <unk>),
+    known_perplexity (per other token, without the nats of the unknown ones), words, word_perplexity (per white-space
+    word and end of line, whatever the tokenizer), bytes, bits_per_byte.
     """
     training = model.training
     model.eval()
-    score = sentence_nlls if sentences else token_nlls
-    total = sum(float(nll.sum()) for _, nll in score(model, stream, batch_size, block_size))
+    total = of_unknown = 0.0
+    unknown = 0
+    with tqdm(total=len(stream), unit=" tokens", unit_scale=True, disable=None, delay=2, leave=False) as bar:
+        for targets, nll in target_nlls(model, stream, sentences, batch_size, block_size):
+            total += float(nll.sum())
+            if stream.unk_id is not None:
+                of_unknown += float(nll[targets == stream.unk_id].sum())
+                unknown += int((targets == stream.unk_id).sum())
+            bar.update(int((targets != IGNORE).sum()))
     model.train(training)
-    return normalised(total, stream)
+    return normalised(total, stream, of_unknown, unknown)
 
 
-def normalised(total: float, stream: TokenStream) -> dict[str, float]:
-    """The normalisations of a total negative log-likelihood in nats."""
+def normalised(total: float, stream: TokenStream, of_unknown: float = 0.0, unknown: int = 0) -> dict[str, float]:
+    """The normalisations of a total negative log-likelihood in nats, and of its part that unknown tokens have."""
+    known = max(1, len(stream) - unknown)  # in a text, each line's end
     return {
         "nll_nats": total,
         "tokens": len(stream),
         "perplexity": exp(total / len(stream)),
+        "unknown": unknown,
+        "known_perplexity": exp((total - of_unknown) / known),
         "words": stream.words,
         "word_perplexity": exp(total / stream.words),
         "bytes": stream.bytes,

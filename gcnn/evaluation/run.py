@@ -12,7 +12,7 @@ from gcnn.data.tokenizers import Tokenizer, load_tokenizer
 from gcnn.errors import UsageError
 from gcnn.models.language_model import LanguageModel, build_model
 from gcnn.models.layers import fold_weight_norm
-from gcnn.models.weights import WEIGHTS, assign_weights, read_weights
+from gcnn.models.weights import WEIGHTS, assign_weights, read_metadata, read_weights
 
 
 @dataclass
@@ -22,6 +22,7 @@ class LoadedRun:
     model: LanguageModel  # in evaluation mode, weight normalisation folded, without gradients
     tokenizer: Tokenizer
     config: TrainConfig
+    weights_sha256: str  # as its file says
 
 
 def load_model(run_dir: str | Path, device: str = "auto") -> LoadedRun:
@@ -38,7 +39,8 @@ def load_model(run_dir: str | Path, device: str = "auto") -> LoadedRun:
     model = build_model(config.model, tokenizer.vocabulary_size)
     assign_weights(model, weights, run_dir / WEIGHTS)
     fold_weight_norm(model)
-    return LoadedRun(model.to(where).eval().requires_grad_(False), tokenizer, config)
+    model = model.to(where).eval().requires_grad_(False)
+    return LoadedRun(model, tokenizer, config, read_metadata(run_dir / WEIGHTS)["sha256"])
 
 
 def find_run(path: str) -> Path:

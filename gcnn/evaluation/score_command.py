@@ -1,8 +1,9 @@
 """Score the lines of standard input: `gcnn-score --run DIR < sentences`."""
 
 import argparse
-import itertools
+import codecs
 import json
+import math
 import os
 import select
 import sys
@@ -15,7 +16,8 @@ import torch
 
 from gcnn.checks import THREADS, check_count
 from gcnn.errors import UsageError, run_command
-from gcnn.evaluation.corpus_scoring import score_files, share_of_this_process
+from gcnn.evaluation.corpus_scoring import score_files
+from gcnn.evaluation.nbest import KINDS, Hypothesis, ranked, reader
 from gcnn.evaluation.run import find_run
 from gcnn.evaluation.scoring import Scorer
 from gcnn.models.inference import PRECISIONS, forget_kernels
@@ -37,16 +39,23 @@ def score() -> None:
     if arguments.threads is not None:
         check_count("--threads", arguments.threads, THREADS)
         torch.set_num_threads(arguments.threads)
+    if arguments.lm_weight is not None and (arguments.nbest is None or not math.isfinite(arguments.lm_weight)):
+        raise UsageError("--lm-weight is a number that goes with --nbest; give both or leave it out.")
     if (arguments.input is None) != (arguments.output is None):
         raise UsageError("--input and --output belong together; give both, or neither to score standard input.")
+    if arguments.input is None and (sys.__stdin__ is None or sys.__stdout__ is None):
+        raise UsageError("standard input or output is closed. Give both, or --input and --output.")
     forget_kernels()
     scorer = Scorer.from_run(arguments.run, arguments.device, arguments.precision)
     if arguments.input is not None:
-        done = score_files(scorer, arguments.input, arguments.output, arguments.column, *share_of_this_process())
+        done = score_files(scorer, arguments.input, arguments.output, arguments.column)
         print(json.dumps(asdict(done) | {"tokens_per_second": done.tokens_per_second}))
         return
     lines = read_windows(STDIN)
-    output = reranked(scorer, lines) if arguments.nbest else scored(scorer, lines, arguments.format)
+    if arguments.nbest is None:
+        output = scored(scorer, lines, arguments.format)
+    else:
+        output = reranked(scorer, lines, arguments.nbest, arguments.lm_weight)
     sys.stdout.reconfigure(encoding="utf-8")
     for text in output:
         sys.stdout.write(text)
@@ -68,23 +77,40 @@ def parse_arguments() -> argparse.Namespace:
         help="a run, or the newest in a folder; `latest`: in runs/",
     )
     output = parser.add_mutually_exclusive_group()
-    output.add_argument("--format", choices=["jsonl", "tsv"], default="jsonl", help="default: %(default)s")
+    output.add_argument(
+        "--format", choices=["jsonl", "tsv"], default="jsonl", help="an object or a row a line; default: %(default)s"
+    )
     output.add_argument(
         "--nbest",
-        action="store_true",
-        help="lines are `id ||| sentence [||| ...]`; print the lines of each id best first, ` ||| log_prob` appended",
+        nargs="?",
+        const="any",
+        choices=KINDS,
+        help="read n-best lists, with lines `id ||| sentence [||| features] [||| score]` (moses), `utt-1 words` "
+        "(kaldi), `acoustic language n words` (srilm, one list) or what of these the first line is (any, and without "
+        "a value); print the lines of each list best first, ` ||| log_prob` appended; default: no lists",
+    )
+    parser.add_argument(
+        "--lm-weight",
+        type=float,
+        metavar="W",
+        help="rank n-best lists by score + W * log_prob, and append that sum too; the score is moses' last one or "
+        "srilm's acoustic one, turned into nats; default: rank by log_prob alone",
     )
     parser.add_argument(
         "--input",
         nargs="+",
         type=Path,
         metavar="FILE",
-        help="score the rows of text, JSON lines or Parquet files instead, shared out over torchrun's processes and "
-        "a Slurm array's tasks; files whose scores are there already are passed over",
+        help="score the rows of text, JSON lines or Parquet files instead; any processes that are called alike share "
+        "them (torchrun, a Slurm array), and files whose scores are there already are passed over; default: none",
     )
-    parser.add_argument("--output", type=Path, metavar="DIR", help="where to write <name>.parquet with score columns")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="where --input's scores go, as <name>.parquet; default: none"
+    )
     parser.add_argument("--column", default="text", help="the text's column in --input; default: %(default)s")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: %(default)s")
+    parser.add_argument(
+        "--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: a GPU if any; default: %(default)s"
+    )
     parser.add_argument(
         "--precision",
         choices=PRECISIONS,
@@ -107,18 +133,18 @@ def scored(scorer: Scorer, windows: Iterator[list[bytes]], form: str) -> Iterato
             yield "".join(json.dumps(score._asdict()) + "\n" for score in scores)
 
 
-def reranked(scorer: Scorer, windows: Iterator[list[bytes]]) -> Iterator[str]:
-    """Each n-best list (contiguous lines with one id) as text, best first, equal ones in their order."""
+def reranked(
+    scorer: Scorer, windows: Iterator[list[bytes]], kind: str = "any", weight: float | None = None
+) -> Iterator[str]:
+    """Each n-best list as text, best first."""
+    read_hypothesis = reader(kind, weight is not None)
 
-    def entries() -> Iterator[tuple[str, str, float]]:
-        for hypotheses in parsed(windows, to_hypothesis):
-            scores = scorer.stream(sentence for _, sentence, _ in hypotheses)
-            for (name, _, line), score in zip(hypotheses, scores, strict=True):
-                yield name, line, score.log_prob
+    def entries() -> Iterator[tuple[Hypothesis, float]]:
+        for hypotheses in parsed(windows, lambda raw: read_hypothesis(to_text(raw))):
+            scores = scorer.stream(hypothesis.sentence for hypothesis in hypotheses)
+            yield from zip(hypotheses, (score.log_prob for score in scores), strict=True)
 
-    for _, group in itertools.groupby(entries(), key=lambda entry: entry[0]):
-        best_first = sorted(group, key=lambda entry: -entry[2])
-        yield "".join(f"{line} ||| {log_prob}\n" for _, line, log_prob in best_first)
+    return ranked(entries(), weight)
 
 
 def to_text(raw: bytes) -> str:
@@ -129,24 +155,18 @@ def to_text(raw: bytes) -> str:
         raise UsageError(f"is not UTF-8: {byte}. Convert the text, as with iconv.") from None
 
 
-def to_hypothesis(raw: bytes) -> tuple[str, str, str]:
-    """The id, the sentence and the line of an entry in an n-best list."""
-    line = to_text(raw)
-    name, *fields = line.split("|||")
-    if not fields:
-        raise UsageError("is not `id ||| sentence`. Give n-best lists, or leave out --nbest.")
-    return name.strip(), fields[0], line.rstrip()
-
-
 def parsed(windows: Iterator[list[bytes]], parse: Callable[[bytes], Line]) -> Iterator[list[Line]]:
-    """Windows of lines through `parse`; the UsageError of a line comes after the lines before it."""
+    """Windows of lines through `parse`; the UsageError of a line comes after the lines before it.
+
+    A byte order mark at the start of the stream is no part of its first line.
+    """
     number = 0
     for window in windows:
         lines = []
         for raw in window:
             number += 1
             try:
-                lines.append(parse(raw))
+                lines.append(parse(raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw))
             except UsageError as error:
                 yield lines
                 raise UsageError(f"line {number} of the input {error}") from None

@@ -30,9 +30,10 @@ class Score(NamedTuple):
 class Scorer:
     """Scores sentences with a trained model: `Scorer.from_run("runs/...").score(["a sentence", "another"])`."""
 
-    def __init__(self, model: LanguageModel, tokenizer: Tokenizer):
+    def __init__(self, model: LanguageModel, tokenizer: Tokenizer, source: dict[str, str] | None = None):
         self.model = model
         self.tokenizer = tokenizer
+        self.source = source or {}  # what its scores are told apart by: model, tokenizer, precision; and the run
 
     @classmethod
     def from_run(cls, path: str | Path, device: str = "auto", precision: str = "float32") -> "Scorer":
@@ -42,7 +43,8 @@ class Scorer:
         """
         run = load_model(path, device)
         prepare_for_inference(run.model.to(PRECISIONS[precision]))
-        return cls(run.model, run.tokenizer)
+        source = {"model": run.weights_sha256, "tokenizer": run.tokenizer.fingerprint, "precision": precision}
+        return cls(run.model, run.tokenizer, source | {"run": str(path)})
 
     def score(self, sentences: Iterable[str]) -> list[Score]:
         """The scores of sentences, in their order; they do not depend on each other."""

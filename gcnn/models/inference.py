@@ -117,4 +117,8 @@ def pack_lstm(model: nn.Module) -> None:
 
 def packable(model: nn.Module) -> bool:
     weight = next(model.parameters())
-    return weight.device.type == "cpu" and weight.dtype in PRECISIONS.values() and torch.backends.mkldnn.is_available()
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    if weight.dtype == torch.bfloat16:  # oneDNN packs it for some processors only; torch multiplies it on any
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return weight.dtype in PRECISIONS.values()

@@ -58,6 +58,12 @@ def read_weights(path: Path, tokenizer: str | None = None) -> dict[str, Tensor]:
     return weights
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """The sha256 and the tokenizer that an intact file of weights says."""
+    with safetensors.safe_open(path, "pt") as file:
+        return file.metadata()
+
+
 def digest(weights: dict[str, Tensor]) -> str:
     """sha256 of tensors on the CPU, their names, types and shapes."""
     found = hashlib.sha256()

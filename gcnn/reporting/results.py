@@ -13,6 +13,7 @@ from gcnn.reporting.units import DASH, count, decimals, duration, gibibytes, mag
 
 PARTS = ("embedding", "body", "softmax")  # of the parameters
 SPLIT = {"nll_nats": NUMBER, "tokens": NUMBER, "perplexity": NUMBER, "unigram_perplexity": NUMBER}
+SPLIT |= {"unknown": NUMBER, "known_perplexity": NUMBER}
 SPLIT |= {"words": NUMBER, "word_perplexity": NUMBER, "bytes": NUMBER, "bits_per_byte": NUMBER}
 RESULTS = {
     "experiment": str,
@@ -20,6 +21,7 @@ RESULTS = {
     "hardware": {"cpu": str, "cores": NUMBER, "threads": NUMBER, "memory_bytes": NUMBER, "platform": str},
     "versions": {ANY: str},
     "command": str,
+    "processes": NUMBER,
     "parameters": dict.fromkeys(("total", *PARTS), NUMBER),
     "receptive_field": NUMBER,
     "flops_per_token": NUMBER,
@@ -153,6 +155,7 @@ def results_table(results: dict) -> str:
     check(results, RESULTS, "results")
     parameters, train = results.get("parameters") or {}, results.get("train") or {}
     parts = ", ".join(f"{part} {magnitude(parameters[part])}" for part in PARTS if part in parameters)
+    several = (results.get("processes") or 1) > 1
     vocabulary = count(value(results, "data.vocabulary_size"))
     facts = [
         ["experiment", results.get("experiment") or DASH],
@@ -164,13 +167,16 @@ def results_table(results: dict) -> str:
         ["", f"{duration(train.get('seconds'))}, {count(train.get('tokens_per_second'))} tokens/s"],
         ["peak memory", gibibytes(train.get("peak_memory_bytes"))],
         ["hardware", describe_hardware(results.get("hardware"))],
+        *([["processes", f"{count(results['processes'])} of torchrun"]] if several else []),
     ]
     measures = [
         ("perplexity", "perplexity", perplexity),
+        ("without unknown", "known_perplexity", perplexity),
         ("of a unigram model", "unigram_perplexity", perplexity),
         ("per word", "word_perplexity", perplexity),
         ("bits per byte", "bits_per_byte", lambda x: decimals(x, 4)),
         ("tokens", "tokens", count),
+        ("unknown", "unknown", count),
         ("words", "words", count),
         ("bytes", "bytes", count),
     ]

@@ -23,7 +23,7 @@ from gcnn.evaluation.run import choose_device
 from gcnn.files import refuse_links_out, remove, write_atomically, write_json
 from gcnn.models.language_model import LanguageModel, build_model
 from gcnn.models.weights import WEIGHTS, load_weights
-from gcnn.provenance import command, git_commit, hardware, peak_memory_bytes, versions
+from gcnn.provenance import command, git_commit, hardware, peak_memory_bytes, processes, versions
 from gcnn.training.distributed import first_of_each_machine, from_rank_0, process_group, rank, world_size
 from gcnn.training.trainer import Trainer
 
@@ -111,6 +111,7 @@ def measure(config: TrainConfig, model: LanguageModel, data: PreparedData, train
     results: dict[str, Any] = {
         "experiment": config.experiment,
         "command": command(),
+        "processes": processes(),
         "hardware": hardware(),
         "versions": versions(),
         "seed": config.seed,

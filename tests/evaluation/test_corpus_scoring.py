@@ -1,6 +1,8 @@
 """Score columns for corpora: every row once, as the scorer says, whatever the format, the processes and the crashes."""
 
+import fcntl
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from gcnn.data import tables
 from gcnn.errors import UsageError
-from gcnn.evaluation import corpus_scoring
-from gcnn.evaluation.corpus_scoring import score_files, share_of_this_process
+from gcnn.evaluation.corpus_scoring import claimed, score_files
 from gcnn.evaluation.scoring import Scorer
+from gcnn.models.weights import WEIGHTS, read_metadata, read_weights, save_weights
 
 
 @pytest.fixture
@@ -44,11 +47,13 @@ def scores_in(folder):
 
 
 def test_every_row_keeps_its_columns_and_gets_the_scorers_scores(scorer, rows, shards, tmp_path, monkeypatch):
-    monkeypatch.setattr(corpus_scoring, "ROWS", 7)
+    monkeypatch.setattr(tables, "CHUNK", 500)
     done = score_files(scorer, shards, tmp_path / "out")
     found, expected = scores_in(tmp_path / "out"), scorer.score([row["text"] for row in rows])
     assert [row["text"] for row in found] == [row["text"] for row in rows]
-    assert [row["id"] for row in found if "id" in row] == list(range(2 * (len(rows) // 3)))
+    third = len(rows) // 3
+    assert [row["id"] for row in found if "id" in row] == list(range(third))
+    assert [json.loads(row["json"]) for row in found if "json" in row] == rows[third : 2 * third]
     np.testing.assert_allclose([row["log_prob"] for row in found], [s.log_prob for s in expected], atol=1e-5)
     assert [(r["tokens"], r["unknown"]) for r in found] == [(s.tokens, s.unknown) for s in expected]
     assert (done.files, done.rows, done.tokens) == (3, len(rows), sum(s.tokens for s in expected))
@@ -56,16 +61,110 @@ def test_every_row_keeps_its_columns_and_gets_the_scorers_scores(scorer, rows, s
 
 def test_processes_share_the_files_and_an_interrupted_job_goes_on(scorer, shards, tmp_path):
     out = tmp_path / "out"
-    assert score_files(scorer, shards, out, process=1, processes=2).files == 1  # b
+    out.mkdir()
+    with claimed(out / "a.parquet"), claimed(out / "c.parquet"):  # as other processes hold them
+        done = score_files(scorer, shards, out)
+    assert (done.files, done.skipped, done.elsewhere) == (1, 0, 2)
     assert [path.name for path in out.iterdir()] == ["b.parquet"]
     before = (out / "b.parquet").stat().st_mtime_ns
     done = score_files(scorer, shards, out)
-    assert (done.files, done.skipped) == (2, 1)
+    assert (done.files, done.skipped, done.elsewhere) == (2, 1, 0)
     assert (out / "b.parquet").stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize("array", ["1,3", "0-4:2", "7", "none"])
+def test_the_tasks_of_any_slurm_array_score_all_files(scorer, shards, tmp_path, monkeypatch, array):
+    tasks = {"1,3": (1, 3), "0-4:2": (0, 2, 4), "7": (7,), "none": ("not a number",)}[array]
+    monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", str(len(tasks)))
+    monkeypatch.setenv("SLURM_ARRAY_TASK_MIN", str(tasks[0]))
+    done = []
+    for task in tasks:
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", str(task))
+        done.append(score_files(scorer, shards, tmp_path / "out"))
+    assert sum(each.files for each in done) == len(shards)
+    assert len(scores_in(tmp_path / "out")) == 60
+
+
+def test_a_file_system_without_locks_scores_all_the_same(scorer, shards, tmp_path, monkeypatch):
+    def no_locks(*arguments):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    assert score_files(scorer, shards, tmp_path / "out").files == len(shards)
+    assert score_files(scorer, shards, tmp_path / "out").skipped == len(shards)
+
+
+def test_scores_say_what_they_were_made_from(scorer, made_runs, shards, tmp_path):
+    score_files(scorer, shards, tmp_path / "out")
+    said = json.loads(pq.read_schema(tmp_path / "out" / "c.parquet").metadata[b"gcnn"])
+    run = made_runs["gcnn", "word"]
+    sha = subprocess.run(["sha256sum", tmp_path / "shards" / "c.txt"], capture_output=True, text=True).stdout.split()[0]
+    assert said == {
+        "model": read_metadata(run / WEIGHTS)["sha256"], "tokenizer": scorer.tokenizer.fingerprint,
+        "precision": "float32", "run": str(run), "column": "text", "input": sha, "name": "c.txt",
+    }  # fmt: skip
+
+
+def another_model(run, shards, column):
+    weights = read_weights(run / WEIGHTS)
+    weights["softmax.head.weight"] *= 0.5
+    save_weights(weights, run / WEIGHTS, read_metadata(run / WEIGHTS)["tokenizer"])
+    return Scorer.from_run(run, "cpu")
+
+
+def another_precision(run, shards, column):
+    return Scorer.from_run(run, "cpu", "bf16")
+
+
+def another_text(run, shards, column):
+    before = shards[-1].stat()
+    text = shards[-1].read_bytes()
+    shards[-1].write_bytes(text[::-1].lstrip() + b"\n" * (len(text) - len(text.rstrip())))
+    assert shards[-1].stat().st_size == before.st_size
+
+
+@pytest.mark.parametrize(("change", "column", "named"), [
+    (another_model, "text", "another model: .*by .*run"),
+    (another_precision, "text", "another precision: float32, not bf16"),
+    (another_text, "text", "c.parquet holds scores of another input"),
+    (lambda *_: None, "words", "another column: text, not words"),
+])  # fmt: skip
+def test_scores_of_something_else_are_refused_before_any_scoring(gcnn_dir, shards, tmp_path, change, column, named):
+    first = Scorer.from_run(gcnn_dir, "cpu")
+    score_files(first, shards, tmp_path / "out")
+    kept = (tmp_path / "out" / "c.parquet").read_bytes()
+    (tmp_path / "out" / "a.parquet").unlink()
+    second = change(gcnn_dir, shards, column) or first
+    with pytest.raises(UsageError, match=named):
+        score_files(second, shards, tmp_path / "out", column)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["b.parquet", "c.parquet"]
+    assert (tmp_path / "out" / "c.parquet").read_bytes() == kept
+
+
+@pytest.mark.parametrize("content", [pa.table({"text": ["a"], "log_prob": [-1.0]}), b"not Parquet"])
+def test_a_file_of_unknown_scores_is_refused(scorer, shards, tmp_path, content):
+    (tmp_path / "out").mkdir()
+    bad(tmp_path / "out", "b.parquet", content)
+    with pytest.raises(UsageError, match=r"b\.parquet does not say what scores it holds"):
+        score_files(scorer, shards, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["b.parquet"]
+
+
+def test_a_copied_or_renamed_run_goes_on(scorer, gcnn_dir, shards, tmp_path):
+    score_files(scorer, shards, tmp_path / "out")
+    copied = Scorer.from_run(shutil.move(gcnn_dir, tmp_path / "elsewhere"), "cpu")
+    assert score_files(copied, shards, tmp_path / "out").skipped == len(shards)
+
+
+def test_a_damaged_file_keeps_nobody_else_from_being_scored(scorer, shards, tmp_path):
+    (tmp_path / "shards" / "b.jsonl").write_text('{"text": "a"}\n{"text": "b')
+    with pytest.raises(UsageError, match=r"b\.jsonl, line 2"):
+        score_files(scorer, shards, tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.parquet", "c.parquet"]
+
+
 def test_a_shard_that_breaks_off_leaves_nothing(scorer, shards, tmp_path, monkeypatch):
-    monkeypatch.setattr(corpus_scoring, "ROWS", 7)
+    monkeypatch.setattr(tables, "CHUNK", 500)
     real, calls = scorer.score, []
 
     def breaking(texts):
@@ -77,15 +176,7 @@ def test_a_shard_that_breaks_off_leaves_nothing(scorer, shards, tmp_path, monkey
     monkeypatch.setattr(scorer, "score", breaking)
     with pytest.raises(KeyboardInterrupt):
         score_files(scorer, shards, tmp_path / "out")
-    assert list((tmp_path / "out").iterdir()) == []
-
-
-def test_the_share_is_that_of_torchrun_within_a_slurm_array(monkeypatch):
-    assert share_of_this_process() == (0, 1)
-    for name, value in {"RANK": 1, "WORLD_SIZE": 2, "SLURM_ARRAY_TASK_ID": 7, "SLURM_ARRAY_TASK_MIN": 5,
-                        "SLURM_ARRAY_TASK_COUNT": 4}.items():  # fmt: skip
-        monkeypatch.setenv(name, str(value))
-    assert share_of_this_process() == (2 * 2 + 1, 8)
+    assert not (tmp_path / "out").exists()
 
 
 def test_two_processes_of_torchrun_score_all(made_runs, rows, shards, tmp_path):
@@ -104,22 +195,25 @@ def bad(tmp_path, name, content):
 
 
 @pytest.mark.parametrize(("name", "content", "message"), [
-    ("a.parquet", pa.table({"words": ["a"]}), "no column `text` .*words"),
-    ("a.parquet", pa.table({"text": [1]}), "of type int64, not text"),
+    ("a.parquet", pa.table({"words": ["a"]}), "no column `text` .*words.*--column"),
+    ("a.parquet", pa.table({"text": [1]}), "int64, not text.*--column"),
     ("a.parquet", pa.table({"text": ["a"], "tokens": [1]}), "has a column tokens already"),
     ("a.parquet", b"not parquet", "a.parquet"),
     ("a.jsonl", b'{"words": "a"}\n', "no column"),
-    ("a.txt", b"\xff\xfe", "not UTF-8"),
+    ("a.txt", b"a\xff\xfe", "not UTF-8"),
 ])  # fmt: skip
 def test_what_cannot_be_scored_is_named(scorer, tmp_path, name, content, message):
     with pytest.raises(UsageError, match=message):
         score_files(scorer, [bad(tmp_path, name, content)], tmp_path / "out")
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 def test_names_that_meet_and_files_that_are_missing_are_refused(scorer, shards, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="two files would be written to"):
         score_files(scorer, [*shards, bad(tmp_path, "a.txt", b"a\n")], tmp_path / "out")
+    with pytest.raises(UsageError, match="out is a file; give a folder"):
+        score_files(scorer, shards, bad(tmp_path, "out", b""))
+    (tmp_path / "out").unlink()
     with pytest.raises(UsageError, match="no file"):
         score_files(scorer, [tmp_path / "none.txt"], tmp_path / "out")
     with pytest.raises(UsageError, match="overwrite the input"):
@@ -133,5 +227,6 @@ def test_empty_shards_and_null_texts(scorer, tmp_path):
     nothing = bad(tmp_path, "a.txt", b"")
     nulls = bad(tmp_path, "b.parquet", pa.table({"text": pa.array([None, "a"], pa.string())}))
     score_files(scorer, [nothing, nulls], tmp_path / "out")
-    assert pq.read_table(tmp_path / "out" / "a.parquet").num_rows == 0
+    empty = pq.read_table(tmp_path / "out" / "a.parquet")
+    assert (empty.num_rows, empty.column_names) == (0, ["text", "log_prob", "tokens", "unknown", "perplexity"])
     assert [row["tokens"] for row in scores_in(tmp_path / "out")] == [1, 2]

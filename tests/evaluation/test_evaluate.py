@@ -1,6 +1,9 @@
+import gzip
 import json
 import shutil
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -73,6 +76,8 @@ def test_the_readable_table_has_the_same_figures(gcnn_dir, call):
     assert f"{found['perplexity']:,.2f}" in table
     assert f"{found['bits_per_byte']:,.4f}" in table
     assert f"{found['tokens']:,}" in table
+    assert f"without unknown tokens{found['known_perplexity']:16,.2f}".split() == table.splitlines()[2].split()
+    assert table.splitlines()[-3].split() == ["unknown", "tokens", str(found["unknown"])]
     assert "running text" in table
     assert "sentences" in call("evaluate", "--run", gcnn_dir, "--sentences").out
 
@@ -101,7 +106,7 @@ SPOILT = [
     (replace_config, [], 2, "is of another model"),
     (lambda run_dir: (run_dir / WEIGHTS).write_bytes(b"none"), [], 1, "is damaged"),
     (None, ["--run", "nowhere"], 2, "nowhere is not a run directory"),
-    (None, ["--file", "nowhere.txt"], 2, "no text file nowhere.txt"),
+    (None, ["--file", "nowhere.txt"], 2, "no file nowhere.txt"),
     (None, ["--data-path", "nowhere"], 2, "nowhere is not a folder"),
     (None, ["--block-size", "0"], 2, "--block-size is 0"),
     (None, ["--batch-size", "-1"], 2, "--batch-size is -1"),
@@ -117,6 +122,16 @@ def test_what_cannot_be_done_is_one_line_with_the_thing_and_the_remedy(spoil, op
     assert (outcome.code, outcome.out) == (code, "")
     assert message in outcome.err
     assert outcome.err.count("\n") == 1
+
+
+def test_pipes_and_compressed_text_are_read(made_runs, corpus, tmp_path, call):
+    run, text = made_runs["gcnn", "word"], (corpus / "valid.txt").read_bytes()
+    plain = call("evaluate", "--run", run, "--file", corpus / "valid.txt", "--json").out
+    (tmp_path / "valid.txt.gz").write_bytes(gzip.compress(text))
+    assert call("evaluate", "--run", run, "--file", "valid.txt.gz", "--json").out == plain
+    pq.write_table(pa.table({"lines": text.decode().split("\n")[:-1]}), tmp_path / "valid.parquet")
+    assert call("evaluate", "--run", run, "--file", "valid.parquet", "--column", "lines", "--json").out == plain
+    assert call("evaluate", "--run", run, "--file", "/dev/stdin", "--json", stdin=text).out == plain
 
 
 def test_devices(monkeypatch):

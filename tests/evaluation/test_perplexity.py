@@ -93,6 +93,18 @@ def test_normalisations_follow_from_nats_and_counts():
     assert normalised(1e6, text)["perplexity"] == math.inf
 
 
+@pytest.mark.parametrize("sentences", [False, True])
+def test_unknown_tokens_are_counted_and_left_out_of_the_second_perplexity(run, stream, reference, sentences):
+    """As KenLM's `query` does: neither their log-probabilities nor their number count."""
+    lines = np.split(stream.tokens, line_ends(stream.tokens, stream.eos_id)[:-1]) if sentences else [stream.tokens]
+    nlls = torch.cat([reference(run, line.tolist()) for line in lines])
+    unknown = torch.from_numpy(stream.tokens == run.tokenizer.unk_id)
+    found = evaluate(run.model, stream, sentences, 3, 20)
+    assert found["unknown"] == unknown.sum()
+    assert unknown.any() == (run.tokenizer.kind == "word")
+    assert found["known_perplexity"] == pytest.approx(math.exp(nlls[~unknown].mean()), rel=1e-6)
+
+
 def test_unigram_perplexity_is_that_of_smoothed_counts(run, stream, corpus):
     train = encode_file(corpus / "train.txt", run.tokenizer)
     counts, types = Counter(train.tokens.tolist()), run.tokenizer.vocabulary_size

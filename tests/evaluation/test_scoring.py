@@ -1,7 +1,5 @@
 import itertools
-import json
 import math
-import os
 import random
 import subprocess
 import sys
@@ -14,10 +12,9 @@ from hypothesis import strategies as st
 import gcnn
 from gcnn.data.stream import encode_file
 from gcnn.errors import UsageError
-from gcnn.evaluation import perplexity, score_command, scoring
+from gcnn.evaluation import perplexity, scoring
 from gcnn.evaluation.perplexity import evaluate
 from gcnn.evaluation.run import load_model
-from gcnn.evaluation.score_command import parsed, read_windows, reranked, scored, to_text
 from gcnn.evaluation.scoring import Scorer
 from tests.unicode_text import any_line, any_lines
 
@@ -162,126 +159,3 @@ def test_the_scorer_is_found_in_the_package_and_importing_it_stays_cheap():
         _ = gcnn.Scores
     code = "import sys, gcnn; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def pipe_of(content: bytes) -> int:
-    """The end to read of a pipe that holds `content` and ends there."""
-    reader, writer = os.pipe()
-    os.write(writer, content)
-    os.close(writer)
-    return reader
-
-
-@settings(deadline=None)
-@given(st.lists(st.sampled_from([b"", b"a", b"b c\r", b"long" * 50, b"\xff"])), st.booleans(), st.integers(1, 100))
-def test_windows_hold_every_line_once_wherever_reads_end(lines, ended, chunk):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(score_command, "CHUNK", chunk)
-        patch.setattr(score_command, "WINDOW", 64)
-        content = b"".join(line + b"\n" for line in lines)
-        reader = pipe_of(content if ended else content[:-1])
-        read = list(read_windows(reader))
-        os.close(reader)
-    expected = lines if ended or not lines or lines[-1] else lines[:-1]  # an empty last line without an end is none
-    assert [line for window in read for line in window] == expected
-    assert all(sum(map(len, window[1:])) <= 64 + chunk for window in read)  # the first line may be longer
-
-
-def test_lines_do_not_wait_for_others_that_do_not_come():
-    reader, writer = os.pipe()
-    windows = read_windows(reader)
-    os.write(writer, b"one\ntwo\nthr")
-    assert next(windows) == [b"one", b"two"]
-    os.write(writer, b"ee\n")
-    assert next(windows) == [b"three"]
-    os.close(writer)
-    assert list(windows) == []
-    os.close(reader)
-
-
-def test_a_line_that_is_not_utf8_is_named_after_those_before_it_are_passed_on():
-    found = parsed(iter([[b"a", b"b\r"], [b"c", b"\xc3\xa9", b"d\xe9", b"e"]]), to_text)
-    assert next(found) == ["a", "b"]
-    assert next(found) == ["c", "é"]
-    with pytest.raises(UsageError, match="line 5 of the input is not UTF-8: byte 0xe9 at offset 1"):
-        next(found)
-
-
-def test_jsonl_and_tsv_say_what_the_scorer_does(one_scorer, lines):
-    scores = one_scorer.score(lines[:5])
-    raw = [line.encode() for line in lines[:5]]
-    objects = "".join(scored(one_scorer, iter([raw]), "jsonl")).splitlines()
-    assert [json.loads(text) for text in objects] == [score._asdict() for score in scores]
-    header, *rows = "".join(scored(one_scorer, iter([raw]), "tsv")).splitlines()
-    assert header.split("\t") == ["log_prob", "tokens", "unknown", "perplexity"]
-    assert [tuple(map(float, row.split("\t"))) for row in rows] == [tuple(score) for score in scores]
-
-
-def test_nbest_lists_are_sorted_by_score_each_for_itself(one_scorer, lines):
-    full = [line for line in lines if line][:9]
-    entries = [f"{'abc'[i // 3]} ||| {line} ||| feature= {i} ||| -1.5" for i, line in enumerate(full)]
-    entries += ["a ||| ", "a ||| ", f"a|||{full[0]}\r"]  # an id that comes again is another list
-    raw = [entry.encode() for entry in entries]
-    printed = "".join(reranked(one_scorer, iter([raw[:4], raw[4:]]))).splitlines()
-    expected = []
-    for start, stop in ((0, 3), (3, 6), (6, 9), (9, 12)):
-        found = one_scorer.score([entry.split("|||")[1] for entry in entries[start:stop]])
-        group = zip((entry.rstrip() for entry in entries[start:stop]), log_probs(found), strict=True)
-        expected += sorted(group, key=lambda pair: -pair[1])
-    assert [line.rpartition(" ||| ")[0] for line in printed] == [entry for entry, _ in expected]
-    values = [float(line.rpartition("|||")[2]) for line in printed]
-    np.testing.assert_allclose(values, [score for _, score in expected], atol=1e-5)
-
-
-def test_a_line_that_is_no_nbest_entry_is_named(one_scorer):
-    groups = reranked(one_scorer, iter([[b"1 ||| a", b"1 ||| b", b"2 ||| c", b"no entry"]]))
-    assert next(groups).count("\n") == 2
-    with pytest.raises(UsageError, match="line 4 of the input is not `id"):
-        next(groups)
-
-
-def start(run_dir, *options) -> subprocess.Popen:
-    command = [sys.executable, "-m", "gcnn.evaluation.score_command", "--run", run_dir, "--threads", "1", *options]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(list(map(str, command)), **pipes)
-
-
-def test_the_command_answers_a_slow_pipe_line_by_line_and_ends_at_a_fault_with_2(made_runs, one_scorer):
-    process = start(made_runs["gcnn", "word"])
-    for line in ("à la", "", "b c d"):
-        process.stdin.write(f"{line}\n".encode())
-        process.stdin.flush()
-        answer = json.loads(process.stdout.readline())  # comes although the pipe stays open
-        assert answer["log_prob"] == pytest.approx(one_scorer.score([line])[0].log_prob, abs=1e-5)
-    out, err = process.communicate(b"fine\n\xff\nnever scored\n", timeout=60)
-    assert len(out.splitlines()) == 1
-    assert err.decode().startswith("error: line 5 of the input is not UTF-8")
-    assert len(err.splitlines()) == 1
-    assert process.returncode == 2
-
-
-def test_the_command_ends_quietly_when_its_reader_leaves(made_runs):
-    process = start(made_runs["gcnn", "word"], "--format", "tsv")
-    process.stdin.write(b"a b\n")
-    process.stdin.flush()
-    process.stdout.readline()
-    process.stdout.close()
-    process.stdin.write(b"c d\n" * 100)
-    process.stdin.close()
-    assert process.wait(timeout=60) == 0
-    assert process.stderr.read() == b""
-    process.stderr.close()
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--threads", "0"], "--threads is 0"),
-        (["--run", "nowhere"], "nowhere is not a run directory"),
-    ],
-)
-def test_what_the_command_cannot_do_is_one_line_and_2(options, message, gcnn_dir, call):
-    outcome = call("score", "--run", gcnn_dir, *options)
-    assert (outcome.code, outcome.out) == (2, "")
-    assert message in outcome.err
-    assert outcome.err.count("\n") == 1

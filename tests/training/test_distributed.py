@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -85,6 +86,9 @@ def test_two_processes_train_as_one_with_the_same_global_batch(start, tmp_path, 
     finish(shared)
     check_same_curve(tmp_path / "one", tmp_path / "two")
     results = [json.loads((tmp_path / run / "results.json").read_text()) for run in ("one", "two")]
+    assert [found["processes"] for found in results] == [1, 2]
+    for found, process in zip(results, (whole, shared), strict=True):  # to be typed again
+        assert found["command"] == shlex.join(["python", *map(str, process.args[1:])])
     assert results[0]["train"]["tokens"] == results[1]["train"]["tokens"]
     assert results[0]["test"]["perplexity"] == pytest.approx(results[1]["test"]["perplexity"], rel=1e-3)
 

@@ -1,0 +1,115 @@
+"""N-best lists of other tools: read as those write them, ranked by sums that are computed here anew."""
+
+import math
+
+import pytest
+
+from gcnn.errors import UsageError
+from gcnn.evaluation.nbest import reader
+from gcnn.evaluation.score_command import reranked
+from gcnn.evaluation.scoring import Scorer
+
+WORDS = ["la", "se no", "", "ta ri mo", "vu ba se de"]
+
+
+@pytest.fixture
+def scorer(made_runs):
+    return Scorer.from_run(made_runs["gcnn", "word"], "cpu")
+
+
+def printed(scorer, lines, kind="any", weight=None) -> list[list[str]]:
+    """The lines of each list as they are printed, fields split."""
+    raw = iter([[line.encode() for line in lines]])
+    return [[line.split(" ||| ") for line in text.splitlines()] for text in reranked(scorer, raw, kind, weight)]
+
+
+def log_prob(scorer, sentence):
+    return scorer.score([sentence])[0].log_prob
+
+
+def test_nbest_lists_are_sorted_by_score_each_for_itself(scorer, corpus):
+    full = [line for line in (corpus / "test.txt").read_text().split("\n") if line][:9]
+    entries = [f"{'abc'[i // 3]} ||| {line} ||| feature= {i} ||| -1.5" for i, line in enumerate(full)]
+    entries += ["a ||| ", "a ||| ", f"a|||{full[0]}\r"]  # an id that comes again is another list
+    raw = [entry.encode() for entry in entries]
+    text = "".join(reranked(scorer, iter([raw[:4], raw[4:]]))).splitlines()
+    expected = []
+    for start, stop in ((0, 3), (3, 6), (6, 9), (9, 12)):
+        found = scorer.score([entry.split("|||")[1] for entry in entries[start:stop]])
+        group = zip((entry.rstrip() for entry in entries[start:stop]), (score.log_prob for score in found), strict=True)
+        expected += sorted(group, key=lambda pair: -pair[1])
+    assert [line.rpartition(" ||| ")[0] for line in text] == [entry for entry, _ in expected]
+    values = [float(line.rpartition("|||")[2]) for line in text]
+    assert values == pytest.approx([score for _, score in expected], abs=1e-5)
+
+
+def test_a_line_that_is_no_nbest_entry_is_named(scorer):
+    groups = reranked(scorer, iter([[b"1 ||| a", b"1 ||| b", b"2 ||| c", b"no entry"]]))
+    assert next(groups).count("\n") == 2
+    with pytest.raises(UsageError, match="line 4 of the input is not `id"):
+        next(groups)
+
+
+@pytest.mark.parametrize(("keys", "sizes"), [
+    (["a-1", "a-2", "b-1", "b-2", "b-3"], [2, 3]),  # numbered
+    (["a-1", "a-10", "a-2", "b-1", "b-2"], [3, 2]),  # numbered and sorted
+    (["a-1", "a-1", "a-2", "a-2", "a-2"], [2, 3]),  # a number that comes twice is part of the name
+    (["a", "a", "b", "b", "b"], [2, 3]),
+    (["rec-001", "rec-001", "rec-002", "rec-003", "rec-003"], [2, 1, 2]),
+])  # fmt: skip
+def test_lists_of_kaldi(scorer, keys, sizes):
+    lines = [f"{key} {words}" for key, words in zip(keys, WORDS, strict=True)]
+    found = printed(scorer, lines, "kaldi")
+    assert [len(group) for group in found] == sizes
+    rest = list(zip(keys, WORDS, strict=True))
+    for group in found:
+        part, rest = rest[: len(group)], rest[len(group) :]
+        best_first = sorted(part, key=lambda pair: -log_prob(scorer, pair[1]))
+        assert [line for line, _ in group] == [f"{key} {words}".rstrip() for key, words in best_first]
+        assert float(group[0][1]) == pytest.approx(log_prob(scorer, best_first[0][1]), abs=1e-5)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5, 3.0])
+def test_a_weighted_sum_ranks_and_is_printed(scorer, weight):
+    own = {words: -10.0 - 3 * i for i, words in enumerate(WORDS)}
+    nats = {words: own[words] * math.log(10) for words in WORDS}  # SRILM's base
+    moses = [f"7 ||| {words} ||| am= 1 lm: 2 ||| {own[words]}" for words in WORDS]
+    aligned = [f"{line} ||| 0-0 1-1" for line in moses]
+    short = [f"7 ||| {words} ||| {own[words]}" for words in WORDS]
+    srilm = [f"{own[words]} -3.5 {len(words.split())} {words}" for words in WORDS]
+    for lines, scores in ((moses, own), (aligned, own), (short, own), (srilm, nats)):
+        (found,) = printed(scorer, lines, weight=weight)
+        totals = {line.rstrip(): scores[w] + weight * log_prob(scorer, w) for line, w in zip(lines, WORDS, strict=True)}
+        assert [" ||| ".join(fields[:-2]) for fields in found] == sorted(totals, key=lambda line: -totals[line])
+        assert [float(fields[-1]) for fields in found] == pytest.approx(sorted(totals.values(), reverse=True), abs=1e-4)
+
+
+def test_srilm_without_a_weight_is_ranked_by_the_model(scorer):
+    (found,) = printed(scorer, [f"-1.5e+2 {-i} {len(words.split())} {words}" for i, words in enumerate(WORDS)])
+    assert [float(fields[1]) for fields in found] == pytest.approx(
+        sorted((log_prob(scorer, words) for words in WORDS), reverse=True), abs=1e-5
+    )
+
+
+@pytest.mark.parametrize(("line", "kind", "scored", "message"), [
+    ("1 || w1", "any", False, "is not `id .*--nbest"),
+    ("just a line of text", "any", False, "is not `id .*utt-1 words"),
+    ("(-123) NBestList1.0 words", "any", False, "is not"),
+    ("", "kaldi", False, "is not `utt-1 words`"),
+    ("-1.5 -2 the cat", "srilm", False, "is not `acoustic language n words`"),
+    ("-1.5", "srilm", False, "is not `acoustic language n words`"),
+    ("utt-1 the cat", "kaldi", True, "has no score for --lm-weight"),
+    ("1 ||| the cat", "moses", True, "has no score for --lm-weight"),
+    ("1 ||| the cat ||| am=-12.5 lm=-3", "any", True, "has no score for --lm-weight .*am=-12.5"),
+    ("1 ||| the cat ||| x ||| nan", "any", True, "has no score for --lm-weight"),
+])  # fmt: skip
+def test_a_line_of_another_kind_is_refused(line, kind, scored, message):
+    with pytest.raises(UsageError, match=message):
+        reader(kind, scored)(line)
+
+
+def test_what_is_not_said_is_told(capsys):
+    read = reader("any", False)
+    assert read("utt-1 the cat").sentence == "the cat"
+    assert capsys.readouterr().err == "n-best lists as --nbest kaldi reads them.\n"
+    assert read("1 ||| a").sentence == "||| a"  # the kind of the first line is that of all
