@@ -1,0 +1,209 @@
+"""The rows of one file, by its own kind: text, JSON lines or Parquet, the first two also compressed.
+
+A line ends at "\\n", and a "\\r" just before that is part of the end; the last line may lack it. No other character ends
+a line. A byte order mark at the start is no part of the text. Nothing is inferred: of JSON and Parquet, the text is one
+column, which must hold strings.
+"""
+
+import bz2
+import codecs
+import contextlib
+import gzip
+import json
+import lzma
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from gcnn.data.lines import TEXT
+from gcnn.errors import UsageError, one_line
+
+CHUNK = 1 << 23  # bytes that are in memory together, more where one row is longer
+COMPRESSED = {  # by their first bytes, none of which a text has
+    rb"\x1f\x8b": gzip.open,
+    rb"BZh[1-9](1AY&SY|\x17rE8P\x90)": bz2.open,
+    rb"\xfd7zXZ\0": lzma.open,
+    rb"\x28\xb5\x2f\xfd": lambda file: pa.CompressedInputStream(file, "zstd"),
+}
+ARCHIVES = rb"PK(\x03\x04|\x05\x06|\x07\x08)|Rar!\x1a|7z\xbc\xaf"
+COMPRESSED_SUFFIXES = (".bz2", ".gz", ".xz", ".zst")
+JSON_SUFFIXES = (".json", ".jsonl", ".jsonlines", ".ndjson")
+OTHER_SUFFIXES = (".7z", ".arrow", ".csv", ".feather", ".rar", ".tar", ".tgz", ".tsv", ".xlsx", ".zip")
+REMEDY = "Give text, JSON lines (.jsonl) or Parquet (.parquet)"
+
+
+def read_rows(path: Path, column: str = "text", option: str = "--column", alone: bool = False) -> Iterator[pa.Table]:
+    """The rows of a file in tables of about CHUNK bytes, the text (large_string, or null) in `column`.
+
+    Text is a row a line. Unless the text is wanted `alone`, Parquet keeps its other columns, and JSON lines have a second
+    one, `json`, with each row as it was. `option` is where a user names the column.
+    Raises UsageError for a file that is missing, incomplete, not UTF-8, of another kind or without such a column.
+    """
+    if path.is_dir() or not path.exists():
+        raise UsageError(f"no file {path}. {REMEDY}.")
+    kind = suffix(path)
+    if kind in OTHER_SUFFIXES:
+        raise UsageError(f"{path}: {kind} files are not read. {REMEDY}.")
+    with whole(path):
+        if kind in (".parquet", ".pq"):
+            yield from read_parquet(path, column, option, alone)
+        elif kind in JSON_SUFFIXES:
+            yield from read_json(path, column, option, alone)
+        else:
+            for lines in read_text(path):
+                yield pa.table({column: lines})
+
+
+def read_lines(path: Path, column: str = "text", option: str = "--column") -> Iterator[pa.Array]:
+    """The text of each row, as read_rows has it; that of a row without one is empty."""
+    for rows in read_rows(path, column, option, alone=True):
+        yield rows[column].combine_chunks().fill_null("")
+
+
+def suffix(path: Path) -> str:
+    """What the name says of a file's kind, in small letters: `.jsonl` of `A.JSONL.gz`."""
+    path = Path(path.name.lower())
+    return path.with_suffix("").suffix if path.suffix in COMPRESSED_SUFFIXES else path.suffix
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[None]:
+    """Name the file where its decompression or Arrow finds it damaged or cut short."""
+    try:
+        yield
+    except (EOFError, OSError, zlib.error, lzma.LZMAError, pa.ArrowException) as error:
+        if getattr(error, "errno", None):  # the disk's, not the file's
+            raise
+        raise UsageError(f"{path} is damaged or incomplete ({one_line(error)}). Copy it again.") from None
+
+
+def read_text(path: Path) -> Iterator[pa.Array]:
+    """The lines of a text, compressed or not, as large_string."""
+    with open(path, "rb") as raw, decompressed(raw, path) as file:
+        number = offset = 0  # of the lines and bytes before a chunk
+        for chunk in chunks(file):
+            if offset == 0:
+                offset = len(chunk)
+                chunk = without_mark(chunk, path)
+                offset -= len(chunk)
+                check_no_json(chunk, path)
+            text = pa.array([chunk.replace(b"\r\n", b"\n").removesuffix(b"\n")], pa.large_binary())
+            try:
+                lines = pc.split_pattern(text.cast(TEXT), "\n").flatten()
+            except pa.ArrowInvalid:
+                raise not_utf8(chunk, offset, number, path) from None
+            yield lines
+            number += len(lines)
+            offset += len(chunk)
+
+
+def decompressed(file: BinaryIO, path: Path) -> BinaryIO:
+    beginning = file.peek(10)  # a pipe cannot be read twice
+    if re.match(ARCHIVES, beginning):
+        raise UsageError(f"{path} is an archive. Unpack it.")
+    opened = [reader for magic, reader in COMPRESSED.items() if re.match(magic, beginning)]
+    return opened[0](file) if opened else file
+
+
+def chunks(file: BinaryIO) -> Iterator[bytes]:
+    """Whole lines, about CHUNK bytes of them together, or one that is longer."""
+    rest = []
+    while block := file.read(CHUNK):
+        end = block.rfind(b"\n") + 1
+        if end:
+            yield b"".join([*rest, block[:end]])
+            rest = []
+        rest.append(block[end:])
+    if any(rest):
+        yield b"".join(rest)
+
+
+def without_mark(start: bytes, what: object) -> bytes:
+    """The start of a file or stream without UTF-8's byte order mark. Raises UsageError for UTF-16's."""
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise UsageError(f"{what} is UTF-16. Convert it, as with iconv -f utf-16 -t utf-8.")
+    return start.removeprefix(codecs.BOM_UTF8)
+
+
+def check_no_json(start: bytes, path: Path) -> None:
+    """Raise UsageError for rows of JSON under a name that does not say so: braces and quotes are no words."""
+    if start.startswith(b"{") and suffix(path) not in (*JSON_SUFFIXES, ".txt"):
+        with contextlib.suppress(ValueError, RecursionError):
+            json.loads(start.partition(b"\n")[0])
+            raise UsageError(f"{path} holds JSON. Let its name end in .jsonl, or in .txt where the JSON is the text.")
+
+
+def not_utf8(chunk: bytes, offset: int, number: int, path: Path) -> UsageError:
+    """The error for a chunk's first byte that is not UTF-8; `offset` bytes and `number` lines stand before the chunk."""
+    try:
+        chunk.decode()
+    except UnicodeDecodeError as error:
+        number += 1 + chunk.count(b"\n", 0, error.start)
+        where = f"byte 0x{chunk[error.start]:02x} at offset {offset + error.start}, line {number}"
+        return UsageError(f"{path} is not UTF-8: {where}. Convert it, as with iconv.")
+
+
+def read_json(path: Path, column: str, option: str, alone: bool) -> Iterator[pa.Table]:
+    """JSON lines: blank ones are no rows, and a row without text, or with null for it, has none."""
+    number, known = 0, False
+    for lines in read_text(path):
+        texts, rows = [], []
+        for line in lines.to_pylist():
+            number += 1
+            if line.strip():
+                row = parse_object(line, f"{path}, line {number}")
+                known = known or column in row
+                text = row.get(column)
+                if not isinstance(text, str | None):
+                    raise UsageError(
+                        f"{path}, line {number}: `{column}` is {type(text).__name__}, not text. "
+                        f"Name another column with {option}."
+                    )
+                texts.append(text)
+                rows.append(line)
+        if rows and not known:
+            raise no_column(path, column, row, option)
+        table = pa.table({column: pa.array(texts, TEXT)})
+        yield table if alone else table.append_column("json" if column != "json" else "json_row", pa.array(rows, TEXT))
+
+
+def parse_object(line: str, where: str) -> dict:
+    """One row of JSON. Raises UsageError where the line is no whole object of Unicode text."""
+    try:
+        row = json.loads(line)
+        if "\\u" in line:
+            json.dumps(row, ensure_ascii=False).encode()  # half of a surrogate pair is no text
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{where} is not JSON ({one_line(error)}). Give an object a line, as jq -c writes.") from None
+    if not isinstance(row, dict):
+        raise UsageError(f"{where} is no JSON object. Give an object a line, as jq -c '.[]' writes.")
+    return row
+
+
+def read_parquet(path: Path, column: str, option: str, alone: bool) -> Iterator[pa.Table]:
+    with pa.OSFile(str(path)) as source:
+        file = pq.ParquetFile(source)
+        if column not in file.schema_arrow.names:
+            raise no_column(path, column, file.schema_arrow.names, option)
+        found = file.schema_arrow.field(column).type
+        kind = found.value_type if pa.types.is_dictionary(found) else found
+        if not any(is_type(kind) for is_type in TEXT_TYPES):
+            raise UsageError(f"{path}: `{column}` is {found}, not text. Name another column with {option}.")
+        size = sum(file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups))
+        rows = 1 + CHUNK // (1 + size // max(1, file.metadata.num_rows))
+        for batch in file.iter_batches(rows, columns=[column] if alone else None):
+            table = pa.Table.from_batches([batch])
+            yield table.set_column(table.column_names.index(column), column, table[column].cast(TEXT))
+
+
+TEXT_TYPES = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
+
+
+def no_column(path: Path, column: str, found: Iterable[str], option: str) -> UsageError:
+    return UsageError(f"{path} has no column `{column}` (found: {', '.join(found)}). Name another with {option}.")
