@@ -101,7 +101,7 @@ SPOILT = [
     (replace_config, [], 2, "is of another model"),
     (lambda run_dir: (run_dir / WEIGHTS).write_bytes(b"none"), [], 1, "is damaged"),
     (None, ["--run", "nowhere"], 2, "nowhere is not a run directory"),
-    (None, ["--file", "nowhere.txt"], 2, "no text file nowhere.txt"),
+    (None, ["--file", "nowhere.txt"], 2, "no file nowhere.txt"),
     (None, ["--data-path", "nowhere"], 2, "nowhere is not a folder"),
     (None, ["--block-size", "0"], 2, "--block-size is 0"),
     (None, ["--batch-size", "-1"], 2, "--batch-size is -1"),
