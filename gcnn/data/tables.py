@@ -93,6 +93,8 @@ def read_text(path: Path) -> Iterator[pa.Array]:
                 chunk = without_mark(chunk, path)
                 offset -= len(chunk)
                 check_no_json(chunk, path)
+                if not chunk:
+                    continue
             text = pa.array([chunk.replace(b"\r\n", b"\n").removesuffix(b"\n")], pa.large_binary())
             try:
                 lines = pc.split_pattern(text.cast(TEXT), "\n").flatten()

@@ -239,6 +239,35 @@ def test_nothing_is_encoded_where_a_split_is_unfit(data):
     assert not (Path(data.cache_dir) / "tokenizers").exists()
 
 
+@pytest.mark.parametrize("tokenizer", TOKENIZERS, ids=lambda tokenizer: tokenizer.kind)
+def test_eos_written_at_the_ends_of_lines_is_those_ends(data, tokenizer, caplog):
+    plain = prepare(data, tokenizer)
+    for split, text in TEXT.items():
+        (Path(data.path) / f"{split}.txt").write_text(text.replace("\n", " <eos>\n"))
+    marked = prepare(data, tokenizer)
+    assert same(plain, marked)
+    for split in TEXT:
+        for name in ("words", "bytes", "lines"):
+            assert getattr(marked.streams[split], name) == getattr(plain.streams[split], name)
+    assert not caplog.records
+
+
+def test_eos_within_lines_is_unknown_and_said_each_time(data, caplog):
+    path = Path(data.path) / "test.txt"
+    path.write_text("<eos> a <eos> cat\nsat <eos> <eos>\n")
+    for _ in range(2):  # also out of the cache
+        caplog.clear()
+        prepared = prepare(data, WordTokenizerConfig())
+        (record,) = caplog.records
+        assert re.fullmatch(r"the test split of small has <eos> within lines 2 times: .*", record.getMessage())
+    unknown, eos = prepared.tokenizer.unk_id, prepared.tokenizer.eos_id
+    tokens = prepared.streams["test"].tokens.tolist()
+    assert [i for i in tokens if i in (unknown, eos)] == [unknown, unknown, unknown, eos, eos]  # `a` is unknown too
+    caplog.clear()
+    assert encode_file(path, prepared.tokenizer).tokens.tolist() == prepared.streams["test"].tokens.tolist()
+    assert "test.txt has <eos> within lines 2 times" in caplog.text
+
+
 @pytest.mark.skipif("GCNN_SHARED" not in os.environ, reason="GCNN_SHARED, the folder of the published data, is not set")
 def test_the_published_counts_of_wikitext_2(tmp_path):
     path = Path(os.environ["GCNN_SHARED"]) / "data" / "wikitext-2"

@@ -205,3 +205,15 @@ def test_damaged_models_are_refused(pieces, tmp_path, damage, capfd):
     with pytest.raises(UsageError, match="damaged"):
         load_tokenizer(tmp_path)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_text_of_one_line_is_sampled_in_parts(monkeypatch):
+    monkeypatch.setattr(tokenizer_training, "LONGEST", 50)
+    text = " ".join(TEXT[:5])
+    sample = tokenizer_training.LineSample()
+    sample.extend([text, "x" * 120, ""])
+    assert max(map(len, sample.lines)) <= 50
+    assert " ".join(sample.lines[:-4]).split() == text.split()  # no word is broken
+    assert sample.lines[-4:] == ["x" * 50, "x" * 50, "x" * 20, ""]
+    one = train_tokenizer(SentencePieceConfig(vocabulary_size=SIZE), [[" ".join(TEXT)]])
+    assert one.vocabulary_size == SIZE
