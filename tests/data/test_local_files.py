@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gcnn.config import DataConfig, WordTokenizerConfig
+from gcnn.config import DataConfig, WordTokenizerConfig, compose_config, load_config, save_config
 from gcnn.data import stream
 from gcnn.data.corpus import Corpus, load_corpus
 from gcnn.data.sources import SPLITS
@@ -131,3 +131,25 @@ def test_a_full_disk_of_the_cache_is_named(tmp_path, monkeypatch):
         prepare(config, WordTokenizerConfig())
     assert f"{tmp_path}/tokens/" in str(error.value)
     assert not list((tmp_path / "tokens").iterdir())
+
+
+def test_a_stored_config_finds_its_text_from_any_folder_and_names_no_cache(tmp_path, monkeypatch):
+    here = tmp_path / "[1] here"
+    write_text(here)
+    monkeypatch.chdir(here)
+    files = "data.files={train:['tr*.txt'],valid:[valid.txt],test:[test.txt]}"
+    for where in ("data.path=.", files):
+        config = compose_config("data=local", "tokenizer=word", "model.cutoffs=[]", where, "data.cache_dir=/its/author")
+        assert config.data.cache_dir == "/its/author"
+        save_config(config, tmp_path / "config.yaml")
+        assert "author" not in (tmp_path / "config.yaml").read_text()
+        (tmp_path / "else").mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / "else")
+        monkeypatch.setenv("GCNN_CACHE", str(tmp_path / "mine"))
+        corpus = load_corpus(load_config(tmp_path).data)
+        assert content(corpus) == {split: ["a b"] for split in SPLITS}
+        assert corpus.cache_dir == tmp_path / "mine"
+        monkeypatch.chdir(here)
+    stored = (tmp_path / "config.yaml").read_text().replace("cache_dir: null", "cache_dir: /its/author")
+    (tmp_path / "config.yaml").write_text(stored)  # as runs were stored once
+    assert load_config(tmp_path).data.cache_dir is None

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from gcnn.config import DataConfig, SentencePieceConfig, WordTokenizerConfig, compose_config
+from gcnn.config import DataConfig, SentencePieceConfig, WordTokenizerConfig, compose_config, load_config, save_config
 from gcnn.data.sources import SPLITS
 from gcnn.data.stream import prepare
 from gcnn.data.tokenizer_training import train_tokenizer
@@ -106,3 +106,15 @@ def test_a_vocabulary_is_known_by_what_it_holds(tmp_path):
     moved = tmp_path / "moved.txt"
     moved.write_text("be\nthe\n")
     assert prepare(data, WordTokenizerConfig(vocabulary=str(moved))).fingerprint == first.fingerprint
+
+
+def test_a_run_has_its_own_copy_of_a_vocabulary_that_is_gone(tmp_path):
+    words = tmp_path / "words.txt"
+    words.write_text("the\nbe\n")
+    config = compose_config("data=local", "tokenizer=word", f"tokenizer.vocabulary={words}", "model.cutoffs=[]")
+    save_config(config, tmp_path / "config.yaml")
+    tokenizer = train_tokenizer(config.tokenizer, [TEXT])
+    tokenizer.save(tmp_path / "tokenizer")
+    assert load_config(tmp_path).tokenizer == config.tokenizer
+    words.unlink()
+    assert train_tokenizer(load_config(tmp_path).tokenizer, [TEXT]).fingerprint == tokenizer.fingerprint
