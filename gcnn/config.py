@@ -34,7 +34,7 @@ class DataConfig:
     source: str = MISSING
     path: str | None = None
     hub_config: str | None = None  # the Hub's name of a WikiText variant
-    # local: split -> files or globs, instead of `path`
+    # local: split -> files or globs, instead of `path`; each file is read by its own kind
     files: dict[str, list[str]] = field(default_factory=lambda: {"train": [], "valid": [], "test": []})
     column: str = "text"  # the text's, in JSON lines and Parquet
     sentences: bool = False  # each line is scored alone, as on Billion Word; otherwise running text

@@ -16,7 +16,7 @@ from gcnn.config import DataConfig
 from gcnn.data.cache import cache_root, key_of
 from gcnn.data.lines import TEXT, join_lines
 from gcnn.data.sources import HUB_SPLITS, find_files, layouts_of, names, remedy
-from gcnn.data.tables import CHUNK, read_lines, suffix
+from gcnn.data.tables import CHUNK, no_column, read_lines, suffix
 from gcnn.data.threads import in_threads
 from gcnn.errors import UsageError, one_line
 from gcnn.files import sha256, write_json
@@ -91,6 +91,8 @@ class HubCorpus(Corpus):
         super().__init__(config, files, cache_dir)
 
     def batches(self, split: str) -> Iterator[pa.Array]:
+        if self.column not in self.tables[split].column_names:
+            raise no_column(HUB_REPOSITORY, self.column, self.tables[split].column_names, "data.column")
         table = self.tables[split].select_columns(self.column).with_format("arrow")
         rows = 1 + CHUNK // (1 + table.data.nbytes // max(1, len(table)))
         for batch in table.iter(batch_size=rows):

@@ -207,5 +207,5 @@ def read_parquet(path: Path, column: str, option: str, alone: bool) -> Iterator[
 TEXT_TYPES = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
 
 
-def no_column(path: Path, column: str, found: Iterable[str], option: str) -> UsageError:
-    return UsageError(f"{path} has no column `{column}` (found: {', '.join(found)}). Name another with {option}.")
+def no_column(what: object, column: str, found: Iterable[str], option: str) -> UsageError:
+    return UsageError(f"{what} has no column `{column}` (found: {', '.join(found)}). Name another with {option}.")

@@ -33,10 +33,10 @@ def train_tokenizer(
 
 
 def train_words(config: WordTokenizerConfig, lines: Iterable[Lines]) -> WordTokenizer:
+    words = None if config.vocabulary is None else read_vocabulary(Path(config.vocabulary))
     counts = Counter()
     for found in in_threads(lambda batch: pc.value_counts(split_lines(batch, EOS, UNK)), lines):
         counts.update(dict(zip(found.field("values").to_pylist(), found.field("counts").to_pylist(), strict=True)))
-    words = None if config.vocabulary is None else read_vocabulary(Path(config.vocabulary))
     return WordTokenizer(frequent_types(counts, config.min_count, config.max_size, words))
 
 
