@@ -17,6 +17,7 @@ CHOICES = {
     "logger.mode": ("offline", "online"),
 }
 POSITIVE = (
+    "data.train_tokens",
     "threads",
     "tokenizer.min_count",
     "tokenizer.max_size",

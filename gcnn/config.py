@@ -37,6 +37,7 @@ class DataConfig:
     # local: split -> files or globs, instead of `path`; each file is read by its own kind
     files: dict[str, list[str]] = field(default_factory=lambda: {"train": [], "valid": [], "test": []})
     column: str = "text"  # the text's, in JSON lines and Parquet
+    train_tokens: int | None = None  # the first lines of the training split alone, up to so many words and ends of line
     sentences: bool = False  # each line is scored alone, as on Billion Word; otherwise running text
     cache_dir: str | None = (
         None  # default: $GCNN_CACHE, or ~/.cache/gcnn; the machine's, and no part of a stored config

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from gcnn.config import DataConfig
 from gcnn.data.cache import cache_root, key_of
-from gcnn.data.lines import TEXT, join_lines
+from gcnn.data.lines import TEXT, first_tokens, join_lines
 from gcnn.data.sources import HUB_SPLITS, find_files, layouts_of, names, remedy
 from gcnn.data.tables import CHUNK, no_column, read_lines, suffix
 from gcnn.data.threads import in_threads
@@ -42,6 +42,7 @@ class Corpus:
     def __init__(self, config: DataConfig, files: dict[str, list[Path]], cache_dir: Path):
         self.name = config.name
         self.column = config.column
+        self.first = {"train": config.train_tokens}
         self.files = files
         self.cache_dir = cache_dir
         self.summaries: dict[str, TextSummary] = {}
@@ -50,7 +51,8 @@ class Corpus:
         """The lines of a split in batches. Raises UsageError for a file that is damaged, not UTF-8 or without text."""
         total = self.summaries[split].lines if split in self.summaries else None
         with tqdm(desc=split, total=total, unit=" lines", disable=None, delay=2, leave=False) as bar:
-            for lines in self.batches(split):
+            batches, most = self.batches(split), self.first.get(split)
+            for lines in batches if most is None else first_tokens(batches, most):
                 yield lines
                 bar.update(len(lines))
 
@@ -69,7 +71,9 @@ class Corpus:
         if split in self.summaries:
             return self.summaries[split]
         kinds = [suffix(path) for path in self.files[split]]
-        key = key_of(self.column, list(zip(kinds, in_threads(sha256, self.files[split]), strict=True)))
+        key = key_of(
+            self.column, self.first.get(split), list(zip(kinds, in_threads(sha256, self.files[split]), strict=True))
+        )
         memo = self.cache_dir / "texts" / f"{key}.json"
         try:
             summary = TextSummary(**json.loads(memo.read_bytes()))

@@ -1,7 +1,8 @@
 """Lines of text as Arrow arrays: Arrow joins, strips and splits as Python does, faster, and lets threads run."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -31,6 +32,17 @@ def without_end_marks(lines: Lines, eos: str) -> Lines:
         return line
 
     return pa.array(map(unmarked, as_strings(lines)), TEXT)
+
+
+def first_tokens(batches: Iterable[pa.Array], tokens: int) -> Iterator[pa.Array]:
+    """The first lines of a text, until they have `tokens` white-space words and ends of line."""
+    for lines in batches:
+        ends = np.cumsum([len(line.split()) + 1 for line in lines.to_pylist()])
+        needed = int(np.searchsorted(ends, tokens)) + 1
+        yield lines[:needed]
+        if needed <= len(lines):
+            return
+        tokens -= int(ends[-1]) if len(ends) else 0
 
 
 def count_marks(lines: Lines, eos: str) -> int:

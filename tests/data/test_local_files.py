@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gcnn.config import DataConfig, WordTokenizerConfig, compose_config, load_config, save_config
-from gcnn.data import stream
+from gcnn.data import stream, tables
 from gcnn.data.corpus import Corpus, load_corpus
 from gcnn.data.sources import SPLITS
 from gcnn.data.stream import prepare
@@ -131,6 +131,21 @@ def test_a_full_disk_of_the_cache_is_named(tmp_path, monkeypatch):
         prepare(config, WordTokenizerConfig())
     assert f"{tmp_path}/tokens/" in str(error.value)
     assert not list((tmp_path / "tokens").iterdir())
+
+
+@pytest.mark.parametrize("tokens", [1, 3, 4, 5, 9, 12, 13, 100])
+def test_the_first_tokens_of_the_training_split(corpus_of, tmp_path, monkeypatch, tokens):
+    lines = ["a b", "", "c d e", "f", "g"]  # 3, 1, 4, 2 and 2 tokens
+    folder = write_text(tmp_path / "text")
+    for split in SPLITS:
+        (folder / f"{split}.txt").write_text("\n".join([*lines, ""]))
+    monkeypatch.setattr(tables, "CHUNK", 7)
+    whole = corpus_of(path=str(folder)).fingerprint("train")
+    part = corpus_of(path=str(folder), train_tokens=tokens)
+    needed = next((n for n in range(1, 6) if sum(len(line.split()) + 1 for line in lines[:n]) >= tokens), 5)
+    assert content(part) == {"train": lines[:needed], "valid": lines, "test": lines}
+    assert part.summary("train").lines == needed
+    assert (part.fingerprint("train") == whole) == (needed == 5)
 
 
 def test_a_stored_config_finds_its_text_from_any_folder_and_names_no_cache(tmp_path, monkeypatch):
