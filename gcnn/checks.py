@@ -17,6 +17,7 @@ CHOICES = {
     "logger.mode": ("offline", "online"),
 }
 POSITIVE = (
+    "data.train_tokens",
     "threads",
     "tokenizer.min_count",
     "tokenizer.max_size",
@@ -99,6 +100,9 @@ def check(config: Any) -> None:
     betas = getattr(config.optimizer, "betas", [0, 0])
     if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
         raise UsageError(f"optimizer.betas is {betas}; give two numbers from 0 to below 1.")
+    words = config.tokenizer
+    if getattr(words, "vocabulary", None) is not None and (words.min_count, words.max_size) != (1, None):
+        raise UsageError("tokenizer.vocabulary lists the types; set tokenizer.min_count=1 and tokenizer.max_size=null.")
     trainer = config.trainer
     if {trainer.max_steps, trainer.max_epochs, trainer.max_minutes, trainer.max_flops} == {None}:
         raise UsageError("The run has no end: set trainer.max_steps, max_epochs, max_minutes or max_flops.")

@@ -4,9 +4,10 @@ Hydra composes the YAML files of configs/ against these dataclasses, so that a w
 data is read. The rest of the code receives the dataclass instances, never dictionaries.
 """
 
+import glob
 import operator
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from gcnn.checks import check
 from gcnn.errors import UsageError
-from gcnn.files import refuse_links_out
+from gcnn.files import refuse_links_out, user_path
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
@@ -27,17 +28,21 @@ class DataConfig:
     """A corpus with the splits train, valid and test.
 
     source: shakespeare (the embedded default), wikitext (the Hub's `Salesforce/wikitext`, or its files in `path`),
-    local (one's own text files), billion_word (the published folder of shards).
+    local (one's own files), billion_word (the published folder of shards).
     """
 
     name: str = MISSING  # in tables
     source: str = MISSING  # shakespeare | wikitext | local | billion_word
     path: str | None = None  # the folder of the corpus's files
     hub_config: str | None = None  # the Hub's name of a WikiText variant
-    # local: split -> files or globs, instead of `path`
+    # local: split -> files or globs, instead of `path`; each file is read by its own kind
     files: dict[str, list[str]] = field(default_factory=lambda: {"train": [], "valid": [], "test": []})
+    column: str = "text"  # the text's, in JSON lines and Parquet
+    train_tokens: int | None = None  # the first lines of the training split alone, up to so many words and ends of line
     sentences: bool = False  # each line is scored alone, as on Billion Word; otherwise running text
-    cache_dir: str = "${oc.env:GCNN_CACHE,'~/.cache/gcnn'}"
+    cache_dir: str | None = (
+        None  # default: $GCNN_CACHE, or ~/.cache/gcnn; the machine's, and no part of a stored config
+    )
 
 
 @dataclass
@@ -47,6 +52,7 @@ class WordTokenizerConfig:
     kind: str = "word"
     min_count: int = 1  # rarer words become <unk>
     max_size: int | None = None  # types, <unk> and <eos> included
+    vocabulary: str | None = None  # a file with a word a line: the types are these, <unk> and <eos>
 
 
 @dataclass
@@ -56,6 +62,7 @@ class SentencePieceConfig:
     kind: str = "sentencepiece"
     model_type: str = "bpe"  # bpe | unigram
     vocabulary_size: int = 8000  # pieces
+    model: str | None = None  # a sentencepiece.model that exists already: none is trained, and its size counts
 
 
 @dataclass
@@ -223,7 +230,20 @@ def typed(config: DictConfig) -> TrainConfig:
         config[group] = OmegaConf.merge(OmegaConf.structured(kinds[kind]), config[group])
     result = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrainConfig), config))
     check(result)
+    make_absolute(result)
     return result
+
+
+def make_absolute(config: TrainConfig) -> None:
+    """Let the paths of a config's inputs hold in any folder, as a stored config needs."""
+    for owner, name in ((config.data, "path"), (config.tokenizer, "vocabulary"), (config.tokenizer, "model")):
+        if getattr(owner, name, None) is not None:
+            setattr(owner, name, str(user_path(getattr(owner, name), "its files; give the path").absolute()))
+    for patterns in config.data.files.values():
+        for i, pattern in enumerate(patterns):
+            path = user_path(pattern, "its files; give the path")
+            here = Path.cwd() if path.exists() else glob.escape(str(Path.cwd()))
+            patterns[i] = str(Path(here, path))
 
 
 def compose_config(*overrides: str) -> TrainConfig:
@@ -250,7 +270,7 @@ def load_config(run_dir: str | Path) -> TrainConfig:
     try:
         text = path.read_text(encoding="utf-8")
         check_plain(text)
-        return typed(renamed(OmegaConf.create(text)))
+        config = typed(renamed(OmegaConf.create(text)))
     except FileNotFoundError:
         raise UsageError(
             f"{run_dir} is not a run directory: it has no config.yaml. Give the folder of a run."
@@ -260,6 +280,12 @@ def load_config(run_dir: str | Path) -> TrainConfig:
     except Exception as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"{path} is not a config of this project ({reason}). Give the folder of a run.") from None
+    config.data.cache_dir = None
+    for name, file in (("vocabulary", "vocabulary.txt"), ("model", "sentencepiece.model")):
+        given, own = getattr(config.tokenizer, name, None), Path(run_dir).absolute() / "tokenizer" / file
+        if given is not None and not Path(given).exists() and own.exists():  # the run has its own copy
+            setattr(config.tokenizer, name, str(own))
+    return config
 
 
 def renamed(config: DictConfig) -> DictConfig:
@@ -282,4 +308,5 @@ def check_plain(text: str) -> None:
 
 
 def save_config(config: TrainConfig, path: Path) -> None:
+    config = replace(config, data=replace(config.data, cache_dir=None))
     path.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)), encoding="utf-8")

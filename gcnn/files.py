@@ -11,19 +11,29 @@ from typing import Any
 from gcnn.errors import UsageError
 
 
+def user_path(path: str, use: str) -> Path:
+    """A path in which `~` stands for the user's home. Raises UsageError, naming its `use`, where there is none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UsageError(f"this user has no home folder, which {path} needs for {use} to another folder.") from None
+
+
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` make a file or folder beside `path`, sync it, and put it in the place of `path`.
 
     An interruption leaves what was there before. A folder must not exist yet.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")  # process numbers recur from machine to machine
     try:
         write(aside)
         for part in [aside, *aside.rglob("*")] if aside.is_dir() else [aside]:
             sync(part)
         os.replace(aside, path)
-    except BaseException:
+    except BaseException as error:
         remove(aside)
+        if isinstance(error, OSError) and error.filename is None:  # a write to a full disk does not say which
+            error.filename = str(path)
         raise
     sync(path.parent)
 

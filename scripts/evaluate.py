@@ -51,7 +51,7 @@ def load_text(arguments: argparse.Namespace, run: LoadedRun) -> TokenStream:
     data = run.config.data
     if arguments.data_path is not None:
         data = dataclasses.replace(data, path=arguments.data_path, files={})
-    return cached_stream(load_corpus(data), arguments.split or "test", run.tokenizer)
+    return cached_stream(load_corpus(data, "--data-path"), arguments.split or "test", run.tokenizer)
 
 
 def token_nlls_in_order(run: LoadedRun, stream: TokenStream, batch_size: int, block_size: int) -> np.ndarray:

@@ -38,5 +38,5 @@ def test_rooms_import_only_what_lies_below_them(room):
 
 def test_every_file_can_be_read_in_one_sitting():
     long = {str(path): n for path in ROOT.glob("*/**/*.py") if ".venv" not in path.parts
-            if (n := len(path.read_text().splitlines())) > 300}  # fmt: skip
+            if (n := len(path.read_text().splitlines())) > 350}  # fmt: skip
     assert not long

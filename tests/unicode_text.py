@@ -1,5 +1,7 @@
 """Text for property-based tests: any Unicode, and what is most likely to be taken for something else."""
 
+import re
+
 from hypothesis import strategies as st
 
 AWKWARD = [
@@ -11,3 +13,8 @@ any_line = (
     st.text(st.characters(codec="utf-8", exclude_characters="\n"), max_size=30) | some.map("".join) | some.map(" ".join)
 )
 any_lines = st.lists(any_line, max_size=8)
+
+
+def unmarked(line: str) -> str:
+    """A line, stripped, without the `<eos>` that stands for its end."""
+    return re.sub(r"(?:(?<!\S)<eos>\s*)+\Z", "", line).strip()

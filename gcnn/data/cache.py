@@ -2,17 +2,19 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
-from gcnn.files import remove, sha256, write_atomically, write_json
+from gcnn.files import remove, sha256, user_path, write_atomically, write_json
 
-VERSION = 1  # part of every key: raise it when the same text would give other files
+VERSION = 2  # part of every key: raise it when the same text would give other files
 MANIFEST = "manifest.json"
 
 
-def cache_root(cache_dir: str) -> Path:
-    return Path(cache_dir).expanduser()
+def cache_root(cache_dir: str | None) -> Path:
+    """The folder of the cache: the one given, $GCNN_CACHE, or ~/.cache/gcnn."""
+    return user_path(cache_dir or os.environ.get("GCNN_CACHE") or "~/.cache/gcnn", "the cache; set GCNN_CACHE")
 
 
 def key_of(*parts: object) -> str:

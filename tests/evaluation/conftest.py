@@ -18,7 +18,7 @@ from gcnn.config import (
     WordTokenizerConfig,
     save_config,
 )
-from gcnn.data.tokenizers import train_tokenizer
+from gcnn.data.tokenizer_training import train_tokenizer
 from gcnn.evaluation.run import load_model
 from gcnn.models.language_model import build_model
 from gcnn.models.weights import WEIGHTS, save_weights

@@ -1,0 +1,183 @@
+"""The reader of rows against plain Python: one end of line, each file by its own kind, nothing inferred or left out."""
+
+import bz2
+import gzip
+import json
+import lzma
+import os
+import threading
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gcnn.data import tables
+from gcnn.data.tables import read_lines, read_rows
+from gcnn.errors import UsageError
+from tests.unicode_text import any_lines
+
+PACKERS = {
+    "gz": gzip.compress,
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+    "zst": lambda content: pa.compress(content, codec="zstd", asbytes=True),
+}
+
+
+def written(path: Path, content: bytes | pa.Table) -> Path:
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        pq.write_table(content, path)
+    return path
+
+
+def texts(path: Path, **options) -> list[str]:
+    return [text for lines in read_lines(path, **options) for text in lines.to_pylist()]
+
+
+def refusal(path: Path, **options) -> str:
+    with pytest.raises(UsageError) as error:
+        texts(path, **options)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@given(
+    lines=any_lines, ends=st.lists(st.sampled_from(["\n", "\r\n"]), min_size=8, max_size=8), chunk=st.integers(1, 40)
+)
+def test_lines_end_at_newlines_alone_wherever_chunks_do(tmp_path_factory, lines, ends, chunk):
+    text = "".join(line + end for line, end in zip(lines, ends, strict=False))
+    path = written(tmp_path_factory.getbasetemp() / "lines.txt", text.encode())
+    expected = text.removeprefix("\ufeff").split("\n")
+    expected = [line.removesuffix("\r") for line in expected[:-1]]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tables, "CHUNK", chunk)
+        assert texts(path) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", []),
+        (b"\n", [""]),
+        (b"\xef\xbb\xbf", []),
+        (b"a\n\nlast", ["a", "", "last"]),
+        (b"a\rb\r\nc\r", ["a\rb", "c\r"]),
+        (b"\xef\xbb\xbfa\n\xef\xbb\xbfb\n", ["a", "\ufeffb"]),
+        (b"a\0b\xe2\x80\xa8c\x85\n".replace(b"\x85", b"\xc2\x85"), ["a\0b\u2028c\x85"]),
+        (b"BZhang left\n", ["BZhang left"]),
+    ],
+)
+def test_what_a_line_is(tmp_path, content, expected):
+    assert texts(written(tmp_path / "text", content)) == expected
+
+
+@pytest.mark.parametrize("packer", PACKERS)
+def test_compressed_text_is_its_text_and_never_a_part_of_it(tmp_path, packer):
+    lines = [f"line {i}" for i in range(1000)]
+    packed = PACKERS[packer]("".join(f"{line}\n" for line in lines).encode())
+    assert texts(written(tmp_path / f"a.txt.{packer}", packed)) == lines
+    assert texts(written(tmp_path / "no_suffix", packed + packed)) == 2 * lines  # as `cat` puts two together
+    row = json.dumps({"text": "a b"}).encode()
+    assert texts(written(tmp_path / f"a.jsonl.{packer}", PACKERS[packer](row))) == ["a b"]
+    for size in (len(packed) // 2, len(packed) - 3):
+        assert "damaged or incomplete" in refusal(written(tmp_path / f"cut.{packer}", packed[:size]))
+
+
+@pytest.mark.parametrize("packer", [bytes, gzip.compress])
+def test_a_pipe_is_read_once(tmp_path, packer):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    content = packer(b"a b\nc\n" * 20_000)
+    writer = threading.Thread(target=path.write_bytes, args=[content])
+    writer.start()
+    assert texts(path) == ["a b", "c"] * 20_000
+    writer.join()
+
+
+@pytest.mark.parametrize(
+    "name", ["a[1].txt", "a::b.txt", "what? *.txt", "file:a.txt", "caf\u00e9 \u732b.txt", "#=,.txt"]
+)
+def test_any_name_is_a_name(tmp_path, name):
+    assert texts(written(tmp_path / name, b"a\n")) == ["a"]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.ndjson", "a.JSONL", "a.Json"])
+def test_rows_of_json_are_kept_as_they_are(tmp_path, name):
+    rows = [
+        '{"text": "2020-01-01", "n": 123456789012345678901234567890, "lang": null}',
+        '{"lang": "en", "text": "two\\nlines \\u00e9", "n": {"drifting": [1.0]}}\t',
+        '{"text":null}',
+        '{"other":"nan"}',
+    ]
+    path = written(tmp_path / name, ("\r\n".join(rows[:2]) + "\n\n" + "\n".join(rows[2:])).encode())
+    assert texts(path) == ["2020-01-01", "two\nlines \u00e9", "", ""]
+    found = pa.concat_tables(read_rows(path))
+    assert found["json"].to_pylist() == rows
+    assert found["text"].to_pylist() == ["2020-01-01", "two\nlines \u00e9", None, None]
+    written(path, b'{"json":"a"}')
+    assert [table.to_pydict() for table in read_rows(path, "json")] == [{"json": ["a"], "json_row": ['{"json":"a"}']}]
+
+
+def test_text_in_parquet_is_text_whatever_arrow_calls_it(tmp_path):
+    words = ["a", None, "c d"]
+    plain = pa.array(words)
+    other = pa.array([{"x": 1}, None, {"x": 2}])
+    for kind in (pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())):
+        column = plain.dictionary_encode() if pa.types.is_dictionary(kind) else plain.cast(kind)
+        path = written(
+            tmp_path / "A.Parquet", pa.table({"n": other, "text": column, "label": plain.dictionary_encode()})
+        )
+        (rows,) = read_rows(path)
+        assert rows.column_names == ["n", "text", "label"]
+        assert rows.schema.types == [other.type, pa.large_string(), plain.dictionary_encode().type]
+        assert rows["text"].to_pylist() == words
+        assert texts(path) == ["a", "", "c d"]
+    assert texts(written(tmp_path / "null.parquet", pa.table({"text": pa.nulls(2)}))) == ["", ""]
+
+
+def test_large_parquet_comes_in_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "CHUNK", 1000)
+    path = written(tmp_path / "a.parquet", pa.table({"text": [f"row {i}" for i in range(1000)]}))
+    assert len(list(read_rows(path))) > 5
+    assert texts(path) == [f"row {i}" for i in range(1000)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b"text\na\n", ".csv files are not read"),
+        ("a.tsv.gz", b"", ".tsv files are not read"),
+        ("a.zip", b"", ".zip files are not read"),
+        ("a.txt", b"PK\3\4rest", "is an archive"),
+        ("a.txt", "a b\n".encode("utf-16"), "is not UTF-8 but UTF-16"),
+        ("a.txt", b"a\n\xc3\xa9\xe9\n", "is not UTF-8: byte 0xe9 at offset 4, line 2"),
+        ("a.jsonl", b'{"text":"a"}\n{"text":"\xff"}\n', "is not UTF-8: byte 0xff at offset 22, line 2"),
+        ("a.txt.gz", gzip.compress(b"\xef\xbb\xbfa\n\xff"), "is not UTF-8: byte 0xff at offset 5, line 2"),
+        ("a", b'{"text": "a"}\n', "holds JSON. Let its name end in .jsonl"),
+        ("a.jsonl", b'{"text":"a"}\n{"te', "line 2 is not JSON"),
+        ("a.json", b'[{"text":"a"}]', "line 1 is no JSON object"),
+        ("a.json", b'{\n  "text": "a"\n}', "line 1 is not JSON"),
+        ("a.jsonl", b'{"text":"\\ud800"}', "line 1 is not JSON"),
+        ("a.jsonl", b"[" * 100_000, "line 1 is not JSON"),
+        ("a.jsonl", b'{"text":"a"}\n{"text":5}', "line 2: `text` is int, not text. Name another column with"),
+        ("a.jsonl", b'{"content":"a","id":1}', r"no column `text` (found: content, id). Name another with data.column"),
+        ("a.parquet", pa.table({"text": [1]}), "`text` is int64, not text. Name another column with data.column"),
+        ("a.parquet", pa.table({"text": [["a"]]}), "`text` is list<element: string>, not text"),
+        ("a.parquet", pa.table({"b": ["a"]}), "no column `text` (found: b). Name another with data.column"),
+        ("a.parquet", b"", "damaged or incomplete"),
+        ("a.parquet", b"PAR1 and no more", "damaged or incomplete"),
+    ],
+)
+def test_what_cannot_be_read_whole_is_named(tmp_path, name, content, message):
+    assert message in refusal(written(tmp_path / name, content), option="data.column")
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path):
+    assert "no file" in refusal(tmp_path)
+    assert "no file" in refusal(tmp_path / "none.txt")
