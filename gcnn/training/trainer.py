@@ -5,6 +5,8 @@ import logging
 import math
 import signal
 import time
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,12 @@ from torch import Tensor
 from gcnn.config import TrainConfig
 from gcnn.data.batches import RunningText, Sentences, shuffled
 from gcnn.data.stream import PreparedData
-from gcnn.errors import Interrupted, RunError, UsageError, one_line
+from gcnn.errors import Interrupted, RunError, UsageError, one_line, out_of_memory
 from gcnn.evaluation.perplexity import evaluate, type_counts
 from gcnn.models.language_model import LanguageModel
 from gcnn.models.weights import WEIGHTS, save_weights
 from gcnn.training import distributed
-from gcnn.training.checkpoints import Checkpoints
+from gcnn.training.checkpoints import BEST, Checkpoints
 from gcnn.training.distributed import rank, world_size
 from gcnn.training.metrics import Metrics, ProgressBar
 from gcnn.training.optimizers import build_optimizer
@@ -40,6 +42,7 @@ class Progress:
     tokens: int = 0  # targets trained on
     seconds: float = 0.0  # of training; validation and checkpoints are not counted
     best_nll: float = math.inf  # validation, nats a token
+    validated: int = 0  # the step of the last validation
     skipped: int = 0  # updates left out for a loss or gradient that was not finite
     logged_nll: float = 0.0  # nats since the last line of metrics
     logged_tokens: int = 0
@@ -49,8 +52,8 @@ class Progress:
 class Trainer:
     """Trains a model in a run directory; `run` returns when a bound of the config is reached.
 
-    Raises RunError for a loss or gradient that is not finite, before the optimizer moves, and Interrupted after
-    SIGTERM, SIGINT or SIGUSR1, when the step is finished and a checkpoint written.
+    Raises RunError for a loss or gradient that is not finite, before the optimizer moves, and where the compiler fails;
+    and Interrupted after one of SIGNALS, when the step is finished and a checkpoint written.
     """
 
     def __init__(
@@ -71,21 +74,33 @@ class Trainer:
         self.batches = kind(train.tokens, train.eos_id, *sizes, rank(), world_size())
         self.optimizer = build_optimizer(config.optimizer, model, config.trainer.shard)
         self.schedule = Schedule(config.schedule, self.optimizer)
-        identity = {"model": dataclasses.asdict(config.model), "tokenizer": data.tokenizer.fingerprint}
-        identity["model"] = {k: v for k, v in identity["model"].items() if "dropout" not in k}  # may change on resume
+        identity = {
+            "model": {k: v for k, v in dataclasses.asdict(config.model).items() if "dropout" not in k},  # may change
+            "tokenizer": data.tokenizer.fingerprint,
+            "data": data.fingerprint,
+            "optimizer": config.optimizer.kind,
+        }
         self.checkpoints = Checkpoints(run_dir, identity, config.trainer.keep_checkpoints)
         self.progress = Progress()
         self.state: list[Tensor] | None = None  # the model's, carried over block borders
         self.signal: int | None = None  # that this process got
         self.stopping: int | None = None  # that any process got, known to all since the end of a step
         self.saved_at = time.monotonic()
+        self.metrics: Metrics | None = None
+        self.best_found: dict[str, float] | None = None  # what validation said of the best weights, in this process
 
     def run(self) -> None:
+        self.model.train()
+        if self.config.trainer.compile:
+            self.try_compiler()
         self.metrics = Metrics(self.config, self.run_dir, self.progress.step)
         self.bar = ProgressBar(self.fraction_done())
-        previous = {number: signal.signal(number, self.on_signal) for number in SIGNALS}
-        self.model.train()
+        previous = {number: signal.signal(number, self.on_signal) for number in handled(SIGNALS)}
         try:
+            if self.fraction_done() >= 1:
+                log.info("Step %s is at a bound of this run, or past it: no step is made.", f"{self.progress.step:,}")
+                if self.progress.validated != self.progress.step or self.progress.best_nll == math.inf:
+                    self.validate()
             while self.fraction_done() < 1:
                 self.step()
                 self.after_step()
@@ -94,6 +109,22 @@ class Trainer:
                 signal.signal(number, handler)
             self.bar.close()
             self.metrics.close()
+
+    def try_compiler(self) -> None:
+        """Compile for the first batch, and leave no trace of it. Raises RunError where the compiler fails."""
+        before = dataclasses.replace(self.progress), self.state
+        try:
+            with torch.random.fork_rng(), warnings.catch_warnings():
+                batches, count = self.next_batches()
+                self.backward(*batches[0], count)
+        except Exception as error:  # torch has no class of errors for it: there may be no C++ compiler, say
+            if out_of_memory(error):
+                raise
+            raise RunError(
+                f"trainer.compile: the compiler fails ({one_line(error)[:200]}). Set trainer.compile=false."
+            ) from None
+        self.optimizer.zero_grad(set_to_none=True)
+        self.progress, self.state = before
 
     def on_signal(self, number: int, frame: Any) -> None:
         if self.signal is not None and number == signal.SIGINT:
@@ -227,8 +258,9 @@ class Trainer:
         found = distributed.from_rank_0(found)
         nll = found["nll_nats"] / found["tokens"]
         self.metrics.write("validation", **self.position(), nll_nats=nll, perplexity=found["perplexity"])
+        self.progress.validated = self.progress.step
         if nll < self.progress.best_nll:
-            self.progress.best_nll = nll
+            self.progress.best_nll, self.best_found = nll, found
             weights = whole(self.model.state_dict())
             if rank() == 0:
                 save_weights(weights, self.run_dir / WEIGHTS, self.data.tokenizer.fingerprint)
@@ -251,15 +283,19 @@ class Trainer:
             self.checkpoints.save(self.progress.step, weights, state)
         self.saved_at = time.monotonic()
 
-    def resume(self, path: Path | None) -> None:
-        """Go on from a checkpoint, or from the newest intact one where `path` is None; without any, from the start."""
+    def resume(self, path: Path | None, write_config: Callable[[], None] = lambda: None) -> None:
+        """Go on from a checkpoint, or from the newest intact one where `path` is None; without any, from the start.
+
+        `write_config` is called once the checkpoint is known to fit and before anything else changes: a process that
+        is killed from there on can be resumed.
+        """
         newest = None
         if path is None:
             newest = self.checkpoints.load_newest(self.model) if rank() == 0 else None
             path = distributed.from_rank_0(newest and newest[0])
             if path is None:
                 log.info("No checkpoint in %s: starting at step 0.", self.run_dir)
-                return
+                return write_config()
         try:
             state = newest[1] if newest else self.checkpoints.load(path, self.model)
         except RunError as error:
@@ -277,7 +313,26 @@ class Trainer:
             raise UsageError(
                 f"checkpoint {path} does not fit this config ({reason}). Resume with the config of that run."
             ) from None
+        write_config()
+        if rank() == 0:
+            self.turn_back(path)
+        self.progress.best_nll = distributed.from_rank_0(self.progress.best_nll)
         log.info("Resumed at step %s from %s.", f"{self.progress.step:,}", path)
+
+    def turn_back(self, path: Path) -> None:
+        """Leave nothing of what came after a checkpoint where it could be taken for this run's."""
+        turned = self.checkpoints.turn_back(path)
+        if turned is not None:
+            aside, later = turned
+            names = ", ".join(found.name for found in later)
+            log.warning("What was trained after %s is set aside in %s: %s.", path, aside, names)
+        if self.progress.best_nll == math.inf:
+            (self.run_dir / WEIGHTS).unlink(missing_ok=True)  # of a later step
+        elif not (path / BEST).exists() and turned is None:
+            return  # of an older version, whose best weights lie in the run alone
+        elif not self.checkpoints.restore_best(path):
+            log.warning("%s has no intact %s: the best weights are those from here on.", path, BEST)
+            self.progress.best_nll = math.inf
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take up a checkpoint's training state; what `save` wrote."""
@@ -295,4 +350,9 @@ class Trainer:
             torch.cuda.set_rng_state(state["random_cuda"][rank()])
 
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+
+
+def handled(numbers: tuple[signal.Signals, ...]) -> list[signal.Signals]:
+    """Those of some signals that are to be handled: nohup has SIGHUP ignored, and it stays so."""
+    return [n for n in numbers if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
