@@ -1,11 +1,13 @@
 """Exact perplexity: the same whatever the block and batch size, for the state is carried over every border."""
 
 import math
+import os
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from gcnn.data.batches import RunningText, Sentences
 from gcnn.data.stream import TokenStream
@@ -88,7 +90,9 @@ def evaluate(
     training = model.training
     model.eval()
     score = sentence_nlls if sentences else token_nlls
-    total = sum(float(nll.sum()) for _, nll in score(model, stream, batch_size, block_size))
+    batches = score(model, stream, batch_size, block_size)
+    quiet = True if os.environ.get("RANK", "0") != "0" else None  # None: where nobody watches
+    total = sum(float(nll.sum()) for _, nll in tqdm(batches, "evaluating", unit=" batches", leave=False, disable=quiet))
     model.train(training)
     return normalised(total, stream)
 

@@ -16,17 +16,18 @@ from torch import Tensor
 from gcnn.config import TrainConfig
 from gcnn.data.batches import RunningText, Sentences, shuffled
 from gcnn.data.stream import PreparedData
-from gcnn.errors import Interrupted, RunError, UsageError, one_line, out_of_memory
+from gcnn.errors import Interrupted, RunError, one_line, out_of_memory
 from gcnn.evaluation.perplexity import evaluate, type_counts
 from gcnn.models.language_model import LanguageModel
 from gcnn.models.weights import WEIGHTS, save_weights
 from gcnn.training import distributed
-from gcnn.training.checkpoints import BEST, Checkpoints
+from gcnn.training.checkpoints import Checkpoints
 from gcnn.training.distributed import rank, world_size
 from gcnn.training.metrics import Metrics, ProgressBar
 from gcnn.training.optimizers import build_optimizer
 from gcnn.training.schedules import Schedule
-from gcnn.training.sharding import load_optimizer, shard, together, whole
+from gcnn.training.sharding import shard, together, whole
+from gcnn.training.state import resume, save
 
 log = logging.getLogger(__name__)
 PASSES = 3  # forward, and two products of its size backward
@@ -268,86 +269,10 @@ class Trainer:
         log.info("step %s: validation perplexity %.2f", f"{self.progress.step:,}", found["perplexity"])
 
     def save(self) -> None:
-        """Write a checkpoint of all that decides how the run goes on."""
-        state = {
-            "progress": dataclasses.asdict(self.progress),
-            "optimizer": whole(self.optimizer.state_dict()),
-            "schedule": self.schedule.state_dict(),
-            "random": distributed.gathered(torch.get_rng_state()),  # of each rank
-            "random_cuda": distributed.gathered(torch.cuda.get_rng_state()) if self.device.type == "cuda" else [],
-            "state": self.state and [torch.cat(distributed.gathered(part)) for part in self.state],  # all ranks' rows
-            "layout": self.batches.layout,
-        }
-        weights = whole(self.model.state_dict())
-        if rank() == 0:
-            self.checkpoints.save(self.progress.step, weights, state)
-        self.saved_at = time.monotonic()
+        save(self)
 
     def resume(self, path: Path | None, write_config: Callable[[], None] = lambda: None) -> None:
-        """Go on from a checkpoint, or from the newest intact one where `path` is None; without any, from the start.
-
-        `write_config` is called once the checkpoint is known to fit and before anything else changes: a process that
-        is killed from there on can be resumed.
-        """
-        newest = None
-        if path is None:
-            newest = self.checkpoints.load_newest(self.model) if rank() == 0 else None
-            path = distributed.from_rank_0(newest and newest[0])
-            if path is None:
-                log.info("No checkpoint in %s: starting at step 0.", self.run_dir)
-                return write_config()
-        try:
-            state = newest[1] if newest else self.checkpoints.load(path, self.model)
-        except RunError as error:
-            raise RunError(f"{error} Give another checkpoint, or resume=true for the newest intact one.") from None
-        if state.get("layout") != self.batches.layout:
-            raise UsageError(
-                f"checkpoint {path} stands at a place in batches of {state.get('layout')}, over all processes; the "
-                f"config gives {self.batches.layout}. Set trainer.batch_size times the processes, and "
-                "trainer.block_size, as they were."
-            )
-        try:
-            self.restore(state)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            reason = f"{type(error).__name__}: {one_line(error)}"
-            raise UsageError(
-                f"checkpoint {path} does not fit this config ({reason}). Resume with the config of that run."
-            ) from None
-        write_config()
-        if rank() == 0:
-            self.turn_back(path)
-        self.progress.best_nll = distributed.from_rank_0(self.progress.best_nll)
-        log.info("Resumed at step %s from %s.", f"{self.progress.step:,}", path)
-
-    def turn_back(self, path: Path) -> None:
-        """Leave nothing of what came after a checkpoint where it could be taken for this run's."""
-        turned = self.checkpoints.turn_back(path)
-        if turned is not None:
-            aside, later = turned
-            names = ", ".join(found.name for found in later)
-            log.warning("What was trained after %s is set aside in %s: %s.", path, aside, names)
-        if self.progress.best_nll == math.inf:
-            (self.run_dir / WEIGHTS).unlink(missing_ok=True)  # of a later step
-        elif not (path / BEST).exists() and turned is None:
-            return  # of an older version, whose best weights lie in the run alone
-        elif not self.checkpoints.restore_best(path):
-            log.warning("%s has no intact %s: the best weights are those from here on.", path, BEST)
-            self.progress.best_nll = math.inf
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take up a checkpoint's training state; what `save` wrote."""
-        self.progress = Progress(**state["progress"])
-        load_optimizer(self.optimizer, state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        if state["state"] is not None:
-            self.state = [part.chunk(world_size())[rank()].to(self.device) for part in state["state"]]
-        if len(state["random"]) != world_size():
-            torch.manual_seed(hash((self.config.seed, self.progress.step, rank())) % (1 << 63))
-            log.warning("Resumed with another number of processes: dropout goes on with other random numbers.")
-            return
-        torch.set_rng_state(state["random"][rank()])
-        if self.device.type == "cuda" and state["random_cuda"]:
-            torch.cuda.set_rng_state(state["random_cuda"][rank()])
+        resume(self, path, write_config)
 
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
