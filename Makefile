@@ -16,7 +16,7 @@ TAKES_reproduce-report := ARGS
 TAKES_torture := ARGS
 PYTHON ?= python3
 PY := .venv/bin/python
-LAUNCH = $(PY) $(if $(NPROC),-m torch.distributed.run --standalone --nproc-per-node=$(NPROC) --)
+LAUNCH = $(PY) $(if $(NPROC),-m gcnn.training.launch --standalone --nproc-per-node=$(NPROC) --)
 TARGETS := help setup test lint format $(patsubst TAKES_%,%,$(filter TAKES_%,$(.VARIABLES)))
 .DEFAULT_GOAL := help
 .PHONY: $(TARGETS)

@@ -2,10 +2,12 @@
 
 import contextlib
 import errno
+import io
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 
 class UsageError(Exception):
@@ -65,6 +67,32 @@ def explain(error: BaseException) -> tuple[str, int] | None:
     if isinstance(error, RuntimeError) and lost_process(error):
         return "another process of this run has ended; its own message says why. Mend that and resume.", 1
     return ("interrupted", 130) if isinstance(error, KeyboardInterrupt) else None
+
+
+class Outliving(io.FileIO):
+    """A standard stream of a job of days: what its reader (`head`, a terminal) no longer takes is dropped."""
+
+    def write(self, data: Any) -> int | None:
+        try:
+            return super().write(data)
+        except OSError:
+            return len(data)
+
+
+def outlive_readers() -> None:
+    """Let this process write to its end whoever listens. (A filter ends with its reader instead: see below.)"""
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        stream = getattr(sys, name)
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # none, or not that of the process
+            if stream.fileno() == descriptor and not isinstance(stream.buffer.raw, Outliving):
+                stream.flush()
+                buffer = io.BufferedWriter(Outliving(descriptor, "wb", closefd=False))
+                setattr(sys, name, io.TextIOWrapper(buffer, stream.encoding, "backslashreplace", line_buffering=True))
+
+
+def on_terminal() -> bool:
+    """Whether somebody watches the messages: who does sees bars move, and a file or a pipe gets lines."""
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 @contextlib.contextmanager

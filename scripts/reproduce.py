@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gcnn.checks import check_output
 from gcnn.command_line import prepare
-from gcnn.errors import RunError, UsageError, run_command
+from gcnn.errors import RunError, UsageError, outlive_readers, run_command
 from gcnn.reporting.document import to_text
 from gcnn.reporting.reproduction import FIGURES, planned, reproduction, sweeps, write_reproduction
 from gcnn.reporting.reproduction_figures import drawing, groups_table
@@ -22,6 +22,7 @@ TRAIN = Path(__file__).with_name("train.py")
 
 def main() -> int:
     arguments = parse_arguments()
+    outlive_readers()  # it trains for hours
     out = arguments.out or arguments.runs / "figures"
     check_output("--out", out, folder=True)
     chosen = sweeps(arguments.scale, arguments.figure)
@@ -56,12 +57,15 @@ def train(experiment: str, folder: Path, overrides: list[str]) -> int:
     command = [sys.executable, str(TRAIN), "--multirun", f"experiment={experiment}", f"run_dir={folder}", "resume=true"]
     process = subprocess.Popen([*command, *prepare(overrides)])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both; the sweep saves first
-    signal.signal(signal.SIGTERM, lambda number, frame: process.send_signal(number))
+    forwarded = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]  # as nohup does
+    for number in forwarded:
+        signal.signal(number, lambda number, frame: process.send_signal(number))
     try:
         code = process.wait()
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in forwarded:
+            signal.signal(number, signal.SIG_DFL)
     return code if code >= 0 else 128 - code
 
 

@@ -19,10 +19,11 @@ from omegaconf import DictConfig
 
 from gcnn.command_line import help_lines, prepare
 from gcnn.config import CONFIGS, load_config, register_schemas, typed
-from gcnn.errors import RunError, UsageError, one_line_errors, run_command
+from gcnn.errors import RunError, UsageError, on_terminal, one_line_errors, outlive_readers, run_command
 from gcnn.reporting.files import value
 from gcnn.reporting.results import results_table
 from gcnn.reporting.sweep import check_members, finished_results, write_sweep
+from gcnn.training.resume import resumed_config, run_to_resume
 from gcnn.training.sweep import SweepFolder, member_overrides, train_member
 
 register_schemas()
@@ -43,8 +44,7 @@ def run(config: DictConfig, hydra_config: DictConfig) -> float | None:
     """
     from gcnn.training.run import train
 
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
-    logging.getLogger("gcnn").setLevel(logging.INFO)
+    start_log()
     config.experiment = hydra_config.runtime.choices.get("experiment") or config.experiment
     if hydra_config.mode == RunMode.MULTIRUN:
         run_dir = Path(hydra_config.runtime.output_dir)
@@ -55,6 +55,10 @@ def run(config: DictConfig, hydra_config: DictConfig) -> float | None:
     else:
         refuse_sweep(hydra_config)
         run_dir, results = train(typed(config))
+    return tell(run_dir, results)
+
+
+def tell(run_dir: Path, results: dict | None) -> float:
     if results is None:  # it failed as a member, or another process says it
         return math.inf
     print(results_table(results))
@@ -74,10 +78,26 @@ def refuse_sweep(hydra_config: DictConfig) -> None:
         )
 
 
+def start_log() -> None:
+    """Messages to standard error, without the lines of progress where a bar shows it."""
+    outlive_readers()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
+    logging.root.handlers[0].setLevel(logging.INFO if on_terminal() else logging.DEBUG)
+    logging.getLogger("gcnn").setLevel(logging.DEBUG)
+
+
+def go_on(run: Path, overrides: list[str]) -> None:
+    from gcnn.training.run import train
+
+    start_log()
+    tell(*train(*resumed_config(run, overrides)))
+
+
 def command() -> None:
     """Train; a run to be repeated may be a stranger's, and Hydra would obey its config: it must be plain data."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--config-path", "-cp", type=Path)
+    parser.add_argument("--config-name", "-cn")
     parser.add_argument("--multirun", "-m", action="store_true")
     parser.add_argument("--help", "-h", action="store_true")
     asked = parser.parse_known_args()[0]
@@ -87,6 +107,12 @@ def command() -> None:
     if asked.config_path is not None:
         load_config(asked.config_path)
     sys.argv[1:] = prepare(sys.argv[1:], sweep=asked.multirun)
+    overrides = parser.parse_known_args()[1]
+    if not asked.multirun and not any(argument.startswith("-") for argument in overrides):  # those ask Hydra something
+        run = run_to_resume(overrides, asked.config_path)
+        if run is not None:
+            return go_on(run, overrides)
+    outlive_readers()
     SweepFolder.path = None
     members = []
     try:

@@ -2,7 +2,8 @@
 
 A real training run, of a small GCNN on Shakespeare, is killed with SIGKILL at 50 random moments, a third of them while
 a checkpoint is being written and a tenth while it starts; resumed each time; and compared with a run that was not
-disturbed. Then the same with signals, with full and read-only disks, and with 50 damaged checkpoints.
+disturbed. Then the same with signals, with runs that turn back to an older checkpoint, with full and read-only disks,
+and with 50 damaged checkpoints.
 Prints a Markdown table and writes it as JSON to --out. Exits with 1 if anything was lost.
 """
 
@@ -79,11 +80,11 @@ def differences(first: Path, second: Path) -> list[str]:
         return [{k: v for k, v in json.loads(line).items() if "second" not in k} for line in lines]
 
     def weights(run: Path) -> list[dict]:
-        files = [run / WEIGHTS, *sorted((run / "checkpoints").glob(f"*/{WEIGHTS}"))]
+        files = [run / WEIGHTS, *sorted((run / "checkpoints").glob(f"step_*/{WEIGHTS}"))]
         return [safetensors.torch.load_file(file) for file in files]
 
     def moments(run: Path) -> list[torch.Tensor]:
-        (*_, last) = sorted((run / "checkpoints").iterdir())
+        (*_, last) = sorted((run / "checkpoints").glob("step_*"))
         state = torch.load(last / STATE, weights_only=True)
         return [*state["random"], *(t for s in state["optimizer"]["state"].values() for t in s.values())]
 
@@ -130,6 +131,38 @@ def disturb(whole: Path, run: Path, kinds: list[str], draw: random.Random) -> li
     rows = [[f"{kind}, then resumed", count, count, ""] for kind, count in hit.items()]
     total = f"the end of those {len(kinds)} ({cut_short} left a checkpoint cut short): weights, state, metrics, results"
     return [*rows, [f"{total} that differ from an undisturbed run's", 4, "", len(found)]]
+
+
+def turned_back(whole: Path, folder: Path, cases: int, draw: random.Random) -> tuple[int, int, int]:
+    """A finished run goes on from an older checkpoint at another rate: undisturbed, and killed as soon as it has begun
+    to turn back or later, then resumed. Returns cases, detected, lost."""
+
+    def arguments(run: Path) -> list[str]:
+        older = min((run / "checkpoints").glob("step_*"))
+        return [f"resume={older}", "optimizer.lr=0.001", f"trainer.max_steps={STEPS + 60}"]
+
+    def finished_branch(run: Path, *changes: str) -> None:
+        process = start(run, *changes)
+        _, err = process.communicate()
+        if process.returncode:
+            sys.exit(f"{run}: exit code {process.returncode}\n{err}")
+
+    branch = Path(shutil.copytree(whole, folder / "branch"))
+    finished_branch(branch, *arguments(branch))
+    detected = lost = 0
+    for i in range(cases):
+        run = Path(shutil.copytree(whole, folder / f"branch_{i}"))
+        process = start(run, *arguments(run))
+        wait_until(process, lambda run=run: load_config(run).optimizer.lr == 0.001)
+        time.sleep(draw.choice([0, draw.uniform(0, 0.05), draw.uniform(0, 2)]))
+        process.kill()
+        process.communicate()
+        detected += process.returncode == -signal.SIGKILL
+        print(f"  turned back, then killed after step {steps(run)}", file=sys.stderr, flush=True)
+        finished_branch(run, "resume=true", f"trainer.max_steps={STEPS + 60}")
+        lost += bool(differences(branch, run))
+        shutil.rmtree(run)
+    return cases, detected, lost
 
 
 @contextlib.contextmanager
@@ -230,6 +263,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1, help="of the random moments; default: 1")
     parser.add_argument("--kills", type=int, default=50, help="default: 50")
+    parser.add_argument("--turns", type=int, default=10, help="from an older checkpoint; default: 10")
+    parser.add_argument("--turns-only", action="store_true", help="nothing else")
     parser.add_argument("--out", type=Path, help="a JSON file for the table")
     arguments = parser.parse_args()
     draw, began = random.Random(arguments.seed), time.monotonic()
@@ -239,7 +274,11 @@ def main() -> None:
         folder = Path(temporary)
         whole = folder / "whole"
         finish(whole)
-        rows = []
+        turned = turned_back(whole, folder, arguments.turns, draw)
+        rows = [["turned back to an older checkpoint, killed, then resumed", *turned]]
+        if arguments.turns_only:
+            print(markdown(rows))
+            sys.exit(turned[2])
         for title, disturbances in (("SIGKILL", kinds), ("signal", ["SIGTERM", "SIGINT", "SIGUSR1"] * 3)):
             rows += disturb(whole, folder / title, disturbances, draw)
         try:

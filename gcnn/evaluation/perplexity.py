@@ -1,6 +1,7 @@
 """Exact perplexity: the same whatever the block and batch size, for the state is carried over every border."""
 
 import math
+import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -108,7 +109,8 @@ def evaluate(
     model.eval()
     total = of_unknown = 0.0
     unknown = 0
-    with tqdm(total=len(stream), unit=" tokens", unit_scale=True, disable=None, delay=2, leave=False) as bar:
+    quiet = True if os.environ.get("RANK", "0") != "0" else None  # None: where nobody watches
+    with tqdm(total=len(stream), unit=" tokens", unit_scale=True, disable=quiet, delay=2, leave=False) as bar:
         for targets, nll in target_nlls(model, stream, sentences, batch_size, block_size):
             total += float(nll.sum())
             if stream.unk_id is not None:

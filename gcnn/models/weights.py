@@ -24,8 +24,10 @@ def save_weights(weights: dict[str, Tensor], path: Path, tokenizer: str) -> None
 def write_weights(weights: dict[str, Tensor], path: Path, tokenizer: str) -> None:
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     try:
+        path.touch()
+        mode = path.stat().st_mode  # that of the umask; safetensors writes for the owner alone
         safetensors.torch.save_file(whole, path, {"sha256": digest(whole), "tokenizer": tokenizer})
-        path.chmod(0o644)  # it writes for the owner alone, but a run directory is there to be shared
+        path.chmod(mode)
     except safetensors.SafetensorError as error:  # how it reports a full disk
         raise RunError(f"{path} could not be written: {one_line(error)}. Free some space and resume.") from None
 

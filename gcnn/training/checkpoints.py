@@ -2,11 +2,13 @@
 
 A checkpoint is a folder `checkpoints/step_<n>/` of a run: the weights in safetensors, the training state as tensors
 and plain values, and a manifest with the size and sha256 of both and of itself. Nothing in it is ever unpickled freely.
+Beside them lie the best weights until then: a link, which takes no room, to what was the run's model.safetensors.
 """
 
 import hashlib
 import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,18 @@ import torch
 
 from gcnn.errors import RunError, UsageError, one_line
 from gcnn.files import remove, sha256, write_atomically, write_json
-from gcnn.models.weights import WEIGHTS, load_weights, write_weights
+from gcnn.models.weights import WEIGHTS, load_weights, read_weights, write_weights
 
 log = logging.getLogger(__name__)
-STATE, MANIFEST = "state.pt", "manifest.json"
+STATE, MANIFEST, BEST = "state.pt", "manifest.json", "best.safetensors"
+
+
+def link(path: Path, to: Path) -> None:
+    """The same file under another name, or a copy where the file system has no links."""
+    try:
+        to.hardlink_to(path)
+    except OSError:
+        shutil.copyfile(path, to)
 
 
 def write_state(state: dict[str, Any], path: Path) -> None:
@@ -33,10 +43,10 @@ def digest(manifest: dict[str, Any]) -> str:
 
 
 class Checkpoints:
-    """The checkpoints of a run; `identity` tells what they belong to (model, tokenizer)."""
+    """The checkpoints of a run; `identity` tells what they belong to (model, tokenizer, data, optimizer)."""
 
     def __init__(self, run_dir: Path, identity: dict[str, Any], keep: int):
-        self.folder = run_dir / "checkpoints"
+        self.folder, self.best = run_dir / "checkpoints", run_dir / WEIGHTS
         self.identity = identity
         self.keep = keep
 
@@ -48,10 +58,9 @@ class Checkpoints:
         return sorted(self.folder.glob("step_*"))
 
     def save(self, step: int, weights: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
-        """Write a checkpoint, then remove those past the last `keep`."""
-        if self.path(step).exists():
-            return  # a resumed run comes past the same step with the same state
+        """Write a checkpoint, in the place of one of the same step, then remove those past the last `keep`."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.path(step)
 
         def write(aside: Path) -> None:
             aside.mkdir()
@@ -63,10 +72,42 @@ class Checkpoints:
             }
             manifest = {"step": step, "identity": self.identity, "files": files}
             write_json(aside / MANIFEST, {**manifest, "sha256": digest(manifest)})
+            if self.best.exists():
+                link(self.best, aside / BEST)
+            if path.exists():  # at the last moment: a folder can't be replaced in one go
+                path.rename(path.with_name(f".{path.name}.replaced.tmp"))
 
-        write_atomically(self.path(step), write)
+        write_atomically(path, write)
+        remove(path.with_name(f".{path.name}.replaced.tmp"))
         for old in self.all()[: -self.keep]:
             remove(old)
+
+    def turn_back(self, path: Path) -> tuple[Path, list[Path]] | None:
+        """Set aside what `path` leaves behind: the checkpoints after it, or all where it lies elsewhere. Returns where
+        they are now, and what they were called; None where there are none."""
+        own = path.resolve().parent == self.folder.resolve()
+        later = [found for found in self.all() if not own or found.name > path.name]
+        if not later:
+            return None
+        numbers = [int(found.name.partition("_")[2]) for found in self.folder.glob("abandoned_*")]
+        aside = self.folder / f"abandoned_{max(numbers, default=0) + 1}"
+        aside.mkdir()
+        for found in reversed(later):  # the newest first: what is left at any moment is a run's beginning
+            found.rename(aside / found.name)
+        return aside, later
+
+    def restore_best(self, path: Path) -> bool:
+        """Make the run's best weights those that were so at a checkpoint, for the present ones may be of steps that are
+        done anew. Returns False, and leaves none, where the checkpoint does not have them whole."""
+        best = path / BEST
+        try:
+            read_weights(best, self.identity["tokenizer"])
+        except (RunError, UsageError):
+            self.best.unlink(missing_ok=True)
+            return False
+        if not self.best.exists() or not best.samefile(self.best):
+            write_atomically(self.best, lambda aside: link(best, aside))
+        return True
 
     def verify(self, path: Path) -> None:
         """Raise RunError where a checkpoint is not what was written, UsageError where it is another model's."""
@@ -84,7 +125,7 @@ class Checkpoints:
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise RunError(f"checkpoint {path}: {MANIFEST} is missing or damaged ({one_line(error)}).") from None
         for what, value in self.identity.items():
-            if identity.get(what) != value:
+            if identity.get(what, value) != value:  # one that is not there is of an older version
                 raise UsageError(
                     f"checkpoint {path} is of another {what}. Resume with the config of that run, or without resume."
                 )

@@ -2,17 +2,22 @@
 
 import dataclasses
 import json
+import logging
 import math
-import sys
+import secrets
+import time
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from gcnn.config import TrainConfig
-from gcnn.errors import UsageError
+from gcnn.errors import UsageError, on_terminal
 from gcnn.files import write_atomically
 from gcnn.training.distributed import rank
+
+log = logging.getLogger(__name__)
+INTERVAL = 30  # seconds between two lines of progress in the log
 
 
 class Metrics:
@@ -41,13 +46,18 @@ class Metrics:
         self.file.write(json.dumps(record) + "\n")
         self.file.flush()
         if self.wandb:
-            self.wandb.log({f"{kind}/{key}": value for key, value in values.items()}, step=values["step"])
+            named = {"loss" if key == "nll_nats" else key: value for key, value in values.items()}  # as in training
+            self.wandb.log({f"{kind}/{key}": value for key, value in named.items()}, step=values["step"])
 
     def close(self) -> None:
         if self.file:
             self.file.close()
+
+    def summarize(self, results: dict[str, Any]) -> None:
+        """Tell Weights & Biases a run's results, but for what it was made with."""
         if self.wandb:
-            self.wandb.finish()
+            told = ("parameters", "receptive_field", "flops_per_token", "data", "train", "validation", "test")
+            self.wandb.summary.update({f"results/{key}": results[key] for key in told})
 
 
 def finite(value: Any) -> Any:
@@ -68,7 +78,12 @@ def start_wandb(config: TrainConfig, run_dir: Path):
         import wandb
     except ImportError:
         raise UsageError("logger=wandb needs the package wandb: pip install 'gcnn[wandb]', or logger=none.") from None
+    kept = run_dir / "wandb_id"  # a run that goes on is one curve
+    if not kept.exists():
+        write_atomically(kept, lambda aside: aside.write_text(secrets.token_hex(4), encoding="utf-8"))
     return wandb.init(
+        id=kept.read_text(encoding="utf-8").strip(),
+        resume="allow",
         project=config.logger.project,
         mode=config.logger.mode,
         dir=run_dir,
@@ -79,19 +94,21 @@ def start_wandb(config: TrainConfig, run_dir: Path):
 
 
 class ProgressBar:
-    """The part of the run that is done, loss, perplexity, tokens/s and the time left."""
+    """The part of the run that is done, loss, perplexity, tokens/s and the time left: a bar on a terminal, and at
+    intervals a line in the log, which is all that a file or a pipe gets."""
 
     def __init__(self, progress: float):
-        quiet = not sys.stderr.isatty()
         layout = "{percentage:5.1f}% |{bar:20}| {elapsed}<{remaining}  {desc}"
         self.bar = tqdm(
             total=1.0,
-            initial=progress,
+            initial=min(progress, 1.0),
             bar_format=layout,
-            mininterval=30 if quiet else 0.2,
-            dynamic_ncols=not quiet,
-            disable=rank() > 0,
+            mininterval=0.2,
+            dynamic_ncols=True,
+            disable=rank() > 0 or not on_terminal(),
         )
+        self.began = self.said = time.monotonic()
+        self.first = progress
 
     def update(self, progress: float, step: int, loss: float, tokens_per_second: float) -> None:
         """loss in nats a token."""
@@ -99,6 +116,11 @@ class ProgressBar:
         text = f"step {step:,}  loss {loss:.3f}  perplexity {perplexity:,.1f}  {tokens_per_second:,.0f} tokens/s"
         self.bar.set_description_str(text, refresh=False)
         self.bar.update(min(progress, 1.0) - self.bar.n)
+        now = time.monotonic()
+        if now - self.said >= INTERVAL:
+            self.said = now
+            left = tqdm.format_interval((now - self.began) * max(0.0, 1 - progress) / max(1e-9, progress - self.first))
+            log.debug("%.1f %%, %s left: %s", 100 * progress, left, text)
 
     def close(self) -> None:
         self.bar.close()

@@ -7,7 +7,8 @@ import datetime
 import fcntl
 import logging
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from gcnn.checks import check_against_data, check_processes
 from gcnn.config import TrainConfig, save_config
 from gcnn.data.stream import PreparedData, prepare
+from gcnn.data.tokenizers import load_tokenizer
 from gcnn.errors import UsageError
 from gcnn.evaluation.perplexity import evaluate, type_counts, unigram_perplexity
 from gcnn.evaluation.run import choose_device
@@ -30,16 +32,17 @@ from gcnn.training.trainer import Trainer
 log = logging.getLogger(__name__)
 
 
-def train(config: TrainConfig) -> tuple[Path, dict[str, Any] | None]:
+def train(config: TrainConfig, notes: Sequence[str] = ()) -> tuple[Path, dict[str, Any] | None]:
     """Train, evaluate and write a run directory; returns it and its results, the latter on torchrun's rank 0 alone.
+    `notes` are lines for its log: what is changed of a run that goes on.
 
     Raises UsageError before anything is written where the config does not fit the machine or the data.
     """
     with process_group():
-        return train_in_group(config)
+        return train_in_group(config, notes)
 
 
-def train_in_group(config: TrainConfig) -> tuple[Path, dict[str, Any] | None]:
+def train_in_group(config: TrainConfig, notes: Sequence[str] = ()) -> tuple[Path, dict[str, Any] | None]:
     commit = git_commit()  # of the code that was loaded: a checkout may change while it runs
     if not config.trainer.shard:  # who shards lacks memory
         reuse_large_blocks()
@@ -47,6 +50,7 @@ def train_in_group(config: TrainConfig) -> tuple[Path, dict[str, Any] | None]:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     check_processes(config.trainer, world_size())
+    warn_of_threads(device)
     run_dir = from_rank_0(choose_run_dir(config))
     with first_of_each_machine():
         data = prepare(config.data, config.tokenizer)
@@ -57,19 +61,34 @@ def train_in_group(config: TrainConfig) -> tuple[Path, dict[str, Any] | None]:
         model.to(device)
     if world_size() > 1:
         torch.manual_seed(config.seed + rank())  # each its own dropout
+    if config.resume is True:
+        check_beginning(run_dir, data.tokenizer.fingerprint)
     run_dir.mkdir(parents=True, exist_ok=True)
     refuse_links_out(run_dir)
     config = dataclasses.replace(config, run_dir=str(run_dir))
-    with run_directory(run_dir) if rank() == 0 else contextlib.nullcontext():
+    with run_directory(run_dir) if rank() == 0 else contextlib.nullcontext(), finished_logger():
         trainer = Trainer(config, model, data, run_dir, device)
+
+        def write_config(resume: bool | str) -> None:
+            if rank() == 0:
+                kept = dataclasses.replace(
+                    config, resume=resume
+                )  # a path while it turns back there, see resumed_config
+                write_atomically(run_dir / "config.yaml", lambda aside: save_config(kept, aside))
+
         if config.resume is not False:
-            trainer.resume(None if config.resume is True else Path(config.resume))
+            at = config.resume if isinstance(config.resume, str) else False
+            trainer.resume(Path(at) if at else None, lambda: write_config(at))
+        write_config(False)
         if rank() > 0:
             trainer.run()
             return run_dir, None
-        write_atomically(run_dir / "config.yaml", lambda aside: save_config(config, aside))
         if not (run_dir / "tokenizer").exists():
             write_atomically(run_dir / "tokenizer", data.tokenizer.save)
+        for note in notes:
+            log.info("%s", note)
+        if trainer.fraction_done() < 1:
+            (run_dir / "results.json").unlink(missing_ok=True)  # of a run that was finished and is extended
         describe = f"{model.parameter_counts()['total']:,} parameters, {len(data.streams['train']):,} training tokens"
         log.info("%s: %s, %s, in %s", config.experiment, describe, device, run_dir)
         trainer.run()
@@ -78,6 +97,7 @@ def train_in_group(config: TrainConfig) -> tuple[Path, dict[str, Any] | None]:
         load_weights(model, run_dir / WEIGHTS)  # the best on validation
         results = {"git_commit": commit, **measure(config, model, data, trainer)}
         write_json(run_dir / "results.json", results)
+        trainer.metrics.summarize(results)
     return run_dir, results
 
 
@@ -88,6 +108,27 @@ def run_directory(run_dir: Path) -> Iterator[None]:
         for unfinished in run_dir.rglob(".*.tmp"):
             remove(unfinished)
         yield
+
+
+@contextlib.contextmanager
+def finished_logger() -> Iterator[None]:
+    """End the run of Weights & Biases with this one, however it ends: a sweep's next member begins another."""
+    try:
+        yield
+    finally:
+        if "wandb" in sys.modules and sys.modules["wandb"].run is not None:
+            sys.modules["wandb"].finish()
+
+
+def warn_of_threads(device: torch.device) -> None:
+    """Say where this machine's processes have more threads together than it has cores: they wait for one another."""
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    threads, cores = torch.get_num_threads(), len(os.sched_getaffinity(0))
+    if device.type == "cpu" and threads * processes > cores:
+        each = f" in each of {processes} processes" if processes > 1 else ""
+        log.warning(
+            "%d threads%s on %d cores is slow; set threads=%d.", threads, each, cores, max(1, cores // processes)
+        )
 
 
 def reuse_large_blocks() -> None:
@@ -133,31 +174,41 @@ def measure(config: TrainConfig, model: LanguageModel, data: PreparedData, train
     }
     for split in ("valid", "test"):
         stream = data.streams[split]
-        found = evaluate(model, stream, config.data.sentences)
+        found = trainer.best_found if split == "valid" else None  # these weights were measured already
+        found = dict(found or evaluate(model, stream, config.data.sentences))
         found["unigram_perplexity"] = unigram_perplexity(counts, stream)
         results["validation" if split == "valid" else split] = found
     return results
 
 
 def choose_run_dir(config: TrainConfig) -> Path:
-    """Where the run goes: `run_dir`, or a new folder; with resume=true the experiment's newest unfinished run."""
+    """Where the run goes: `run_dir`, or a new folder. Raises UsageError where that holds something else."""
     if config.resume not in (True, False) and not isinstance(config.resume, str):
         raise UsageError(f"resume is {config.resume!r}; give false, true or the path of a checkpoint.")
-    parent = Path("runs") / config.experiment
-    if config.run_dir is not None:
-        run_dir = Path(config.run_dir)
-    else:
-        found = sorted(path.parent for path in parent.glob("*/config.yaml")) if config.resume is True else []
-        unfinished = [path for path in found if not (path / "results.json").exists()]
-        fresh = parent / f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
-        run_dir = (unfinished or found or [fresh])[-1]
+    fresh = f"runs/{config.experiment}/{datetime.datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
+    run_dir = Path(config.run_dir or fresh)
     if config.resume is False and (run_dir / "config.yaml").exists():
         raise UsageError(
             f"run_dir {run_dir} already holds a run; set resume=true to go on with it, or another run_dir."
         )
     if run_dir.exists() and not run_dir.is_dir():
         raise UsageError(f"run_dir {run_dir} is a file; give a folder.")
+    parts = [name for name in (WEIGHTS, "tokenizer", "checkpoints", "results.json") if (run_dir / name).exists()]
+    if parts and not (run_dir / "config.yaml").exists():
+        raise UsageError(f"run_dir {run_dir} holds {', '.join(parts)} and is no run; give another run_dir.")
     return run_dir.absolute()
+
+
+def check_beginning(run_dir: Path, tokenizer: str) -> None:
+    """Raise UsageError where a folder has no checkpoint, but more than a run that was stopped before its first one: a
+    model that was imported, or trained and stripped of them, is not trained anew in its place."""
+    if any((run_dir / "checkpoints").glob("step_*")):
+        return
+    begun = (run_dir / "metrics.jsonl").exists() and not (run_dir / "checkpoints").exists()
+    if (run_dir / "results.json").exists() or ((run_dir / WEIGHTS).exists() and not begun):
+        raise UsageError(f"run_dir {run_dir} holds a model, but no checkpoint to go on from; give another run_dir.")
+    if (run_dir / "tokenizer").exists() and load_tokenizer(run_dir / "tokenizer").fingerprint != tokenizer:
+        raise UsageError(f"run_dir {run_dir} holds another tokenizer than this data gives; give another run_dir.")
 
 
 @contextlib.contextmanager
@@ -185,6 +236,7 @@ def log_file(path: Path) -> Iterator[None]:
     project = logging.getLogger("gcnn")
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setLevel(logging.DEBUG)  # progress too, which a terminal sees as a bar
     project.addHandler(handler)
     try:
         with logging_redirect_tqdm():

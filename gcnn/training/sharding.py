@@ -61,9 +61,10 @@ def take_parts(model: LanguageModel, state: dict[str, Tensor], *_: Any) -> None:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Load what `whole` made of an optimizer's state, of whatever number of processes. Raises as torch does."""
+    """Load what `whole` made of an optimizer's state, of whatever number of processes; its settings (learning rate,
+    momentum, weight decay) stay those that it was built with. Raises as torch does."""
     parameters = dict(enumerate(p for group in optimizer.param_groups for p in group["params"]))
     parts = {i: {key: part(value, parameters[i]) for key, value in of.items()} for i, of in state["state"].items()}
-    own = [{key: group[key] for key in ("fused", "foreach")} for group in optimizer.param_groups]  # ways to compute
-    groups = [{**saved, **ways} for saved, ways in zip(state["param_groups"], own, strict=True)]
+    own = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    groups = [{**saved, **settings} for saved, settings in zip(state["param_groups"], own, strict=True)]
     optimizer.load_state_dict({"state": parts, "param_groups": groups})

@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 from gcnn.config import typed
 from gcnn.errors import Interrupted, UsageError, explain, one_line, one_line_errors
 from gcnn.files import write_json
+from gcnn.training.resume import resumed_config
 
 MEMBER = "member.json"  # in a member's folder: its number, its overrides, and why it failed
 log = logging.getLogger(__name__)
@@ -32,11 +33,13 @@ class SweepFolder(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with one_line_errors():  # Hydra would make a warning of an error
             SweepFolder.path = folder = choose_folder(config)
+        print(f"sweep: each member logs into {folder}/<number>/train.log", file=sys.stderr)
         config.hydra.sweep.dir = str(folder)
         quoted = str(folder).replace("'", "\\'")
         config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{quoted}'")  # each member composes its config anew
         for number in STOPPING:
-            signal.signal(number, stop)
+            if signal.getsignal(number) != signal.SIG_IGN or number != signal.SIGHUP:  # which nohup has ignored
+                signal.signal(number, stop)
         if "submitit" in config.hydra.launcher._target_:  # its members write to files of their own
             threading.Thread(target=report_progress, args=(folder,), daemon=True).start()
 
@@ -79,7 +82,8 @@ def stop(number: int, frame: Any) -> None:
     (A member in this process has a handler of its own while it trains.)
     """
     for number_again in STOPPING:
-        signal.signal(number_again, signal.default_int_handler)  # stops at once
+        again = signal.SIG_IGN if number_again == signal.SIGHUP else signal.default_int_handler  # stops at once
+        signal.signal(number_again, again)  # (a terminal that closes says so twice)
     for path in SweepFolder.path.glob("*/.lock"):
         with path.open("a+") as lock:
             if (process := holder(lock)) is not None:
@@ -103,7 +107,7 @@ def holder(lock: TextIO) -> int | None:
     return None
 
 
-STOPPING = (signal.SIGTERM, signal.SIGINT)
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def member_overrides(hydra_config: DictConfig) -> list[str]:
@@ -124,6 +128,8 @@ def train_member(config: DictConfig, hydra_config: DictConfig) -> dict[str, Any]
     config.run_dir = str(folder)
     try:
         write_json(folder / MEMBER, record)
+        if config.resume is True and (folder / "config.yaml").exists():
+            return train(*resumed_config(folder, record["overrides"]))[1]
         return train(typed(config))[1]
     except Interrupted:
         raise

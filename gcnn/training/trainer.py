@@ -5,7 +5,8 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from gcnn.config import TrainConfig
 from gcnn.data.batches import RunningText, Sentences
 from gcnn.data.stream import PreparedData
-from gcnn.errors import Interrupted, RunError, UsageError, one_line
+from gcnn.errors import Interrupted, RunError, one_line, out_of_memory
 from gcnn.evaluation.perplexity import evaluate, type_counts
 from gcnn.models.language_model import LanguageModel, State
 from gcnn.models.weights import WEIGHTS, save_weights
@@ -25,7 +26,8 @@ from gcnn.training.distributed import rank, world_size
 from gcnn.training.metrics import Metrics, ProgressBar
 from gcnn.training.optimizers import build_optimizer
 from gcnn.training.schedules import Schedule
-from gcnn.training.sharding import load_optimizer, shard, together, whole
+from gcnn.training.sharding import shard, together, whole
+from gcnn.training.state import resume, save
 
 log = logging.getLogger(__name__)
 PASSES = 3  # forward, and two products of its size backward
@@ -41,6 +43,7 @@ class Progress:
     tokens: int = 0  # targets trained on
     seconds: float = 0.0  # of training; validation and checkpoints are not counted
     best_nll: float = math.inf  # validation, nats a token
+    validated: int = 0  # the step of the last validation
     skipped: int = 0  # updates left out for a loss or gradient that was not finite
     logged_nll: float = 0.0  # nats since the last line of metrics
     logged_tokens: int = 0
@@ -50,8 +53,8 @@ class Progress:
 class Trainer:
     """Trains a model in a run directory; `run` returns when a bound of the config is reached.
 
-    Raises RunError for a loss or gradient that is not finite, before the optimizer moves, and Interrupted after
-    SIGTERM, SIGINT or SIGUSR1, when the step is finished and a checkpoint written.
+    Raises RunError for a loss or gradient that is not finite, before the optimizer moves, and where the compiler fails;
+    and Interrupted after one of SIGNALS, when the step is finished and a checkpoint written.
     """
 
     def __init__(
@@ -74,21 +77,33 @@ class Trainer:
         self.drawn: int | None = None
         self.optimizer = build_optimizer(config.optimizer, model, config.trainer.shard)
         self.schedule = Schedule(config.schedule, self.optimizer)
-        identity = {"model": dataclasses.asdict(config.model), "tokenizer": data.tokenizer.fingerprint}
-        identity["model"] = {k: v for k, v in identity["model"].items() if "dropout" not in k}  # may change on resume
+        identity = {
+            "model": {k: v for k, v in dataclasses.asdict(config.model).items() if "dropout" not in k},  # may change
+            "tokenizer": data.tokenizer.fingerprint,
+            "data": data.fingerprint,
+            "optimizer": config.optimizer.kind,
+        }
         self.checkpoints = Checkpoints(run_dir, identity, config.trainer.keep_checkpoints)
         self.progress = Progress()
         self.state: State | None = None  # the model's, carried over block borders
         self.signal: int | None = None  # that this process got
         self.stopping: int | None = None  # that any process got, known to all since the end of a step
         self.saved_at = time.monotonic()
+        self.metrics: Metrics | None = None
+        self.best_found: dict[str, float] | None = None  # what validation said of the best weights, in this process
 
     def run(self) -> None:
+        self.model.train()
+        if self.config.trainer.compile:
+            self.try_compiler()
         self.metrics = Metrics(self.config, self.run_dir, self.progress.step)
         self.bar = ProgressBar(self.fraction_done())
-        previous = {number: signal.signal(number, self.on_signal) for number in SIGNALS}
-        self.model.train()
+        previous = {number: signal.signal(number, self.on_signal) for number in handled(SIGNALS)}
         try:
+            if self.fraction_done() >= 1:
+                log.info("Step %s is at a bound of this run, or past it: no step is made.", f"{self.progress.step:,}")
+                if self.progress.validated != self.progress.step or self.progress.best_nll == math.inf:
+                    self.validate()
             while self.fraction_done() < 1:
                 self.step()
                 self.after_step()
@@ -97,6 +112,23 @@ class Trainer:
                 signal.signal(number, handler)
             self.bar.close()
             self.metrics.close()
+
+    def try_compiler(self) -> None:
+        """Compile for the first batch, and leave no trace of it. Raises RunError where the compiler fails."""
+        before = dataclasses.replace(self.progress), self.state
+        try:
+            with torch.random.fork_rng(), warnings.catch_warnings():
+                batches, count = self.next_batch()
+                state = self.split_state([len(tokens) for tokens, _ in batches])[0]
+                self.backward(*batches[0], state, count)
+        except Exception as error:  # torch has no class of errors for it: there may be no C++ compiler, say
+            if out_of_memory(error):
+                raise
+            raise RunError(
+                f"trainer.compile: the compiler fails ({one_line(error)[:200]}). Set trainer.compile=false."
+            ) from None
+        self.optimizer.zero_grad(set_to_none=True)
+        self.progress, self.state = before
 
     def on_signal(self, number: int, frame: Any) -> None:
         if self.signal is not None and number == signal.SIGINT:
@@ -236,8 +268,9 @@ class Trainer:
         found = distributed.from_rank_0(found)
         nll = found["nll_nats"] / found["tokens"]
         self.metrics.write("validation", **self.position(), nll_nats=nll, perplexity=found["perplexity"])
+        self.progress.validated = self.progress.step
         if nll < self.progress.best_nll:
-            self.progress.best_nll = nll
+            self.progress.best_nll, self.best_found = nll, found
             weights = whole(self.model.state_dict())
             if rank() == 0:
                 save_weights(weights, self.run_dir / WEIGHTS, self.data.tokenizer.fingerprint)
@@ -246,62 +279,15 @@ class Trainer:
         log.info("step %s: validation perplexity %.2f", f"{self.progress.step:,}", found["perplexity"])
 
     def save(self) -> None:
-        """Write a checkpoint of all that decides how the run goes on."""
-        state = {
-            "progress": dataclasses.asdict(self.progress),
-            "optimizer": whole(self.optimizer.state_dict()),
-            "schedule": self.schedule.state_dict(),
-            "random": distributed.gathered(torch.get_rng_state()),  # of each rank
-            "random_cuda": distributed.gathered(torch.cuda.get_rng_state()) if self.device.type == "cuda" else [],
-            "state": self.state and [torch.cat(distributed.gathered(part)) for part in self.state],  # all ranks' rows
-            "layout": self.batches.layout,
-        }
-        weights = whole(self.model.state_dict())
-        if rank() == 0:
-            self.checkpoints.save(self.progress.step, weights, state)
-        self.saved_at = time.monotonic()
+        save(self)
 
-    def resume(self, path: Path | None) -> None:
-        """Go on from a checkpoint, or from the newest intact one where `path` is None; without any, from the start."""
-        newest = None
-        if path is None:
-            newest = self.checkpoints.load_newest(self.model) if rank() == 0 else None
-            path = distributed.from_rank_0(newest and newest[0])
-            if path is None:
-                log.info("No checkpoint in %s: starting at step 0.", self.run_dir)
-                return
-        try:
-            state = newest[1] if newest else self.checkpoints.load(path, self.model)
-        except RunError as error:
-            raise RunError(f"{error} Give another checkpoint, or resume=true for the newest intact one.") from None
-        if state.get("layout") != self.batches.layout:
-            raise UsageError(
-                f"checkpoint {path} stands at a place in batches of {state.get('layout')}, over all processes; the "
-                f"config gives {self.batches.layout}. Set trainer.batch_size and trainer.block_size as they were."
-            )
-        try:
-            self.restore(state)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            reason = f"{type(error).__name__}: {one_line(error)}"
-            raise UsageError(
-                f"checkpoint {path} does not fit this config ({reason}). Resume with the config of that run."
-            ) from None
-        log.info("Resumed at step %s from %s.", f"{self.progress.step:,}", path)
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take up a checkpoint's training state; what `save` wrote."""
-        self.progress = Progress(**state["progress"])
-        load_optimizer(self.optimizer, state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        if state["state"] is not None:
-            self.state = [part.chunk(world_size())[rank()].to(self.device) for part in state["state"]]
-        if len(state["random"]) != world_size():
-            torch.manual_seed(hash((self.config.seed, self.progress.step, rank())) % (1 << 63))
-            log.warning("Resumed with another number of processes: dropout goes on with other random numbers.")
-            return
-        torch.set_rng_state(state["random"][rank()])
-        if self.device.type == "cuda" and state["random_cuda"]:
-            torch.cuda.set_rng_state(state["random_cuda"][rank()])
+    def resume(self, path: Path | None, write_config: Callable[[], None] = lambda: None) -> None:
+        resume(self, path, write_config)
 
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+
+
+def handled(numbers: tuple[signal.Signals, ...]) -> list[signal.Signals]:
+    """Those of some signals that are to be handled: nohup has SIGHUP ignored, and it stays so."""
+    return [n for n in numbers if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]

@@ -1,6 +1,9 @@
 """The real command, from text to perplexity."""
 
 import json
+import os
+import re
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -19,6 +22,7 @@ RESULTS = {
     "data": {"name", "fingerprint", "vocabulary_size"},
     "train": {"steps", "tokens", "seconds", "tokens_per_second", "peak_memory_bytes"},
 }  # fmt: skip
+SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 138, signal.SIGHUP: 129}
 SPLIT = {"nll_nats", "tokens", "perplexity", "words", "word_perplexity", "bytes", "bits_per_byte", "unigram_perplexity"}
 
 
@@ -62,13 +66,15 @@ def test_sentencepiece_and_lstm_and_wandb_offline(call, tiny, tmp_path):
         "tokenizer.vocabulary_size=300", "logger=wandb",
     )  # fmt: skip
     assert done.code == 0, done.err
-    assert list((tmp_path / "run" / "wandb").glob("offline-run-*"))
+    assert call("train", f"run_dir={tmp_path / 'run'}", "resume=true", "trainer.max_steps=25").code == 0
+    parts = list((tmp_path / "run" / "wandb").glob("offline-run-*"))
+    assert {path.name.rpartition("-")[2] for path in parts} == {(tmp_path / "run" / "wandb_id").read_text()}
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["receptive_field"] is None
     assert results["test"]["tokens"] > results["test"]["words"]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)])
+@pytest.mark.parametrize(("number", "code"), SIGNALS.items())
 def test_signal_saves_and_resume_goes_on(call, spawn, tiny, tmp_path, number, code):
     arguments = [a for a in tiny if "max_steps" not in a] + [
         "trainer.max_steps=20000",
@@ -128,3 +134,76 @@ def test_two_runs_do_not_share_a_directory(call, spawn, tiny, tmp_path):
     process.kill()
     process.wait()
     assert call("train", *tiny, "resume=true").code == 0  # the lock of a dead process holds nobody up
+
+
+def test_a_run_goes_on_by_its_own_config_and_each_change_is_named(call, tiny, tmp_path):
+    """Nothing is repeated but where it is: the default's data, model and learning rate are other ones."""
+    own = ["optimizer.lr=0.0005", "model.dropout=0.3", "seed=7", "trainer.max_steps=10"]
+    assert call("train", *tiny, *own).code == 0
+    before = load_config(tmp_path / "run")
+    done = call("train", "experiment=quickstart", f"run_dir={tmp_path / 'run'}", "resume=true", "trainer.max_steps=20",
+                "model=gcnn_small", "optimizer.weight_decay=0.2")  # fmt: skip
+    assert done.code == 0, done.err
+    changed = [line for line in done.err.splitlines() if line.startswith("resume: ") and "->" in line]
+    assert changed == ["resume: optimizer.weight_decay 0.01 -> 0.2", "resume: trainer.max_steps 10 -> 20"]
+    assert "not quickstart; its own config counts" in done.err
+    before.trainer.max_steps, before.optimizer.weight_decay = 20, 0.2
+    assert load_config(tmp_path / "run") == before
+    assert set(changed) <= {
+        line.partition("INFO ")[2] for line in (tmp_path / "run/train.log").read_text().splitlines()
+    }
+
+
+@pytest.mark.parametrize("change", [
+    "seed=2", "trainer.batch_size=2", "trainer.block_size=8", "model.gate=gtu", "data.sentences=true",
+    "tokenizer.min_count=2", "model=lstm_small", "optimizer=nesterov", "data=wikitext2", "tokenizer=sentencepiece",
+    "DATA",
+])  # fmt: skip
+def test_what_would_make_another_run_is_refused_and_changes_nothing(call, run_dir, corpus, tmp_path, snapshot, change):
+    if change == "DATA":
+        shutil.copytree(corpus, tmp_path / "other", ignore=shutil.ignore_patterns("cache"))
+        text = (tmp_path / "other" / "valid.txt").read_text()
+        (tmp_path / "other" / "valid.txt").write_text(text + "w1 w2\n")
+        change = f"data.path={tmp_path / 'other'}"
+    before = snapshot()
+    done = call("train", f"run_dir={run_dir}", "resume=true", "trainer.max_steps=30", change)
+    assert (done.code, done.err.count("\n")) == (2, 1), done.err
+    assert "cannot become" in done.err or "of another data" in done.err
+    assert snapshot() == before
+
+
+def test_a_folder_that_holds_a_model_without_checkpoints_is_not_trained_anew(call, tiny, run_dir, snapshot):
+    for name in ("metrics.jsonl", "results.json", "train.log"):
+        (run_dir / name).unlink()
+    shutil.rmtree(run_dir / "checkpoints")
+    for step in ("imported", "no config"):
+        before = snapshot()
+        done = call("train", *tiny, "resume=true")
+        assert done.code == 2, (step, done.err)
+        assert re.search("holds (a model|model.safetensors)", done.err)
+        assert snapshot() == before
+        (run_dir / "config.yaml").unlink(missing_ok=True)
+
+
+def test_the_newest_unfinished_run_goes_on_by_time(call, tiny, tmp_path, run_dir):
+    runs = tmp_path / "runs" / "custom"
+    for hours, name in enumerate(("zeta", "beta", "alpha")):
+        shutil.copytree(run_dir, runs / name)
+        (runs / name / "results.json").unlink()
+        os.utime(runs / name / "config.yaml", (hours, hours))
+    shutil.copytree(run_dir, runs / "done")  # later, but finished
+    done = call("train", "resume=true", "trainer.max_steps=25")
+    assert done.code == 0, done.err
+    assert f"going on with the unfinished run {Path('runs/custom/alpha')}" in done.err
+    assert done.out.splitlines()[-1] == f"run: {runs / 'alpha'}"
+
+
+def test_training_outlives_the_reader_of_its_messages(spawn, tiny, tmp_path):
+    process = spawn(*tiny, "trainer.max_steps=60")
+    process.stdout.close()
+    process.stderr.readline()
+    process.stderr.close()
+    assert process.wait(timeout=120) == 0
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["train"]["steps"] == 60
+    assert "step 60: validation" in (tmp_path / "run" / "train.log").read_text()
+    process.stdout = process.stderr = None

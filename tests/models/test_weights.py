@@ -1,5 +1,6 @@
 """Weights on disk: what comes back is what was written, or nothing does."""
 
+import os
 import random
 
 import pytest
@@ -72,3 +73,14 @@ def test_weights_of_another_model_are_refused(saved):
 def test_absent_weights_are_named(tmp_path):
     with pytest.raises(UsageError, match="holds no model"):
         load_weights(nn.Linear(3, 2), tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("umask", [0o077, 0o002])
+def test_weights_have_the_mode_of_the_umask(tmp_path, umask):
+    previous = os.umask(umask)
+    try:
+        save_weights({"a": torch.ones(3)}, tmp_path / "model.safetensors", "tokenizer")
+        (tmp_path / "other").touch()
+    finally:
+        os.umask(previous)
+    assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode

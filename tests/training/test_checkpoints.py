@@ -5,6 +5,7 @@ import os
 import resource
 
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -45,6 +46,27 @@ def test_loads_what_was_saved(checkpoints):
 def test_keeps_the_last(checkpoints, model):
     checkpoints.save(30, model.state_dict(), {})
     assert [path.name for path in checkpoints.all()] == ["step_000000020", "step_000000030"]
+
+
+def test_a_step_saved_again_replaces_what_has_its_name(checkpoints, model):
+    with torch.no_grad():
+        model.bias.fill_(21)
+    checkpoints.save(20, model.state_dict(), {"progress": {"step": 20}})
+    path, _ = checkpoints.load_newest(nn.Linear(40, 30))
+    assert path == checkpoints.path(20)
+    assert safetensors.torch.load_file(path / WEIGHTS)["bias"].eq(21).all()
+    assert sorted(found.name for found in checkpoints.folder.iterdir()) == ["step_000000010", "step_000000020"]
+
+
+def test_what_comes_after_an_older_checkpoint_is_set_aside_and_never_taken(checkpoints, model):
+    aside, later = checkpoints.turn_back(checkpoints.path(10))
+    assert [found.name for found in later] == ["step_000000020"]
+    assert checkpoints.load_newest(model)[0] == checkpoints.path(10)
+    for step in (15, 18, 19):
+        checkpoints.save(step, model.state_dict(), {})
+    assert [found.name for found in checkpoints.all()] == ["step_000000018", "step_000000019"]
+    assert checkpoints.load(aside / "step_000000020", model)["progress"]["step"] == 20  # it is not lost
+    assert checkpoints.turn_back(checkpoints.path(19)) is None
 
 
 def damage_truncate(path):

@@ -1,0 +1,27 @@
+"""torchrun, but for what it says: python -m gcnn.training.launch --standalone --nproc-per-node=2 -- SCRIPT ...
+
+The processes say themselves what went wrong; this one ends with the first one's exit code and adds nothing to it.
+"""
+
+import logging
+import os
+import sys
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # torchrun's own default, which it announces among stars
+
+from torch.distributed import run
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+if __name__ == "__main__":
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("torch.distributed"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        run.main()
+    except ChildFailedError as error:
+        code = error.get_first_failure()[1].exitcode
+        sys.exit(code if code > 0 else 128 - code)
+    except SignalException as error:
+        sys.exit(128 + error.sigval)

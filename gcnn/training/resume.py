@@ -1,0 +1,149 @@
+"""Going on with a run: which one it is, and its config. The run's own counts; what a command line says besides is
+applied on top, and named."""
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import OmegaConf
+
+from gcnn.config import CONFIGS, TrainConfig, load_config, typed
+from gcnn.errors import UsageError
+
+GROUPS = ("data", "tokenizer", "model", "optimizer", "schedule", "logger")
+IDENTITY = ("kind", "source", "hub_config")  # what tells the choices of a group apart, whatever their values
+# What a run keeps to its end. Where files lie may change: their content is held by its fingerprint in the checkpoint.
+FIXED = re.compile(
+    r"(data|tokenizer|model)\..*|seed|optimizer\.kind|schedule\.kind|trainer\.(batch_size|block_size|carry_state)"
+)
+MAY_CHANGE = re.compile(r".*dropout|data\.(path|files|cache_dir)(\..*)?|tokenizer\.(vocabulary|model)")
+UNNAMED = ("run_dir", "resume", "experiment", "data.cache_dir")
+
+
+def parsed(overrides: list[str]) -> list[Override]:
+    """Raises Hydra's own error for one that is none."""
+    return [o for o in OverridesParser.create().parse_overrides(overrides) if not o.key_or_group.startswith("hydra")]
+
+
+def run_to_resume(overrides: list[str], repeated: Path | None = None) -> Path | None:
+    """The run that a command goes on with: `run_dir`, the one `repeated` with --config-path, that of the checkpoint, or
+    the experiment's newest, unfinished ones first. None where `resume` is not asked for or no run is there."""
+    given = {override.key_or_group: override.value() for override in parsed(overrides)}
+    resume, run_dir = given.get("resume", False), given.get("run_dir")
+    if resume is False or not isinstance(resume, bool | str):
+        return None
+    if run_dir is not None and (Path(run_dir) / "config.yaml").exists():
+        return Path(run_dir)
+    if isinstance(resume, str):
+        return next((path for path in Path(resume).absolute().parents if (path / "config.yaml").exists()), None)
+    if run_dir is not None or repeated is not None:
+        return None if run_dir is not None else repeated
+    folder = Path("runs", str(given.get("experiment") or "custom"))
+    runs = [path.parent for path in folder.glob("*/config.yaml") if path.with_name("train.log").exists()]
+    return max(runs, key=lambda run: (not finished(run), (run / "config.yaml").stat().st_mtime_ns), default=None)
+
+
+def finished(run: Path) -> bool:
+    return (run / "results.json").exists()
+
+
+def resumed_config(run: Path, overrides: list[str]) -> tuple[TrainConfig, list[str]]:
+    """The config of a run as it goes on, and a line for each thing that a command line changes.
+
+    Raises UsageError, naming what was stored and what was asked, for a change that would make another run of it.
+    """
+    stored = load_config(run)
+    config, asked, notes = OmegaConf.structured(stored), {}, []
+    for override in parsed(overrides):
+        key, value = override.key_or_group, override.value()
+        if override.is_sweep_override() or override.is_delete():
+            raise UsageError(f"resume: {override.input_line} is no value; give {key}=VALUE, or --multirun for a sweep.")
+        if key in ("run_dir", "resume"):
+            asked[key] = value
+        elif key == "experiment":
+            if value is not None and value != stored.experiment:
+                notes.append(
+                    f"resume: {run} is of the experiment {stored.experiment}, not {value}; its own config counts"
+                )
+        elif key in GROUPS and isinstance(value, str):
+            notes += compare_choice(run, stored, key, value)
+            if key == "logger":
+                config.logger.kind = value
+        else:
+            OmegaConf.update(config, key, value)
+    config.run_dir, config.resume = asked.get("run_dir") or str(run), asked.get("resume", True)
+    if isinstance(config.resume, str):
+        config.resume = str(Path(config.resume).absolute())
+    elif isinstance(stored.resume, str):  # it was killed while it turned back to that checkpoint
+        config.resume = stored.resume
+    if not asked.get("run_dir"):
+        state = "finished" if finished(run) else "unfinished"
+        notes.insert(0, f"resume: going on with the {state} run {run}")
+    found = typed(config)
+    before, after = dict(flat(stored)), dict(flat(found))
+    for key in sorted(before.keys() | after.keys()):
+        old, new = before.get(key), after.get(key)
+        if old == new or key in UNNAMED:
+            continue
+        if FIXED.fullmatch(key) and not MAY_CHANGE.fullmatch(key):
+            raise UsageError(
+                f"resume: {key} of {run} is {show(old)} and cannot become {show(new)}. "
+                "Leave it out, or train a new run."
+            )
+        notes.append(f"resume: {key} {show(old)} -> {show(new)}")
+    return found, notes
+
+
+def compare_choice(run: Path, stored: TrainConfig, group: str, name: str) -> list[str]:
+    """A line where a choice of a group has other values than the run, whose own stay.
+
+    Raises UsageError where it is another kind.
+    """
+    own, choice = dataclasses.asdict(getattr(stored, group)), choice_values(group, name)
+    for key in IDENTITY if group != "logger" else ():
+        if key in choice and choice[key] != own.get(key):
+            raise UsageError(
+                f"resume: {group} of {run} is {own.get('kind') or own.get('name')} and cannot become {name}. "
+                "Leave it out, or train a new run."
+            )
+    kept = [key for key, value in choice.items() if key != "kind" and key in own and own[key] != value]
+    if not kept or group == "data":
+        return []
+    return [f"resume: {group}={name} differs in {', '.join(kept)}; the run keeps its own"]
+
+
+def choice_values(group: str, name: str) -> dict[str, Any]:
+    """What a file of configs/ says, with its kind. Raises UsageError where there is none."""
+    path = CONFIGS / group / f"{name}.yaml"
+    if not path.is_file():
+        choices = sorted(
+            str(found.relative_to(CONFIGS / group).with_suffix("")) for found in path.parent.glob("*.yaml")
+        )
+        raise UsageError(f"{group}={name}: no such choice. Give one of: {', '.join(choices)}.")
+    values, found = OmegaConf.to_container(OmegaConf.load(path)), {}
+    for default in values.pop("defaults"):
+        default = str(default).partition("@")[0].removeprefix(f"/{group}/")
+        if default.startswith("schema_"):
+            found["kind"] = default.removeprefix("schema_")
+        elif default not in ("schema", "_self_"):
+            found |= choice_values(group, default)
+    return found | values.get(group, values)
+
+
+def flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Each value of a config with its key, as ("trainer.batch_size", 8)."""
+    if dataclasses.is_dataclass(value):
+        value = dataclasses.asdict(value)
+    if not isinstance(value, dict):
+        yield key, value
+        return
+    for name, inner in value.items():
+        yield from flat(inner, f"{key}.{name}" if key else name)
+
+
+def show(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
