@@ -6,6 +6,7 @@ import io
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -109,8 +110,9 @@ def one_line_errors() -> Iterator[None]:
         if explained is None:
             raise
         message, code = explained
-    if os.environ.get("RANK", "0") == "0" or code == 1:  # torchrun's other processes would only repeat it
-        print(f"error: {message}", file=sys.stderr)
+    if os.environ.get("RANK", "0") != "0" and code == 2:
+        time.sleep(10)  # rank 0 says the same, and torchrun ends this process when rank 0 has ended
+    print(f"error: {message}", file=sys.stderr)
     sys.exit(code)
 
 

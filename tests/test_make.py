@@ -62,7 +62,7 @@ def test_what_make_would_pass_over_is_refused_in_a_line(make, arguments, named):
     (["data", "EXPERIMENT=wikitext2/gcnn_small"], ["scripts/prepare_data.py", "experiment=wikitext2/gcnn_small"]),
     (["train", "EXPERIMENT=x", "ARGS=data.path='a b' seed=1"],
      ["scripts/train.py", "experiment=x", "data.path=a b", "seed=1"]),
-    (["train", "NPROC=2"], ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--",
+    (["train", "NPROC=2"], ["-m", "gcnn.training.launch", "--standalone", "--nproc-per-node=2", "--",
                             "scripts/train.py", "experiment=quickstart"]),
 ])  # fmt: skip
 def test_words_reach_the_script_as_they_were_meant(make, arguments, passed):

@@ -51,7 +51,10 @@ def find_run(path: str) -> Path:
     levels = ("*/" * depth for depth in range(1, 5))  # runs/<group>/<experiment>/sweep/<member>
     found = [file.parent for level in levels for file in folder.glob(f"{level}results.json")]
     if not found:
-        raise UsageError(f"{folder} is not a run directory, and holds no finished run. Give the folder of a run.")
+        raise UsageError(
+            f"{folder} is not a run directory: it has no config.yaml, and no finished run below. "
+            "Give the folder of a run."
+        )
     newest = max(found, key=lambda run: (run / "results.json").stat().st_mtime)
     print(f"run: {newest}", file=sys.stderr)
     return newest

@@ -77,10 +77,10 @@ def lower(first: Scores, second: Scores) -> bool | None:
 
 
 def ordering(*names: str) -> Callable[[dict | None], list[Comparison]]:
-    """Each named group better than the next."""
+    """Each named group, at its best learning rate, better than the next."""
 
     def compare(record: dict | None) -> list[Comparison]:
-        of = {name: scores(next(iter(groups_of(record, name)), None)) for name in names}
+        of = {name: scores(best(groups_of(record, name))) for name in names}
         return [Comparison(f"{TITLES[a]} < {TITLES[b]}", lower(of[a], of[b])) for a, b in pairwise(names)]
 
     return compare
@@ -127,14 +127,20 @@ def more_context(record: dict | None) -> list[Comparison]:
 
 
 def best_of_rates(record: dict | None) -> dict[str, dict | None]:
-    """Each recipe's group at its best learning rate, by mean validation perplexity; None where one is missing."""
-    return {name: best(groups_of(record, name)) for name, _ in RECIPES.values()}
+    """What a figure compares, each at its best learning rate."""
+    return {name: best(groups_of(record, name)) for name in dict.fromkeys(g["group"] for g in groups_of(record))}
 
 
 def best(groups: list[dict]) -> dict | None:
-    if not groups or any(len(scores(g)) < SEEDS for g in groups):
-        return None
-    return min(groups, key=lambda g: (len(g["diverged"]), mean(g["validation_perplexity"].values())))
+    """Of one thing at several learning rates the best, by mean validation perplexity over the seeds that all of them
+    have; None where they have none."""
+    seeds = set.intersection(*(set(scores(group)) for group in groups)) if groups else set()
+
+    def validation(group: dict) -> tuple[int, float]:
+        diverged = seeds & set(group["diverged"])
+        return len(diverged), mean(group["validation_perplexity"][str(seed)] for seed in seeds - diverged)
+
+    return min(groups, key=validation) if seeds else None
 
 
 def mean(values: Iterable[float]) -> float:
@@ -146,13 +152,12 @@ def mean(values: Iterable[float]) -> float:
 def recipes(record: dict | None) -> list[Comparison]:
     """The full recipe lower than without either part, and sooner where each of the others ends."""
     of = best_of_rates(record)
-    both = of["both"]
+    both, *others = (name for name, _ in RECIPES.values())
     found = [
-        Comparison(f"both < {TITLES[name]}", lower(scores(both), scores(of[name])))
-        for name in ("no_clipping", "no_weight_norm")
+        Comparison(f"both < {TITLES[name]}", lower(scores(of.get(both)), scores(of.get(name)))) for name in others[:2]
     ]
-    for name in list(of)[1:]:
-        shares = shares_of_steps(both, of[name])
+    for name in others:
+        shares = shares_of_steps(of.get(both), of.get(name))
         soon = all(share <= SPEED_UP for share in shares.values()) if len(shares) >= SEEDS else None
         text = f"both in at most {SPEED_UP:.0%} of the steps where {TITLES[name]} ends"
         found.append(Comparison(text, soon))
@@ -203,6 +208,10 @@ def spread(group: dict) -> str:
 
 def all_groups(record: dict) -> str:
     return "; ".join(f"{g['title']} {spread(g)}" for g in groups_of(record))
+
+
+def at_best_rates(record: dict) -> str:
+    return "; ".join(f"{g['title']} {spread(g)}" for g in best_of_rates(record).values() if g is not None)
 
 
 def interpolations(record: dict) -> str:
@@ -273,14 +282,14 @@ CLAIMS = {
         at_equal_operations,
         interpolations,
     ),
-    "fig3": Claim("GLU ends lowest, then ReLU, GTU, tanh", ordering("glu", "relu", "gtu", "tanh"), all_groups),
+    "fig3": Claim("GLU ends lowest, then ReLU, GTU, tanh", ordering("glu", "relu", "gtu", "tanh"), at_best_rates),
     "fig4": Claim(
         "More context is better, with quickly diminishing returns past about 20 words", more_context, all_groups
     ),
     "fig5": Claim(
         "GLU is better than bilinear units, and these than linear ones",
         ordering("glu", "bilinear", "linear"),
-        all_groups,
+        at_best_rates,
     ),
     "fig6": Claim(
         "Weight normalisation and clipping both speed convergence up, to about twice", recipes, recipes_found

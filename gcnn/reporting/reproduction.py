@@ -89,7 +89,8 @@ def of_table(config: TrainConfig, figure: str) -> Label:
 
 
 def of_gate(config: TrainConfig, figure: str) -> Label:
-    return Label(config.model.gate, "", GATES[config.model.gate])
+    lr = f"{config.optimizer.lr:g}"
+    return Label(config.model.gate, lr, f"{GATES[config.model.gate]}, learning rate {lr}")
 
 
 def of_softmax(config: TrainConfig, figure: str) -> Label:
@@ -132,13 +133,14 @@ FIGURES: dict[str, tuple[str, Callable[[TrainConfig, str], Label]]] = {
 
 
 def sweeps(scale: str, figure: str | None = None) -> dict[str, list[str]]:
-    """The figures of a scale and the experiments that make each: configs/experiment/<scale>/<figure>[_part].yaml.
+    """The figures of a scale and the experiments that make each: configs/experiment/<scale>/<figure>[_part].yaml, with
+    the names of several figures where they share it.
 
     Raises UsageError for a scale or a figure that has none.
     """
     folder = CONFIGS / "experiment" / scale
     names = sorted(path.stem for path in folder.glob("*.yaml"))
-    found = {f: [n for n in names if n == f or n.startswith(f"{f}_")] for f in FIGURES}
+    found = {f: [n for n in names if f in n.split("_")] for f in FIGURES}
     found = {f: parts for f, parts in found.items() if parts}
     if not found:
         scales = [path.name for path in sorted(folder.parent.iterdir()) if any(path.glob("fig*.yaml"))]

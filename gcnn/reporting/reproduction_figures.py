@@ -26,7 +26,7 @@ def drawing(record: dict) -> Figure | None:
         lines = {"test perplexity": [(g["receptive_field"], g) for g in done]}
         plot = partial(plot_points, lines=lines, x_label="words of context")
     else:
-        groups = shown(record) if name == "fig6" else done
+        groups = shown(record)
         if not groups:
             return None
         plot = partial(plot_bands, groups=groups)
@@ -52,7 +52,7 @@ def by_softmax(groups: list[dict]) -> dict[str, list[tuple[float, dict]]]:
 
 
 def shown(record: dict) -> list[dict]:
-    """Each recipe at its best learning rate; all that there are as long as that cannot be told."""
+    """Each at its best learning rate; all that there are as long as that cannot be told."""
     best = best_of_rates(record)
     return [g for g in record["groups"] if best[g["group"]] in (None, g) and g["mean"] is not None]
 

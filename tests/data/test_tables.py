@@ -158,7 +158,7 @@ def test_large_parquet_comes_in_parts(tmp_path, monkeypatch):
         ("a.txt", "a b\n".encode("utf-16"), "is not UTF-8 but UTF-16"),
         ("a.txt", b"a\n\xc3\xa9\xe9\n", "is not UTF-8: byte 0xe9 at offset 4, line 2"),
         ("a.jsonl", b'{"text":"a"}\n{"text":"\xff"}\n', "is not UTF-8: byte 0xff at offset 22, line 2"),
-        ("a.txt.gz", gzip.compress(b"\xef\xbb\xbfa\n\xff"), "is not UTF-8: byte 0xff at offset 5, line 2"),
+        ("a.txt.gz", gzip.compress(b"\xef\xbb\xbfa\n\xff", mtime=0), "is not UTF-8: byte 0xff at offset 5, line 2"),
         ("a", b'{"text": "a"}\n', "holds JSON. Let its name end in .jsonl"),
         ("a.jsonl", b'{"text":"a"}\n{"te', "line 2 is not JSON"),
         ("a.json", b'[{"text":"a"}]', "line 1 is no JSON object"),

@@ -23,7 +23,10 @@ RESULTS = {
     "train": {"steps", "tokens", "seconds", "tokens_per_second", "peak_memory_bytes"},
 }  # fmt: skip
 SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 138, signal.SIGHUP: 129}
-SPLIT = {"nll_nats", "tokens", "perplexity", "words", "word_perplexity", "bytes", "bits_per_byte", "unigram_perplexity"}
+SPLIT = {
+    "nll_nats", "tokens", "perplexity", "words", "word_perplexity", "bytes", "bits_per_byte", "unknown",
+    "known_perplexity", "unigram_perplexity",
+}  # fmt: skip
 
 
 def test_run_directory_holds_all_and_the_table_says_it(call, tiny, tmp_path, corpus):

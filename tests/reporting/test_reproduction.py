@@ -65,7 +65,7 @@ def test_groups_have_the_mean_and_range_of_their_seeds(tmp_path):
     add_gates(tmp_path, {"glu": [110.0, 100.5, 120.25], "tanh": [200.0]})
     record = reproduction("fig3", "cpu", [tmp_path])
     glu, tanh = record["groups"]
-    assert (glu["title"], tanh["title"]) == ("GLU", "tanh")
+    assert [(g["group"], g["variant"]) for g in (glu, tanh)] == [("glu", "0.003"), ("tanh", "0.003")]
     assert glu["mean"] == pytest.approx(np.mean([110.0, 100.5, 120.25]), rel=1e-5)
     assert (glu["min"], glu["max"], len(tanh["test_perplexity"])) == (100.5, 120.25, 1)
     assert glu["curve"]["steps"] == [100, 200, 300]
@@ -127,7 +127,7 @@ def test_a_run_that_diverged_counts_as_infinitely_bad_and_one_that_failed_otherw
     found, _, record = judge("fig3", tmp_path)
     assert found == HOLDS
     assert record["groups"][-1]["diverged"] == [1, 2, 3]
-    assert "diverged: tanh (3)" in drawing(record).caption
+    assert "diverged: tanh, learning rate 0.003 (3)" in drawing(record).caption
     other = tmp_path.with_name("other")
     add(other, "model.gate=tanh", error="No space left on device.")
     group = reproduction("fig3", "cpu", [other])["groups"][0]
@@ -175,6 +175,18 @@ def test_a_recipe_is_shown_at_its_best_learning_rate(tmp_path):
                         seed=seed, test=test + (0 if both else 50), valid=valid)  # fmt: skip
     found, fails, _ = judge("fig6", tmp_path)
     assert (found, fails) == (HOLDS, [])  # where the others end at step 300, the full recipe is at step 100
+
+
+def test_a_gate_is_compared_at_its_best_learning_rate_on_validation(tmp_path):
+    """Found at the seeds that all its rates have; a rate that is better on the test set alone is not chosen."""
+    add_gates(tmp_path, {"relu": [4, 5, 6], "gtu": [7, 8, 9], "tanh": [10, 11, 12]})
+    for seed in (1, 2, 3):
+        add(tmp_path, "model.gate=glu", "optimizer.lr=0.01", seed=seed, test=3.0, valid=[5.0])
+    add(tmp_path, "model.gate=glu", "optimizer.lr=0.03", seed=1, test=1.0, valid=[6.0])
+    found, fails, record = judge("fig3", tmp_path)
+    assert (found, fails) == (HOLDS, [])
+    assert "GLU, learning rate 0.01 3.00 (3.00 to 3.00)" in CLAIMS["fig3"].evidence(record)
+    assert "0.03" not in CLAIMS["fig3"].evidence(record)
 
 
 def test_a_claim_of_speed_needs_the_factor(tmp_path):
