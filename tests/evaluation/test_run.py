@@ -28,5 +28,5 @@ def test_a_folder_of_runs_means_its_newest_finished_one(tmp_path, monkeypatch, c
     assert find_run(str(unfinished)) == unfinished  # what is wrong with it, its reader says
     assert find_run("none").name == "none"
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UsageError, match="holds no finished run"):
+    with pytest.raises(UsageError, match="no finished run below"):
         find_run("empty")

@@ -79,7 +79,7 @@ class Blocks(RunningText):
     """Rows of ids (batch, updates * block_size + 1) as batches of contiguous blocks."""
 
     def __init__(self, rows: torch.Tensor, block_size: int):
-        self.rows, self.block_size, self.layout = rows, block_size, {}
+        self.rows, self.block_size, self.micro_batch_size, self.layout = rows, block_size, len(rows), {}
 
     def __len__(self) -> int:
         return (self.rows.size(1) - 1) // self.block_size
@@ -88,12 +88,14 @@ class Blocks(RunningText):
         start, stop = index * self.block_size, (index + 1) * self.block_size
         return self.rows[:, start:stop], self.rows[:, start + 1 : stop + 1]
 
-    def count(self, chosen: range) -> int:
-        return len(chosen) * self.rows.size(0) * self.block_size
+    def draw(self, seed: int, epoch: int) -> range:
+        return range(len(self))
+
+    def count(self, index: int) -> int:
+        return self.rows.size(0) * self.block_size
 
 
-def test_fairseq_training_trajectory(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("gcnn.training.trainer.shuffled", lambda batches, epoch, seed: range(batches))
+def test_fairseq_training_trajectory(folder, tmp_path):
     trajectory = json.loads((folder / "training" / "trajectory.json").read_text(encoding="utf-8"))
     imported = tmp_path / "imported"
     import_fairseq(folder / "training" / "initial.pt", folder / "dict.txt", imported)
