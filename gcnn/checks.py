@@ -103,6 +103,8 @@ def check(config: Any) -> None:
     words = config.tokenizer
     if getattr(words, "vocabulary", None) is not None and (words.min_count, words.max_size) != (1, None):
         raise UsageError("tokenizer.vocabulary lists the types; set tokenizer.min_count=1 and tokenizer.max_size=null.")
+    if getattr(words, "model", None) is not None and (words.model_type, words.vocabulary_size) != ("bpe", 8000):
+        raise UsageError("tokenizer.model is trained already; leave out tokenizer.model_type and vocabulary_size.")
     trainer = config.trainer
     if {trainer.max_steps, trainer.max_epochs, trainer.max_minutes, trainer.max_flops} == {None}:
         raise UsageError("The run has no end: set trainer.max_steps, max_epochs, max_minutes or max_flops.")

@@ -83,6 +83,7 @@ TRAIN = [
     (["tokenizer.max_size=1"], "max_size"),
     (["tokenizer=sentencepiece", "tokenizer.vocabulary_size=1000000"], "vocabulary_size"),
     (["tokenizer=sentencepiece", "tokenizer.model_type=wordpiece"], "model_type.*bpe, unigram"),
+    (["tokenizer=sentencepiece", "tokenizer.model=m", "tokenizer.vocabulary_size=9"], "model is trained already"),
     (["tokenizer=sentencepiece", "tokenizer.vocabulary_size=1000000000000"], "vocabulary_size is 1000000000000"),
     (["model.embedding_dim=2000000000"], "GiB of memory.*smaller numbers under model"),
     (["model.embedding_dim=1000000000000"], "model.embedding_dim is 1000000000000"),
