@@ -82,3 +82,14 @@ def test_the_wikitext_2_rows_in_the_docs_are_the_results(document):
         cells = [f"{found['parameters']['total'] / 1e6:.1f} M", *perplexities]
         cells += [f"{train['tokens'] / 1e6:.1f} M", f"{operations:.1e}", f"{train['seconds'] / 60:.0f} min"]
         assert " | ".join(cells) in row
+
+
+def test_the_gates_in_the_docs_are_the_results():
+    section = (DOCS / "RESULTS.md").read_text().partition("### Gates with gains of their own")[2]
+    rows = {row.split(" | ")[0].removeprefix("| ").lower(): row for row in section.splitlines()[:20] if "| " in row}
+    found = {path.stem.split("_")[0]: [] for path in (DOCS / "results" / "gates").glob("*.json")}
+    for gate, perplexities in found.items():
+        paths = sorted((DOCS / "results" / "gates").glob(f"{gate}_*.json"))
+        perplexities += [f"{json.loads(path.read_text())['test']['perplexity']:.1f}" for path in paths]
+        assert f"| {' | '.join(perplexities)} |" in rows[gate]
+    assert len(found) >= 4
