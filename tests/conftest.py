@@ -3,6 +3,7 @@
 import logging
 import os
 import runpy
+import signal
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 settings.register_profile("gcnn", deadline=None)  # machines are noisy
 settings.load_profile("gcnn")
 os.environ["WANDB_MODE"] = "offline"
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored, by all processes that are started from here too
 torch.set_num_threads(1)  # the models of the tests are too small to share out
 
 
