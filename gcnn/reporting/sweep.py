@@ -23,14 +23,14 @@ FIGURES = {
 def finished_results(folder: Path, overrides: list[str]) -> dict | None:
     """The results of a member that is done, None of one that is not.
 
-    Raises UsageError where it was done with other overrides.
+    Raises UsageError where it was done, or begun, with other overrides: it would be half a run of each.
     """
     results = read_json(folder / "results.json", RESULTS)
     before = (read_json(folder / "member.json", MEMBER) or {}).get("overrides") or []
-    if results is not None and before != overrides:
+    if (results is not None or (folder / "config.yaml").exists()) and before != overrides:
         changed = ", ".join(sorted(set(before) ^ set(overrides)))
         raise UsageError(
-            f"{folder} was finished with other overrides ({changed}). Repeat the sweep's own command (a search: with "
+            f"{folder} was begun with other overrides ({changed}). Repeat the sweep's own command (a search: with "
             "the same hydra.sweeper.sampler.seed), or give another run_dir."
         )
     return results

@@ -129,7 +129,7 @@ def train_member(config: DictConfig, hydra_config: DictConfig) -> dict[str, Any]
     try:
         write_json(folder / MEMBER, record)
         if config.resume is True and (folder / "config.yaml").exists():
-            return train(*resumed_config(folder, record["overrides"]))[1]
+            return train(*resumed_config(folder, []))[1]  # begun with these overrides, see finished_results
         return train(typed(config))[1]
     except Interrupted:
         raise

@@ -93,8 +93,19 @@ def test_resume_finishes_a_sweep_and_leaves_what_is_done(call, tiny, tmp_path):
 
     other = call("train", "--multirun", *tiny, "seed=4,2,3", "resume=true")
     assert other.code == 2
-    assert f"{sweep / '0'} was finished with other overrides (seed=1, seed=4)" in other.err
+    assert f"{sweep / '0'} was begun with other overrides (seed=1, seed=4)" in other.err
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_member_does_not_go_on_at_the_learning_rate_of_another(call, tiny, tmp_path):
+    """A run that goes on may change its learning rate; a member's is what the sweep compares."""
+    arguments, sweep = ["--multirun", *tiny, "resume=true"], tmp_path / "run"
+    assert call("train", *arguments, "optimizer.lr=0.01,0.02").code == 0
+    (sweep / "0" / "results.json").unlink()  # as if it had been killed before its end
+    other = call("train", *arguments, "optimizer.lr=0.03,0.02")
+    assert other.code == 2
+    assert f"{sweep / '0'} was begun with other overrides (optimizer.lr=0.01, optimizer.lr=0.03)" in other.err
+    assert load_config(sweep / "0").optimizer.lr == 0.01
 
 
 def test_what_is_wrong_for_all_members(call, tiny, tmp_path):
