@@ -16,7 +16,7 @@ from gcnn.data.stream import TokenStream, cached_stream, encode_file
 from gcnn.data.tokenizers import Tokenizer
 from gcnn.errors import UsageError, run_command
 from gcnn.evaluation.perplexity import evaluate, sentence_nlls, token_nlls
-from gcnn.evaluation.run import LoadedRun, find_run, load_model
+from gcnn.evaluation.run import LoadedRun, add_run_argument, load_model
 from gcnn.reporting.document import Table, to_text
 from gcnn.reporting.units import count, decimals, perplexity
 
@@ -104,13 +104,7 @@ def summary(found: dict[str, float], sentences: bool) -> str:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Evaluate a trained model on a split of its data or on any text.")
-    parser.add_argument(
-        "--run",
-        type=find_run,
-        required=True,
-        metavar="DIR",
-        help="a run, or the newest in a folder; `latest`: in runs/",
-    )
+    add_run_argument(parser)
     text = parser.add_mutually_exclusive_group()
     text.add_argument("--split", choices=["valid", "test", "train"], help="of the run's data; default: test")
     text.add_argument("--file", type=Path, metavar="TEXT", help="text, JSON lines, Parquet, a pipe; default: a split")

@@ -5,7 +5,7 @@ import sys
 
 from gcnn.errors import run_command
 from gcnn.evaluation.generation import Sampling, generate
-from gcnn.evaluation.run import find_run, load_model
+from gcnn.evaluation.run import add_run_argument, load_model
 from gcnn.files import write_json
 
 
@@ -24,13 +24,7 @@ def main() -> None:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Sample text from a trained model. <unk> is never sampled.")
-    parser.add_argument(
-        "--run",
-        type=find_run,
-        required=True,
-        metavar="DIR",
-        help="a run, or the newest in a folder; `latest`: in runs/",
-    )
+    add_run_argument(parser)
     parser.add_argument(
         "--prompt", default="", metavar="TEXT",
         help="the text to continue, its unknown words read as <unk>; default: none, the start of a text",

@@ -18,3 +18,12 @@ any_lines = st.lists(any_line, max_size=8)
 def unmarked(line: str) -> str:
     """A line, stripped, without the `<eos>` that stands for its end."""
     return re.sub(r"(?:(?<!\S)<eos>\s*)+\Z", "", line).strip()
+
+
+TEXT = [
+    "to be , or not to be : that is the question :",
+    "whether 't is nobler in the mind to suffer",
+    "the slings and arrows of outrageous fortune ,",
+    "",
+    "or to take arms against a sea of troubles , \u00e0 la mer",
+] * 20

@@ -1,5 +1,6 @@
 """A trained model out of its run directory, ready for inference."""
 
+import argparse
 import os
 import sys
 from dataclasses import dataclass
@@ -58,6 +59,16 @@ def find_run(path: str) -> Path:
     newest = max(found, key=lambda run: (run / "results.json").stat().st_mtime)
     print(f"run: {newest}", file=sys.stderr)
     return newest
+
+
+def add_run_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--run",
+        type=find_run,
+        required=True,
+        metavar="DIR",
+        help="a run, or the newest in a folder; `latest`: in runs/",
+    )
 
 
 def choose_device(name: str) -> torch.device:

@@ -18,7 +18,7 @@ from gcnn.checks import THREADS, check_count
 from gcnn.errors import UsageError, run_command
 from gcnn.evaluation.corpus_scoring import score_files
 from gcnn.evaluation.nbest import KINDS, Hypothesis, ranked, reader
-from gcnn.evaluation.run import find_run
+from gcnn.evaluation.run import add_run_argument
 from gcnn.evaluation.scoring import Scorer
 from gcnn.models.inference import PRECISIONS, forget_kernels
 
@@ -69,13 +69,7 @@ def parse_arguments() -> argparse.Namespace:
         "probability in nats of its words and <eos> after <eos>, how many tokens those are, how many of them are "
         "unknown, and the perplexity.",
     )
-    parser.add_argument(
-        "--run",
-        type=find_run,
-        required=True,
-        metavar="DIR",
-        help="a run, or the newest in a folder; `latest`: in runs/",
-    )
+    add_run_argument(parser)
     output = parser.add_mutually_exclusive_group()
     output.add_argument(
         "--format", choices=["jsonl", "tsv"], default="jsonl", help="an object or a row a line; default: %(default)s"

@@ -11,10 +11,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
-from gcnn.config import CONFIGS, TrainConfig, load_config, typed
+from gcnn.config import SCHEMAS, TrainConfig, compose_config, load_config, typed
 from gcnn.errors import UsageError
 
-GROUPS = ("data", "tokenizer", "model", "optimizer", "schedule", "logger")
+GROUPS = ("data", *SCHEMAS, "logger")
 IDENTITY = ("kind", "source", "hub_config")  # what tells the choices of a group apart, whatever their values
 # What a run keeps to its end. Where files lie may change: their content is held by its fingerprint in the checkpoint.
 FIXED = re.compile(
@@ -103,9 +103,10 @@ def compare_choice(run: Path, stored: TrainConfig, group: str, name: str) -> lis
 
     Raises UsageError where it is another kind.
     """
-    own, choice = dataclasses.asdict(getattr(stored, group)), choice_values(group, name)
+    chosen = getattr(compose_config(f"{group}={name}"), group)
+    own, choice = dataclasses.asdict(getattr(stored, group)), dataclasses.asdict(chosen)
     for key in IDENTITY if group != "logger" else ():
-        if key in choice and choice[key] != own.get(key):
+        if choice.get(key) != own.get(key):
             raise UsageError(
                 f"resume: {group} of {run} is {own.get('kind') or own.get('name')} and cannot become {name}. "
                 "Leave it out, or train a new run."
@@ -114,24 +115,6 @@ def compare_choice(run: Path, stored: TrainConfig, group: str, name: str) -> lis
     if not kept or group == "data":
         return []
     return [f"resume: {group}={name} differs in {', '.join(kept)}; the run keeps its own"]
-
-
-def choice_values(group: str, name: str) -> dict[str, Any]:
-    """What a file of configs/ says, with its kind. Raises UsageError where there is none."""
-    path = CONFIGS / group / f"{name}.yaml"
-    if not path.is_file():
-        choices = sorted(
-            str(found.relative_to(CONFIGS / group).with_suffix("")) for found in path.parent.glob("*.yaml")
-        )
-        raise UsageError(f"{group}={name}: no such choice. Give one of: {', '.join(choices)}.")
-    values, found = OmegaConf.to_container(OmegaConf.load(path)), {}
-    for default in values.pop("defaults"):
-        default = str(default).partition("@")[0].removeprefix(f"/{group}/")
-        if default.startswith("schema_"):
-            found["kind"] = default.removeprefix("schema_")
-        elif default not in ("schema", "_self_"):
-            found |= choice_values(group, default)
-    return found | values.get(group, values)
 
 
 def flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:

@@ -11,14 +11,7 @@ from gcnn.data.sources import SPLITS
 from gcnn.data.stream import prepare
 from gcnn.data.tokenizer_training import train_tokenizer
 from gcnn.errors import UsageError
-
-TEXT = [
-    "to be , or not to be : that is the question :",
-    "whether 't is nobler in the mind to suffer",
-    "the slings and arrows of outrageous fortune ,",
-    "",
-    "or to take arms against a sea of troubles , \u00e0 la mer",
-] * 20
+from tests.unicode_text import TEXT
 
 
 @pytest.mark.parametrize("end", ["", "\n", "\r\n"])

@@ -13,16 +13,9 @@ from gcnn.data import tokenizer_training
 from gcnn.data.tokenizer_training import train_tokenizer
 from gcnn.data.tokenizers import SentencePieceTokenizer, WordTokenizer, load_tokenizer
 from gcnn.errors import UsageError
-from tests.unicode_text import any_line, any_lines, unmarked
+from tests.unicode_text import TEXT, any_line, any_lines, unmarked
 
 few_words = st.lists(st.sampled_from(["a", "b", "c", "<unk>", "<eos>", "é", " ", "\u2028", "\x85"]), max_size=12)
-TEXT = [
-    "to be , or not to be : that is the question :",
-    "whether 't is nobler in the mind to suffer",
-    "the slings and arrows of outrageous fortune ,",
-    "",
-    "or to take arms against a sea of troubles , \u00e0 la mer",
-] * 20
 SIZE = 300  # pieces, 256 of them bytes
 
 

@@ -20,6 +20,7 @@ from gcnn.config import (
 )
 from gcnn.data.tokenizer_training import train_tokenizer
 from gcnn.evaluation.run import load_model
+from gcnn.evaluation.scoring import Scorer
 from gcnn.models.language_model import build_model
 from gcnn.models.weights import WEIGHTS, save_weights
 
@@ -99,6 +100,16 @@ def run(run_dir):
 def gcnn_dir(made_runs, tmp_path) -> Path:
     """A run directory of its own, to write into or to spoil."""
     return Path(shutil.copytree(made_runs["gcnn", "word"], tmp_path / "run"))
+
+
+@pytest.fixture
+def lines(corpus):
+    return (corpus / "test.txt").read_text().split("\n")[:-1]
+
+
+@pytest.fixture
+def one_scorer(made_runs):
+    return Scorer.from_run(made_runs["gcnn", "word"], "cpu")
 
 
 @pytest.fixture(scope="session")

@@ -13,17 +13,6 @@ from hypothesis import strategies as st
 from gcnn.errors import UsageError
 from gcnn.evaluation import score_command
 from gcnn.evaluation.score_command import parsed, read_windows, scored, to_text
-from gcnn.evaluation.scoring import Scorer
-
-
-@pytest.fixture
-def lines(corpus):
-    return (corpus / "test.txt").read_text().split("\n")[:-1]
-
-
-@pytest.fixture
-def one_scorer(made_runs):
-    return Scorer.from_run(made_runs["gcnn", "word"], "cpu")
 
 
 def pipe_of(content: bytes) -> int:

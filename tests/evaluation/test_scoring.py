@@ -24,16 +24,6 @@ def scorer(run):
     return Scorer(run.model, run.tokenizer)
 
 
-@pytest.fixture
-def lines(corpus):
-    return (corpus / "test.txt").read_text().split("\n")[:-1]
-
-
-@pytest.fixture
-def one_scorer(made_runs):
-    return Scorer.from_run(made_runs["gcnn", "word"], "cpu")
-
-
 def log_probs(scores):
     return np.array([score.log_prob for score in scores])
 
