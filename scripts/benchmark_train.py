@@ -17,7 +17,6 @@ from gcnn.files import write_json
 from gcnn.provenance import command, git_commit, hardware, versions
 from gcnn.reporting.document import Table, to_text
 from gcnn.reporting.units import count, decimals, gibibytes
-from gcnn.training.run import reuse_large_blocks
 from gcnn.training.speed import WORKLOADS, make_trainer, measure
 from gcnn.training.trainer import Trainer
 
@@ -28,7 +27,6 @@ HEADER = ["workload", "tokens/s", "GFLOP/s", "matrix product, GFLOP/s", "share",
 def main() -> None:
     arguments = parse_arguments()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    reuse_large_blocks()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     overrides = [f"trainer.precision={arguments.precision}", *arguments.overrides]

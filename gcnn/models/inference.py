@@ -6,14 +6,17 @@ those of an LSTM at every call.
 """
 
 import os
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
+from gcnn.models import winograd
 from gcnn.models.adaptive_softmax import AdaptiveSoftmax
 from gcnn.models.layers import fold_weight_norm
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}  # of weights
+WORTH_TRANSFORMING = 1 << 26  # multiplications of a tap: some forty words where there are 900 channels, 1,800 of output
 
 
 class PackedLinear(nn.Module):
@@ -31,7 +34,8 @@ class PackedLinear(nn.Module):
 
 
 class PackedConv(PackedLinear):
-    """A convolution for inference alone: one product of the windows with all taps' weights."""
+    """A convolution for inference alone: one product of the windows with all taps' weights; for long texts and large
+    batches by `winograd`, with its own copy of the weights, packed when they first come."""
 
     def __init__(self, conv: nn.Conv1d):
         super().__init__(conv.weight.permute(0, 2, 1).flatten(1), conv.bias)
@@ -39,8 +43,22 @@ class PackedConv(PackedLinear):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """hidden (batch, kernel_size - 1 + time, in_channels) -> (batch, time, out_channels)."""
-        windows = hidden.unfold(1, self.kernel_size[0], 1)  # (batch, time, in_channels, kernel_size), a view
+        kernel_size = self.kernel_size[0]
+        rows = hidden.size(0) * (hidden.size(1) - kernel_size + 1)
+        enough = rows * self.in_channels * self.out_channels >= WORTH_TRANSFORMING
+        if enough and winograd.suits(hidden, kernel_size):
+            return winograd.between_transforms(hidden, kernel_size, self.bias, self.products)
+        windows = hidden.unfold(1, kernel_size, 1)  # (batch, time, in_channels, kernel_size), a view
         return super().forward(windows.transpose(2, 3).flatten(2))
+
+    def products(self, inputs: Tensor) -> Tensor:
+        """(points, n, in_channels) -> (points, n, out_channels)."""
+        return torch.stack([linear(some) for linear, some in zip(self.points, inputs, strict=True)])
+
+    @cached_property
+    def points(self) -> list[PackedLinear]:
+        weight = self.packed.to_dense().unflatten(1, (-1, self.in_channels)).transpose(1, 2).contiguous()
+        return [PackedLinear(part, None) for part in winograd.at_points(weight)]
 
 
 class PackedLSTM(nn.Module):

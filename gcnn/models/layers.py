@@ -9,6 +9,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import weight_norm
 
 from gcnn.config import BlockConfig
+from gcnn.models import winograd
 
 # What the convolution computes becomes the block's output. glu, gtu and bilinear take two convolutions of the same
 # input (X*W + b and X*V + c, computed as one); the others take one.
@@ -20,6 +21,7 @@ TWO_PATHS = ("glu", "gtu", "bilinear")
 # blocks. The bilinear gate's output grows with the square of its input, so that no gain keeps it: its gate path starts
 # around one instead of zero (a bias of 1), and so modulates the other path by as much as GLU's does.
 GAINS = {"glu": 4.0, "gtu": 4.0, "bilinear": 1.0, "linear": 1.0, "relu": 1.0, "tanh": 1.0}
+WORTH_TRANSFORMING = 512  # tokens; below, transforming a convolution's weights takes longer than its products then save
 
 
 def gate(projected: Tensor, kind: str) -> Tensor:
@@ -105,6 +107,8 @@ class GatedConv(nn.Module):
             return self.conv(hidden)  # packed for inference, channels last
         if self.context == 0:
             return F.linear(hidden, self.conv.weight.squeeze(2), self.conv.bias)
+        if hidden.size(0) * hidden.size(1) >= WORTH_TRANSFORMING and winograd.suits(hidden, self.context + 1):
+            return winograd.conv(hidden, self.conv.weight, self.conv.bias)
         return self.conv(hidden.transpose(1, 2)).transpose(1, 2)
 
     def macs(self) -> int:

@@ -19,6 +19,7 @@ from gcnn.evaluation.latency import Zipf
 from gcnn.evaluation.perplexity import evaluate, type_counts
 from gcnn.models.language_model import build_model
 from gcnn.provenance import peak_memory_bytes
+from gcnn.training.run import reuse_large_blocks
 from gcnn.training.trainer import PASSES, Trainer
 
 VOCABULARY_SIZE = 33_280
@@ -61,7 +62,9 @@ class Speed:
 
 
 def make_trainer(name: str, *overrides: str) -> Trainer:
-    """A trainer on text that is as frequent as English, in no run directory: for `Trainer.step` alone."""
+    """A trainer on text that is as frequent as English, in no run directory: for `Trainer.step` alone, with memory kept
+    as in a training run."""
+    reuse_large_blocks()
     config = compose_config(*WORKLOADS[name], "device=auto", *overrides)
     torch.manual_seed(config.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
