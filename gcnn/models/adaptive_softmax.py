@@ -59,20 +59,27 @@ class AdaptiveSoftmax(nn.Module):
         """The range of ids of each cluster."""
         return list(zip(self.cutoffs[:-1], self.cutoffs[1:], strict=True))
 
-    def nll(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """Negative log-likelihood in nats: hidden (..., channels), targets (...) -> (...); 0 where IGNORE."""
+    def rows(self, targets: Tensor) -> list[Tensor]:
+        """Where among all targets those of each cluster stand. Asked of targets on a GPU, the host waits for it."""
+        wanted = targets.reshape(-1)
+        return [((wanted >= low) & (wanted < high)).nonzero().squeeze(1) for low, high in self.clusters()]
+
+    def nll(self, hidden: Tensor, targets: Tensor, rows: list[Tensor] | None = None) -> Tensor:
+        """Negative log-likelihood in nats: hidden (..., channels), targets (...) -> (...); 0 where IGNORE.
+
+        `rows` are the targets' own, where they are known.
+        """
         flat, wanted = self.projection(hidden).flatten(0, -2), targets.reshape(-1)
         head_targets = wanted
-        rare = []
         for i, (low, high) in enumerate(self.clusters()):
-            inside = (wanted >= low) & (wanted < high)
-            head_targets = torch.where(inside, self.shortlist + i, head_targets)
-            rare.append(inside.nonzero().squeeze(1))
+            head_targets = torch.where((wanted >= low) & (wanted < high), self.shortlist + i, head_targets)
         head, *tails = self.layers()
         nll = product_nll(head, self.shortlist + len(tails), flat, head_targets)
-        for rows, tail, (low, high) in zip(rare, tails, self.clusters(), strict=True):
-            if len(rows) or torch.is_grad_enabled():  # each parameter has a gradient, be it 0: processes wait for it
-                nll = nll.index_add(0, rows, product_nll(tail, high - low, flat[rows], wanted[rows] - low))
+        of_clusters = self.rows(targets) if rows is None else rows
+        for some, tail, (low, high) in zip(of_clusters, tails, self.clusters(), strict=True):
+            if torch.is_grad_enabled() or len(some):  # each parameter has a gradient, be it 0: processes wait for it
+                inside = flat.index_select(0, some), wanted.index_select(0, some) - low
+                nll = nll.index_add(0, some, product_nll(tail, high - low, *inside))
         return nll.view(targets.shape)
 
     def log_prob(self, hidden: Tensor) -> Tensor:
@@ -156,7 +163,11 @@ class FullSoftmax(nn.Module):
         layers.append(linear(projection_dim or hidden_dim, vocabulary_size, normalised, dropout))
         self.layers = nn.Sequential(*layers)
 
-    def nll(self, hidden: Tensor, targets: Tensor) -> Tensor:
+    def rows(self, targets: Tensor) -> list[Tensor]:
+        """There are no clusters."""
+        return []
+
+    def nll(self, hidden: Tensor, targets: Tensor, rows: list[Tensor] | None = None) -> Tensor:
         """Negative log-likelihood in nats: hidden (..., channels), targets (...) -> (...); 0 where IGNORE."""
         flat, wanted = hidden.reshape(-1, hidden.size(-1)), targets.reshape(-1)
         return product_nll(self.layers, self.layers[-1].out_features, flat, wanted).view(targets.shape)

@@ -30,9 +30,12 @@ class LanguageModel(nn.Module):
         hidden, state = self.encoder(tokens, state)
         return dropout(hidden, self.output_dropout, self.training), state
 
-    def nll(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """Negative log-likelihood of each target: (batch, time, channels), (batch, time) -> (batch, time), nats."""
-        return self.softmax.nll(hidden, targets)
+    def nll(self, hidden: Tensor, targets: Tensor, rows: list[Tensor] | None = None) -> Tensor:
+        """Negative log-likelihood of each target: (batch, time, channels), (batch, time) -> (batch, time), nats.
+
+        `rows` are `softmax.rows(targets)`, where they are known; else they are found here.
+        """
+        return self.softmax.nll(hidden, targets, rows)
 
     def log_prob(self, hidden: Tensor) -> Tensor:
         """Log-probabilities of all types: (batch, time, channels) -> (batch, time, vocabulary), nats."""

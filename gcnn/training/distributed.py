@@ -7,7 +7,8 @@ import contextlib
 import datetime
 import logging
 import os
-from collections.abc import Callable, Iterator
+import signal
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from gcnn.models.language_model import LanguageModel, State
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)  # that end a run, saved
 TIMEOUT = datetime.timedelta(hours=1)  # the others wait while rank 0 validates
 
 
@@ -71,15 +73,6 @@ def from_rank_0(value: Any) -> Any:
     return values[0]
 
 
-def total(value: float) -> float:
-    """The sum over ranks."""
-    if world_size() == 1:
-        return value
-    tensor = torch.tensor(value, dtype=torch.float64)
-    dist.all_reduce(tensor)
-    return tensor.item()
-
-
 def gathered(tensor: Tensor) -> list[Tensor]:
     """The tensor of each rank, on every rank; all of one shape."""
     if world_size() == 1:
@@ -90,29 +83,34 @@ def gathered(tensor: Tensor) -> list[Tensor]:
     return parts
 
 
-def agree(seconds: float, signal: int | None) -> tuple[float, int | None]:
-    """Rank 0's clock and any rank's signal, so that all ranks stop after the same step."""
-    said = torch.stack(gathered(torch.tensor([seconds, signal or 0], dtype=torch.float64)))
-    return said[0, 0].item(), int(said[:, 1].max()) or None
+def agree(loss: Tensor, seconds: float, got: int | None) -> Tensor:
+    """The loss summed over ranks, rank 0's clock, and how many ranks got each of SIGNALS: all that ranks must know to
+    do the same, in one collective on the loss's device; (2 + signals,), float64."""
+    own = [seconds * (rank() == 0), *(got == number for number in SIGNALS)]
+    said = torch.cat([loss.double()[None], torch.tensor(own, dtype=torch.float64).to(loss.device, non_blocking=True)])
+    if world_size() > 1:
+        dist.all_reduce(said)
+    return said
 
 
 class Loss(nn.Module):
-    """The summed loss of a micro-batch in one forward pass, for DistributedDataParallel to watch."""
+    """The summed loss of a micro-batch in one forward pass, for DistributedDataParallel and the compiler."""
 
-    def __init__(self, model: LanguageModel, encode: Callable):
+    def __init__(self, model: LanguageModel):
         super().__init__()
         self.model = model
-        self.encode = encode  # the model itself, or compiled
 
-    def forward(self, tokens: Tensor, targets: Tensor, state: State | None) -> tuple[Tensor, State]:
-        """tokens, targets (batch, time) -> nats, and the state after them."""
-        hidden, state = self.encode(tokens, state)
-        return self.model.nll(hidden, targets).sum(), [part.detach() for part in state]
+    def forward(self, tokens: Tensor, targets: Tensor, rows: list[Tensor], state: State | None) -> tuple[Tensor, State]:
+        """tokens, targets (batch, time), and the targets' rows -> nats, and the state after them: copies, for views
+        would keep whole activations."""
+        hidden, state = self.model(tokens, state)
+        return self.model.nll(hidden, targets, rows).sum(), [part.detach().clone() for part in state]
 
 
-def parallel(loss: Loss, sharded: bool) -> nn.Module:
+def parallel(loss: nn.Module, sharded: bool) -> nn.Module:
     """The loss with gradients averaged over ranks, as those of a sharded model are by themselves."""
-    return DistributedDataParallel(loss) if world_size() > 1 and not sharded else loss
+    several = world_size() > 1 and not sharded
+    return DistributedDataParallel(loss, gradient_as_bucket_view=True) if several else loss
 
 
 def quiet_backward(loss: nn.Module, last: bool) -> contextlib.AbstractContextManager:

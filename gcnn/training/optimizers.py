@@ -1,7 +1,7 @@
 """The optimizers: the paper's Nesterov momentum, and AdamW."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gcnn.config import AdamWConfig, NesterovConfig
 
@@ -9,18 +9,34 @@ from gcnn.config import AdamWConfig, NesterovConfig
 class Nesterov(torch.optim.SGD):
     """torch's SGD with Nesterov momentum, and decoupled weight decay: parameters are scaled by 1 - lr * weight_decay
     before the step, as in fairseq's `nag`. Torch keeps the velocity in units of the current learning rate, as it does.
+
+    As torch's fused optimizers do for its GradScaler, it divides gradients by `grad_scale` and makes no step where
+    `found_inf` is 1, both tensors set from outside.
     """
+
+    grad_scale: Tensor | None = None
+    found_inf: Tensor | None = None
 
     def __init__(self, params, lr: float, momentum: float, weight_decay: float, sharded: bool = False):
         ways = {"fused": not sharded, "foreach": sharded}  # torch has no fused SGD for sharded parameters
         super().__init__(params, lr=lr, momentum=momentum, nesterov=momentum > 0, **ways)
         self.decay = weight_decay
+        for parameter in self.param_groups[0]["params"] if momentum else ():  # a first step that is left out makes none
+            self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
     @torch.no_grad()
     def step(self, closure=None):
-        for group in self.param_groups if self.decay else ():
-            touched = [p for p in group["params"] if p.grad is not None]
-            torch._foreach_mul_(touched, 1 - group["lr"] * self.decay)
+        (group,) = self.param_groups
+        touched = [p for p in group["params"] if p.grad is not None]
+        if group["foreach"] and self.found_inf is not None and self.found_inf.item():
+            return None
+        if group["foreach"] and self.grad_scale is not None:
+            torch._foreach_div_([p.grad for p in touched], self.grad_scale.item())
+        if group["foreach"]:
+            self.grad_scale = self.found_inf = None  # torch knows them in its fused way alone
+        if self.decay:
+            steps = 1.0 if self.found_inf is None else 1 - self.found_inf
+            torch._foreach_mul_(touched, 1 - group["lr"] * self.decay * steps)
         return super().step(closure)
 
 

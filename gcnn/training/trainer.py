@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from gcnn.config import TrainConfig
 from gcnn.data.batches import RunningText, Sentences
@@ -22,7 +23,7 @@ from gcnn.models.language_model import LanguageModel, State
 from gcnn.models.weights import WEIGHTS, save_weights
 from gcnn.training import distributed
 from gcnn.training.checkpoints import Checkpoints
-from gcnn.training.distributed import rank, world_size
+from gcnn.training.distributed import SIGNALS, rank, world_size
 from gcnn.training.metrics import Metrics, ProgressBar
 from gcnn.training.optimizers import build_optimizer
 from gcnn.training.schedules import Schedule
@@ -30,6 +31,7 @@ from gcnn.training.sharding import shard, together, whole
 from gcnn.training.state import resume, save
 
 log = logging.getLogger(__name__)
+MicroBatch = tuple[Tensor, Tensor, list[Tensor]]  # tokens and targets (batch, time), the targets' rows in each cluster
 PASSES = 3  # forward, and two products of its size backward
 
 
@@ -68,8 +70,8 @@ class Trainer:
             self.max_tokens = config.trainer.max_flops / flops_per_token
         if config.trainer.shard:
             shard(model, config.model.tie_embeddings, device)
-        loss = distributed.Loss(model, torch.compile(model) if config.trainer.compile else model)
-        self.loss = distributed.parallel(loss, config.trainer.shard)
+        loss = distributed.Loss(model)
+        self.loss = distributed.parallel(torch.compile(loss) if config.trainer.compile else loss, config.trainer.shard)
         kind = Sentences if config.data.sentences else RunningText
         sizes = config.trainer.batch_size, config.trainer.block_size, config.trainer.micro_batch_size
         self.batches = kind(train.tokens, train.eos_id, *sizes, rank(), world_size())
@@ -86,6 +88,7 @@ class Trainer:
         self.checkpoints = Checkpoints(run_dir, identity, config.trainer.keep_checkpoints)
         self.progress = Progress()
         self.state: State | None = None  # the model's, carried over block borders
+        self.unclocked = 0.0  # seconds of the last step after the ranks agreed on the clock
         self.signal: int | None = None  # that this process got
         self.stopping: int | None = None  # that any process got, known to all since the end of a step
         self.saved_at = time.monotonic()
@@ -119,8 +122,7 @@ class Trainer:
         try:
             with torch.random.fork_rng(), warnings.catch_warnings():
                 batches, count = self.next_batch()
-                state = self.split_state([len(tokens) for tokens, _ in batches])[0]
-                self.backward(*batches[0], state, count)
+                self.backward(batches[0], self.split_state(batches)[0], count)
         except Exception as error:  # torch has no class of errors for it: there may be no C++ compiler, say
             if out_of_memory(error):
                 raise
@@ -147,7 +149,7 @@ class Trainer:
         )
         return max(done / bound for done, bound in bounds if bound is not None)
 
-    def next_batch(self) -> tuple[list[tuple[Tensor, Tensor]], int]:
+    def next_batch(self) -> tuple[list[MicroBatch], int]:
         """This process's micro-batches of one update, and the targets of all processes' ones."""
         progress = self.progress
         if progress.index == len(self.batches):
@@ -158,54 +160,77 @@ class Trainer:
             self.order, self.drawn = order, progress.epoch
         index = int(self.order[progress.index])
         progress.index += 1
-        return self.batches.share(index), self.batches.count(index)
+        share = [(tokens, targets, self.model.softmax.rows(targets)) for tokens, targets in self.batches.share(index)]
+        return share, self.batches.count(index)
 
     def step(self) -> None:
-        """One update: forward and backward over the micro-batches, clipping, the optimizer's step."""
+        """One update: forward and backward over the micro-batches, clipping, the optimizer's step. The host waits for
+        the device once, at the end."""
         start = time.perf_counter()
         progress, trainer = self.progress, self.config.trainer
         self.lr = self.schedule.set(progress.step, self.fraction_done())
         batches, count = self.next_batch()
-        states = self.split_state([len(tokens) for tokens, _ in batches])
+        states = self.split_state(batches)
         loss = torch.zeros((), device=self.device)
-        for i, (tokens, targets) in enumerate(batches):
+        for i, batch in enumerate(batches):
             with distributed.quiet_backward(self.loss, last=i + 1 == len(batches)):
-                nats, states[i] = self.backward(tokens, targets, states[i], count)
+                nats, states[i] = self.backward(batch, states[i], count)
             loss += nats
         if trainer.carry_state:
             self.state = [torch.cat(parts) for parts in zip(*states, strict=True)]
-        limit = math.inf if trainer.clip_norm is None else trainer.clip_norm
-        norm = together(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
-        loss, self.grad_norm = torch.stack([loss, norm]).tolist()  # one synchronisation a step
-        loss = distributed.total(loss)
+        clock = time.perf_counter() - start
+        said = distributed.agree(loss, progress.seconds + self.unclocked + clock, self.signal)
+        norm = self.update(said[0])
+        self.optimizer.zero_grad(set_to_none=True)
+        loss, self.grad_norm, seconds, signals = self.read(said, norm)
+        self.stopping = signals[-1] if signals else None
         if math.isfinite(loss) and math.isfinite(self.grad_norm):
-            self.optimizer.step()
             progress.logged_nll += loss * count
             progress.logged_tokens += count
         else:
             self.on_nonfinite(loss)
-        self.optimizer.zero_grad(set_to_none=True)
         progress.step += 1
         progress.tokens += count
-        seconds = time.perf_counter() - start
-        progress.seconds += seconds
-        progress.logged_seconds += seconds
-        progress.seconds, self.stopping = distributed.agree(progress.seconds, self.signal)
+        progress.logged_seconds += seconds - progress.seconds
+        progress.seconds, self.unclocked = seconds, time.perf_counter() - start - clock
 
-    def split_state(self, rows: list[int]) -> list[State | None]:
-        """The carried state of each micro-batch, which have so many rows."""
+    def update(self, loss: Tensor) -> Tensor:
+        """The optimizer's step by the gradients, clipped, where these and the loss are finite; returns their norm."""
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = together(torch.nn.utils.get_total_norm(gradients))
+        limit = self.config.trainer.clip_norm
+        self.optimizer.found_inf = (~(loss.isfinite() & norm.isfinite())).float()
+        self.optimizer.grad_scale = None if limit is None else ((norm + 1e-6) / limit).clamp(min=1)  # divides them
+        self.optimizer.step()
+        return norm
+
+    @staticmethod
+    def read(said: Tensor, norm: Tensor) -> tuple[float, float, float, list[signal.Signals]]:
+        """Wait for the device: loss, gradient norm, seconds, and the signals that came."""
+        norm, loss, seconds, *times = torch.cat([norm.double()[None], said]).tolist()
+        return loss, norm, seconds, [number for number, came in zip(SIGNALS, times, strict=True) if came]
+
+    def split_state(self, batches: list[MicroBatch]) -> list[State | None]:
+        """The carried state of each micro-batch."""
         if self.state is None:
-            return [None] * len(rows)
+            return [None] * len(batches)
+        rows = [len(tokens) for tokens, *_ in batches]
         return [list(parts) for parts in zip(*(part.split(rows) for part in self.state), strict=True)]
 
-    def backward(self, tokens: Tensor, targets: Tensor, state: State | None, count: int) -> tuple[Tensor, State]:
+    def backward(self, batch: MicroBatch, state: State | None, count: int) -> tuple[Tensor, State]:
         """Add a micro-batch's gradient of nats / count; returns nats / count, and the state after it."""
-        tokens, targets = (part.to(self.device, non_blocking=True) for part in (tokens, targets))
+        tokens, targets, rows = tree_map_only(Tensor, self.send, batch)
+        for some in rows if self.config.trainer.compile else ():
+            torch._dynamo.maybe_mark_dynamic(some, 0)  # each batch has other numbers of them: one graph for all
         bf16 = self.config.trainer.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            nats, state = self.loss(tokens, targets, state)
+            nats, state = self.loss(tokens, targets, rows, state)
         (nats * (world_size() / count)).backward()  # times their number, for the average over processes is their sum
         return nats.detach() / count, state
+
+    def send(self, part: Tensor) -> Tensor:
+        """To the device, without waiting: out of pinned memory where it has its own."""
+        return (part.pin_memory() if self.device.type == "cuda" else part).to(self.device, non_blocking=True)
 
     def on_nonfinite(self, loss: float) -> None:
         progress = self.progress
@@ -283,9 +308,6 @@ class Trainer:
 
     def resume(self, path: Path | None, write_config: Callable[[], None] = lambda: None) -> None:
         resume(self, path, write_config)
-
-
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 
 
 def handled(numbers: tuple[signal.Signals, ...]) -> list[signal.Signals]:

@@ -1,0 +1,93 @@
+"""What an update asks of its device: one read at its end, no graph break, no step by what is not finite."""
+
+import copy
+
+import pytest
+import torch
+from torch._subclasses import FakeTensorMode
+from torch._subclasses.fake_tensor import DynamicOutputShapeException
+from torch.utils._pytree import tree_map_only
+
+from gcnn.config import AdamWConfig, LSTMConfig, NesterovConfig
+from gcnn.training.trainer import Trainer
+
+NESTEROV = NesterovConfig(lr=0.1, momentum=0.9, weight_decay=0.01)
+OPTIMIZERS = {"nesterov": NESTEROV, "adamw": AdamWConfig(lr=0.1)}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("model", ["adaptive", "full", "lstm"])
+def test_an_update_reads_back_once(config, make_trainer, monkeypatch, model, optimizer):
+    """With tensors of shapes alone: reading one, or a shape that depends on one's values, is an error."""
+    if model == "lstm":
+        config.model = LSTMConfig(embedding_dim=8, hidden_dim=16, cutoffs=[20])
+    elif model == "full":
+        config.model.cutoffs = []
+    config.optimizer = OPTIMIZERS[optimizer]
+    real = make_trainer(config, "real", carry_state=True, micro_batch_size=2)
+    batches, count = real.next_batch()
+    with FakeTensorMode() as mode:
+        trainer = make_trainer(config, "fake", carry_state=True, micro_batch_size=2)
+        fake = tree_map_only(torch.Tensor, mode.from_tensor, batches)
+        monkeypatch.setattr(trainer, "next_batch", lambda: (fake, count))
+        reads = []
+        monkeypatch.setattr(Trainer, "read", lambda *said: reads.append(said) or (1.0, 1.0, 1.0, []))
+        trainer.model.train()
+        for _ in range(2):
+            trainer.step()
+    assert len(reads) == 2
+    if model != "full":
+        with mode, pytest.raises(DynamicOutputShapeException):
+            trainer.model.nll(trainer.model(fake[0][0])[0], fake[0][1])
+
+
+def test_rows_that_are_known_change_nothing(config, make_trainer):
+    config.model.dropout = 0.0
+    trainer = make_trainer(config)
+    tokens, targets, rows = trainer.next_batch()[0][0]
+    hidden, _ = trainer.model(tokens)
+    assert len(rows) == 1
+    assert len(rows[0]) > 0
+    assert torch.equal(trainer.model.nll(hidden, targets, rows), trainer.model.nll(hidden, targets))
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("first", [True, False])
+def test_what_is_not_finite_moves_nothing(config, make_trainer, optimizer, first):
+    """Not the parameters, nor what the optimizer remembers; the next update is the one that there would have been."""
+    config.optimizer, config.model.dropout = OPTIMIZERS[optimizer], 0.0
+    trainers = [make_trainer(config, name, clip_norm=0.1, skip_nonfinite=1) for name in ("plain", "upset")]
+    trainers[1].model.load_state_dict(trainers[0].model.state_dict())
+    plain, upset = trainers
+    for trainer in trainers if not first else ():
+        trainer.step()
+    before = copy.deepcopy(upset.model.state_dict())
+    again = upset.progress.index
+    gain = upset.model.softmax.head.weight
+    upset.model.softmax.head.weight = torch.nn.Parameter(gain * torch.nan)  # the optimizer has `gain`
+    upset.step()
+    upset.model.softmax.head.weight = gain
+    assert upset.progress.skipped == 1
+    for name, value in upset.model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    upset.progress.index = again
+    plain.step()
+    upset.step()
+    for name, value in upset.model.state_dict().items():
+        torch.testing.assert_close(value, plain.model.state_dict()[name])
+
+
+def test_the_compiler_takes_an_update_whole(config, make_trainer):
+    """By torch's own Inductor: encoder and loss in one graph, for batches with other rows in the clusters too."""
+    config.model.blocks, config.model.dropout = config.model.blocks[:1], 0.0
+    trainers = [make_trainer(config, str(compiled), compile=compiled) for compiled in (False, True)]
+    trainers[1].model.load_state_dict(trainers[0].model.state_dict())
+    torch._dynamo.utils.counters.clear()
+    for _ in range(4):
+        for trainer in trainers:
+            torch.manual_seed(1)
+            trainer.step()
+        for name, value in trainers[1].model.state_dict().items():
+            torch.testing.assert_close(value, trainers[0].model.state_dict()[name], rtol=1e-4, atol=1e-5)
+    assert not torch._dynamo.utils.counters["graph_break"]
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
