@@ -31,7 +31,8 @@ class LSTM(nn.Module):
         """tokens (batch, time) -> hidden (batch, time, hidden_dim), and the state after them."""
         embedded = dropout(self.embedding(tokens.T), self.dropout, self.training)  # time first: torch's fast path
         before = None if state is None else tuple(part.transpose(0, 1).contiguous() for part in state)
-        hidden, after = self.lstm(embedded, before)
+        with torch.autocast("cuda", enabled=False):  # under it cuDNN's LSTM would compute in float16
+            hidden, after = self.lstm(embedded, before)
         return hidden.transpose(0, 1), [part.transpose(0, 1) for part in after]
 
     def empty_state(self, batch_size: int) -> State:

@@ -17,6 +17,7 @@ from gcnn.data.tokenizers import WordTokenizer
 from gcnn.evaluation.bounds import Machine, now
 from gcnn.evaluation.latency import Zipf
 from gcnn.evaluation.perplexity import evaluate, type_counts
+from gcnn.evaluation.run import choose_device
 from gcnn.models.language_model import build_model
 from gcnn.provenance import peak_memory_bytes
 from gcnn.training.run import reuse_large_blocks
@@ -67,7 +68,7 @@ def make_trainer(name: str, *overrides: str) -> Trainer:
     reuse_large_blocks()
     config = compose_config(*WORKLOADS[name], "device=auto", *overrides)
     torch.manual_seed(config.seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device(config.device)
     model = build_model(config.model, VOCABULARY_SIZE).to(device)
     trainer = Trainer(config, model, synthetic_data(config), Path(), device)
     model.train()
