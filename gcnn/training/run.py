@@ -50,6 +50,7 @@ def train_in_group(config: TrainConfig, notes: Sequence[str] = ()) -> tuple[Path
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     check_processes(config.trainer, world_size())
+    check_precision(config, device)
     warn_of_threads(device)
     run_dir = from_rank_0(choose_run_dir(config))
     with first_of_each_machine():
@@ -118,6 +119,15 @@ def finished_logger() -> Iterator[None]:
     finally:
         if "wandb" in sys.modules and sys.modules["wandb"].run is not None:
             sys.modules["wandb"].finish()
+
+
+def check_precision(config: TrainConfig, device: torch.device) -> None:
+    """Raises UsageError where the processor lacks what torch's LSTM needs; it computes all else in bf16, if slowly."""
+    lstm_in_bf16 = config.model.kind == "lstm" and config.trainer.precision == "bf16" and device.type == "cpu"
+    if lstm_in_bf16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        raise UsageError(
+            "trainer.precision is bf16, but this processor trains no LSTM in it. Set trainer.precision=float32."
+        )
 
 
 def warn_of_threads(device: torch.device) -> None:

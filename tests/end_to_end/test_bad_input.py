@@ -1,13 +1,17 @@
 """Bad input: one line that names the thing and the remedy, exit code 2, nothing left behind."""
 
+import contextlib
 import dataclasses
 import re
 
 import pytest
+import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from gcnn.command_line import prepare
-from gcnn.config import SCHEMAS, TrainerConfig
+from gcnn.config import SCHEMAS, TrainerConfig, compose_config
+from gcnn.errors import UsageError
+from gcnn.training.run import check_precision
 
 TRAIN = [
     # key=value, what the line must name
@@ -208,6 +212,15 @@ def test_bad_text_is_named(call, tiny, tmp_path, texts, named):
     assert done.code == 2, done.err
     assert re.search(named, done.err.splitlines()[-1]), done.err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("supported", [True, False])
+def test_an_lstm_in_bf16_is_refused_where_the_processor_has_none(monkeypatch, supported):
+    config = compose_config("model=lstm_small", "trainer.precision=bf16")
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: supported)
+    refused = contextlib.nullcontext() if supported else pytest.raises(UsageError, match="float32")
+    with refused:
+        check_precision(config, torch.device("cpu"))
 
 
 def test_run_dir_that_holds_a_run_is_not_overwritten(call, tiny, tmp_path):
