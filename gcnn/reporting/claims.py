@@ -191,11 +191,6 @@ def sooner(latency: dict | None) -> list[Comparison]:
     return ahead + far
 
 
-def searched(record: dict | None) -> list[Comparison]:
-    done = sum(len(scores(g)) for g in groups_of(record))
-    return [Comparison(f"at least {SEEDS} members of a search", True if done >= SEEDS else None)]
-
-
 def spread(group: dict) -> str:
     """Mean of the test perplexity and, of several seeds, its range; and what has no part in them."""
     parts = [f"{len(group[kind])} {kind}" for kind in ("diverged", "unfinished") if group[kind]]
@@ -245,17 +240,6 @@ def responsiveness(latency: dict) -> str:
     return "; ".join(found)
 
 
-def best_members(record: dict) -> str:
-    """The best trial of each kind of model on validation."""
-    found = []
-    for kind in dict.fromkeys(g["group"] for g in groups_of(record)):
-        done = [g for g in groups_of(record, kind) if g["mean"] is not None]
-        best = min(done, key=lambda g: mean(g["validation_perplexity"].values()), default=None)
-        if best is not None:
-            found.append(f"best of {len(done)} on validation: {best['title']}; {best['model']}; test {spread(best)}")
-    return "; ".join(found)
-
-
 def published(table: dict, *names: str) -> str:
     return ", ".join(f"{table[name].title} ({decimals(table[name].perplexity, 1)})" for name in names)
 
@@ -294,5 +278,4 @@ CLAIMS = {
     "fig6": Claim(
         "Weight normalisation and clipping both speed convergence up, to about twice", recipes, recipes_found
     ),
-    "search": Claim("Depth, widths, kernels and learning rate come from a random search", searched, best_members),
 }
