@@ -7,8 +7,8 @@ three, as rounding; as NaN where it is not finite.
 """
 
 from collections.abc import Callable
-from functools import cache
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,6 +16,21 @@ from torch import Tensor
 OUTPUTS = 3  # that share their products; with 2 the gain is smaller, with 4 more time goes into the transforms
 POINTS = (0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5)  # and infinity; more of them would cost digits
 LONGEST_KERNEL = len(POINTS) + 2 - OUTPUTS
+
+
+def matrices(kernel_size: int) -> tuple[list, list, list]:
+    """What transforms inputs (points, points), weights (points, kernel_size) and outputs (OUTPUTS, points)."""
+    points = kernel_size + OUTPUTS - 1
+
+    def evaluation(coefficients: int) -> np.ndarray:
+        """Takes a polynomial's coefficients to its values at the points; the last one, infinity, to the leading one."""
+        return np.vstack([np.vander(POINTS[: points - 1], coefficients, increasing=True), np.eye(coefficients)[-1]])
+
+    parts = np.linalg.inv(evaluation(points)).T, evaluation(kernel_size), evaluation(OUTPUTS).T
+    return tuple(part.tolist() for part in parts)
+
+
+MATRICES = {kernel_size: matrices(kernel_size) for kernel_size in range(2, LONGEST_KERNEL + 1)}
 
 
 def suits(hidden: Tensor, kernel_size: int) -> bool:
@@ -37,14 +52,14 @@ def conv(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def at_points(weight: Tensor) -> Tensor:
     """weight (out_channels, in_channels, kernel_size) -> (points, out_channels, in_channels)."""
     out_channels, in_channels, kernel_size = weight.shape
-    of_weight = transforms(kernel_size, weight.dtype)[1]
+    of_weight = torch.tensor(MATRICES[kernel_size][1], dtype=weight.dtype)
     return (of_weight @ weight.flatten(0, 1).T).view(-1, out_channels, in_channels)
 
 
 def between_transforms(hidden: Tensor, kernel_size: int, bias: Tensor, products: Callable[[Tensor], Tensor]) -> Tensor:
     """`conv`, whose products with the weights of each point `products` makes: (points, n, in_channels) ->
     (points, n, out_channels)."""
-    of_input, _, to_output = transforms(kernel_size, hidden.dtype)
+    of_input, _, to_output = (torch.tensor(part, dtype=hidden.dtype) for part in MATRICES[kernel_size])
     batch, time = hidden.size(0), hidden.size(1) - kernel_size + 1
     tiles = -(-time // OUTPUTS)
     hidden = F.pad(hidden, (0, 0, 0, tiles * OUTPUTS - time))
@@ -53,17 +68,3 @@ def between_transforms(hidden: Tensor, kernel_size: int, bias: Tensor, products:
     found = products(windows.transpose(0, 1)).transpose(0, 1)
     outputs = torch.baddbmm(bias, to_output.expand(len(windows), -1, -1), found)
     return outputs.view(batch, tiles * OUTPUTS, -1)[:, :time]
-
-
-@cache
-def transforms(kernel_size: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """The constant matrices for inputs (points, points), weights (points, kernel_size), outputs (OUTPUTS, points)."""
-    points = kernel_size + OUTPUTS - 1
-
-    def evaluation(coefficients: int) -> Tensor:
-        """Takes a polynomial's coefficients to its values at the points; the last one, infinity, to the leading one."""
-        finite = torch.tensor(POINTS[: points - 1], dtype=torch.float64)[:, None] ** torch.arange(coefficients)
-        return torch.cat([finite, torch.eye(coefficients, dtype=torch.float64)[-1:]])
-
-    of_input = torch.linalg.inv(evaluation(points)).T
-    return of_input.to(dtype), evaluation(kernel_size).to(dtype), evaluation(OUTPUTS).T.to(dtype)

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch._subclasses import FakeTensorMode
 
 from gcnn.models import inference, layers, winograd
 from gcnn.models.inference import PackedConv
@@ -55,6 +56,20 @@ def test_what_comes_later_reaches_an_output_as_rounding_at_most():
         after = winograd.conv(changed, weight, bias)
         torch.testing.assert_close(after[:, :first], before[:, :first], rtol=0, atol=1e-11)
         assert (after[:, first] - before[:, first]).abs().min() > 1e-3
+
+
+def test_nothing_is_left_of_how_it_was_called_before():
+    """Constants made without gradients, or by the compiler, would not do for training."""
+    arguments = drawn(6, 30)
+    expected = torch_conv(*arguments)
+    with torch.inference_mode():
+        winograd.conv(*arguments)
+    with FakeTensorMode() as mode:
+        winograd.conv(*map(mode.from_tensor, arguments))
+    whole = torch.compile(winograd.conv, backend="eager", fullgraph=True)
+    for conv in (whole, winograd.conv):
+        torch.testing.assert_close(conv(*arguments), expected)
+        conv(*arguments).sum().backward()
 
 
 def counted(monkeypatch):
