@@ -84,12 +84,15 @@ def test_the_wikitext_2_rows_in_the_docs_are_the_results(document):
         assert " | ".join(cells) in row
 
 
-def test_the_gates_in_the_docs_are_the_results():
-    section = (DOCS / "RESULTS.md").read_text().partition("### Gates with gains of their own")[2]
-    rows = {row.split(" | ")[0].removeprefix("| ").lower(): row for row in section.splitlines()[:20] if "| " in row}
-    found = {path.stem.split("_")[0]: [] for path in (DOCS / "results" / "gates").glob("*.json")}
-    for gate, perplexities in found.items():
-        paths = sorted((DOCS / "results" / "gates").glob(f"{gate}_*.json"))
-        perplexities += [f"{json.loads(path.read_text())['test']['perplexity']:.1f}" for path in paths]
-        assert f"| {' | '.join(perplexities)} |" in rows[gate]
-    assert len(found) >= 4
+def test_the_gates_in_the_docs_are_the_figures():
+    groups = [
+        g
+        for name in ("fig3", "fig5")
+        for g in json.loads((DOCS / f"results/reproduction/cpu/{name}.json").read_text())["groups"]
+    ]
+    means = {group["group"]: f"{group['mean']:.2f}" for group in groups if len(group["test_perplexity"]) == 3}
+    section = (DOCS / "RESULTS.md").read_text().partition("### What the gates' own gains changed")[2]
+    rows = {row.split(" | ")[0].removeprefix("| ").lower(): row for row in section.splitlines()[:18] if "| " in row}
+    assert len(means) == 6
+    for gate, mean in means.items():
+        assert rows[gate].endswith(f"| {mean} |")
