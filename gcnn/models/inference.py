@@ -16,7 +16,7 @@ from gcnn.models.adaptive_softmax import AdaptiveSoftmax
 from gcnn.models.layers import fold_weight_norm
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}  # of weights
-WORTH_TRANSFORMING = 1 << 26  # multiplications of a tap: some forty words where there are 900 channels, 1,800 of output
+LEAST_MULTIPLICATIONS = 1 << 26  # of a tap, for winograd: about 40 words of 900 channels in and 1,800 out
 
 
 class PackedLinear(nn.Module):
@@ -45,7 +45,7 @@ class PackedConv(PackedLinear):
         """hidden (batch, kernel_size - 1 + time, in_channels) -> (batch, time, out_channels)."""
         kernel_size = self.kernel_size[0]
         rows = hidden.size(0) * (hidden.size(1) - kernel_size + 1)
-        enough = rows * self.in_channels * self.out_channels >= WORTH_TRANSFORMING
+        enough = rows * self.in_channels * self.out_channels >= LEAST_MULTIPLICATIONS
         if enough and winograd.suits(hidden, kernel_size):
             return winograd.between_transforms(hidden, kernel_size, self.bias, self.products)
         windows = hidden.unfold(1, kernel_size, 1)  # (batch, time, in_channels, kernel_size), a view

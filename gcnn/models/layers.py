@@ -21,7 +21,7 @@ TWO_PATHS = ("glu", "gtu", "bilinear")
 # blocks. The bilinear gate's output grows with the square of its input, so that no gain keeps it: its gate path starts
 # around one instead of zero (a bias of 1), and so modulates the other path by as much as GLU's does.
 GAINS = {"glu": 4.0, "gtu": 4.0, "bilinear": 1.0, "linear": 1.0, "relu": 1.0, "tanh": 1.0}
-WORTH_TRANSFORMING = 512  # tokens; below, transforming a convolution's weights takes longer than its products then save
+LEAST_TOKENS = 512  # for winograd; below, transforming a convolution's weights takes longer than its products then save
 
 
 def gate(projected: Tensor, kind: str) -> Tensor:
@@ -107,7 +107,7 @@ class GatedConv(nn.Module):
             return self.conv(hidden)  # packed for inference, channels last
         if self.context == 0:
             return F.linear(hidden, self.conv.weight.squeeze(2), self.conv.bias)
-        if hidden.size(0) * hidden.size(1) >= WORTH_TRANSFORMING and winograd.suits(hidden, self.context + 1):
+        if hidden.size(0) * hidden.size(1) >= LEAST_TOKENS and winograd.suits(hidden, self.context + 1):
             return winograd.conv(hidden, self.conv.weight, self.conv.bias)
         return self.conv(hidden.transpose(1, 2)).transpose(1, 2)
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
 
 from gcnn.config import TrainConfig
 from gcnn.data.batches import RunningText, Sentences
@@ -219,7 +218,8 @@ class Trainer:
 
     def backward(self, batch: MicroBatch, state: State | None, count: int) -> tuple[Tensor, State]:
         """Add a micro-batch's gradient of nats / count; returns nats / count, and the state after it."""
-        tokens, targets, rows = tree_map_only(Tensor, self.send, batch)
+        tokens, targets, rows = batch
+        tokens, targets, *rows = map(self.send, (tokens, targets, *rows))
         for some in rows if self.config.trainer.compile else ():
             torch._dynamo.maybe_mark_dynamic(some, 0)  # each batch has other numbers of them: one graph for all
         bf16 = self.config.trainer.precision == "bf16"

@@ -16,6 +16,7 @@ from gcnn.evaluation import perplexity, scoring
 from gcnn.evaluation.perplexity import evaluate
 from gcnn.evaluation.run import load_model
 from gcnn.evaluation.scoring import Scorer
+from gcnn.models import inference, winograd
 from tests.unicode_text import any_line, any_lines
 
 
@@ -76,6 +77,18 @@ def test_words_outside_the_vocabulary_count_as_unknown(one_scorer):
 def test_scores_do_not_depend_on_the_batch(scorer, lines):
     together = log_probs(scorer.score(lines))
     alone = np.concatenate([log_probs(scorer.score([line])) for line in lines])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_scores_do_not_depend_on_how_a_batch_of_their_size_is_computed(one_scorer, lines, monkeypatch):
+    transformed = []
+    original = winograd.between_transforms
+    monkeypatch.setattr(winograd, "between_transforms", lambda *a: transformed.append(1) or original(*a))
+    alone = np.concatenate([log_probs(one_scorer.score([line])) for line in lines])
+    assert not transformed
+    monkeypatch.setattr(inference, "LEAST_MULTIPLICATIONS", 1)
+    together = log_probs(one_scorer.score(lines))
+    assert transformed
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 

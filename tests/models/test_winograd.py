@@ -82,7 +82,7 @@ def counted(monkeypatch):
 def test_layers_take_it_where_it_pays(monkeypatch):
     calls = counted(monkeypatch)
     conv = GatedConv(8, 6, 4, "glu", normalised=True, dropout=0.0)
-    for rows, expected in ((layers.WORTH_TRANSFORMING, 1), (layers.WORTH_TRANSFORMING // 2, 1)):
+    for rows, expected in ((layers.LEAST_TOKENS, 1), (layers.LEAST_TOKENS // 2, 1)):
         hidden = torch.randn(1, rows - conv.context, 8)
         projected, _ = conv(hidden, None)
         padded = F.pad(hidden, (0, 0, conv.context, 0))
@@ -105,7 +105,7 @@ def test_packed_convolutions_take_it_where_it_pays(kernel_size, monkeypatch):
     conv = nn.Conv1d(64, 96, kernel_size)
     packed, hidden = PackedConv(conv), torch.randn(5, kernel_size - 1 + 40, 64)
     expected = torch_conv(hidden, conv.weight, conv.bias)
-    monkeypatch.setattr(inference, "WORTH_TRANSFORMING", 200 * 64 * 96)
+    monkeypatch.setattr(inference, "LEAST_MULTIPLICATIONS", 200 * 64 * 96)
     torch.testing.assert_close(packed(hidden), expected, rtol=1e-5, atol=1e-5)
     assert len(calls) == 1
     torch.testing.assert_close(packed(hidden[:1]), expected[:1], rtol=1e-5, atol=1e-5)

@@ -1,6 +1,10 @@
 """What an update asks of its device: one read at its end, no graph break, no step by what is not finite."""
 
 import copy
+import os
+import shutil
+import sysconfig
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +16,7 @@ from gcnn.config import AdamWConfig, LSTMConfig, NesterovConfig
 from gcnn.training.trainer import Trainer
 
 NESTEROV = NesterovConfig(lr=0.1, momentum=0.9, weight_decay=0.01)
+COMPILER, HEADERS = shutil.which(os.environ.get("CXX", "g++")), Path(sysconfig.get_paths()["include"]) / "Python.h"
 OPTIMIZERS = {"nesterov": NESTEROV, "adamw": AdamWConfig(lr=0.1)}
 
 
@@ -77,6 +82,7 @@ def test_what_is_not_finite_moves_nothing(config, make_trainer, optimizer, first
         torch.testing.assert_close(value, plain.model.state_dict()[name])
 
 
+@pytest.mark.skipif(not (COMPILER and HEADERS.exists()), reason="Inductor needs a C++ compiler and Python's headers")
 def test_the_compiler_takes_an_update_whole(config, make_trainer):
     """By torch's own Inductor: encoder and loss in one graph, for batches with other rows in the clusters too."""
     config.model.blocks, config.model.dropout = config.model.blocks[:1], 0.0
