@@ -20,7 +20,7 @@ from gcnn.checks import check
 from gcnn.errors import UsageError
 from gcnn.files import refuse_links_out, user_path
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+CONFIGS = next(path for path in (Path(__file__).resolve().parents[i] / "configs" for i in (0, 1)) if path.is_dir())
 
 
 @dataclass
@@ -251,7 +251,7 @@ def compose_config(*overrides: str) -> TrainConfig:
 
     Raises UsageError, Hydra's or OmegaConf's own error for one that does not fit.
     """
-    from gcnn.command_line import prepare  # late: it lists this file's schemas
+    from gcnn.overrides import prepare  # late: it lists this file's schemas
 
     register_schemas()
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):

@@ -57,7 +57,7 @@ def explain(error: BaseException) -> tuple[str, int] | None:
     if isinstance(error, UsageError | RunError):
         return one_line(error), error.exit_code
     if isinstance(error, HydraException | OmegaConfBaseException):
-        from gcnn.command_line import config_error  # late: it raises errors of this file
+        from gcnn.overrides import config_error  # late: it raises errors of this file
 
         return config_error(error), 2
     if isinstance(error, OSError):

@@ -19,6 +19,8 @@ from gcnn.errors import RunError
 def git_commit() -> str | None:
     """The commit of the code that runs, marked where files differ from it; None outside a checkout."""
     root = Path(__file__).parent.parent
+    if not (root / ".git").exists():  # installed, perhaps inside a checkout of something else
+        return None
     try:
         commit = subprocess.run(
             ["git", "-C", root, "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"],
@@ -80,12 +82,14 @@ def run_child(call: list[str]) -> tuple[str, resource.struct_rusage]:
 
 def command() -> str:
     """What to type to do the same again: under torchrun, with as many processes on as many machines."""
+    installed = sys.argv[0].startswith("gcnn ")  # the console command and the first of its words
+    words = [*sys.argv[0].split(), *sys.argv[1:]] if installed else sys.argv
     if processes() == 1:
-        return shlex.join(["python", *sys.argv])
+        return shlex.join(words if installed else ["python", *words])
     machines = os.environ.get("GROUP_WORLD_SIZE", "1")
     where = ["--standalone"] if machines == "1" else [f"--nnodes={machines}"]
     each = f"--nproc-per-node={os.environ.get('LOCAL_WORLD_SIZE', processes())}"
-    return shlex.join(["python", "-m", "torch.distributed.run", *where, each, "--", *sys.argv])
+    return shlex.join(["python", "-m", "torch.distributed.run", *where, each, "-m" if installed else "--", *words])
 
 
 def processes() -> int:

@@ -1,22 +1,6 @@
-"""Make a run directory of a fairseq `fconv_lm`: `scripts/import_fairseq.py CHECKPOINT DICT OUT`."""
+"""`gcnn import-fairseq`, from a checkout."""
 
-import argparse
-from pathlib import Path
-
-from gcnn.errors import run_command
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Make a run directory of a fairseq `fconv_lm`.")
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="fairseq's .pt file; nothing in it is run")
-    parser.add_argument("dictionary", type=Path, metavar="DICT", help="the dict.txt that it was trained with")
-    parser.add_argument("out", type=Path, metavar="OUT", help="the run directory to write")
-    arguments = parser.parse_args()
-    from gcnn.interop.fairseq import import_fairseq  # here: torch takes seconds, which a wrong command line saves
-
-    import_fairseq(arguments.checkpoint, arguments.dictionary, arguments.out)
-    print(f"run: {arguments.out.resolve()}")
-
+from gcnn.commands.main import main
 
 if __name__ == "__main__":
-    run_command(main)
+    main("import-fairseq")

@@ -1,6 +1,6 @@
-"""Score the lines of standard input: `scripts/score.py --run DIR < sentences`, the same as `gcnn-score`."""
+"""`gcnn score`, from a checkout."""
 
-from gcnn.evaluation.score_command import main
+from gcnn.commands.main import main
 
 if __name__ == "__main__":
-    main()
+    main("score")

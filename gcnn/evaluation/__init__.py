@@ -1,1 +1,1 @@
-"""What is asked of a trained model: perplexity, scores, samples, latency."""
+"""What is asked of a trained model: perplexity, scores, samples."""

@@ -5,9 +5,9 @@ from pathlib import Path
 from gcnn.errors import UsageError
 from gcnn.reporting.document import Table
 from gcnn.reporting.files import ANY, NUMBER, read_json, value
-from gcnn.reporting.paper import TABLE_4
 from gcnn.reporting.results import RESULTS
 from gcnn.reporting.units import DASH, count, decimals, magnitude, milliseconds, plural, ratio
+from gcnn.reproduction.paper import TABLE_4
 
 SENTENCES = {ANY: dict.fromkeys(("median_ms", "p95_ms", "p99_ms", "repeats", "bound_ms"), NUMBER)}
 RATIO = {"measured": NUMBER, "bound": NUMBER}

@@ -8,8 +8,8 @@ from gcnn.config import GCNNConfig, LSTMConfig, TrainConfig, load_config
 from gcnn.errors import UsageError
 from gcnn.reporting.document import Table, to_text
 from gcnn.reporting.files import ANY, NUMBER, check, parse, read, read_json, value
-from gcnn.reporting.paper import TABLE_1, Published, model_name, published_perplexity
 from gcnn.reporting.units import DASH, count, decimals, duration, gibibytes, magnitude, perplexity, plural
+from gcnn.reproduction.paper import TABLE_1, Published, model_name, published_perplexity
 
 PARTS = ("embedding", "body", "softmax")  # of the parameters
 SPLIT = {"nll_nats": NUMBER, "tokens": NUMBER, "perplexity": NUMBER, "unigram_perplexity": NUMBER}

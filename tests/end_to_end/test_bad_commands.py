@@ -280,7 +280,7 @@ def test_a_bad_line_ends_the_scores_before_it(call, run_dir, snapshot, stdin, op
 
 def test_a_folder_is_no_standard_input(call, run_dir, monkeypatch, tmp_path):
     descriptor = os.open(tmp_path, os.O_RDONLY)
-    monkeypatch.setattr("gcnn.evaluation.score_command.STDIN", descriptor)
+    monkeypatch.setattr("gcnn.commands.score.STDIN", descriptor)
     done = call("score", "--run", run_dir)
     os.close(descriptor)
     assert (done.code, done.out) == (2, "")

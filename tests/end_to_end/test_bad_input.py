@@ -8,9 +8,9 @@ import pytest
 import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from gcnn.command_line import prepare
 from gcnn.config import SCHEMAS, TrainerConfig, compose_config
 from gcnn.errors import UsageError
+from gcnn.overrides import prepare
 from gcnn.training.run import check_precision
 
 TRAIN = [

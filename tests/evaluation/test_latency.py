@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from gcnn.benchmarks import bounds
+from gcnn.benchmarks.bounds import Bound, Machine, Work, work
+from gcnn.benchmarks.latency import LENGTHS, Candidate, Zipf, benchmark
 from gcnn.config import BlockConfig, GCNNConfig, LSTMConfig
-from gcnn.evaluation import bounds
-from gcnn.evaluation.bounds import Bound, Machine, Work, work
-from gcnn.evaluation.latency import LENGTHS, Candidate, Zipf, benchmark
 from gcnn.files import write_json
 from gcnn.models.inference import pack_lstm, prepare_for_inference
 from gcnn.models.language_model import LanguageModel, build_model

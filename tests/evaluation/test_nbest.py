@@ -4,9 +4,9 @@ import math
 
 import pytest
 
+from gcnn.commands.score import reranked
 from gcnn.errors import UsageError
 from gcnn.evaluation.nbest import reader
-from gcnn.evaluation.score_command import reranked
 from gcnn.evaluation.scoring import Scorer
 
 WORDS = ["la", "se no", "", "ta ri mo", "vu ba se de"]

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gcnn.commands import score as score_command
+from gcnn.commands.score import parsed, read_windows, scored, to_text
 from gcnn.errors import UsageError
-from gcnn.evaluation import score_command
-from gcnn.evaluation.score_command import parsed, read_windows, scored, to_text
 
 
 def pipe_of(content: bytes) -> int:
@@ -99,7 +99,7 @@ def test_jsonl_and_tsv_say_what_the_scorer_does(one_scorer, lines):
 
 
 def start(run_dir, *options) -> subprocess.Popen:
-    command = [sys.executable, "-m", "gcnn.evaluation.score_command", "--run", run_dir, "--threads", "1", *options]
+    command = [sys.executable, "-m", "gcnn", "score", "--run", run_dir, "--threads", "1", *options]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(list(map(str, command)), **pipes)
 

@@ -10,11 +10,11 @@ import pytest
 
 from gcnn.config import compose_config, save_config
 from gcnn.errors import UsageError
-from gcnn.reporting.claims import CLAIMS, HOLDS, IN_PART, NOT, NOT_MEASURED, failing, interpolated, verdict
 from gcnn.reporting.latency import load_latency
-from gcnn.reporting.reproduction import load_reproductions, planned, reproduction, sweeps, write_reproduction
-from gcnn.reporting.reproduction_figures import drawing
-from gcnn.reporting.reproduction_page import between_markers, claims_table, markdown, reproduction_blocks
+from gcnn.reproduction.claims import CLAIMS, HOLDS, IN_PART, NOT, NOT_MEASURED, failing, interpolated, verdict
+from gcnn.reproduction.figures import drawing
+from gcnn.reproduction.page import between_markers, claims_table, markdown, reproduction_blocks
+from gcnn.reproduction.records import load_reproductions, planned, reproduction, sweeps, write_reproduction
 from tests.conftest import ROOT
 
 DOCS = ROOT / "docs"

@@ -5,8 +5,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from gcnn.training import softmax_size
-from gcnn.training.softmax_size import Size, build, growth, measure
+from gcnn.benchmarks import softmax_size
+from gcnn.benchmarks.softmax_size import Size, build, growth, measure
 
 
 def test_growth_is_the_exponent_of_a_power():

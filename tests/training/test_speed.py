@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from gcnn.evaluation.bounds import Machine
-from gcnn.training.speed import Speed, make_trainer, measure
+from gcnn.benchmarks.bounds import Machine
+from gcnn.benchmarks.training_speed import Speed, make_trainer, measure
 
 
 def test_rates_and_shares_are_those_of_the_counts():

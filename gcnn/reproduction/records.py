@@ -17,9 +17,9 @@ from gcnn.config import CONFIGS, BlockConfig, GCNNConfig, LSTMConfig, TrainConfi
 from gcnn.errors import UsageError
 from gcnn.files import write_atomically, write_json
 from gcnn.reporting.files import ANY, NUMBER, read_json, value
-from gcnn.reporting.paper import TABLE_2, TABLE_3, TABLE_4, model_name
 from gcnn.reporting.results import Run, describe_hardware, describe_model, load_run
 from gcnn.reporting.sweep import MEMBER
+from gcnn.reproduction.paper import TABLE_2, TABLE_3, TABLE_4, model_name
 
 GATES = {"glu": "GLU", "gtu": "GTU", "relu": "ReLU", "tanh": "tanh", "bilinear": "bilinear", "linear": "linear"}
 RECIPES = {  # weight normalisation, clipping

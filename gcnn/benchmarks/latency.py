@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gcnn.evaluation.bounds import LARGE, Bound, Machine, now, work
+from gcnn.benchmarks.bounds import LARGE, Bound, Machine, now, work
 from gcnn.models.inference import pack_lstm, prepare_for_inference
 from gcnn.models.language_model import LanguageModel
 from gcnn.models.lstm import LSTM

@@ -1,4 +1,4 @@
-"""Score the lines of standard input: `gcnn-score --run DIR < sentences`."""
+"""Score the lines of standard input: `gcnn score --run DIR < sentences`."""
 
 import argparse
 import codecs
@@ -30,11 +30,12 @@ PATIENCE = 0.002  # seconds that lines at hand wait for others
 Line = TypeVar("Line")
 
 
+def gcnn_score() -> None:
+    """The command `gcnn-score`, which is `gcnn score`."""
+    run_command(main)
+
+
 def main() -> None:
-    run_command(score)
-
-
-def score() -> None:
     arguments = parse_arguments()
     if arguments.threads is not None:
         check_count("--threads", arguments.threads, THREADS)
@@ -189,7 +190,3 @@ def read_windows(descriptor: int) -> Iterator[list[bytes]]:
             complete = 0
     if buffer:
         yield bytes(buffer.removesuffix(b"\n")).split(b"\n")
-
-
-if __name__ == "__main__":
-    main()

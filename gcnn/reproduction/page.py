@@ -4,13 +4,13 @@ from pathlib import Path
 
 from gcnn.errors import UsageError
 from gcnn.files import write_atomically
-from gcnn.reporting.claims import ABOUT_20, CLAIMS, NEAR, SEEDS, SPEED_UP, failing, verdict
 from gcnn.reporting.document import Code, Figures, Heading, Paragraph, Table, markdown_block, to_html
 from gcnn.reporting.files import read, value
 from gcnn.reporting.latency import device
-from gcnn.reporting.reproduction import FIGURES, command, sweeps
-from gcnn.reporting.reproduction_figures import drawing, groups_table, size
 from gcnn.reporting.units import DASH
+from gcnn.reproduction.claims import ABOUT_20, CLAIMS, NEAR, SEEDS, SPEED_UP, failing, verdict
+from gcnn.reproduction.figures import drawing, groups_table, size
+from gcnn.reproduction.records import FIGURES, command, sweeps
 
 BEGIN, END = "<!-- reproduction: written by make reproduce-report -->", "<!-- /reproduction -->"
 FOLDER = "results/reproduction"  # as seen from docs/RESULTS.md

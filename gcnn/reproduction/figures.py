@@ -7,11 +7,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, NullLocator
 
-from gcnn.reporting.claims import best_of_rates, mean, spread
 from gcnn.reporting.document import Figure, Table
 from gcnn.reporting.figures import STYLES, draw, log_scale
-from gcnn.reporting.reproduction import FIGURES
 from gcnn.reporting.units import DASH, count, magnitude, perplexity, plural
+from gcnn.reproduction.claims import best_of_rates, mean, spread
+from gcnn.reproduction.records import FIGURES
 
 
 def drawing(record: dict) -> Figure | None:

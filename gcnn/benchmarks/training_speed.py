@@ -11,11 +11,11 @@ from statistics import median
 import numpy as np
 import torch
 
+from gcnn.benchmarks.bounds import Machine, now
+from gcnn.benchmarks.latency import Zipf
 from gcnn.config import TrainConfig, compose_config
 from gcnn.data.stream import PreparedData, TokenStream
 from gcnn.data.tokenizers import WordTokenizer
-from gcnn.evaluation.bounds import Machine, now
-from gcnn.evaluation.latency import Zipf
 from gcnn.evaluation.perplexity import evaluate, type_counts
 from gcnn.evaluation.run import choose_device
 from gcnn.models.language_model import build_model

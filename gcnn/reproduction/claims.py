@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from gcnn.reporting.latency import pairs_of
-from gcnn.reporting.paper import TABLE_2, TABLE_3, TABLE_4
-from gcnn.reporting.reproduction import GATES, RECIPES
 from gcnn.reporting.units import count, decimals, magnitude, perplexity, ratio
+from gcnn.reproduction.paper import TABLE_2, TABLE_3, TABLE_4
+from gcnn.reproduction.records import GATES, RECIPES
 
 HOLDS, IN_PART, NOT = "holds", "holds in part", "does not hold at this size"
 NOT_MEASURED = "not measured"

@@ -16,8 +16,8 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from gcnn.evaluation.bounds import now
-from gcnn.evaluation.latency import Zipf
+from gcnn.benchmarks.bounds import now
+from gcnn.benchmarks.latency import Zipf
 from gcnn.models.adaptive_softmax import AdaptiveSoftmax, FullSoftmax
 from gcnn.training.run import reuse_large_blocks
 

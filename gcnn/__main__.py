@@ -1,0 +1,6 @@
+"""python -m gcnn COMMAND ..."""
+
+from gcnn.commands.main import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""Measure the preparation of text at size: tokens a second, CPU seconds and peak memory, with a cold and a warm cache.
+
+Writes synthetic texts, as frequent as English and with WikiText-103's 267,735 types, into --dir, and has
+`gcnn data` prepare each: running text, the same with ten times as many lines, Billion Word's shards.
+"""
+
+import argparse
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gcnn.benchmarks.latency import Zipf
+from gcnn.checks import positive
+from gcnn.data.sources import BILLION_WORD
+from gcnn.files import remove, write_json
+from gcnn.provenance import made_with, run_child
+from gcnn.reporting.document import Table, to_text
+from gcnn.reporting.units import count, decimals, gibibytes
+
+TYPES = 267_735
+AT_ONCE = 1 << 20  # tokens
+HELD_OUT = 200_000  # tokens of the validation and of the test split
+HEADER = ["text", "tokens", "lines", "MB", "seconds", "tokens/s", "CPU seconds", "peak memory", "warm, seconds"]
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    about = made_with()
+    words = pa.array([f"x{letters(rank)}y" for rank in range(TYPES - 2)])  # besides <eos> and <unk>
+    tokens, lines = arguments.tokens, arguments.tokens // 25
+    found = {}
+    for name, number in (("running", lines), ("ten_times_the_lines", 10 * lines), ("billion_word", arguments.shards)):
+        if name not in arguments.texts:
+            continue
+        folder = arguments.dir / name
+        if name == "billion_word":
+            files = {BILLION_WORD["train"].replace("*", f"{i:05}"): (500_000, 20_000) for i in range(number)}
+            files |= {BILLION_WORD[split]: (HELD_OUT, HELD_OUT // 25) for split in ("valid", "test")}
+        else:
+            held_out = HELD_OUT * number // tokens
+            files = {"train.txt": (tokens, number), "valid.txt": (HELD_OUT, held_out), "test.txt": (HELD_OUT, held_out)}
+        for seed, (path, (size, number)) in enumerate(files.items()):
+            write_text(folder / path, words, size, number, seed)
+        found[name] = measure(folder, "billion_word" if name == "billion_word" else "local")
+        shutil.rmtree(folder)
+    rows = [[name, *cells(entry)] for name, entry in found.items()]
+    print(to_text(Table(HEADER, rows)))
+    if arguments.out:
+        write_json(arguments.out, {**about, "types": TYPES, "texts": found})
+
+
+def letters(rank: int) -> str:
+    return (letters(rank // 26 - 1) if rank >= 26 else "") + chr(ord("a") + rank % 26)
+
+
+def write_text(path: Path, words: pa.Array, tokens: int, lines: int, seed: int) -> None:
+    """A text of `tokens`, the ends of its `lines` among them, with every word where it is long enough."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        for ids, ends in pieces(len(words), tokens - lines, lines, seed):
+            line_offsets = pa.array(np.concatenate([[0], ends]), pa.int32())
+            text = pc.binary_join(pa.ListArray.from_arrays(line_offsets, words.take(pa.array(ids))), " ")
+            file.write("\n".join([*text.to_pylist(), ""]).encode())
+
+
+def pieces(types: int, words: int, lines: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Ids, and where lines end among them, a piece of the text at a time."""
+    zipf, random = Zipf(types, seed), np.random.default_rng(seed)
+    every = random.permutation(types)
+    parts = -(-words // AT_ONCE)
+    for part in range(parts):
+        size, number = ((part + 1) * n // parts - part * n // parts for n in (words, lines))
+        ids = zipf.words(size).numpy()
+        if part == 0 and size > 2 * types:
+            ids[:types] = every
+        yield ids, np.append(np.sort(random.integers(0, size, number - 1)), size)
+
+
+def measure(folder: Path, data: str) -> dict[str, float]:
+    cache = folder / "cache"
+    remove(cache)
+    call = ["-m", "gcnn", "data", f"data={data}", f"data.path={folder}", f"data.cache_dir={cache}", "tokenizer=word"]
+    start = time.perf_counter()
+    text, used = run_child(call)
+    middle = time.perf_counter()
+    run_child(call)
+    seconds, warm = middle - start, time.perf_counter() - middle
+    columns = zip(*(line.replace(",", "").split()[1:] for line in text.splitlines()[2:]), strict=True)
+    lines, _, tokens, size = (sum(map(int, column)) for column in columns)
+    return {
+        "tokens": tokens, "lines": lines, "bytes": size, "seconds": seconds, "tokens_per_second": tokens / seconds,
+        "cpu_seconds": used.ru_utime + used.ru_stime, "peak_memory_bytes": 1024 * used.ru_maxrss,
+        "warm_seconds": warm, "printed": text.splitlines()[0],
+    }  # fmt: skip
+
+
+def cells(entry: dict) -> list[str]:
+    return [
+        *(count(entry[key]) for key in ("tokens", "lines")), count(entry["bytes"] / 1e6), decimals(entry["seconds"], 1),
+        count(entry["tokens_per_second"]), decimals(entry["cpu_seconds"], 1), gibibytes(entry["peak_memory_bytes"]),
+        decimals(entry["warm_seconds"], 1),
+    ]  # fmt: skip
+
+
+def parse_arguments() -> argparse.Namespace:
+    texts = ("running", "ten_times_the_lines", "billion_word")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--dir", type=Path, required=True, metavar="DIR", help="where texts and caches are written, and removed after"
+    )
+    parser.add_argument("--texts", nargs="+", choices=texts, default=texts, help="kinds of text; default: all")
+    parser.add_argument(
+        "--tokens", type=positive, default=100_000_000, metavar="N", help="of running text; default: %(default)s"
+    )
+    parser.add_argument(
+        "--shards", type=positive, default=100, metavar="N", help="of 500,000 tokens each; default: %(default)s"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON; default: only print them")
+    return parser.parse_args()

@@ -1,0 +1,97 @@
+"""Measure the scoring of corpora: tokens a second and core, peak memory at two sizes, and what 1 TB of text would cost.
+
+Writes Parquet shards of the lines of --text into --dir and has `gcnn score` score them with a trained run.
+"""
+
+import argparse
+import json
+import shutil
+from itertools import cycle, islice
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gcnn.checks import positive
+from gcnn.errors import UsageError
+from gcnn.files import write_json
+from gcnn.models.inference import PRECISIONS
+from gcnn.provenance import made_with, run_child
+from gcnn.reporting.document import Table, to_text
+from gcnn.reporting.units import count, decimals, gibibytes
+
+TERABYTE = 10**12
+HEADER = ["precision", "processes", "rows", "tokens/s and core", "peak memory", "core-hours for 1 TB", "$ for 1 TB"]
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    about = made_with()
+    lines = [line.strip() for line in arguments.text.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not lines:
+        raise UsageError(f"--text: {arguments.text} has no words. Give a file with some text.")
+    found = []
+    for precision in arguments.precisions:
+        for processes, rows in ((1, arguments.rows), (1, 4 * arguments.rows), (2, 4 * arguments.rows)):
+            shards = write_shards(arguments.dir / "shards", list(islice(cycle(lines), rows)))
+            output = arguments.dir / "scores"
+            entry = measure(arguments.run, shards, output, precision, processes)
+            size = sum(len(line.encode()) + 1 for line in islice(cycle(lines), rows))
+            hours = TERABYTE / size * entry["tokens"] / entry["tokens_per_second_and_core"] / 3600
+            cost = {"bytes": size, "core_hours_for_1_tb": hours, "dollars_for_1_tb": hours * arguments.price}
+            found.append({"precision": precision, "processes": processes, "rows": rows, **entry, **cost})
+            shutil.rmtree(arguments.dir / "shards")
+            shutil.rmtree(output)
+    print(to_text(Table(HEADER, [cells(entry) for entry in found])))
+    if arguments.out:
+        write_json(arguments.out, {**about, "dollars_for_a_core_hour": arguments.price, "measurements": found})
+
+
+def write_shards(folder: Path, lines: list[str], shards: int = 2) -> list[Path]:
+    folder.mkdir(parents=True)
+    paths = [folder / f"{i}.parquet" for i in range(shards)]
+    for i, path in enumerate(paths):
+        pq.write_table(pa.table({"text": lines[i::shards]}), path)
+    return paths
+
+
+def measure(run: Path, shards: list[Path], output: Path, precision: str, processes: int) -> dict[str, float]:
+    """Tokens, their rate, and the peak memory of a process; one thread each."""
+    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    call = [*(launch if processes > 1 else []), "-m", "gcnn", "score"]
+    call += ["--run", run, "--device", "cpu", "--threads", "1", "--precision", precision, "--output", output]
+    text, used = run_child([*map(str, call), "--input", *map(str, shards)])
+    done = [json.loads(line) for line in text.splitlines()]
+    return {
+        "tokens": sum(part["tokens"] for part in done),
+        "tokens_per_second_and_core": sum(part["tokens_per_second"] for part in done) / processes,
+        "peak_memory_bytes": 1024 * used.ru_maxrss,  # the largest of the processes that ended
+    }
+
+
+def cells(entry: dict) -> list[str]:
+    return [
+        entry["precision"], count(entry["processes"]), count(entry["rows"]), count(entry["tokens_per_second_and_core"]),
+        gibibytes(entry["peak_memory_bytes"]), count(entry["core_hours_for_1_tb"]),
+        decimals(entry["dollars_for_1_tb"], 0),
+    ]  # fmt: skip
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="the run directory of a trained model")
+    parser.add_argument(
+        "--text", type=Path, required=True, metavar="FILE", help="what the shards are made of, a row a line"
+    )
+    parser.add_argument(
+        "--dir", type=Path, required=True, metavar="DIR", help="where shards are written, and removed after"
+    )
+    parser.add_argument(
+        "--rows", type=positive, default=1500, metavar="N", help="and four times as many; default: %(default)s"
+    )
+    parser.add_argument(
+        "--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS), help="of the weights; default: all"
+    )
+    parser.add_argument("--price", type=float, default=0.04, help="dollars for a core-hour; default: %(default)s")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON; default: only print them")
+    return parser.parse_args()

@@ -1,0 +1,121 @@
+"""Measure training's speed beside the machine's own matrix product, or profile it.
+
+`make benchmark-train` times the real update on synthetic text: gcnn_small (8 x 256 tokens), lstm_small and GCNN-14
+(1 x 1,024 tokens) with 33,280 types. `make profile` prints where the time of one workload goes, by operator and module.
+"""
+
+import argparse
+import logging
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from gcnn.benchmarks.training_speed import WORKLOADS, make_trainer, measure
+from gcnn.checks import positive
+from gcnn.files import write_json
+from gcnn.provenance import command, git_commit, hardware, versions
+from gcnn.reporting.document import Table, to_text
+from gcnn.reporting.units import count, decimals, gibibytes
+from gcnn.training.trainer import Trainer
+
+HEADER = ["workload", "tokens/s", "GFLOP/s", "matrix product, GFLOP/s", "share", "evaluation, tokens/s",
+          "of bare forward", "peak memory"]  # fmt: skip
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    overrides = [f"trainer.precision={arguments.precision}", *arguments.overrides]
+    if arguments.profile:
+        print_profile(make_trainer(arguments.workloads[0], *overrides))
+        return
+    found = {}
+    for name in arguments.workloads:
+        speed = measure(make_trainer(name, *overrides), name, arguments.rounds, arguments.steps)
+        found[name] = speed.report()
+    rows = [[name, *cells(entry)] for name, entry in found.items()]
+    caption = f"{arguments.precision}, {torch.get_num_threads()} threads, median of {arguments.rounds} rounds"
+    print(f"{caption}\n{to_text(Table(HEADER, rows))}")
+    if arguments.out:
+        about = {"command": command(), "git_commit": git_commit(), "hardware": hardware(), "versions": versions()}
+        write_json(arguments.out, {**about, "precision": arguments.precision, "workloads": found})
+
+
+def cells(entry: dict) -> list[str]:
+    return [
+        count(entry["tokens_per_second"]),
+        decimals(entry["flops_per_second"] / 1e9, 0),
+        decimals(entry["matrix_product_flops_per_second"] / 1e9, 0),
+        f"{100 * entry['share_of_matrix_product']:.0f} %",
+        count(entry["evaluation_tokens_per_second"]),
+        f"{100 * entry['evaluation_share_of_forward']:.0f} %",
+        gibibytes(entry["peak_memory_bytes"]),
+    ]
+
+
+def print_profile(trainer: Trainer, warm_up: int = 3, steps: int = 5) -> None:
+    """Tables of time and memory, by operator and by module of the model (its forward pass)."""
+    for name, module in trainer.model.named_modules():
+        if name.count(".") <= 2 and name:
+            annotate(module, name)
+    for _ in range(warm_up):
+        trainer.step()
+    cuda = [ProfilerActivity.CUDA] if trainer.device.type == "cuda" else []
+    with profile(activities=[ProfilerActivity.CPU, *cuda], profile_memory=True) as found:
+        for _ in range(steps):
+            trainer.step()
+    events = found.key_averages()
+    by_operator = [event for event in events if not event.key.startswith("module ")]
+    by_module = [event for event in events if event.key.startswith("module ")]
+    total = sum(event.self_cpu_time_total for event in events)
+    for title, chosen, time in (
+        ("by operator, its own time", by_operator, "self_cpu_time_total"),
+        ("by module, forward pass with all within", by_module, "cpu_time_total"),
+    ):
+        chosen = sorted(chosen, key=lambda event: getattr(event, time), reverse=True)[:25]
+        rows = [
+            [
+                event.key.removeprefix("module "),
+                decimals(getattr(event, time) / steps / 1000, 2),
+                f"{100 * getattr(event, time) / total:.1f} %",
+                count(event.count / steps),
+                decimals(event.self_cpu_memory_usage / steps / 2**20, 1),
+            ]
+            for event in chosen
+        ]
+        print(to_text(Table([title, "ms a step", "of all", "calls a step", "MiB kept"], rows)), end="\n\n")
+
+
+def annotate(module: torch.nn.Module, name: str) -> None:
+    """Give a module's forward pass a name in the profile."""
+    forward = module.forward
+
+    def named(*arguments, **keywords):
+        with record_function(f"module {name}"):
+            return forward(*arguments, **keywords)
+
+    module.forward = named
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="of the config, as for training; default: none"
+    )
+    parser.add_argument(
+        "--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS), help="models and batches; default: all"
+    )
+    parser.add_argument("--profile", action="store_true", help="only profile the first workload; default: off")
+    parser.add_argument(
+        "--precision", choices=["float32", "bf16"], default="float32", help="of products; default: %(default)s"
+    )
+    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads; default: all cores")
+    parser.add_argument(
+        "--rounds", type=positive, metavar="N", default=5, help="whose median counts; default: %(default)s"
+    )
+    parser.add_argument("--steps", type=positive, metavar="N", default=3, help="updates a round; default: %(default)s")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON; default: only print them")
+    return parser.parse_args()

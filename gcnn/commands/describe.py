@@ -1,0 +1,97 @@
+"""Print models' parameters, receptive field and operations beside Table 1.
+
+gcnn describe [MODEL ...] [--vocabulary N] (`make describe MODEL=gcnn_14`; without MODEL, all of configs/model).
+With --plan: the least time and memory of an epoch of the paper's models on one and on eight GPUs, from counted
+operations and bytes (docs/PERFORMANCE.md).
+"""
+
+import argparse
+
+import torch
+
+from gcnn.benchmarks.plan import GPU, MODELS, plan
+from gcnn.checks import check_count
+from gcnn.config import CONFIGS, compose_config
+from gcnn.errors import UsageError
+from gcnn.models.language_model import build_model
+from gcnn.reporting.document import Table, to_text
+from gcnn.reproduction.paper import TABLE_1, model_name, vocabulary_of
+
+WIKITEXT_2 = 33_278  # types
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    known = sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml"))
+    parser.add_argument("models", nargs="*", metavar="MODEL", help=f"{', '.join(known)}; default: all")
+    parser.add_argument(
+        "--vocabulary", type=int, help="types; default: those of its data in the paper, or WikiText-2's"
+    )
+    parser.add_argument("--plan", action="store_true", help="an epoch on GPUs instead; default: off")
+    arguments = parser.parse_args()
+    if arguments.vocabulary is not None:
+        check_count("--vocabulary", arguments.vocabulary)
+    for name in arguments.models:
+        if name not in known:
+            raise UsageError(f"there is no model {name!r}; choose one of: {', '.join(known)}.")
+    if arguments.plan:
+        table = plan_table(arguments.models or list(MODELS))
+        print(f"{table.caption}\n{to_text(table)}")
+        return
+    rows = [describe(name, arguments.vocabulary) for name in arguments.models or known]
+    header = ["model", "Table 1", "blocks", "vocabulary", "parameters", "embedding", "body", "softmax",
+              "receptive field", "MFLOPs a token"]  # fmt: skip
+    print(to_text(Table(header, rows, text_columns=3)))
+    print("\nTable 1: the paper's row with this lookup size and these blocks, [kernel size, channels] x repeats.")
+    print("FLOPs: forward pass, matrix products only, targets distributed by Zipf's law.")
+
+
+def plan_table(names: list[str]) -> Table:
+    """An epoch of each model at the paper's updates and at large ones. Raises UsageError for one not in Table 1."""
+    gpu, rows = GPU(), []
+    for name in names:
+        if name not in MODELS:
+            raise UsageError(f"--plan knows the paper's own {', '.join(MODELS)}, not {name}.")
+        for tokens, gpus in ((1024, 1), (1024, 8), (16384, 1), (16384, 8)):
+            epoch = plan(name, tokens, gpus, gpu)
+            parts = (epoch.products, epoch.activations, epoch.optimizer, epoch.exchange, epoch.seconds)
+            times = [f"{seconds / 60:.1f}" for seconds in parts]
+            rows.append([name, str(gpus), f"{tokens:,}", *times, f"{epoch.memory / 1e9:.1f}", epoch.bound])
+    header = ["model", "GPUs", "tokens a GPU and update", "products", "activations", "optimizer", "exchange", "epoch",
+              "GB a GPU", "bound by"]  # fmt: skip
+    return Table(header, rows, f"Least minutes of an epoch on {gpu.name}: {gpu.flops / 1e12:.0f} TFLOP/s in bf16, "
+                 f"{gpu.bandwidth / 1e12:.2f} TB/s, {gpu.link / 1e9:.0f} GB/s to the others")  # fmt: skip
+
+
+def describe(name: str, vocabulary_size: int | None) -> list[str]:
+    """A row of the table. Raises UsageError for a vocabulary below its cutoffs."""
+    config = compose_config(f"model={name}")
+    vocabulary_size = vocabulary_size or vocabulary_of(name) or WIKITEXT_2
+    if config.model.cutoffs and config.model.cutoffs[-1] >= vocabulary_size:
+        raise UsageError(
+            f"{name} has cutoffs {config.model.cutoffs}; give --vocabulary more types than {vocabulary_size}."
+        )
+    with torch.device("meta"):  # no memory is taken
+        model = build_model(config.model, vocabulary_size)
+    sizes = model.parameter_counts()
+    same = model_name(config.model)
+    return [
+        name,
+        TABLE_1[same].title if same in TABLE_1 else "",
+        notation(config.model),
+        f"{vocabulary_size:,}",
+        *(f"{sizes[part] / 1e6:.1f} M" for part in ("total", "embedding", "body", "softmax")),
+        str(model.receptive_field or "unbounded"),
+        f"{model.flops_per_token() / 1e6:.1f}",
+    ]
+
+
+def notation(model) -> str:
+    """Table 1's notation: [kernel_size, channels] x repeats, {} around a block of several."""
+    if model.kind == "lstm":
+        return f"LSTM {model.hidden_dim} x {model.num_layers}"
+    parts = []
+    for block in model.blocks:
+        convs = ", ".join(f"[{kernel_size},{channels}]" for kernel_size, channels in block.convs)
+        parts.append(f"{{{convs}}}x{block.repeat}" if len(block.convs) > 1 else f"{convs}x{block.repeat}")
+    return "; ".join(parts)

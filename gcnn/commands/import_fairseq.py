@@ -1,0 +1,16 @@
+"""Make a run directory of a fairseq `fconv_lm`: `gcnn import-fairseq CHECKPOINT DICT OUT`."""
+
+import argparse
+from pathlib import Path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Make a run directory of a fairseq `fconv_lm`.")
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="fairseq's .pt file; nothing in it is run")
+    parser.add_argument("dictionary", type=Path, metavar="DICT", help="the dict.txt that it was trained with")
+    parser.add_argument("out", type=Path, metavar="OUT", help="the run directory to write")
+    arguments = parser.parse_args()
+    from gcnn.interop.fairseq import import_fairseq  # here: torch takes seconds, which a wrong command line saves
+
+    import_fairseq(arguments.checkpoint, arguments.dictionary, arguments.out)
+    print(f"run: {arguments.out.resolve()}")

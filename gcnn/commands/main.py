@@ -1,0 +1,49 @@
+"""The command `gcnn`: gcnn train experiment=quickstart, gcnn score --run latest < sentences, ..."""
+
+import sys
+from importlib import import_module
+
+from gcnn.errors import UsageError, run_command
+from gcnn.overrides import nearest
+
+COMMANDS = {
+    "train": "train a model: experiment=NAME key=value ...",
+    "sweep": "train a model for each combination of key=a,b ..., and write one table",
+    "evaluate": "the exact perplexity of a run on a split or any text",
+    "score": "the log-probability of each line of standard input or of files",
+    "generate": "sample text from a run",
+    "describe": "parameters, receptive field and operations of models beside Table 1",
+    "data": "encode a corpus ahead of training",
+    "report": "one page about runs, as HTML and Markdown",
+    "import-fairseq": "make a run of fairseq's checkpoint",
+    "benchmark": "latency of the paper's models or of runs",
+    "benchmark-train": "training's speed, or its profile",
+    "benchmark-softmax": "adaptive and full softmax at growing vocabularies",
+    "benchmark-data": "speed and memory of preparing text",
+    "benchmark-scoring": "speed and memory of scoring a corpus",
+    "reproduce": "the paper's tables and figures, by their sweeps",
+    "reproduce-report": "what they say of the paper's claims, as a page",
+}
+
+
+def main(name: str | None = None) -> None:
+    """Run a command and exit; without `name`, the one that the command line begins with."""
+    if name is None:
+        name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+        sys.argv[:2] = [f"gcnn {name}"]
+    run_command(lambda: run(name))
+
+
+def run(name: str) -> int | None:
+    if name in ("--help", "-h"):
+        print("gcnn COMMAND --help says more of each:\n")
+        print(*(f"  {command:18} {what}" for command, what in COMMANDS.items()), sep="\n")
+        return None
+    if name not in COMMANDS:
+        raise UsageError(
+            f"gcnn has no command {name!r}; choose one of: {', '.join(COMMANDS)}.{nearest(name, COMMANDS)}"
+        )
+    if name == "sweep":
+        sys.argv[1:1] = ["--multirun"]
+    module = {"sweep": "train"}.get(name, name.replace("-", "_"))
+    return import_module(f"gcnn.commands.{module}").main()

@@ -1,0 +1,84 @@
+"""Make the paper's tables and figures: gcnn reproduce [--figure NAME] [--scale cpu] key=value ...
+
+`make reproduce FIGURE=fig3 SCALE=cpu ARGS="data.path=DIR"` is the same. The sweeps of each figure go on where they
+stopped; then their numbers are written as JSON and CSV, and drawn.
+"""
+
+import argparse
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from gcnn.checks import check_output
+from gcnn.errors import RunError, UsageError, outlive_readers
+from gcnn.overrides import prepare
+from gcnn.reporting.document import to_text
+from gcnn.reproduction.figures import drawing, groups_table
+from gcnn.reproduction.records import FIGURES, planned, reproduction, sweeps, write_reproduction
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    outlive_readers()  # it trains for hours
+    out = arguments.out or arguments.runs / "figures"
+    check_output("--out", out, folder=True)
+    chosen = sweeps(arguments.scale, arguments.figure)
+    drawn, unfinished = 0, []
+    for number, (figure, names) in enumerate(chosen.items(), start=1):
+        folders = [arguments.runs / arguments.scale / name for name in names]
+        for folder in [] if arguments.draw_only else folders:
+            planned_members = planned(arguments.scale, folder.name) or "as many as asked for"
+            print(f"{figure}, {number} of {len(chosen)}: {folder.name}, members: {planned_members}", file=sys.stderr)
+            code = train(f"{arguments.scale}/{folder.name}", folder, arguments.overrides)
+            if code not in (0, 1):
+                return code  # it has said why
+        members = sum(planned(arguments.scale, name) for name in names)
+        record = reproduction(figure, arguments.scale, folders, members)
+        if record is None:
+            continue
+        drawn += 1
+        picture = drawing(record)
+        write_reproduction(record, out / arguments.scale, picture and picture.svg)
+        print(f"{FIGURES[figure][0]}\n{to_text(groups_table(record))}\n{out / arguments.scale / figure}.json\n")
+        if record["missing"] or any(group["unfinished"] for group in record["groups"]):
+            unfinished.append(figure)
+    if not drawn:
+        raise UsageError(f"{arguments.runs / arguments.scale} holds no runs of {', '.join(chosen)}. Train them first.")
+    if unfinished and not arguments.draw_only:
+        raise RunError(f"members of {', '.join(unfinished)} are not finished; the same command tries them again.")
+    return 0
+
+
+def train(experiment: str, folder: Path, overrides: list[str]) -> int:
+    """Run a sweep in a process of its own; returns its exit code, 128 + n after signal n, which it gets from here."""
+    command = [sys.executable, "-m", "gcnn", "sweep", f"experiment={experiment}", f"run_dir={folder}", "resume=true"]
+    process = subprocess.Popen([*command, *prepare(overrides)])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both; the sweep saves first
+    forwarded = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]  # as nohup does
+    for number in forwarded:
+        signal.signal(number, lambda number, frame: process.send_signal(number))
+    try:
+        code = process.wait()
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in forwarded:
+            signal.signal(number, signal.SIG_DFL)
+    return code if code >= 0 else 128 - code
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--figure", metavar="NAME", help="fig2 to fig6, table2, table3, ...; default: all")
+    parser.add_argument("--scale", default="cpu", metavar="NAME", help="a folder of sweeps; default: %(default)s")
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs/reproduce"), metavar="DIR", help="of the sweeps; default: %(default)s"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="of the figures; default: RUNS/figures")
+    parser.add_argument(
+        "--draw-only", action="store_true", help="train nothing: draw the runs that are there; default: off"
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="for training, as data.path=DIR; default: none"
+    )
+    return parser.parse_intermixed_args()

@@ -1,0 +1,23 @@
+"""Write the paper's tables and figures into docs/RESULTS.md, from docs/results/reproduction/, and as one page."""
+
+import argparse
+from pathlib import Path
+
+from gcnn.checks import check_output
+from gcnn.reporting.latency import load_latency
+from gcnn.reproduction.page import reproduction_blocks, write_reproduction_page
+from gcnn.reproduction.records import load_reproductions
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    out = Path("runs/reproduce/report.html")
+    parser.add_argument("--out", type=Path, default=out, metavar="FILE", help="the page; default: %(default)s")
+    arguments = parser.parse_args()
+    check_output("--out", arguments.out)
+    records = load_reproductions(DOCS / "results" / "reproduction")
+    latency = load_latency(DOCS / "results" / "latency_gcnn_8b.json")
+    write_reproduction_page(reproduction_blocks(records, latency), DOCS / "RESULTS.md", arguments.out)
+    print(f"report: {arguments.out.resolve()}")

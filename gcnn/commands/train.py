@@ -1,0 +1,130 @@
+"""Train a model: gcnn train experiment=NAME key=value ...
+
+`make train EXPERIMENT=NAME ARGS="key=value ..."` is the same; `gcnn sweep` (`make sweep`) or --multirun trains one for
+each combination of key=a,b.
+With --help: the choices of each group, and each key with its value under the other arguments (--hydra-help: Hydra's).
+"""
+
+import argparse
+import logging
+import math
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.conf import HydraConf
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from gcnn.config import CONFIGS, load_config, register_schemas, typed
+from gcnn.errors import RunError, UsageError, on_terminal, one_line_errors, outlive_readers
+from gcnn.overrides import help_lines, prepare
+from gcnn.reporting.files import value
+from gcnn.reporting.results import results_table
+from gcnn.reporting.sweep import check_members, finished_results, write_sweep
+from gcnn.training.resume import resumed_config, run_to_resume
+from gcnn.training.sweep import SweepFolder, member_overrides, train_member
+
+register_schemas()
+callbacks = {"sweep": {"_target_": "gcnn.training.sweep.SweepFolder"}}
+ConfigStore.instance().store(group="hydra", name="config", node=HydraConf(callbacks=callbacks), provider="hydra")
+
+
+@hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
+def compose_and_run(config: DictConfig) -> float | None:
+    with one_line_errors():  # here, before Hydra adds lines of its own
+        return run(config, HydraConfig.get())
+
+
+def run(config: DictConfig, hydra_config: DictConfig) -> float | None:
+    """Train, and say how it went; returns the validation perplexity for a search to minimise.
+
+    A member of a sweep that failed counts as infinitely bad: a search then keeps away from there, and goes on.
+    """
+    from gcnn.training.run import train
+
+    start_log()
+    config.experiment = hydra_config.runtime.choices.get("experiment") or config.experiment
+    if hydra_config.mode == RunMode.MULTIRUN:
+        run_dir = Path(hydra_config.runtime.output_dir)
+        results = finished_results(run_dir, member_overrides(hydra_config))
+        if results is not None:
+            return value(results, "validation.perplexity")
+        results = train_member(config, hydra_config)
+    else:
+        refuse_sweep(hydra_config)
+        run_dir, results = train(typed(config))
+    return tell(run_dir, results)
+
+
+def tell(run_dir: Path, results: dict | None) -> float:
+    if results is None:  # it failed as a member, or another process says it
+        return math.inf
+    print(results_table(results))
+    print(f"run: {run_dir}")
+    return value(results, "validation.perplexity")
+
+
+def refuse_sweep(hydra_config: DictConfig) -> None:
+    """Raise UsageError where the experiment is a sweep and the command line does not choose one of its members."""
+    given = {override.lstrip("+").partition("=")[0] for override in hydra_config.overrides.task}
+    swept = [key for key in hydra_config.sweeper.get("params") or {} if key not in given]
+    if swept:
+        name = hydra_config.runtime.choices.experiment
+        raise UsageError(
+            f"experiment {name} is a sweep: type make sweep EXPERIMENT={name} (or --multirun) for all of it; for one "
+            f"member, give {', '.join(swept)}."
+        )
+
+
+def start_log() -> None:
+    """Messages to standard error, without the lines of progress where a bar shows it."""
+    outlive_readers()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
+    logging.root.handlers[0].setLevel(logging.INFO if on_terminal() else logging.DEBUG)
+    logging.getLogger("gcnn").setLevel(logging.DEBUG)
+
+
+def go_on(run: Path, overrides: list[str]) -> None:
+    from gcnn.training.run import train
+
+    start_log()
+    tell(*train(*resumed_config(run, overrides)))
+
+
+def main() -> None:
+    """Train; a run to be repeated may be a stranger's, and Hydra would obey its config: it must be plain data."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--config-path", "-cp", type=Path)
+    parser.add_argument("--config-name", "-cn")
+    parser.add_argument("--multirun", "-m", action="store_true")
+    parser.add_argument("--help", "-h", action="store_true")
+    asked = parser.parse_known_args()[0]
+    if asked.help:
+        print(__doc__, *help_lines(sys.argv[1:]), sep="\n")
+        return
+    if asked.config_path is not None:
+        load_config(asked.config_path)
+    sys.argv[1:] = prepare(sys.argv[1:], sweep=asked.multirun)
+    overrides = parser.parse_known_args()[1]
+    if not asked.multirun and not any(argument.startswith("-") for argument in overrides):  # those ask Hydra something
+        run = run_to_resume(overrides, asked.config_path)
+        if run is not None:
+            return go_on(run, overrides)
+    outlive_readers()
+    SweepFolder.path = None
+    members = []
+    try:
+        compose_and_run()
+    except Exception as error:
+        if type(error).__module__.split(".")[0] not in ("joblib", "submitit"):
+            raise
+        raise RunError(
+            f"a member's process has ended ({type(error).__name__}); the same command with resume=true goes on."
+        ) from None
+    finally:
+        if SweepFolder.path is not None:
+            members = write_sweep(SweepFolder.path)
+    check_members(members)
