@@ -89,7 +89,9 @@ def command() -> str:
     machines = os.environ.get("GROUP_WORLD_SIZE", "1")
     where = ["--standalone"] if machines == "1" else [f"--nnodes={machines}"]
     each = f"--nproc-per-node={os.environ.get('LOCAL_WORLD_SIZE', processes())}"
-    return shlex.join(["python", "-m", "torch.distributed.run", *where, each, "-m" if installed else "--", *words])
+    return shlex.join(
+        ["python", "-m", "torch.distributed.run", *where, each, *(["-m"] if installed else []), "--", *words]
+    )
 
 
 def processes() -> int:

@@ -57,8 +57,8 @@ def write_shards(folder: Path, lines: list[str], shards: int = 2) -> list[Path]:
 
 def measure(run: Path, shards: list[Path], output: Path, precision: str, processes: int) -> dict[str, float]:
     """Tokens, their rate, and the peak memory of a process; one thread each."""
-    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    call = [*(launch if processes > 1 else []), "-m", "gcnn", "score"]
+    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", "--"]
+    call = [*(launch if processes > 1 else ["-m"]), "gcnn", "score"]
     call += ["--run", run, "--device", "cpu", "--threads", "1", "--precision", precision, "--output", output]
     text, used = run_child([*map(str, call), "--input", *map(str, shards)])
     done = [json.loads(line) for line in text.splitlines()]

@@ -180,8 +180,8 @@ def test_a_shard_that_breaks_off_leaves_nothing(scorer, shards, tmp_path, monkey
 
 
 def test_two_processes_of_torchrun_score_all(made_runs, rows, shards, tmp_path):
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "gcnn",
-               "score", "--run", made_runs["gcnn", "word"], "--threads", "1",
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "--",
+               "gcnn", "score", "--run", made_runs["gcnn", "word"], "--threads", "1",
                "--input", *shards, "--output", tmp_path / "out"]  # fmt: skip
     done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
