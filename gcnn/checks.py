@@ -1,60 +1,17 @@
 """What a config must satisfy beyond its types: choices, ranges, and the fit of its groups to the data."""
 
 import argparse
+import copy
+import dataclasses
+import itertools
+import math
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gcnn.errors import UsageError
 
-CHOICES = {
-    "data.source": ("shakespeare", "wikitext", "local", "billion_word"),
-    "tokenizer.model_type": ("bpe", "unigram"),
-    "model.gate": ("glu", "gtu", "bilinear", "linear", "relu", "tanh"),
-    "trainer.precision": ("float32", "bf16"),
-    "device": ("auto", "cpu", "cuda"),
-    "logger.kind": ("none", "wandb"),
-    "logger.mode": ("offline", "online"),
-}
-POSITIVE = (
-    "data.train_tokens",
-    "threads",
-    "tokenizer.min_count",
-    "tokenizer.max_size",
-    "tokenizer.vocabulary_size",
-    "model.embedding_dim",
-    "model.hidden_dim",
-    "model.projection_dim",
-    "model.num_layers",
-    "optimizer.lr",
-    "trainer.batch_size",
-    "trainer.block_size",
-    "trainer.max_steps",
-    "trainer.max_epochs",
-    "trainer.max_minutes",
-    "trainer.max_flops",
-    "trainer.validate_every",
-    "trainer.checkpoint_every",
-    "trainer.checkpoint_minutes",
-    "trainer.keep_checkpoints",
-    "trainer.log_every",
-    "trainer.clip_norm",
-    "trainer.micro_batch_size",
-)
-FRACTIONS = (
-    "model.dropout",
-    "model.embedding_dropout",
-    "model.output_dropout",
-    "optimizer.momentum",
-    "schedule.factor",
-    "schedule.final_fraction",
-)
-NOT_NEGATIVE = (
-    "optimizer.weight_decay",
-    "schedule.warmup_steps",
-    "schedule.patience",
-    "trainer.skip_nonfinite",
-)
 LAYER = 1 << 14  # bytes of a layer's objects, besides its weights
 LARGEST = 2**31 - 1  # of sizes and counts: ids are int32
 THREADS = 1024  # torch starts as many as it is told
@@ -69,37 +26,63 @@ def positive(text: str) -> int:
     return number
 
 
-def value_of(config: Any, key: str) -> Any:
-    value = config
-    for part in key.split("."):
-        value = getattr(value, part, None)
-    return value
+class Range(NamedTuple):
+    """The values that a field may have."""
+
+    allows: Callable[[Any], bool]
+    remedy: str  # what to give instead of another
+
+
+def between(least: int, most: int) -> Range:
+    return Range(lambda value: least <= value <= most, f"give a number from {least} to {most:,}")
+
+
+COUNT, NOT_NEGATIVE = between(1, LARGEST), between(0, LARGEST)
+POSITIVE = Range(lambda value: 0 < value < math.inf, "give a number above 0")
+FRACTION = Range(lambda value: 0 <= value < 1, "give a number from 0 to below 1")
+FRACTIONS = Range(lambda pair: len(pair) == 2 and all(map(FRACTION.allows, pair)), "give two numbers from 0 to below 1")
+CUTOFFS = Range(
+    lambda cutoffs: all(a < b for a, b in itertools.pairwise([0, *cutoffs])),
+    "give positive numbers in increasing order",
+)
+SEED = Range(lambda value: 0 <= value < 2**63, "give a number from 0 to 2^63 - 1")
+
+
+def key(default: Any, meaning: str, allowed: Range | None = None) -> Any:
+    """A field of a config's dataclass, with its meaning for --help; None is always allowed where it is a default."""
+    given = (
+        {"default_factory": lambda: copy.deepcopy(default)}
+        if isinstance(default, list | dict)
+        else {"default": default}
+    )
+    return dataclasses.field(**given, metadata={"meaning": meaning, "range": allowed})
+
+
+def choice(default: str, *names: str) -> Any:
+    """A field that has one of some names."""
+    return key(default, " | ".join(names), Range(names.__contains__, f"choose one of: {', '.join(names)}"))
+
+
+def check_value(name: str, value: Any, allowed: Range) -> None:
+    """Raise UsageError for a value that is out of its range."""
+    if not allowed.allows(value):
+        raise UsageError(f"{name} is {value!r}; {allowed.remedy}.")
+
+
+def check_ranges(config: Any, group: str = "") -> None:
+    """Raise UsageError for a value of a config's dataclass, or of those within it, that is out of its field's range."""
+    for field in dataclasses.fields(config):
+        name, value, allowed = group + field.name, getattr(config, field.name), field.metadata.get("range")
+        if dataclasses.is_dataclass(value):
+            check_ranges(value, f"{name}.")
+        elif allowed and value is not None:
+            check_value(name, value, allowed)
 
 
 def check(config: Any) -> None:
-    """Raise UsageError for a value out of its range; what depends on the data is checked once that is known."""
-    for key, choices in CHOICES.items():
-        value = value_of(config, key)
-        if value is not None and value not in choices:
-            raise UsageError(f"{key} is {value!r}; choose one of: {', '.join(choices)}.")
-    for key in POSITIVE:
-        value = value_of(config, key)
-        if isinstance(value, int):
-            check_count(key, value, THREADS if key == "threads" else LARGEST)
-        elif value is not None and not 0 < value < float("inf"):
-            raise UsageError(f"{key} is {value}; give a number above 0.")
-    for key in NOT_NEGATIVE:
-        value = value_of(config, key)
-        if value is not None and not 0 <= value <= LARGEST:
-            raise UsageError(f"{key} is {value}; give a number from 0 to {LARGEST:,}.")
-    for key in FRACTIONS:
-        value = value_of(config, key)
-        if value is not None and not 0 <= value < 1:
-            raise UsageError(f"{key} is {value}; give a number from 0 to below 1.")
-    check_seed("seed", config.seed)
-    betas = getattr(config.optimizer, "betas", [0, 0])
-    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-        raise UsageError(f"optimizer.betas is {betas}; give two numbers from 0 to below 1.")
+    """Raise UsageError for values out of their ranges or at odds with each other; what depends on the data is checked
+    once that is known."""
+    check_ranges(config)
     words = config.tokenizer
     if getattr(words, "vocabulary", None) is not None and (words.min_count, words.max_size) != (1, None):
         raise UsageError("tokenizer.vocabulary lists the types; set tokenizer.min_count=1 and tokenizer.max_size=null.")
@@ -110,18 +93,16 @@ def check(config: Any) -> None:
         raise UsageError("The run has no end: set trainer.max_steps, max_epochs, max_minutes or max_flops.")
     if trainer.carry_state and config.data.sentences:
         raise UsageError("trainer.carry_state is true, but sentences stand alone (data.sentences); set it to false.")
-    check_model(config.model)
+    check_blocks(getattr(config.model, "blocks", None))
 
 
 def check_count(name: str, value: int, most: int = LARGEST) -> None:
     """Raise UsageError for a size or number of things that is not positive, or past what any machine can do."""
-    if not 1 <= value <= most:
-        raise UsageError(f"{name} is {value}; give a number from 1 to {most:,}.")
+    check_value(name, value, between(1, most))
 
 
 def check_seed(name: str, value: int) -> None:
-    if not 0 <= value < 2**63:
-        raise UsageError(f"{name} is {value}; give a number from 0 to 2^63 - 1.")
+    check_value(name, value, SEED)
 
 
 def check_memory(what: str, needed: int, remedy: str) -> None:
@@ -144,16 +125,15 @@ def check_output(option: str, path: Path, folder: bool = False) -> None:
             raise UsageError(f"{option}: {part} is a file; give a folder.")
 
 
-def check_model(model: Any) -> None:
-    if any(b <= a for a, b in zip([0, *model.cutoffs], model.cutoffs, strict=False)):
-        raise UsageError(f"model.cutoffs is {model.cutoffs}; give positive numbers in increasing order.")
-    for block in getattr(model, "blocks", []):
+def check_blocks(blocks: list[Any] | None) -> None:
+    """Raise UsageError where a GCNN has no blocks, or one that is none; other models have None."""
+    for block in blocks or []:
         if block.repeat < 1 or not block.convs or any(len(c) != 2 or min(c) < 1 for c in block.convs):
             raise UsageError(
                 f"model.blocks: {{convs: {block.convs}, repeat: {block.repeat}}} is no block; "
                 "give pairs [kernel_size, out_channels] of positive numbers and a positive repeat."
             )
-    if getattr(model, "blocks", None) == []:
+    if blocks == []:
         raise UsageError("model.blocks is empty; give at least one block, as {convs: [[4, 256]], repeat: 6}.")
 
 

@@ -1,4 +1,4 @@
-"""The typed schema of every config group.
+"""The typed schema of every config group; the meaning and the range of a value stand beside its field.
 
 Hydra composes the YAML files of configs/ against these dataclasses, so that a wrong key or type fails before any
 data is read. The rest of the code receives the dataclass instances, never dictionaries.
@@ -16,7 +16,20 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from gcnn.checks import check
+from gcnn.checks import (
+    COUNT,
+    CUTOFFS,
+    FRACTION,
+    FRACTIONS,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SEED,
+    THREADS,
+    between,
+    check,
+    choice,
+    key,
+)
 from gcnn.errors import UsageError
 from gcnn.files import refuse_links_out, user_path
 
@@ -31,17 +44,21 @@ class DataConfig:
     local (one's own files), billion_word (the published folder of shards).
     """
 
-    name: str = MISSING  # in tables
-    source: str = MISSING  # shakespeare | wikitext | local | billion_word
-    path: str | None = None  # the folder of the corpus's files
-    hub_config: str | None = None  # the Hub's name of a WikiText variant
-    # local: split -> files or globs, instead of `path`; each file is read by its own kind
-    files: dict[str, list[str]] = field(default_factory=lambda: {"train": [], "valid": [], "test": []})
-    column: str = "text"  # the text's, in JSON lines and Parquet
-    train_tokens: int | None = None  # the first lines of the training split alone, up to so many words and ends of line
-    sentences: bool = False  # each line is scored alone, as on Billion Word; otherwise running text
-    cache_dir: str | None = (
-        None  # default: $GCNN_CACHE, or ~/.cache/gcnn; the machine's, and no part of a stored config
+    name: str = key(MISSING, "in tables")
+    source: str = choice(MISSING, "shakespeare", "wikitext", "local", "billion_word")
+    path: str | None = key(None, "the folder of the corpus's files")
+    hub_config: str | None = key(None, "the Hub's name of a WikiText variant")
+    files: dict[str, list[str]] = key(
+        {"train": [], "valid": [], "test": []},
+        "local: split -> files or globs, instead of `path`; each file is read by its own kind",
+    )
+    column: str = key("text", "the text's, in JSON lines and Parquet")
+    train_tokens: int | None = key(
+        None, "the first lines of the training split alone, up to so many words and ends of line", COUNT
+    )
+    sentences: bool = key(False, "each line is scored alone, as on Billion Word; otherwise running text")
+    cache_dir: str | None = key(
+        None, "default: $GCNN_CACHE, or ~/.cache/gcnn; the machine's, and no part of a stored config"
     )
 
 
@@ -50,9 +67,9 @@ class WordTokenizerConfig:
     """White-space words, types sorted by frequency; rarer or surplus types become <unk>."""
 
     kind: str = "word"
-    min_count: int = 1  # rarer words become <unk>
-    max_size: int | None = None  # types, <unk> and <eos> included
-    vocabulary: str | None = None  # a file with a word a line: the types are these, <unk> and <eos>
+    min_count: int = key(1, "rarer words become <unk>", COUNT)
+    max_size: int | None = key(None, "types, <unk> and <eos> included", COUNT)
+    vocabulary: str | None = key(None, "a file with a word a line: the types are these, <unk> and <eos>")
 
 
 @dataclass
@@ -60,9 +77,9 @@ class SentencePieceConfig:
     """SentencePiece, trained on the training split; ids re-ranked by frequency."""
 
     kind: str = "sentencepiece"
-    model_type: str = "bpe"  # bpe | unigram
-    vocabulary_size: int = 8000  # pieces
-    model: str | None = None  # a sentencepiece.model that exists already: none is trained, and its size counts
+    model_type: str = choice("bpe", "bpe", "unigram")
+    vocabulary_size: int = key(8000, "pieces", COUNT)
+    model: str | None = key(None, "a sentencepiece.model that exists already: none is trained, and its size counts")
 
 
 @dataclass
@@ -77,29 +94,29 @@ class BlockConfig:
 @dataclass
 class GCNNConfig:
     kind: str = "gcnn"
-    embedding_dim: int = MISSING  # the lookup table's vectors
-    blocks: list[BlockConfig] = MISSING  # [{convs: [[kernel_size, out_channels], ...], repeat: r}, ...]
-    cutoffs: list[int] = MISSING  # adaptive softmax; empty: a full softmax
-    gate: str = "glu"  # glu | gtu | bilinear | linear | relu | tanh
-    tie_embeddings: bool = False  # the softmax's vectors are the embeddings; not in the paper
-    projection_dim: int | None = None  # full softmax: a narrower linear layer before it
-    weight_norm: bool = True  # of convolutions and projections
-    dropout: float = 0.0  # on the embedding, before every convolution, within the softmax's clusters
-    embedding_dropout: float | None = None  # on the embedding instead
-    output_dropout: float = 0.0  # before the softmax
+    embedding_dim: int = key(MISSING, "the lookup table's vectors", COUNT)
+    blocks: list[BlockConfig] = key(MISSING, "[{convs: [[kernel_size, out_channels], ...], repeat: r}, ...]")
+    cutoffs: list[int] = key(MISSING, "adaptive softmax; empty: a full softmax", CUTOFFS)
+    gate: str = choice("glu", "glu", "gtu", "bilinear", "linear", "relu", "tanh")
+    tie_embeddings: bool = key(False, "the softmax's vectors are the embeddings; not in the paper")
+    projection_dim: int | None = key(None, "full softmax: a narrower linear layer before it", COUNT)
+    weight_norm: bool = key(True, "of convolutions and projections")
+    dropout: float = key(0.0, "on the embedding, before every convolution, within the softmax's clusters", FRACTION)
+    embedding_dropout: float | None = key(None, "on the embedding instead", FRACTION)
+    output_dropout: float = key(0.0, "before the softmax", FRACTION)
 
 
 @dataclass
 class LSTMConfig:
     kind: str = "lstm"
-    embedding_dim: int = MISSING  # the lookup table's vectors
-    hidden_dim: int = MISSING  # units of a layer
-    num_layers: int = 1
-    cutoffs: list[int] = MISSING  # adaptive softmax; empty: a full softmax
-    tie_embeddings: bool = False  # the softmax's vectors are the embeddings
-    projection_dim: int | None = None  # full softmax: a narrower linear layer before it
-    dropout: float = 0.0  # on the embedding, between layers, within the softmax's clusters
-    output_dropout: float = 0.0  # before the softmax
+    embedding_dim: int = key(MISSING, "the lookup table's vectors", COUNT)
+    hidden_dim: int = key(MISSING, "units of a layer", COUNT)
+    num_layers: int = key(1, "layers", COUNT)
+    cutoffs: list[int] = key(MISSING, "adaptive softmax; empty: a full softmax", CUTOFFS)
+    tie_embeddings: bool = key(False, "the softmax's vectors are the embeddings")
+    projection_dim: int | None = key(None, "full softmax: a narrower linear layer before it", COUNT)
+    dropout: float = key(0.0, "on the embedding, between layers, within the softmax's clusters", FRACTION)
+    output_dropout: float = key(0.0, "before the softmax", FRACTION)
 
 
 @dataclass
@@ -107,23 +124,23 @@ class NesterovConfig:
     """The paper's optimizer; weight decay is decoupled, as in fairseq's `nag`."""
 
     kind: str = "nesterov"
-    lr: float = 1.0  # learning rate, before the schedule
-    momentum: float = 0.99
-    weight_decay: float = 0.0  # a step takes lr * weight_decay of each weight
+    lr: float = key(1.0, "learning rate, before the schedule", POSITIVE)
+    momentum: float = key(0.99, "part of the velocity that a step keeps", FRACTION)
+    weight_decay: float = key(0.0, "a step takes lr * weight_decay of each weight", NOT_NEGATIVE)
 
 
 @dataclass
 class AdamWConfig:
     kind: str = "adamw"
-    lr: float = 2e-3  # learning rate, before the schedule
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.99])  # decay of the averages of gradients and squares
-    weight_decay: float = 0.01  # a step takes lr * weight_decay of each weight
+    lr: float = key(2e-3, "learning rate, before the schedule", POSITIVE)
+    betas: list[float] = key([0.9, 0.99], "decay of the averages of gradients and squares", FRACTIONS)
+    weight_decay: float = key(0.01, "a step takes lr * weight_decay of each weight", NOT_NEGATIVE)
 
 
 @dataclass
 class ConstantScheduleConfig:
     kind: str = "constant"
-    warmup_steps: int = 0  # the learning rate grows linearly over them
+    warmup_steps: int = key(0, "the learning rate grows linearly over them", NOT_NEGATIVE)
 
 
 @dataclass
@@ -131,9 +148,9 @@ class PlateauScheduleConfig:
     """Multiply the learning rate by `factor` whenever validation has not improved for more than `patience` checks."""
 
     kind: str = "plateau"
-    factor: float = 0.5  # on the learning rate
-    patience: int = 0  # validations without a better perplexity that are waited for
-    warmup_steps: int = 0  # the learning rate grows linearly over them
+    factor: float = key(0.5, "on the learning rate", FRACTION)
+    patience: int = key(0, "validations without a better perplexity that are waited for", NOT_NEGATIVE)
+    warmup_steps: int = key(0, "the learning rate grows linearly over them", NOT_NEGATIVE)
 
 
 @dataclass
@@ -141,49 +158,49 @@ class CosineScheduleConfig:
     """Linear warm-up, then a half cosine down to `final_fraction` of the learning rate at the end of the run."""
 
     kind: str = "cosine"
-    warmup_steps: int = 300  # the learning rate grows linearly over them
-    final_fraction: float = 0.0  # of the learning rate, at the end
+    warmup_steps: int = key(300, "the learning rate grows linearly over them", NOT_NEGATIVE)
+    final_fraction: float = key(0.0, "of the learning rate, at the end", FRACTION)
 
 
 @dataclass
 class TrainerConfig:
-    batch_size: int = 8  # sequences of an update, over all processes
-    micro_batch_size: int | None = None  # sequences that a process computes at once; null: its whole share
-    block_size: int = 256  # tokens a sequence
-    max_steps: int | None = None  # updates; of the four bounds, the first that is reached ends the run
-    max_epochs: int | None = None  # passes over the training split
-    max_minutes: float | None = None  # of training; validation is not counted
-    max_flops: float | None = None  # of training: three times the forward pass's
-    validate_every: int = 1000  # steps
-    checkpoint_every: int = 1000  # steps
-    checkpoint_minutes: float | None = None  # a checkpoint at least this often, besides
-    keep_checkpoints: int = 2  # the newest
-    log_every: int = 50  # steps
-    clip_norm: float | None = 0.1  # of the gradient, all parameters together; null: none
-    carry_state: bool = False  # blocks in the text's order, each with the state of the one before; else shuffled
-    precision: str = "float32"  # float32 | bf16
-    compile: bool = False  # torch.compile the model
-    shard: bool = False  # parameters and optimizer state over the processes of torchrun, not a copy in each
-    skip_nonfinite: int = 0  # updates that may be skipped for a loss or gradient that is not finite
+    batch_size: int = key(8, "sequences of an update, over all processes", COUNT)
+    micro_batch_size: int | None = key(None, "sequences that a process computes at once; null: its whole share", COUNT)
+    block_size: int = key(256, "tokens a sequence", COUNT)
+    max_steps: int | None = key(None, "updates; of the four bounds, the first that is reached ends the run", COUNT)
+    max_epochs: int | None = key(None, "passes over the training split", COUNT)
+    max_minutes: float | None = key(None, "of training; validation is not counted", POSITIVE)
+    max_flops: float | None = key(None, "of training: three times the forward pass's", POSITIVE)
+    validate_every: int = key(1000, "steps", COUNT)
+    checkpoint_every: int = key(1000, "steps", COUNT)
+    checkpoint_minutes: float | None = key(None, "a checkpoint at least this often, besides", POSITIVE)
+    keep_checkpoints: int = key(2, "the newest", COUNT)
+    log_every: int = key(50, "steps", COUNT)
+    clip_norm: float | None = key(0.1, "of the gradient, all parameters together; null: none", POSITIVE)
+    carry_state: bool = key(False, "blocks in the text's order, each with the state of the one before; else shuffled")
+    precision: str = choice("float32", "float32", "bf16")
+    compile: bool = key(False, "torch.compile the model")
+    shard: bool = key(False, "parameters and optimizer state over the processes of torchrun, not a copy in each")
+    skip_nonfinite: int = key(0, "updates that may be skipped for a loss or gradient that is not finite", NOT_NEGATIVE)
 
 
 @dataclass
 class LoggerConfig:
-    kind: str = "none"  # none | wandb
-    project: str = "gcnn"  # of Weights & Biases
-    mode: str = "offline"  # offline | online
+    kind: str = choice("none", "none", "wandb")
+    project: str = key("gcnn", "of Weights & Biases")
+    mode: str = choice("offline", "offline", "online")
 
 
 @dataclass
 class TrainConfig:
     """All of a training run; a run directory holds it, resolved, as config.yaml."""
 
-    experiment: str = "custom"  # its name, a folder of runs/
-    run_dir: str | None = None  # default: runs/<experiment>/<time>
-    seed: int = 1  # of weights, order and dropout
-    device: str = "auto"  # auto | cpu | cuda
-    threads: int | None = None  # CPU threads; default: all cores
-    resume: Any = False  # false | true (the newest intact checkpoint) | a checkpoint's path
+    experiment: str = key("custom", "its name, a folder of runs/")
+    run_dir: str | None = key(None, "default: runs/<experiment>/<time>")
+    seed: int = key(1, "of weights, order and dropout", SEED)
+    device: str = choice("auto", "auto", "cpu", "cuda")
+    threads: int | None = key(None, "CPU threads; default: all cores", between(1, THREADS))
+    resume: Any = key(False, "false | true (the newest intact checkpoint) | a checkpoint's path")
     data: DataConfig = field(default_factory=DataConfig)
     tokenizer: Any = MISSING
     model: Any = MISSING

@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import inspect
 import json
 import os
 import re
@@ -108,18 +107,6 @@ def unread(override: str) -> str:
     return f"{override}: Hydra cannot read this value; as a text it needs quotes, for the shell {shown}."
 
 
-def meanings(schema: type) -> dict[str, str]:
-    """What the comments beside or above a schema's fields say of them."""
-    found, above = {}, []
-    for line in inspect.getsource(schema).splitlines():
-        if field := re.match(r"    (\w+): [^#]*(?:# (.*))?$", line):
-            found[field[1]] = field[2] or " ".join(above)
-        elif found and (inside := re.match(r"     .*# (.*)", line)):
-            found[list(found)[-1]] = inside[1]
-        above = [*above, comment[1]] if (comment := re.match(r"    # (.*)", line)) else []
-    return found
-
-
 def help_lines(arguments: list[str], groups: tuple[str, ...] = (*GROUPS, "trainer")) -> Iterator[str]:
     """The groups with their choices, then every key, with its value under these arguments and its meaning."""
     config = compose_config(*(argument for argument in arguments if "=" in argument))
@@ -131,11 +118,10 @@ def help_lines(arguments: list[str], groups: tuple[str, ...] = (*GROUPS, "traine
         for schema in (type(chosen), *kinds):
             owner = chosen if isinstance(chosen, schema) else schema
             yield f"\n{group}" + (f", of the kind {owner.kind}" if group in SCHEMAS else "")
-            said = meanings(schema)
             for field in dataclasses.fields(schema):
                 if field.name in (*GROUPS[1:], "trainer") and group == "experiment":
                     continue
                 value = getattr(owner, field.name, "(by choice)")
                 key = field.name if group == "experiment" else f"{group}.{field.name}"
                 shown = "(by choice)" if value == MISSING else json.dumps(value, default=dataclasses.asdict).strip('"')
-                yield f"  {key:30} {shown:14} {said[field.name]}".rstrip()
+                yield f"  {key:30} {shown:14} {field.metadata.get('meaning', '')}".rstrip()
