@@ -93,6 +93,10 @@ def check(config: Any) -> None:
         raise UsageError("The run has no end: set trainer.max_steps, max_epochs, max_minutes or max_flops.")
     if trainer.carry_state and config.data.sentences:
         raise UsageError("trainer.carry_state is true, but sentences stand alone (data.sentences); set it to false.")
+    if getattr(config.schedule, "min_lr", 0) > config.optimizer.lr:
+        raise UsageError(
+            f"schedule.min_lr is {config.schedule.min_lr}; give at most optimizer.lr, {config.optimizer.lr}."
+        )
     check_blocks(getattr(config.model, "blocks", None))
 
 

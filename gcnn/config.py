@@ -150,6 +150,7 @@ class PlateauScheduleConfig:
     kind: str = "plateau"
     factor: float = key(0.5, "on the learning rate", FRACTION)
     patience: int = key(0, "validations without a better perplexity that are waited for", NOT_NEGATIVE)
+    min_lr: float = key(0.0, "the learning rate never falls below it", NOT_NEGATIVE)
     warmup_steps: int = key(0, "the learning rate grows linearly over them", NOT_NEGATIVE)
 
 
@@ -172,6 +173,7 @@ class TrainerConfig:
     max_minutes: float | None = key(None, "of training; validation is not counted", POSITIVE)
     max_flops: float | None = key(None, "of training: three times the forward pass's", POSITIVE)
     validate_every: int = key(1000, "steps", COUNT)
+    patience: int | None = key(None, "validations in a row without a better perplexity that end the run", COUNT)
     checkpoint_every: int = key(1000, "steps", COUNT)
     checkpoint_minutes: float | None = key(None, "a checkpoint at least this often, besides", POSITIVE)
     keep_checkpoints: int = key(2, "the newest", COUNT)
@@ -186,7 +188,7 @@ class TrainerConfig:
 
 @dataclass
 class LoggerConfig:
-    kind: str = choice("none", "none", "wandb")
+    kind: str = choice("none", "none", "wandb", "tensorboard")
     project: str = key("gcnn", "of Weights & Biases")
     mode: str = choice("offline", "offline", "online")
 
@@ -200,6 +202,7 @@ class TrainConfig:
     seed: int = key(1, "of weights, order and dropout", SEED)
     device: str = choice("auto", "auto", "cpu", "cuda")
     threads: int | None = key(None, "CPU threads; default: all cores", between(1, THREADS))
+    init_from: str | None = key(None, "a run: its weights and tokenizer are what this one begins with")
     resume: Any = key(False, "false | true (the newest intact checkpoint) | a checkpoint's path")
     data: DataConfig = field(default_factory=DataConfig)
     tokenizer: Any = MISSING
@@ -253,7 +256,8 @@ def typed(config: DictConfig) -> TrainConfig:
 
 def make_absolute(config: TrainConfig) -> None:
     """Let the paths of a config's inputs hold in any folder, as a stored config needs."""
-    for owner, name in ((config.data, "path"), (config.tokenizer, "vocabulary"), (config.tokenizer, "model")):
+    words = config.tokenizer
+    for owner, name in ((config, "init_from"), (config.data, "path"), (words, "vocabulary"), (words, "model")):
         if getattr(owner, name, None) is not None:
             setattr(owner, name, str(user_path(getattr(owner, name), "its files; give the path").absolute()))
     for patterns in config.data.files.values():

@@ -19,7 +19,7 @@ from gcnn.errors import UsageError
 
 GROUPS = ("experiment", "data", *SCHEMAS, "logger")
 SWEPT_PATHS = ("data.path", "tokenizer.vocabulary", "tokenizer.model")
-PATHS = (*SWEPT_PATHS, "data.cache_dir", "run_dir", "resume")
+PATHS = (*SWEPT_PATHS, "data.cache_dir", "run_dir", "init_from", "resume")
 
 
 def choices(group: str) -> list[str]:

@@ -54,18 +54,20 @@ class PreparedData:
     fingerprint: str  # of the tokenizer and all streams
 
 
-def prepare(data: DataConfig, tokenizer: WordTokenizerConfig | SentencePieceConfig) -> PreparedData:
-    """Train the tokenizer and encode every split, or find both in the cache.
+def prepare(
+    data: DataConfig, config: WordTokenizerConfig | SentencePieceConfig, tokenizer: Tokenizer | None = None
+) -> PreparedData:
+    """Train the tokenizer, unless one is given, and encode every split, or find both in the cache.
 
     Raises UsageError for a corpus that is missing, empty or not UTF-8 and for a vocabulary size past the text.
     """
     corpus = load_corpus(data)
     for split in SPLITS:
         corpus.summary(split)  # every split is found fit before work begins
-    trained = cached_tokenizer(corpus, tokenizer)
-    streams = {split: cached_stream(corpus, split, trained) for split in SPLITS}
-    fingerprints = [trained.fingerprint, *(stream.fingerprint for stream in streams.values())]
-    return PreparedData(trained, streams, data.name, hashlib.sha256(" ".join(fingerprints).encode()).hexdigest())
+    tokenizer = tokenizer or cached_tokenizer(corpus, config)
+    streams = {split: cached_stream(corpus, split, tokenizer) for split in SPLITS}
+    fingerprints = [tokenizer.fingerprint, *(stream.fingerprint for stream in streams.values())]
+    return PreparedData(tokenizer, streams, data.name, hashlib.sha256(" ".join(fingerprints).encode()).hexdigest())
 
 
 def cached_tokenizer(corpus: Corpus, config: WordTokenizerConfig | SentencePieceConfig) -> Tokenizer:

@@ -1,4 +1,4 @@
-"""What a run says while it runs: metrics.jsonl, a progress bar, and Weights & Biases where asked."""
+"""What a run says while it runs: metrics.jsonl, a progress bar, and Weights & Biases or TensorBoard where asked."""
 
 import dataclasses
 import json
@@ -6,6 +6,7 @@ import logging
 import math
 import secrets
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from gcnn.config import TrainConfig
 from gcnn.errors import UsageError, on_terminal
 from gcnn.files import write_atomically
 from gcnn.training.distributed import rank
+from gcnn.training.resume import flat
 
 log = logging.getLogger(__name__)
 INTERVAL = 30  # seconds between two lines of progress in the log
@@ -24,15 +26,17 @@ class Metrics:
     """Writes each record to metrics.jsonl, one JSON object a line, and to the logger of the config."""
 
     def __init__(self, config: TrainConfig, run_dir: Path, step: int):
-        self.file = self.wandb = None
+        self.file = self.logger = None
         if rank() > 0:  # rank 0 writes for all
             return
         self.path = run_dir / "metrics.jsonl"
-        kept = [line for line in self._lines() if step_of(line) <= step]  # a resumed run writes the rest anew
+        kept = [line for line in self._lines() if step and step_of(line) <= step]  # a resumed run writes the rest anew
         write_atomically(self.path, lambda aside: aside.write_text("".join(kept), encoding="utf-8"))
         self.file = self.path.open("a", encoding="utf-8")
         if config.logger.kind == "wandb":
-            self.wandb = start_wandb(config, run_dir)
+            self.logger = start_wandb(config, run_dir)
+        elif config.logger.kind == "tensorboard":
+            self.logger = TensorBoard(run_dir / "tensorboard", step)
 
     def _lines(self) -> list[str]:
         if not self.path.exists():
@@ -45,19 +49,23 @@ class Metrics:
         record = {"kind": kind, **{key: finite(value) for key, value in values.items()}}
         self.file.write(json.dumps(record) + "\n")
         self.file.flush()
-        if self.wandb:
+        if self.logger:
             named = {"loss" if key == "nll_nats" else key: value for key, value in values.items()}  # as in training
-            self.wandb.log({f"{kind}/{key}": value for key, value in named.items()}, step=values["step"])
+            self.logger.log({f"{kind}/{key}": value for key, value in named.items()}, step=values["step"])
 
     def close(self) -> None:
         if self.file:
             self.file.close()
 
     def summarize(self, results: dict[str, Any]) -> None:
-        """Tell Weights & Biases a run's results, but for what it was made with."""
-        if self.wandb:
-            told = ("parameters", "receptive_field", "flops_per_token", "data", "train", "validation", "test")
-            self.wandb.summary.update({f"results/{key}": results[key] for key in told})
+        """Tell the logger of the config a run's results, but for what it was made with."""
+        keys = ("parameters", "receptive_field", "flops_per_token", "data", "train", "validation", "test")
+        told = {f"results/{key}": results[key] for key in keys}
+        if isinstance(self.logger, TensorBoard):
+            numbers = {key: value for key, value in flat(told) if isinstance(value, int | float)}
+            self.logger.log(numbers, step=results["train"]["steps"])
+        elif self.logger:
+            self.logger.summary.update(told)
 
 
 def finite(value: Any) -> Any:
@@ -73,11 +81,29 @@ def step_of(line: str) -> float:
         return math.inf
 
 
+def check_logger(kind: str) -> None:
+    """Raise UsageError for a logger whose package is not installed."""
+    if kind != "none" and getattr(find_spec(kind), "origin", None) is None:  # a folder of that name has none
+        raise UsageError(f"logger={kind} needs the package {kind}: pip install 'gcnn[{kind}]', or logger=none.")
+
+
+class TensorBoard:
+    """Event files in a folder of the run; `tensorboard --logdir runs` shows them."""
+
+    def __init__(self, folder: Path, step: int):
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer = SummaryWriter(folder, purge_step=step and step + 1)  # what a killed run wrote past its checkpoint
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, step)
+        self.writer.flush()
+
+
 def start_wandb(config: TrainConfig, run_dir: Path):
-    try:
-        import wandb
-    except ImportError:
-        raise UsageError("logger=wandb needs the package wandb: pip install 'gcnn[wandb]', or logger=none.") from None
+    import wandb
+
     kept = run_dir / "wandb_id"  # a run that goes on is one curve
     if not kept.exists():
         write_atomically(kept, lambda aside: aside.write_text(secrets.token_hex(4), encoding="utf-8"))

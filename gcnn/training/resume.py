@@ -18,7 +18,7 @@ GROUPS = ("data", *SCHEMAS, "logger")
 IDENTITY = ("kind", "source", "hub_config")  # what tells the choices of a group apart, whatever their values
 # What a run keeps to its end. Where files lie may change: their content is held by its fingerprint in the checkpoint.
 FIXED = re.compile(
-    r"(data|tokenizer|model)\..*|seed|optimizer\.kind|schedule\.kind|trainer\.(batch_size|block_size|carry_state)"
+    r"(data|tokenizer|model)\..*|seed|init_from|optimizer\.kind|schedule\.kind|trainer\.(batch_size|block_size|carry_state)"
 )
 MAY_CHANGE = re.compile(r".*dropout|data\.(path|files|cache_dir)(\..*)?|tokenizer\.(vocabulary|model)")
 UNNAMED = ("run_dir", "resume", "experiment", "data.cache_dir")

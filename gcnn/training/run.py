@@ -16,7 +16,7 @@ import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from gcnn.checks import check_against_data, check_processes
-from gcnn.config import TrainConfig, save_config
+from gcnn.config import TrainConfig, load_config, save_config
 from gcnn.data.stream import PreparedData, prepare
 from gcnn.data.tokenizers import load_tokenizer
 from gcnn.errors import UsageError
@@ -24,9 +24,11 @@ from gcnn.evaluation.perplexity import evaluate, type_counts, unigram_perplexity
 from gcnn.evaluation.run import choose_device
 from gcnn.files import refuse_links_out, remove, write_atomically, write_json
 from gcnn.models.language_model import LanguageModel, build_model
-from gcnn.models.weights import WEIGHTS, load_weights
+from gcnn.models.weights import WEIGHTS, assign_weights, load_weights, read_weights
 from gcnn.provenance import command, git_commit, hardware, peak_memory_bytes, processes, versions
 from gcnn.training.distributed import first_of_each_machine, from_rank_0, process_group, rank, world_size
+from gcnn.training.metrics import check_logger
+from gcnn.training.resume import MAY_CHANGE, flat, show
 from gcnn.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -51,13 +53,20 @@ def train_in_group(config: TrainConfig, notes: Sequence[str] = ()) -> tuple[Path
         torch.set_num_threads(config.threads)
     check_processes(config.trainer, world_size())
     check_precision(config, device)
+    check_logger(config.logger.kind)
     warn_of_threads(device)
     run_dir = from_rank_0(choose_run_dir(config))
+    source = None  # the run whose tokenizer this one has
+    if config.init_from is not None:
+        begun = config.resume is not False and any((run_dir / "checkpoints").glob("step_*"))
+        source = run_dir if begun else check_source(config)
     with first_of_each_machine():
-        data = prepare(config.data, config.tokenizer)
+        data = prepare(config.data, config.tokenizer, source and load_tokenizer(source / "tokenizer"))
     check_against_data(config, data.tokenizer.vocabulary_size, len(data.streams["train"]), world_size())
     torch.manual_seed(config.seed)
     model = build_model(config.model, data.tokenizer.vocabulary_size)
+    if source not in (None, run_dir):
+        assign_weights(model, read_weights(source / WEIGHTS, data.tokenizer.fingerprint), source / WEIGHTS)
     if not config.trainer.shard:  # else its part goes there
         model.to(device)
     if world_size() > 1:
@@ -88,7 +97,7 @@ def train_in_group(config: TrainConfig, notes: Sequence[str] = ()) -> tuple[Path
             write_atomically(run_dir / "tokenizer", data.tokenizer.save)
         for note in notes:
             log.info("%s", note)
-        if trainer.fraction_done() < 1:
+        if not trainer.finished():
             (run_dir / "results.json").unlink(missing_ok=True)  # of a run that was finished and is extended
         describe = f"{model.parameter_counts()['total']:,} parameters, {len(data.streams['train']):,} training tokens"
         log.info("%s: %s, %s, in %s", config.experiment, describe, device, run_dir)
@@ -166,6 +175,7 @@ def measure(config: TrainConfig, model: LanguageModel, data: PreparedData, train
         "hardware": hardware(),
         "versions": versions(),
         "seed": config.seed,
+        "init_from": config.init_from,
         "parameters": model.parameter_counts(),
         "receptive_field": model.receptive_field,
         "flops_per_token": model.flops_per_token(torch.from_numpy(counts)),
@@ -207,6 +217,21 @@ def choose_run_dir(config: TrainConfig) -> Path:
     if parts and not (run_dir / "config.yaml").exists():
         raise UsageError(f"run_dir {run_dir} holds {', '.join(parts)} and is no run; give another run_dir.")
     return run_dir.absolute()
+
+
+def check_source(config: TrainConfig) -> Path:
+    """The folder of the run that `init_from` names. Raises UsageError where it is none, or has another model or
+    tokenizer; dropout may differ."""
+    source = Path(config.init_from)
+    asked, stored = dict(flat(config)), dict(flat(load_config(source)))
+    for key in sorted(asked.keys() | stored.keys(), key=lambda key: (not key.endswith(".kind"), key)):
+        fixed = key.startswith(("model.", "tokenizer.")) and not MAY_CHANGE.fullmatch(key)
+        if fixed and asked.get(key) != stored.get(key):
+            raise UsageError(
+                f"init_from: {key} of {source} is {show(stored.get(key))}, not {show(asked.get(key))}. Give the model "
+                f"and tokenizer of that run, as --config-path {source} --config-name config does."
+            )
+    return source
 
 
 def check_beginning(run_dir: Path, tokenizer: str) -> None:

@@ -32,10 +32,10 @@ class Schedule:
 
     def set(self, step: int, progress: float) -> float:
         """Set the learning rate for a step and return it."""
-        factor = self.factor(step, progress)
+        factor, least = self.factor(step, progress), getattr(self.config, "min_lr", 0.0)
         for group, base in zip(self.optimizer.param_groups, self.base, strict=True):
-            group["lr"] = base * factor
-        return self.base[0] * factor
+            group["lr"] = max(base * factor, least)
+        return self.optimizer.param_groups[0]["lr"]
 
     def validated(self, nll: float) -> None:
         """Count a validation: on a plateau schedule, checks without improvement lower the learning rate."""

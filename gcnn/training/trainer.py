@@ -45,6 +45,7 @@ class Progress:
     seconds: float = 0.0  # of training; validation and checkpoints are not counted
     best_nll: float = math.inf  # validation, nats a token
     validated: int = 0  # the step of the last validation
+    no_better: int = 0  # validations in a row that were not the best, every `validate_every` steps
     skipped: int = 0  # updates left out for a loss or gradient that was not finite
     logged_nll: float = 0.0  # nats since the last line of metrics
     logged_tokens: int = 0
@@ -102,11 +103,13 @@ class Trainer:
         self.bar = ProgressBar(self.fraction_done())
         previous = {number: signal.signal(number, self.on_signal) for number in handled(SIGNALS)}
         try:
-            if self.fraction_done() >= 1:
+            if self.config.init_from is not None and self.progress.step == 0:
+                self.validate()  # no fine-tuning is better than a bad one
+            if self.finished():
                 log.info("Step %s is at a bound of this run, or past it: no step is made.", f"{self.progress.step:,}")
                 if self.progress.validated != self.progress.step or self.progress.best_nll == math.inf:
                     self.validate()
-            while self.fraction_done() < 1:
+            while not self.finished():
                 self.step()
                 self.after_step()
         finally:
@@ -147,6 +150,10 @@ class Trainer:
             (progress.tokens, self.max_tokens),
         )
         return max(done / bound for done, bound in bounds if bound is not None)
+
+    def finished(self) -> bool:
+        """Whether a bound is reached, or validation has not improved for `trainer.patience` times."""
+        return self.fraction_done() >= 1 or self.progress.no_better >= (self.config.trainer.patience or math.inf)
 
     def next_batch(self) -> tuple[list[MicroBatch], int]:
         """This process's micro-batches of one update, and the targets of all processes' ones."""
@@ -249,16 +256,15 @@ class Trainer:
     def after_step(self) -> None:
         """Log, validate and save where it is time, and at the end."""
         trainer, step = self.config.trainer, self.progress.step
-        done = self.fraction_done() >= 1
         if step % trainer.log_every == 0:
             self.log_metrics()
-        if done or step % trainer.validate_every == 0:
+        if self.finished() or step % trainer.validate_every == 0:
             self.validate()
         minutes = (time.monotonic() - self.saved_at) / 60
         if trainer.checkpoint_minutes is not None:
             minutes = distributed.from_rank_0(minutes)  # saving is collective: one clock decides
         due = step % trainer.checkpoint_every == 0 or (trainer.checkpoint_minutes or math.inf) <= minutes
-        if done or due or self.stopping is not None:
+        if self.finished() or due or self.stopping is not None:
             self.save()
         if self.stopping is not None:  # after the last step too: a sweep would begin its next member
             distributed.wait_for_all()  # torchrun ends the others soon after the first has left
@@ -294,14 +300,18 @@ class Trainer:
         nll = found["nll_nats"] / found["tokens"]
         self.metrics.write("validation", **self.position(), nll_nats=nll, perplexity=found["perplexity"])
         self.progress.validated = self.progress.step
+        on_grid = self.progress.step % self.config.trainer.validate_every == 0  # the end of a run may come sooner
+        self.progress.no_better += on_grid
         if nll < self.progress.best_nll:
-            self.progress.best_nll, self.best_found = nll, found
+            self.progress.best_nll, self.best_found, self.progress.no_better = nll, found, 0
             weights = whole(self.model.state_dict())
             if rank() == 0:
                 save_weights(weights, self.run_dir / WEIGHTS, self.data.tokenizer.fingerprint)
-        if self.progress.step % self.config.trainer.validate_every == 0:  # the end of a run may come sooner
+        if on_grid:
             self.schedule.validated(nll)
         log.info("step %s: validation perplexity %.2f", f"{self.progress.step:,}", found["perplexity"])
+        if self.progress.no_better >= (self.config.trainer.patience or math.inf):
+            log.info("Validation has not improved %d times in a row: the run ends.", self.progress.no_better)
 
     def save(self) -> None:
         save(self)

@@ -98,3 +98,19 @@ def test_constant_stays():
     for nll in (1.0, 2.0, 3.0):
         schedule.validated(nll)
     assert schedule.set(1000, 0.9) == 2.0
+
+
+def test_plateau_with_a_least_rate_is_torchs():
+    nlls = (5.0, 4.0, 4.1, 4.2, 3.9, 4.2, 4.2, 4.2, 4.2, 4.2, 4.2, 4.2, 4.2, 3.0, 3.5, 3.6, 3.7)
+    schedule, _ = make(PlateauScheduleConfig(factor=0.3, patience=1, min_lr=0.07))
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=2.0)
+    reference = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, factor=0.3, patience=1, threshold=0, min_lr=0.07, eps=0
+    )
+    rates = []
+    for nll in nlls:
+        schedule.validated(nll)
+        reference.step(nll)
+        rates.append(schedule.set(0, 0.0))
+        assert rates[-1] == pytest.approx(optimizer.param_groups[0]["lr"])
+    assert min(rates) == rates[-1] == 0.07

@@ -1,0 +1,55 @@
+"""Loggers besides metrics.jsonl, by what other programs read of them."""
+
+import json
+import sys
+
+import pytest
+
+from gcnn.errors import UsageError
+from gcnn.training import metrics
+from gcnn.training.metrics import check_logger
+
+
+def scalars(folder):
+    event_accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="the package tensorboard is not installed"
+    )
+    events = event_accumulator.EventAccumulator(str(folder)).Reload()
+    return {name: {event.step: event.value for event in events.Scalars(name)} for name in events.Tags()["scalars"]}
+
+
+def test_tensorboard_has_the_lines_of_metrics_under_the_names_of_wandb(config, make_trainer):
+    pytest.importorskip("tensorboard", reason="the package tensorboard is not installed")
+    config.logger.kind = "tensorboard"
+    make_trainer(config, max_steps=10).run()
+    trainer = make_trainer(config, max_steps=20)
+    trainer.resume(trainer.checkpoints.path(5))  # what was told of steps 6 to 10 is told anew
+    trainer.run()
+    told = {"steps": 20, "tokens": 3}
+    results = dict.fromkeys(("parameters", "receptive_field", "flops_per_token", "data", "validation"), 1)
+    trainer.metrics.summarize({**results, "train": told, "test": {"perplexity": 7.5, "name": "words"}})
+    found = scalars(trainer.run_dir / "tensorboard")
+    assert found["results/test.perplexity"] == {20: 7.5}
+    assert "results/test.name" not in found
+    lines = [json.loads(line) for line in (trainer.run_dir / "metrics.jsonl").read_text().splitlines()]
+    expected = {}
+    for line in lines:
+        for key, value in line.items():
+            if key != "kind":
+                name = f"{line['kind']}/{'loss' if key == 'nll_nats' else key}"
+                expected.setdefault(name, {})[line["step"]] = pytest.approx(value, rel=1e-6)
+    assert {name: values for name, values in found.items() if not name.startswith("results/")} == expected
+    assert list(expected["train/loss"]) == [5, 10, 15, 20]
+
+
+@pytest.mark.parametrize("kind", ["wandb", "tensorboard"])
+def test_a_logger_that_is_not_installed_is_named_with_its_remedy(kind, monkeypatch, tmp_path):
+    monkeypatch.setattr(metrics, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=rf"logger={kind} needs .* pip install 'gcnn\[{kind}\]', or logger=none"):
+        check_logger(kind)
+    check_logger("none")
+    monkeypatch.undo()
+    (tmp_path / "no_package").mkdir()  # as wandb and tensorboard have folders of runs
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    with pytest.raises(UsageError):
+        check_logger("no_package")
