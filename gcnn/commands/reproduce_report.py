@@ -8,7 +8,7 @@ from gcnn.reporting.latency import load_latency
 from gcnn.reproduction.page import reproduction_blocks, write_reproduction_page
 from gcnn.reproduction.records import load_reproductions
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 def main() -> None:
