@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from gcnn.commands.main import COMMANDS
+from gcnn.reporting.results import results_table
 from tests.torture import markdown
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 
 
 @pytest.mark.parametrize("name", re.findall(r"`(tests/[\w/.]+::\w+)`", (DOCS / "RELIABILITY.md").read_text()))
@@ -70,9 +73,8 @@ def test_the_wikitext_103_figures_in_the_docs_are_the_results():
     assert f"| of a unigram model | {valid['unigram_perplexity']:,.1f} | {test['unigram_perplexity']:,.1f} |" in text
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/RESULTS.md"])
-def test_the_wikitext_2_rows_in_the_docs_are_the_results(document):
-    lines = (ROOT / document).read_text().splitlines()
+def test_the_wikitext_2_rows_in_the_docs_are_the_results():
+    lines = (DOCS / "RESULTS.md").read_text().splitlines()
     rows = {m[1]: line for line in lines if (m := re.match(r"\| .*\((?:docs/)?(results/wikitext2_\w+\.json)\)", line))}
     assert len(rows) >= 2
     for name, row in rows.items():
@@ -96,3 +98,67 @@ def test_the_gates_in_the_docs_are_the_figures():
     assert len(means) == 6
     for gate, mean in means.items():
         assert rows[gate].endswith(f"| {mean} |")
+
+
+def test_the_readme_fits_two_screens_and_shows_recorded_numbers():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 120
+    recorded = results_table(json.loads((DOCS / "results/quickstart.json").read_text())).splitlines()
+    excerpt = next(block for block in re.findall(r"```\n(.*?)```", text, re.DOTALL) if block.startswith("parameters"))
+    assert set(excerpt.splitlines()) <= {*recorded, ""}
+    lstm, gcnn = (json.loads((DOCS / f"results/wikitext2_{name}_small.json").read_text()) for name in ("lstm", "gcnn"))
+    assert f"{lstm['test']['perplexity']:.1f} against the GCNN's {gcnn['test']['perplexity']:.1f}" in text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if target.startswith("http"):
+            continue
+        name, _, anchor = target.partition("#")
+        path = page.parent / name if name else page
+        assert path.exists(), target
+        assert not anchor or anchor in anchors(path), target
+
+
+def anchors(page: Path) -> set[str]:
+    """What GitHub calls the headings of a page."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_exist(page):
+    """`make TARGET`, `gcnn COMMAND` and scripts, where they stand as code."""
+    targets = re.findall(r"^([a-z-]+):.*", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    text = page.read_text()
+    code = "\n".join(re.findall(r"^```.*?^```|`[^`\n]+`", text, re.DOTALL | re.MULTILINE)).replace("`", "\n")
+    assert set(re.findall(r"^make ([a-z-]+)", code, re.MULTILINE)) <= set(targets)
+    named = re.findall(r"^(?:\.venv/bin/python -m )?gcnn ([a-z-]+)", code, re.MULTILINE)
+    assert {name for name in named if not name.startswith("-")} <= set(COMMANDS)
+    assert all((ROOT / name).is_file() for name in re.findall(r"\bscripts/\w+\.py", code))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_code_that_the_docs_name_exists(page):
+    """`gcnn/file.py` is a file, and `gcnn/file.py::Class.method` something in it."""
+    found = re.findall(r"\b((?:gcnn|configs)/[\w/]+\.(?:py|yaml))(?:::([\w.]+))?", page.read_text())
+    shown = {"configs/experiment/quickstart_relu.yaml"}  # what ARCHITECTURE.md tells to write
+    for path, name in found:
+        assert path in shown or (ROOT / path).is_file(), path
+        assert not name or name in definitions(ROOT / path), f"{path}::{name}"
+    assert page.name != "ARCHITECTURE.md" or sum(bool(name) for _, name in found) > 20
+
+
+def definitions(path: Path) -> set[str]:
+    """The functions, classes, methods and constants of a file."""
+    names = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+            inner = getattr(node, "body", []) if isinstance(node, ast.ClassDef) else []
+            names |= {f"{node.name}.{part.name}" for part in inner if isinstance(part, ast.FunctionDef)}
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return names
