@@ -1,6 +1,4 @@
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -8,8 +6,8 @@ import pytest
 from gcnn.config import compose_config
 from gcnn.files import sha256
 from gcnn.training.run import train
+from tests.processes import Command
 
-ROOT = Path(__file__).parents[2]
 TINY = (
     "model.embedding_dim=8", "model.blocks=[{convs:[[3,16]],repeat:2}]", "model.cutoffs=[20]", "device=cpu",
     "threads=1", "tokenizer=word", "data=local", "trainer.batch_size=4", "trainer.block_size=16",
@@ -62,16 +60,14 @@ def snapshot(corpus, tmp_path):
 
 
 @pytest.fixture
-def spawn():
-    """Start the real command in a process of its own; whatever still runs at the end is killed."""
+def spawn(tmp_path):
+    """Start train.py in a process of its own; whatever still runs at the end is killed."""
     started = []
 
-    def start(*arguments) -> subprocess.Popen:
-        command = [sys.executable, str(ROOT / "scripts" / "train.py"), *map(str, arguments)]
-        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+    def start(*arguments) -> Command:
+        started.append(Command(tmp_path, "train", *arguments))
         return started[-1]
 
     yield start
     for process in started:
         process.kill()
-        process.communicate()

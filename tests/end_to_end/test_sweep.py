@@ -134,11 +134,10 @@ def test_a_signal_saves_what_runs_and_ends_the_sweep(spawn, tiny, tmp_path, laun
         *arguments, "trainer.max_epochs=null", "trainer.max_steps=1000000", "trainer.checkpoint_every=1000000"
     )
     metrics = (tmp_path / "run").glob
-    while process.poll() is None and sum(path.stat().st_size > 0 for path in metrics("*/metrics.jsonl")) < running:
+    while process.is_alive() and sum(path.stat().st_size > 0 for path in metrics("*/metrics.jsonl")) < running:
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 143, err
+    process.terminate()
+    process.finish(143)
     assert len(list((tmp_path / "run").glob("[01]/checkpoints/step_*"))) == running
     assert {row["status"] for row in json.loads((tmp_path / "run" / "sweep.json").read_text())} == {"unfinished"}
 
