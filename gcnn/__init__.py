@@ -1,12 +1,28 @@
-"""Language modeling with gated convolutional networks (Dauphin et al. 2017)."""
+"""Language modeling with gated convolutional networks (Dauphin et al. 2017).
 
+model = gcnn.load("runs/quickstart/...")
+model.score(["To be, or not to be."])  # gcnn.Scorer lists all that a model can be asked
+"""
+
+from importlib import import_module
+from importlib.metadata import version
 from typing import Any
+
+PLACES = {
+    "Score": "gcnn.evaluation.scoring", "Scorer": "gcnn.evaluation.scoring", "TokenScores": "gcnn.evaluation.scoring",
+    "load": "gcnn.evaluation.scoring", "RunError": "gcnn.errors", "UsageError": "gcnn.errors",
+}  # fmt: skip
+__all__ = ["RunError", "Score", "Scorer", "TokenScores", "UsageError", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    """`gcnn.Scorer`, imported when it is first asked for: torch takes seconds."""
-    if name == "Scorer":
-        from gcnn.evaluation.scoring import Scorer
+    """A public name, imported when it is first asked for: torch takes seconds."""
+    if name == "__version__":
+        return version("gcnn")
+    if name not in PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(PLACES[name]), name)
 
-        return Scorer
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return __all__

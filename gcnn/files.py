@@ -1,9 +1,10 @@
-"""Files that are whole or absent: written aside, synced, renamed."""
+"""Files that are whole or absent: written aside, synced, renamed. And the folder of a run, found."""
 
 import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,3 +75,20 @@ def write_json(path: Path, value: Any) -> None:
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def find_run(path: str) -> Path:
+    """The run directory at a path, or the newest finished run below it, which is named; `latest`: below runs/."""
+    folder = Path("runs" if path == "latest" else path)
+    if not path or os.path.lexists(folder / "config.yaml") or not os.path.isdir(folder):
+        return folder  # its reader says what is wrong with it
+    levels = ("*/" * depth for depth in range(1, 5))  # runs/<group>/<experiment>/sweep/<member>
+    found = [file.parent for level in levels for file in folder.glob(f"{level}results.json")]
+    if not found:
+        raise UsageError(
+            f"{folder} is not a run directory: it has no config.yaml, and no finished run below. "
+            "Give the folder of a run."
+        )
+    newest = max(found, key=lambda run: (run / "results.json").stat().st_mtime)
+    print(f"run: {newest}", file=sys.stderr)
+    return newest

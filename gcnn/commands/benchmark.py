@@ -1,4 +1,4 @@
-"""Measure latency: `gcnn benchmark [--models NAME,...] [--runs RUN ...] [--quick] [--out FILE]`.
+"""Measure latency and throughput of models.
 
 Without --models and --runs, the paper's models with random weights: GCNN-9 and GCNN-8B against LSTM-2048, GCNN-8 and
 GCNN-14 against LSTM-1024, all on the CPU or a GPU, in one run. On a CPU an LSTM stands there twice: as torch.nn.LSTM,
@@ -6,7 +6,6 @@ which lays out its weights anew at every call, and as ..._packed, with its weigh
 """
 
 import argparse
-import datetime
 import logging
 from functools import partial
 from itertools import groupby
@@ -16,15 +15,16 @@ import torch
 
 from gcnn.benchmarks.bounds import Machine
 from gcnn.benchmarks.latency import Candidate, benchmark
-from gcnn.checks import THREADS, check_count, check_output, positive
+from gcnn.checks import check_output
+from gcnn.commands.arguments import add_device, add_number, add_out, add_precision, add_threads, new_parser
 from gcnn.config import compose_config, load_config
 from gcnn.data.tokenizers import load_tokenizer
 from gcnn.errors import UsageError
-from gcnn.evaluation.run import choose_device, find_run, load_model
-from gcnn.files import write_json
+from gcnn.evaluation.run import choose_device, load_model
+from gcnn.files import find_run, write_json
 from gcnn.models.inference import PRECISIONS
 from gcnn.models.language_model import LanguageModel, build_model
-from gcnn.provenance import command, git_commit, hardware
+from gcnn.provenance import made_with
 from gcnn.reporting.document import Table, to_text
 from gcnn.reporting.latency import latency_table, ratio_table, speed_table
 from gcnn.reproduction.paper import LSTM_DATA, TABLE_1, vocabulary_of
@@ -35,24 +35,16 @@ DEFAULT = "gcnn_9,gcnn_8b,lstm_2048,gcnn_8,gcnn_14,lstm_1024"
 
 def main() -> None:
     arguments = parse_arguments()
-    if arguments.threads is not None:
-        check_count("--threads", arguments.threads, THREADS)
     check_output("--out", arguments.out)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if arguments.threads is not None:
+    if arguments.threads:
         torch.set_num_threads(arguments.threads)
     machine = Machine(choose_device(arguments.device), PRECISIONS[arguments.precision])
     names = (arguments.models or ("" if arguments.runs else DEFAULT)).split(",")
     groups = [*paper_groups([name for name in names if name], machine), *run_groups(arguments.runs)]
     if not groups:
         raise UsageError(f"--models {arguments.models!r} names no model; choose from {', '.join(PAPER)}.")
-    latency = {
-        "hardware": hardware(),
-        "git_commit": git_commit(),
-        "command": command(),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-    latency |= benchmark(groups, machine, *((10, 1) if arguments.quick else (arguments.repeats, 3)))
+    latency = made_with() | benchmark(groups, machine, *((10, 1) if arguments.quick else (arguments.repeats, 3)))
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(arguments.out, latency)
     for table in (latency_table(latency), speed_table(latency), bounds_table(latency), ratio_table(latency)):
@@ -101,16 +93,11 @@ def trained_model(run: Path) -> LanguageModel:
 
 def bounds_table(latency: dict) -> Table:
     """What takes most of each model's least time on this machine."""
-    rows = [
-        [
-            name,
-            model["sentences"]["20"]["bounded_by"],
-            model["sentences_without_softmax"]["20"]["bounded_by"],
-            model["responsiveness"]["bounded_by"],
-            model["throughput"]["bounded_by"],
-        ]
-        for name, model in latency["models"].items()
-    ]
+    rows = []
+    for name, model in latency["models"].items():
+        measured = (*(model[kind]["20"] for kind in ("sentences", "sentences_without_softmax")),)
+        measured += model["responsiveness"], model["throughput"]
+        rows.append([name, *(found["bounded_by"] for found in measured)])
     rates = latency["rates"]
     caption = (
         f"What bounds them here: products at {rates['flops_per_second'] / 1e9:.0f} GFLOP/s, "
@@ -121,27 +108,15 @@ def bounds_table(latency: dict) -> Table:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     parser.add_argument("--models", metavar="NAME,...", help=f"of the paper, with random weights; default: {DEFAULT}")
-    parser.add_argument(
-        "--runs", nargs="+", type=find_run, default=[], metavar="RUN", help="trained runs, or `latest`; default: none"
-    )
-    parser.add_argument(
-        "--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: any GPU; default: %(default)s"
-    )
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: all cores")
-    parser.add_argument(
-        "--repeats", type=positive, default=100, metavar="N", help="rounds of sentences; default: %(default)s"
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="10 rounds of sentences, one of Table 4's protocol, not 3; default: off"
-    )
-    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of weights; default: %(default)s")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("runs/latency.json"),
-        metavar="FILE",
-        help="the figures as JSON; default: %(default)s",
-    )
+    help = "trained runs, or `latest`; default: none"
+    parser.add_argument("--runs", nargs="+", type=find_run, default=[], metavar="RUN", help=help)
+    add_device(parser)
+    add_threads(parser)
+    add_number(parser, "--repeats", 100, "rounds of sentences")
+    help = "10 rounds of sentences, one of Table 4's protocol, not 3; default: off"
+    parser.add_argument("--quick", action="store_true", help=help)
+    add_precision(parser)
+    add_out(parser, "runs/latency.json")
     return parser.parse_args()

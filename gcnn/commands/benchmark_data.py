@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gcnn.benchmarks.latency import Zipf
-from gcnn.checks import positive
+from gcnn.commands.arguments import add_number, add_out, new_parser
 from gcnn.data.sources import BILLION_WORD
 from gcnn.files import remove, write_json
 from gcnn.provenance import made_with, run_child
@@ -90,7 +90,7 @@ def measure(folder: Path, data: str) -> dict[str, float]:
     middle = time.perf_counter()
     run_child(call)
     seconds, warm = middle - start, time.perf_counter() - middle
-    columns = zip(*(line.replace(",", "").split()[1:] for line in text.splitlines()[2:]), strict=True)
+    columns = zip(*(line.replace(",", "").split()[1:] for line in text.splitlines()[2:-1]), strict=True)
     lines, _, tokens, size = (sum(map(int, column)) for column in columns)
     return {
         "tokens": tokens, "lines": lines, "bytes": size, "seconds": seconds, "tokens_per_second": tokens / seconds,
@@ -109,16 +109,11 @@ def cells(entry: dict) -> list[str]:
 
 def parse_arguments() -> argparse.Namespace:
     texts = ("running", "ten_times_the_lines", "billion_word")
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--dir", type=Path, required=True, metavar="DIR", help="where texts and caches are written, and removed after"
-    )
+    parser = new_parser(__doc__)
+    help = "where texts and caches are written, and removed after"
+    parser.add_argument("--dir", type=Path, required=True, metavar="DIR", help=help)
     parser.add_argument("--texts", nargs="+", choices=texts, default=texts, help="kinds of text; default: all")
-    parser.add_argument(
-        "--tokens", type=positive, default=100_000_000, metavar="N", help="of running text; default: %(default)s"
-    )
-    parser.add_argument(
-        "--shards", type=positive, default=100, metavar="N", help="of 500,000 tokens each; default: %(default)s"
-    )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON; default: only print them")
+    add_number(parser, "--tokens", 100_000_000, "of running text")
+    add_number(parser, "--shards", 100, "of 500,000 tokens each")
+    add_out(parser, None)
     return parser.parse_args()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gcnn.checks import positive
+from gcnn.commands.arguments import add_number, add_out, add_run, new_parser
 from gcnn.errors import UsageError
 from gcnn.files import write_json
 from gcnn.models.inference import PRECISIONS
@@ -78,20 +78,15 @@ def cells(entry: dict) -> list[str]:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="the run directory of a trained model")
-    parser.add_argument(
-        "--text", type=Path, required=True, metavar="FILE", help="what the shards are made of, a row a line"
-    )
-    parser.add_argument(
-        "--dir", type=Path, required=True, metavar="DIR", help="where shards are written, and removed after"
-    )
-    parser.add_argument(
-        "--rows", type=positive, default=1500, metavar="N", help="and four times as many; default: %(default)s"
-    )
-    parser.add_argument(
-        "--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS), help="of the weights; default: all"
-    )
+    parser = new_parser(__doc__)
+    add_run(parser)
+    help = "what the shards are made of, a row a line"
+    parser.add_argument("--text", type=Path, required=True, metavar="FILE", help=help)
+    help = "where shards are written, and removed after"
+    parser.add_argument("--dir", type=Path, required=True, metavar="DIR", help=help)
+    add_number(parser, "--rows", 1500, "and four times as many")
+    help = "of the weights; default: all"
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS), help=help)
     parser.add_argument("--price", type=float, default=0.04, help="dollars for a core-hour; default: %(default)s")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON; default: only print them")
+    add_out(parser, None)
     return parser.parse_args()

@@ -5,12 +5,12 @@ the JSON, and the figures stand beside it.
 """
 
 import argparse
-from pathlib import Path
 
 from tqdm import tqdm
 
 from gcnn.benchmarks.softmax_size import VOCABULARIES, Size, describe, growth, measure
 from gcnn.checks import check_output, positive
+from gcnn.commands.arguments import add_number, add_out, add_threads, new_parser
 from gcnn.files import write_json
 from gcnn.provenance import made_with
 from gcnn.reporting.document import to_text
@@ -37,29 +37,14 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--vocabularies",
-        nargs="+",
-        type=positive,
-        default=VOCABULARIES,
-        metavar="N",
-        help="types; default: 10,000 to 800,000",
-    )
-    parser.add_argument("--hidden-dim", type=positive, default=512, metavar="N", help="channels; default: %(default)s")
-    parser.add_argument("--tokens", type=positive, default=512, metavar="N", help="of a batch; default: %(default)s")
-    parser.add_argument(
-        "--rounds", type=positive, default=5, metavar="N", help="whose median counts; default: %(default)s"
-    )
-    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads; default: all cores")
-    parser.add_argument(
-        "--memory", type=float, default=14, metavar="GIB", help="what may take more is not run; default: %(default)s"
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("runs/softmax_size.json"),
-        metavar="FILE",
-        help="the figures as JSON; default: %(default)s",
-    )
+    parser = new_parser(__doc__)
+    help = "types; default: 10,000 to 800,000"
+    parser.add_argument("--vocabularies", nargs="+", type=positive, default=VOCABULARIES, metavar="N", help=help)
+    add_number(parser, "--hidden-dim", 512, "channels")
+    add_number(parser, "--tokens", 512, "of a batch")
+    add_number(parser, "--rounds", 5, "whose median counts")
+    add_threads(parser)
+    help = "what may take more is not run; default: %(default)s"
+    parser.add_argument("--memory", type=float, default=14, metavar="GIB", help=help)
+    add_out(parser, "runs/softmax_size.json")
     return parser.parse_args()

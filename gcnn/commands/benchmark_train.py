@@ -6,15 +6,14 @@
 
 import argparse
 import logging
-from pathlib import Path
 
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from gcnn.benchmarks.training_speed import WORKLOADS, make_trainer, measure
-from gcnn.checks import positive
+from gcnn.commands.arguments import add_number, add_out, add_precision, add_threads, new_parser
 from gcnn.files import write_json
-from gcnn.provenance import command, git_commit, hardware, versions
+from gcnn.provenance import made_with
 from gcnn.reporting.document import Table, to_text
 from gcnn.reporting.units import count, decimals, gibibytes
 from gcnn.training.trainer import Trainer
@@ -40,8 +39,7 @@ def main() -> None:
     caption = f"{arguments.precision}, {torch.get_num_threads()} threads, median of {arguments.rounds} rounds"
     print(f"{caption}\n{to_text(Table(HEADER, rows))}")
     if arguments.out:
-        about = {"command": command(), "git_commit": git_commit(), "hardware": hardware(), "versions": versions()}
-        write_json(arguments.out, {**about, "precision": arguments.precision, "workloads": found})
+        write_json(arguments.out, {**made_with(), "precision": arguments.precision, "workloads": found})
 
 
 def cells(entry: dict) -> list[str]:
@@ -101,21 +99,15 @@ def annotate(module: torch.nn.Module, name: str) -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="of the config, as for training; default: none"
-    )
-    parser.add_argument(
-        "--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS), help="models and batches; default: all"
-    )
+    parser = new_parser(__doc__)
+    help = "of the config, as for training; default: none"
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help=help)
+    names = list(WORKLOADS)
+    parser.add_argument("--workloads", nargs="+", choices=names, default=names, help="models and batches; default: all")
     parser.add_argument("--profile", action="store_true", help="only profile the first workload; default: off")
-    parser.add_argument(
-        "--precision", choices=["float32", "bf16"], default="float32", help="of products; default: %(default)s"
-    )
-    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads; default: all cores")
-    parser.add_argument(
-        "--rounds", type=positive, metavar="N", default=5, help="whose median counts; default: %(default)s"
-    )
-    parser.add_argument("--steps", type=positive, metavar="N", default=3, help="updates a round; default: %(default)s")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON; default: only print them")
+    add_precision(parser, "products")
+    add_threads(parser)
+    add_number(parser, "--rounds", 5, "whose median counts")
+    add_number(parser, "--steps", 3, "updates a round")
+    add_out(parser, None)
     return parser.parse_args()

@@ -19,3 +19,4 @@ def main() -> None:
     print(f"{'split':8}{'lines':>12}{'words':>14}{'tokens':>14}{'bytes':>16}")
     for split, stream in data.streams.items():
         print(f"{split:8}{stream.lines:12,}{stream.words:14,}{len(stream):14,}{stream.bytes:16,}")
+    print(f"tokenizer: {data.tokenizer_dir.resolve() / tokenizer.file}")

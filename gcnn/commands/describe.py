@@ -1,19 +1,14 @@
 """Print models' parameters, receptive field and operations beside Table 1.
 
-gcnn describe [MODEL ...] [--vocabulary N] (`make describe MODEL=gcnn_14`; without MODEL, all of configs/model).
 With --plan: the least time and memory of an epoch of the paper's models on one and on eight GPUs, from counted
 operations and bytes (docs/PERFORMANCE.md).
 """
 
-import argparse
-
-import torch
-
-from gcnn.benchmarks.plan import GPU, MODELS, plan
-from gcnn.checks import check_count
-from gcnn.config import CONFIGS, compose_config
+from gcnn.checks import positive
+from gcnn.commands.arguments import new_parser
+from gcnn.config import compose_config
 from gcnn.errors import UsageError
-from gcnn.models.language_model import build_model
+from gcnn.overrides import choices, nearest
 from gcnn.reporting.document import Table, to_text
 from gcnn.reproduction.paper import TABLE_1, model_name, vocabulary_of
 
@@ -21,24 +16,22 @@ WIKITEXT_2 = 33_278  # types
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    known = sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml"))
-    parser.add_argument("models", nargs="*", metavar="MODEL", help=f"{', '.join(known)}; default: all")
-    parser.add_argument(
-        "--vocabulary", type=int, help="types; default: those of its data in the paper, or WikiText-2's"
-    )
+    parser = new_parser(__doc__)
+    known = choices("model")
+    parser.add_argument("models", nargs="*", metavar="MODEL", help=f"{', '.join(known)}; default: the paper's own")
+    help = "types; default: those of its data in the paper, or WikiText-2's"
+    parser.add_argument("--vocabulary", type=positive, metavar="N", help=help)
     parser.add_argument("--plan", action="store_true", help="an epoch on GPUs instead; default: off")
     arguments = parser.parse_args()
-    if arguments.vocabulary is not None:
-        check_count("--vocabulary", arguments.vocabulary)
     for name in arguments.models:
         if name not in known:
-            raise UsageError(f"there is no model {name!r}; choose one of: {', '.join(known)}.")
+            raise UsageError(f"there is no model {name!r}; choose one of: {', '.join(known)}.{nearest(name, known)}")
     if arguments.plan:
-        table = plan_table(arguments.models or list(MODELS))
+        table = plan_table(arguments.models)
         print(f"{table.caption}\n{to_text(table)}")
         return
-    rows = [describe(name, arguments.vocabulary) for name in arguments.models or known]
+    names = arguments.models or [name for name in known if "/" not in name]
+    rows = [describe(name, arguments.vocabulary) for name in names]
     header = ["model", "Table 1", "blocks", "vocabulary", "parameters", "embedding", "body", "softmax",
               "receptive field", "MFLOPs a token"]  # fmt: skip
     print(to_text(Table(header, rows, text_columns=3)))
@@ -48,8 +41,10 @@ def main() -> None:
 
 def plan_table(names: list[str]) -> Table:
     """An epoch of each model at the paper's updates and at large ones. Raises UsageError for one not in Table 1."""
+    from gcnn.benchmarks.plan import GPU, MODELS, plan
+
     gpu, rows = GPU(), []
-    for name in names:
+    for name in names or MODELS:
         if name not in MODELS:
             raise UsageError(f"--plan knows the paper's own {', '.join(MODELS)}, not {name}.")
         for tokens, gpus in ((1024, 1), (1024, 8), (16384, 1), (16384, 8)):
@@ -65,6 +60,10 @@ def plan_table(names: list[str]) -> Table:
 
 def describe(name: str, vocabulary_size: int | None) -> list[str]:
     """A row of the table. Raises UsageError for a vocabulary below its cutoffs."""
+    import torch
+
+    from gcnn.models.language_model import build_model
+
     config = compose_config(f"model={name}")
     vocabulary_size = vocabulary_size or vocabulary_of(name) or WIKITEXT_2
     if config.model.cutoffs and config.model.cutoffs[-1] >= vocabulary_size:

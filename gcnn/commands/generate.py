@@ -1,29 +1,31 @@
-"""Sample text from a trained model: `gcnn generate --run DIR --prompt TEXT`."""
+"""Sample text from a trained model. <unk> is never sampled."""
 
 import argparse
 import sys
 
-from gcnn.evaluation.generation import Sampling, generate
-from gcnn.evaluation.run import add_run_argument, load_model
+from gcnn.commands.arguments import add_device, add_run, new_parser
 from gcnn.files import write_json
 
 
 def main() -> None:
     arguments = parse_arguments()
-    sampling = Sampling(arguments.temperature, arguments.top_k, arguments.seed)
-    run = load_model(arguments.run)
-    texts = generate(run.model, run.tokenizer, arguments.prompt, arguments.tokens, arguments.samples, sampling)
+    from gcnn.evaluation.generation import Sampling
+    from gcnn.evaluation.scoring import Scorer
+
+    settings = {"temperature": arguments.temperature, "top_k": arguments.top_k}
+    Sampling(**settings, seed=arguments.seed)  # refused before a model is loaded
+    model = Scorer.from_run(arguments.run, arguments.device)
+    texts = model.generate(arguments.prompt, arguments.tokens, arguments.samples, **settings, seed=arguments.seed)
     sys.stdout.reconfigure(encoding="utf-8")
     print("\n---\n".join(texts), flush=True)
     if arguments.save:
-        settings = {"temperature": sampling.temperature, "top_k": sampling.top_k}
         samples = [{"prompt": arguments.prompt, "text": text, **settings} for text in texts]
         write_json(arguments.run / "samples.json", samples)
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Sample text from a trained model. <unk> is never sampled.")
-    add_run_argument(parser)
+    parser = new_parser(__doc__)
+    add_run(parser)
     parser.add_argument(
         "--prompt", default="", metavar="TEXT",
         help="the text to continue, its unknown words read as <unk>; default: none, the start of a text",
@@ -36,7 +38,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--top-k", type=int, metavar="K", help="sample from the K likeliest types; default: from all")
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="of the draws; default: %(default)s")
     parser.add_argument("--samples", type=int, default=1, metavar="N", help="texts to sample; default: %(default)s")
-    parser.add_argument(
-        "--save", action="store_true", help="also write samples.json into the run; default: print alone"
-    )
+    help = "also write samples.json into the run; default: print alone"
+    parser.add_argument("--save", action="store_true", help=help)
+    add_device(parser)
     return parser.parse_args()

@@ -1,16 +1,17 @@
-"""Make a run directory of a fairseq `fconv_lm`: `gcnn import-fairseq CHECKPOINT DICT OUT`."""
+"""Make a run directory of a fairseq `fconv_lm`."""
 
-import argparse
 from pathlib import Path
+
+from gcnn.commands.arguments import new_parser
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Make a run directory of a fairseq `fconv_lm`.")
+    parser = new_parser(__doc__)
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="fairseq's .pt file; nothing in it is run")
     parser.add_argument("dictionary", type=Path, metavar="DICT", help="the dict.txt that it was trained with")
     parser.add_argument("out", type=Path, metavar="OUT", help="the run directory to write")
     arguments = parser.parse_args()
-    from gcnn.interop.fairseq import import_fairseq  # here: torch takes seconds, which a wrong command line saves
+    from gcnn.interop.fairseq import import_fairseq
 
     import_fairseq(arguments.checkpoint, arguments.dictionary, arguments.out)
     print(f"run: {arguments.out.resolve()}")

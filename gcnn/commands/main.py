@@ -2,6 +2,7 @@
 
 import sys
 from importlib import import_module
+from importlib.metadata import version
 
 from gcnn.errors import UsageError, run_command
 from gcnn.overrides import nearest
@@ -14,6 +15,7 @@ COMMANDS = {
     "generate": "sample text from a run",
     "describe": "parameters, receptive field and operations of models beside Table 1",
     "data": "encode a corpus ahead of training",
+    "push": "a run's model card, and its upload to the Hugging Face Hub",
     "report": "one page about runs, as HTML and Markdown",
     "import-fairseq": "make a run of fairseq's checkpoint",
     "benchmark": "latency of the paper's models or of runs",
@@ -35,6 +37,9 @@ def main(name: str | None = None) -> None:
 
 
 def run(name: str) -> int | None:
+    if name == "--version":
+        print(f"gcnn {version('gcnn')}")
+        return None
     if name in ("--help", "-h"):
         print("gcnn COMMAND --help says more of each:\n")
         print(*(f"  {command:18} {what}" for command, what in COMMANDS.items()), sep="\n")

@@ -1,4 +1,8 @@
-"""Score the lines of standard input: `gcnn score --run DIR < sentences`."""
+"""Score each line of standard input (UTF-8, one sentence a line) and print one line for it.
+
+That line has the log-probability in nats of its words and <eos> after <eos>, how many tokens those are, how many of
+them are unknown, and the perplexity: `gcnn score --run DIR < sentences`.
+"""
 
 import argparse
 import codecs
@@ -10,17 +14,14 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import torch
-
-from gcnn.checks import THREADS, check_count
+from gcnn.commands.arguments import add_column, add_device, add_precision, add_run, add_threads, new_parser
 from gcnn.errors import UsageError, run_command
-from gcnn.evaluation.corpus_scoring import score_files
 from gcnn.evaluation.nbest import KINDS, Hypothesis, ranked, reader
-from gcnn.evaluation.run import add_run_argument
-from gcnn.evaluation.scoring import Scorer
-from gcnn.models.inference import PRECISIONS, forget_kernels
+
+if TYPE_CHECKING:
+    from gcnn.evaluation.scoring import Scorer
 
 STDIN = 0
 CHUNK = 1 << 16  # bytes read at once
@@ -37,15 +38,20 @@ def gcnn_score() -> None:
 
 def main() -> None:
     arguments = parse_arguments()
-    if arguments.threads is not None:
-        check_count("--threads", arguments.threads, THREADS)
-        torch.set_num_threads(arguments.threads)
     if arguments.lm_weight is not None and (arguments.nbest is None or not math.isfinite(arguments.lm_weight)):
         raise UsageError("--lm-weight is a number that goes with --nbest; give both or leave it out.")
     if (arguments.input is None) != (arguments.output is None):
         raise UsageError("--input and --output belong together; give both, or neither to score standard input.")
     if arguments.input is None and (sys.__stdin__ is None or sys.__stdout__ is None):
         raise UsageError("standard input or output is closed. Give both, or --input and --output.")
+    import torch
+
+    from gcnn.evaluation.corpus_scoring import score_files
+    from gcnn.evaluation.scoring import Scorer
+    from gcnn.models.inference import forget_kernels
+
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
     forget_kernels()
     scorer = Scorer.from_run(arguments.run, arguments.device, arguments.precision)
     if arguments.input is not None:
@@ -64,17 +70,11 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="gcnn-score",
-        description="Score each line of standard input (UTF-8, one sentence a line) and print one line for it: the log-"
-        "probability in nats of its words and <eos> after <eos>, how many tokens those are, how many of them are "
-        "unknown, and the perplexity.",
-    )
-    add_run_argument(parser)
+    parser = new_parser(__doc__)
+    add_run(parser)
     output = parser.add_mutually_exclusive_group()
-    output.add_argument(
-        "--format", choices=["jsonl", "tsv"], default="jsonl", help="an object or a row a line; default: %(default)s"
-    )
+    help = "an object or a row a line; default: %(default)s"
+    output.add_argument("--format", choices=["jsonl", "tsv"], default="jsonl", help=help)
     output.add_argument(
         "--nbest",
         nargs="?",
@@ -99,24 +99,16 @@ def parse_arguments() -> argparse.Namespace:
         help="score the rows of text, JSON lines or Parquet files instead; any processes that are called alike share "
         "them (torchrun, a Slurm array), and files whose scores are there already are passed over; default: none",
     )
-    parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="where --input's scores go, as <name>.parquet; default: none"
-    )
-    parser.add_argument("--column", default="text", help="the text's column in --input; default: %(default)s")
-    parser.add_argument(
-        "--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: a GPU if any; default: %(default)s"
-    )
-    parser.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        default="float32",
-        help="of the weights; bf16 is less exact, and sooner done by a processor that has it; default: %(default)s",
-    )
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: all cores")
+    help = "where --input's scores go, as <name>.parquet; default: none"
+    parser.add_argument("--output", type=Path, metavar="DIR", help=help)
+    add_column(parser)
+    add_device(parser)
+    add_precision(parser)
+    add_threads(parser)
     return parser.parse_args()
 
 
-def scored(scorer: Scorer, windows: Iterator[list[bytes]], form: str) -> Iterator[str]:
+def scored(scorer: "Scorer", windows: Iterator[list[bytes]], form: str) -> Iterator[str]:
     """The scores of each window of lines, as text."""
     if form == "tsv":
         yield "log_prob\ttokens\tunknown\tperplexity\n"
@@ -129,7 +121,7 @@ def scored(scorer: Scorer, windows: Iterator[list[bytes]], form: str) -> Iterato
 
 
 def reranked(
-    scorer: Scorer, windows: Iterator[list[bytes]], kind: str = "any", weight: float | None = None
+    scorer: "Scorer", windows: Iterator[list[bytes]], kind: str = "any", weight: float | None = None
 ) -> Iterator[str]:
     """Each n-best list as text, best first."""
     read_hypothesis = reader(kind, weight is not None)

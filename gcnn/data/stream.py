@@ -52,32 +52,36 @@ class PreparedData:
     streams: dict[str, TokenStream]  # train, valid, test
     name: str
     fingerprint: str  # of the tokenizer and all streams
+    tokenizer_dir: Path | None = None  # where its files are
 
 
 def prepare(
-    data: DataConfig, config: WordTokenizerConfig | SentencePieceConfig, tokenizer: Tokenizer | None = None
+    data: DataConfig, config: WordTokenizerConfig | SentencePieceConfig, tokenizer_dir: Path | None = None
 ) -> PreparedData:
-    """Train the tokenizer, unless one is given, and encode every split, or find both in the cache.
+    """Train the tokenizer, unless the folder of one is given, and encode every split, or find both in the cache.
 
     Raises UsageError for a corpus that is missing, empty or not UTF-8 and for a vocabulary size past the text.
     """
     corpus = load_corpus(data)
     for split in SPLITS:
         corpus.summary(split)  # every split is found fit before work begins
-    tokenizer = tokenizer or cached_tokenizer(corpus, config)
+    directory = tokenizer_dir or tokenizer_directory(corpus, config)
+    tokenizer = load_tokenizer(directory)
     streams = {split: cached_stream(corpus, split, tokenizer) for split in SPLITS}
     fingerprints = [tokenizer.fingerprint, *(stream.fingerprint for stream in streams.values())]
-    return PreparedData(tokenizer, streams, data.name, hashlib.sha256(" ".join(fingerprints).encode()).hexdigest())
+    fingerprint = hashlib.sha256(" ".join(fingerprints).encode()).hexdigest()
+    return PreparedData(tokenizer, streams, data.name, fingerprint, directory)
 
 
-def cached_tokenizer(corpus: Corpus, config: WordTokenizerConfig | SentencePieceConfig) -> Tokenizer:
+def tokenizer_directory(corpus: Corpus, config: WordTokenizerConfig | SentencePieceConfig) -> Path:
+    """The folder of the trained tokenizer's files, in the cache."""
     about = asdict(config)
     for name in ("vocabulary", "model"):  # files of one's own: what they hold counts, not where they are
         if about.get(name) is not None and Path(about[name]).is_file():
             about[name] = sha256(Path(about[name]))
     directory = corpus.cache_dir / "tokenizers" / key_of(corpus.fingerprint("train"), about)
     cached(directory, lambda aside: train_tokenizer(config, corpus.lines("train")).save(aside))
-    return load_tokenizer(directory)
+    return directory
 
 
 def cached_stream(corpus: Corpus, split: str, tokenizer: Tokenizer) -> TokenStream:
@@ -119,12 +123,17 @@ def encode_file(path: str | Path, tokenizer: Tokenizer, column: str = "text") ->
 
     Raises UsageError where it is missing, damaged, empty or not UTF-8.
     """
-    lines = list(read_lines(Path(path), column))  # a pipe can be read once
-    summary = summarize(lines, str(path))
-    batches, *counts = zip(*encode(lines, tokenizer), strict=True)
-    tokens = np.concatenate(batches)
+    return encode_text(read_lines(Path(path), column), tokenizer, str(path))
+
+
+def encode_text(batches: Iterable[pa.Array], tokenizer: Tokenizer, what: str) -> TokenStream:
+    """Lines, some at a time, encoded in memory. Raises UsageError, naming `what`, where they have no words."""
+    lines = list(batches)  # a pipe can be read once
+    summary = summarize(lines, what)
+    encoded, *counts = zip(*encode(lines, tokenizer), strict=True)
+    tokens = np.concatenate(encoded)
     fingerprint = hashlib.sha256(tokens).hexdigest()
-    return token_stream(tokens, tokenizer, list(map(sum, counts)), summary.lines, fingerprint, str(path))
+    return token_stream(tokens, tokenizer, list(map(sum, counts)), summary.lines, fingerprint, what)
 
 
 def token_stream(

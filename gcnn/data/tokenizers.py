@@ -20,6 +20,8 @@ class Tokenizer(Protocol):
     """Text to ids and back. Id 0 is the most frequent type of the training split."""
 
     kind: str
+    file: str  # of the vocabulary or model, among those saved
+    types: list[str]  # how each is written
     eos: str  # how the end of a line is written
     vocabulary_size: int
     eos_id: int
@@ -45,7 +47,7 @@ class Tokenizer(Protocol):
 class WordTokenizer:
     """Splits at white space; a word outside `types` is `unk`, and so is `eos` before the end of a line."""
 
-    kind = "word"
+    kind, file = "word", "vocabulary.txt"
 
     def __init__(self, types: Sequence[str], eos: str = EOS, unk: str = UNK):
         self.types = list(types)
@@ -77,11 +79,11 @@ class WordTokenizer:
     def _files(self) -> dict[str, bytes]:
         head = {"kind": self.kind, "eos": self.eos, "unk": self.unk}
         vocabulary = "".join(f"{word}\n" for word in self.types)
-        return {"tokenizer.json": to_json(head), "vocabulary.txt": vocabulary.encode()}
+        return {"tokenizer.json": to_json(head), self.file: vocabulary.encode()}
 
     @classmethod
     def load(cls, directory: Path, head: dict) -> "WordTokenizer":
-        types = (directory / "vocabulary.txt").read_bytes().decode().removesuffix("\n").split("\n")
+        types = (directory / cls.file).read_bytes().decode().removesuffix("\n").split("\n")
         if len(set(types)) < len(types):
             raise ValueError("vocabulary.txt lists a type twice")
         return cls(types, head["eos"], head["unk"])
@@ -90,7 +92,7 @@ class WordTokenizer:
 class SentencePieceTokenizer:
     """A SentencePiece model whose ids are its own, re-ranked: id r is the model's id `model_ids[r]`."""
 
-    kind = "sentencepiece"
+    kind, file = "sentencepiece", "sentencepiece.model"
 
     def __init__(self, model: bytes, model_ids: Sequence[int]):
         self.model = model
@@ -101,6 +103,7 @@ class SentencePieceTokenizer:
         self.vocabulary_size = self.processor.vocab_size()
         if not np.array_equal(self.model_ids[self.ranks], np.arange(self.vocabulary_size)):
             raise ValueError("the ranks do not fit the model")
+        self.types = self.processor.id_to_piece(self.model_ids.tolist())
         self.eos_id = int(self.ranks[self.processor.eos_id()])
         self.unk_id = int(self.ranks[self.processor.unk_id()])
         self.eos = self.processor.id_to_piece(self.processor.eos_id())
@@ -127,11 +130,11 @@ class SentencePieceTokenizer:
 
     def _files(self) -> dict[str, bytes]:
         head = {"kind": self.kind, "model_ids": self.model_ids.tolist()}
-        return {"tokenizer.json": to_json(head), "sentencepiece.model": self.model}
+        return {"tokenizer.json": to_json(head), self.file: self.model}
 
     @classmethod
     def load(cls, directory: Path, head: dict) -> "SentencePieceTokenizer":
-        return cls((directory / "sentencepiece.model").read_bytes(), head["model_ids"])
+        return cls((directory / cls.file).read_bytes(), head["model_ids"])
 
 
 def load_tokenizer(directory: str | Path) -> WordTokenizer | SentencePieceTokenizer:

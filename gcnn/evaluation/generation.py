@@ -56,13 +56,7 @@ def generate(
     check_count("samples", samples)
     needed = 8 * samples * tokenizer.vocabulary_size  # log-probabilities of one step, in float64
     check_memory(f"a step of {samples:,} samples", needed, "give fewer samples")
-    try:
-        prompt.encode()
-    except UnicodeEncodeError as error:
-        raise UsageError(
-            f"the prompt is not UTF-8 (at character {error.start + 1}). Convert it, as with iconv."
-        ) from None
-    start = tokenizer.encode_lines(prompt.split("\n"))[:-1].tolist()  # the last line goes on
+    start = encode_prompt(tokenizer, prompt)
     choose = sampling.chooser()
 
     def known(log_probs: Tensor) -> Tensor:
@@ -72,6 +66,17 @@ def generate(
     generated = generate_tokens(model, torch.tensor([[tokenizer.eos_id, *start]] * samples), tokens, known)
     read = len(tokenizer.decode(start))  # the prompt as the tokenizer gives it back
     return [prompt + tokenizer.decode(start + row)[read:] for row in generated.tolist()]
+
+
+def encode_prompt(tokenizer: Tokenizer, prompt: str) -> list[int]:
+    """The ids of a text whose last line goes on. Raises UsageError for a prompt that is no text."""
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"the prompt is not UTF-8 (at character {error.start + 1}). Convert it, as with iconv."
+        ) from None
+    return tokenizer.encode_lines(prompt.split("\n"))[:-1].tolist()
 
 
 @torch.inference_mode()

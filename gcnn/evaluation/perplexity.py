@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from gcnn.data.batches import IGNORE, RunningText, Sentences
@@ -18,15 +17,23 @@ BATCH_SIZE, BLOCK_SIZE = 8, 1000  # sequences, tokens a sequence
 POSITIONS = 2048  # of a row, read at once
 
 
+@torch.no_grad()
 def token_nlls(
-    model: LanguageModel, stream: TokenStream, batch_size: int = BATCH_SIZE, block_size: int = BLOCK_SIZE
-) -> Iterator[tuple[np.ndarray, Tensor]]:
-    """Score running text: yields positions in the stream (n,) and their negative log-likelihoods (n,), nats.
+    model: LanguageModel,
+    stream: TokenStream,
+    sentences: bool = False,
+    batch_size: int = BATCH_SIZE,
+    block_size: int = BLOCK_SIZE,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Score a text: yields positions in it (n,) and their negative log-likelihoods (n,), nats; each position once.
 
-    The stream is read by `batch_size` rows at once. Each row starts with the state that the text before it leaves:
-    with a finite receptive field, `receptive_field - 1` tokens of overlap give it exactly. A model without one (the
-    LSTM) reads the stream as one row.
+    `sentences`: each line alone. Else running text, read by `batch_size` rows at once. Each row starts with the state
+    that the text before it leaves: with a finite receptive field, `receptive_field - 1` tokens of overlap give it
+    exactly. A model without one (the LSTM) reads the text as one row.
     """
+    if sentences:
+        yield from sentence_nlls(model, Sentences(stream.tokens, stream.eos_id, batch_size, block_size))
+        return
     device = next(model.parameters()).device
     context = model.receptive_field - 1 if model.receptive_field else None
     batch_size = 1 if context is None else max(1, min(batch_size, len(stream) // max(1, context)))
@@ -35,9 +42,9 @@ def token_nlls(
     for i in range(len(batches)):
         tokens, targets = batches[i]
         hidden, state = model(tokens.to(device), state)
-        nll = model.nll(hidden, targets.to(device)).double().cpu()
+        nll = model.nll(hidden, targets.to(device)).double().cpu().numpy()
         positions, counted = batches.positions(i)
-        yield positions[counted], nll[torch.from_numpy(counted)]
+        yield positions[counted], nll[counted]
 
 
 def state_before_rows(model: LanguageModel, batches: RunningText, context: int, device: torch.device) -> State | None:
@@ -51,47 +58,36 @@ def state_before_rows(model: LanguageModel, batches: RunningText, context: int, 
     return [torch.where(first.view(-1, *[1] * (part.dim() - 1)), 0, part) for part in state]
 
 
-def sentence_nlls(
-    model: LanguageModel, stream: TokenStream, batch_size: int = BATCH_SIZE, block_size: int = BLOCK_SIZE
-) -> Iterator[tuple[np.ndarray, Tensor]]:
-    """Score each line alone: yields line numbers (n,) and their negative log-likelihoods (n,), nats."""
-    sentences = Sentences(stream.tokens, stream.eos_id, batch_size, block_size)
-    for i in range(len(sentences)):
-        yield sentences.rows(i), row_nlls(model, *sentences[i])
-
-
-def row_nlls(model: LanguageModel, tokens: Tensor, targets: Tensor) -> Tensor:
-    """The negative log-likelihood of each row: (batch, time), (batch, time) -> (batch,), nats."""
-    return sum(nll.sum(dim=1) for _, nll in block_nlls(model, tokens, targets))
-
-
-def block_nlls(model: LanguageModel, tokens: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Score rows (batch, time): yields the targets of a block and their negative log-likelihoods, nats, each (batch,
-    time of the block).
-
-    Long rows are read in blocks, with the state carried over their borders, so that memory stays bounded.
-    """
+def sentence_nlls(model: LanguageModel, batches: Sentences) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Positions (n,) and negative log-likelihoods (n,) of lines each alone; a long one is read in blocks, with the
+    state carried over their borders, so that memory stays bounded."""
     device = next(model.parameters()).device
-    state = None
-    for block, wanted in zip(tokens.split(POSITIONS, dim=1), targets.split(POSITIONS, dim=1), strict=True):
-        hidden, state = model(block.to(device), state)
-        yield wanted, model.nll(hidden, wanted.to(device)).double().cpu()
-
-
-def target_nlls(
-    model: LanguageModel, stream: TokenStream, sentences: bool, batch_size: int, block_size: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Score a text: yields targets and their negative log-likelihoods, nats, in any order and shape."""
-    if not sentences:
-        for positions, nll in token_nlls(model, stream, batch_size, block_size):
-            yield torch.from_numpy(stream.tokens[positions]), nll
-        return
-    batches = Sentences(stream.tokens, stream.eos_id, batch_size, block_size)
+    starts = batches.ends - batches.lengths
     for i in range(len(batches)):
-        yield from block_nlls(model, *batches[i])
+        tokens, targets = batches[i]
+        state, at = None, starts[batches.rows(i), None] + np.arange(tokens.size(1))  # (batch, time)
+        for first in range(0, tokens.size(1), POSITIONS):
+            block = slice(first, first + POSITIONS)
+            hidden, state = model(tokens[:, block].to(device), state)
+            nll = model.nll(hidden, targets[:, block].to(device)).double().cpu().numpy()
+            counted = (targets[:, block] != IGNORE).numpy()
+            yield at[:, block][counted], nll[counted]
 
 
-@torch.no_grad()
+def nlls_in_order(
+    model: LanguageModel,
+    stream: TokenStream,
+    sentences: bool = False,
+    batch_size: int = BATCH_SIZE,
+    block_size: int = BLOCK_SIZE,
+) -> np.ndarray:
+    """The negative log-likelihood of each token: (tokens,), nats."""
+    nlls = np.empty(len(stream))
+    for positions, values in token_nlls(model, stream, sentences, batch_size, block_size):
+        nlls[positions] = values
+    return nlls
+
+
 def evaluate(
     model: LanguageModel,
     stream: TokenStream,
@@ -111,12 +107,12 @@ def evaluate(
     unknown = 0
     quiet = True if os.environ.get("RANK", "0") != "0" else None  # None: where nobody watches
     with tqdm(total=len(stream), unit=" tokens", unit_scale=True, disable=quiet, delay=2, leave=False) as bar:
-        for targets, nll in target_nlls(model, stream, sentences, batch_size, block_size):
+        for positions, nll in token_nlls(model, stream, sentences, batch_size, block_size):
+            is_unknown = stream.tokens[positions] == stream.unk_id
             total += float(nll.sum())
-            if stream.unk_id is not None:
-                of_unknown += float(nll[targets == stream.unk_id].sum())
-                unknown += int((targets == stream.unk_id).sum())
-            bar.update(int((targets != IGNORE).sum()))
+            of_unknown += float(nll[is_unknown].sum())
+            unknown += int(is_unknown.sum())
+            bar.update(len(positions))
     model.train(training)
     return normalised(total, stream, of_unknown, unknown)
 

@@ -1,8 +1,5 @@
 """A trained model out of its run directory, ready for inference."""
 
-import argparse
-import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,33 +39,6 @@ def load_model(run_dir: str | Path, device: str = "auto") -> LoadedRun:
     fold_weight_norm(model)
     model = model.to(where).eval().requires_grad_(False)
     return LoadedRun(model, tokenizer, config, read_metadata(run_dir / WEIGHTS)["sha256"])
-
-
-def find_run(path: str) -> Path:
-    """The run directory at a path, or the newest finished run below it, which is named; `latest`: below runs/."""
-    folder = Path("runs" if path == "latest" else path)
-    if not path or os.path.lexists(folder / "config.yaml") or not os.path.isdir(folder):
-        return folder  # its reader says what is wrong with it
-    levels = ("*/" * depth for depth in range(1, 5))  # runs/<group>/<experiment>/sweep/<member>
-    found = [file.parent for level in levels for file in folder.glob(f"{level}results.json")]
-    if not found:
-        raise UsageError(
-            f"{folder} is not a run directory: it has no config.yaml, and no finished run below. "
-            "Give the folder of a run."
-        )
-    newest = max(found, key=lambda run: (run / "results.json").stat().st_mtime)
-    print(f"run: {newest}", file=sys.stderr)
-    return newest
-
-
-def add_run_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--run",
-        type=find_run,
-        required=True,
-        metavar="DIR",
-        help="a run, or the newest in a folder; `latest`: in runs/",
-    )
 
 
 def choose_device(name: str) -> torch.device:

@@ -1,17 +1,22 @@
-"""Sentences to log-probabilities: each scored alone, in batches of about equal length."""
+"""A trained model in Python: scores of sentences and of tokens, perplexity, what comes next, samples."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from gcnn.data.batches import Sentences
+from gcnn.data.lines import TEXT
+from gcnn.data.stream import TokenStream, encode_text
 from gcnn.data.tokenizers import Tokenizer
 from gcnn.errors import UsageError
-from gcnn.evaluation.perplexity import POSITIONS, exp, row_nlls
+from gcnn.evaluation.generation import Sampling, encode_prompt, generate
+from gcnn.evaluation.perplexity import POSITIONS, evaluate, exp, nlls_in_order, sentence_nlls
 from gcnn.evaluation.run import load_model
+from gcnn.files import find_run
 from gcnn.models.inference import PRECISIONS, prepare_for_inference
 from gcnn.models.language_model import LanguageModel
 
@@ -27,24 +32,49 @@ class Score(NamedTuple):
     perplexity: float  # per token
 
 
-class Scorer:
-    """Scores sentences with a trained model: `Scorer.from_run("runs/...").score(["a sentence", "another"])`."""
+class TokenScores(NamedTuple):
+    """A text token by token, the ends of its lines among them."""
 
-    def __init__(self, model: LanguageModel, tokenizer: Tokenizer, source: dict[str, str] | None = None):
+    types: list[str]  # words or pieces
+    log_probs: np.ndarray  # (tokens,), nats
+
+
+def load(run: str | Path, device: str = "auto", precision: str = "float32") -> "Scorer":
+    """The model of a run directory, of the newest run in a folder, or of `latest` in runs/. Raises as from_run does."""
+    return Scorer.from_run(find_run(str(run)), device, precision)
+
+
+class Scorer:
+    """A trained model: `gcnn.load("runs/...").score(["a sentence", "another"])`.
+
+    Texts are strings with the lines that a file would have. `sentences` says whether each line is scored alone, or all
+    as running text, where a token's context reaches back over the ends of lines; None: as the run was trained.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        tokenizer: Tokenizer,
+        source: dict[str, str] | None = None,
+        sentences: bool = False,
+    ):
         self.model = model
         self.tokenizer = tokenizer
         self.source = source or {}  # what its scores are told apart by: model, tokenizer, precision; and the run
+        self.sentences = sentences  # whether the run was trained on lines each alone
 
     @classmethod
     def from_run(cls, path: str | Path, device: str = "auto", precision: str = "float32") -> "Scorer":
-        """A scorer with the model of a run directory, its weights in float32 or bf16.
+        """The model of a run directory, its weights in float32 or bf16.
 
         Raises UsageError and RunError as load_model does.
         """
+        if precision not in PRECISIONS:
+            raise UsageError(f"precision is {precision!r}; choose one of: {', '.join(PRECISIONS)}.")
         run = load_model(path, device)
         prepare_for_inference(run.model.to(PRECISIONS[precision]))
         source = {"model": run.weights_sha256, "tokenizer": run.tokenizer.fingerprint, "precision": precision}
-        return cls(run.model, run.tokenizer, source | {"run": str(path)})
+        return cls(run.model, run.tokenizer, source | {"run": str(path)}, run.config.data.sentences)
 
     def score(self, sentences: Iterable[str]) -> list[Score]:
         """The scores of sentences, in their order; they do not depend on each other."""
@@ -57,16 +87,71 @@ class Scorer:
         for window in windows(sentences):
             yield from self._score_window(window)
 
+    def token_scores(self, text: str, sentences: bool | None = None) -> TokenScores:
+        """The types of a text's tokens and the log-probability of each: (tokens,), nats.
+
+        Raises UsageError for a text without words.
+        """
+        stream, types = self._encode(text), self.tokenizer.types
+        nlls = nlls_in_order(self.model, stream, self.sentences if sentences is None else sentences)
+        return TokenScores([types[i] for i in stream.tokens], -nlls)
+
+    def evaluate(self, text: str, sentences: bool | None = None) -> dict[str, float]:
+        """The exact perplexity of a text, its nats, and its normalisations: what `gcnn evaluate --json` prints.
+
+        Raises UsageError for a text without words.
+        """
+        return evaluate(self.model, self._encode(text), self.sentences if sentences is None else sentences)
+
+    def perplexity(self, text: str, sentences: bool | None = None) -> float:
+        """The exact perplexity of a text, per token. Raises UsageError for a text without words."""
+        return self.evaluate(text, sentences)["perplexity"]
+
+    @torch.inference_mode()
+    def next_log_probs(self, text: str = "") -> np.ndarray:
+        """The log-probability of every type to be the token after a text, whose last line goes on: (vocabulary,), nats.
+
+        `tokenizer.types` says what the types are. An empty text is the start of one.
+        """
+        tokens = torch.tensor([[self.tokenizer.eos_id, *encode_prompt(self.tokenizer, text)]])
+        state = None
+        for block in tokens.to(next(self.model.parameters()).device).split(POSITIONS, dim=1):
+            hidden, state = self.model(block, state)
+        return self.model.log_prob(hidden[:, -1])[0].double().cpu().numpy()
+
+    def generate(
+        self,
+        prompt: str = "",
+        tokens: int = 100,
+        samples: int = 1,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        seed: int = 1,
+    ) -> list[str]:
+        """The prompt, continued `samples` times by `tokens` tokens, none of them <unk>.
+
+        A token is drawn from `softmax(log_probs / temperature)` of the `top_k` likeliest types (None: of all);
+        temperature 0 takes the likeliest. Raises UsageError for a value out of its range.
+        """
+        return generate(self.model, self.tokenizer, prompt, tokens, samples, Sampling(temperature, top_k, seed))
+
+    def _encode(self, text: str) -> TokenStream:
+        try:
+            lines = pa.array(text.removesuffix("\n").split("\n"), TEXT)
+        except UnicodeEncodeError as error:
+            raise UsageError(f"the text is not UTF-8 ({error.reason}). Convert it, as with iconv.") from None
+        return encode_text([lines], self.tokenizer, "the text")
+
     @torch.inference_mode()
     def _score_window(self, sentences: list[str]) -> list[Score]:
         tokens = self.tokenizer.encode_lines(sentences)
         batches = Sentences(tokens, self.tokenizer.eos_id, batch_size=1, block_size=POSITIONS)
-        nlls = np.empty(len(sentences))
-        for i in range(len(batches)):
-            nlls[batches.rows(i)] = row_nlls(self.model, *batches[i])
-        counts = np.diff(batches.ends, prepend=0)
-        unknown = np.add.reduceat(tokens == self.tokenizer.unk_id, batches.ends - counts, dtype=np.int64)
-        columns = (part.tolist() for part in (nlls, counts, unknown))
+        nlls = np.empty(len(tokens))
+        for positions, values in sentence_nlls(self.model, batches):
+            nlls[positions] = values
+        starts = batches.ends - batches.lengths
+        unknown = np.add.reduceat(tokens == self.tokenizer.unk_id, starts, dtype=np.int64)
+        columns = (part.tolist() for part in (np.add.reduceat(nlls, starts), batches.lengths, unknown))
         return [Score(-nll, count, unk, exp(nll / count)) for nll, count, unk in zip(*columns, strict=True)]
 
 

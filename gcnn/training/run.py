@@ -61,7 +61,7 @@ def train_in_group(config: TrainConfig, notes: Sequence[str] = ()) -> tuple[Path
         begun = config.resume is not False and any((run_dir / "checkpoints").glob("step_*"))
         source = run_dir if begun else check_source(config)
     with first_of_each_machine():
-        data = prepare(config.data, config.tokenizer, source and load_tokenizer(source / "tokenizer"))
+        data = prepare(config.data, config.tokenizer, source and source / "tokenizer")
     check_against_data(config, data.tokenizer.vocabulary_size, len(data.streams["train"]), world_size())
     torch.manual_seed(config.seed)
     model = build_model(config.model, data.tokenizer.vocabulary_size)

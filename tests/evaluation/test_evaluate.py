@@ -108,9 +108,8 @@ SPOILT = [
     (None, ["--run", "nowhere"], 2, "nowhere is not a run directory"),
     (None, ["--file", "nowhere.txt"], 2, "no file nowhere.txt"),
     (None, ["--data-path", "nowhere"], 2, "nowhere is not a folder"),
-    (None, ["--block-size", "0"], 2, "--block-size is 0"),
-    (None, ["--batch-size", "-1"], 2, "--batch-size is -1"),
-    (None, ["--sentences", "--per-token"], 2, "--per-token scores running text"),
+    (None, ["--block-size", "0"], 2, "--block-size: 0 is not from 1"),
+    (None, ["--batch-size", "-1"], 2, "--batch-size: -1 is not from 1"),
 ]
 
 

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from gcnn.errors import UsageError
-from gcnn.evaluation.run import find_run
+from gcnn.files import find_run
 
 
 def make(folder, finished_at=None):

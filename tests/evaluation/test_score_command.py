@@ -134,7 +134,7 @@ def test_the_command_ends_quietly_when_its_reader_leaves(made_runs):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--threads", "0"], "--threads is 0"),
+        (["--threads", "0"], "--threads: 0 is not from 1"),
         (["--run", "nowhere"], "nowhere is not a run directory"),
     ],
 )

@@ -1,0 +1,59 @@
+"""Options that several commands have. Nothing here imports torch, which takes seconds that --help need not take."""
+
+import argparse
+from pathlib import Path
+from typing import NoReturn
+
+from gcnn.checks import CHOICES, THREADS, positive
+from gcnn.errors import UsageError
+from gcnn.files import find_run
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """In one line, as all errors."""
+        raise UsageError(f"{message}. {self.prog} --help lists what it takes.")
+
+
+def new_parser(description: str) -> Parser:
+    return Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def threads(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= THREADS:
+        raise argparse.ArgumentTypeError(f"{number} is not from 1 to {THREADS:,}")
+    return number
+
+
+def add_number(parser: argparse.ArgumentParser, option: str, default: int, help: str) -> None:
+    parser.add_argument(option, type=positive, default=default, metavar="N", help=f"{help}; default: %(default)s")
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    help = "a run, or the newest in a folder; `latest`: in runs/"
+    parser.add_argument("--run", type=find_run, required=True, metavar="DIR", help=help)
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    help = "auto: a GPU if any; default: %(default)s"
+    parser.add_argument("--device", choices=CHOICES["device"], default="auto", help=help)
+
+
+def add_precision(parser: argparse.ArgumentParser, of: str = "weights") -> None:
+    help = f"of the {of}; bf16 is less exact, and faster on a processor that has it; default: %(default)s"
+    parser.add_argument("--precision", choices=CHOICES["trainer.precision"], default="float32", help=help)
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--threads", type=threads, metavar="N", help="CPU threads; default: all cores")
+
+
+def add_column(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--column", default="text", help="the text's, in files with columns; default: %(default)s")
+
+
+def add_out(parser: argparse.ArgumentParser, default: str | None, help: str = "the figures as JSON") -> None:
+    path = Path(default) if default else None
+    shown = "%(default)s" if default else "only print them"
+    parser.add_argument("--out", type=Path, default=path, metavar="FILE", help=f"{help}; default: {shown}")

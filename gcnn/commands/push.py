@@ -1,0 +1,102 @@
+"""Write a run's model card (README.md in its folder) and upload what scoring needs to the Hugging Face Hub.
+
+Uploaded are config.yaml, tokenizer/, model.safetensors, results.json and the card; no checkpoints, no logs. A card
+that is there is kept: write it with --card-only, name a license in it, push. The token is that of `hf auth login`, or
+HF_TOKEN.
+"""
+
+from pathlib import Path
+
+from gcnn.commands.arguments import new_parser
+from gcnn.errors import RunError, UsageError, one_line
+from gcnn.files import find_run, write_atomically
+from gcnn.reporting.document import Code, Heading, Paragraph, Table, to_markdown
+from gcnn.reporting.results import Run, describe_model, load_run, results_table
+from gcnn.reporting.units import count, decimals, perplexity
+
+UPLOADED = ["README.md", "config.yaml", "model.safetensors", "results.json", "tokenizer/*"]
+LICENSE = "# license: yours to choose, as a line `license: mit`; the text that it was trained on may have a say"
+USE = """import gcnn, huggingface_hub
+model = gcnn.load(huggingface_hub.snapshot_download("{repo}", local_dir="model"))
+print(model.score(["a sentence", "another"]), model.perplexity("any text"))"""
+
+
+def main() -> None:
+    parser = new_parser(__doc__)
+    parser.add_argument(
+        "run", type=find_run, metavar="RUN", help="a run, or the newest in a folder; `latest`: in runs/"
+    )
+    parser.add_argument("repo", metavar="REPO", help="the model's name on the Hub, as user/name")
+    parser.add_argument("--card-only", action="store_true", help="write the card and upload nothing; default: both")
+    parser.add_argument("--private", action="store_true", help="make a new repository private; default: public")
+    arguments = parser.parse_args()
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(arguments.repo)
+    except HFValidationError as error:
+        raise UsageError(f"{one_line(error)} Give a name as user/model.") from None
+    run = load_run(arguments.run)
+    missing = [name for name in ("model.safetensors", "results.json", "tokenizer") if not (run.path / name).exists()]
+    if missing:
+        raise UsageError(f"{run.path} has no {', '.join(missing)}. Push a run that has finished.")
+    path = run.path / "README.md"
+    if not path.exists():
+        write_atomically(path, lambda aside: aside.write_text(card(run, arguments.repo), encoding="utf-8"))
+    print(f"card: {path.resolve()}")
+    if not arguments.card_only:
+        print(f"model: {upload(run.path, arguments.repo, arguments.private)}")
+
+
+def card(run: Run, repo: str) -> str:
+    """The model card: what it is, how it was trained, what it reaches on which data, how to load it."""
+    results, data = run.results, run.results["data"]
+    rows = [
+        [split, *(perplexity(found.get(key)) for key in ("perplexity", "word_perplexity")),
+         decimals(found.get("bits_per_byte"), 4), count(found["tokens"])]
+        for split in ("validation", "test") if (found := results.get(split))
+    ]  # fmt: skip
+    name = repo.rpartition("/")[2]
+    blocks = [
+        Paragraph(
+            f"{describe_model(run.config.model)}, {count(results['parameters']['total'])} parameters: a language model "
+            f"of experiment {run.config.experiment}, trained with gcnn, which reproduces “Language Modeling with Gated "
+            "Convolutional Networks” (Dauphin, Fan, Auli, Grangier, 2017; https://arxiv.org/abs/1612.08083)."
+        ),
+        Heading("Use"),
+        Code(USE.format(repo=repo)),
+        Heading("Perplexity"),
+        Table(["split", "perplexity per token", "per word", "bits per byte", "tokens"], rows),
+        Paragraph(
+            f"Data: {data['name']}, {run.config.tokenizer.kind} tokens of {count(data['vocabulary_size'])} types, "
+            f"fingerprint {data['fingerprint']}; {'each line alone' if run.config.data.sentences else 'running text'}."
+        ),
+        Heading("Training"),
+        Code(f"{results['command']}\n\n{results_table(results)}"),
+        Paragraph(
+            f"Commit {results.get('git_commit') or 'unknown'}, seed {results['seed']}; the rest is in config.yaml."
+        ),
+    ]
+    front = ["---", "library_name: gcnn", "pipeline_tag: text-generation", LICENSE, "tags: [gated-cnn]", "---", ""]
+    return "\n".join(front) + "\n" + to_markdown(name, blocks)
+
+
+def upload(folder: Path, repo: str, private: bool) -> str:
+    """Make the repository where there is none, and put the run's files into it; returns its address.
+
+    Raises RunError, whatever the Hub's client meets: no token, no network, no right to write there.
+    """
+    from huggingface_hub import HfApi
+
+    try:
+        address = HfApi().create_repo(repo, private=private, exist_ok=True)
+        HfApi().upload_folder(
+            repo_id=repo, folder_path=folder, allow_patterns=UPLOADED, commit_message="Add the model and its card"
+        )
+    except Exception as error:
+        raise RunError(
+            f"{repo} was not uploaded ({one_line(error)[:300]}). Check the network and the token (hf auth login, or "
+            "HF_TOKEN), and push again."
+        ) from None
+    return str(address)

@@ -1,0 +1,6 @@
+"""`gcnn push`, from a checkout."""
+
+from gcnn.commands.main import main
+
+if __name__ == "__main__":
+    main("push")

@@ -1,0 +1,80 @@
+"""`gcnn push`: the card, and which files go to the Hub. No request leaves this machine: HfApi is a stand-in here, and
+in one test the Hub's address is a port where nobody listens."""
+
+import re
+import shutil
+import subprocess
+import sys
+
+import huggingface_hub
+import pytest
+
+import gcnn
+from gcnn.reporting.results import load_run
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A Hub of one folder, as HfApi's two methods would fill it."""
+    calls = []
+
+    class Hub:
+        def create_repo(self, repo, private, exist_ok):
+            calls.append((repo, private, exist_ok))
+            return f"https://hub/{repo}"
+
+        def upload_folder(self, repo_id, folder_path, allow_patterns, commit_message):
+            for path in huggingface_hub.utils.filter_repo_objects(
+                [str(path.relative_to(folder_path)) for path in folder_path.rglob("*") if path.is_file()],
+                allow_patterns=allow_patterns,
+            ):
+                target = tmp_path / "hub" / path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(folder_path / path, target)
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    return calls
+
+
+def test_a_pushed_model_scores_as_the_run_does(hub, call, run_dir, tmp_path):
+    done = call("push", run_dir, "someone/tiny")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines()[-1] == "model: https://hub/someone/tiny"
+    assert hub == [("someone/tiny", False, True)]
+    files = sorted(str(path.relative_to(tmp_path / "hub")) for path in (tmp_path / "hub").rglob("*") if path.is_file())
+    tokenizer = [f"tokenizer/{name.name}" for name in (run_dir / "tokenizer").iterdir()]
+    assert files == sorted(["README.md", "config.yaml", "model.safetensors", "results.json", *tokenizer])
+    here, there = (gcnn.load(folder, "cpu").score(["w1 w2", "w3"]) for folder in (run_dir, tmp_path / "hub"))
+    assert here == there
+
+
+def test_the_card_says_what_it_is_and_one_of_the_users_own_is_kept(hub, call, run_dir):
+    done = call("push", run_dir, "someone/tiny", "--card-only")
+    assert (done.code, hub) == (0, [])
+    card = (run_dir / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: gcnn\n")
+    results = load_run(run_dir).results
+    for said in (
+        "arxiv.org/abs/1612.08083", results["data"]["fingerprint"], f"{results['test']['perplexity']:,.2f}",
+        "someone/tiny", "# license:", "gcnn.load(", results["command"],
+    ):  # fmt: skip
+        assert said in card
+    (run_dir / "README.md").write_text("my own")
+    assert call("push", run_dir, "someone/tiny").code == 0
+    assert (run_dir / "README.md").read_text() == "my own"
+
+
+@pytest.mark.parametrize(("repo", "spoil", "code", "named"), [
+    ("a b/c", None, 2, "user/model"),
+    ("me/x", "results.json", 2, "has no results.json"),
+    ("me/x", None, 1, "me/x was not uploaded .* token"),
+])  # fmt: skip
+def test_what_cannot_be_pushed_is_one_line(repo, spoil, code, named, run_dir, tmp_path, monkeypatch):
+    for name, content in {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "HF_TOKEN": "none"}.items():
+        monkeypatch.setenv(name, content)
+    if spoil:
+        (run_dir / spoil).unlink()
+    command = [sys.executable, "-m", "gcnn", "push", run_dir, repo]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert (done.returncode, done.stderr.count("\n")) == (code, 1), done.stderr
+    assert re.search(named, done.stderr), done.stderr
