@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import NoReturn
 
-from gcnn.checks import CHOICES, THREADS, positive
+from gcnn.checks import THREADS, positive
 from gcnn.errors import UsageError
 from gcnn.files import find_run
 
@@ -37,12 +37,12 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     help = "auto: a GPU if any; default: %(default)s"
-    parser.add_argument("--device", choices=CHOICES["device"], default="auto", help=help)
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help=help)
 
 
 def add_precision(parser: argparse.ArgumentParser, of: str = "weights") -> None:
     help = f"of the {of}; bf16 is less exact, and faster on a processor that has it; default: %(default)s"
-    parser.add_argument("--precision", choices=CHOICES["trainer.precision"], default="float32", help=help)
+    parser.add_argument("--precision", choices=["float32", "bf16"], default="float32", help=help)
 
 
 def add_threads(parser: argparse.ArgumentParser) -> None:

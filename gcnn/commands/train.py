@@ -107,6 +107,7 @@ def main() -> None:
         return
     if asked.config_path is not None:
         load_config(asked.config_path)
+        sys.argv += ["--config-path", str(asked.config_path.absolute())]  # Hydra would look beside this file
     sys.argv[1:] = prepare(sys.argv[1:], sweep=asked.multirun)
     overrides = parser.parse_known_args()[1]
     if not asked.multirun and not any(argument.startswith("-") for argument in overrides):  # those ask Hydra something
