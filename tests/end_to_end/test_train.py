@@ -53,7 +53,7 @@ def test_run_directory_holds_all_and_the_table_says_it(call, tiny, tmp_path, cor
 
 def test_run_can_be_repeated_from_its_config(call, tiny, tmp_path):
     call("train", *tiny)
-    again = call("train", "--config-path", tmp_path / "run", "--config-name", "config", f"run_dir={tmp_path / 'again'}")
+    again = call("train", "--config-path", "run", "--config-name", "config", f"run_dir={tmp_path / 'again'}")
     assert again.code == 0, again.err
     first, second = (safetensors.torch.load_file(tmp_path / name / "model.safetensors") for name in ("run", "again"))
     assert all(first[name].equal(second[name]) for name in first)
