@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "training": BASE | {"data", "models", "evaluation"},
     "benchmarks": BASE | {"data", "models", "evaluation", "training"},
     "interop": BASE | {"data", "models"},
-    "reporting": BASE | {"reproduction"},
+    "reporting": {"config", "errors", "files"},
     "reproduction": BASE | {"reporting"},
 }
 

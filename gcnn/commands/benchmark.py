@@ -26,8 +26,8 @@ from gcnn.models.inference import PRECISIONS
 from gcnn.models.language_model import LanguageModel, build_model
 from gcnn.provenance import made_with
 from gcnn.reporting.document import Table, to_text
-from gcnn.reporting.latency import latency_table, ratio_table, speed_table
-from gcnn.reproduction.paper import LSTM_DATA, TABLE_1, vocabulary_of
+from gcnn.reporting.latency import latency_table, load_latency, ratio_table, speed_table
+from gcnn.reproduction.paper import LSTM_DATA, TABLE_1, TABLE_4, vocabulary_of
 
 PAPER = [*TABLE_1, *LSTM_DATA]
 DEFAULT = "gcnn_9,gcnn_8b,lstm_2048,gcnn_8,gcnn_14,lstm_1024"
@@ -47,7 +47,9 @@ def main() -> None:
     latency = made_with() | benchmark(groups, machine, *((10, 1) if arguments.quick else (arguments.repeats, 3)))
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(arguments.out, latency)
-    for table in (latency_table(latency), speed_table(latency), bounds_table(latency), ratio_table(latency)):
+    measured = load_latency(arguments.out)
+    tables = [latency_table(measured), speed_table(measured, TABLE_4)]
+    for table in [*tables, bounds_table(latency), ratio_table(measured, TABLE_4)]:
         print(f"{table.caption}\n{to_text(table)}\n")
     print(f"latency: {arguments.out.resolve()}")
 

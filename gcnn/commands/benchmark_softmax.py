@@ -14,7 +14,7 @@ from gcnn.commands.arguments import add_number, add_out, add_threads, new_parser
 from gcnn.files import write_json
 from gcnn.provenance import made_with
 from gcnn.reporting.document import to_text
-from gcnn.reporting.softmax_size import figures, load_softmax_size, table
+from gcnn.reporting.softmax_size import load_softmax_size, softmax_figures, softmax_table
 
 
 def main() -> None:
@@ -30,10 +30,11 @@ def main() -> None:
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(arguments.out, about)
     results = load_softmax_size(arguments.out)
-    for what, figure in figures(results).items():
+    for what, figure in softmax_figures(results).items():
         name = arguments.out.stem if what == "seconds" else f"{arguments.out.stem}_memory"
         arguments.out.with_name(f"{name}.svg").write_text(figure.svg, encoding="utf-8")
-    print(f"{table(results).caption}\n{to_text(table(results))}\n{arguments.out.resolve()}")
+    table = softmax_table(results)
+    print(f"{table.caption}\n{to_text(table)}\n{arguments.out.resolve()}")
 
 
 def parse_arguments() -> argparse.Namespace:

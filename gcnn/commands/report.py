@@ -16,8 +16,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=out, metavar="DIR", help="of the page; default: %(default)s")
     arguments = parser.parse_args()
     from gcnn.reporting.page import write_report
+    from gcnn.reproduction.paper import PAPER
 
     check_output("--out", arguments.out, folder=True)
     runs = [find_run("latest") if run == Path("latest") else run for run in arguments.runs]
-    page, _ = write_report(runs, arguments.out, arguments.latency)
+    page, _ = write_report(runs, arguments.out, arguments.latency, PAPER)
     print(f"report: {page.resolve()}")

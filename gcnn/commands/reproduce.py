@@ -15,7 +15,7 @@ from gcnn.errors import RunError, UsageError, outlive_readers
 from gcnn.overrides import prepare
 from gcnn.reporting.document import to_text
 from gcnn.reproduction.figures import drawing, groups_table
-from gcnn.reproduction.records import FIGURES, planned, reproduction, sweeps, write_reproduction
+from gcnn.reproduction.records import FIGURES, count_members, make_record, sweeps, write_record
 
 
 def main() -> int:
@@ -28,20 +28,20 @@ def main() -> int:
     for number, (figure, names) in enumerate(chosen.items(), start=1):
         folders = [arguments.runs / arguments.scale / name for name in names]
         for folder in [] if arguments.draw_only else folders:
-            planned_members = planned(arguments.scale, folder.name) or "as many as asked for"
-            print(f"{figure}, {number} of {len(chosen)}: {folder.name}, members: {planned_members}", file=sys.stderr)
+            planned = count_members(arguments.scale, folder.name) or "as many as asked for"
+            print(f"{figure}, {number} of {len(chosen)}: {folder.name}, members: {planned}", file=sys.stderr)
             code = train(f"{arguments.scale}/{folder.name}", folder, arguments.overrides)
             if code not in (0, 1):
                 return code  # it has said why
-        members = sum(planned(arguments.scale, name) for name in names)
-        record = reproduction(figure, arguments.scale, folders, members)
+        members = sum(count_members(arguments.scale, name) for name in names)
+        record = make_record(figure, arguments.scale, folders, members)
         if record is None:
             continue
         drawn += 1
         picture = drawing(record)
-        write_reproduction(record, out / arguments.scale, picture and picture.svg)
+        write_record(record, out / arguments.scale, picture and picture.svg)
         print(f"{FIGURES[figure][0]}\n{to_text(groups_table(record))}\n{out / arguments.scale / figure}.json\n")
-        if record["missing"] or any(group["unfinished"] for group in record["groups"]):
+        if record.missing or any(group.unfinished for group in record.groups):
             unfinished.append(figure)
     if not drawn:
         raise UsageError(f"{arguments.runs / arguments.scale} holds no runs of {', '.join(chosen)}. Train them first.")

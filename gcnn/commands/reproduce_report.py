@@ -6,7 +6,7 @@ from pathlib import Path
 from gcnn.checks import check_output
 from gcnn.reporting.latency import load_latency
 from gcnn.reproduction.page import reproduction_blocks, write_reproduction_page
-from gcnn.reproduction.records import load_reproductions
+from gcnn.reproduction.records import load_records
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -17,7 +17,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=out, metavar="FILE", help="the page; default: %(default)s")
     arguments = parser.parse_args()
     check_output("--out", arguments.out)
-    records = load_reproductions(DOCS / "results" / "reproduction")
+    records = load_records(DOCS / "results" / "reproduction")
     latency = load_latency(DOCS / "results" / "latency_gcnn_8b.json")
     write_reproduction_page(reproduction_blocks(records, latency), DOCS / "RESULTS.md", arguments.out)
     print(f"report: {arguments.out.resolve()}")

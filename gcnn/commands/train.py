@@ -21,7 +21,6 @@ from omegaconf import DictConfig
 from gcnn.config import CONFIGS, load_config, register_schemas, typed
 from gcnn.errors import RunError, UsageError, on_terminal, one_line_errors, outlive_readers
 from gcnn.overrides import help_lines, prepare
-from gcnn.reporting.files import value
 from gcnn.reporting.results import results_table
 from gcnn.reporting.sweep import check_members, finished_results, write_sweep
 from gcnn.training.resume import resumed_config, run_to_resume
@@ -51,7 +50,7 @@ def run(config: DictConfig, hydra_config: DictConfig) -> float | None:
         run_dir = Path(hydra_config.runtime.output_dir)
         results = finished_results(run_dir, member_overrides(hydra_config))
         if results is not None:
-            return value(results, "validation.perplexity")
+            return results.validation.perplexity
         results = train_member(config, hydra_config)
     else:
         refuse_sweep(hydra_config)
@@ -64,7 +63,7 @@ def tell(run_dir: Path, results: dict | None) -> float:
         return math.inf
     print(results_table(results))
     print(f"run: {run_dir}")
-    return value(results, "validation.perplexity")
+    return results["validation"]["perplexity"]
 
 
 def refuse_sweep(hydra_config: DictConfig) -> None:

@@ -15,13 +15,13 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from gcnn.reporting.document import Figure
-from gcnn.reporting.files import value
-from gcnn.reporting.latency import SOFTMAX, device, models_of, sentence_lengths, timings
-from gcnn.reporting.results import Run
+from gcnn.reporting.latency import SOFTMAX, Latency, MeasuredModel
+from gcnn.reporting.results import MANY, Metric, Run
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; then the same colours dashed and dotted.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 STYLES = [{"color": colour, "linestyle": style} for style, colour in product(("-", "--", ":"), COLOURS)]
+OTHERS = {"color": "#c3c9ce", "linewidth": 0.9, "zorder": 1.5}  # behind the others
 SETTINGS = {
     "svg.fonttype": "none",
     "svg.hashsalt": "gcnn",  # the same numbers give the same file
@@ -49,32 +49,46 @@ MAX_POINTS = 300  # of a curve: more are not seen at page width
 def learning_curves(runs: list[Run]) -> list[Figure]:
     """Training loss against steps, and validation perplexity against steps, tokens and training time.
 
-    A panel without a single point is left out.
+    A panel without a single point is left out. Of many runs the best are in colour, the others grey.
     """
-    slowest = max((line.get("seconds") or 0 for run in runs for line in run.validation), default=0)
+    best = best_runs(runs)
+    greys = [run for run in runs if not any(run is other for other in best)]
+    drawn = [(run, run.label, style) for run, style in zip(best, cycle(STYLES), strict=False)]
+    drawn += [(run, "" if i else f"{len(greys)} others", OTHERS) for i, run in enumerate(greys)]
+    note = f"; in colour the {len(best)} best on validation, in grey {len(greys)} others" if greys else ""
+    slowest = max((line.seconds or 0 for run in runs for line in run.validation), default=0)
     unit, size = ("hours", 3600) if slowest > 7200 else ("minutes", 60) if slowest > 120 else ("seconds", 1)
-    loss = [(run.label, *smooth(*curve(run.training, "step", "loss"))) for run in runs]
+    loss = [(label, style, *smooth(*points_of(run.training, "step", "loss"))) for run, label, style in drawn]
     panels = [("training-loss", "Training loss (running mean)", "steps", "nats a token", loss)]
     for name, key, x_label, scale in (
         ("perplexity-steps", "step", "steps", 1),
         ("perplexity-tokens", "tokens", "training tokens", 1),
         ("perplexity-time", "seconds", f"training time, {unit}", size),
     ):
-        points = [(run.label, *curve(run.validation, key, "perplexity")) for run in runs]
-        curves = [(label, x / scale, y) for label, x, y in points]
+        points = [(label, style, *points_of(run.validation, key, "perplexity")) for run, label, style in drawn]
+        curves = [(label, style, x / scale, y) for label, style, x, y in points]
         panels.append((name, f"Validation perplexity against {x_label}", x_label, "perplexity", curves))
     return [
-        draw(name, caption, partial(plot_curves, x_label=x_label, y_label=y_label, curves=curves))
+        draw(name, caption + note, partial(plot_curves, x_label=x_label, y_label=y_label, curves=curves))
         for name, caption, x_label, y_label, curves in panels
-        if any(x.size for _, x, _ in curves)
+        if any(x.size for _, _, x, _ in curves)
     ]
 
 
-def curve(lines: list[dict], x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
-    """Two columns of a run's metrics, without the lines that lack one of them or are not finite."""
-    points = [(line[x], line[y]) for line in lines if line.get(x) is not None and line.get(y) is not None]
-    points = np.array(points, dtype=float).reshape(-1, 2)
-    return tuple(points[np.isfinite(points).all(axis=1)].T)
+def best_runs(runs: list[Run]) -> list[Run]:
+    """All of a few runs; of many, those with the lowest validation perplexities among the runs on the same data."""
+    if len(runs) <= MANY:
+        return runs
+    perplexities = [run.validation_perplexity or math.inf for run in runs]
+    known = list(zip(runs, perplexities, strict=True))
+    ranks = [sum(o.data[0] == run.data[0] and p < mine for o, p in known) for run, mine in known]
+    return [runs[i] for i in sorted(sorted(range(len(runs)), key=ranks.__getitem__)[:MANY])]
+
+
+def points_of(lines: list[Metric], x: str, y: str) -> np.ndarray:
+    """Two figures of a run's metrics, (2, points), without the lines that lack one of them or are not finite."""
+    points = np.array([(getattr(line, x), getattr(line, y)) for line in lines], dtype=float).reshape(-1, 2)
+    return points[np.isfinite(points).all(axis=1)].T
 
 
 def smooth(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -87,12 +101,12 @@ def smooth(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def plot_curves(axes: Axes, x_label: str, y_label: str, curves: list) -> None:
-    """Draw curves (label, x, y)."""
-    for i, (label, x, y) in enumerate(curves):
-        marker = "o" if len(x) <= 30 and y_label == "perplexity" else None
-        axes.plot(x, y, label=label, marker=marker, markersize=3, **STYLES[i % len(STYLES)])
+    """Draw curves (label, style, x, y)."""
+    for label, style, x, y in curves:
+        marker = "o" if len(x) <= 30 and y_label == "perplexity" and style is not OTHERS else None
+        axes.plot(x, y, label=label, marker=marker, markersize=3, **style)
     if y_label == "perplexity":
-        log_scale(axes, np.concatenate([y for _, _, y in curves]))
+        log_scale(axes, np.concatenate([y for *_, y in curves]))
     axes.set(xlabel=x_label, ylabel=y_label)
     if "minutes" not in x_label:
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # thousands and millions, not thousandths
@@ -108,30 +122,29 @@ def log_scale(axes: Axes, values: np.ndarray) -> None:
     axes.yaxis.set_minor_locator(NullLocator())
 
 
-def latency_figures(latency: dict, labels: Sequence[str] = ()) -> list[Figure]:
+def latency_figures(latency: Latency, labels: Sequence[str] = ()) -> list[Figure]:
     """Median latency, and a band up to the 95th percentile, against sentence length.
 
     A model that is one of the runs with `labels` looks as in their learning curves.
     """
     figures = []
-    models = models_of(latency)
-    styles = dict(zip(dict.fromkeys([*labels, *models]), cycle(STYLES), strict=False))
+    styles = dict(zip(dict.fromkeys([*labels, *latency.models]), cycle(STYLES), strict=False))
     for suffix, title in SOFTMAX.items():
-        points = {name: latency_points(model, suffix) for name, model in models.items()}
+        points = {name: latency_points(model, suffix) for name, model in latency.models.items()}
         if any(p.size for p in points.values()):
-            caption = f"Latency of one sentence, {title} ({device(latency)})"
-            plot = partial(plot_latency, curves=points, styles=styles, lengths=sentence_lengths(latency))
+            caption = f"Latency of one sentence, {title} ({latency.machine()})"
+            plot = partial(plot_latency, curves=points, styles=styles, lengths=latency.sentence_lengths())
             figures.append(draw(f"latency{suffix.replace('_', '-')}", caption, plot))
     return figures
 
 
-def latency_points(model: dict, suffix: str) -> np.ndarray:
+def latency_points(model: MeasuredModel, suffix: str) -> np.ndarray:
     """Words, median and 95th percentile in milliseconds: (3, lengths)."""
-    rows = []
-    for length, timing in timings(model, suffix).items():
-        median, p95 = value(timing, "median_ms"), value(timing, "p95_ms")
-        if 0 < (median or 0) < math.inf:
-            rows.append((int(length), median, p95 or median))
+    rows = [
+        (int(length), timing.median_ms, timing.p95_ms or timing.median_ms)
+        for length, timing in model.timings(suffix).items()
+        if 0 < (timing.median_ms or 0) < math.inf
+    ]
     return np.array(sorted(rows), dtype=float).reshape(-1, 3).T
 
 
@@ -154,9 +167,9 @@ def draw(name: str, caption: str, plot: Callable[[Axes], None]) -> Figure:
         axes = canvas.subplots()
         axes.set_axisbelow(True)
         plot(axes)
-        lines = axes.get_lines()
+        lines = [line for line in axes.get_lines() if line.get_label()]
         labels = [shorten(printable(line.get_label())) for line in lines]
-        columns = max(1, LEGEND_CHARACTERS // (max(map(len, labels)) + 8))
+        columns = max(1, LEGEND_CHARACTERS // (max(map(len, labels), default=0) + 8))
         canvas.set_size_inches(WIDTH, HEIGHT + LEGEND_LINE * math.ceil(len(lines) / columns))
         canvas.legend(lines, labels, loc="outside lower left", ncols=columns, frameon=False, borderpad=0)
         file = io.StringIO()

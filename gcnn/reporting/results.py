@@ -1,116 +1,218 @@
 """What a run left on disk: its files read and checked, and its results as tables."""
 
 import os
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from gcnn.config import GCNNConfig, LSTMConfig, TrainConfig, load_config
 from gcnn.errors import UsageError
-from gcnn.reporting.document import Table, to_text
-from gcnn.reporting.files import ANY, NUMBER, check, parse, read, read_json, value
+from gcnn.reporting.document import Table, table_of, to_text
+from gcnn.reporting.files import Number, Text, checked, parse_json, read_json, read_text
 from gcnn.reporting.units import DASH, count, decimals, duration, gibibytes, magnitude, perplexity, plural
-from gcnn.reproduction.paper import TABLE_1, Published, model_name, published_perplexity
 
-PARTS = ("embedding", "body", "softmax")  # of the parameters
-SPLIT = {"nll_nats": NUMBER, "tokens": NUMBER, "perplexity": NUMBER, "unigram_perplexity": NUMBER}
-SPLIT |= {"unknown": NUMBER, "known_perplexity": NUMBER}
-SPLIT |= {"words": NUMBER, "word_perplexity": NUMBER, "bytes": NUMBER, "bits_per_byte": NUMBER}
-RESULTS = {
-    "experiment": str,
-    "git_commit": str,
-    "hardware": {"cpu": str, "cores": NUMBER, "threads": NUMBER, "memory_bytes": NUMBER, "platform": str},
-    "versions": {ANY: str},
-    "command": str,
-    "processes": NUMBER,
-    "parameters": dict.fromkeys(("total", *PARTS), NUMBER),
-    "receptive_field": NUMBER,
-    "flops_per_token": NUMBER,
-    "data": {"name": str, "fingerprint": str, "vocabulary_size": NUMBER},
-    "train": dict.fromkeys(("steps", "tokens", "seconds", "tokens_per_second", "peak_memory_bytes"), NUMBER),
-    "validation": SPLIT,
-    "test": SPLIT,
-}
-METRICS = {"kind": str} | dict.fromkeys(
-    ("step", "epoch", "tokens", "seconds", "loss", "perplexity", "tokens_per_second", "nll_nats"), NUMBER
-)
-SAMPLES = [{"prompt": str, "text": str, "temperature": NUMBER, "top_k": NUMBER}]
+MANY = 10  # runs in one report that all columns and colours are given to
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What a paper has of models, to stand beside our numbers; nothing, unless a command passes one."""
+
+    model_title: Callable[[Any], str | None] = lambda model: None
+    perplexity: Callable[[Any, str], Any] = lambda model, data: None  # -> title, perplexity (test, a word), hardware
+    speeds: Mapping[str, Any] = field(default_factory=dict)  # model -> tokens a second, as speed_table shows them
+
+
+@dataclass(kw_only=True)
+class Hardware:
+    cpu: Text
+    cores: Number
+    threads: Number
+    gpu: Any = ""  # null: none; absent: not said
+    memory_bytes: Number
+    platform: Text
+
+
+@dataclass(kw_only=True)
+class Parameters:
+    total: Number
+    embedding: Number
+    body: Number
+    softmax: Number
+
+
+@dataclass(kw_only=True)
+class Data:
+    name: Text
+    fingerprint: Text
+    vocabulary_size: Number
+
+
+@dataclass(kw_only=True)
+class Training:
+    steps: Number
+    tokens: Number
+    seconds: Number
+    tokens_per_second: Number
+    peak_memory_bytes: Number
+
+
+@dataclass(kw_only=True)
+class Split:
+    perplexity: Number  # a token
+    known_perplexity: Number
+    unigram_perplexity: Number
+    word_perplexity: Number
+    bits_per_byte: Number
+    tokens: Number
+    unknown: Number
+    words: Number
+    bytes: Number
+
+
+@dataclass(kw_only=True)
+class Results:
+    """results.json."""
+
+    experiment: Text
+    git_commit: Text
+    hardware: Hardware
+    versions: dict[str, Text]
+    command: Text
+    processes: Number
+    parameters: Parameters
+    receptive_field: Number = 0  # tokens; null: unbounded; absent: not said
+    flops_per_token: Number
+    data: Data
+    train: Training
+    validation: Split
+    test: Split
+
+
+@dataclass(kw_only=True)
+class Metric:
+    """A line of metrics.jsonl."""
+
+    kind: Text  # train | validation
+    step: Number
+    tokens: Number
+    seconds: Number
+    loss: Number
+    perplexity: Number
+    tokens_per_second: Number
+
+
+@dataclass(kw_only=True)
+class GeneratedText:
+    """An entry of samples.json; the text begins with its prompt."""
+
+    prompt: Text
+    text: Text
+    temperature: Number
+    top_k: Number
+
+
+@dataclass(kw_only=True)
+class Member:
+    """member.json, in the folder of a sweep's member."""
+
+    number: Number
+    overrides: list[Text]
+    error: Text
+    exit_code: Number
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The overrides by key."""
+        return dict(override.lstrip("+").partition("=")[::2] for override in self.overrides if override)
 
 
 @dataclass
 class Run:
-    """A run directory as it stands on disk; `results` is None as long as the run is unfinished."""
+    """A run directory as it stands on disk; of an unfinished run, nothing in `results` is known."""
 
     path: Path
     config: TrainConfig
     config_text: str
-    training: list[dict]  # the lines of metrics.jsonl, by kind
-    validation: list[dict]
-    results: dict | None
-    samples: list[dict]
+    training: list[Metric]
+    validation: list[Metric]
+    results: Results
+    finished: bool
+    samples: list[GeneratedText]
+    member: Member
     label: str  # names the run within a report
+    model_title: str
+    published: Any  # what a paper reports for this model on this data, or None
 
     @property
     def data(self) -> tuple[str, str]:
         """Name and fingerprint of the data: perplexities compare where these agree."""
-        return self.config.data.name, value(self.results, "data.fingerprint") or ""
+        return self.config.data.name, self.results.data.fingerprint or ""
 
     @property
-    def published(self) -> Published | None:
-        """The paper's test perplexity of this model on this data, which is split into words there."""
-        if self.config.tokenizer.kind != "word":
-            return None
-        return published_perplexity(self.config.model, self.config.data.name)
+    def validation_perplexity(self) -> float | None:
+        """The final one, or the last so far."""
+        unfinished = not self.finished and self.validation
+        return self.validation[-1].perplexity if unfinished else self.results.validation.perplexity
+
+    @property
+    def progress(self) -> Training | Metric:
+        """What the training took, or its last line so far; both have seconds and tokens_per_second."""
+        return self.training[-1] if not self.finished and self.training else self.results.train
 
 
-def read_metrics(path: Path) -> dict[str, list[dict]]:
-    """The lines of metrics.jsonl by kind; a last line without its newline is still being written: left out."""
-    kinds = {"train": [], "validation": []}
-    if not path.exists():
-        return kinds
-    for number, line in enumerate(read(path).split("\n")[:-1], start=1):
-        entry = parse(line, METRICS, f"{path}: line {number}")
-        kinds.get(entry.get("kind"), []).append(entry)
-    return kinds
+def read_metrics(path: Path) -> list[Metric]:
+    """The lines of metrics.jsonl; a last line without its newline is still being written: left out."""
+    lines = read_text(path).split("\n")[:-1] if path.exists() else []
+    return [parse_json(line, Metric, f"{path}: line {number}") for number, line in enumerate(lines, start=1)]
 
 
-def load_run(path: str | Path) -> Run:
+def load_run(path: str | Path, paper: Publication | None = None) -> Run:
     """Read a run directory, finished or not.
 
     Raises UsageError where it has no config or where one of its files is not what a run writes.
     """
-    path = Path(path)
+    path, paper = Path(path), paper or Publication()
     config = load_config(path)
     metrics = read_metrics(path / "metrics.jsonl")
+    results = read_json(path / "results.json", Results)
+    words = config.tokenizer.kind == "word"  # as the data is split in papers
     return Run(
         path=path,
         config=config,
-        config_text=read(path / "config.yaml"),
-        training=metrics["train"],
-        validation=metrics["validation"],
-        results=read_json(path / "results.json", RESULTS),
-        samples=read_json(path / "samples.json", SAMPLES) or [],
+        config_text=read_text(path / "config.yaml"),
+        training=[line for line in metrics if line.kind == "train"],
+        validation=[line for line in metrics if line.kind == "validation"],
+        results=results or checked({}, Results, ""),
+        finished=results is not None,
+        samples=read_json(path / "samples.json", list[GeneratedText]) or [],
+        member=read_json(path / "member.json", Member) or checked({}, Member, ""),
         label=config.experiment,
+        model_title=paper.model_title(config.model) or describe_model(config.model),
+        published=paper.perplexity(config.model, config.data.name) if words else None,
     )
 
 
 def find_runs(path: str | Path) -> list[Path]:
     """The run directory at `path`, or all below it. Raises UsageError where there is none."""
-    found = []
+    runs = []
     for folder, subfolders, files in os.walk(path):
         subfolders.sort()
         if "config.yaml" in files:
-            found.append(Path(folder))
+            runs.append(Path(folder))
             subfolders.clear()  # what a logger keeps inside a run is no run
-    if not found:
+    if not runs:
         raise UsageError(f"{path}: no run directory here (a folder with config.yaml). Give one, or a folder of them.")
-    return found
+    return runs
 
 
-def load_runs(paths: list[Path]) -> list[Run]:
+def load_runs(paths: list[Path], paper: Publication | None = None) -> list[Run]:
     """All runs at or below the paths, each once, by data and test perplexity, their labels distinct."""
     folders = dict.fromkeys(folder.resolve() for path in paths for folder in find_runs(path))
-    runs = [load_run(folder) for folder in folders]
-    runs.sort(key=lambda run: (run.data[0], value(run.results, "test.perplexity") or float("inf")))
+    runs = [load_run(folder, paper) for folder in folders]
+    runs.sort(key=lambda run: (run.data[0], run.results.test.perplexity or float("inf")))
+    name_members(runs)
     for name in (lambda run: f"{run.label} {run.path.name}", lambda run: str(run.path)):
         labels = [run.label for run in runs]
         for run in runs:
@@ -119,106 +221,116 @@ def load_runs(paths: list[Path]) -> list[Run]:
     return runs
 
 
+def name_members(runs: list[Run]) -> None:
+    """Label the members of a sweep by what varies between them, after their experiment where there are several."""
+    experiments = {run.config.experiment for run in runs}
+    for experiment in experiments:
+        members = [run for run in runs if run.config.experiment == experiment and run.member.overrides]
+        for run, settings in zip(members, varying([run.member.settings for run in members]), strict=True):
+            keys = [key.rpartition(".")[2] for key in settings]
+            names = [key if keys.count(short) > 1 else short for key, short in zip(settings, keys, strict=True)]
+            varied = ", ".join(f"{name}={choice}" for name, choice in zip(names, settings.values(), strict=True))
+            run.label = " ".join(filter(None, [experiment if len(experiments) > 1 else "", varied])) or run.label
+
+
+def varying(members: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The settings of each member without those that are the same in all."""
+    return [
+        {key: choice for key, choice in member.items() if any(other.get(key) != choice for other in members)}
+        for member in members
+    ]
+
+
 def describe_model(model: GCNNConfig | LSTMConfig) -> str:
-    """The paper's name of a model, or its size in a few words."""
-    name = model_name(model)
-    if name:
-        return TABLE_1[name].title if name in TABLE_1 else f"LSTM-{name.removeprefix('lstm_')}"
+    """Its size in a few words."""
     if model.kind == "lstm":
         return f"LSTM, {model.num_layers} × {model.hidden_dim}"
     convolutions = sum(block.repeat * len(block.convs) for block in model.blocks)
     return f"GCNN, {convolutions} layers" + (f", {model.gate}" if model.gate != "glu" else "")
 
 
-def describe_hardware(hardware: dict | None) -> str:
-    hardware = hardware or {}
-    parts = [hardware.get("cpu")]
-    parts += [plural(hardware[key], key[:-1]) for key in ("cores", "threads") if hardware.get(key)]
-    parts += [hardware.get("gpu") or ("no GPU" if "gpu" in hardware else None)]
-    parts += [f"{gibibytes(hardware['memory_bytes'])} memory" if hardware.get("memory_bytes") else None]
-    return ", ".join(str(part) for part in [*parts, hardware.get("platform")] if part) or DASH
+def describe_hardware(hardware: Hardware) -> str:
+    parts = [hardware.cpu, hardware.cores and plural(hardware.cores, "core")]
+    parts += [hardware.threads and plural(hardware.threads, "thread")]
+    parts += ["no GPU" if hardware.gpu is None else hardware.gpu]
+    parts += [hardware.memory_bytes and f"{gibibytes(hardware.memory_bytes)} memory", hardware.platform]
+    return ", ".join(str(part) for part in parts if part) or DASH
 
 
-def describe_versions(versions: dict | None) -> str:
-    return ", ".join(f"{name} {version}" for name, version in (versions or {}).items() if version) or DASH
+def describe_versions(versions: dict[str, str | None]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items() if version) or DASH
 
 
-def receptive_field(results: dict | None) -> str:
-    if results is None or "receptive_field" not in results:
-        return DASH
-    field = results["receptive_field"]
-    return "unbounded" if field is None else count(field)
+def receptive_field(results: Results) -> str:
+    if results.receptive_field is None:
+        return "unbounded"
+    return count(results.receptive_field) if results.receptive_field else DASH
 
 
-def results_table(results: dict) -> str:
+def results_table(content: dict) -> str:
     """The content of results.json as aligned plain text, for the end of a training run."""
-    check(results, RESULTS, "results")
-    parameters, train = results.get("parameters") or {}, results.get("train") or {}
-    parts = ", ".join(f"{part} {magnitude(parameters[part])}" for part in PARTS if part in parameters)
-    several = (results.get("processes") or 1) > 1
-    vocabulary = count(value(results, "data.vocabulary_size"))
+    results = checked(content, Results, "results")
+    parameters, train, data = results.parameters, results.train, results.data
+    sizes = {part: getattr(parameters, part) for part in ("embedding", "body", "softmax")}
+    parts = ", ".join(f"{part} {magnitude(size)}" for part, size in sizes.items() if size is not None)
     facts = [
-        ["experiment", results.get("experiment") or DASH],
-        ["parameters", count(parameters.get("total")) + (f" ({parts})" if parts else "")],
+        ["experiment", results.experiment or DASH],
+        ["parameters", count(parameters.total) + (f" ({parts})" if parts else "")],
         ["receptive field", receptive_field(results)],
-        ["operations", f"{magnitude(results.get('flops_per_token'))} FLOPs a token"],
-        ["data", f"{value(results, 'data.name') or DASH}, vocabulary of {vocabulary}"],
-        ["trained", f"{count(train.get('steps'))} steps, {count(train.get('tokens'))} tokens"],
-        ["", f"{duration(train.get('seconds'))}, {count(train.get('tokens_per_second'))} tokens/s"],
-        ["peak memory", gibibytes(train.get("peak_memory_bytes"))],
-        ["hardware", describe_hardware(results.get("hardware"))],
-        *([["processes", f"{count(results['processes'])} of torchrun"]] if several else []),
+        ["operations", f"{magnitude(results.flops_per_token)} FLOPs a token"],
+        ["data", f"{data.name or DASH}, vocabulary of {count(data.vocabulary_size)}"],
+        ["trained", f"{count(train.steps)} steps, {count(train.tokens)} tokens"],
+        ["", f"{duration(train.seconds)}, {count(train.tokens_per_second)} tokens/s"],
+        ["peak memory", gibibytes(train.peak_memory_bytes)],
+        ["hardware", describe_hardware(results.hardware)],
     ]
-    measures = [
-        ("perplexity", "perplexity", perplexity),
-        ("without unknown", "known_perplexity", perplexity),
-        ("of a unigram model", "unigram_perplexity", perplexity),
-        ("per word", "word_perplexity", perplexity),
-        ("bits per byte", "bits_per_byte", lambda x: decimals(x, 4)),
-        ("tokens", "tokens", count),
-        ("unknown", "unknown", count),
-        ("words", "words", count),
-        ("bytes", "bytes", count),
-    ]
-    splits = [results.get("validation"), results.get("test")]
-    rows = [[title, *(show(value(split, key)) for split in splits)] for title, key, show in measures]
+    if (results.processes or 1) > 1:
+        facts.append(["processes", f"{count(results.processes)} of torchrun"])
+    measures = {
+        "perplexity": lambda split: perplexity(split.perplexity),
+        "without unknown": lambda split: perplexity(split.known_perplexity),
+        "of a unigram model": lambda split: perplexity(split.unigram_perplexity),
+        "per word": lambda split: perplexity(split.word_perplexity),
+        "bits per byte": lambda split: decimals(split.bits_per_byte, 4),
+        "tokens": lambda split: count(split.tokens),
+        "unknown": lambda split: count(split.unknown),
+        "words": lambda split: count(split.words),
+        "bytes": lambda split: count(split.bytes),
+    }
+    rows = [[title, show(results.validation), show(results.test)] for title, show in measures.items()]
     facts_text = to_text(Table(facts[0], facts[1:], text_columns=2))
     return f"{facts_text}\n\n{to_text(Table(['', 'validation', 'test'], rows))}"
 
 
 def runs_table(runs: list[Run]) -> Table:
-    """One row a run, with the paper's test perplexity of the same model on the same data, if any."""
+    """One row a run, with the paper's test perplexity of the same model on the same data, if any.
+
+    Of many runs, what is the same in all of them stands in the caption instead.
+    """
     columns = {
-        "Run": lambda run: run.label if run.results is not None else f"{run.label} (unfinished)",
-        "Model": lambda run: describe_model(run.config.model),
+        "Run": lambda run: run.label if run.finished else f"{run.label} (unfinished)",
+        "Model": lambda run: run.model_title,
         "Data": lambda run: run.config.data.name,
-        "Validation perplexity": lambda run: perplexity(validation_perplexity(run)),
-        "Test perplexity": lambda run: perplexity(value(run.results, "test.perplexity")),
+        "Validation perplexity": lambda run: perplexity(run.validation_perplexity),
+        "Test perplexity": lambda run: perplexity(run.results.test.perplexity),
     }
     if any(run.published for run in runs):
         columns["Paper, test"] = lambda run: decimals(run.published.perplexity, 1) if run.published else DASH
     if any(run.config.tokenizer.kind != "word" for run in runs):
-        columns["Test, per word"] = lambda run: perplexity(value(run.results, "test.word_perplexity"))
+        columns["Test, per word"] = lambda run: perplexity(run.results.test.word_perplexity)
     columns |= {
-        "Unigram, test": lambda run: perplexity(value(run.results, "test.unigram_perplexity")),
-        "Parameters": lambda run: magnitude(value(run.results, "parameters.total")),
-        "FLOPs/token": lambda run: magnitude(value(run.results, "flops_per_token")),
+        "Unigram, test": lambda run: perplexity(run.results.test.unigram_perplexity),
+        "Parameters": lambda run: magnitude(run.results.parameters.total),
+        "FLOPs/token": lambda run: magnitude(run.results.flops_per_token),
         "Receptive field": lambda run: receptive_field(run.results),
-        "Tokens/s": lambda run: count(trained(run, "tokens_per_second")),
-        "Training time": lambda run: duration(trained(run, "seconds")),
+        "Tokens/s": lambda run: count(run.progress.tokens_per_second),
+        "Training time": lambda run: duration(run.progress.seconds),
     }
-    return Table(list(columns), [[show(run) for show in columns.values()] for run in runs], text_columns=3)
-
-
-def validation_perplexity(run: Run) -> float | None:
-    """The final one, or the last so far."""
-    if run.results is None and run.validation:
-        return run.validation[-1].get("perplexity")
-    return value(run.results, "validation.perplexity")
-
-
-def trained(run: Run, key: str) -> float | None:
-    """A figure of the training, or its last value so far."""
-    if run.results is None and run.training:
-        return run.training[-1].get(key)
-    return value(run.results, f"train.{key}")
+    common = {}
+    if len(runs) > MANY:
+        cells = {title: {cell(run) for run in runs} for title, cell in columns.items()}
+        common = {title: min(different) for title, different in cells.items() if len(different) == 1}
+    shown = {title: cell for title, cell in columns.items() if title not in common}
+    table = table_of(runs, shown, text_columns=len({"Run", "Model", "Data"} & shown.keys()))
+    table.caption = f"In all runs: {'; '.join(map(': '.join, common.items()))}" if common else ""
+    return table

@@ -1,5 +1,6 @@
 """The softmaxes' growth with the vocabulary, read from the benchmark's JSON: a table and figures."""
 
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -10,83 +11,92 @@ from matplotlib.ticker import EngFormatter, NullLocator
 from gcnn.errors import UsageError
 from gcnn.reporting.document import Figure, Table
 from gcnn.reporting.figures import STYLES, draw, log_scale
-from gcnn.reporting.files import ANY, NUMBER, read_json, value
+from gcnn.reporting.files import Number, read_json
 from gcnn.reporting.units import DASH, count, decimals, milliseconds, ratio
 
-ENTRY = dict.fromkeys(("parameters", "seconds", "memory_bytes"), NUMBER)
-SOFTMAX_SIZE = {
-    "tokens": NUMBER,
-    "hidden_dim": NUMBER,
-    "threads": NUMBER,
-    "vocabularies": {ANY: {"adaptive": ENTRY, "full": ENTRY}},
-    "growth": {ANY: ENTRY},
-}
-NAMES = {"adaptive": "adaptive softmax", "full": "full softmax"}
+
+@dataclass(kw_only=True)
+class Cost:
+    """Of a forward and backward pass; or, of each, the power of the vocabulary with which it grows."""
+
+    seconds: Number
+    memory_bytes: Number
 
 
-def load_softmax_size(path: Path) -> dict:
+@dataclass(kw_only=True)
+class Costs:
+    adaptive: Cost
+    full: Cost
+
+    def of(self, what: str) -> list[float | None]:
+        return [getattr(cost, what) for cost in (self.adaptive, self.full)]
+
+
+@dataclass(kw_only=True)
+class SoftmaxSize:
+    tokens: Number
+    hidden_dim: Number
+    threads: Number
+    vocabularies: dict[str, Costs]  # by their number of types
+    growth: Costs
+
+
+def load_softmax_size(path: Path) -> SoftmaxSize:
     """The benchmark's results. Raises UsageError for a missing file or one of another kind."""
-    results = read_json(path, SOFTMAX_SIZE)
-    if not value(results, "vocabularies"):
+    results = read_json(path, SoftmaxSize)
+    if results is None or not results.vocabularies:
         raise UsageError(f"{path} has no vocabularies. Give the JSON that the softmax benchmark wrote.")
     return results
 
 
-def table(results: dict) -> Table:
+def softmax_table(results: SoftmaxSize) -> Table:
     rows = []
-    for vocabulary, entry in results["vocabularies"].items():
-        seconds, memory = ([value(entry, f"{kind}.{what}") for kind in NAMES] for what in ("seconds", "memory_bytes"))
-        rows.append([
-            count(int(vocabulary)),
-            *(milliseconds(found and 1000 * found) for found in seconds), times(*seconds),
-            *(decimals(found and found / 2**20, 0) for found in memory), times(*memory),
-        ])  # fmt: skip
-    slopes = [[value(results, f"growth.{kind}.{what}") for kind in NAMES] for what in ("seconds", "memory_bytes")]
-    rows.append(["exponent of growth", *map(decimals, slopes[0]), "", *map(decimals, slopes[1]), ""])
+    for types, costs in results.vocabularies.items():
+        seconds, memory = costs.of("seconds"), costs.of("memory_bytes")
+        times = [milliseconds(cost and 1000 * cost) for cost in seconds]
+        sizes = [decimals(cost and cost / 2**20, 0) for cost in memory]
+        rows.append([count(int(types)), *times, gain(*seconds), *sizes, gain(*memory)])
+    slopes = [list(map(decimals, results.growth.of(what))) for what in ("seconds", "memory_bytes")]
+    rows.append(["exponent of growth", *slopes[0], "", *slopes[1], ""])
     caption = (
-        f"Forward and backward pass of {count(results['tokens'])} tokens, {count(results['hidden_dim'])} channels, "
-        f"{results['threads']} threads"
+        f"Forward and backward pass of {count(results.tokens)} tokens, {count(results.hidden_dim)} channels, "
+        f"{results.threads} threads"
     )
     header = ["types", "adaptive, ms", "full, ms", "faster", "adaptive, MiB", "full, MiB", "smaller"]
     return Table(header, rows, caption)
 
 
-def times(adaptive: float | None, full: float | None) -> str:
+def gain(adaptive: float | None, full: float | None) -> str:
     return ratio(full / adaptive) if adaptive and full else DASH
 
 
-def figures(results: dict) -> dict[str, Figure]:
+def softmax_figures(results: SoftmaxSize) -> dict[str, Figure]:
     """Time and peak memory against the vocabulary; by what they show."""
     panels = {"seconds": ("Time", "milliseconds", 1000), "memory_bytes": ("Peak memory", "MiB", 2**-20)}
-    return {
-        what: draw(
-            f"softmax-{what.partition('_')[0]}",
-            f"{title} of the softmax's forward and backward pass ({count(results['tokens'])} tokens)",
-            partial(plot, y_label=unit, curves={kind: points(results, kind, what, scale) for kind in NAMES}, names={
-                kind: f"{name}: grows as types^{decimals(value(results, f'growth.{kind}.{what}'))}"
-                for kind, name in NAMES.items()
-            }),
-        )
-        for what, (title, unit, scale) in panels.items()
-    }  # fmt: skip
+    figures = {}
+    for what, (title, unit, scale) in panels.items():
+        slopes = map(decimals, results.growth.of(what))
+        names = [f"{kind} softmax: grows as types^{n}" for kind, n in zip(("adaptive", "full"), slopes, strict=True)]
+        costs = {int(types): costs.of(what) for types, costs in results.vocabularies.items()}
+        curves = [
+            np.array([(types, scale * cost[i]) for types, cost in sorted(costs.items()) if cost[i]]).reshape(-1, 2).T
+            for i in range(2)
+        ]
+        caption = f"{title} of the softmax's forward and backward pass ({count(results.tokens)} tokens)"
+        plot = partial(plot_costs, y_label=unit, curves=dict(zip(names, curves, strict=True)))
+        figures[what] = draw(f"softmax-{what.partition('_')[0]}", caption, plot)
+    return figures
 
 
-def points(results: dict, kind: str, what: str, scale: float) -> np.ndarray:
-    """Types and what was measured, (2, vocabularies), without those that were not run."""
-    found = [(int(n), value(entry, f"{kind}.{what}")) for n, entry in results["vocabularies"].items()]
-    return np.array([(n, scale * y) for n, y in sorted(found) if y], float).reshape(-1, 2).T
-
-
-def plot(axes: Axes, y_label: str, curves: dict[str, np.ndarray], names: dict[str, str]) -> None:
-    for style, (kind, (types, found)) in zip(STYLES, curves.items(), strict=False):
-        axes.plot(types, found, label=names[kind], marker="o", markersize=3.5, **style)
-    types, most = curves["full"]
-    if most.size:
-        axes.plot(types, most[-1] * types / types[-1], label="linear growth", color="#8a939b", linestyle=":")
+def plot_costs(axes: Axes, y_label: str, curves: dict[str, np.ndarray]) -> None:
+    """The curves (2, vocabularies) of the adaptive and the full softmax, and linear growth from the latter's end."""
+    for style, (name, (types, costs)) in zip(STYLES, curves.items(), strict=False):
+        axes.plot(types, costs, label=name, marker="o", markersize=3.5, **style)
+    if costs.size:
+        axes.plot(types, costs[-1] * types / types[-1], label="linear growth", color="#8a939b", linestyle=":")
     axes.set_xscale("log")
-    every = np.unique(np.concatenate([types for types, _ in curves.values()]))
-    axes.set_xticks(every)
+    axes.set_xticks(np.unique(np.concatenate([types for types, _ in curves.values()])))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.xaxis.set_minor_locator(NullLocator())
-    log_scale(axes, np.concatenate([found for _, found in curves.values()]))
+    log_scale(axes, np.concatenate([costs for _, costs in curves.values()]))
     axes.set(xlabel="types in the vocabulary", ylabel=y_label)

@@ -5,28 +5,19 @@ from pathlib import Path
 
 from gcnn.errors import RunError, UsageError
 from gcnn.files import write_atomically, write_json
-from gcnn.reporting.document import Table, to_markdown, to_text
-from gcnn.reporting.files import NUMBER, read_json, value
-from gcnn.reporting.results import RESULTS
+from gcnn.reporting.document import Table, table_of, to_markdown, to_text
+from gcnn.reporting.files import checked, read_json
+from gcnn.reporting.results import Member, Results, varying
 from gcnn.reporting.units import DASH, count, duration, magnitude, perplexity
 
-MEMBER = {"number": NUMBER, "overrides": [str], "error": str, "exit_code": NUMBER}
-FIGURES = {
-    "validation_perplexity": "validation.perplexity",
-    "test_perplexity": "test.perplexity",
-    "parameters": "parameters.total",
-    "tokens": "train.tokens",
-    "seconds": "train.seconds",
-}  # of results.json
 
-
-def finished_results(folder: Path, overrides: list[str]) -> dict | None:
+def finished_results(folder: Path, overrides: list[str]) -> Results | None:
     """The results of a member that is done, None of one that is not.
 
     Raises UsageError where it was done, or begun, with other overrides: it would be half a run of each.
     """
-    results = read_json(folder / "results.json", RESULTS)
-    before = (read_json(folder / "member.json", MEMBER) or {}).get("overrides") or []
+    results, member = read_json(folder / "results.json", Results), read_json(folder / "member.json", Member)
+    before = member.overrides if member else []
     if (results is not None or (folder / "config.yaml").exists()) and before != overrides:
         changed = ", ".join(sorted(set(before) ^ set(overrides)))
         raise UsageError(
@@ -37,22 +28,27 @@ def finished_results(folder: Path, overrides: list[str]) -> dict | None:
 
 
 def load_members(folder: Path) -> list[dict]:
-    """All members of a sweep, the best on validation first, those that are not done last."""
-    members = []
-    for path in folder.glob("*/member.json"):
-        record, results = read_json(path, MEMBER), read_json(path.with_name("results.json"), RESULTS)
-        status = "done" if results is not None else "failed" if record.get("error") else "unfinished"
-        overrides = dict(override.lstrip("+").partition("=")[::2] for override in record.get("overrides") or [])
-        member = {"member": record.get("number"), "overrides": overrides, "status": status}
+    """All members of a sweep as sweep.json has them, the best on validation first, those that are not done last."""
+    paths = list(folder.glob("*/member.json"))
+    members = [read_json(path, Member) for path in paths]
+    rows = []
+    for path, member, settings in zip(paths, members, varying([m.settings for m in members]), strict=True):
+        found = read_json(path.with_name("results.json"), Results)
+        status = "done" if found is not None else "failed" if member.error else "unfinished"
+        row = {"member": member.number, "overrides": settings, "status": status}
         if status == "failed":
-            member |= {"error": record["error"], "exit_code": record.get("exit_code")}
-        members.append(member | {name: value(results, key) for name, key in FIGURES.items()})
-    for key in {key for member in members for key in member["overrides"]}:
-        if len({member["overrides"].get(key) for member in members}) == 1:
-            for member in members:
-                del member["overrides"][key]
+            row |= {"error": member.error, "exit_code": member.exit_code}
+        results = found or checked({}, Results, "")
+        row |= {
+            "validation_perplexity": results.validation.perplexity,
+            "test_perplexity": results.test.perplexity,
+            "parameters": results.parameters.total,
+            "tokens": results.train.tokens,
+            "seconds": results.train.seconds,
+        }
+        rows.append(row)
     infinity = float("inf")
-    return sorted(members, key=lambda m: (m["status"] != "done", m["validation_perplexity"] or infinity, m["member"]))
+    return sorted(rows, key=lambda m: (m["status"] != "done", m["validation_perplexity"] or infinity, m["member"]))
 
 
 def sweep_table(members: list[dict]) -> Table:
@@ -60,18 +56,17 @@ def sweep_table(members: list[dict]) -> Table:
     columns = {"member": lambda m: str(m["member"])}
     columns |= {key: lambda m, key=key: m["overrides"].get(key, DASH) for key in keys}
     columns |= {
-        "status": status,
+        "status": status_and_reason,
         "validation": lambda m: perplexity(m["validation_perplexity"]),
         "test": lambda m: perplexity(m["test_perplexity"]),
         "parameters": lambda m: magnitude(m["parameters"]),
         "tokens": lambda m: count(m["tokens"]),
         "training time": lambda m: duration(m["seconds"]),
     }
-    rows = [[show(member) for show in columns.values()] for member in members]
-    return Table(list(columns), rows, text_columns=len(keys) + 2)
+    return table_of(members, columns, text_columns=len(keys) + 2)
 
 
-def status(member: dict) -> str:
+def status_and_reason(member: dict) -> str:
     """A word, and the beginning of the reason; sweep.json has all of it."""
     reason = f": {member['error']}" if "error" in member else ""
     return textwrap.shorten(member["status"] + reason, 70, placeholder=" …")

@@ -9,14 +9,13 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
-from gcnn.reporting.latency import pairs_of
+from gcnn.reporting.latency import Latency, Pair
 from gcnn.reporting.units import count, decimals, magnitude, perplexity, ratio
 from gcnn.reproduction.paper import TABLE_2, TABLE_3, TABLE_4
-from gcnn.reproduction.records import GATES, RECIPES
+from gcnn.reproduction.records import GATES, RECIPES, Group, Record
 
 HOLDS, IN_PART, NOT = "holds", "holds in part", "does not hold at this size"
 NOT_MEASURED = "not measured"
@@ -26,7 +25,7 @@ ABOUT_20 = 15  # times: what still is "about 20 times"
 SPEED_UP = 0.6  # of the steps, in which what is "about twice as fast" must be there
 TITLES = {name: row.title for table in (TABLE_2, TABLE_3, TABLE_4) for name, row in table.items()}
 TITLES |= GATES | dict(RECIPES.values())
-Scores = dict[int, float]  # seed -> perplexity, infinite where the run diverged
+Scores = dict[int, float]  # seed -> test perplexity, infinite where the run diverged
 
 
 @dataclass(frozen=True)
@@ -39,11 +38,11 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Claim:
-    """`compare` takes what was found (a reproduction's record, or the latency benchmark) and None where nothing was."""
+    """`compare` takes a figure's record (of Table 4, the latency benchmark), or None where there is none."""
 
     text: str
-    compare: Callable[[dict[str, Any] | None], list[Comparison]]
-    evidence: Callable[[dict[str, Any]], str]
+    compare: Callable[[Record | Latency | None], list[Comparison]]
+    evidence: Callable[[Record | Latency], str]
 
 
 def verdict(comparisons: list[Comparison], missing: int = 0) -> str:
@@ -58,16 +57,15 @@ def failing(comparisons: list[Comparison]) -> list[str]:
     return [c.text for c in comparisons if c.holds is False]
 
 
-def groups_of(record: dict | None, name: str | None = None) -> list[dict]:
-    groups = (record or {}).get("groups") or []
-    return [g for g in groups if name in (None, g["group"])]
+def groups_named(record: Record | None, name: str) -> list[Group]:
+    return [group for group in record.groups if group.group == name] if record else []
 
 
-def scores(group: dict | None) -> Scores:
+def scores(group: Group | None) -> Scores:
     if group is None:
         return {}
-    found = {int(seed): test for seed, test in group["test_perplexity"].items()}
-    return found | dict.fromkeys(group["diverged"], math.inf)
+    tests = {int(seed): test for seed, test in group.test_perplexity.items()}
+    return tests | dict.fromkeys(group.diverged, math.inf)
 
 
 def lower(first: Scores, second: Scores) -> bool | None:
@@ -76,69 +74,70 @@ def lower(first: Scores, second: Scores) -> bool | None:
     return all(first[seed] < second[seed] for seed in seeds) if len(seeds) >= SEEDS else None
 
 
-def ordering(*names: str) -> Callable[[dict | None], list[Comparison]]:
+def ordering(*names: str) -> Callable[[Record | None], list[Comparison]]:
     """Each named group, at its best learning rate, better than the next."""
 
-    def compare(record: dict | None) -> list[Comparison]:
-        of = {name: scores(best(groups_of(record, name))) for name in names}
-        return [Comparison(f"{TITLES[a]} < {TITLES[b]}", lower(of[a], of[b])) for a, b in pairwise(names)]
+    def compare(record: Record | None) -> list[Comparison]:
+        tests = {name: scores(best_rate(groups_named(record, name))) for name in names}
+        return [Comparison(f"{TITLES[a]} < {TITLES[b]}", lower(tests[a], tests[b])) for a, b in pairwise(names)]
 
     return compare
 
 
-def at_equal_operations(record: dict | None) -> list[Comparison]:
+def at_equal_operations(record: Record | None) -> list[Comparison]:
     """The adaptive softmax against each model with a full one."""
-    full, adaptive = groups_of(record, "full"), groups_of(record, "adaptive")
+    full, adaptive = groups_named(record, "full"), groups_named(record, "adaptive")
     if not full or not adaptive:
         return [Comparison("adaptive softmax < full softmax", None)]
-    found = []
-    for group in full:
-        text = f"adaptive < full at {magnitude(group['flops_per_token'])} FLOPs a token"
-        found.append(Comparison(text, lower(interpolated(adaptive, group["flops_per_token"]), scores(group))))
-    return found
+    return [
+        Comparison(
+            f"adaptive < full at {magnitude(group.flops_per_token)} FLOPs a token",
+            lower(interpolated(adaptive, group.flops_per_token), scores(group)),
+        )
+        for group in full
+    ]
 
 
-def interpolated(groups: list[dict], flops: float | None) -> Scores:
+def interpolated(groups: list[Group], flops: float | None) -> Scores:
     """The perplexity of models of one kind at so many operations a token, by seed: log perplexity is a straight line
     in log operations between two of them, and that of the largest where it takes fewer. Nothing below the smallest."""
-    known = sorted((g for g in groups if g["flops_per_token"]), key=lambda g: g["flops_per_token"])
-    if flops is None or len(known) < len(groups) or flops < known[0]["flops_per_token"]:
+    known = sorted((g for g in groups if g.flops_per_token), key=lambda g: g.flops_per_token)
+    if flops is None or len(known) < len(groups) or flops < known[0].flops_per_token:
         return {}
-    x = np.log([g["flops_per_token"] for g in known])
-    every = [scores(g) for g in known]
-    seeds = set.intersection(*map(set, every))
-    return {seed: float(np.exp(np.interp(np.log(flops), x, np.log([s[seed] for s in every])))) for seed in seeds}
+    x, tests = np.log([g.flops_per_token for g in known]), list(map(scores, known))
+    seeds = set.intersection(*map(set, tests))
+    return {seed: float(np.exp(np.interp(np.log(flops), x, np.log([t[seed] for t in tests])))) for seed in seeds}
 
 
-def more_context(record: dict | None) -> list[Comparison]:
+def more_context(record: Record | None) -> list[Comparison]:
     """Each context better than the next smaller one up to about 20 words; beyond, less is gained than before."""
-    of = {g["receptive_field"]: scores(g) for g in groups_of(record)}
-    words = sorted(of)
-    near = [n for n in words if n <= NEAR]
-    if len(near) < 3 or near == words:
+    tests = {group.receptive_field: scores(group) for group in (record.groups if record else [])}
+    near = [words for words in sorted(tests) if words <= NEAR]
+    if len(near) < 3 or len(near) == len(tests):
         return [Comparison("more context is better", None)]
-    found = [Comparison(f"{b} < {a} words", lower(of[b], of[a])) for a, b in pairwise(near)]
-    second, middle, last = near[1], near[-1], words[-1]
-    seeds = of[second].keys() & of[middle].keys() & of[last].keys()
-    gains = [(of[second][s] - of[middle][s], of[middle][s] - of[last][s]) for s in seeds]
+    comparisons = [Comparison(f"{b} < {a} words", lower(tests[b], tests[a])) for a, b in pairwise(near)]
+    second, middle, last = near[1], near[-1], max(tests)
+    seeds = tests[second].keys() & tests[middle].keys() & tests[last].keys()
+    gains = [(tests[second][s] - tests[middle][s], tests[middle][s] - tests[last][s]) for s in seeds]
     diminish = all(before > after for before, after in gains) if len(seeds) >= SEEDS else None
     text = f"the gain from {second} to {middle} words exceeds that from {middle} to {last}"
-    return [*found, Comparison(text, diminish)]
+    return [*comparisons, Comparison(text, diminish)]
 
 
-def best_of_rates(record: dict | None) -> dict[str, dict | None]:
+def best_rates(record: Record | None) -> dict[str, Group | None]:
     """What a figure compares, each at its best learning rate."""
-    return {name: best(groups_of(record, name)) for name in dict.fromkeys(g["group"] for g in groups_of(record))}
+    names = dict.fromkeys(group.group for group in (record.groups if record else []))
+    return {name: best_rate(groups_named(record, name)) for name in names}
 
 
-def best(groups: list[dict]) -> dict | None:
+def best_rate(groups: list[Group]) -> Group | None:
     """Of one thing at several learning rates the best, by mean validation perplexity over the seeds that all of them
     have; None where they have none."""
     seeds = set.intersection(*(set(scores(group)) for group in groups)) if groups else set()
 
-    def validation(group: dict) -> tuple[int, float]:
-        diverged = seeds & set(group["diverged"])
-        return len(diverged), mean(group["validation_perplexity"][str(seed)] for seed in seeds - diverged)
+    def validation(group: Group) -> tuple[int, float]:
+        diverged = seeds & set(group.diverged)
+        return len(diverged), mean(group.validation_perplexity[str(seed)] for seed in seeds - diverged)
 
     return min(groups, key=validation) if seeds else None
 
@@ -149,95 +148,101 @@ def mean(values: Iterable[float]) -> float:
     return sum(values) / len(values) if values else math.inf
 
 
-def recipes(record: dict | None) -> list[Comparison]:
+def convergence(record: Record | None) -> list[Comparison]:
     """The full recipe lower than without either part, and sooner where each of the others ends."""
-    of = best_of_rates(record)
+    groups = best_rates(record)
     both, *others = (name for name, _ in RECIPES.values())
-    found = [
-        Comparison(f"both < {TITLES[name]}", lower(scores(of.get(both)), scores(of.get(name)))) for name in others[:2]
+    comparisons = [
+        Comparison(f"both < {TITLES[name]}", lower(scores(groups.get(both)), scores(groups.get(name))))
+        for name in others[:2]
     ]
     for name in others:
-        shares = shares_of_steps(of.get(both), of.get(name))
+        shares = shares_of_steps(groups.get(both), groups.get(name))
         soon = all(share <= SPEED_UP for share in shares.values()) if len(shares) >= SEEDS else None
-        text = f"both in at most {SPEED_UP:.0%} of the steps where {TITLES[name]} ends"
-        found.append(Comparison(text, soon))
-    return found
+        comparisons.append(Comparison(f"both in at most {SPEED_UP:.0%} of the steps where {TITLES[name]} ends", soon))
+    return comparisons
 
 
-def shares_of_steps(first: dict | None, second: dict | None) -> dict[int, float]:
+def shares_of_steps(first: Group | None, second: Group | None) -> dict[int, float]:
     """The part of the steps after which the first stands, at one of its validations, where the second ends; by seed.
 
     Infinite where it never does; the first validation's where the second diverged.
     """
     if first is None or second is None:
         return {}
-    found = {}
+    shares, total = {}, max(first.curve.steps, default=0)
     for seed in scores(first).keys() & scores(second).keys():
-        end = (second["curve"]["perplexity"].get(str(seed)) or [math.inf])[-1]
-        steps = zip(first["curve"]["steps"], first["curve"]["perplexity"].get(str(seed), []), strict=False)
-        total = max(first["curve"]["steps"], default=0)
-        found[seed] = next((step / total for step, reached in steps if reached <= end), math.inf)
-    return found
+        end = (second.curve.perplexity.get(str(seed)) or [math.inf])[-1]
+        validations = zip(first.curve.steps, first.curve.perplexity.get(str(seed), []), strict=False)
+        shares[seed] = next((step / total for step, reached in validations if reached <= end), math.inf)
+    return shares
 
 
-def sooner(latency: dict | None) -> list[Comparison]:
-    """GCNN-8B's responsiveness against each LSTM's."""
-    pairs = [pair for pair in pairs_of(latency) if pair.get("gcnn") == "gcnn_8b" and pair.get("responsiveness")]
-    if not pairs:
+def pairs_of_gcnn_8b(latency: Latency | None) -> list[Pair]:
+    pairs = latency.pairs if latency else []
+    return [pair for pair in pairs if pair.gcnn == "gcnn_8b" and pair.responsiveness.measured is not None]
+
+
+def responsiveness(latency: Latency | None) -> list[Comparison]:
+    """GCNN-8B's against each LSTM's."""
+    times = {pair.lstm: pair.responsiveness.measured for pair in pairs_of_gcnn_8b(latency)}
+    if not times:
         return [Comparison("GCNN-8B ahead of the LSTM", None)]
-    of = {pair["lstm"]: pair["responsiveness"]["measured"] for pair in pairs}
-    ahead = [Comparison(f"GCNN-8B ahead of {name}", times > 1) for name, times in of.items()]
-    far = [Comparison(f"{ABOUT_20:g} times as fast as {name}", times >= ABOUT_20) for name, times in of.items()]
+    ahead = [Comparison(f"GCNN-8B ahead of {name}", faster > 1) for name, faster in times.items()]
+    far = [Comparison(f"{ABOUT_20:g} times as fast as {name}", faster >= ABOUT_20) for name, faster in times.items()]
     return ahead + far
 
 
-def spread(group: dict) -> str:
+def spread(group: Group) -> str:
     """Mean of the test perplexity and, of several seeds, its range; and what has no part in them."""
-    parts = [f"{len(group[kind])} {kind}" for kind in ("diverged", "unfinished") if group[kind]]
-    if group["mean"] is not None:
-        several = len(group["test_perplexity"]) > 1
-        extremes = f" ({perplexity(group['min'])} to {perplexity(group['max'])})" if several else ""
-        parts.insert(0, perplexity(group["mean"]) + extremes)
+    parts = [f"{len(seeds)} {kind}" for kind in ("diverged", "unfinished") if (seeds := getattr(group, kind))]
+    if group.mean is not None:
+        several = len(group.test_perplexity) > 1
+        extremes = f" ({perplexity(group.min)} to {perplexity(group.max)})" if several else ""
+        parts.insert(0, perplexity(group.mean) + extremes)
     return ", ".join(parts)
 
 
-def all_groups(record: dict) -> str:
-    return "; ".join(f"{g['title']} {spread(g)}" for g in groups_of(record))
+def spreads(groups: Iterable[Group | None]) -> str:
+    return "; ".join(f"{group.title} {spread(group)}" for group in groups if group)
 
 
-def at_best_rates(record: dict) -> str:
-    return "; ".join(f"{g['title']} {spread(g)}" for g in best_of_rates(record).values() if g is not None)
+def spreads_of_all(record: Record) -> str:
+    return spreads(record.groups)
 
 
-def interpolations(record: dict) -> str:
-    adaptive, found = groups_of(record, "adaptive"), []
-    for group in groups_of(record, "full"):
-        between = interpolated(adaptive, group["flops_per_token"]).values()
+def spreads_at_best_rates(record: Record) -> str:
+    return spreads(best_rates(record).values())
+
+
+def interpolations(record: Record) -> str:
+    adaptive, sentences = groups_named(record, "adaptive"), []
+    for group in groups_named(record, "full"):
+        between = interpolated(adaptive, group.flops_per_token).values()
         middle = perplexity(mean(between)) if between else "not measured"
-        flops = magnitude(group["flops_per_token"])
-        found.append(f"at {flops} FLOPs a token {middle} (adaptive) against {spread(group)} (full)")
-    return "; ".join(found) or all_groups(record)
+        flops = magnitude(group.flops_per_token)
+        sentences.append(f"at {flops} FLOPs a token {middle} (adaptive) against {spread(group)} (full)")
+    return "; ".join(sentences) or spreads_of_all(record)
 
 
-def recipes_found(record: dict) -> str:
-    of = {name: group for name, group in best_of_rates(record).items() if group is not None}
-    found = [f"{group['title']} {spread(group)}" for group in of.values()]
-    for name in [name for name in of if name != "both" and "both" in of]:
-        shares = shares_of_steps(of["both"], of[name]).values()
+def convergences(record: Record) -> str:
+    groups = {name: group for name, group in best_rates(record).items() if group}
+    sentences = [spreads(groups.values())] if groups else []
+    for name in [name for name in groups if name != "both" and "both" in groups]:
+        shares = shares_of_steps(groups["both"], groups[name]).values()
         text = ", ".join(f"{share:.0%}" if math.isfinite(share) else "never" for share in shares)
-        found.append(f"where {TITLES[name]} ends, both is after {text} of the steps")
-    return "; ".join(found) or all_groups(record)
+        sentences.append(f"where {TITLES[name]} ends, both is after {text} of the steps")
+    return "; ".join(sentences) or spreads_of_all(record)
 
 
-def responsiveness(latency: dict) -> str:
-    found = []
-    for pair in pairs_of(latency):
-        if pair.get("gcnn") == "gcnn_8b":
-            speeds = [latency["models"][pair[kind]]["responsiveness"]["tokens_per_second"] for kind in ("gcnn", "lstm")]
-            times, throughput = (ratio(pair[kind]["measured"]) for kind in ("responsiveness", "throughput"))
-            speeds = " against ".join(map(count, speeds))
-            found.append(f"{pair['lstm']}: {times} ({speeds} tokens/s), at {throughput} its throughput")
-    return "; ".join(found)
+def speeds(latency: Latency) -> str:
+    sentences = []
+    for pair in pairs_of_gcnn_8b(latency):
+        models = [latency.models[name] for name in (pair.gcnn, pair.lstm)]
+        tokens = " against ".join(count(model.responsiveness.tokens_per_second) for model in models)
+        times, throughput = ratio(pair.responsiveness.measured), ratio(pair.throughput.measured)
+        sentences.append(f"{pair.lstm}: {times} ({tokens} tokens/s), at {throughput} its throughput")
+    return "; ".join(sentences)
 
 
 def published(table: dict, *names: str) -> str:
@@ -249,33 +254,35 @@ CLAIMS = {
     "table2": Claim(
         f"On Billion Word's sentences, the best first: {published(TABLE_2, *MODELS['table2'])}",
         ordering(*MODELS["table2"]),
-        all_groups,
+        spreads_of_all,
     ),
     "table3": Claim(
         f"On WikiText-103's running text, the best first: {published(TABLE_3, *MODELS['table3'])}",
         ordering(*MODELS["table3"]),
-        all_groups,
+        spreads_of_all,
     ),
     "table4": Claim(
         "GCNN-8B reads one long text about 20 times as fast as LSTM-2048 on a GPU, at the same throughput",
-        sooner,
         responsiveness,
+        speeds,
     ),
     "fig2": Claim(
         "For as many operations a token, the adaptive softmax has a lower perplexity than the full one",
         at_equal_operations,
         interpolations,
     ),
-    "fig3": Claim("GLU ends lowest, then ReLU, GTU, tanh", ordering("glu", "relu", "gtu", "tanh"), at_best_rates),
+    "fig3": Claim(
+        "GLU ends lowest, then ReLU, GTU, tanh", ordering("glu", "relu", "gtu", "tanh"), spreads_at_best_rates
+    ),
     "fig4": Claim(
-        "More context is better, with quickly diminishing returns past about 20 words", more_context, all_groups
+        "More context is better, with quickly diminishing returns past about 20 words", more_context, spreads_of_all
     ),
     "fig5": Claim(
         "GLU is better than bilinear units, and these than linear ones",
         ordering("glu", "bilinear", "linear"),
-        at_best_rates,
+        spreads_at_best_rates,
     ),
     "fig6": Claim(
-        "Weight normalisation and clipping both speed convergence up, to about twice", recipes, recipes_found
+        "Weight normalisation and clipping both speed convergence up, to about twice", convergence, convergences
     ),
 }

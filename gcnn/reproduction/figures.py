@@ -7,65 +7,66 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, NullLocator
 
-from gcnn.reporting.document import Figure, Table
+from gcnn.reporting.document import Figure, Table, table_of
 from gcnn.reporting.figures import STYLES, draw, log_scale
 from gcnn.reporting.units import DASH, count, magnitude, perplexity, plural
-from gcnn.reproduction.claims import best_of_rates, mean, spread
-from gcnn.reproduction.records import FIGURES
+from gcnn.reproduction.claims import best_rates, mean, spread
+from gcnn.reproduction.records import FIGURES, Group, Record
 
 
-def drawing(record: dict) -> Figure | None:
+def drawing(record: Record) -> Figure | None:
     """The figure; None of a table, and where no member is finished."""
-    name, done = record["figure"], [g for g in record["groups"] if g["mean"] is not None]
+    name, done = record.figure, [g for g in record.groups if g.mean is not None]
     if not name.startswith("fig") or not done:
         return None
     caption = FIGURES[name][0]
     if name == "fig2":
         plot = partial(plot_points, lines=by_softmax(done), x_label="million operations a token")
     elif name == "fig4":
-        lines = {"test perplexity": [(g["receptive_field"], g) for g in done]}
+        lines = {"test perplexity": [(g.receptive_field, g) for g in done]}
         plot = partial(plot_points, lines=lines, x_label="words of context")
     else:
-        groups = shown(record)
+        groups = at_best_rates(record)
         if not groups:
             return None
         plot = partial(plot_bands, groups=groups)
-    diverged = [f"{g['title']} ({len(g['diverged'])})" for g in record["groups"] if g["diverged"]]
+    diverged = [f"{g.title} ({len(g.diverged)})" for g in record.groups if g.diverged]
     if diverged:
         caption += f"; diverged: {', '.join(diverged)}"
-    caption += f"; mean of {plural(seeds(done), 'seed')} and range"
-    return replace(
-        draw(f"{record['scale']}-{name}", caption, plot), name=name
-    )  # ids are the page's, names the folder's
+    caption += f"; mean of {plural(count_seeds(done), 'seed')} and range"
+    figure = draw(f"{record.scale}-{name}", caption, plot)
+    return replace(figure, name=name)  # ids are the page's, names the folder's
 
 
-def seeds(groups: list[dict]) -> int:
-    return max(len(g["test_perplexity"]) for g in groups)
+def count_seeds(groups: list[Group]) -> int:
+    return max(len(g.test_perplexity) for g in groups)
 
 
-def by_softmax(groups: list[dict]) -> dict[str, list[tuple[float, dict]]]:
+def by_softmax(groups: list[Group]) -> dict[str, list[tuple[float, Group]]]:
     return {
-        f"{kind} softmax": [(g["flops_per_token"] / 1e6, g) for g in groups if g["group"] == kind]
+        f"{kind} softmax": [(g.flops_per_token / 1e6, g) for g in groups if g.group == kind]
         for kind in ("adaptive", "full")
-        if any(g["group"] == kind for g in groups)
+        if any(g.group == kind for g in groups)
     }
 
 
-def shown(record: dict) -> list[dict]:
+def at_best_rates(record: Record) -> list[Group]:
     """Each at its best learning rate; all that there are as long as that cannot be told."""
-    best = best_of_rates(record)
-    return [g for g in record["groups"] if best[g["group"]] in (None, g) and g["mean"] is not None]
+    best = best_rates(record)
+    return [g for g in record.groups if best[g.group] in (None, g) and g.mean is not None]
 
 
-def plot_points(axes: Axes, lines: dict[str, list[tuple[float, dict]]], x_label: str) -> None:
+def plot_points(axes: Axes, lines: dict[str, list[tuple[float, Group]]], x_label: str) -> None:
     """Mean test perplexity against x, with a bar from the least to the greatest."""
     for style, (label, points) in zip(STYLES, lines.items(), strict=False):
         points = sorted(points, key=lambda point: point[0])
         x = [x for x, _ in points]
-        mean, low, high = ([g[key] for _, g in points] for key in ("mean", "min", "max"))
+        mean, low, high = ([getattr(g, key) for _, g in points] for key in ("mean", "min", "max"))
         axes.plot(x, mean, label=label, marker="o", markersize=3.5, **style)
         axes.vlines(x, low, high, color=style["color"], linewidth=1)  # no caps: the legend would list them
-    log_scale(axes, np.array([g[end] for points in lines.values() for _, g in points for end in ("min", "max")]))
+    log_scale(
+        axes, np.array([getattr(g, end) for points in lines.values() for _, g in points for end in ("min", "max")])
+    )
     axes.set(xlabel=x_label, ylabel="test perplexity")
     if x_label.startswith("words"):
         axes.set_xticks(sorted({x for points in lines.values() for x, _ in points}))
@@ -73,13 +74,13 @@ def plot_points(axes: Axes, lines: dict[str, list[tuple[float, dict]]], x_label:
     axes.set_xlim(left=0)
 
 
-def plot_bands(axes: Axes, groups: list[dict]) -> None:
+def plot_bands(axes: Axes, groups: list[Group]) -> None:
     """Mean validation perplexity against training tokens, with a band from the least to the greatest."""
     every = []
     for style, group in zip(STYLES, groups, strict=False):
-        x, values = group["curve"]["tokens"], np.array(list(group["curve"]["perplexity"].values()))
+        x, values = group.curve.tokens, np.array(list(group.curve.perplexity.values()))
         axes.plot(
-            x, values.mean(axis=0), label=group["title"], marker="o" if len(x) <= 30 else None, markersize=3, **style
+            x, values.mean(axis=0), label=group.title, marker="o" if len(x) <= 30 else None, markersize=3, **style
         )
         axes.fill_between(x, values.min(axis=0), values.max(axis=0), color=style["color"], alpha=0.18, linewidth=0)
         every.append(values.ravel())
@@ -89,34 +90,36 @@ def plot_bands(axes: Axes, groups: list[dict]) -> None:
     axes.set_xlim(left=0)
 
 
-def groups_table(record: dict) -> Table:
+def groups_table(record: Record) -> Table:
     """One row a group."""
     columns = {
-        "": lambda g: g["title"],
-        "Model": lambda g: g["model"],
+        "": lambda g: g.title,
+        "Model": lambda g: g.model,
         "Test perplexity": spread,
-        "Validation": lambda g: perplexity(mean(g["validation_perplexity"].values()) if g["mean"] else None),
-        "Seeds": lambda g: str(len(g["test_perplexity"])),
-        "Parameters": lambda g: magnitude(g["parameters"]),
-        "FLOPs/token": lambda g: magnitude(g["flops_per_token"]),
-        "Context": lambda g: "unbounded" if g["receptive_field"] is None else count(g["receptive_field"]),
-        "Tokens trained on": lambda g: count(g["tokens"]),
+        "Validation": lambda g: perplexity(mean(g.validation_perplexity.values()) if g.mean else None),
+        "Seeds": lambda g: str(len(g.test_perplexity)),
+        "Parameters": lambda g: magnitude(g.parameters),
+        "FLOPs/token": lambda g: magnitude(g.flops_per_token),
+        "Context": lambda g: "unbounded" if g.receptive_field is None else count(g.receptive_field),
+        "Tokens trained on": lambda g: count(g.tokens),
     }
-    groups = record["groups"]
-    if record["figure"] == "search":  # the best first, as many as there is room for
-        groups = sorted(groups, key=lambda g: mean(g["validation_perplexity"].values()))[:12]
-    return Table(list(columns), [[show(g) for show in columns.values()] for g in groups], text_columns=2)
+    groups = record.groups
+    if record.figure == "search":  # the best first, as many as there is room for
+        groups = sorted(groups, key=lambda g: mean(g.validation_perplexity.values()))[:12]
+    return table_of(groups, columns, text_columns=2)
 
 
-def size(record: dict) -> str:
+def describe_size(record: Record) -> str:
     """How large it all was: models, training tokens, seeds."""
-    done = [g for g in record["groups"] if g["mean"] is not None]
+    done = [g for g in record.groups if g.mean is not None]
     if not done:
         return DASH
-    flops, parameters, tokens = (extent([g[key] for g in done]) for key in ("flops_per_token", "parameters", "tokens"))
+    flops, parameters, tokens = (
+        extent([getattr(g, key) for g in done]) for key in ("flops_per_token", "parameters", "tokens")
+    )
     return (
-        f"{parameters} parameters, {flops} FLOPs a token; {tokens} tokens of {record['data']}; "
-        f"{plural(seeds(done), 'seed')}"
+        f"{parameters} parameters, {flops} FLOPs a token; {tokens} tokens of {record.data}; "
+        f"{plural(count_seeds(done), 'seed')}"
     )
 
 

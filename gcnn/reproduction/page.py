@@ -4,13 +4,13 @@ from pathlib import Path
 
 from gcnn.errors import UsageError
 from gcnn.files import write_atomically
-from gcnn.reporting.document import Code, Figures, Heading, Paragraph, Table, markdown_block, to_html
-from gcnn.reporting.files import read, value
-from gcnn.reporting.latency import device
+from gcnn.reporting.document import Code, Figures, Heading, Paragraph, Table, markdown_blocks, to_html
+from gcnn.reporting.files import read_text
+from gcnn.reporting.latency import Latency
 from gcnn.reporting.units import DASH
 from gcnn.reproduction.claims import ABOUT_20, CLAIMS, NEAR, SEEDS, SPEED_UP, failing, verdict
-from gcnn.reproduction.figures import drawing, groups_table, size
-from gcnn.reproduction.records import FIGURES, command, sweeps
+from gcnn.reproduction.figures import describe_size, drawing, groups_table
+from gcnn.reproduction.records import FIGURES, Record, command, sweeps
 
 BEGIN, END = "<!-- reproduction: written by make reproduce-report -->", "<!-- /reproduction -->"
 FOLDER = "results/reproduction"  # as seen from docs/RESULTS.md
@@ -29,63 +29,61 @@ RULE = (
 )
 
 
-def reproduction_blocks(records: dict[str, dict[str, dict]], latency: dict | None) -> list:
+def reproduction_blocks(records: dict[str, dict[str, Record]], latency: Latency | None) -> list:
     """All blocks, of records by scale and figure and the latency benchmark for Table 4."""
     if not records:
         raise UsageError("no figure has been made yet. Run `make reproduce` with --out, then this again.")
     blocks = [Heading(TITLE), Paragraph(RULE)]
-    for scale, of in records.items():
-        blocks += [Heading(f"Claims at scale {scale}", level=3), claims_table(scale, of, latency)]
-    for scale, of in records.items():
-        for figure in [name for name in FIGURES if name in of]:
-            blocks += figure_blocks(of[figure], f"{FIGURES[figure][0]}, at scale {scale}")
+    for scale, by_figure in records.items():
+        blocks += [Heading(f"Claims at scale {scale}", level=3), claims_table(scale, by_figure, latency)]
+    for scale, by_figure in records.items():
+        for figure in [name for name in FIGURES if name in by_figure]:
+            blocks += figure_blocks(by_figure[figure], f"{FIGURES[figure][0]}, at scale {scale}")
     return blocks
 
 
-def claims_table(scale: str, records: dict[str, dict], latency: dict | None) -> Table:
+def claims_table(scale: str, records: dict[str, Record], latency: Latency | None) -> Table:
     header = ["Table or figure", "The paper's claim", "Verdict", "Our evidence", "Size", "Command"]
     rows = []
     for name, claim in CLAIMS.items():
         found = latency if name == "table4" else records.get(name)
         comparisons = claim.compare(found)
         against = failing(comparisons)
-        missing = value(found, "missing") or 0
+        missing = getattr(found, "missing", 0)
         evidence = [claim.evidence(found)] if found else []
         evidence += [f"{missing} runs not begun"] if missing else []
         evidence += [f"fails: {', '.join(against)}"] if against else []
-        how_large, how = about(name, scale, found)
+        size, how = size_and_command(name, scale, found)
         place = FIGURES[name][0].partition(":")[0]
-        rows.append([place, claim.text, verdict(comparisons, missing), "; ".join(evidence) or DASH, how_large, how])
+        rows.append([place, claim.text, verdict(comparisons, missing), "; ".join(evidence) or DASH, size, how])
     return Table(header, rows, text_columns=len(header))
 
 
-def about(name: str, scale: str, found: dict | None) -> tuple[str, str]:
+def size_and_command(name: str, scale: str, found: Record | Latency | None) -> tuple[str, str]:
     """Size and command of a claim's evidence; without any, the command that would make it, if there is one."""
     if name == "table4":
         if found is None:
             return DASH, "make benchmark"
-        return f"the paper's own models, random weights; {device(found)}", value(found, "command") or DASH
+        return f"the paper's own models, random weights; {found.machine()}", found.command or DASH
     if found is not None:
-        return size(found), found["command"]
+        return describe_size(found), found.command
     return DASH, command(name, scale, []) if name in sweeps(scale) else DASH
 
 
-def figure_blocks(record: dict, title: str) -> list:
-    made = (
-        f"{'; '.join(record['hardware']) or DASH}. Commits: {', '.join(c[:10] for c in record['git_commits']) or DASH}."
-    )
+def figure_blocks(record: Record, title: str) -> list:
+    commits = ", ".join(commit[:10] for commit in record.git_commits) or DASH
     figure = drawing(record)
     return [
         Heading(title, level=3),
         groups_table(record),
-        *([Figures([figure], f"{FOLDER}/{record['scale']}")] if figure else []),
-        Code(record["command"]),
-        Paragraph(made),
+        *([Figures([figure], f"{FOLDER}/{record.scale}")] if figure else []),
+        Code(record.command),
+        Paragraph(f"{'; '.join(record.hardware) or DASH}. Commits: {commits}."),
     ]
 
 
-def markdown(blocks: list) -> str:
-    return "\n\n".join([BEGIN, *map(markdown_block, blocks), END])
+def generated_part(blocks: list) -> str:
+    return f"{BEGIN}\n\n{markdown_blocks(blocks)}\n\n{END}"
 
 
 def between_markers(text: str, where: str) -> tuple[str, str, str]:
@@ -99,8 +97,8 @@ def between_markers(text: str, where: str) -> tuple[str, str, str]:
 
 def write_reproduction_page(blocks: list, document: Path, page: Path) -> None:
     """Replace the generated part of `document`, and write all as one HTML page."""
-    before, _, after = between_markers(read(document), str(document))
+    before, _, after = between_markers(read_text(document), str(document))
     page.parent.mkdir(parents=True, exist_ok=True)
-    texts = {document: f"{before}{markdown(blocks)}{after}", page: to_html(TITLE, blocks[1:])}
+    texts = {document: f"{before}{generated_part(blocks)}{after}", page: to_html(TITLE, blocks[1:])}
     for path, text in texts.items():
         write_atomically(path, lambda aside, text=text: aside.write_text(text, encoding="utf-8"))

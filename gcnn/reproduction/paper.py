@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from gcnn.config import GCNNConfig, LSTMConfig
+from gcnn.reporting.results import Publication
 
 Block = tuple[tuple[int, int], ...]  # a residual block: gated convolutions (kernel size, output channels)
 
@@ -133,6 +134,12 @@ def model_name(model: GCNNConfig | LSTMConfig) -> str | None:
     return next((name for name, row in TABLE_1.items() if (row.embedding_dim, row.blocks) == shape), None)
 
 
+def model_title(model: GCNNConfig | LSTMConfig) -> str | None:
+    """The paper's own title of a model of its own; None of another."""
+    name = model_name(model)
+    return TABLE_1[name].title if name in TABLE_1 else name and f"LSTM-{name.removeprefix('lstm_')}"
+
+
 def published_perplexity(model: GCNNConfig | LSTMConfig, data_name: str) -> Published | None:
     """What the paper reports for this model on this data (word tokens); None where it reports nothing."""
     return PERPLEXITY.get(data_name, {}).get(model_name(model))
@@ -142,3 +149,6 @@ def vocabulary_of(name: str) -> int | None:
     """The types of the data set that the paper trains a model on; None for a model that is not the paper's."""
     data = TABLE_1[name].data if name in TABLE_1 else LSTM_DATA.get(name)
     return VOCABULARIES.get(data)
+
+
+PAPER = Publication(model_title, published_perplexity, TABLE_4)

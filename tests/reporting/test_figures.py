@@ -4,8 +4,10 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from gcnn.reporting.figures import COLOURS, MAX_POINTS, curve, latency_figures, learning_curves, smooth
-from gcnn.reporting.results import load_run
+from gcnn.reporting.figures import COLOURS, MAX_POINTS, OTHERS, latency_figures, learning_curves, points_of, smooth
+from gcnn.reporting.files import checked
+from gcnn.reporting.latency import Latency
+from gcnn.reporting.results import Metric, load_run
 
 
 @pytest.mark.parametrize("length", [0, 1, 29, 60, 1000, 20_000])
@@ -29,12 +31,12 @@ def test_points_that_cannot_be_drawn_are_left_out():
         {"step": 3, "loss": float("nan")},
         {"step": None, "loss": 1.0},
     ]
-    x, y = curve(lines, "step", "loss")
+    x, y = points_of(checked(lines, list[Metric], "lines"), "step", "loss")
     assert (x.tolist(), y.tolist()) == ([1.0], [2.0])
 
 
 def test_figures_are_svg_with_ids_of_their_own(make_run, latency):
-    figures = learning_curves([load_run(make_run())]) + latency_figures(latency)
+    figures = learning_curves([load_run(make_run())]) + latency_figures(checked(latency, Latency, "latency"))
     assert len({figure.name for figure in figures}) == 6
     ids = [
         element.get("id")
@@ -49,9 +51,10 @@ def test_a_run_has_one_colour_in_all_figures(make_run, latency):
     """The latency benchmark may have met the runs in another order than the page's."""
     names = list(latency["models"])[:2]
     latency["models"] = {name: latency["models"][name] for name in names}
+    measured = checked(latency, Latency, "latency")
 
     def bands(labels):
-        fills = re.findall(r"fill: (#\w{6})", latency_figures(latency, labels)[0].svg)
+        fills = re.findall(r"fill: (#\w{6})", latency_figures(measured, labels)[0].svg)
         return list(dict.fromkeys(fill for fill in fills if fill in COLOURS[:2]))
 
     assert bands(names) == list(COLOURS[:2])
@@ -68,8 +71,8 @@ def test_panels_without_points_are_left_out(make_run, latency):
     assert learning_curves([load_run(make_run("empty", metrics=None))]) == []
     for model in latency["models"].values():
         del model["sentences_without_softmax"]
-    assert [figure.name for figure in latency_figures(latency)] == ["latency"]
-    assert latency_figures({}) == []
+    assert [figure.name for figure in latency_figures(checked(latency, Latency, ""))] == ["latency"]
+    assert latency_figures(checked({}, Latency, "")) == []
 
 
 def test_every_run_is_in_the_legend_as_it_is_called(make_run):
@@ -78,3 +81,15 @@ def test_every_run_is_in_the_legend_as_it_is_called(make_run):
     for figure in learning_curves(runs):
         texts = [element.text for element in ElementTree.fromstring(figure.svg).iter() if element.text]
         assert {"_hidden", "$x^2$", "a & b < c", "plain", "bell ?"} <= set(texts)
+
+
+def test_of_many_runs_the_best_ten_are_named_and_the_others_grey(make_run):
+    """Best on validation, which is read from the results; the runs come in another order."""
+    runs = [load_run(make_run(str(i), experiment=f"run-{i}", perplexity=100 + (7 * i) % 13)) for i in range(13)]
+    ranked = sorted(runs, key=lambda run: run.results.validation.perplexity)
+    for figure in learning_curves(runs):
+        texts = {element.text for element in ElementTree.fromstring(figure.svg).iter() if element.text}
+        assert {run.label for run in ranked[:10]} | {"3 others"} <= texts
+        assert not texts & {run.label for run in ranked[10:]}
+        assert "in grey 3 others" in figure.caption
+        assert figure.svg.count(OTHERS["color"]) >= 3

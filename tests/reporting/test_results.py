@@ -47,15 +47,16 @@ def test_results_table_of_a_run_that_stopped_short():
 
 def test_load_run_reads_everything(make_run):
     run = load_run(make_run(samples=[{"prompt": "A", "text": "B"}]))
-    assert run.config.experiment == run.results["experiment"] == "wikitext2/gcnn_small"
-    assert [line["step"] for line in run.training] == list(range(50, 901, 50))
-    assert [line["step"] for line in run.validation] == list(range(100, 901, 100))
-    assert run.samples == [{"prompt": "A", "text": "B"}]
+    assert run.config.experiment == run.results.experiment == "wikitext2/gcnn_small"
+    assert [line.step for line in run.training] == list(range(50, 901, 50))
+    assert [line.step for line in run.validation] == list(range(100, 901, 100))
+    assert [(sample.prompt, sample.text) for sample in run.samples] == [("A", "B")]
 
 
 def test_an_unfinished_run_has_no_results(make_run):
     run = load_run(make_run(results=None, metrics=None))
-    assert run.results is None
+    assert not run.finished
+    assert run.results.test.perplexity is None
     assert run.training == run.validation == run.samples == []
 
 
@@ -63,7 +64,7 @@ def test_a_line_that_is_still_being_written_is_left_out(make_run):
     folder = make_run()
     with open(folder / "metrics.jsonl", "a") as file:
         file.write('{"kind": "train", "st')
-    assert load_run(folder).training[-1]["step"] == 900
+    assert load_run(folder).training[-1].step == 900
 
 
 @pytest.mark.parametrize(
@@ -136,6 +137,27 @@ def test_labels_tell_runs_apart(make_run, tmp_path):
     assert {"other", "same morning"} < set(labels)
 
 
+def test_members_of_a_sweep_are_named_by_what_varies(make_run, tmp_path):
+    for sweep, experiment in (("a", "gates"), ("b", "rates")):
+        for number, rate in enumerate(("0.1", "0.2")):
+            folder = make_run(f"runs/{sweep}/{number}", experiment=experiment)
+            overrides = [f"experiment={experiment}", "data.path=/home/me", f"+optimizer.lr={rate}"]
+            (folder / "member.json").write_text(json.dumps({"number": number, "overrides": overrides}))
+    labels = {run.label for run in load_runs([tmp_path / "runs" / "a"])}
+    assert labels == {"lr=0.1", "lr=0.2"}
+    labels = {run.label for run in load_runs([tmp_path / "runs"])}
+    assert labels == {"gates lr=0.1", "gates lr=0.2", "rates lr=0.1", "rates lr=0.2"}
+
+
+def test_what_is_the_same_in_many_runs_is_said_once(make_run):
+    runs = [load_run(make_run(str(i), experiment=f"run-{i}", perplexity=100 + i)) for i in range(11)]
+    assert {"Data", "Unigram, test", "Parameters"} <= set(runs_table(runs[:10]).header)
+    table = runs_table(runs)
+    assert not {"Data", "Unigram, test", "Parameters"} & set(table.header)
+    assert "Data: wikitext2; " in table.caption
+    assert [row[0] for row in table.rows] == [f"run-{i}" for i in range(11)]
+
+
 def test_runs_are_ranked_by_test_perplexity_within_their_data(make_run, tmp_path):
     for name, data, figure in (("a", "x", 90), ("b", "y", 50), ("c", "x", 80), ("d", "y", 60)):
         make_run(f"runs/{name}", experiment=name, data=data, perplexity=figure)
@@ -148,7 +170,7 @@ def test_word_perplexity_has_a_column_only_where_tokens_are_not_words(make_run):
     assert "Test, per word" not in runs_table([words]).header
     table = runs_table([words, pieces])
     column = [row[table.header.index("Test, per word")] for row in table.rows]
-    assert [float(cell) for cell in column] == pytest.approx([pieces.results["test"]["word_perplexity"]] * 2, abs=0.005)
+    assert [float(cell) for cell in column] == pytest.approx([pieces.results.test.word_perplexity] * 2, abs=0.005)
 
 
 def test_results_may_miss_keys(make_run):
@@ -181,4 +203,7 @@ def test_numbers_as_people_read_them(text, expected):
 
 def test_latency_json_may_miss_almost_everything(tmp_path):
     (tmp_path / "latency.json").write_text(json.dumps({"models": {"a": None}, "pairs": [None]}))
-    assert load_latency(tmp_path / "latency.json")["models"] == {"a": None}
+    latency = load_latency(tmp_path / "latency.json")
+    assert list(latency.models) == ["a"]
+    assert latency.models["a"].throughput.tokens_per_second is None
+    assert latency.pairs[0].gcnn is None

@@ -13,8 +13,8 @@ from gcnn.errors import UsageError
 from gcnn.reporting.latency import load_latency
 from gcnn.reproduction.claims import CLAIMS, HOLDS, IN_PART, NOT, NOT_MEASURED, failing, interpolated, verdict
 from gcnn.reproduction.figures import drawing
-from gcnn.reproduction.page import between_markers, claims_table, markdown, reproduction_blocks
-from gcnn.reproduction.records import load_reproductions, planned, reproduction, sweeps, write_reproduction
+from gcnn.reproduction.page import between_markers, claims_table, generated_part, reproduction_blocks
+from gcnn.reproduction.records import count_members, load_records, make_record, sweeps, write_record
 from tests.conftest import ROOT
 
 DOCS = ROOT / "docs"
@@ -49,8 +49,8 @@ def add(folder, *overrides, seed=1, test=None, flops=2e6, error=None, valid=(300
         (member / "results.json").write_text(json.dumps(results))
 
 
-def judge(figure, folder):
-    record = reproduction(figure, "cpu", [folder])
+def judged(figure, folder):
+    record = make_record(figure, "cpu", [folder])
     comparisons = CLAIMS[figure].compare(record)
     return verdict(comparisons), failing(comparisons), record
 
@@ -63,13 +63,13 @@ def add_gates(folder, tests):
 
 def test_groups_have_the_mean_and_range_of_their_seeds(tmp_path):
     add_gates(tmp_path, {"glu": [110.0, 100.5, 120.25], "tanh": [200.0]})
-    record = reproduction("fig3", "cpu", [tmp_path])
-    glu, tanh = record["groups"]
-    assert [(g["group"], g["variant"]) for g in (glu, tanh)] == [("glu", "0.003"), ("tanh", "0.003")]
-    assert glu["mean"] == pytest.approx(np.mean([110.0, 100.5, 120.25]), rel=1e-5)
-    assert (glu["min"], glu["max"], len(tanh["test_perplexity"])) == (100.5, 120.25, 1)
-    assert glu["curve"]["steps"] == [100, 200, 300]
-    assert record["command"] == 'make reproduce FIGURE=fig3 SCALE=cpu ARGS="data.path=DIR"'  # no path of this machine
+    record = make_record("fig3", "cpu", [tmp_path])
+    glu, tanh = record.groups
+    assert [(g.group, g.variant) for g in (glu, tanh)] == [("glu", "0.003"), ("tanh", "0.003")]
+    assert glu.mean == pytest.approx(np.mean([110.0, 100.5, 120.25]), rel=1e-5)
+    assert (glu.min, glu.max, len(tanh.test_perplexity)) == (100.5, 120.25, 1)
+    assert glu.curve.steps == [100, 200, 300]
+    assert record.command == 'make reproduce FIGURE=fig3 SCALE=cpu ARGS="data.path=DIR"'  # no path of this machine
 
 
 @pytest.mark.parametrize(("tests", "expected", "fails"), [
@@ -82,24 +82,24 @@ def test_groups_have_the_mean_and_range_of_their_seeds(tmp_path):
 ])  # fmt: skip
 def test_verdicts_of_an_ordering(tmp_path, tests, expected, fails):
     add_gates(tmp_path, tests)
-    assert judge("fig3", tmp_path)[:2] == (expected, fails)
+    assert judged("fig3", tmp_path)[:2] == (expected, fails)
 
 
 def test_no_verdict_before_every_planned_run_has_begun(tmp_path):
     add_gates(tmp_path, {"glu": [1, 2, 3], "relu": [4, 5, 6], "gtu": [7, 8, 9], "tanh": [10, 11, 12]})
-    record = reproduction("fig3", "cpu", [tmp_path], members=14)
+    record = make_record("fig3", "cpu", [tmp_path], members=14)
     comparisons = CLAIMS["fig3"].compare(record)
-    assert (verdict(comparisons), verdict(comparisons, record["missing"])) == (HOLDS, NOT_MEASURED)
+    assert (verdict(comparisons), verdict(comparisons, record.missing)) == (HOLDS, NOT_MEASURED)
     row = next(row for row in claims_table("cpu", {"fig3": record}, None).rows if row[0] == "Figure 3")
     assert row[2] == NOT_MEASURED
     assert "2 runs not begun" in row[3]
 
 
 def test_the_grid_of_a_sweep_is_counted():
-    assert planned("cpu", "fig4") == 6 * 3  # values with commas of their own
-    assert planned("cpu", "fig3_one_path") == 2 * 3
-    assert planned("cpu", "fig6") == 2 * 2 * 3 * 3
-    assert planned("paper", "search") == 0
+    assert count_members("cpu", "fig4") == 6 * 3  # values with commas of their own
+    assert count_members("cpu", "fig3_one_path") == 2 * 3
+    assert count_members("cpu", "fig6") == 2 * 2 * 3 * 3
+    assert count_members("paper", "search") == 0
 
 
 def test_trials_of_a_search_are_told_by_what_they_drew(tmp_path):
@@ -108,9 +108,9 @@ def test_trials_of_a_search_are_told_by_what_they_drew(tmp_path):
     lstm = ["model=lstm_small", "model.dropout=0.3", "model.output_dropout=0.5"]
     add(tmp_path, *lstm, test=110.0, valid=[115.0])
     add(tmp_path, *lstm, "optimizer.lr=0.5")
-    groups = reproduction("search", "cpu", [tmp_path])["groups"]
+    groups = make_record("search", "cpu", [tmp_path]).groups
     assert len(groups) == 4  # not seeds of one
-    gcnn, lstm = groups[0]["title"], groups[2]["title"]
+    gcnn, lstm = groups[0].title, groups[2].title
     assert all(part in gcnn for part in ("GCNN; lookup 128; ", "learning rate 0.02;"))
     assert "carried" not in gcnn
     assert all(part in lstm for part in ("LSTM;", "dropout 0.3/0.5;", "state carried"))
@@ -120,14 +120,14 @@ def test_a_run_that_diverged_counts_as_infinitely_bad_and_one_that_failed_otherw
     add_gates(tmp_path, {"glu": [1, 2, 3], "relu": [4, 5, 6], "gtu": [7, 8, 9]})
     for seed in (1, 2, 3):
         add(tmp_path, "model.gate=tanh", seed=seed, error="step 7: loss nan, gradient norm nan; not updated.")
-    found, _, record = judge("fig3", tmp_path)
+    found, _, record = judged("fig3", tmp_path)
     assert found == HOLDS
-    assert record["groups"][-1]["diverged"] == [1, 2, 3]
+    assert record.groups[-1].diverged == [1, 2, 3]
     assert "diverged: tanh, learning rate 0.003 (3)" in drawing(record).caption
     other = tmp_path.with_name("other")
     add(other, "model.gate=tanh", error="No space left on device.")
-    group = reproduction("fig3", "cpu", [other])["groups"][0]
-    assert (group["diverged"], group["unfinished"]) == ([], [1])
+    group = make_record("fig3", "cpu", [other]).groups[0]
+    assert (group.diverged, group.unfinished) == ([], [1])
 
 
 def test_the_adaptive_softmax_is_compared_at_equal_operations(tmp_path):
@@ -139,8 +139,8 @@ def test_the_adaptive_softmax_is_compared_at_equal_operations(tmp_path):
         add(tmp_path, "model.cutoffs=[2000,10000]", width(64), seed=seed, test=100.0, flops=4e6)
         add(tmp_path, "model.cutoffs=[]", width(32), seed=seed, test=201.0, flops=2e6)
         add(tmp_path, "model.cutoffs=[]", width(64), seed=seed, test=99.0, flops=8e6)
-    found, fails, record = judge("fig2", tmp_path)
-    adaptive = [group for group in record["groups"] if group["group"] == "adaptive"]
+    found, fails, record = judged("fig2", tmp_path)
+    adaptive = [group for group in record.groups if group.group == "adaptive"]
     assert interpolated(adaptive, 2e6) == pytest.approx({1: 200.0, 2: 200.0, 3: 200.0})
     assert interpolated(adaptive, 8e6) == pytest.approx({1: 100.0, 2: 100.0, 3: 100.0})  # the largest
     assert interpolated(adaptive, 0.5e6) == {}
@@ -151,8 +151,8 @@ def test_more_context_helps_less_and_less(tmp_path):
     for kernel_size, test in ((1, 290.0), (2, 250.0), (3, 240.0), (4, 236.0), (9, 235.0)):
         for seed in (1, 2, 3):
             add(tmp_path, f"model.blocks=[{{convs:[[{kernel_size},8]],repeat:6}}]", seed=seed, test=test + seed)
-    found, _, record = judge("fig4", tmp_path)
-    assert [group["receptive_field"] for group in record["groups"]] == [1, 7, 13, 19, 49]
+    found, _, record = judged("fig4", tmp_path)
+    assert [group.receptive_field for group in record.groups] == [1, 7, 13, 19, 49]
     assert found == HOLDS
     texts = [element.text for element in ElementTree.fromstring(drawing(record).svg).findall(".//{*}text")]
     texts = [text for text in texts if not text.isdecimal()]  # without those at the ticks
@@ -169,7 +169,7 @@ def test_a_recipe_is_shown_at_its_best_learning_rate(tmp_path):
                 for seed in (1, 2, 3):
                     add(tmp_path, f"model.weight_norm={norm}", f"trainer.clip_norm={clip}", f"optimizer.lr={lr}",
                         seed=seed, test=test + (0 if both else 50), valid=valid)  # fmt: skip
-    found, fails, _ = judge("fig6", tmp_path)
+    found, fails, _ = judged("fig6", tmp_path)
     assert (found, fails) == (HOLDS, [])  # where the others end at step 300, the full recipe is at step 100
 
 
@@ -179,7 +179,7 @@ def test_a_gate_is_compared_at_its_best_learning_rate_on_validation(tmp_path):
     for seed in (1, 2, 3):
         add(tmp_path, "model.gate=glu", "optimizer.lr=0.01", seed=seed, test=3.0, valid=[5.0])
     add(tmp_path, "model.gate=glu", "optimizer.lr=0.03", seed=1, test=1.0, valid=[6.0])
-    found, fails, record = judge("fig3", tmp_path)
+    found, fails, record = judged("fig3", tmp_path)
     assert (found, fails) == (HOLDS, [])
     assert "GLU, learning rate 0.01 3.00 (3.00 to 3.00)" in CLAIMS["fig3"].evidence(record)
     assert "0.03" not in CLAIMS["fig3"].evidence(record)
@@ -188,7 +188,7 @@ def test_a_gate_is_compared_at_its_best_learning_rate_on_validation(tmp_path):
 def test_a_claim_of_speed_needs_the_factor(tmp_path):
     latency = load_latency(DOCS / "results" / "latency_gcnn_8b.json")
     comparisons = CLAIMS["table4"].compare(latency)
-    gcnn, lstm = (latency["models"][name]["responsiveness"]["tokens_per_second"] for name in ("gcnn_8b", "lstm_2048"))
+    gcnn, lstm = (latency.models[name].responsiveness.tokens_per_second for name in ("gcnn_8b", "lstm_2048"))
     assert 1 < gcnn / lstm < 15
     assert verdict(comparisons) == IN_PART
     assert verdict(CLAIMS["table4"].compare(None)) == NOT_MEASURED
@@ -196,12 +196,12 @@ def test_a_claim_of_speed_needs_the_factor(tmp_path):
 
 def test_what_is_written_is_read_again(tmp_path):
     add_gates(tmp_path / "fig3", {"glu": [1, 2, 3], "relu": [4, 5, 6]})
-    record = reproduction("fig3", "cpu", [tmp_path / "fig3"])
-    write_reproduction(record, tmp_path / "out" / "cpu", drawing(record).svg)
-    assert load_reproductions(tmp_path / "out") == {"cpu": {"fig3": json.loads(json.dumps(record))}}
+    record = make_record("fig3", "cpu", [tmp_path / "fig3"])
+    write_record(record, tmp_path / "out" / "cpu", drawing(record).svg)
+    assert load_records(tmp_path / "out") == {"cpu": {"fig3": record}}
     rows = (tmp_path / "out" / "cpu" / "fig3.csv").read_text().splitlines()
     assert len(rows) == 3
-    assert reproduction("fig3", "cpu", [tmp_path / "nothing"]) is None
+    assert make_record("fig3", "cpu", [tmp_path / "nothing"]) is None
 
 
 def test_a_figure_that_does_not_exist_is_a_usage_error():
@@ -215,10 +215,10 @@ def test_a_figure_that_does_not_exist_is_a_usage_error():
 
 
 def test_the_results_in_the_docs_are_the_committed_ones():
-    records = load_reproductions(DOCS / "results" / "reproduction")
+    records = load_records(DOCS / "results" / "reproduction")
     latency = load_latency(DOCS / "results" / "latency_gcnn_8b.json")
     _, part, _ = between_markers((DOCS / "RESULTS.md").read_text(), "docs/RESULTS.md")
-    assert part == markdown(reproduction_blocks(records, latency))
+    assert part == generated_part(reproduction_blocks(records, latency))
     names = [*(f"Table {number}" for number in (2, 3, 4)), *(f"Figure {number}" for number in range(2, 7))]
     for figure in names:
         assert f"\n| {figure} |" in part

@@ -1,0 +1,1 @@
+from tests.reporting.conftest import paper_config  # noqa: F401 (a fixture)
