@@ -1,7 +1,8 @@
 """What the paper claims of each table and figure, in our words, and how far our numbers bear it out.
 
 A claim is a list of comparisons. One between two groups of runs holds if the test perplexity of the first is lower for
-every seed that both have, of which there must be three; a diverged run counts as infinitely bad. The verdict follows
+every seed that both have, of which there must be three where the two are near each other; a diverged run counts as
+infinitely bad. The verdict follows
 from the comparisons alone.
 """
 
@@ -19,7 +20,8 @@ from gcnn.reproduction.records import GATES, RECIPES, Group, Record
 
 HOLDS, IN_PART, NOT = "holds", "holds in part", "does not hold at this size"
 NOT_MEASURED = "not measured"
-SEEDS = 3  # that a comparison takes
+SEEDS = 3  # that a comparison takes, where the two are nearer than this:
+APART = 0.03  # of the mean test perplexity; over seeds, ours spreads by about 1.5 %
 NEAR = 20  # words of context past which the paper sees quickly diminishing returns
 ABOUT_20 = 15  # times: what still is "about 20 times"
 SPEED_UP = 0.6  # of the steps, in which what is "about twice as fast" must be there
@@ -69,9 +71,11 @@ def scores(group: Group | None) -> Scores:
 
 
 def lower(first: Scores, second: Scores) -> bool | None:
-    """Whether the first is lower for every seed of both; None with fewer than three such seeds."""
+    """Whether the first is lower for every seed of both; None with fewer than three such seeds, unless the means are
+    3 % apart."""
     seeds = first.keys() & second.keys()
-    return all(first[seed] < second[seed] for seed in seeds) if len(seeds) >= SEEDS else None
+    apart = abs(np.log(mean(first[s] for s in seeds) / mean(second[s] for s in seeds))) if seeds else 0
+    return all(first[s] < second[s] for s in seeds) if len(seeds) >= SEEDS or apart >= APART else None
 
 
 def ordering(*names: str) -> Callable[[Record | None], list[Comparison]]:
@@ -82,6 +86,20 @@ def ordering(*names: str) -> Callable[[Record | None], list[Comparison]]:
         return [Comparison(f"{TITLES[a]} < {TITLES[b]}", lower(tests[a], tests[b])) for a, b in pairwise(names)]
 
     return compare
+
+
+def at_each_size(record: Record | None) -> list[Comparison]:
+    """GCNN against LSTM, for each size of the text."""
+    tests = {(g.group, g.corpus_tokens): scores(g) for g in (record.groups if record else [])}
+    sizes = [size for kind, size in tests if kind == "gcnn"]
+    return [
+        Comparison(f"GCNN < LSTM at {tokens_of(size)}", lower(tests["gcnn", size], tests.get(("lstm", size), {})))
+        for size in sizes
+    ] or [Comparison("GCNN < LSTM", None)]
+
+
+def tokens_of(size: float | None) -> str:
+    return f"{magnitude(size)} tokens" if size else "all tokens"
 
 
 def at_equal_operations(record: Record | None) -> list[Comparison]:
@@ -176,6 +194,21 @@ def shares_of_steps(first: Group | None, second: Group | None) -> dict[int, floa
         validations = zip(first.curve.steps, first.curve.perplexity.get(str(seed), []), strict=False)
         shares[seed] = next((step / total for step, reached in validations if reached <= end), math.inf)
     return shares
+
+
+def ratios_at_each_size(record: Record) -> str:
+    """GCNN's test perplexity over the LSTM's, on the corpus's own test set and on WikiText-103's."""
+    groups, sentences = {(g.group, g.corpus_tokens): g for g in record.groups}, []
+    for (kind, size), gcnn in groups.items():
+        lstm = groups.get(("lstm", size))
+        if kind != "gcnn" or lstm is None or not (gcnn.mean and lstm.mean):
+            continue
+        text = f"{tokens_of(size)}: {perplexity(gcnn.mean)} / {perplexity(lstm.mean)} = {gcnn.mean / lstm.mean:.3f}"
+        elsewhere = [mean(g.wikitext103.values()) for g in (gcnn, lstm)]
+        if all(map(math.isfinite, elsewhere)):
+            text += f", on WikiText-103's test set {' / '.join(map(perplexity, elsewhere))}"
+        sentences.append(text)
+    return "; ".join(sentences) or spreads_of_all(record)
 
 
 def pairs_of_gcnn_8b(latency: Latency | None) -> list[Pair]:
@@ -284,5 +317,11 @@ CLAIMS = {
     ),
     "fig6": Claim(
         "Weight normalisation and clipping both speed convergence up, to about twice", convergence, convergences
+    ),
+    "figs": Claim(
+        "(None of the paper's: there the GCNN is ahead at 100 million tokens.) GCNN ahead of an LSTM of as many "
+        "parameters for as many operations, at each size of the text",
+        at_each_size,
+        ratios_at_each_size,
     ),
 }

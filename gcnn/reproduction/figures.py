@@ -22,6 +22,10 @@ def drawing(record: Record) -> Figure | None:
     caption = FIGURES[name][0]
     if name == "fig2":
         plot = partial(plot_points, lines=by_softmax(done), x_label="million operations a token")
+    elif name == "figs":
+        kinds = dict.fromkeys(g.group for g in done)
+        lines = {kind.upper(): [(g.corpus_tokens / 1e6, g) for g in done if g.group == kind] for kind in kinds}
+        plot = partial(plot_points, lines=lines, x_label="million tokens of text")
     elif name == "fig4":
         lines = {"test perplexity": [(g.receptive_field, g) for g in done]}
         plot = partial(plot_points, lines=lines, x_label="words of context")
@@ -71,7 +75,13 @@ def plot_points(axes: Axes, lines: dict[str, list[tuple[float, Group]]], x_label
     if x_label.startswith("words"):
         axes.set_xticks(sorted({x for points in lines.values() for x, _ in points}))
         axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlim(left=0)
+    if x_label.endswith("of text"):
+        axes.set(xscale="log")
+        axes.set_xticks(sorted({x for points in lines.values() for x, _ in points}))
+        axes.xaxis.set_major_formatter(EngFormatter())
+        axes.xaxis.set_minor_locator(NullLocator())
+    else:
+        axes.set_xlim(left=0)
 
 
 def plot_bands(axes: Axes, groups: list[Group]) -> None:
@@ -103,6 +113,11 @@ def groups_table(record: Record) -> Table:
         "Context": lambda g: "unbounded" if g.receptive_field is None else count(g.receptive_field),
         "Tokens trained on": lambda g: count(g.tokens),
     }
+    if record.figure == "figs":
+        columns["WikiText-103's test set"] = lambda g: perplexity(
+            mean(g.wikitext103.values()) if g.wikitext103 else None
+        )
+        columns["unknown there"] = lambda g: f"{g.wikitext103_unknown:.1%}" if g.wikitext103_unknown else DASH
     groups = record.groups
     if record.figure == "search":  # the best first, as many as there is room for
         groups = sorted(groups, key=lambda g: mean(g.validation_perplexity.values()))[:12]

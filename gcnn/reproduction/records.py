@@ -6,7 +6,7 @@ import math
 import re
 import shlex
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import yaml
@@ -16,9 +16,11 @@ from gcnn.config import CONFIGS, BlockConfig, GCNNConfig, LSTMConfig, TrainConfi
 from gcnn.errors import UsageError
 from gcnn.files import write_atomically, write_json
 from gcnn.reporting.files import Number, Text, read_json
-from gcnn.reporting.results import Run, describe_hardware, describe_model, load_run
+from gcnn.reporting.results import Run, Split, describe_hardware, describe_model, load_run
+from gcnn.reporting.units import magnitude
 from gcnn.reproduction.paper import TABLE_2, TABLE_3, TABLE_4, model_title
 
+WIKITEXT_103 = "wikitext103.json"  # in a run: what `gcnn evaluate --json --file wiki.test.tokens` printed
 GATES = {"glu": "GLU", "gtu": "GTU", "relu": "ReLU", "tanh": "tanh", "bilinear": "bilinear", "linear": "linear"}
 RECIPES = {  # weight normalisation, clipping
     (True, True): ("both", "both"),
@@ -62,6 +64,9 @@ class Group:
     max: Number
     diverged: list[Number]  # seeds
     unfinished: list[Number]
+    corpus_tokens: Number = None  # the first of the training text, where not all of it
+    wikitext103: dict[str, Number] = field(default_factory=dict)  # test perplexity of WikiText-103, by seed
+    wikitext103_unknown: Number = None  # the share of unknown words there
     curve: Curve
 
 
@@ -153,6 +158,12 @@ def label_of_search(config: TrainConfig, figure: str) -> Label:
     return Label(model.kind, architecture(model), title)
 
 
+def label_of_corpus(config: TrainConfig, figure: str) -> Label:
+    size = config.data.train_tokens
+    text = f"first {magnitude(size)} tokens" if size else "all tokens"
+    return Label(config.model.kind, str(size), f"{config.model.kind.upper()}, {text}")
+
+
 FIGURES: dict[str, tuple[str, Callable[[TrainConfig, str], Label]]] = {
     "table2": ("Table 2: models on single sentences", label_of_table),
     "table3": ("Table 3: models on running text", label_of_table),
@@ -162,6 +173,7 @@ FIGURES: dict[str, tuple[str, Callable[[TrainConfig, str], Label]]] = {
     "fig4": ("Figure 4: size of the context", label_of_context),
     "fig5": ("Figure 5: degrees of non-linearity", label_of_gate),
     "fig6": ("Figure 6: weight normalisation and gradient clipping", label_of_recipe),
+    "figs": ("Figure S, not in the paper: the ordering against the size of the text", label_of_corpus),
     "search": ("Section 4.3: random search of hyper-parameters", label_of_search),
 }
 
@@ -214,6 +226,8 @@ def make_record(figure: str, scale: str, folders: Iterable[Path], members: int =
     groups = [make_group(label, group) for label, group in runs_of.items()]
     if figure == "fig2":
         groups.sort(key=lambda group: group.flops_per_token or math.inf)
+    if figure == "figs":
+        groups.sort(key=lambda group: (group.group, group.corpus_tokens or math.inf))
     if figure == "fig4":
         groups.sort(key=lambda group: group.receptive_field)
     return Record(
@@ -244,6 +258,8 @@ def make_group(label: Label, runs: list[Run]) -> Group:
     done = dict(sorted(by_status["done"].items()))
     config, results = runs[0].config, next((run.results for run in done.values()), None)
     test = {str(seed): rounded(run.results.test.perplexity) for seed, run in done.items()}
+    elsewhere = {str(seed): read_json(run.path / WIKITEXT_103, Split) for seed, run in done.items()}
+    elsewhere = {seed: split for seed, split in elsewhere.items() if split}
     return Group(
         group=label.group,
         variant=label.variant,
@@ -261,6 +277,9 @@ def make_group(label: Label, runs: list[Run]) -> Group:
         max=max(test.values(), default=None),
         diverged=sorted(by_status["diverged"]),
         unfinished=sorted(by_status["unfinished"]),
+        corpus_tokens=config.data.train_tokens,
+        wikitext103={seed: rounded(split.perplexity) for seed, split in elsewhere.items()},
+        wikitext103_unknown=next((rounded(split.unknown / split.tokens) for split in elsewhere.values()), None),
         curve=make_curve(done),
     )
 

@@ -12,7 +12,7 @@ from gcnn.config import compose_config, save_config
 from gcnn.errors import UsageError
 from gcnn.reporting.latency import load_latency
 from gcnn.reproduction.claims import CLAIMS, HOLDS, IN_PART, NOT, NOT_MEASURED, failing, interpolated, verdict
-from gcnn.reproduction.figures import drawing
+from gcnn.reproduction.figures import drawing, groups_table
 from gcnn.reproduction.page import between_markers, claims_table, generated_part, reproduction_blocks
 from gcnn.reproduction.records import count_members, load_records, make_record, sweeps, write_record
 from tests.conftest import ROOT
@@ -77,7 +77,8 @@ def test_groups_have_the_mean_and_range_of_their_seeds(tmp_path):
     ({"glu": [1, 2, 3], "relu": [4, 5, 6], "gtu": [7, 8, 9], "tanh": [8, 7, 12]}, IN_PART, ["GTU < tanh"]),
     ({"glu": [9, 9, 9], "relu": [8, 8, 8], "gtu": [7, 7, 7], "tanh": [6, 6, 6]}, NOT,
      ["GLU < ReLU", "ReLU < GTU", "GTU < tanh"]),
-    ({"glu": [1, 2, 3], "relu": [4, 5, 6], "gtu": [7, 8, 9], "tanh": [10, 11]}, NOT_MEASURED, []),
+    ({"glu": [1, 2, 3], "relu": [4, 5, 6], "gtu": [7, 8, 9], "tanh": [7.2, 8.2]}, NOT_MEASURED, []),  # within 3 %
+    ({"glu": [1, 2, 3], "relu": [4, 5, 6], "gtu": [7, 8, 9], "tanh": [10, 11]}, HOLDS, []),
     ({"glu": [1, 2, 3]}, NOT_MEASURED, []),
 ])  # fmt: skip
 def test_verdicts_of_an_ordering(tmp_path, tests, expected, fails):
@@ -157,6 +158,22 @@ def test_more_context_helps_less_and_less(tmp_path):
     texts = [element.text for element in ElementTree.fromstring(drawing(record).svg).findall(".//{*}text")]
     texts = [text for text in texts if not text.isdecimal()]  # without those at the ticks
     assert texts == ["words of context", "test perplexity", "test perplexity"]
+
+
+def test_gcnn_and_lstm_are_compared_at_each_size_of_the_text(tmp_path):
+    for tokens, gcnn, lstm in ((2_000_000, 130.0, 100.0), (20_000_000, 90.0, 95.0)):
+        add(tmp_path, f"data.train_tokens={tokens}", test=gcnn)
+        add(tmp_path, f"data.train_tokens={tokens}", "model=cpu/lstm", test=lstm)
+    for number, perplexity in enumerate((260.0, 200.0, 180.0, 190.0)):
+        text = json.dumps({"perplexity": perplexity, "tokens": 1000, "unknown": 35, "nll_nats": 1.0})
+        (tmp_path / str(number) / "wikitext103.json").write_text(text)
+    found, fails, record = judged("figs", tmp_path)
+    assert (found, fails) == (IN_PART, ["GCNN < LSTM at 2 M tokens"])
+    expected = "20 M tokens: 90.00 / 95.00 = 0.947, on WikiText-103's test set 180.00 / 190.00"
+    assert CLAIMS["figs"].evidence(record).split("; ")[1] == expected
+    assert groups_table(record).rows[0][-2:] == ["260.00", "3.5%"]
+    texts = [element.text for element in ElementTree.fromstring(drawing(record).svg).findall(".//{*}text")]
+    assert {"million tokens of text", "2", "20", "GCNN", "LSTM"} <= set(texts)
 
 
 def test_a_recipe_is_shown_at_its_best_learning_rate(tmp_path):
