@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import time
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from gcnn.models.language_model import build_model
 from gcnn.training import distributed
 from gcnn.training.run import train, train_in_group
 from gcnn.training.trainer import Trainer
+from tests.processes import environments_of_ranks
 
 ARGUMENTS = (
     "data=local", "tokenizer=word", "device=cpu", "threads=1", "schedule=plateau", "seed=3", "optimizer=adamw",
@@ -121,9 +121,9 @@ def held(corpus: Path, run_dir: Path, *arguments: str) -> dict[str, list[int]]:
     return {kind: sum(local(tensor).numel() for tensor in tensors) for kind, tensors in kinds.items()}
 
 
-def two(rank: int, port: str, corpus: Path, folder: Path) -> None:
+def two(rank: int, environments: list[dict[str, object]], corpus: Path, folder: Path) -> None:
     """All that one of the two processes does; what it found is in rank_<rank>.json."""
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    os.environ.update({key: str(value) for key, value in environments[rank].items()})
     torch.set_num_threads(1)
     found = {}
     with distributed.process_group():
@@ -150,10 +150,8 @@ def runs(corpus, tmp_path_factory) -> tuple[Path, Path]:
         train(settings(corpus, one / case, *arguments))
     for case in CHAINED:
         train(go_on(corpus, both, case, 3))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    processes = torch.multiprocessing.spawn(two, (port, corpus, both), nprocs=2, join=False)
+    arguments = environments_of_ranks(2), corpus, both
+    processes = torch.multiprocessing.start_processes(two, arguments, nprocs=2, join=False, start_method="forkserver")
     deadline = time.monotonic() + 180
     while not processes.join(timeout=1):
         if time.monotonic() > deadline:
