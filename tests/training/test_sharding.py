@@ -1,9 +1,11 @@
 """Two processes that share parameters and optimizer state out train as one process does, and stop as copies do."""
 
+import dataclasses
 import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,12 +26,11 @@ from tests.processes import environments_of_ranks
 ARGUMENTS = (
     "data=local", "tokenizer=word", "device=cpu", "threads=1", "schedule=plateau", "seed=3", "optimizer=adamw",
     "model.embedding_dim=8", "model.cutoffs=[10,40]", "model.dropout=0", "trainer.block_size=8",
-    "trainer.batch_size=4", "trainer.validate_every=3", "trainer.checkpoint_every=100", "trainer.log_every=1",
-    "trainer.carry_state=true", "trainer.max_steps=15", "trainer.keep_checkpoints=1",
+    "trainer.batch_size=4", "trainer.validate_every=2", "trainer.checkpoint_every=100", "trainer.log_every=1",
+    "trainer.carry_state=true", "trainer.max_steps=10", "trainer.keep_checkpoints=1",
 )  # fmt: skip
 GCNN = ("model.blocks=[{convs:[[3,16]],repeat:2}]",)
-SHARDED = ("trainer.shard=true",)
-COPIES = ()
+WAYS = {"sharded": True, "copies": False}
 CASES = {  # the rarest cluster has 2 types of 42: many a batch does without it
     "adamw": (*GCNN, "trainer.micro_batch_size=1"),
     "nesterov": (*GCNN, "optimizer=nesterov", "optimizer.weight_decay=0.01", "trainer.clip_norm=0.05"),
@@ -39,31 +40,35 @@ CASES = {  # the rarest cluster has 2 types of 42: many a batch does without it
     "sentences": (*GCNN, "data.sentences=true", "trainer.carry_state=false"),
 }
 CHAINED = ("adamw", "nesterov", "lstm")
+DROPOUT = (*GCNN, "model.dropout=0.3", "model.cutoffs=[]")  # no clusters: what is dropped out depends on their words
 
 
-def settings(corpus: Path, run_dir: Path, *arguments: str) -> TrainConfig:
-    paths = f"data.path={corpus}", f"data.cache_dir={corpus / 'cache'}", f"run_dir={run_dir}"
-    given = dict(argument.split("=", 1) for argument in (*ARGUMENTS, *paths, *arguments))  # the last of each key
-    return compose_config(*(f"{key}={value}" for key, value in given.items()))
+def composed(corpus: Path) -> dict[str, TrainConfig]:
+    """The config of each case; composing takes a while."""
+    paths = f"data.path={corpus}", f"data.cache_dir={corpus / 'cache'}"
+    configs = {}
+    for case, arguments in {**CASES, "plain": GCNN, "dropout": DROPOUT}.items():
+        given = dict(argument.split("=", 1) for argument in (*ARGUMENTS, *paths, *arguments))  # the last of each key
+        configs[case] = compose_config(*(f"{key}={value}" for key, value in given.items()))
+    return configs
 
 
-def go_on(corpus: Path, folder: Path, case: str, steps: int, *arguments: str) -> TrainConfig:
-    return settings(corpus, folder / "chain" / case, *CASES[case], f"trainer.max_steps={steps}", "resume=true",
-                    *arguments)  # fmt: skip
+def settings(config: TrainConfig, run_dir: Path, resume: bool = False, **trainer: Any) -> TrainConfig:
+    trainer = dataclasses.replace(config.trainer, **trainer)
+    return dataclasses.replace(config, run_dir=str(run_dir), resume=resume, trainer=trainer)
 
 
-def with_dropout(corpus: Path, folder: Path, *arguments: str) -> None:
-    """A run with dropout, at once and in two parts. No clusters: what is dropped out depends on their words."""
-    for name, steps in (("whole", 6), ("parts", 3), ("parts", 6)):
-        options = *GCNN, "model.dropout=0.3", "model.cutoffs=[]", "resume=true", f"trainer.max_steps={steps}"
-        train_in_group(settings(corpus, folder / name, *options, *arguments))
+def with_dropout(config: TrainConfig, folder: Path, shard: bool) -> None:
+    """A run with dropout, at once and in two parts."""
+    for name, steps in (("whole", 4), ("parts", 2), ("parts", 4)):
+        train_in_group(settings(config, folder / name, True, max_steps=steps, shard=shard))
 
 
-def timed(corpus: Path, run_dir: Path, *arguments: str) -> int:
+def timed(config: TrainConfig, run_dir: Path, shard: bool) -> int:
     """A run with a time limit, of which rank 1 thinks that it is over soon; the steps that this rank saw."""
     clock, speed = time.perf_counter, 1 + 9 * distributed.rank()
-    options = "trainer.max_steps=null", "trainer.max_minutes=0.003", "trainer.checkpoint_minutes=0.0001"
-    trainer = make_trainer(settings(corpus, run_dir, *GCNN, *options, *arguments))
+    limits = {"max_steps": None, "max_minutes": 0.003, "checkpoint_minutes": 0.0001}
+    trainer = make_trainer(settings(config, run_dir, shard=shard, **limits))
     time.perf_counter = lambda: speed * clock()
     try:
         trainer.run()
@@ -85,9 +90,9 @@ def local(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def not_finite(corpus: Path, run_dir: Path, *arguments: str) -> dict:
+def not_finite(config: TrainConfig, run_dir: Path, shard: bool) -> dict:
     """A loss that is not finite on rank 1 alone: skipped once, then the end. What this rank says and holds."""
-    trainer = make_trainer(settings(corpus, run_dir, *GCNN, "trainer.skip_nonfinite=1", *arguments))
+    trainer = make_trainer(settings(config, run_dir, skip_nonfinite=1, shard=shard))
     trainer.step()
     found = [weights(trainer)]
     if distributed.rank() == 1:
@@ -110,9 +115,9 @@ def weights(trainer: Trainer) -> list[float]:
     return torch.cat([local(parameter).detach().flatten() for parameter in trainer.model.parameters()]).tolist()
 
 
-def held(corpus: Path, run_dir: Path, *arguments: str) -> dict[str, list[int]]:
+def held(config: TrainConfig, run_dir: Path, shard: bool) -> dict[str, list[int]]:
     """Numbers that this rank holds in the largest tensors, and in all: parameters, gradients, optimizer state."""
-    trainer = make_trainer(settings(corpus, run_dir, *CASES["tied"], *arguments))
+    trainer = make_trainer(settings(config, run_dir, shard=shard))
     trainer.optimizer.zero_grad = lambda set_to_none: None  # to see the gradients
     trainer.step()
     parameters = list(trainer.model.parameters())
@@ -121,23 +126,23 @@ def held(corpus: Path, run_dir: Path, *arguments: str) -> dict[str, list[int]]:
     return {kind: sum(local(tensor).numel() for tensor in tensors) for kind, tensors in kinds.items()}
 
 
-def two(rank: int, environments: list[dict[str, object]], corpus: Path, folder: Path) -> None:
+def two(rank: int, environments: list[dict[str, object]], configs: dict[str, TrainConfig], folder: Path) -> None:
     """All that one of the two processes does; what it found is in rank_<rank>.json."""
     os.environ.update({key: str(value) for key, value in environments[rank].items()})
     torch.set_num_threads(1)
     found = {}
     with distributed.process_group():
-        for case, arguments in CASES.items():
-            train_in_group(settings(corpus, folder / case, *arguments, *SHARDED))
+        for case in CASES:
+            train_in_group(settings(configs[case], folder / case, shard=True))
         for case in CHAINED:
-            for steps, way in ((6, SHARDED), (9, COPIES), (12, SHARDED)):
-                train_in_group(go_on(corpus, folder, case, steps, *way))
-        for name, way in (("sharded", SHARDED), ("copies", COPIES)):
-            with_dropout(corpus, folder / name, *way)
+            for steps, shard in ((4, True), (6, False), (8, True)):
+                train_in_group(settings(configs[case], folder / "chain" / case, True, max_steps=steps, shard=shard))
+        for name, shard in WAYS.items():
+            with_dropout(configs["dropout"], folder / name, shard)
             found[name] = {
-                "timed": timed(corpus, folder / name / "timed", *way),
-                "not finite": not_finite(corpus, folder / name / "not_finite", *way),
-                "held": held(corpus, folder / name / "held", *way),
+                "timed": timed(configs["plain"], folder / name / "timed", shard),
+                "not finite": not_finite(configs["plain"], folder / name / "not_finite", shard),
+                "held": held(configs["tied"], folder / name / "held", shard),
             }
     (folder / f"rank_{rank}.json").write_text(json.dumps(found))
 
@@ -146,11 +151,12 @@ def two(rank: int, environments: list[dict[str, object]], corpus: Path, folder: 
 def runs(corpus, tmp_path_factory) -> tuple[Path, Path]:
     """The folders of the runs of one process and of two."""
     one, both = (tmp_path_factory.mktemp(name) for name in ("one", "two"))
-    for case, arguments in CASES.items():
-        train(settings(corpus, one / case, *arguments))
+    configs = composed(corpus)
+    for case in CASES:
+        train(settings(configs[case], one / case))
     for case in CHAINED:
-        train(go_on(corpus, both, case, 3))
-    arguments = environments_of_ranks(2), corpus, both
+        train(settings(configs[case], both / "chain" / case, True, max_steps=2))
+    arguments = environments_of_ranks(2), configs, both
     processes = torch.multiprocessing.start_processes(two, arguments, nprocs=2, join=False, start_method="forkserver")
     deadline = time.monotonic() + 180
     while not processes.join(timeout=1):
@@ -159,7 +165,7 @@ def runs(corpus, tmp_path_factory) -> tuple[Path, Path]:
                 process.kill()
             pytest.fail("the two processes wait for each other")
     for case in CHAINED:
-        train(go_on(corpus, both, case, 15))
+        train(settings(configs[case], both / "chain" / case, True))
     return one, both
 
 
@@ -173,7 +179,7 @@ def curve(run: Path) -> dict[str, list[float]]:
 
 def check_same_curve(one: Path, two: Path) -> None:
     first, second = curve(one), curve(two)
-    assert first["train step"] == second["train step"] == list(range(1, 16))
+    assert first["train step"] == second["train step"] == list(range(1, 11))
     for name, expected in first.items():
         np.testing.assert_allclose(second[name], expected, rtol=1e-5, atol=1e-5, err_msg=name)
 
@@ -192,7 +198,7 @@ def test_shards_have_the_curve_of_one_process(runs, case):
 def test_shards_copies_and_one_process_go_on_from_each_other(runs, case):
     one, two = runs
     check_same_curve(one / case, two / "chain" / case)
-    states = [folder / "checkpoints" / "step_000000015" / "state.pt" for folder in (one / case, two / case)]
+    states = [folder / "checkpoints" / "step_000000010" / "state.pt" for folder in (one / case, two / case)]
     first, second = (torch.load(path, weights_only=True)["optimizer"]["state"] for path in states)
     assert first.keys() == second.keys()
     for i, values in first.items():
@@ -221,23 +227,23 @@ def test_each_process_holds_half(runs):
         assert max(part[kind] for part in parts) < 0.52 * number
 
 
-@pytest.mark.parametrize("way", ["sharded", "copies"])
+@pytest.mark.parametrize("way", WAYS)
 def test_two_processes_resume_bit_for_bit(runs, way):
     folders = [runs[1] / way / name for name in ("whole", "parts")]
     first, second = map(curve, folders)
     assert first == second
-    assert first["train step"][-1] == 6
-    state = torch.load(folders[1] / "checkpoints" / "step_000000006" / "state.pt")
+    assert first["train step"][-1] == 4
+    state = torch.load(folders[1] / "checkpoints" / "step_000000004" / "state.pt")
     assert not torch.equal(*state["random"])  # each rank has dropout of its own
 
 
-@pytest.mark.parametrize("way", ["sharded", "copies"])
+@pytest.mark.parametrize("way", WAYS)
 def test_time_limit_ends_all_at_the_same_step(runs, way):
     first, second = (json.loads((runs[1] / f"rank_{rank}.json").read_text())[way]["timed"] for rank in (0, 1))
     assert first == second > 0
 
 
-@pytest.mark.parametrize("way", ["sharded", "copies"])
+@pytest.mark.parametrize("way", WAYS)
 def test_loss_that_is_not_finite_on_one_rank_stops_all(runs, way):
     found = [json.loads((runs[1] / f"rank_{rank}.json").read_text())[way]["not finite"] for rank in (0, 1)]
     for rank in found:
