@@ -11,8 +11,9 @@ from gcnn.commands.arguments import new_parser
 from gcnn.errors import RunError, UsageError, one_line
 from gcnn.files import find_run, write_atomically
 from gcnn.reporting.document import Code, Heading, Paragraph, Table, to_markdown
-from gcnn.reporting.results import Run, describe_model, load_run, results_table
+from gcnn.reporting.results import Run, load_run, results_table
 from gcnn.reporting.units import count, decimals, perplexity
+from gcnn.reproduction.paper import PAPER
 
 UPLOADED = ["README.md", "config.yaml", "model.safetensors", "results.json", "tokenizer/*"]
 LICENSE = "# license: yours to choose, as a line `license: mit`; the text that it was trained on may have a say"
@@ -37,7 +38,7 @@ def main() -> None:
         validate_repo_id(arguments.repo)
     except HFValidationError as error:
         raise UsageError(f"{one_line(error)} Give a name as user/model.") from None
-    run = load_run(arguments.run)
+    run = load_run(arguments.run, PAPER)
     missing = [name for name in ("model.safetensors", "results.json", "tokenizer") if not (run.path / name).exists()]
     if missing:
         raise UsageError(f"{run.path} has no {', '.join(missing)}. Push a run that has finished.")
@@ -51,16 +52,16 @@ def main() -> None:
 
 def card(run: Run, repo: str) -> str:
     """The model card: what it is, how it was trained, what it reaches on which data, how to load it."""
-    results, data = run.results, run.results["data"]
+    results, data = run.results, run.results.data
     rows = [
-        [split, *(perplexity(found.get(key)) for key in ("perplexity", "word_perplexity")),
-         decimals(found.get("bits_per_byte"), 4), count(found["tokens"])]
-        for split in ("validation", "test") if (found := results.get(split))
+        [name, perplexity(split.perplexity), perplexity(split.word_perplexity), decimals(split.bits_per_byte, 4),
+         count(split.tokens)]
+        for name, split in (("validation", results.validation), ("test", results.test))
     ]  # fmt: skip
     name = repo.rpartition("/")[2]
     blocks = [
         Paragraph(
-            f"{describe_model(run.config.model)}, {count(results['parameters']['total'])} parameters: a language model "
+            f"{run.model_title}, {count(results.parameters.total)} parameters: a language model "
             f"of experiment {run.config.experiment}, trained with gcnn, which reproduces “Language Modeling with Gated "
             "Convolutional Networks” (Dauphin, Fan, Auli, Grangier, 2017; https://arxiv.org/abs/1612.08083)."
         ),
@@ -69,14 +70,12 @@ def card(run: Run, repo: str) -> str:
         Heading("Perplexity"),
         Table(["split", "perplexity per token", "per word", "bits per byte", "tokens"], rows),
         Paragraph(
-            f"Data: {data['name']}, {run.config.tokenizer.kind} tokens of {count(data['vocabulary_size'])} types, "
-            f"fingerprint {data['fingerprint']}; {'each line alone' if run.config.data.sentences else 'running text'}."
+            f"Data: {data.name}, {run.config.tokenizer.kind} tokens of {count(data.vocabulary_size)} types, "
+            f"fingerprint {data.fingerprint}; {'each line alone' if run.config.data.sentences else 'running text'}."
         ),
         Heading("Training"),
-        Code(f"{results['command']}\n\n{results_table(results)}"),
-        Paragraph(
-            f"Commit {results.get('git_commit') or 'unknown'}, seed {results['seed']}; the rest is in config.yaml."
-        ),
+        Code(f"{results.command}\n\n{results_table(results)}"),
+        Paragraph(f"Commit {results.git_commit or 'unknown'}, seed {run.config.seed}; the rest is in config.yaml."),
     ]
     front = ["---", "library_name: gcnn", "pipeline_tag: text-generation", LICENSE, "tags: [gated-cnn]", "---", ""]
     return "\n".join(front) + "\n" + to_markdown(name, blocks)

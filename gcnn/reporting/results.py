@@ -267,9 +267,9 @@ def receptive_field(results: Results) -> str:
     return count(results.receptive_field) if results.receptive_field else DASH
 
 
-def results_table(content: dict) -> str:
+def results_table(content: dict | Results) -> str:
     """The content of results.json as aligned plain text, for the end of a training run."""
-    results = checked(content, Results, "results")
+    results = content if isinstance(content, Results) else checked(content, Results, "results")
     parameters, train, data = results.parameters, results.train, results.data
     sizes = {part: getattr(parameters, part) for part in ("embedding", "body", "softmax")}
     parts = ", ".join(f"{part} {magnitude(size)}" for part, size in sizes.items() if size is not None)

@@ -55,8 +55,8 @@ def test_the_card_says_what_it_is_and_one_of_the_users_own_is_kept(hub, call, ru
     assert card.startswith("---\nlibrary_name: gcnn\n")
     results = load_run(run_dir).results
     for said in (
-        "arxiv.org/abs/1612.08083", results["data"]["fingerprint"], f"{results['test']['perplexity']:,.2f}",
-        "someone/tiny", "# license:", "gcnn.load(", results["command"],
+        "arxiv.org/abs/1612.08083", results.data.fingerprint, f"{results.test.perplexity:,.2f}",
+        "someone/tiny", "# license:", "gcnn.load(", results.command,
     ):  # fmt: skip
         assert said in card
     (run_dir / "README.md").write_text("my own")
