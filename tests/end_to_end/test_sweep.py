@@ -35,27 +35,28 @@ def results_of(sweep: Path, number: int) -> dict | None:
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_a_failed_member_stops_nobody_and_the_table_says_all(call, tiny, tmp_path, launcher):
-    """Members 0 and 2 are done, 1 diverges."""
+    """Members 0 and 2 are done, 1 diverges. (With submitit, which starts a Python for each: 1 is done, 0 diverges.)"""
     if launcher != "basic":
         pytest.importorskip(PLUGINS[launcher])
     sweep = tmp_path / "run"
-    rates = ["0.01", "1e+30", "0.02"]
+    rates, failed = (["1e+30", "0.02"], 0) if launcher == "submitit_local" else (["0.01", "1e+30", "0.02"], 1)
     done = call("train", "--multirun", *tiny, *LAUNCHERS[launcher], f"optimizer.lr={','.join(rates)}")
     assert done.code == 1, done.err
-    assert "1 of 3 members failed: 1." in done.err.splitlines()[-1]
+    assert f"1 of {len(rates)} members failed: {failed}." in done.err.splitlines()[-1]
     if launcher != "submitit_local":  # whose members write to files
         assert done.err.count("error: member ") == 1
     else:
-        assert sorted(re.findall("member ([012]): running", done.err)) == ["0", "1", "2"]
+        assert sorted(re.findall("member ([012]): running", done.err)) == ["0", "1"]
 
     table = json.loads((sweep / "sweep.json").read_text())
-    perplexities = [results["validation"]["perplexity"] for n in (0, 2) if (results := results_of(sweep, n))]
-    assert [row["member"] for row in table] == ([0, 2, 1] if perplexities[0] < perplexities[1] else [2, 0, 1])
+    done_ones = [n for n in range(len(rates)) if n != failed]
+    perplexities = {n: results_of(sweep, n)["validation"]["perplexity"] for n in done_ones}
+    assert [row["member"] for row in table] == [*sorted(done_ones, key=perplexities.get), failed]
     for row in table:
         config, results = load_config(sweep / str(row["member"])), results_of(sweep, row["member"])
         assert row["overrides"] == {"optimizer.lr": rates[row["member"]]}
         assert config.optimizer.lr == float(rates[row["member"]])
-        if row["member"] == 1:
+        if row["member"] == failed:
             assert results is None
             assert (row["status"], row["exit_code"], row["validation_perplexity"]) == ("failed", 1, None)
             assert "loss nan" in row["error"]
@@ -67,7 +68,7 @@ def test_a_failed_member_stops_nobody_and_the_table_says_all(call, tiny, tmp_pat
             assert (row["tokens"], row["seconds"]) == (results["train"]["tokens"], results["train"]["seconds"])
     first = done.out[done.out.index("member  ") :].splitlines()[1].split()
     best = table[0]["member"]
-    assert first[:4] == [str(best), rates[best], "done", f"{min(perplexities):.2f}"]
+    assert first[:4] == [str(best), rates[best], "done", f"{perplexities[best]:.2f}"]
     if launcher == "basic":
         assert call("report", sweep, "--out", tmp_path / "report").code == 0
 

@@ -1,8 +1,6 @@
 import ast
 import json
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -245,25 +243,20 @@ def test_the_same_runs_give_the_same_files(make_run, tmp_path, latency):
         assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes()
 
 
-def run_script(*arguments, cwd):
-    command = [sys.executable, ROOT / "scripts/report.py", *arguments]
-    environment = {"PYTHONPATH": str(ROOT), "PATH": ""}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
-
-
-def test_the_command_ends_with_the_path_of_the_page(make_run, tmp_path):
+def test_the_command_ends_with_the_path_of_the_page(call, make_run, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "")  # no other program is needed
     make_run("runs/a")
-    done = run_script("runs", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == f"report: {tmp_path}/runs/report/report.html"
+    done = call("report", "runs")
+    assert done.code == 0, done.err
+    assert done.out.splitlines()[-1] == f"report: {tmp_path}/runs/report/report.html"
     assert (tmp_path / "runs/report/report.md").exists()
 
 
-def test_the_command_says_in_one_line_what_is_missing(tmp_path):
-    done = run_script("nothing", cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: nothing: no run directory")
-    assert done.stderr.count("\n") == 1
+def test_the_command_says_in_one_line_what_is_missing(call, tmp_path):
+    done = call("report", "nothing")
+    assert done.code == 2
+    assert done.err.startswith("error: nothing: no run directory")
+    assert done.err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 

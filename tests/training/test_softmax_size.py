@@ -7,6 +7,7 @@ import pytest
 
 from gcnn.benchmarks import softmax_size
 from gcnn.benchmarks.softmax_size import Size, build, growth, measure
+from tests.processes import FORKS
 
 
 def test_growth_is_the_exponent_of_a_power():
@@ -35,7 +36,10 @@ def test_both_softmaxes_have_the_whole_vocabulary():
     assert build("full", size).layers[-1].out_features == 12_345
 
 
-def test_the_command_writes_json_and_figures(call, tmp_path):
+def test_the_command_writes_json_and_figures(call, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        softmax_size.multiprocessing, "get_context", lambda kind: FORKS
+    )  # imports take most of its time
     outcome = call(
         "benchmark_softmax", "--vocabularies", 60_000, "--hidden-dim", 32, "--tokens", 64, "--rounds", 1,
         "--threads", 1, "--out", "out/size.json",

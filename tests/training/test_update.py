@@ -12,7 +12,7 @@ from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import DynamicOutputShapeException
 from torch.utils._pytree import tree_map_only
 
-from gcnn.config import AdamWConfig, LSTMConfig, NesterovConfig
+from gcnn.config import AdamWConfig, BlockConfig, LSTMConfig, NesterovConfig
 from gcnn.training.trainer import Trainer
 
 NESTEROV = NesterovConfig(lr=0.1, momentum=0.9, weight_decay=0.01)
@@ -83,9 +83,10 @@ def test_what_is_not_finite_moves_nothing(config, make_trainer, optimizer, first
 
 
 @pytest.mark.skipif(not (COMPILER and HEADERS.exists()), reason="Inductor needs a C++ compiler and Python's headers")
-def test_the_compiler_takes_an_update_whole(config, make_trainer):
+def test_the_compiler_takes_an_update_whole(config, make_trainer, monkeypatch):
     """By torch's own Inductor: encoder and loss in one graph, for batches with other rows in the clusters too."""
-    config.model.blocks, config.model.dropout = config.model.blocks[:1], 0.0
+    monkeypatch.setattr(torch._inductor.config, "compile_threads", 1)  # no processes that import torch to compile
+    config.model.blocks, config.model.dropout = [BlockConfig([[3, 16]])], 0.0
     trainers = [make_trainer(config, str(compiled), compile=compiled) for compiled in (False, True)]
     trainers[1].model.load_state_dict(trainers[0].model.state_dict())
     torch._dynamo.utils.counters.clear()
