@@ -123,8 +123,9 @@ def block_notation(block: BlockConfig) -> str:
 
 def label_of_table(config: TrainConfig, figure: str) -> Label:
     name = FORMS[figure].get(form(config.model), form(config.model))
-    titles = TABLE_2 | TABLE_3 | TABLE_4
-    return Label(name, "", titles[name].title if name in titles else architecture(config.model))
+    titles, lr = TABLE_2 | TABLE_3 | TABLE_4, f"{config.optimizer.lr:g}"
+    title = titles[name].title if name in titles else architecture(config.model)
+    return Label(name, lr, f"{title}, learning rate {lr}")
 
 
 def label_of_gate(config: TrainConfig, figure: str) -> Label:

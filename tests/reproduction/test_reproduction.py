@@ -222,7 +222,7 @@ def test_what_is_written_is_read_again(tmp_path):
 
 
 def test_a_figure_that_does_not_exist_is_a_usage_error():
-    parts = [f"{part}{seeds}" for part in ("fig3", "fig3_fig5", "fig3_one_path") for seeds in ("", "_seeds")]
+    parts = [f"{part}{seeds}" for part in ("fig3", "fig3_one_path", "table3_fig3_fig5") for seeds in ("", "_seeds")]
     assert sweeps("cpu", "fig3") == {"fig3": sorted(parts)}
     assert set(sweeps("paper")) >= set(sweeps("cpu"))
     with pytest.raises(UsageError, match="no figure 'fig9'"):
