@@ -73,24 +73,24 @@ def from_rank_0(value: Any) -> Any:
     return values[0]
 
 
-def gathered(tensor: Tensor) -> list[Tensor]:
-    """The tensor of each rank, on every rank; all of one shape."""
+def all_gather(tensor: Tensor) -> list[Tensor]:
+    """The tensors of all ranks, of one shape, on every rank: a list of one a rank."""
     if world_size() == 1:
         return [tensor]
     tensor = tensor.contiguous()  # gloo takes memory as it lies, and an LSTM's state lies layers first
-    parts = [torch.empty_like(tensor) for _ in range(world_size())]
-    dist.all_gather(parts, tensor)
-    return parts
+    tensors = [torch.empty_like(tensor) for _ in range(world_size())]
+    dist.all_gather(tensors, tensor)
+    return tensors
 
 
-def agree(loss: Tensor, seconds: float, got: int | None) -> Tensor:
-    """The loss summed over ranks, rank 0's clock, and how many ranks got each of SIGNALS: all that ranks must know to
-    do the same, in one collective on the loss's device; (2 + signals,), float64."""
-    own = [seconds * (rank() == 0), *(got == number for number in SIGNALS)]
-    said = torch.cat([loss.double()[None], torch.tensor(own, dtype=torch.float64).to(loss.device, non_blocking=True)])
+def share_status(loss: Tensor, seconds: float, received: int | None) -> Tensor:
+    """What ranks must know to go on alike, in one collective on the loss's device: the sum of their losses, rank 0's
+    seconds, and how many ranks received each of SIGNALS; (2 + signals,), float64."""
+    own = [seconds * (rank() == 0), *(received == number for number in SIGNALS)]
+    status = torch.cat([loss.double()[None], torch.tensor(own, dtype=torch.float64).to(loss.device, non_blocking=True)])
     if world_size() > 1:
-        dist.all_reduce(said)
-    return said
+        dist.all_reduce(status)
+    return status
 
 
 class Loss(nn.Module):
@@ -107,12 +107,12 @@ class Loss(nn.Module):
         return self.model.nll(hidden, targets, rows).sum(), [part.detach().clone() for part in state]
 
 
-def parallel(loss: nn.Module, sharded: bool) -> nn.Module:
+def average_gradients(loss: nn.Module, sharded: bool) -> nn.Module:
     """The loss with gradients averaged over ranks, as those of a sharded model are by themselves."""
     several = world_size() > 1 and not sharded
     return DistributedDataParallel(loss, gradient_as_bucket_view=True) if several else loss
 
 
-def quiet_backward(loss: nn.Module, last: bool) -> contextlib.AbstractContextManager:
-    """Keep gradients to this rank but in the last micro-batch of an update."""
+def gradient_sync(loss: nn.Module, last: bool) -> contextlib.AbstractContextManager:
+    """A context for a backward pass: only in that of an update's last micro-batch are gradients averaged over ranks."""
     return loss.no_sync() if isinstance(loss, DistributedDataParallel) and not last else contextlib.nullcontext()

@@ -72,7 +72,7 @@ def train_in_group(config: TrainConfig, notes: Sequence[str] = ()) -> tuple[Path
     if world_size() > 1:
         torch.manual_seed(config.seed + rank())  # each its own dropout
     if config.resume is True:
-        check_beginning(run_dir, data.tokenizer.fingerprint)
+        check_nothing_is_lost(run_dir, data.tokenizer.fingerprint)
     run_dir.mkdir(parents=True, exist_ok=True)
     refuse_links_out(run_dir)
     config = dataclasses.replace(config, run_dir=str(run_dir))
@@ -194,10 +194,10 @@ def measure(config: TrainConfig, model: LanguageModel, data: PreparedData, train
     }
     for split in ("valid", "test"):
         stream = data.streams[split]
-        found = trainer.best_found if split == "valid" else None  # these weights were measured already
-        found = dict(found or evaluate(model, stream, config.data.sentences))
-        found["unigram_perplexity"] = unigram_perplexity(counts, stream)
-        results["validation" if split == "valid" else split] = found
+        scores = trainer.best_scores if split == "valid" else None  # these weights were measured already
+        scores = dict(scores or evaluate(model, stream, config.data.sentences))
+        scores["unigram_perplexity"] = unigram_perplexity(counts, stream)
+        results["validation" if split == "valid" else split] = scores
     return results
 
 
@@ -234,7 +234,7 @@ def check_source(config: TrainConfig) -> Path:
     return source
 
 
-def check_beginning(run_dir: Path, tokenizer: str) -> None:
+def check_nothing_is_lost(run_dir: Path, tokenizer: str) -> None:
     """Raise UsageError where a folder has no checkpoint, but more than a run that was stopped before its first one: a
     model that was imported, or trained and stripped of them, is not trained anew in its place."""
     if any((run_dir / "checkpoints").glob("step_*")):

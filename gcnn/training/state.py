@@ -15,7 +15,7 @@ from gcnn.models.weights import WEIGHTS
 from gcnn.training import distributed
 from gcnn.training.checkpoints import BEST
 from gcnn.training.distributed import rank, world_size
-from gcnn.training.sharding import load_optimizer, whole
+from gcnn.training.sharding import gather_on_rank_0, load_optimizer_state
 
 if TYPE_CHECKING:
     from gcnn.training.trainer import Trainer
@@ -23,24 +23,24 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def save(trainer: "Trainer") -> None:
+def save_checkpoint(trainer: "Trainer") -> None:
     """Write a checkpoint of all that decides how the run goes on."""
     state = {
         "progress": dataclasses.asdict(trainer.progress),
-        "optimizer": whole(trainer.optimizer.state_dict()),
+        "optimizer": gather_on_rank_0(trainer.optimizer.state_dict()),
         "schedule": trainer.schedule.state_dict(),
-        "random": distributed.gathered(torch.get_rng_state()),  # of each rank
-        "random_cuda": distributed.gathered(torch.cuda.get_rng_state()) if trainer.device.type == "cuda" else [],
-        "state": trainer.state and [torch.cat(distributed.gathered(part)) for part in trainer.state],  # all ranks' rows
+        "random": distributed.all_gather(torch.get_rng_state()),  # of each rank
+        "random_cuda": distributed.all_gather(torch.cuda.get_rng_state()) if trainer.device.type == "cuda" else [],
+        "state": trainer.state and [torch.cat(distributed.all_gather(rows)) for rows in trainer.state],
         "layout": trainer.batches.layout,
     }
-    weights = whole(trainer.model.state_dict())
+    weights = gather_on_rank_0(trainer.model.state_dict())
     if rank() == 0:
         trainer.checkpoints.save(trainer.progress.step, weights, state)
     trainer.saved_at = time.monotonic()
 
 
-def resume(trainer: "Trainer", path: Path | None, write_config: Callable[[], None]) -> None:
+def resume_from_checkpoint(trainer: "Trainer", path: Path | None, write_config: Callable[[], None]) -> None:
     """Go on from a checkpoint, or from the newest intact one where `path` is None; without any, from the start.
 
     `write_config` is called once the checkpoint is known to fit and before anything else changes: a process that
@@ -63,7 +63,7 @@ def resume(trainer: "Trainer", path: Path | None, write_config: Callable[[], Non
             f"config gives {trainer.batches.layout}. Set trainer.batch_size and trainer.block_size as they were."
         )
     try:
-        restore(trainer, state)
+        load_training_state(trainer, state)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = f"{type(error).__name__}: {one_line(error)}"
         raise UsageError(
@@ -71,12 +71,12 @@ def resume(trainer: "Trainer", path: Path | None, write_config: Callable[[], Non
         ) from None
     write_config()
     if rank() == 0:
-        turn_back(trainer, path)
+        set_aside_later(trainer, path)
     trainer.progress.best_nll = distributed.from_rank_0(trainer.progress.best_nll)
     log.info("Resumed at step %s from %s.", f"{trainer.progress.step:,}", path)
 
 
-def turn_back(trainer: "Trainer", path: Path) -> None:
+def set_aside_later(trainer: "Trainer", path: Path) -> None:
     """Leave nothing of what came after a checkpoint where it could be taken for this run's."""
     turned = trainer.checkpoints.turn_back(path)
     if turned is not None:
@@ -92,13 +92,13 @@ def turn_back(trainer: "Trainer", path: Path) -> None:
         trainer.progress.best_nll = math.inf
 
 
-def restore(trainer: "Trainer", state: dict[str, Any]) -> None:
-    """Take up a checkpoint's training state; what `save` wrote."""
+def load_training_state(trainer: "Trainer", state: dict[str, Any]) -> None:
+    """Take up a checkpoint's training state; what `save_checkpoint` wrote."""
     trainer.progress = type(trainer.progress)(**state["progress"])
-    load_optimizer(trainer.optimizer, state["optimizer"])
+    load_optimizer_state(trainer.optimizer, state["optimizer"])
     trainer.schedule.load_state_dict(state["schedule"])
     if state["state"] is not None:
-        trainer.state = [part.chunk(world_size())[rank()].to(trainer.device) for part in state["state"]]
+        trainer.state = [rows.chunk(world_size())[rank()].to(trainer.device) for rows in state["state"]]
     if len(state["random"]) != world_size():
         torch.manual_seed(hash((trainer.config.seed, trainer.progress.step, rank())) % (1 << 63))
         log.warning("Resumed with another number of processes: dropout goes on with other random numbers.")

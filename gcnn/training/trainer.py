@@ -26,8 +26,8 @@ from gcnn.training.distributed import SIGNALS, rank, world_size
 from gcnn.training.metrics import Metrics, ProgressBar
 from gcnn.training.optimizers import build_optimizer
 from gcnn.training.schedules import Schedule
-from gcnn.training.sharding import shard, together, whole
-from gcnn.training.state import resume, save
+from gcnn.training.sharding import full_tensor, gather_on_rank_0, shard
+from gcnn.training.state import resume_from_checkpoint, save_checkpoint
 
 log = logging.getLogger(__name__)
 MicroBatch = tuple[Tensor, Tensor, list[Tensor]]  # tokens and targets (batch, time), the targets' rows in each cluster
@@ -71,12 +71,14 @@ class Trainer:
         if config.trainer.shard:
             shard(model, config.model.tie_embeddings, device)
         loss = distributed.Loss(model)
-        self.loss = distributed.parallel(torch.compile(loss) if config.trainer.compile else loss, config.trainer.shard)
+        self.loss = distributed.average_gradients(
+            torch.compile(loss) if config.trainer.compile else loss, config.trainer.shard
+        )
         kind = Sentences if config.data.sentences else RunningText
         sizes = config.trainer.batch_size, config.trainer.block_size, config.trainer.micro_batch_size
         self.batches = kind(train.tokens, train.eos_id, *sizes, rank(), world_size())
-        self.order: Sequence[int] = []  # of the batches in the epoch `drawn`
-        self.drawn: int | None = None
+        self.order: Sequence[int] = []  # of the batches in the epoch `order_epoch`
+        self.order_epoch: int | None = None
         self.optimizer = build_optimizer(config.optimizer, model, config.trainer.shard)
         self.schedule = Schedule(config.schedule, self.optimizer)
         identity = {
@@ -88,12 +90,12 @@ class Trainer:
         self.checkpoints = Checkpoints(run_dir, identity, config.trainer.keep_checkpoints)
         self.progress = Progress()
         self.state: State | None = None  # the model's, carried over block borders
-        self.unclocked = 0.0  # seconds of the last step after the ranks agreed on the clock
+        self.uncounted_seconds = 0.0  # seconds of the last step after the ranks shared their status
         self.signal: int | None = None  # that this process got
         self.stopping: int | None = None  # that any process got, known to all since the end of a step
         self.saved_at = time.monotonic()
         self.metrics: Metrics | None = None
-        self.best_found: dict[str, float] | None = None  # what validation said of the best weights, in this process
+        self.best_scores: dict[str, float] | None = None  # what validation said of the best weights, in this process
 
     def run(self) -> None:
         self.model.train()
@@ -160,10 +162,10 @@ class Trainer:
         progress = self.progress
         if progress.index == len(self.batches):
             progress.epoch, progress.index, self.state = progress.epoch + 1, 0, None
-        if self.drawn != progress.epoch:
+        if self.order_epoch != progress.epoch:
             in_order = self.config.trainer.carry_state  # a state is of no use but in the text's order
             order = range(len(self.batches)) if in_order else self.batches.draw(self.config.seed, progress.epoch)
-            self.order, self.drawn = order, progress.epoch
+            self.order, self.order_epoch = order, progress.epoch
         index = int(self.order[progress.index])
         progress.index += 1
         share = [(tokens, targets, self.model.softmax.rows(targets)) for tokens, targets in self.batches.share(index)]
@@ -179,16 +181,16 @@ class Trainer:
         states = self.split_state(batches)
         loss = torch.zeros((), device=self.device)
         for i, batch in enumerate(batches):
-            with distributed.quiet_backward(self.loss, last=i + 1 == len(batches)):
+            with distributed.gradient_sync(self.loss, last=i + 1 == len(batches)):
                 nats, states[i] = self.backward(batch, states[i], count)
             loss += nats
         if trainer.carry_state:
             self.state = [torch.cat(parts) for parts in zip(*states, strict=True)]
         clock = time.perf_counter() - start
-        said = distributed.agree(loss, progress.seconds + self.unclocked + clock, self.signal)
-        norm = self.update(said[0])
+        status = distributed.share_status(loss, progress.seconds + self.uncounted_seconds + clock, self.signal)
+        norm = self.update(status[0])
         self.optimizer.zero_grad(set_to_none=True)
-        loss, self.grad_norm, seconds, signals = self.read(said, norm)
+        loss, self.grad_norm, seconds, signals = self.read(status, norm)
         self.stopping = signals[-1] if signals else None
         if math.isfinite(loss) and math.isfinite(self.grad_norm):
             progress.logged_nll += loss * count
@@ -198,12 +200,12 @@ class Trainer:
         progress.step += 1
         progress.tokens += count
         progress.logged_seconds += seconds - progress.seconds
-        progress.seconds, self.unclocked = seconds, time.perf_counter() - start - clock
+        progress.seconds, self.uncounted_seconds = seconds, time.perf_counter() - start - clock
 
     def update(self, loss: Tensor) -> Tensor:
         """The optimizer's step by the gradients, clipped, where these and the loss are finite; returns their norm."""
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        norm = together(torch.nn.utils.get_total_norm(gradients))
+        norm = full_tensor(torch.nn.utils.get_total_norm(gradients))
         limit = self.config.trainer.clip_norm
         self.optimizer.found_inf = (~(loss.isfinite() & norm.isfinite())).float()
         self.optimizer.grad_scale = None if limit is None else ((norm + 1e-6) / limit).clamp(min=1)  # divides them
@@ -211,10 +213,10 @@ class Trainer:
         return norm
 
     @staticmethod
-    def read(said: Tensor, norm: Tensor) -> tuple[float, float, float, list[signal.Signals]]:
-        """Wait for the device: loss, gradient norm, seconds, and the signals that came."""
-        norm, loss, seconds, *times = torch.cat([norm.double()[None], said]).tolist()
-        return loss, norm, seconds, [number for number, came in zip(SIGNALS, times, strict=True) if came]
+    def read(status: Tensor, norm: Tensor) -> tuple[float, float, float, list[signal.Signals]]:
+        """Wait for the device: loss, gradient norm, seconds, and the signals that any rank received."""
+        loss, seconds, *ranks, norm = torch.cat([status, norm.double()[None]]).tolist()
+        return loss, norm, seconds, [number for number, received in zip(SIGNALS, ranks, strict=True) if received]
 
     def split_state(self, batches: list[MicroBatch]) -> list[State | None]:
         """The carried state of each micro-batch."""
@@ -295,29 +297,29 @@ class Trainer:
         """Measure the exact validation perplexity; keep the weights if it is the best so far."""
         valid = self.data.streams["valid"]
         takes_part = rank() == 0 or self.config.trainer.shard  # a sharded model computes on all ranks or none
-        found = evaluate(self.model, valid, self.config.data.sentences) if takes_part else None
-        found = distributed.from_rank_0(found)
-        nll = found["nll_nats"] / found["tokens"]
-        self.metrics.write("validation", **self.position(), nll_nats=nll, perplexity=found["perplexity"])
+        scores = evaluate(self.model, valid, self.config.data.sentences) if takes_part else None
+        scores = distributed.from_rank_0(scores)
+        nll = scores["nll_nats"] / scores["tokens"]
+        self.metrics.write("validation", **self.position(), nll_nats=nll, perplexity=scores["perplexity"])
         self.progress.validated = self.progress.step
         on_grid = self.progress.step % self.config.trainer.validate_every == 0  # the end of a run may come sooner
         self.progress.no_better += on_grid
         if nll < self.progress.best_nll:
-            self.progress.best_nll, self.best_found, self.progress.no_better = nll, found, 0
-            weights = whole(self.model.state_dict())
+            self.progress.best_nll, self.best_scores, self.progress.no_better = nll, scores, 0
+            weights = gather_on_rank_0(self.model.state_dict())
             if rank() == 0:
                 save_weights(weights, self.run_dir / WEIGHTS, self.data.tokenizer.fingerprint)
         if on_grid:
             self.schedule.validated(nll)
-        log.info("step %s: validation perplexity %.2f", f"{self.progress.step:,}", found["perplexity"])
+        log.info("step %s: validation perplexity %.2f", f"{self.progress.step:,}", scores["perplexity"])
         if self.progress.no_better >= (self.config.trainer.patience or math.inf):
             log.info("Validation has not improved %d times in a row: the run ends.", self.progress.no_better)
 
     def save(self) -> None:
-        save(self)
+        save_checkpoint(self)
 
     def resume(self, path: Path | None, write_config: Callable[[], None] = lambda: None) -> None:
-        resume(self, path, write_config)
+        resume_from_checkpoint(self, path, write_config)
 
 
 def handled(numbers: tuple[signal.Signals, ...]) -> list[signal.Signals]:
