@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from hypothesis import settings
 
@@ -49,6 +50,7 @@ def call(monkeypatch, capfd, tmp_path):
         os.dup2(reader, 0)
         os.close(reader)
         GlobalHydra.instance().clear()
+        monkeypatch.setattr(Hydra, "get_mode", lambda *_, **__: None)  # composes all for hydra.mode, which nothing sets
         monkeypatch.setattr(logging.root, "handlers", [])  # those of an earlier command write to its closed streams
         path = str(ROOT / "scripts" / f"{script}.py")
         monkeypatch.setattr(sys, "argv", [path, *map(str, arguments)])
