@@ -74,8 +74,11 @@ def lower(first: Scores, second: Scores) -> bool | None:
     """Whether the first is lower for every seed of both; None with fewer than three such seeds, unless the means are
     3 % apart."""
     seeds = first.keys() & second.keys()
-    apart = abs(np.log(mean(first[s] for s in seeds) / mean(second[s] for s in seeds))) if seeds else 0
-    return all(first[s] < second[s] for s in seeds) if len(seeds) >= SEEDS or apart >= APART else None
+    if not seeds:
+        return None
+    means = [mean(tests[seed] for seed in seeds) for tests in (first, second)]
+    apart = max(means) / min(means) >= 1 + APART
+    return all(first[seed] < second[seed] for seed in seeds) if len(seeds) >= SEEDS or apart else None
 
 
 def ordering(*names: str) -> Callable[[Record | None], list[Comparison]]:

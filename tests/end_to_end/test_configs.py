@@ -34,6 +34,8 @@ def test_every_choice_says_what_its_file_says(group, name):
         written = written["optimizer"]
     found = vars(getattr(config, group))
     for key, value in (written | experiment.get(group, {})).items():
+        if isinstance(value, str) and value.startswith("${."):
+            value = found[value[3:-1]]
         plain = [vars(item) for item in found[key]] if key == "blocks" else found[key]
         if key == "blocks":
             value = [{"repeat": 1, "residual": True, **block} for block in value]
