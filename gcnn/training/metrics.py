@@ -139,7 +139,8 @@ class ProgressBar:
     def update(self, progress: float, step: int, loss: float, tokens_per_second: float) -> None:
         """loss in nats a token."""
         perplexity = math.exp(min(loss, 700))
-        text = f"step {step:,}  loss {loss:.3f}  perplexity {perplexity:,.1f}  {tokens_per_second:,.0f} tokens/s"
+        shown = f"{perplexity:,.1f}" if perplexity < 1e7 else f"{perplexity:.1e}"  # of a run that diverges
+        text = f"step {step:,}  loss {loss:.3f}  perplexity {shown}  {tokens_per_second:,.0f} tokens/s"
         self.bar.set_description_str(text, refresh=False)
         self.bar.update(min(progress, 1.0) - self.bar.n)
         now = time.monotonic()
