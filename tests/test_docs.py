@@ -100,6 +100,12 @@ def test_the_gates_in_the_docs_are_the_figures():
         assert rows[gate].endswith(f"| {mean} |")
 
 
+def test_the_lstm_in_the_docs_is_that_of_table_3():
+    groups = json.loads((DOCS / "results/reproduction/cpu/table3.json").read_text())["groups"]
+    lstm = {g["lr"]: f"{g['validation_perplexity']['1']:.2f}" for g in groups if g["group"] == "lstm_1024"}
+    assert f"| {lstm[0.003]} | {lstm[0.01]} |\n| LSTM, 2 × 256" in (DOCS / "RESULTS.md").read_text()
+
+
 def test_the_readme_fits_two_screens_and_shows_recorded_numbers():
     text = (ROOT / "README.md").read_text()
     assert len(text.splitlines()) <= 120
