@@ -18,11 +18,11 @@ THREADS = 1024  # torch starts as many as it is told
 COPIES = 3  # of the weights in training: the weights, their gradient, the optimizer's momentum
 
 
-def positive(text: str) -> int:
+def positive(text: str, most: int = LARGEST) -> int:
     """A command's argument that must be a whole number above 0, for argparse."""
     number = int(text)
-    if not 1 <= number <= LARGEST:
-        raise argparse.ArgumentTypeError(f"{number} is not from 1 to {LARGEST:,}")
+    if not 1 <= number <= most:
+        raise argparse.ArgumentTypeError(f"{number} is not from 1 to {most:,}")
     return number
 
 

@@ -20,10 +20,7 @@ def new_parser(description: str) -> Parser:
 
 
 def threads(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= THREADS:
-        raise argparse.ArgumentTypeError(f"{number} is not from 1 to {THREADS:,}")
-    return number
+    return positive(text, THREADS)
 
 
 def add_number(parser: argparse.ArgumentParser, option: str, default: int, help: str) -> None:

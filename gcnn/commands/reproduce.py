@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from gcnn.checks import check_output
+from gcnn.commands.arguments import new_parser
 from gcnn.errors import RunError, UsageError, outlive_readers
 from gcnn.overrides import prepare
 from gcnn.reporting.document import to_text
@@ -68,7 +69,7 @@ def train(experiment: str, folder: Path, overrides: list[str]) -> int:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     parser.add_argument("--figure", metavar="NAME", help="fig2 to fig6, table2, table3, ...; default: all")
     parser.add_argument("--scale", default="cpu", metavar="NAME", help="a folder of sweeps; default: %(default)s")
     parser.add_argument(

@@ -1,9 +1,9 @@
 """Write the paper's tables and figures into docs/RESULTS.md, from docs/results/reproduction/, and as one page."""
 
-import argparse
 from pathlib import Path
 
 from gcnn.checks import check_output
+from gcnn.commands.arguments import new_parser
 from gcnn.reporting.latency import load_latency
 from gcnn.reproduction.page import reproduction_blocks, write_reproduction_page
 from gcnn.reproduction.records import load_records
@@ -12,7 +12,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = new_parser(__doc__)
     out = Path("runs/reproduce/report.html")
     parser.add_argument("--out", type=Path, default=out, metavar="FILE", help="the page; default: %(default)s")
     arguments = parser.parse_args()

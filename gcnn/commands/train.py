@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import hydra
-from hydra.conf import HydraConf
+from hydra.conf import HydraConf, RunDir
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -23,12 +23,24 @@ from gcnn.errors import RunError, UsageError, on_terminal, one_line_errors, outl
 from gcnn.overrides import help_lines, prepare
 from gcnn.reporting.results import results_table
 from gcnn.reporting.sweep import check_members, finished_results, write_sweep
-from gcnn.training.resume import resumed_config, run_to_resume
+from gcnn.training.resume import begin_with_model_of_source, resumed_config, run_to_resume
 from gcnn.training.sweep import SweepFolder, member_overrides, train_member
 
 register_schemas()
-callbacks = {"sweep": {"_target_": "gcnn.training.sweep.SweepFolder"}}
-ConfigStore.instance().store(group="hydra", name="config", node=HydraConf(callbacks=callbacks), provider="hydra")
+# Here and not in configs/train.yaml, which a run that is repeated by its stored config never reads: Hydra would leave
+# folders of its own, and a second log, where the command is typed.
+hydra_config = HydraConf(
+    output_subdir=None,
+    run=RunDir("."),
+    callbacks={"sweep": {"_target_": "gcnn.training.sweep.SweepFolder"}},
+)
+hydra_config.job.chdir = False
+hydra_config.defaults = [
+    {group: "none" if group.endswith("_logging") else name for group, name in choice.items()}
+    if isinstance(choice, dict) else choice
+    for choice in hydra_config.defaults
+]  # fmt: skip
+ConfigStore.instance().store(group="hydra", name="config", node=hydra_config, provider="hydra")
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
@@ -54,6 +66,7 @@ def run(config: DictConfig, hydra_config: DictConfig) -> float | None:
         results = train_member(config, hydra_config)
     else:
         refuse_sweep(hydra_config)
+        begin_with_model_of_source(config, hydra_config.overrides.task)
         run_dir, results = train(typed(config))
     return tell(run_dir, results)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from gcnn.config import SCHEMAS, TrainConfig, compose_config, load_config, typed
 from gcnn.errors import UsageError
@@ -96,6 +96,19 @@ def resumed_config(run: Path, overrides: list[str]) -> tuple[TrainConfig, list[s
             )
         notes.append(f"resume: {key} {show(old)} -> {show(new)}")
     return found, notes
+
+
+def begin_with_model_of_source(config: DictConfig, overrides: list[str]) -> None:
+    """Give a composed config the model and the tokenizer of the run that `init_from` names, and to these what the
+    overrides say of their keys; a group that an override chooses stays as chosen."""
+    if config.init_from is None:
+        return
+    stored, asked = load_config(config.init_from), parsed(overrides)
+    for group in {"model", "tokenizer"} - {override.key_or_group for override in asked}:
+        config[group] = OmegaConf.structured(getattr(stored, group))
+        for override in asked:
+            if override.key_or_group.startswith(f"{group}."):
+                OmegaConf.update(config, override.key_or_group, override.value())
 
 
 def compare_choice(run: Path, stored: TrainConfig, group: str, name: str) -> list[str]:

@@ -228,8 +228,8 @@ def check_source(config: TrainConfig) -> Path:
         fixed = key.startswith(("model.", "tokenizer.")) and not MAY_CHANGE.fullmatch(key)
         if fixed and asked.get(key) != stored.get(key):
             raise UsageError(
-                f"init_from: {key} of {source} is {show(stored.get(key))}, not {show(asked.get(key))}. Give the model "
-                f"and tokenizer of that run, as --config-path {source} --config-name config does."
+                f"init_from: {key} of {source} is {show(stored.get(key))}, not {show(asked.get(key))}. Leave the model "
+                "and the tokenizer out: they are those of that run."
             )
     return source
 

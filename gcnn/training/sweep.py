@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from gcnn.config import typed
 from gcnn.errors import Interrupted, UsageError, explain, one_line, one_line_errors
 from gcnn.files import write_json
-from gcnn.training.resume import resumed_config
+from gcnn.training.resume import begin_with_model_of_source, resumed_config
 
 MEMBER = "member.json"  # in a member's folder: its number, its overrides, and why it failed
 log = logging.getLogger(__name__)
@@ -130,6 +130,7 @@ def train_member(config: DictConfig, hydra_config: DictConfig) -> dict[str, Any]
         write_json(folder / MEMBER, record)
         if config.resume is True and (folder / "config.yaml").exists():
             return train(*resumed_config(folder, []))[1]  # begun with these overrides, see finished_results
+        begin_with_model_of_source(config, record["overrides"])
         return train(typed(config))[1]
     except Interrupted:
         raise

@@ -1,5 +1,6 @@
 """Fine-tuning: a run that begins with the weights and the tokenizer of another."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -78,5 +79,20 @@ def test_another_architecture_or_tokenizer_is_refused(call, tiny, trained, text,
     tiny = [a for a in tiny if change != "model=lstm_small" or not a.startswith("model.blocks")]
     done = call("train", *arguments(tiny, text, tmp_path / "tuned", f"init_from={trained}", change))
     assert (done.code, done.err.count("\n")) == (2, 1), done.err
-    assert re.match(f"error: init_from: {named}. Give the model and tokenizer of that run", done.err)
+    assert re.match(f"error: init_from: {named}. Leave the model and the tokenizer out", done.err)
     assert not (tmp_path / "tuned").exists()
+
+
+def test_the_model_and_the_tokenizer_are_those_of_the_source(call, trained, text, tmp_path):
+    """Neither is named here; the default experiment's are others."""
+    out, source = tmp_path / "tuned", load_config(trained)
+    asked = ["experiment=quickstart", f"init_from={trained}", "data=local", f"data.path={text}", "model.dropout=0.25",
+             "trainer.max_steps=1", "trainer.block_size=4", "device=cpu", "threads=1", f"run_dir={out}"]  # fmt: skip
+    done = call("train", *asked)
+    assert done.code == 0, done.err
+    tuned = load_config(out)
+    assert tuned.tokenizer == source.tokenizer
+    assert tuned.model == dataclasses.replace(source.model, dropout=0.25)
+    again = call("train", *asked[:-1], f"run_dir={tmp_path / 'other'}", "model=lstm_small")
+    assert again.code == 2
+    assert "Leave the model and the tokenizer out" in again.err

@@ -53,8 +53,10 @@ def test_run_directory_holds_all_and_the_table_says_it(call, tiny, tmp_path, cor
 
 def test_run_can_be_repeated_from_its_config(call, tiny, tmp_path):
     call("train", *tiny)
+    before = {path.name for path in tmp_path.iterdir()}
     again = call("train", "--config-path", "run", "--config-name", "config", f"run_dir={tmp_path / 'again'}")
     assert again.code == 0, again.err
+    assert {path.name for path in tmp_path.iterdir()} == before | {"again"}  # nothing of Hydra's own
     first, second = (safetensors.torch.load_file(tmp_path / name / "model.safetensors") for name in ("run", "again"))
     assert all(first[name].equal(second[name]) for name in first)
 
