@@ -1,6 +1,7 @@
 """Who may import whom: commands -> reproduction, benchmarks, reporting, training -> evaluation -> models, data."""
 
 import ast
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -50,3 +51,12 @@ def test_a_wheel_holds_every_folder_of_code_and_the_configs():
     folders = {path.parent for path in (ROOT / "gcnn").rglob("*.py")}
     expected = {".".join(folder.relative_to(ROOT).parts) for folder in folders} | {"gcnn.configs"}
     assert sorted(packages) == sorted(expected)
+
+
+def test_nothing_else_stands_at_the_top():
+    listed = subprocess.run(["git", "-C", ROOT, "ls-files"], capture_output=True, text=True, check=False)
+    if listed.returncode or not listed.stdout:
+        pytest.skip("not a checkout of git")
+    top = {line.partition("/")[0] for line in listed.stdout.splitlines() if not line.startswith(".")}
+    folders = {"configs", "docs", "gcnn", "scripts", "tests"}
+    assert top == folders | {"CITATION.cff", "LICENSE", "Makefile", "README.md", "constraints.txt", "pyproject.toml"}

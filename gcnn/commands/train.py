@@ -66,8 +66,8 @@ def run(config: DictConfig, hydra_config: DictConfig) -> float | None:
         results = train_member(config, hydra_config)
     else:
         refuse_sweep(hydra_config)
-        begin_with_model_of_source(config, hydra_config.overrides.task)
-        run_dir, results = train(typed(config))
+        notes = begin_with_model_of_source(config, hydra_config.overrides.task)
+        run_dir, results = train(typed(config), notes)
     return tell(run_dir, results)
 
 

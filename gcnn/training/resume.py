@@ -98,17 +98,22 @@ def resumed_config(run: Path, overrides: list[str]) -> tuple[TrainConfig, list[s
     return found, notes
 
 
-def begin_with_model_of_source(config: DictConfig, overrides: list[str]) -> None:
+def begin_with_model_of_source(config: DictConfig, overrides: list[str]) -> list[str]:
     """Give a composed config the model and the tokenizer of the run that `init_from` names, and to these what the
-    overrides say of their keys; a group that an override chooses stays as chosen."""
+    overrides say of their keys; a group that an override chooses stays as chosen.
+
+    Returns a line for each that was taken over.
+    """
     if config.init_from is None:
-        return
-    stored, asked = load_config(config.init_from), parsed(overrides)
-    for group in {"model", "tokenizer"} - {override.key_or_group for override in asked}:
+        return []
+    stored, asked, notes = load_config(config.init_from), parsed(overrides), []
+    for group in sorted({"model", "tokenizer"} - {override.key_or_group for override in asked}):
         config[group] = OmegaConf.structured(getattr(stored, group))
+        notes.append(f"init_from: {group} as in {config.init_from}")
         for override in asked:
             if override.key_or_group.startswith(f"{group}."):
                 OmegaConf.update(config, override.key_or_group, override.value())
+    return notes
 
 
 def compare_choice(run: Path, stored: TrainConfig, group: str, name: str) -> list[str]:

@@ -130,8 +130,8 @@ def train_member(config: DictConfig, hydra_config: DictConfig) -> dict[str, Any]
         write_json(folder / MEMBER, record)
         if config.resume is True and (folder / "config.yaml").exists():
             return train(*resumed_config(folder, []))[1]  # begun with these overrides, see finished_results
-        begin_with_model_of_source(config, record["overrides"])
-        return train(typed(config))[1]
+        notes = begin_with_model_of_source(config, record["overrides"])
+        return train(typed(config), notes)[1]
     except Interrupted:
         raise
     except Exception as error:

@@ -91,6 +91,7 @@ def test_the_model_and_the_tokenizer_are_those_of_the_source(call, trained, text
     done = call("train", *asked)
     assert done.code == 0, done.err
     tuned = load_config(out)
+    assert f"init_from: model as in {trained}\ninit_from: tokenizer as in {trained}\n" in done.err
     assert tuned.tokenizer == source.tokenizer
     assert tuned.model == dataclasses.replace(source.model, dropout=0.25)
     again = call("train", *asked[:-1], f"run_dir={tmp_path / 'other'}", "model=lstm_small")
