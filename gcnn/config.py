@@ -8,6 +8,7 @@ import glob
 import operator
 import os
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -225,8 +226,9 @@ SCHEMAS = {
 }
 
 
+@cache
 def register_schemas() -> None:
-    """Give Hydra the schemas: `schema/train`, and `<group>/schema_<kind>` for the groups with a choice of kinds."""
+    """Give Hydra the schemas, once: `train_schema`, and `<group>/schema_<kind>` for groups with a choice of kinds."""
     OmegaConf.register_new_resolver("not", operator.not_, replace=True)  # what an experiment derives from a choice
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)

@@ -1,4 +1,4 @@
-"""Several processes train as one does with the same global batch; two of the tests start them with torchrun itself."""
+"""Several processes train as one does with the same global batch; one of the tests starts them with torchrun itself."""
 
 import fcntl
 import json
@@ -50,21 +50,6 @@ def start(corpus, tmp_path):
         process.kill()
 
 
-@pytest.fixture
-def start_torchrun(corpus):
-    started = []
-
-    def run(run_dir: Path, *arguments: str) -> subprocess.Popen:
-        command = [sys.executable, *LAUNCH, str(ROOT / "scripts" / "train.py"), *settings(corpus, run_dir, *arguments)]
-        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
-        return started[-1]
-
-    yield run
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
 @pytest.fixture(scope="module")
 def whole(corpus, tmp_path_factory) -> Command:
     """The run of one process, which is the last of its arguments."""
@@ -109,16 +94,15 @@ def check_same_curve(first: Path, second: Path) -> None:
         np.testing.assert_allclose(b[name], tensor, atol=1e-3, err_msg=name)
 
 
-def test_two_processes_train_as_one_with_the_same_global_batch(start_torchrun, whole, tmp_path):
-    torchrun = start_torchrun(tmp_path / "two", "trainer.micro_batch_size=1")
-    _, err = torchrun.communicate(timeout=120)
-    assert torchrun.returncode == 0, err
+def test_two_processes_train_as_one_with_the_same_global_batch(start, whole, tmp_path):
+    ranks = start(tmp_path / "two", 2, "trainer.micro_batch_size=1")
+    finish(ranks)
     one = whole.said.parent / "run"
     check_same_curve(one, tmp_path / "two")
     results = [json.loads((run / "results.json").read_text()) for run in (one, tmp_path / "two")]
     assert [found["processes"] for found in results] == [1, 2]
-    for found, arguments in zip(results, ([whole.script, *whole.arguments], torchrun.args[1:]), strict=True):
-        assert found["command"] == shlex.join(["python", *map(str, arguments)])  # to be typed again
+    for found, process, launch in zip(results, (whole, ranks[0]), ((), LAUNCH), strict=True):
+        assert found["command"] == shlex.join(["python", *launch, process.script, *process.arguments])  # to type again
     assert results[0]["train"]["tokens"] == results[1]["train"]["tokens"]
     assert results[0]["test"]["perplexity"] == pytest.approx(results[1]["test"]["perplexity"], rel=1e-3)
 
@@ -136,13 +120,15 @@ def test_another_global_batch_is_refused_on_resume(start, whole, tmp_path):
     assert re.search("trainer.batch_size of .* is 4 and cannot become 2", err.splitlines()[-1])
 
 
-def test_a_signal_to_one_process_saves_and_stops_all(start, start_torchrun, tmp_path):
+def test_a_signal_to_one_process_saves_and_stops_all(start, corpus, tmp_path):
     run = tmp_path / "run"
-    torchrun = start_torchrun(run, "trainer.shard=true", "trainer.max_steps=100000", "trainer.checkpoint_every=100000",
-                              "trainer.validate_every=100000")  # fmt: skip
-    wait_for_a_step(torchrun, run)
-    os.kill(rank_1(torchrun.pid), signal.SIGUSR1)
-    _, err = torchrun.communicate(timeout=120)
+    arguments = settings(corpus, run, "trainer.shard=true", "trainer.max_steps=100000",
+                         "trainer.checkpoint_every=100000", "trainer.validate_every=100000")  # fmt: skip
+    command = [sys.executable, *LAUNCH, str(ROOT / "scripts" / "train.py"), *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as torchrun:
+        wait_for_a_step(torchrun, run)
+        os.kill(rank_1(torchrun.pid), signal.SIGUSR1)
+        _, err = torchrun.communicate(timeout=120)
     assert torchrun.returncode == 1, err  # torchrun's own code for processes that end with another than 0
     assert "SIGUSR1: saved at step" in err
     assert err.count(f"exitcode  : {128 + signal.SIGUSR1}") == 2
@@ -154,7 +140,7 @@ def test_a_signal_to_one_process_saves_and_stops_all(start, start_torchrun, tmp_
 
 def test_checkpoints_by_the_clock_come_at_the_same_step_on_all(start, tmp_path):
     """Saving is collective: processes that each asked their own clock would wait for one another for ever."""
-    often = "trainer.checkpoint_minutes=0.003", "trainer.max_steps=300", "trainer.keep_checkpoints=1000"
+    often = "trainer.checkpoint_minutes=0.001", "trainer.max_steps=100", "trainer.keep_checkpoints=1000"
     finish(start(tmp_path / "run", 2, "trainer.checkpoint_every=100000", *often))
     assert len(list((tmp_path / "run" / "checkpoints").iterdir())) > 1
 
