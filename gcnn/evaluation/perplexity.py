@@ -2,10 +2,11 @@
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from tqdm import tqdm
 
 from gcnn.data.batches import IGNORE, RunningText, Sentences
@@ -24,21 +25,30 @@ def token_nlls(
     sentences: bool = False,
     batch_size: int = BATCH_SIZE,
     block_size: int = BLOCK_SIZE,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Score a text: yields positions in it (n,) and their negative log-likelihoods (n,), nats; each position once.
 
     `sentences`: each line alone. Else running text, read by `batch_size` rows at once. Each row starts with the state
     that the text before it leaves: with a finite receptive field, `receptive_field - 1` tokens of overlap give it
     exactly. A model without one (the LSTM) reads the text as one row.
+
+    Of `world_size` processes, each yields its own part of the text; of a text in one row, rank 0 yields all.
     """
     if sentences:
-        yield from sentence_nlls(model, Sentences(stream.tokens, stream.eos_id, batch_size, block_size))
+        batches = Sentences(stream.tokens, stream.eos_id, batch_size, block_size)
+        yield from sentence_nlls(model, batches, range(rank, len(batches), world_size))
         return
     device = next(model.parameters()).device
-    context = model.receptive_field - 1 if model.receptive_field else None
-    batch_size = 1 if context is None else max(1, min(batch_size, len(stream) // max(1, context)))
-    batches = RunningText(stream.tokens, stream.eos_id, batch_size, block_size)
-    state = state_before_rows(model, batches, context or 0, device)
+    context = (model.receptive_field or 1) - 1
+    rows = max(1, min(batch_size, len(stream) // max(1, context * world_size)))  # of this process
+    if model.receptive_field is None:
+        if rank > 0:
+            return
+        rows = world_size = 1
+    batches = RunningText(stream.tokens, stream.eos_id, rows * world_size, block_size, None, rank, world_size)
+    state = state_before_rows(model, batches, context, device)
     for i in range(len(batches)):
         tokens, targets = batches[i]
         hidden, state = model(tokens.to(device), state)
@@ -48,22 +58,23 @@ def token_nlls(
 
 
 def state_before_rows(model: LanguageModel, batches: RunningText, context: int, device: torch.device) -> State | None:
-    """The state of each row's first token; None where it is the start of the text."""
-    rows = len(batches.row_starts)
-    if rows == 1 or context == 0:
+    """The state of each row's first token; None where all are the start of the text."""
+    if context == 0 or not batches.row_starts.any():
         return None
     overlap = batches.before_rows(context)  # (batch, context)
     _, state = model(overlap.to(device))
-    first = torch.arange(rows, device=device) == 0
+    first = torch.from_numpy(batches.row_starts == 0).to(device)
     return [torch.where(first.view(-1, *[1] * (part.dim() - 1)), 0, part) for part in state]
 
 
-def sentence_nlls(model: LanguageModel, batches: Sentences) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Positions (n,) and negative log-likelihoods (n,) of lines each alone; a long one is read in blocks, with the
-    state carried over their borders, so that memory stays bounded."""
+def sentence_nlls(
+    model: LanguageModel, batches: Sentences, indices: Iterable[int]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Positions (n,) and negative log-likelihoods (n,) of the lines of some batches, each alone; a long one is read in
+    blocks, with the state carried over their borders, so that memory stays bounded."""
     device = next(model.parameters()).device
     starts = batches.ends - batches.lengths
-    for i in range(len(batches)):
+    for i in indices:
         tokens, targets = batches[i]
         state, at = None, starts[batches.rows(i), None] + np.arange(tokens.size(1))  # (batch, time)
         for first in range(0, tokens.size(1), POSITIONS):
@@ -94,8 +105,10 @@ def evaluate(
     sentences: bool = False,
     batch_size: int = BATCH_SIZE,
     block_size: int = BLOCK_SIZE,
+    shared: bool = False,
 ) -> dict[str, float]:
-    """The perplexity of a text and its normalisations.
+    """The perplexity of a text and its normalisations. `shared`: each of torch.distributed's processes, which all must
+    call, reads its part.
 
     Returns nll_nats (the text's total), tokens, perplexity (per token), unknown (of the tokens, those that are <unk>),
     known_perplexity (per other token, without the nats of the unknown ones), words, word_perplexity (per white-space
@@ -103,18 +116,20 @@ def evaluate(
     """
     training = model.training
     model.eval()
-    total = of_unknown = 0.0
-    unknown = 0
+    sums = np.zeros(3)  # nats, those of unknown tokens, unknown tokens
+    rank, world_size = (dist.get_rank(), dist.get_world_size()) if shared else (0, 1)
     quiet = True if os.environ.get("RANK", "0") != "0" else None  # None: where nobody watches
-    with tqdm(total=len(stream), unit=" tokens", unit_scale=True, disable=quiet, delay=2, leave=False) as bar:
-        for positions, nll in token_nlls(model, stream, sentences, batch_size, block_size):
+    tokens = len(stream) // world_size
+    with tqdm(total=tokens, unit=" tokens", unit_scale=True, disable=quiet, delay=2, leave=False) as bar:
+        for positions, nll in token_nlls(model, stream, sentences, batch_size, block_size, rank, world_size):
             is_unknown = stream.tokens[positions] == stream.unk_id
-            total += float(nll.sum())
-            of_unknown += float(nll[is_unknown].sum())
-            unknown += int(is_unknown.sum())
+            sums += nll.sum(), nll[is_unknown].sum(), is_unknown.sum()
             bar.update(len(positions))
+    if shared:
+        dist.all_reduce(torch.from_numpy(sums))
     model.train(training)
-    return normalised(total, stream, of_unknown, unknown)
+    total, of_unknown, unknown = sums.tolist()
+    return normalised(total, stream, of_unknown, int(unknown))
 
 
 def normalised(total: float, stream: TokenStream, of_unknown: float = 0.0, unknown: int = 0) -> dict[str, float]:

@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from gcnn.models.language_model import LanguageModel, State
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)  # that end a run, saved
-TIMEOUT = datetime.timedelta(hours=1)  # the others wait while rank 0 validates
+TIMEOUT = datetime.timedelta(hours=1)  # the others wait while rank 0 evaluates at the end
 
 
 def rank() -> int:

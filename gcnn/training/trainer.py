@@ -296,9 +296,8 @@ class Trainer:
     def validate(self) -> None:
         """Measure the exact validation perplexity; keep the weights if it is the best so far."""
         valid = self.data.streams["valid"]
-        takes_part = rank() == 0 or self.config.trainer.shard  # a sharded model computes on all ranks or none
-        scores = evaluate(self.model, valid, self.config.data.sentences) if takes_part else None
-        scores = distributed.from_rank_0(scores)
+        shared = world_size() > 1 and not self.config.trainer.shard  # a sharded model computes on all ranks or none
+        scores = distributed.from_rank_0(evaluate(self.model, valid, self.config.data.sentences, shared=shared))
         nll = scores["nll_nats"] / scores["tokens"]
         self.metrics.write("validation", **self.position(), nll_nats=nll, perplexity=scores["perplexity"])
         self.progress.validated = self.progress.step

@@ -54,6 +54,19 @@ def test_every_token_has_its_own_nll_once(run, stream, reference):
     np.testing.assert_allclose(nlls, reference(run, stream.tokens.tolist())[positions], atol=1e-5)
 
 
+@pytest.mark.parametrize("sentences", [False, True])
+@pytest.mark.parametrize("world_size", [2, 3, 40])
+def test_processes_share_a_text_out(run, stream, world_size, sentences):
+    """Each token is one process's; together they say what one does, however few tokens each has."""
+    nlls, times = np.zeros(len(stream)), np.zeros(len(stream), int)
+    for rank in range(world_size):
+        for positions, found in token_nlls(run.model, stream, sentences, 3, 20, rank, world_size):
+            nlls[positions] = found
+            times[positions] += 1
+    assert set(times) == {1}
+    np.testing.assert_allclose(nlls, nlls_in_order(run.model, stream, sentences), atol=1e-5)
+
+
 def test_a_model_without_context_needs_no_overlap():
     config = GCNNConfig(embedding_dim=4, blocks=[BlockConfig([[1, 6]])], cutoffs=[5])
     torch.manual_seed(0)
