@@ -301,13 +301,14 @@ def rounded(number: float | None) -> float | None:
 
 
 def command(figure: str, scale: str, done: list[Run]) -> str:
-    """The command that makes a figure, with what its members were asked for besides; the data's place is left open."""
+    """The command that makes a figure, with what its members were asked for besides; where files lie is left open."""
+    places = {"data.path": "DIR", "tokenizer.vocabulary": "FILE", "tokenizer.model": "FILE"}
     asked, own = {"data.path": "DIR"}, ("experiment", "run_dir", "resume", "data.cache_dir")
     for run in done[:1]:
         for word in shlex.split(run.results.command or "")[2:]:
             key, _, content = word.partition("=")
-            if content and not key.startswith(("-", "hydra")) and key not in (*asked, *own):
-                asked[key] = content
+            if content and not key.startswith(("-", "hydra")) and key not in own:
+                asked[key] = places.get(key, content)
     arguments = " ".join(f"{key}={content}" for key, content in asked.items())
     return f'make reproduce FIGURE={figure} SCALE={scale} ARGS="{arguments}"'
 

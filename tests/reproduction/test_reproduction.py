@@ -38,7 +38,8 @@ def add(folder, *overrides, seed=1, test=None, flops=2e6, error=None, valid=(300
     if test is not None:
         results = {
             "experiment": "cpu/x",
-            "command": "python scripts/train.py --multirun experiment=cpu/x data.path=/home/me/data",
+            "command": "python scripts/train.py --multirun experiment=cpu/x tokenizer.vocabulary=/home/me/words "
+            "data.path=/home/me/data",
             "git_commit": "abc",
             "parameters": {"total": 5},
             "flops_per_token": flops,
@@ -69,7 +70,8 @@ def test_groups_have_the_mean_and_range_of_their_seeds(tmp_path):
     assert glu.mean == pytest.approx(np.mean([110.0, 100.5, 120.25]), rel=1e-5)
     assert (glu.min, glu.max, len(tanh.test_perplexity)) == (100.5, 120.25, 1)
     assert glu.curve.steps == [100, 200, 300]
-    assert record.command == 'make reproduce FIGURE=fig3 SCALE=cpu ARGS="data.path=DIR"'  # no path of this machine
+    arguments = "data.path=DIR tokenizer.vocabulary=FILE"  # no path of this machine
+    assert record.command == f'make reproduce FIGURE=fig3 SCALE=cpu ARGS="{arguments}"'
 
 
 @pytest.mark.parametrize(("tests", "expected", "fails"), [
