@@ -43,6 +43,20 @@ def test_the_plan_in_the_docs_is_what_the_command_prints(call):
     assert f"```\n{done.out}```" in (DOCS / "PERFORMANCE.md").read_text()
 
 
+def test_the_sizes_of_the_models_in_the_docs_are_what_the_command_prints(call):
+    done = call("describe")
+    assert done.code == 0, done.err
+    printed = {line.split()[0]: line.split() for line in done.out.splitlines()[1:] if line}
+    rows = re.findall(
+        r"^\| `(\w+)` \| [^|]* \| ([\d.]+) M \| (\d*) ?\| ([\d.]+) \|", (DOCS / "TRAINING.md").read_text(), re.M
+    )
+    assert len(rows) == 9
+    for name, parameters, receptive_field, mflops in rows:
+        *_, field, flops = printed[name]
+        assert (receptive_field or "unbounded", mflops) == (field, flops)
+        assert parameters in printed[name]
+
+
 def test_the_speeds_in_the_docs_are_those_of_the_results():
     """Every table row of PERFORMANCE.md that has a JSON file beside it."""
     text = (DOCS / "PERFORMANCE.md").read_text()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gcnn.benchmarks.bounds import LARGE, Bound, Machine, now, work
 from gcnn.models.inference import pack_lstm, prepare_for_inference
-from gcnn.models.language_model import LanguageModel
+from gcnn.models.language_model import LanguageModel, zipf
 from gcnn.models.lstm import LSTM
 
 log = logging.getLogger(__name__)
@@ -60,15 +60,10 @@ class Subject:
 
 
 class Zipf:
-    """Texts whose words are as frequent as in English: 1 / rank up to rank 10,000, 1 / rank^2 beyond.
-
-    The 2,000, 10,000 and 20,000 most frequent of WikiText-2's 33,278 types make 77, 93 and 98 % of its tokens; by this
-    law it is 78, 93 and 98 %. The same seed gives the same texts.
-    """
+    """Texts whose words are as frequent as `zipf` says. The same seed gives the same texts."""
 
     def __init__(self, vocabulary_size: int, seed: int):
-        ranks = np.arange(1, vocabulary_size + 1, dtype=np.float64)
-        self.cumulative = np.cumsum(np.minimum(1 / ranks, 10_000 / ranks**2))
+        self.cumulative = zipf(vocabulary_size).cumsum(0).numpy()
         self.random = np.random.default_rng(seed)
 
     def words(self, *shape: int) -> Tensor:

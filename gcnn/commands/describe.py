@@ -10,7 +10,7 @@ from gcnn.config import compose_config
 from gcnn.errors import UsageError
 from gcnn.overrides import choices, nearest
 from gcnn.reporting.document import Table, to_text
-from gcnn.reproduction.paper import TABLE_1, model_name, vocabulary_of
+from gcnn.reproduction.paper import TABLE_1, VOCABULARIES, model_name, vocabulary_of
 
 WIKITEXT_2 = 33_278  # types
 
@@ -18,8 +18,8 @@ WIKITEXT_2 = 33_278  # types
 def main() -> None:
     parser = new_parser(__doc__)
     known = choices("model")
-    parser.add_argument("models", nargs="*", metavar="MODEL", help=f"{', '.join(known)}; default: the paper's own")
-    help = "types; default: those of its data in the paper, or WikiText-2's"
+    parser.add_argument("models", nargs="*", metavar="MODEL", help=f"{', '.join(known)}; default: all")
+    help = "types; default: those of its data in the paper, or of the smallest data set that its cutoffs fit"
     parser.add_argument("--vocabulary", type=positive, metavar="N", help=help)
     parser.add_argument("--plan", action="store_true", help="an epoch on GPUs instead; default: off")
     arguments = parser.parse_args()
@@ -36,7 +36,7 @@ def main() -> None:
               "receptive field", "MFLOPs a token"]  # fmt: skip
     print(to_text(Table(header, rows, text_columns=3)))
     print("\nTable 1: the paper's row with this lookup size and these blocks, [kernel size, channels] x repeats.")
-    print("FLOPs: forward pass, matrix products only, targets distributed by Zipf's law.")
+    print("FLOPs: forward pass, matrix products only, targets as frequent as words of their rank in English.")
 
 
 def plan_table(names: list[str]) -> Table:
@@ -65,8 +65,10 @@ def describe(name: str, vocabulary_size: int | None) -> list[str]:
     from gcnn.models.language_model import build_model
 
     config = compose_config(f"model={name}")
-    vocabulary_size = vocabulary_size or vocabulary_of(name) or WIKITEXT_2
-    if config.model.cutoffs and config.model.cutoffs[-1] >= vocabulary_size:
+    largest_cutoff = max(config.model.cutoffs, default=0)
+    sizes = (size for size in (WIKITEXT_2, *VOCABULARIES.values()) if size > largest_cutoff)
+    vocabulary_size = vocabulary_size or vocabulary_of(name) or min(sizes)
+    if largest_cutoff >= vocabulary_size:
         raise UsageError(
             f"{name} has cutoffs {config.model.cutoffs}; give --vocabulary more types than {vocabulary_size}."
         )

@@ -69,7 +69,7 @@ class LanguageModel(nn.Module):
         addition counted as two (the unit of Fig. 2).
 
         What the adaptive softmax costs depends on how often the rare clusters are needed: `frequencies` (vocabulary,)
-        are those of the types in ids' order; without them, Zipf's law.
+        are those of the types in ids' order; without them, `zipf`.
         """
         if frequencies is None:
             frequencies = zipf(self.vocabulary_size)
@@ -77,8 +77,13 @@ class LanguageModel(nn.Module):
 
 
 def zipf(types: int) -> Tensor:
-    """Frequencies (types,) that sum to 1, by Zipf's law."""
-    frequencies = 1 / torch.arange(1, types + 1, dtype=torch.float64)
+    """Frequencies (types,) as in English, which sum to 1: 1 / rank up to rank 10,000, 1 / rank^2 beyond.
+
+    The 2,000, 10,000 and 20,000 most frequent of WikiText-2's 33,278 types make 77, 93 and 98 % of its tokens; by this
+    law it is 78, 93 and 98 %.
+    """
+    ranks = torch.arange(1, types + 1, dtype=torch.float64)
+    frequencies = torch.minimum(1 / ranks, 10_000 / ranks**2)
     return frequencies / frequencies.sum()
 
 
