@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ def token_nlls(
     """
     if sentences:
         batches = Sentences(stream.tokens, stream.eos_id, batch_size, block_size)
-        yield from sentence_nlls(model, batches, range(rank, len(batches), world_size))
+        yield from sentence_nlls(model, batches, rank, world_size)
         return
     device = next(model.parameters()).device
     context = (model.receptive_field or 1) - 1
@@ -68,13 +68,13 @@ def state_before_rows(model: LanguageModel, batches: RunningText, context: int, 
 
 
 def sentence_nlls(
-    model: LanguageModel, batches: Sentences, indices: Iterable[int]
+    model: LanguageModel, batches: Sentences, rank: int = 0, world_size: int = 1
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Positions (n,) and negative log-likelihoods (n,) of the lines of some batches, each alone; a long one is read in
-    blocks, with the state carried over their borders, so that memory stays bounded."""
+    """Positions (n,) and negative log-likelihoods (n,) of lines each alone, those of every `world_size`-th batch; a
+    long one is read in blocks, with the state carried over their borders, so that memory stays bounded."""
     device = next(model.parameters()).device
     starts = batches.ends - batches.lengths
-    for i in indices:
+    for i in range(rank, len(batches), world_size):
         tokens, targets = batches[i]
         state, at = None, starts[batches.rows(i), None] + np.arange(tokens.size(1))  # (batch, time)
         for first in range(0, tokens.size(1), POSITIONS):

@@ -17,7 +17,7 @@ def make(config, make_trainer, monkeypatch):
     def make(name, **changes):
         trainer = make_trainer(config, name, max_steps=20, validate_every=2, checkpoint_every=3, **changes)
 
-        def evaluate(*_):
+        def evaluate(*_, **__):
             step = trainer.progress.step
             seen[name, step] = {key: tensor.clone() for key, tensor in trainer.model.state_dict().items()}
             return {"nll_nats": NATS[(step - 1) // 2] * 10, "tokens": 10, "perplexity": 1.0}
