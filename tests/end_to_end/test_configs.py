@@ -159,3 +159,9 @@ def test_a_config_stored_with_accumulated_batches_has_the_same_update(tmp_path):
     assert load_config(tmp_path).trainer == replace(
         compose_config("experiment=wikitext103/gcnn_14").trainer, micro_batch_size=1
     )
+
+
+def test_the_defaults_fit_one_another():
+    """`gcnn train` alone."""
+    config = composed()
+    assert config.model.cutoffs[-1] < config.tokenizer.vocabulary_size
