@@ -53,13 +53,16 @@ def explain(error: BaseException) -> tuple[str, int] | None:
     """
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     if isinstance(error, UsageError | RunError):
         return one_line(error), error.exit_code
-    if isinstance(error, HydraException | OmegaConfBaseException):
+    if isinstance(error, HydraException | OmegaConfBaseException) or "Invalid defaults list" in str(error):
         from gcnn.overrides import config_error  # late: it raises errors of this file
 
         return config_error(error), 2
+    if isinstance(error, YAMLError):  # of a config; it names the file and the line
+        return f"{one_line(error)}. Correct the file; a value in quotes is always a string.", 2
     if isinstance(error, OSError):
         remedy = "Free some space" if error.errno == errno.ENOSPC else "Check the path and its permissions"
         return f"{one_line(error)}. {remedy} and run the command again.", 1

@@ -83,6 +83,8 @@ def config_error(error: BaseException) -> str:
     said = " ".join(": ".join(reasons).split()) + where + "."
     if said.startswith("Ambiguous"):
         return f"{said} Several values are a sweep (make sweep, or --multirun); a list stands in [brackets]."
+    if re.match("In 'experiment/.* Cannot convert '(Dict|List)Config' to string", said):
+        return f"{said} An experiment is key: value, and its first line is `# @package _global_`."
     kind = getattr(cause, "object_type", None)
     if " not in '" in said and dataclasses.is_dataclass(kind):
         names = [field.name for field in dataclasses.fields(kind)]

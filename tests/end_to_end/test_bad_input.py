@@ -186,13 +186,22 @@ def test_help_has_every_key_of_every_kind_with_its_meaning(call):
         assert re.search(rf"^  trainer.{field.name} +\S+ +\w.*", done.out, re.M), field.name
 
 
-def test_a_wrong_key_in_an_experiment_of_ones_own_is_named(call, tiny, tmp_path):
+@pytest.mark.parametrize(("written", "named"), [
+    ("# @package _global_\ntrainer: {max_step: 5}\n", "experiment/mine.*trainer.max_step"),
+    ("# @package _global_\nmodel: {dropout: ???}\n", "mine.yaml.*line 2"),
+    ("# @package _global_\nmodel:\n\tdropout: 0.1\n", "mine.yaml.*line 3"),
+    ("# @package _global_\nseed: 1\nseed: 2\n", "mine.yaml.*duplicate key seed"),
+    ("# @package _global_\ndefaults: quickstart\n", "experiment/mine.*defaults must be a list"),
+    ("seed: 3\n", "experiment/mine.*first line is `# @package _global_`"),
+    ("", "experiment/mine.*first line is `# @package _global_`"),
+])  # fmt: skip
+def test_what_is_wrong_in_an_experiment_of_ones_own_is_named(call, tiny, tmp_path, written, named):
     (tmp_path / "experiment").mkdir()
-    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\ntrainer: {max_step: 5}\n")
+    (tmp_path / "experiment" / "mine.yaml").write_text(written)
     done = call("train", "--config-dir", tmp_path, "experiment=mine", *tiny)
     assert done.code == 2
     assert done.err.count("\n") == 1
-    assert re.search("experiment/mine.*trainer.max_step", done.err)
+    assert re.search(named, done.err)
 
 
 def write_files(folder, **texts):

@@ -3,6 +3,7 @@
 from dataclasses import fields, replace
 from functools import cache
 from itertools import cycle, product, zip_longest
+from pathlib import Path
 
 import pytest
 import torch
@@ -36,6 +37,8 @@ def test_every_choice_says_what_its_file_says(group, name):
     for key, value in (written | experiment.get(group, {})).items():
         if isinstance(value, str) and value.startswith("${."):
             value = found[value[3:-1]]
+        elif isinstance(value, str) and "${data.path}" in value:
+            value = str(Path(value.replace("${data.path}", str(config.data.path))).absolute())
         plain = [vars(item) for item in found[key]] if key == "blocks" else found[key]
         if key == "blocks":
             value = [{"repeat": 1, "residual": True, **block} for block in value]
