@@ -7,7 +7,7 @@ from gcnn.files import write_atomically
 from gcnn.reporting.document import Code, Figures, Heading, Paragraph, Table, markdown_blocks, to_html
 from gcnn.reporting.files import read_text
 from gcnn.reporting.latency import Latency
-from gcnn.reporting.units import DASH
+from gcnn.reporting.units import DASH, magnitude
 from gcnn.reproduction.claims import ABOUT_20, APART, CLAIMS, NEAR, SEEDS, SPEED_UP, failing, verdict
 from gcnn.reproduction.figures import describe_size, drawing, groups_table
 from gcnn.reproduction.records import FIGURES, Record, command, sweeps
@@ -19,7 +19,7 @@ RULE = (
     "A comparison of two groups holds if the test perplexity of the first is lower for every seed, of at least "
     f"{SEEDS}, or fewer where the means are {APART:.0%} apart or more; a run that diverged counts as infinitely bad. A "
     "claim holds if all of its comparisons do, in part if some do, and is not measured as long as one of them is not "
-    "or a run has not begun. Perplexities are the mean over "
+    "or a run has not begun; a dash stands where it is not asked. Perplexities are the mean over "
     "the seeds, from the lowest to the highest in brackets. Figure 2 compares each model with a full softmax with the "
     "adaptive softmax at as many operations: on a straight line between the logarithms of its models, or its largest "
     f"where that takes fewer. In Figure 4 the contexts up to {NEAR} words are compared one by one. In Figures 3, 5 "
@@ -44,13 +44,20 @@ def reproduction_blocks(records: dict[str, dict[str, Record]], latency: Latency 
 
 
 def verdicts_table(records: dict[str, dict[str, Record]], latency: Latency | None) -> Table:
-    """Each claim's verdict at each scale."""
-    rows = []
+    """Each claim's verdict at each scale, with the tokens that its longest runs were trained on."""
+    rows, sizes = [], []
+    for scale, by_figure in records.items():
+        groups = [group for name, record in by_figure.items() if name in CLAIMS for group in record.groups]
+        longest = max((group.tokens or 0 for group in groups), default=0)
+        sizes.append(f"{scale}: up to {magnitude(longest)} tokens")
     for name in CLAIMS:
-        found = [latency if name == "table4" else by_figure.get(name) for by_figure in records.values()]
-        verdicts = [verdict(CLAIMS[name].compare(entry), getattr(entry, "missing", 0)) for entry in found]
+        verdicts = []
+        for scale, by_figure in records.items():
+            found = latency if name == "table4" else by_figure.get(name)
+            asked = found or name in sweeps(scale)
+            verdicts.append(verdict(CLAIMS[name].compare(found), getattr(found, "missing", 0)) if asked else DASH)
         rows.append([FIGURES[name][0].partition(":")[0], CLAIMS[name].text, *verdicts])
-    return Table(["Table or figure", "Claim", *records], rows, text_columns=2 + len(records))
+    return Table(["Table or figure", "Claim", *sizes], rows, text_columns=2 + len(records))
 
 
 def claims_table(scale: str, records: dict[str, Record], latency: Latency | None) -> Table:
