@@ -85,8 +85,8 @@ def test_nesterov_is_the_papers_recipe_on_any_experiment(experiment):
 
 
 def test_stored_config_comes_back(tmp_path):
-    for experiment in EXPERIMENTS[::4]:
-        config = composed(f"experiment={experiment}")
+    for choice in ("model=gcnn_14b", "model=lstm_small", "optimizer=nesterov", "tokenizer=word"):
+        config = composed("experiment=quickstart", choice)
         save_config(config, tmp_path / "config.yaml")
         assert load_config(tmp_path) == config
 
