@@ -7,7 +7,7 @@ from gcnn.files import write_atomically
 from gcnn.reporting.document import Code, Figures, Heading, Paragraph, Table, markdown_blocks, to_html
 from gcnn.reporting.files import read_text
 from gcnn.reporting.latency import Latency
-from gcnn.reporting.units import DASH, magnitude
+from gcnn.reporting.units import DASH, magnitude, plural
 from gcnn.reproduction.claims import ABOUT_20, APART, CLAIMS, NEAR, SEEDS, SPEED_UP, failing, verdict
 from gcnn.reproduction.figures import describe_size, drawing, groups_table
 from gcnn.reproduction.records import FIGURES, Record, command, sweeps
@@ -70,7 +70,7 @@ def claims_table(scale: str, records: dict[str, Record], latency: Latency | None
         against = failing(comparisons)
         missing = getattr(found, "missing", 0)
         evidence = [claim.evidence(found)] if found else []
-        evidence += [f"{missing} runs not begun"] if missing else []
+        evidence += [f"{plural(missing, 'run')} not begun"] if missing else []
         evidence += [f"fails: {', '.join(against)}"] if against else []
         size, how = size_and_command(name, scale, found)
         place = FIGURES[name][0].partition(":")[0]
