@@ -1,6 +1,7 @@
 """Vocabularies and SentencePiece models of one's own: used as they are, ranked by the training split."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -111,3 +112,17 @@ def test_a_run_has_its_own_copy_of_a_vocabulary_that_is_gone(tmp_path):
     assert load_config(tmp_path).tokenizer == config.tokenizer
     words.unlink()
     assert train_tokenizer(load_config(tmp_path).tokenizer, [TEXT]).fingerprint == tokenizer.fingerprint
+
+
+def test_prepared_data_is_told_by_its_content_wherever_the_cache_is(call, tmp_path):
+    """And the message names the vocabulary, which other texts may be given."""
+    for split in SPLITS:
+        (tmp_path / f"{split}.txt").write_text("a b a\n" * 9)
+    caches = tmp_path / "one", tmp_path / "two"
+    one, two = (
+        call("prepare_data", "data=local", f"data.path={tmp_path}", "tokenizer=word", f"data.cache_dir={cache}")
+        for cache in caches
+    )
+    assert (one.code, one.out) == (0, two.out)
+    path = Path(one.err.strip().removeprefix("vocabulary: "))
+    assert (path.name, caches[0] in path.parents) == ("vocabulary.txt", True)
