@@ -24,7 +24,8 @@ RULE = (
     "adaptive softmax at as many operations: on a straight line between the logarithms of its models, or its largest "
     f"where that takes fewer. In Figure 4 the contexts up to {NEAR} words are compared one by one. In Tables 2 "
     "and 3 and Figures 3, 5 and 6 each model, gate or recipe is at its best learning rate on validation, at the seeds "
-    f"that all its rates have; in Figure 6 “about twice as fast” is in at most {SPEED_UP:.0%} of the steps, counted up to the first validation of "
+    f"that all its rates have; in Figure 6 “about twice as fast” is in at most {SPEED_UP:.0%} of the steps, counted "
+    "up to the first validation of "
     "the full recipe that is as low; in Table 4 “about 20 times” is "
     f"at least {ABOUT_20}. Small models have the names of the paper's that they stand for."
 )
