@@ -10,7 +10,7 @@ import logging
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from gcnn.benchmarks.training_speed import WORKLOADS, make_trainer, measure
+from gcnn.benchmarks.training import WORKLOADS, make_trainer, measure
 from gcnn.commands.arguments import add_number, add_out, add_precision, add_threads, new_parser
 from gcnn.files import write_json
 from gcnn.provenance import made_with

@@ -25,8 +25,8 @@ from gcnn.training.trainer import PASSES, Trainer
 
 VOCABULARY_SIZE = 33_280
 WORKLOADS = {
-    "small": ("model=gcnn_small", "trainer.batch_size=8", "trainer.block_size=256"),
-    "lstm_small": ("model=lstm_small", "trainer.batch_size=8", "trainer.block_size=256"),
+    "small": ("model=gcnn_small", "model.cutoffs=[2000,10000]", "trainer.batch_size=8", "trainer.block_size=256"),
+    "lstm_small": ("model=lstm_small", "model.cutoffs=[2000,10000]", "trainer.batch_size=8", "trainer.block_size=256"),
     "gcnn_14": (
         "experiment=wikitext103/gcnn_14", "model.cutoffs=[10000,20000]", "trainer.batch_size=1",
         "trainer.block_size=1024",

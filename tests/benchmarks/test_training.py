@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gcnn.benchmarks.bounds import Machine
-from gcnn.benchmarks.training_speed import Speed, make_trainer, measure
+from gcnn.benchmarks.training import Speed, make_trainer, measure
 
 
 def test_rates_and_shares_are_those_of_the_counts():
