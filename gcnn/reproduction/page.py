@@ -19,15 +19,14 @@ RULE = (
     "A comparison of two groups holds if the test perplexity of the first is lower for every seed, of at least "
     f"{SEEDS}, or fewer where the means are {APART:.0%} apart or more; a run that diverged counts as infinitely bad. A "
     "claim holds if all of its comparisons do, in part if some do, and is not measured as long as one of them is not "
-    "or a run has not begun; a dash stands where it is not asked. Perplexities are the mean over "
-    "the seeds, from the lowest to the highest in brackets. Figure 2 compares each model with a full softmax with the "
-    "adaptive softmax at as many operations: on a straight line between the logarithms of its models, or its largest "
-    f"where that takes fewer. In Figure 4 the contexts up to {NEAR} words are compared one by one. In Tables 2 "
-    "and 3 and Figures 3, 5 and 6 each model, gate or recipe is at its best learning rate on validation, at the seeds "
-    f"that all its rates have; in Figure 6 “about twice as fast” is in at most {SPEED_UP:.0%} of the steps, counted "
-    "up to the first validation of "
-    "the full recipe that is as low; in Table 4 “about 20 times” is "
-    f"at least {ABOUT_20}. Small models have the names of the paper's that they stand for."
+    "or a run has not begun; a dash stands where it is not asked. Perplexities are the mean over the seeds, from the "
+    "lowest to the highest in brackets. Figure 2 compares each model with a full softmax with the adaptive softmax at "
+    "as many operations: on a straight line between the logarithms of its models, or its largest where that takes "
+    f"fewer. In Figure 4 the contexts up to {NEAR} words are compared one by one. In Tables 2 and 3 and Figures 3, 5 "
+    "and 6 each model, gate or recipe is at its best learning rate on validation, at the seeds that all its rates "
+    f"have; in Figure 6 “about twice as fast” is in at most {SPEED_UP:.0%} of the steps, counted up to the first "
+    f"validation of the full recipe that is as low; in Table 4 “about 20 times” is at least {ABOUT_20}. Small models "
+    "have the names of the paper's that they stand for."
 )
 
 
@@ -52,20 +51,25 @@ def verdicts_table(records: dict[str, dict[str, Record]], latency: Latency | Non
         longest = max((group.tokens or 0 for group in groups), default=0)
         sizes.append(f"{scale}: up to {magnitude(longest)} tokens")
     for name in CLAIMS:
-        verdicts = []
-        for scale, by_figure in records.items():
-            found = latency if name == "table4" else by_figure.get(name)
-            asked = found or name in sweeps(scale)
-            verdicts.append(verdict(CLAIMS[name].compare(found), getattr(found, "missing", 0)) if asked else DASH)
+        found = [latency if name == "table4" else by_figure.get(name) for by_figure in records.values()]
+        verdicts = [
+            verdict(CLAIMS[name].compare(entry), getattr(entry, "missing", 0)) if name in asked else DASH
+            for entry, asked in zip(found, map(claims_asked, records, records.values()), strict=True)
+        ]
         rows.append([FIGURES[name][0].partition(":")[0], CLAIMS[name].text, *verdicts])
     return Table(["Table or figure", "Claim", *sizes], rows, text_columns=2 + len(records))
+
+
+def claims_asked(scale: str, records: dict[str, Record]) -> set[str]:
+    """The claims that a scale asks about; Table 4 is one benchmark for all scales."""
+    return {"table4", *records, *sweeps(scale)}
 
 
 def claims_table(scale: str, records: dict[str, Record], latency: Latency | None) -> Table:
     header = ["Table or figure", "The paper's claim", "Verdict", "Our evidence", "Size", "Command"]
     rows = []
-    there = {"table4", *records, *sweeps(scale)}  # Table 4 is one benchmark for all scales
-    for name, claim in [(name, claim) for name, claim in CLAIMS.items() if name in there]:
+    asked = claims_asked(scale, records)
+    for name, claim in [(name, claim) for name, claim in CLAIMS.items() if name in asked]:
         found = latency if name == "table4" else records.get(name)
         comparisons = claim.compare(found)
         against = failing(comparisons)

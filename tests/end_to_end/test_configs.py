@@ -85,7 +85,8 @@ def test_nesterov_is_the_papers_recipe_on_any_experiment(experiment):
 
 
 def test_stored_config_comes_back(tmp_path):
-    for choice in ("model=gcnn_14b", "model=lstm_small", "optimizer=nesterov", "tokenizer=word"):
+    """Of every kind."""
+    for choice in (f"{group}={name}" for group, of_kind in SCHEMAS.items() for name in kinds(group)[: len(of_kind)]):
         config = composed("experiment=quickstart", choice)
         save_config(config, tmp_path / "config.yaml")
         assert load_config(tmp_path) == config
