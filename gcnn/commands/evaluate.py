@@ -71,12 +71,17 @@ def summary(found: dict[str, float], sentences: bool) -> str:
     return to_text(Table(["", "sentences" if sentences else "running text"], rows))
 
 
+def file_or_stdin(name: str) -> Path:
+    return Path("/dev/stdin" if name == "-" else name)
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = new_parser(__doc__)
     add_run(parser)
     text = parser.add_mutually_exclusive_group()
     text.add_argument("--split", choices=["valid", "test", "train"], help="of the run's data; default: test")
-    text.add_argument("--file", type=Path, metavar="TEXT", help="text, JSON lines, Parquet, a pipe; default: a split")
+    help = "text, JSON lines, Parquet, a pipe, or - for standard input; default: a split"
+    text.add_argument("--file", type=file_or_stdin, metavar="TEXT", help=help)
     add_column(parser)
     parser.add_argument("--data-path", metavar="DIR", help="where the splits are; default: the run's data.path")
     parser.add_argument(

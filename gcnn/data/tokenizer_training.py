@@ -60,7 +60,12 @@ def frequent_types(counts: Counter, min_count: int, max_size: int | None, words:
 
 
 def read_vocabulary(path: Path) -> list[str]:
-    """The words of a file, a word a line. Raises UsageError for a line that is none, or one that comes twice."""
+    """The words of a file, a word a line. Raises UsageError without a file, and for a line that is no word or comes twice."""
+    if not path.exists():
+        raise UsageError(
+            f"tokenizer.vocabulary: no file {path}. Give one with a word a line; the vocabulary of a corpus is where "
+            "gcnn data says, that of a run in its folder tokenizer/."
+        )
     words = [line.strip() for lines in read_lines(path) for line in lines.to_pylist()]
     seen = set()
     for number, word in enumerate(words, start=1):

@@ -32,7 +32,7 @@ def test_a_vocabulary_of_ones_own(tmp_path, end):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "no file"),
+        (None, "tokenizer.vocabulary: no file .* a word a line; .* gcnn data says"),
         ("a\n\nb\n", "line 2 is ``, not one word"),
         ("a\nb c\n", "line 2 is `b c`, not one word"),
         ("a\nb\na\n", "line 3 is `a` again"),

@@ -130,7 +130,8 @@ def test_pipes_and_compressed_text_are_read(made_runs, corpus, tmp_path, call):
     assert call("evaluate", "--run", run, "--file", "valid.txt.gz", "--json").out == plain
     pq.write_table(pa.table({"lines": text.decode().split("\n")[:-1]}), tmp_path / "valid.parquet")
     assert call("evaluate", "--run", run, "--file", "valid.parquet", "--column", "lines", "--json").out == plain
-    assert call("evaluate", "--run", run, "--file", "/dev/stdin", "--json", stdin=text).out == plain
+    for stdin in ("/dev/stdin", "-"):
+        assert call("evaluate", "--run", run, "--file", stdin, "--json", stdin=text).out == plain
 
 
 def test_devices(monkeypatch):
