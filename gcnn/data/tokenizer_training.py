@@ -60,7 +60,7 @@ def frequent_types(counts: Counter, min_count: int, max_size: int | None, words:
 
 
 def read_vocabulary(path: Path) -> list[str]:
-    """The words of a file, a word a line. Raises UsageError without a file, and for a line that is no word or comes twice."""
+    """The words of a file with a word a line. Raises UsageError without the file and for a line that is no new word."""
     if not path.exists():
         raise UsageError(
             f"tokenizer.vocabulary: no file {path}. Give one with a word a line; the vocabulary of a corpus is where "
