@@ -244,13 +244,14 @@ def typed(config: DictConfig) -> TrainConfig:
 
     Raises UsageError, or OmegaConf's own error, for an unknown key, a missing value, a wrong type or range.
     """
-    config = OmegaConf.create(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+    content = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     for group, kinds in SCHEMAS.items():
-        kind = OmegaConf.select(config, f"{group}.kind")
+        chosen = content.get(group)
+        kind = chosen.get("kind") if isinstance(chosen, dict) else None
         if kind not in kinds:
             raise UsageError(f"{group}.kind is {kind!r}; choose one of: {', '.join(kinds)}.")
-        config[group] = OmegaConf.merge(OmegaConf.structured(kinds[kind]), config[group])
-    result = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrainConfig), config))
+        content[group] = OmegaConf.unsafe_merge(OmegaConf.structured(kinds[kind]), chosen)
+    result = OmegaConf.to_object(OmegaConf.unsafe_merge(OmegaConf.structured(TrainConfig), content))
     check(result)
     make_absolute(result)
     return result

@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import gc
 import logging
 import os
 import runpy
@@ -21,6 +22,7 @@ settings.load_profile("gcnn")
 os.environ["WANDB_MODE"] = "offline"
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored, by all processes that are started from here too
 torch.set_num_threads(1)  # the models of the tests are too small to share out
+gc.freeze()  # what torch brings is not looked through for garbage again and again
 
 
 @pytest.fixture(scope="session")
