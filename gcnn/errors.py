@@ -63,6 +63,9 @@ def explain(error: BaseException) -> tuple[str, int] | None:
         return config_error(error), 2
     if isinstance(error, YAMLError):  # of a config; it names the file and the line
         return f"{one_line(error)}. Correct the file; a value in quotes is always a string.", 2
+    if isinstance(error, UnicodeDecodeError):  # of a config too, which it does not name
+        before = error.object[: error.start].decode(errors="replace").split("\n")[-1]
+        return f"a file is not UTF-8: byte 0x{error.object[error.start]:02x} after `{before}`. Store it as UTF-8.", 2
     if isinstance(error, OSError):
         remedy = "Free some space" if error.errno == errno.ENOSPC else "Check the path and its permissions"
         return f"{one_line(error)}. {remedy} and run the command again.", 1

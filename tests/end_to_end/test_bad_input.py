@@ -194,10 +194,11 @@ def test_help_has_every_key_of_every_kind_with_its_meaning(call):
     ("# @package _global_\ndefaults: quickstart\n", "experiment/mine.*defaults must be a list"),
     ("seed: 3\n", "experiment/mine.*first line is `# @package _global_`"),
     ("", "experiment/mine.*first line is `# @package _global_`"),
+    ("# @package _global_\n# caf\u00e9\nseed: 1\n", "not UTF-8: byte 0xe9 after `# caf`"),
 ])  # fmt: skip
 def test_what_is_wrong_in_an_experiment_of_ones_own_is_named(call, tiny, tmp_path, written, named):
     (tmp_path / "experiment").mkdir()
-    (tmp_path / "experiment" / "mine.yaml").write_text(written)
+    (tmp_path / "experiment" / "mine.yaml").write_text(written, encoding="latin-1")
     done = call("train", "--config-dir", tmp_path, "experiment=mine", *tiny)
     assert done.code == 2
     assert done.err.count("\n") == 1
