@@ -2,8 +2,7 @@
 
 A claim is a list of comparisons. One between two groups of runs holds if the test perplexity of the first is lower for
 every seed that both have, of which there must be three where the two are near each other; a diverged run counts as
-infinitely bad. The verdict follows
-from the comparisons alone.
+infinitely bad. The verdict follows from the comparisons alone.
 """
 
 import math
@@ -139,8 +138,10 @@ def more_context(record: Record | None) -> list[Comparison]:
     comparisons = [Comparison(f"{b} < {a} words", lower(tests[b], tests[a])) for a, b in pairwise(near)]
     second, middle, last = near[1], near[-1], max(tests)
     seeds = tests[second].keys() & tests[middle].keys() & tests[last].keys()
-    gains = [(tests[second][s] - tests[middle][s], tests[middle][s] - tests[last][s]) for s in seeds]
-    diminish = all(before > after for before, after in gains) if len(seeds) >= SEEDS else None
+    # by how much the first gain is the greater, as a part of the perplexity between the two
+    differences = [(tests[second][s] + tests[last][s]) / tests[middle][s] - 2 for s in seeds]
+    known = len(seeds) >= SEEDS or (seeds and abs(mean(differences)) >= APART)
+    diminish = all(difference > 0 for difference in differences) if known else None
     text = f"the gain from {second} to {middle} words exceeds that from {middle} to {last}"
     return [*comparisons, Comparison(text, diminish)]
 

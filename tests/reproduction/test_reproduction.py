@@ -162,6 +162,16 @@ def test_more_context_helps_less_and_less(tmp_path):
     assert texts == ["words of context", "test perplexity", "test perplexity"]
 
 
+@pytest.mark.parametrize(("last", "expected"), [(219.0, HOLDS), (199.0, NOT_MEASURED), (120.0, IN_PART)])
+def test_one_seed_tells_how_far_context_helps_where_the_gains_are_far_apart(tmp_path, last, expected):
+    """From 7 to 19 words 25; beyond, 1, 21 (nearer to 25 than 3 % of 220) or 100."""
+    for kernel_size, test in ((1, 290.0), (2, 245.0), (3, 230.0), (4, 220.0), (9, last)):
+        add(tmp_path, f"model.blocks=[{{convs:[[{kernel_size},8]],repeat:6}}]", test=test)
+    found, fails, _ = judged("fig4", tmp_path)
+    text = "the gain from 7 to 19 words exceeds that from 19 to 49"
+    assert (found, fails) == (expected, [text] if expected == IN_PART else [])
+
+
 def test_gcnn_and_lstm_are_compared_at_each_size_of_the_text(tmp_path):
     for tokens, gcnn, lstm in ((2_000_000, 130.0, 100.0), (20_000_000, 90.0, 95.0)):
         add(tmp_path, f"data.train_tokens={tokens}", test=gcnn)
