@@ -14,7 +14,15 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import MISSING
 from omegaconf.errors import MissingMandatoryValue
 
-from gcnn.config import CONFIGS, SCHEMAS, compose_config
+from gcnn.config import (
+    CONFIGS,
+    SCHEMAS,
+    DataConfig,
+    LoggerConfig,
+    TrainConfig,
+    TrainerConfig,
+    compose_config,
+)
 from gcnn.errors import UsageError
 
 GROUPS = ("experiment", "data", *SCHEMAS, "logger")
@@ -31,11 +39,11 @@ def choices(group: str) -> list[str]:
 def prepare(arguments: list[str], sweep: bool = False) -> list[str]:
     """The arguments as Hydra is to read them: paths quoted, and without `experiment=null`, which is no experiment.
 
-    Raises UsageError for a group that is given no name.
+    Raises UsageError for what is no key=value, and for a group that is given no name.
     """
     for argument in arguments:
         group, equals, name = argument.lstrip("+").partition("=")
-        if not group and equals:
+        if not group or not (equals or argument.startswith("~")):
             raise UsageError(unread(argument))
         named = not any(re.fullmatch(r"null|true|false|\d*", part) for part in name.split(","))
         if equals and (group in GROUPS or group.startswith("hydra/")) and not named and argument != "experiment=null":
@@ -73,6 +81,8 @@ def config_error(error: BaseException) -> str:
         group = os.path.dirname(missing) if missing.startswith("hydra/") else missing.partition("/")[0]
         name = missing[len(group) + 1 :]
         names = {option for option in error.options or () if not option.startswith("schema")} | set(choices(group))
+        if not name:  # of --config-name
+            return f"there is no config {group} in the folder of --config-path; that of a run is --config-name config."
         return f"there is no {group}={name}; choose one of: {', '.join(sorted(names))}.{nearest(name, names)}"
     key = getattr(cause, "full_key", None) or getattr(error, "override", None)
     if isinstance(cause, MissingMandatoryValue):
@@ -88,7 +98,7 @@ def config_error(error: BaseException) -> str:
     kind = getattr(cause, "object_type", None)
     if " not in '" in said and dataclasses.is_dataclass(kind):
         names = [field.name for field in dataclasses.fields(kind)]
-        return f"{said} Its keys: {', '.join(names)}.{nearest(str(cause.key), names)}"
+        return f"{said} Its keys: {', '.join(names)}.{nearest(str(cause.key), names) or nearest_key(str(cause.key))}"
     return f"{said} All keys and their values: --help."
 
 
@@ -97,11 +107,28 @@ def nearest(name: str, names: list[str] | set[str]) -> str:
     return f" The nearest is {found[0]}." if found else ""
 
 
+def nearest_key(name: str) -> str:
+    """The whole key of the setting whose last part is nearest: `optimizer.lr` of `lr`."""
+    schemas = {"": [TrainConfig], "data": [DataConfig], "trainer": [TrainerConfig], "logger": [LoggerConfig]}
+    schemas |= {group: list(kinds.values()) for group, kinds in SCHEMAS.items()}
+    keys = {}
+    for group, schema in ((group, schema) for group, of_group in schemas.items() for schema in of_group):
+        for field in dataclasses.fields(schema):
+            keys.setdefault(field.name, f"{group}.{field.name}".lstrip("."))
+    found = difflib.get_close_matches(name, keys, n=1)
+    return f" The nearest is {keys[found[0]]}." if found else ""
+
+
 def unread(override: str) -> str:
     """What to type for an override that Hydra's grammar does not take."""
     key, equals, value = override.partition("=")
+    if override.startswith("-"):
+        name = key.lstrip("-").replace("-", "_")
+        return f"there is no option {key}; a setting is typed as key=value, without dashes.{nearest_key(name)}"
     if not equals or not key:
-        return f"{override!r} is no key=value; type it as trainer.max_steps=100."
+        group = next((group for group in GROUPS if override in choices(group)), None)
+        example = f"{group}={override}" if group else "trainer.max_steps=100"
+        return f"{override!r} is no key=value; type it as {example}."
     if value[:1] in ("[", "{"):
         shown = shlex.quote(f'{key}=["a, b.txt"]')
         return f"{override}: Hydra cannot read this value; put quotes around each text in it, for the shell as {shown}."

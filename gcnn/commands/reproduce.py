@@ -21,6 +21,7 @@ from gcnn.reproduction.records import FIGURES, count_members, make_record, sweep
 
 def main() -> int:
     arguments = parse_arguments()
+    overrides = prepare(arguments.overrides)
     outlive_readers()  # it trains for hours
     out = arguments.out or arguments.runs / "figures"
     check_output("--out", out, folder=True)
@@ -31,7 +32,7 @@ def main() -> int:
         for folder in [] if arguments.draw_only else folders:
             planned = count_members(arguments.scale, folder.name) or "as many as asked for"
             print(f"{figure}, {number} of {len(chosen)}: {folder.name}, members: {planned}", file=sys.stderr)
-            code = train(f"{arguments.scale}/{folder.name}", folder, arguments.overrides)
+            code = train(f"{arguments.scale}/{folder.name}", folder, overrides)
             if code not in (0, 1):
                 return code  # it has said why
         members = sum(count_members(arguments.scale, name) for name in names)
@@ -54,7 +55,7 @@ def main() -> int:
 def train(experiment: str, folder: Path, overrides: list[str]) -> int:
     """Run a sweep in a process of its own; returns its exit code, 128 + n after signal n, which it gets from here."""
     command = [sys.executable, "-m", "gcnn", "sweep", f"experiment={experiment}", f"run_dir={folder}", "resume=true"]
-    process = subprocess.Popen([*command, *prepare(overrides)])
+    process = subprocess.Popen([*command, *overrides])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both; the sweep saves first
     forwarded = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]  # as nohup does
     for number in forwarded:
@@ -82,4 +83,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="for training, as data.path=DIR; default: none"
     )
-    return parser.parse_intermixed_args()
+    arguments = parser.parse_intermixed_args()
+    for figure in FIGURES.keys() & set(arguments.overrides):
+        raise UsageError(f"{figure}: type it as --figure {figure}.")
+    return arguments

@@ -5,7 +5,6 @@ each combination of key=a,b.
 With --help: the choices of each group, and each key with its value under the other arguments (--hydra-help: Hydra's).
 """
 
-import argparse
 import logging
 import math
 import sys
@@ -18,6 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from gcnn.commands.arguments import Parser
 from gcnn.config import CONFIGS, load_config, register_schemas, typed
 from gcnn.errors import RunError, UsageError, on_terminal, one_line_errors, outlive_readers
 from gcnn.overrides import help_lines, prepare
@@ -106,23 +106,34 @@ def go_on(run: Path, overrides: list[str]) -> None:
     tell(*train(*resumed_config(run, overrides)))
 
 
+def new_train_parser() -> Parser:
+    """Hydra's options and ours. Not --experimental-rerun, which unpickles a file, and no option by its beginning alone,
+    which --experiment is of that."""
+    parser = Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("overrides", nargs="*")
+    for names in (("--config-name", "-cn"), ("--config-dir", "-cd"), ("--package", "-p"), ("--cfg", "-c")):
+        parser.add_argument(*names)
+    parser.add_argument("--config-path", "-cp", type=Path)
+    parser.add_argument("--info", "-i", nargs="?", const="all")
+    for names in (("--multirun", "-m"), ("--help", "-h"), ("--hydra-help",), ("--resolve",), ("--shell-completion",)):
+        parser.add_argument(*names, action="store_true")
+    return parser
+
+
 def main() -> None:
     """Train; a run to be repeated may be a stranger's, and Hydra would obey its config: it must be plain data."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--config-path", "-cp", type=Path)
-    parser.add_argument("--config-name", "-cn")
-    parser.add_argument("--multirun", "-m", action="store_true")
-    parser.add_argument("--help", "-h", action="store_true")
-    asked = parser.parse_known_args()[0]
+    asked, unknown = new_train_parser().parse_known_intermixed_args()
     if asked.help:
         print(__doc__, *help_lines(sys.argv[1:]), sep="\n")
         return
+    overrides = prepare([*unknown, *asked.overrides], sweep=asked.multirun)
+    options = [argument for argument in sys.argv[1:] if argument not in asked.overrides]
     if asked.config_path is not None:
         load_config(asked.config_path)
-        sys.argv += ["--config-path", str(asked.config_path.absolute())]  # Hydra would look beside this file
-    sys.argv[1:] = prepare(sys.argv[1:], sweep=asked.multirun)
-    overrides = parser.parse_known_args()[1]
-    if not asked.multirun and not any(argument.startswith("-") for argument in overrides):  # those ask Hydra something
+        options += ["--config-path", str(asked.config_path.absolute())]  # Hydra would look beside this file
+    sys.argv[1:] = [*overrides, *options]
+    asks_hydra = asked.cfg or asked.info or asked.hydra_help or asked.shell_completion or asked.config_dir
+    if not (asked.multirun or asks_hydra):
         run = run_to_resume(overrides, asked.config_path)
         if run is not None:
             return go_on(run, overrides)

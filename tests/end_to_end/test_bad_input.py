@@ -32,6 +32,15 @@ TRAIN = [
     (["seed=1,2"], "seed=1,2.*make sweep"),
     (["=3"], "'=3' is no key=value"),
     (["model"], "'model' is no key=value"),
+    (["quickstart"], "'quickstart' is no key=value; type it as experiment=quickstart"),
+    (["--lr", "0.1"], "no option --lr; a setting is typed as key=value.*The nearest is optimizer.lr"),
+    (["--max-steps=5"], "no option --max-steps.*trainer.max_steps"),
+    (["--experiment", "quickstart"], "no option --experiment.*nearest is experiment"),
+    (["--experimental-rerun", "config.pickle"], "no option --experimental-rerun"),  # it would be unpickled
+    (["--config-name", "nonsense"], "no config nonsense in the folder of --config-path"),
+    (["--config-dir"], "--config-dir.*expected one argument"),
+    (["batch_size=8"], "'batch_size'.* The nearest is trainer.batch_size"),
+    (["gate=relu"], "'gate'.* The nearest is model.gate"),
     (["+x=1"], "'x'.*keys: experiment, run_dir"),
     (["~model"], "model"),
     (["model=null"], "model=null: choose one of: .*gcnn_14"),
@@ -172,6 +181,12 @@ def test_what_is_no_plain_path_stays_hydras(tmp_path):
     assert prepare(asked) == asked
     assert prepare(["data.path=a,b", "run_dir=a,b"], sweep=True) == ["data.path=a,b", "run_dir='a,b'"]
     assert prepare(["data.path=a,b", "experiment=null"]) == ["data.path='a,b'"]
+
+
+def test_hydras_own_options_are_taken(call):
+    shown = call("train", "-c", "job", "experiment=quickstart", "-p", "schedule")
+    assert (shown.code, shown.out.splitlines()[:2]) == (0, ["# @package schedule", "kind: cosine"])
+    assert "experiment/quickstart" in call("train", "--info", "defaults", "experiment=quickstart").out
 
 
 def test_help_has_every_key_of_every_kind_with_its_meaning(call):

@@ -254,6 +254,10 @@ def test_the_results_in_the_docs_are_the_committed_ones():
 
 
 def test_the_command_goes_on_and_draws(call, tmp_path):
+    done = call("reproduce", "fig3")
+    assert (done.code, done.err) == (2, "error: fig3: type it as --figure fig3.\n")
+    done = call("reproduce", "data.path")
+    assert (done.code, done.err.count("\n")) == (2, 1)  # before a sweep is begun
     done = call("reproduce", "--figure", "fig3", "--draw-only")
     assert (done.code, done.err.count("\n")) == (2, 1)
     add_gates(tmp_path / "runs" / "cpu" / "fig3", {"glu": [1, 2, 3]})
