@@ -131,7 +131,7 @@ def interpolated(groups: list[Group], flops: float | None) -> Scores:
 
 def more_context(record: Record | None) -> list[Comparison]:
     """Each context better than the next smaller one up to about 20 words; beyond, less is gained than before."""
-    tests = {group.receptive_field: scores(group) for group in (record.groups if record else [])}
+    tests = {int(words): scores(group) for words, group in best_rates(record).items()}
     near = [words for words in sorted(tests) if words <= NEAR]
     if len(near) < 3 or len(near) == len(tests):
         return [Comparison("more context is better", None)]
@@ -312,7 +312,9 @@ CLAIMS = {
         "GLU ends lowest, then ReLU, GTU, tanh", ordering("glu", "relu", "gtu", "tanh"), spreads_at_best_rates
     ),
     "fig4": Claim(
-        "More context is better, with quickly diminishing returns past about 20 words", more_context, spreads_of_all
+        "More context is better, with quickly diminishing returns past about 20 words",
+        more_context,
+        spreads_at_best_rates,
     ),
     "fig5": Claim(
         "GLU is better than bilinear units, and these than linear ones",

@@ -27,7 +27,7 @@ def drawing(record: Record) -> Figure | None:
         lines = {kind.upper(): [(g.corpus_tokens / 1e6, g) for g in done if g.group == kind] for kind in kinds}
         plot = partial(plot_points, lines=lines, x_label="million tokens of text")
     elif name == "fig4":
-        lines = {"test perplexity": [(g.receptive_field, g) for g in done]}
+        lines = {"test perplexity": [(g.receptive_field, g) for g in at_best_rates(record)]}
         plot = partial(plot_points, lines=lines, x_label="words of context")
     else:
         groups = at_best_rates(record)

@@ -17,7 +17,7 @@ from gcnn.errors import UsageError
 from gcnn.files import write_atomically, write_json
 from gcnn.reporting.files import Number, Text, read_json
 from gcnn.reporting.results import Run, Split, describe_hardware, describe_model, load_run
-from gcnn.reporting.units import magnitude
+from gcnn.reporting.units import magnitude, plural
 from gcnn.reproduction.paper import TABLE_2, TABLE_3, TABLE_4, model_title
 
 WIKITEXT_103 = "wikitext103.json"  # in a run: what `gcnn evaluate --json --file wiki.test.tokens` printed
@@ -139,8 +139,8 @@ def label_of_softmax(config: TrainConfig, figure: str) -> Label:
 
 
 def label_of_context(config: TrainConfig, figure: str) -> Label:
-    words = context(config.model)
-    return Label(str(words), "", "1 word" if words == 1 else f"{words} words")
+    words, lr = context(config.model), f"{config.optimizer.lr:g}"
+    return Label(str(words), lr, f"{plural(words, 'word')}, learning rate {lr}")
 
 
 def label_of_recipe(config: TrainConfig, figure: str) -> Label:
