@@ -295,7 +295,7 @@ def load_config(run_dir: str | Path) -> TrainConfig:
         text = path.read_text(encoding="utf-8")
         check_plain(text)
         config = typed(renamed(OmegaConf.create(text)))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UsageError(
             f"{run_dir} is not a run directory: it has no config.yaml. Give the folder of a run."
         ) from None

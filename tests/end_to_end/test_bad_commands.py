@@ -20,7 +20,7 @@ EVALUATE = [
     (["--run", ""], 2, "is not a run directory"),
     (["--run", "{tmp}/nowhere"], 2, "nowhere is not a run directory"),
     (["--run", "{tmp}/folder"], 2, "folder is not a run directory"),
-    (["--run", "{tmp}/text"], 2, "config.yaml"),
+    (["--run", "{tmp}/text"], 2, "text is not a run directory"),
     (["--run", "x" * 5000], 2, "x"),
     ([*RUN, "--nonsense"], 2, "--nonsense"),
     ([*RUN, "surplus"], 2, "surplus"),
