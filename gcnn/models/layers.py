@@ -59,6 +59,18 @@ def dropout(hidden: Tensor, probability: float, training: bool) -> Tensor:
     return hidden * mask.to(hidden.dtype).mul_(2**16 / kept)
 
 
+def conv_channels_last(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """What F.conv1d computes, on the activations as they lie: conv1d copies its input to time-last, which cuDNN turns
+    back in half precision.
+
+    hidden (batch, context + time, in_channels), weight (out_channels, in_channels, kernel_size), bias (out_channels,)
+    -> (batch, time, out_channels); context is kernel_size - 1.
+    """
+    image = hidden.transpose(1, 2).unsqueeze(2)  # (batch, in_channels, 1, time), channels last in memory
+    weight = weight.unsqueeze(2).contiguous(memory_format=torch.channels_last)
+    return F.conv2d(image, weight, bias).squeeze(2).transpose(1, 2)
+
+
 def weight_count(layer: nn.Module) -> int:
     """Weights of a linear layer, without biases; packed ones (see inference.py) no longer have them as parameters."""
     return layer.in_features * layer.out_features
@@ -109,6 +121,8 @@ class GatedConv(nn.Module):
             return F.linear(hidden, self.conv.weight.squeeze(2), self.conv.bias)
         if hidden.size(0) * hidden.size(1) >= LEAST_TOKENS and winograd.suits(hidden, self.context + 1):
             return winograd.conv(hidden, self.conv.weight, self.conv.bias)
+        if hidden.device.type == "cuda":
+            return conv_channels_last(hidden, self.conv.weight, self.conv.bias)
         return self.conv(hidden.transpose(1, 2)).transpose(1, 2)
 
     def macs(self) -> int:

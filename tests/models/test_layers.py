@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from gcnn.config import BlockConfig
-from gcnn.models.layers import GatedConv, ResidualBlock, dropout, fold_weight_norm, gate, linear
+from gcnn.models.layers import GatedConv, ResidualBlock, conv_channels_last, dropout, fold_weight_norm, gate, linear
 
 GATES = {
     "glu": lambda a, b: a * torch.sigmoid(b),
@@ -53,6 +53,25 @@ def test_gated_conv_is_the_plain_definition(kernel_size, kind):
     expected = expected[..., :3] * torch.sigmoid(expected[..., 3:]) if kind == "glu" else expected.clamp(min=0)
     found, _ = conv(hidden, None)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kernel_size", [2, 4, 7])
+def test_a_gpus_convolution_is_conv1d_and_leaves_the_activations_as_they_lie(kernel_size):
+    """Its results and gradients, on a CPU; (batch, time, channels) in memory, which conv1d turns to time-last."""
+    torch.manual_seed(0)
+    shapes = (2, 20, 16), (24, 16, kernel_size), (24,)
+    ours, theirs = ([torch.randn(shape, dtype=torch.double).requires_grad_() for shape in shapes] for _ in range(2))
+    for a, b in zip(ours, theirs, strict=True):
+        b.data.copy_(a.data)
+    found = conv_channels_last(*ours)
+    expected = F.conv1d(theirs[0].transpose(1, 2), *theirs[1:]).transpose(1, 2)
+    gradient = torch.randn_like(expected)
+    found.backward(gradient)
+    expected.backward(gradient)
+    torch.testing.assert_close(found, expected)
+    assert found.is_contiguous()
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
 
 
 def test_folding_weight_norm_keeps_the_function_and_drops_the_gains():
