@@ -55,10 +55,10 @@ def report_blocks(runs: list[Run], latency: Latency | None, paper: Publication) 
 def headline(runs: list[Run], latency: Latency | None) -> str:
     """What the numbers say: the best run on each data set, and the greatest gain in latency."""
     sentences = []
-    for (data, _), group in groupby(sorted(runs, key=lambda run: run.data), key=lambda run: run.data):
+    for _, group in groupby(sorted(runs, key=lambda run: run.data), key=lambda run: run.data):
         tested = [run for run in group if isfinite(test_perplexity(run))]
         if tested:
-            sentences.append(best_run(data, sorted(tested, key=test_perplexity)))
+            sentences.append(best_run(sorted(tested, key=test_perplexity)))
     if not sentences:
         sentences = [f"{plural(len(runs), 'run')}, none with a test perplexity yet."]
     return " ".join(sentences + (best_latency(latency) if latency else []))
@@ -68,15 +68,15 @@ def test_perplexity(run: Run) -> float:
     return run.results.test.perplexity or float("inf")
 
 
-def best_run(data: str, ranked: list[Run]) -> str:
+def best_run(ranked: list[Run]) -> str:
     """A sentence about the best of the runs on the same data, ranked by test perplexity."""
     best, *others = ranked
     figure = perplexity(test_perplexity(best))
     if others:
         second = f"{others[0].label} follows with {perplexity(test_perplexity(others[0]))}"
-        sentence = f"{best.label} has the lowest test perplexity on {data}: {figure}; {second}"
+        sentence = f"{best.label} has the lowest test perplexity on {best.data_title}: {figure}; {second}"
     else:
-        sentence = f"{best.label} has a test perplexity of {figure} on {data}"
+        sentence = f"{best.label} has a test perplexity of {figure} on {best.data_title}"
     unigram, paper = best.results.test.unigram_perplexity, best.published
     if unigram:
         sentence += f"; a unigram model has {perplexity(unigram)}"

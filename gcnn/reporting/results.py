@@ -151,6 +151,12 @@ class Run:
         return self.config.data.name, self.results.data.fingerprint or ""
 
     @property
+    def data_title(self) -> str:
+        """The name, and how much of the training text where that is not all."""
+        size = self.config.data.train_tokens
+        return f"{self.config.data.name}, first {magnitude(size)} tokens" if size else self.config.data.name
+
+    @property
     def validation_perplexity(self) -> float | None:
         """The final one, or the last so far."""
         unfinished = not self.finished and self.validation
@@ -310,7 +316,7 @@ def runs_table(runs: list[Run]) -> Table:
     columns = {
         "Run": lambda run: run.label if run.finished else f"{run.label} (unfinished)",
         "Model": lambda run: run.model_title,
-        "Data": lambda run: run.config.data.name,
+        "Data": lambda run: run.data_title,
         "Validation perplexity": lambda run: perplexity(run.validation_perplexity),
         "Test perplexity": lambda run: perplexity(run.results.test.perplexity),
     }

@@ -77,7 +77,13 @@ def make_run(tmp_path):
         words = options.get("words", True)
         config = TrainConfig(
             experiment=experiment,
-            data=DataConfig(name=data, source="local", path=options.get("path"), cache_dir="cache"),
+            data=DataConfig(
+                name=data,
+                source="local",
+                path=options.get("path"),
+                cache_dir="cache",
+                train_tokens=options.get("train_tokens"),
+            ),
             tokenizer=WordTokenizerConfig() if words else SentencePieceConfig(),
             model=options.get("model", SMALL),
             optimizer=AdamWConfig(),

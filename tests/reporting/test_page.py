@@ -10,6 +10,7 @@ import yaml
 from gcnn.reporting.document import Code, escape_markdown, fenced, to_html
 from gcnn.reporting.page import write_report
 from gcnn.reproduction.paper import PAPER
+from tests.reporting.conftest import made_up_results
 
 ROOT = Path(__file__).parents[2]
 VOID = {"meta", "br", "hr"}
@@ -150,6 +151,17 @@ def test_many_runs_finished_or_not(make_run, tmp_path):
     assert "sweep/0 has the lowest test perplexity on wikitext2: 120.00; sweep/1 follows with 123.00" in page.text
     last = float(column(page.tables[0], "Validation perplexity")[labels.index("sweep/unfinished (unfinished)")])
     assert last == pytest.approx(100 + 50_000 / 900, abs=0.005)
+
+
+def test_texts_of_several_sizes_are_told_apart(make_run, tmp_path):
+    for i, tokens in enumerate((2_000_000, None)):
+        results = made_up_results(f"size/{i}", "wikipedia", 100.0 - i)
+        results["data"]["fingerprint"] = f"{i}" * 64
+        make_run(f"runs/{i}", f"size/{i}", "wikipedia", results=results, train_tokens=tokens)
+    page, _ = report([tmp_path / "runs"], tmp_path / "out")
+    assert "size/0 has a test perplexity of 100.00 on wikipedia, first 2 M tokens;" in page.text
+    assert "size/1 has a test perplexity of 99.00 on wikipedia;" in page.text
+    assert set(column(page.tables[0], "Data")) == {"wikipedia", "wikipedia, first 2 M tokens"}
 
 
 def test_nothing_finished_and_no_metrics(make_run, tmp_path):
