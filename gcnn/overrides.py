@@ -14,15 +14,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import MISSING
 from omegaconf.errors import MissingMandatoryValue
 
-from gcnn.config import (
-    CONFIGS,
-    SCHEMAS,
-    DataConfig,
-    LoggerConfig,
-    TrainConfig,
-    TrainerConfig,
-    compose_config,
-)
+from gcnn.config import CONFIGS, SCHEMAS, TrainConfig, compose_config
 from gcnn.errors import UsageError
 
 GROUPS = ("experiment", "data", *SCHEMAS, "logger")
@@ -109,12 +101,11 @@ def nearest(name: str, names: list[str] | set[str]) -> str:
 
 def nearest_key(name: str) -> str:
     """The whole key of the setting whose last part is nearest: `optimizer.lr` of `lr`."""
-    schemas = {"": [TrainConfig], "data": [DataConfig], "trainer": [TrainerConfig], "logger": [LoggerConfig]}
-    schemas |= {group: list(kinds.values()) for group, kinds in SCHEMAS.items()}
-    keys = {}
-    for group, schema in ((group, schema) for group, of_group in schemas.items() for schema in of_group):
-        for field in dataclasses.fields(schema):
-            keys.setdefault(field.name, f"{group}.{field.name}".lstrip("."))
+    keys = {group.name: group.name for group in dataclasses.fields(TrainConfig)}
+    for group in dataclasses.fields(TrainConfig):
+        for schema in SCHEMAS.get(group.name, {"": group.type}).values():
+            for field in dataclasses.fields(schema) if dataclasses.is_dataclass(schema) else ():
+                keys.setdefault(field.name, f"{group.name}.{field.name}")
     found = difflib.get_close_matches(name, keys, n=1)
     return f" The nearest is {keys[found[0]]}." if found else ""
 

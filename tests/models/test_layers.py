@@ -60,9 +60,8 @@ def test_a_gpus_convolution_is_conv1d_and_leaves_the_activations_as_they_lie(ker
     """Its results and gradients, on a CPU; (batch, time, channels) in memory, which conv1d turns to time-last."""
     torch.manual_seed(0)
     shapes = (2, 20, 16), (24, 16, kernel_size), (24,)
-    ours, theirs = ([torch.randn(shape, dtype=torch.double).requires_grad_() for shape in shapes] for _ in range(2))
-    for a, b in zip(ours, theirs, strict=True):
-        b.data.copy_(a.data)
+    ours = [torch.randn(shape, dtype=torch.double, requires_grad=True) for shape in shapes]
+    theirs = [tensor.detach().clone().requires_grad_() for tensor in ours]
     found = conv_channels_last(*ours)
     expected = F.conv1d(theirs[0].transpose(1, 2), *theirs[1:]).transpose(1, 2)
     gradient = torch.randn_like(expected)
