@@ -15,6 +15,7 @@ from gcnn.commands.arguments import new_parser
 from gcnn.errors import RunError, UsageError, outlive_readers
 from gcnn.overrides import prepare
 from gcnn.reporting.document import to_text
+from gcnn.reporting.units import plural
 from gcnn.reproduction.figures import drawing, groups_table
 from gcnn.reproduction.records import FIGURES, count_members, make_record, sweeps, write_record
 
@@ -43,6 +44,8 @@ def main() -> int:
         picture = drawing(record)
         write_record(record, out / arguments.scale, picture and picture.svg)
         print(f"{FIGURES[figure][0]}\n{to_text(groups_table(record))}\n{out / arguments.scale / figure}.json\n")
+        if record.missing:
+            print(f"{figure}: {plural(record.missing, 'run')} not begun", file=sys.stderr)
         if record.missing or any(group.unfinished for group in record.groups):
             unfinished.append(figure)
     if not drawn:

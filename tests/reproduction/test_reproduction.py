@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from functools import cache
 from xml.etree import ElementTree
 
@@ -266,6 +267,7 @@ def test_the_command_goes_on_and_draws(call, tmp_path):
     add_gates(tmp_path / "runs" / "cpu" / "fig3", {"glu": [1, 2, 3]})
     done = call("reproduce", "--figure", "fig3", "--draw-only", "--runs", tmp_path / "runs")
     assert done.code in (0, None), done.err
+    assert re.search(r"fig3: \d+ runs not begun", done.err)
     assert (tmp_path / "runs" / "figures" / "cpu" / "fig3.svg").read_text().startswith("<svg")
     record = json.loads((tmp_path / "runs" / "figures" / "cpu" / "fig3.json").read_text())
     assert record["groups"][0]["mean"] == pytest.approx(2)
