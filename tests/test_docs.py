@@ -140,6 +140,8 @@ def test_the_readme_fits_two_screens_and_shows_recorded_numbers():
     recorded = results_table(json.loads((DOCS / "results/quickstart.json").read_text())).splitlines()
     excerpt = next(block for block in re.findall(r"```\n(.*?)```", text, re.DOTALL) if block.startswith("parameters"))
     assert set(excerpt.splitlines()) <= {*recorded, ""}
+    lstm = json.loads((DOCS / "results/quickstart_lstm.json").read_text())
+    assert f"the LSTM\nhas {lstm['test']['perplexity']:.2f} on test" in text
     lstm, gcnn = (json.loads((DOCS / f"results/wikitext2_{name}_small.json").read_text()) for name in ("lstm", "gcnn"))
     assert f"{lstm['test']['perplexity']:.1f} against {gcnn['test']['perplexity']:.1f}" in text
     groups = json.loads((DOCS / "results/reproduction/wikipedia/figs.json").read_text())["groups"]
