@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from gcnn.config import BlockConfig
+from gcnn.models import layers
 from gcnn.models.layers import GatedConv, ResidualBlock, conv_channels_last, dropout, fold_weight_norm, gate, linear
 
 GATES = {
@@ -71,6 +72,18 @@ def test_a_gpus_convolution_is_conv1d_and_leaves_the_activations_as_they_lie(ker
     assert found.is_contiguous()
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a.grad, b.grad)
+
+
+@pytest.mark.parametrize(("channels", "as_they_lie"), [(layers.MOST_CHANNELS, True), (layers.MOST_CHANNELS + 8, False)])
+def test_in_bf16_few_channels_are_left_as_they_lie(channels, as_they_lie):
+    torch.manual_seed(0)
+    conv = GatedConv(channels, 8, 3, "glu", normalised=True, dropout=0.0)
+    hidden = torch.randn(2, 20, channels)
+    expected = F.conv1d(hidden.transpose(1, 2), conv.conv.weight, conv.conv.bias).transpose(1, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = conv.project(hidden)
+    assert found.is_contiguous() == as_they_lie
+    torch.testing.assert_close(found.float(), expected, rtol=0.02, atol=0.03)
 
 
 def test_folding_weight_norm_keeps_the_function_and_drops_the_gains():

@@ -1,5 +1,6 @@
 """Winograd's convolution computes what torch's does, and is taken where it pays."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -39,12 +40,15 @@ def test_values_and_gradients_are_those_of_torch(kernel_size, time):
 
 
 @pytest.mark.parametrize("kernel_size", KERNEL_SIZES)
-def test_float32_rounds_as_torch_does(kernel_size):
-    arguments = [part.detach() for part in drawn(kernel_size, 600, channels=(256, 64))]
-    exact, rounded = torch_conv(*arguments), [part.float() for part in arguments]
-    off = [(how(*rounded) - exact).abs().mean() for how in (winograd.conv, torch_conv)]
-    assert off[0] < 2 * off[1]
-    assert off[0] < 2e-6 * exact.std()
+def test_float32_rounds_as_adding_up_one_product_after_the_other(kernel_size):
+    """Which no processor makes better or worse: torch's own rounding differs by a factor of four between them."""
+    arguments = [part.detach() for part in drawn(kernel_size, 60, channels=(256, 64))]
+    exact, (hidden, weight, bias) = torch_conv(*arguments), [part.float() for part in arguments]
+    products = hidden.unfold(1, kernel_size, 1).unsqueeze(2) * weight  # (batch, time, out, in, kernel_size)
+    in_turn = np.cumsum(products.flatten(-2).numpy(), axis=-1, dtype=np.float32)[..., -1] + bias.numpy()
+    off = (winograd.conv(hidden, weight, bias) - exact).abs().mean()
+    assert off < 2 * (torch.from_numpy(in_turn) - exact).abs().mean()
+    assert off < 6e-7 * exact.std()
 
 
 def test_what_comes_later_reaches_an_output_as_rounding_at_most():
