@@ -15,6 +15,9 @@ import torch
 
 from gcnn.errors import RunError
 
+PLACES = {"data.path": "DIR", "tokenizer.vocabulary": "FILE", "tokenizer.model": "FILE"}  # how commands show them
+OWN = ("run_dir", "resume", "data.cache_dir")
+
 
 def git_commit() -> str | None:
     """The commit of the code that runs, marked where files differ from it; None outside a checkout."""
@@ -105,3 +108,10 @@ def peak_memory_bytes(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def portable(words: list[str], named: bool = True) -> list[str]:
+    """The words of a command without what holds on one machine alone; where it has its text as DIR, or left out."""
+    keys = {word: word.partition("=")[0] for word in words}
+    words = [word for word in words if keys[word] not in OWN and (named or keys[word] not in PLACES)]
+    return [f"{keys[word]}={PLACES[keys[word]]}" if keys[word] in PLACES else word for word in words]

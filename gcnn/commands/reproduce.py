@@ -1,7 +1,8 @@
 """Make the paper's tables and figures: gcnn reproduce [--figure NAME] [--scale cpu] key=value ...
 
 `make reproduce FIGURE=fig3 SCALE=cpu ARGS="data.path=DIR"` is the same. The sweeps of each figure go on where they
-stopped; then their numbers are written as JSON and CSV, and drawn.
+stopped; then their numbers are written as JSON and CSV, and drawn, and the runs kept, small, in OUT/SCALE/runs: with
+the same --out, another machine goes on from there.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from gcnn.overrides import prepare
 from gcnn.reporting.document import to_text
 from gcnn.reporting.units import plural
 from gcnn.reproduction.figures import drawing, groups_table
+from gcnn.reproduction.kept_runs import keep_runs, restore_runs
 from gcnn.reproduction.records import FIGURES, count_members, make_record, sweeps, write_record
 
 
@@ -30,10 +32,16 @@ def main() -> int:
     drawn, unfinished = 0, []
     for number, (figure, names) in enumerate(chosen.items(), start=1):
         folders = [arguments.runs / arguments.scale / name for name in names]
-        for folder in [] if arguments.draw_only else folders:
-            planned = count_members(arguments.scale, folder.name) or "as many as asked for"
-            print(f"{figure}, {number} of {len(chosen)}: {folder.name}, members: {planned}", file=sys.stderr)
-            code = train(f"{arguments.scale}/{folder.name}", folder, overrides)
+        for folder in folders:
+            kept = out / arguments.scale / "runs" / f"{folder.name}.jsonl"
+            if restored := restore_runs(kept, folder, overrides):
+                print(f"{figure}: {plural(restored, 'run')} of {folder.name} from {kept}", file=sys.stderr)
+            code = 0
+            if not arguments.draw_only:
+                planned = count_members(arguments.scale, folder.name) or "as many as asked for"
+                print(f"{figure}, {number} of {len(chosen)}: {folder.name}, members: {planned}", file=sys.stderr)
+                code = train(f"{arguments.scale}/{folder.name}", folder, overrides)
+            keep_runs(folder, kept)
             if code not in (0, 1):
                 return code  # it has said why
         members = sum(count_members(arguments.scale, name) for name in names)

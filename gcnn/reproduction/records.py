@@ -15,6 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from gcnn.config import CONFIGS, BlockConfig, GCNNConfig, LSTMConfig, TrainConfig
 from gcnn.errors import UsageError
 from gcnn.files import write_atomically, write_json
+from gcnn.provenance import portable
 from gcnn.reporting.files import Number, Text, read_json
 from gcnn.reporting.results import Run, Split, describe_hardware, describe_model, load_run
 from gcnn.reporting.units import magnitude, plural
@@ -302,13 +303,10 @@ def rounded(number: float | None) -> float | None:
 
 def command(figure: str, scale: str, done: list[Run]) -> str:
     """The command that makes a figure, with what its members were asked for besides; where files lie is left open."""
-    places = {"data.path": "DIR", "tokenizer.vocabulary": "FILE", "tokenizer.model": "FILE"}
-    asked, own = {"data.path": "DIR"}, ("experiment", "run_dir", "resume", "data.cache_dir")
-    for run in done[:1]:
-        for word in shlex.split(run.results.command or "")[2:]:
-            key, _, content = word.partition("=")
-            if content and not key.startswith(("-", "hydra")) and key not in own:
-                asked[key] = places.get(key, content)
+    words = portable(shlex.split(done[0].results.command or "")[2:]) if done else []
+    asked = {"data.path": "DIR"}
+    asked |= dict(word.split("=", 1) for word in words if "=" in word and not word.startswith(("-", "hydra")))
+    asked.pop("experiment", None)
     arguments = " ".join(f"{key}={content}" for key, content in asked.items())
     return f'make reproduce FIGURE={figure} SCALE={scale} ARGS="{arguments}"'
 

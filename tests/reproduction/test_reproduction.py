@@ -12,6 +12,8 @@ import pytest
 from gcnn.config import compose_config, save_config
 from gcnn.errors import UsageError
 from gcnn.reporting.latency import load_latency
+from gcnn.reporting.results import load_run
+from gcnn.reporting.sweep import finished_results
 from gcnn.reproduction.claims import CLAIMS, HOLDS, IN_PART, NOT, NOT_MEASURED, failing, interpolated, verdict
 from gcnn.reproduction.figures import drawing, groups_table
 from gcnn.reproduction.page import between_markers, claims_table, generated_part, reproduction_blocks
@@ -30,7 +32,8 @@ def add(folder, *overrides, seed=1, test=None, flops=2e6, error=None, valid=(300
     member.mkdir(parents=True)
     config = dataclasses.replace(config_of("experiment=cpu/base", *overrides), seed=seed)
     save_config(config, member / "config.yaml")
-    record = {"number": 0, "overrides": []} | ({"error": error} if error else {})
+    record = {"number": int(member.name), "overrides": ["data.path=/home/me/data", f"seed={seed}"]}
+    record |= {"error": error} if error else {}
     (member / "member.json").write_text(json.dumps(record))
     with (member / "metrics.jsonl").open("w") as file:
         for i, perplexity in enumerate(valid, start=1):
@@ -255,6 +258,35 @@ def test_the_results_in_the_docs_are_the_committed_ones():
     names = [*(f"Table {number}" for number in (2, 3, 4)), *(f"Figure {number}" for number in range(2, 7))]
     for figure in names:
         assert f"\n| {figure} |" in part
+
+
+def test_another_machine_goes_on_from_what_is_kept(call, tmp_path):
+    here, out = tmp_path / "here", tmp_path / "out"
+    sweep = here / "cpu" / "fig3"
+    add_gates(sweep, {"glu": [1, 2, 3]})
+    data = tmp_path / "data"
+    add(sweep, f"data.path={data}", "model.gate=relu", test=5.0)
+    add(sweep, "model.gate=tanh", error="step 7: loss nan, gradient norm nan; not updated. See /home/me/runs.")
+    add(sweep, "model.gate=gtu")  # unfinished
+    command = ["reproduce", "--figure", "fig3", "--draw-only", "--out", out, "--runs"]
+    assert call(*command, here).code in (0, None)
+    kept, before = out / "cpu" / "runs" / "fig3.jsonl", json.loads((out / "cpu" / "fig3.json").read_text())
+    assert len(kept.read_text().splitlines()) == 5
+    assert "/home/me" not in kept.read_text()
+    assert str(tmp_path) not in kept.read_text()
+
+    there = tmp_path / "there"
+    add(there / "cpu" / "fig3", test=7.0)  # what this machine has itself stays, here and in what is kept
+    done = call(*command, there, "data.path=/srv/data")
+    assert "fig3: 4 runs of fig3 from" in done.err
+    record = json.loads((out / "cpu" / "fig3.json").read_text())
+    assert [group["title"] for group in record["groups"]] == [group["title"] for group in before["groups"][:3]]
+    assert record["groups"][0]["test_perplexity"] == {"1": 7, "2": 2, "3": 3}
+    assert record["groups"][1:] == before["groups"][1:3]
+    assert finished_results(there / "cpu" / "fig3" / "1", ["data.path=/srv/data", "seed=2"]).test.perplexity == 2
+    assert load_run(there / "cpu" / "fig3" / "3").config.data.path == "/srv/data"  # of one that is trained again, too
+    with pytest.raises(UsageError, match="begun with other overrides"):
+        finished_results(there / "cpu" / "fig3" / "1", ["data.path=/srv/data", "seed=3"])
 
 
 def test_the_command_goes_on_and_draws(call, tmp_path):

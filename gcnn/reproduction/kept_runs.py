@@ -1,0 +1,93 @@
+"""The runs of a sweep that have ended in one small file, to be committed: another machine goes on from them."""
+
+import dataclasses
+import json
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from gcnn.files import write_atomically, write_json
+from gcnn.provenance import PLACES, portable
+from gcnn.reporting.files import Number, parse_json, read_text
+from gcnn.reporting.results import Run, load_run
+from gcnn.reproduction.records import WIKITEXT_103, status
+
+MEMBER = "member.json"
+FILES = (MEMBER, "results.json", WIKITEXT_103)
+
+
+@dataclass(kw_only=True)
+class KeptRun:
+    """What the figures read of a member: a line of the file."""
+
+    number: Number
+    config: dict[str, Any]
+    validation: list[Any]  # those lines of metrics.jsonl
+    files: dict[str, Any]  # the content of FILES
+
+
+def keep_runs(sweep: Path, path: Path) -> None:
+    """Write the members of a sweep that are finished, or have diverged, to `path`, a line of JSON each, with nothing of
+    where this machine has its files. Members that only `path` has stay there."""
+    kept = {run.number: run for run in read_kept(path)}
+    for config in sweep.glob("*/config.yaml"):
+        run = load_run(config.parent)
+        if status(run) != "unfinished":
+            kept[run.member.number] = kept_run(run)
+    if kept:
+        lines = [json.dumps(dataclasses.asdict(kept[number]), ensure_ascii=False) + "\n" for number in sorted(kept)]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, lambda aside: aside.write_text("".join(lines), encoding="utf-8"))
+
+
+def kept_run(run: Run) -> KeptRun:
+    places = {key.rpartition(".")[2]: name for key, name in PLACES.items()}
+    tokenizer = {key: places[key] for key in ("vocabulary", "model") if getattr(run.config.tokenizer, key, None)}
+    config = dataclasses.replace(
+        run.config,
+        run_dir=None,
+        data=dataclasses.replace(run.config.data, path=run.config.data.path and places["path"]),
+        tokenizer=dataclasses.replace(run.config.tokenizer, **tokenizer),
+    )
+    files = {name: json.loads(read_text(run.path / name)) for name in FILES if (run.path / name).exists()}
+    files[MEMBER]["overrides"] = portable(run.member.overrides, named=False)
+    if run.member.error:
+        files[MEMBER]["error"] = run.member.error.partition(";")[0]  # the rest names a checkpoint here
+    if run.finished:
+        files["results.json"]["command"] = shlex.join(portable(shlex.split(run.results.command or "")))
+    return KeptRun(
+        number=run.member.number,
+        config=OmegaConf.to_container(OmegaConf.structured(config)),
+        validation=[dataclasses.asdict(line) for line in run.validation],
+        files=files,
+    )
+
+
+def restore_runs(path: Path, sweep: Path, overrides: list[str]) -> int:
+    """Make a run directory of each member at `path` that the sweep lacks; returns their number.
+
+    Where their files lie is what `overrides` say. Raises UsageError for a file that `keep_runs` has not written.
+    """
+    places = [override for override in overrides if override.partition("=")[0] in PLACES]
+    missing = [run for run in read_kept(path) if not (sweep / f"{run.number}" / "config.yaml").exists()]
+    for run in missing:
+        folder, config = sweep / f"{run.number}", OmegaConf.create(run.config)
+        folder.mkdir(parents=True, exist_ok=True)
+        for place in OverridesParser.create().parse_overrides(places):
+            OmegaConf.update(config, place.key_or_group, place.value())
+        run.files[MEMBER]["overrides"] = sorted([*run.files[MEMBER]["overrides"], *places])
+        for name in (name for name in FILES if name in run.files):
+            write_json(folder / name, run.files[name])
+        metrics = "".join(json.dumps(line) + "\n" for line in run.validation)
+        (folder / "metrics.jsonl").write_text(metrics, encoding="utf-8")
+        (folder / "config.yaml").write_text(OmegaConf.to_yaml(config), encoding="utf-8")  # last: now it counts as a run
+    return len(missing)
+
+
+def read_kept(path: Path) -> list[KeptRun]:
+    lines = read_text(path).splitlines() if path.exists() else []
+    return [parse_json(line, KeptRun, f"{path}: line {number}") for number, line in enumerate(lines, start=1)]
