@@ -175,7 +175,7 @@ class TrainerConfig:
     max_flops: float | None = key(None, "of training: three times the forward pass's", POSITIVE)
     validate_every: int = key(1000, "steps", COUNT)
     patience: int | None = key(None, "validations in a row without a better perplexity that end the run", COUNT)
-    checkpoint_every: int = key(1000, "steps", COUNT)
+    checkpoint_every: int | None = key(1000, "steps; null: by minutes alone", COUNT)
     checkpoint_minutes: float | None = key(None, "a checkpoint at least this often, besides", POSITIVE)
     keep_checkpoints: int = key(2, "the newest", COUNT)
     log_every: int = key(50, "steps", COUNT)

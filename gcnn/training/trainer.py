@@ -265,7 +265,8 @@ class Trainer:
         minutes = (time.monotonic() - self.saved_at) / 60
         if trainer.checkpoint_minutes is not None:
             minutes = distributed.from_rank_0(minutes)  # saving is collective: one clock decides
-        due = step % trainer.checkpoint_every == 0 or (trainer.checkpoint_minutes or math.inf) <= minutes
+        due = trainer.checkpoint_every is not None and step % trainer.checkpoint_every == 0
+        due = due or (trainer.checkpoint_minutes or math.inf) <= minutes
         if self.finished() or due or self.stopping is not None:
             self.save()
         if self.stopping is not None:  # after the last step too: a sweep would begin its next member

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import signal
+import time
 
 import pytest
 import torch
@@ -201,6 +202,14 @@ def test_sentences_train_and_validate(config, make_trainer):
     trainer.run()
     assert trainer.progress.tokens == len(trainer.data.streams["train"])
     assert records(trainer, "validation")[-1]["perplexity"] < 42
+
+
+def test_checkpoints_by_minutes_alone(config, make_trainer, monkeypatch):
+    trainer = make_trainer(config, checkpoint_every=None, checkpoint_minutes=6, keep_checkpoints=20)
+    monkeypatch.setattr(time, "monotonic", lambda: 60.0 * trainer.progress.step)  # a minute a step
+    trainer.saved_at = 0.0
+    trainer.run()
+    assert [path.name for path in trainer.checkpoints.all()] == [f"step_{step:09d}" for step in (6, 12, 18, 20)]
 
 
 @pytest.mark.parametrize("step", [3, 7])  # 7 is the last
