@@ -68,7 +68,7 @@ def conv_channels_last(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     -> (batch, time, out_channels); context is kernel_size - 1.
     """
     image = hidden.transpose(1, 2).unsqueeze(2)  # (batch, in_channels, 1, time), channels last in memory
-    weight = weight.unsqueeze(2).contiguous(memory_format=torch.channels_last)
+    weight = weight.unsqueeze(2).to(hidden.dtype, memory_format=torch.channels_last)  # both in one copy, for autocast
     return F.conv2d(image, weight, bias).squeeze(2).transpose(1, 2)
 
 
