@@ -106,7 +106,7 @@ def tokens_of(size: float | None) -> str:
 
 def at_equal_operations(record: Record | None) -> list[Comparison]:
     """The adaptive softmax against each model with a full one."""
-    full, adaptive = groups_named(record, "full"), groups_named(record, "adaptive")
+    full, adaptive = with_softmax(record, "full"), with_softmax(record, "adaptive")
     if not full or not adaptive:
         return [Comparison("adaptive softmax < full softmax", None)]
     return [
@@ -116,6 +116,12 @@ def at_equal_operations(record: Record | None) -> list[Comparison]:
         )
         for group in full
     ]
+
+
+def with_softmax(record: Record | None, kind: str) -> list[Group]:
+    """The models with an adaptive or a full softmax, each at its best learning rate; none before all are known."""
+    groups = [group for name, group in best_rates(record).items() if name.startswith(kind)]
+    return groups if all(groups) else []
 
 
 def interpolated(groups: list[Group], flops: float | None) -> Scores:
@@ -253,8 +259,8 @@ def spreads_at_best_rates(record: Record) -> str:
 
 
 def interpolations(record: Record) -> str:
-    adaptive, sentences = groups_named(record, "adaptive"), []
-    for group in groups_named(record, "full"):
+    adaptive, sentences = with_softmax(record, "adaptive"), []
+    for group in with_softmax(record, "full"):
         between = interpolated(adaptive, group.flops_per_token).values()
         middle = perplexity(mean(between)) if between else "not measured"
         flops = magnitude(group.flops_per_token)

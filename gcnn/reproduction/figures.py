@@ -21,7 +21,7 @@ def drawing(record: Record) -> Figure | None:
         return None
     caption = FIGURES[name][0]
     if name == "fig2":
-        plot = partial(plot_points, lines=by_softmax(done), x_label="million operations a token")
+        plot = partial(plot_points, lines=by_softmax(at_best_rates(record)), x_label="million operations a token")
     elif name == "figs":
         kinds = dict.fromkeys(g.group for g in done)
         lines = {kind.upper(): [(g.corpus_tokens / 1e6, g) for g in done if g.group == kind] for kind in kinds}
@@ -48,9 +48,9 @@ def count_seeds(groups: list[Group]) -> int:
 
 def by_softmax(groups: list[Group]) -> dict[str, list[tuple[float, Group]]]:
     return {
-        f"{kind} softmax": [(g.flops_per_token / 1e6, g) for g in groups if g.group == kind]
+        f"{kind} softmax": [(g.flops_per_token / 1e6, g) for g in groups if g.group.startswith(kind)]
         for kind in ("adaptive", "full")
-        if any(g.group == kind for g in groups)
+        if any(g.group.startswith(kind) for g in groups)
     }
 
 

@@ -23,7 +23,7 @@ RULE = (
     "lowest to the highest in brackets. Figure 2 compares each model with a full softmax with the adaptive softmax at "
     "as many operations: on a straight line between the logarithms of its models, or its largest where that takes "
     f"fewer. In Figure 4 the contexts up to {NEAR} words are compared one by one, the two gains by their difference. "
-    "In Tables 2 and 3 and Figures 3 to 6 each model, gate, context or recipe is at its best learning rate on "
+    "In Tables 2 and 3 and the figures each model, gate, context or recipe is at its best learning rate on "
     f"validation, at the seeds that all its rates have; in Figure 6 “about twice as fast” is in at most {SPEED_UP:.0%} "
     "of the steps, counted up to the first validation of the full recipe that is as low; in Table 4 “about 20 times” "
     f"is at least {ABOUT_20}. Small models have the names of the paper's that they stand for."

@@ -135,8 +135,9 @@ def label_of_gate(config: TrainConfig, figure: str) -> Label:
 
 
 def label_of_softmax(config: TrainConfig, figure: str) -> Label:
-    kind = "adaptive" if config.model.cutoffs else "full"
-    return Label(kind, architecture(config.model), f"{kind} softmax, {architecture(config.model)}")
+    kind, lr = "adaptive" if config.model.cutoffs else "full", f"{config.optimizer.lr:g}"
+    group = f"{kind} softmax, {architecture(config.model)}"
+    return Label(group, lr, f"{group}, learning rate {lr}")
 
 
 def label_of_context(config: TrainConfig, figure: str) -> Label:

@@ -16,6 +16,7 @@ from gcnn.reporting.results import load_run
 from gcnn.reporting.sweep import finished_results
 from gcnn.reproduction.claims import CLAIMS, HOLDS, IN_PART, NOT, NOT_MEASURED, failing, interpolated, verdict
 from gcnn.reproduction.figures import drawing, groups_table
+from gcnn.reproduction.kept_runs import restore_runs
 from gcnn.reproduction.page import between_markers, claims_table, generated_part, reproduction_blocks
 from gcnn.reproduction.records import count_members, load_records, make_record, sweeps, write_record
 from tests.conftest import ROOT
@@ -146,8 +147,12 @@ def test_the_adaptive_softmax_is_compared_at_equal_operations(tmp_path):
         add(tmp_path, "model.cutoffs=[2000,10000]", width(64), seed=seed, test=100.0, flops=4e6)
         add(tmp_path, "model.cutoffs=[]", width(32), seed=seed, test=201.0, flops=2e6)
         add(tmp_path, "model.cutoffs=[]", width(64), seed=seed, test=99.0, flops=8e6)
+        add(
+            tmp_path, "model.cutoffs=[]", width(64), "optimizer.lr=0.1", seed=seed, test=90.0, valid=[151.0]
+        )  # not the best
     found, fails, record = judged("fig2", tmp_path)
-    adaptive = [group for group in record.groups if group.group == "adaptive"]
+    adaptive = [group for group in record.groups if group.group.startswith("adaptive")]
+    assert "softmax" in drawing(record).svg
     assert interpolated(adaptive, 2e6) == pytest.approx({1: 200.0, 2: 200.0, 3: 200.0})
     assert interpolated(adaptive, 8e6) == pytest.approx({1: 100.0, 2: 100.0, 3: 100.0})  # the largest
     assert interpolated(adaptive, 0.5e6) == {}
@@ -287,6 +292,15 @@ def test_another_machine_goes_on_from_what_is_kept(call, tmp_path):
     assert load_run(there / "cpu" / "fig3" / "3").config.data.path == "/srv/data"  # of one that is trained again, too
     with pytest.raises(UsageError, match="begun with other overrides"):
         finished_results(there / "cpu" / "fig3" / "1", ["data.path=/srv/data", "seed=3"])
+
+
+@pytest.mark.parametrize(("scale", "figure"), [("cpu", "fig4"), ("wikipedia", "figs")])
+def test_the_committed_runs_are_those_of_the_committed_figures(scale, figure, tmp_path):
+    folders = [tmp_path / name for name in sweeps(scale, figure)[figure]]
+    for folder in folders:
+        restore_runs(DOCS / "results" / "reproduction" / scale / "runs" / f"{folder.name}.jsonl", folder, [])
+    committed = load_records(DOCS / "results" / "reproduction")[scale][figure]
+    assert make_record(figure, scale, folders).groups == committed.groups
 
 
 def test_the_command_goes_on_and_draws(call, tmp_path):
