@@ -227,11 +227,17 @@ def test_a_gate_is_compared_at_its_best_learning_rate_on_validation(tmp_path):
 
 def test_a_claim_of_speed_needs_the_factor(tmp_path):
     latency = load_latency(DOCS / "results" / "latency_gcnn_8b.json")
-    comparisons = CLAIMS["table4"].compare(latency)
+    compare = CLAIMS["table4"].compare
     gcnn, lstm = (latency.models[name].responsiveness.tokens_per_second for name in ("gcnn_8b", "lstm_2048"))
     assert 1 < gcnn / lstm < 15
-    assert verdict(comparisons) == IN_PART
-    assert verdict(CLAIMS["table4"].compare(None)) == NOT_MEASURED
+    assert verdict(compare(latency)) == verdict(compare(None)) == NOT_MEASURED  # on a CPU
+    latency.device = "cuda"
+    assert verdict(compare(latency)) == IN_PART
+    for pair in latency.pairs:
+        pair.responsiveness.measured = 18.0
+    assert verdict(compare(latency)) == HOLDS
+    latency.pairs[0].throughput.measured = 2.0
+    assert verdict(compare(latency)) == NOT_MEASURED
 
 
 def test_what_is_written_is_read_again(tmp_path):
