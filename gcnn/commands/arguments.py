@@ -1,6 +1,7 @@
 """Options that several commands have. Nothing here imports torch, which takes seconds that --help need not take."""
 
 import argparse
+import re
 from pathlib import Path
 from typing import NoReturn
 
@@ -10,13 +11,19 @@ from gcnn.files import find_run
 
 
 class Parser(argparse.ArgumentParser):
+    stray_words = ""  # how what somebody may type without an option is typed
+
     def error(self, message: str) -> NoReturn:
         """In one line, as all errors."""
+        if self.stray_words and re.match("unrecognized arguments: [^-]", message):
+            message = f"{message}; {self.stray_words}"
         raise UsageError(f"{message}. {self.prog} --help lists what it takes.")
 
 
-def new_parser(description: str) -> Parser:
-    return Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+def new_parser(description: str, stray_words: str = "") -> Parser:
+    parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.stray_words = stray_words
+    return parser
 
 
 def threads(text: str) -> int:

@@ -76,7 +76,7 @@ def file_or_stdin(name: str) -> Path:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = new_parser(__doc__)
+    parser = new_parser(__doc__, "a file is typed as --file FILE")
     add_run(parser)
     text = parser.add_mutually_exclusive_group()
     text.add_argument("--split", choices=["valid", "test", "train"], help="of the run's data; default: test")

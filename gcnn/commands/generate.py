@@ -24,7 +24,7 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = new_parser(__doc__)
+    parser = new_parser(__doc__, "a prompt is typed as --prompt TEXT")
     add_run(parser)
     parser.add_argument(
         "--prompt", default="", metavar="TEXT",

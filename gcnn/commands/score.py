@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = new_parser(__doc__)
+    parser = new_parser(__doc__, "files are typed as --input FILE, with --output DIR")
     add_run(parser)
     output = parser.add_mutually_exclusive_group()
     help = "an object or a row a line; default: %(default)s"

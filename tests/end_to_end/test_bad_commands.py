@@ -23,7 +23,7 @@ EVALUATE = [
     (["--run", "{tmp}/text"], 2, "text is not a run directory"),
     (["--run", "x" * 5000], 2, "x"),
     ([*RUN, "--nonsense"], 2, "--nonsense"),
-    ([*RUN, "surplus"], 2, "surplus"),
+    ([*RUN, "surplus"], 2, "surplus; a file is typed as --file FILE"),
     ([*RUN, "--split", "dev"], 2, "--split.*'dev'.*valid"),
     ([*RUN, "--split", "test", "--file", "{tmp}/text"], 2, "not allowed with"),
     ([*RUN, "--file", "{tmp}/nowhere.txt"], 2, "no file .*nowhere.txt"),
@@ -52,6 +52,7 @@ EVALUATE = [
     ([*RUN, "--device", "cuda"], 2, "no CUDA device.*choose cpu"),
 ]
 SCORE = [
+    ([*RUN, "a.txt", "b.txt"], 2, "a.txt b.txt; files are typed as --input FILE"),
     ([], 2, "required: --run"),
     (["--run", "{tmp}/nowhere"], 2, "nowhere is not a run directory"),
     ([*RUN, "--format", "xml"], 2, "--format.*'xml'.*tsv"),
@@ -79,6 +80,7 @@ SCORE = [
     ([*RUN, "sentences.txt"], 2, "sentences.txt"),
 ]
 GENERATE = [
+    ([*RUN, "My lord,"], 2, "My lord,; a prompt is typed as --prompt TEXT"),
     ([], 2, "required: --run"),
     (["--run", "{tmp}/nowhere"], 2, "nowhere is not a run directory"),
     ([*RUN, "--tokens", "0"], 2, "tokens is 0"),
