@@ -31,7 +31,16 @@ WORKLOADS = {
         "experiment=wikitext103/gcnn_14", "model.cutoffs=[10000,20000]", "trainer.batch_size=1",
         "trainer.block_size=1024",
     ),
+    "gcnn_8": (
+        "experiment=wikitext103/gcnn_8", "model.cutoffs=[2000,10000]", "trainer.batch_size=1",
+        "trainer.block_size=1024",
+    ),
+    "gcnn_13": (
+        "model=gcnn_13", "model.cutoffs=[10000,20000]", "trainer.batch_size=1", "trainer.block_size=1024",
+    ),
+    "lstm_1024": ("experiment=wikitext103/lstm_1024", "model.cutoffs=[2000,10000]"),
 }  # fmt: skip
+USUAL = ["small", "lstm_small", "gcnn_14"]  # the others take long on a CPU
 
 
 @dataclass

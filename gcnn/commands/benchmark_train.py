@@ -1,7 +1,9 @@
 """Measure training's speed beside the machine's own matrix product, or profile it.
 
-`make benchmark-train` times the real update on synthetic text: gcnn_small (8 x 256 tokens), lstm_small and GCNN-14
-(1 x 1,024 tokens) with 33,280 types. `make profile` prints where the time of one workload goes, by operator and module.
+`make benchmark-train` times the real update on synthetic text with 33,280 types: gcnn_small (8 x 256 tokens),
+lstm_small and GCNN-14 (1 x 1,024 tokens); if asked, GCNN-8, GCNN-13 and LSTM-1024 too. For other batches give
+trainer.batch_size=N. `make profile` prints where the time of one workload goes, by operator and module; on a
+GPU, the GPU's own time.
 """
 
 import argparse
@@ -10,7 +12,7 @@ import logging
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from gcnn.benchmarks.training import WORKLOADS, make_trainer, measure
+from gcnn.benchmarks.training import USUAL, WORKLOADS, make_trainer, measure
 from gcnn.commands.arguments import add_number, add_out, add_precision, add_threads, new_parser
 from gcnn.files import write_json
 from gcnn.provenance import made_with
@@ -62,16 +64,17 @@ def print_profile(trainer: Trainer, warm_up: int = 3, steps: int = 5) -> None:
     for _ in range(warm_up):
         trainer.step()
     cuda = [ProfilerActivity.CUDA] if trainer.device.type == "cuda" else []
+    clock, memory = ("device", "self_device_memory_usage") if cuda else ("cpu", "self_cpu_memory_usage")
     with profile(activities=[ProfilerActivity.CPU, *cuda], profile_memory=True) as found:
         for _ in range(steps):
             trainer.step()
     events = found.key_averages()
     by_operator = [event for event in events if not event.key.startswith("module ")]
     by_module = [event for event in events if event.key.startswith("module ")]
-    total = sum(event.self_cpu_time_total for event in events)
+    total = sum(getattr(event, f"self_{clock}_time_total") for event in events)
     for title, chosen, time in (
-        ("by operator, its own time", by_operator, "self_cpu_time_total"),
-        ("by module, forward pass with all within", by_module, "cpu_time_total"),
+        ("by operator, its own time", by_operator, f"self_{clock}_time_total"),
+        ("by module, forward pass with all within", by_module, f"{clock}_time_total"),
     ):
         chosen = sorted(chosen, key=lambda event: getattr(event, time), reverse=True)[:25]
         rows = [
@@ -80,7 +83,7 @@ def print_profile(trainer: Trainer, warm_up: int = 3, steps: int = 5) -> None:
                 decimals(getattr(event, time) / steps / 1000, 2),
                 f"{100 * getattr(event, time) / total:.1f} %",
                 count(event.count / steps),
-                decimals(event.self_cpu_memory_usage / steps / 2**20, 1),
+                decimals(getattr(event, memory) / steps / 2**20, 1),
             ]
             for event in chosen
         ]
@@ -102,8 +105,8 @@ def parse_arguments() -> argparse.Namespace:
     parser = new_parser(__doc__)
     help = "of the config, as for training; default: none"
     parser.add_argument("overrides", nargs="*", metavar="key=value", help=help)
-    names = list(WORKLOADS)
-    parser.add_argument("--workloads", nargs="+", choices=names, default=names, help="models and batches; default: all")
+    help = f"models and batches; default: {' '.join(USUAL)}"
+    parser.add_argument("--workloads", nargs="+", choices=list(WORKLOADS), default=USUAL, help=help)
     parser.add_argument("--profile", action="store_true", help="only profile the first workload; default: off")
     add_precision(parser, "products")
     add_threads(parser)
