@@ -1,8 +1,8 @@
 """Make the paper's tables and figures: gcnn reproduce [--figure NAME] [--scale cpu] key=value ...
 
 `make reproduce FIGURE=fig3 SCALE=cpu ARGS="data.path=DIR"` is the same. The sweeps of each figure go on where they
-stopped; then their numbers are written as JSON and CSV, and drawn, and the runs kept, small, in OUT/SCALE/runs: with
-the same --out, another machine goes on from there.
+stopped; then their numbers are written as JSON and CSV, and drawn, and what the figures need of each run is kept in
+OUT/SCALE/runs. Where --out is given, runs that are kept there already are not trained again, on any machine.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def main() -> int:
         folders = [arguments.runs / arguments.scale / name for name in names]
         for folder in folders:
             kept = out / arguments.scale / "runs" / f"{folder.name}.jsonl"
-            if restored := restore_runs(kept, folder, overrides):
+            if arguments.out and (restored := restore_runs(kept, folder, overrides)):
                 print(f"{figure}: {plural(restored, 'run')} of {folder.name} from {kept}", file=sys.stderr)
             code = 0
             if not arguments.draw_only:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 from functools import cache
 from xml.etree import ElementTree
 
@@ -323,3 +324,7 @@ def test_the_command_goes_on_and_draws(call, tmp_path):
     assert (tmp_path / "runs" / "figures" / "cpu" / "fig3.svg").read_text().startswith("<svg")
     record = json.loads((tmp_path / "runs" / "figures" / "cpu" / "fig3.json").read_text())
     assert record["groups"][0]["mean"] == pytest.approx(2)
+    shutil.rmtree(tmp_path / "runs" / "cpu" / "fig3" / "0")  # without --out, what somebody removes does not come back
+    call("reproduce", "--figure", "fig3", "--draw-only", "--runs", tmp_path / "runs")
+    record = json.loads((tmp_path / "runs" / "figures" / "cpu" / "fig3.json").read_text())
+    assert record["groups"][0]["mean"] == pytest.approx(2.5)
