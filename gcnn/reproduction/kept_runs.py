@@ -34,8 +34,10 @@ def keep_runs(sweep: Path, path: Path) -> None:
     """Write the members of a sweep that are finished, or have diverged, to `path`, a line of JSON each, with nothing of
     where this machine has its files. Members that only `path` has stay there."""
     kept = {run.number: run for run in read_kept(path)}
-    for config in sweep.glob("*/config.yaml"):
-        run = load_run(config.parent)
+    for member in sweep.glob(f"*/{MEMBER}"):
+        if not member.with_name("config.yaml").exists():
+            continue  # refused before it began
+        run = load_run(member.parent)
         if status(run) != "unfinished":
             kept[run.member.number] = kept_run(run)
     if kept:
