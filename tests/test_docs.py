@@ -134,6 +134,8 @@ def test_table_3_on_more_text_in_the_docs_is_the_figures():
     assert f"the LSTM there ({old[2]}), is\nahead of it here with {new[2]}," in text
     gates = best_rates(records["wikipedia"]["fig5"])
     assert f"GLU ({gates['glu'].mean:.2f}) and bilinear units ({gates['bilinear'].mean:.2f})" in text
+    behind = gates["linear"].mean / gates["glu"].mean - 1
+    assert f"Linear units ({gates['linear'].mean:.2f}) are {behind:.0%} behind GLU".replace("%", " %") in text
 
 
 def test_the_readme_fits_two_screens_and_shows_recorded_numbers():
