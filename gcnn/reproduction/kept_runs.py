@@ -10,6 +10,8 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from gcnn.config import compose_config, typed
+from gcnn.errors import UsageError
 from gcnn.files import write_atomically, write_json
 from gcnn.provenance import PLACES, portable
 from gcnn.reporting.files import Number, parse_json, read_text
@@ -18,6 +20,8 @@ from gcnn.reproduction.records import WIKITEXT_103, status
 
 MEMBER = "member.json"
 FILES = (MEMBER, "results.json", WIKITEXT_103)
+SAVING = ("checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "log_every")
+INDIFFERENT = (*PLACES, "data.cache_dir", *(f"trainer.{key}" for key in SAVING))  # to what a run finds
 
 
 @dataclass(kw_only=True)
@@ -77,6 +81,7 @@ def restore_runs(path: Path, sweep: Path, overrides: list[str]) -> int:
     places = [override for override in overrides if override.partition("=")[0] in PLACES]
     missing = [run for run in read_kept(path) if not (sweep / f"{run.number}" / "config.yaml").exists()]
     for run in missing:
+        check_recipe(run, path)
         folder, config = sweep / f"{run.number}", OmegaConf.create(run.config)
         folder.mkdir(parents=True, exist_ok=True)
         for place in OverridesParser.create().parse_overrides(places):
@@ -88,6 +93,19 @@ def restore_runs(path: Path, sweep: Path, overrides: list[str]) -> int:
         (folder / "metrics.jsonl").write_text(metrics, encoding="utf-8")
         (folder / "config.yaml").write_text(OmegaConf.to_yaml(config), encoding="utf-8")  # last: now it counts as a run
     return len(missing)
+
+
+def check_recipe(run: KeptRun, path: Path) -> None:
+    """Raise UsageError for a run that was trained by another recipe than its experiment is today."""
+    today, then = compose_config(*run.files[MEMBER]["overrides"]), typed(OmegaConf.create(run.config))
+    for group in ("data", "tokenizer", "model", "optimizer", "schedule", "trainer"):
+        new, old = (dataclasses.asdict(getattr(config, group)) for config in (today, then))
+        for key in sorted(new.keys() | old.keys()):
+            if new.get(key) != old.get(key) and f"{group}.{key}" not in INDIFFERENT:
+                raise UsageError(
+                    f"{path}: member {run.number} was trained with {group}.{key} {old.get(key)}; its experiment has "
+                    f"{new.get(key)} now. Remove its line to train it again, or give another --out."
+                )
 
 
 def read_kept(path: Path) -> list[KeptRun]:

@@ -34,7 +34,8 @@ def add(folder, *overrides, seed=1, test=None, flops=2e6, error=None, valid=(300
     member.mkdir(parents=True)
     config = dataclasses.replace(config_of("experiment=cpu/base", *overrides), seed=seed)
     save_config(config, member / "config.yaml")
-    record = {"number": int(member.name), "overrides": ["data.path=/home/me/data", f"seed={seed}"]}
+    record = {"number": int(member.name), "overrides": ["data.path=/home/me/data", "experiment=cpu/base", *overrides]}
+    record["overrides"].append(f"seed={seed}")
     record |= {"error": error} if error else {}
     (member / "member.json").write_text(json.dumps(record))
     with (member / "metrics.jsonl").open("w") as file:
@@ -295,10 +296,14 @@ def test_another_machine_goes_on_from_what_is_kept(call, tmp_path):
     assert [group["title"] for group in record["groups"]] == [group["title"] for group in before["groups"][:3]]
     assert record["groups"][0]["test_perplexity"] == {"1": 7, "2": 2, "3": 3}
     assert record["groups"][1:] == before["groups"][1:3]
-    assert finished_results(there / "cpu" / "fig3" / "1", ["data.path=/srv/data", "seed=2"]).test.perplexity == 2
+    asked = ["data.path=/srv/data", "experiment=cpu/base", "model.gate=glu", "seed=2"]
+    assert finished_results(there / "cpu" / "fig3" / "1", asked).test.perplexity == 2
     assert load_run(there / "cpu" / "fig3" / "3").config.data.path == "/srv/data"  # of one that is trained again, too
+    kept.write_text(kept.read_text().replace('"batch_size": 16', '"batch_size": 17'))
+    with pytest.raises(UsageError, match=r"fig3.jsonl: member . was trained with trainer.batch_size 17; .* 16 now"):
+        restore_runs(kept, tmp_path / "anew", [])
     with pytest.raises(UsageError, match="begun with other overrides"):
-        finished_results(there / "cpu" / "fig3" / "1", ["data.path=/srv/data", "seed=3"])
+        finished_results(there / "cpu" / "fig3" / "1", [*asked[:-1], "seed=3"])
 
 
 @pytest.mark.parametrize(("scale", "figure"), [("cpu", "fig4"), ("wikipedia", "figs")])
