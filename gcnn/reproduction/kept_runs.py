@@ -51,14 +51,11 @@ def keep_runs(sweep: Path, path: Path) -> None:
 
 
 def kept_run(run: Run) -> KeptRun:
-    places = {key.rpartition(".")[2]: name for key, name in PLACES.items()}
-    tokenizer = {key: places[key] for key in ("vocabulary", "model") if getattr(run.config.tokenizer, key, None)}
-    config = dataclasses.replace(
-        run.config,
-        run_dir=None,
-        data=dataclasses.replace(run.config.data, path=run.config.data.path and places["path"]),
-        tokenizer=dataclasses.replace(run.config.tokenizer, **tokenizer),
-    )
+    config = OmegaConf.structured(run.config)
+    config.run_dir = None
+    for key, name in PLACES.items():
+        if OmegaConf.select(config, key) is not None:
+            OmegaConf.update(config, key, name)
     files = {name: json.loads(read_text(run.path / name)) for name in FILES if (run.path / name).exists()}
     files[MEMBER]["overrides"] = portable(run.member.overrides, named=False)
     if run.member.error:
@@ -67,7 +64,7 @@ def kept_run(run: Run) -> KeptRun:
         files["results.json"]["command"] = shlex.join(portable(shlex.split(run.results.command or "")))
     return KeptRun(
         number=run.member.number,
-        config=OmegaConf.to_container(OmegaConf.structured(config)),
+        config=OmegaConf.to_container(config),
         validation=[dataclasses.asdict(line) for line in run.validation],
         files=files,
     )
