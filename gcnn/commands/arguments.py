@@ -53,6 +53,14 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=threads, metavar="N", help="CPU threads; default: all cores")
 
 
+def set_threads(number: int | None) -> None:
+    """Have torch compute with so many threads; None leaves them as they are."""
+    if number is not None:
+        import torch
+
+        torch.set_num_threads(number)
+
+
 def add_column(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--column", default="text", help="the text's, in files with columns; default: %(default)s")
 

@@ -16,7 +16,7 @@ import torch
 from gcnn.benchmarks.bounds import Machine
 from gcnn.benchmarks.latency import Candidate, benchmark
 from gcnn.checks import check_output
-from gcnn.commands.arguments import add_device, add_number, add_out, add_precision, add_threads, new_parser
+from gcnn.commands.arguments import add_device, add_number, add_out, add_precision, add_threads, new_parser, set_threads
 from gcnn.config import compose_config, load_config
 from gcnn.data.tokenizers import load_tokenizer
 from gcnn.errors import UsageError
@@ -37,8 +37,7 @@ def main() -> None:
     arguments = parse_arguments()
     check_output("--out", arguments.out)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    set_threads(arguments.threads)
     machine = Machine(choose_device(arguments.device), PRECISIONS[arguments.precision])
     names = (arguments.models or ("" if arguments.runs else DEFAULT)).split(",")
     groups = [*paper_groups([name for name in names if name], machine), *run_groups(arguments.runs)]

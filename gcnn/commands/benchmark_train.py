@@ -13,7 +13,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from gcnn.benchmarks.training import USUAL, WORKLOADS, make_trainer, measure
-from gcnn.commands.arguments import add_number, add_out, add_precision, add_threads, new_parser
+from gcnn.commands.arguments import add_number, add_out, add_precision, add_threads, new_parser, set_threads
 from gcnn.files import write_json
 from gcnn.provenance import made_with
 from gcnn.reporting.document import Table, to_text
@@ -27,8 +27,7 @@ HEADER = ["workload", "tokens/s", "GFLOP/s", "matrix product, GFLOP/s", "share",
 def main() -> None:
     arguments = parse_arguments()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    set_threads(arguments.threads)
     overrides = [f"trainer.precision={arguments.precision}", *arguments.overrides]
     if arguments.profile:
         print_profile(make_trainer(arguments.workloads[0], *overrides))

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gcnn.commands.arguments import add_column, add_device, add_number, add_run, new_parser
+from gcnn.commands.arguments import add_column, add_device, add_number, add_run, add_threads, new_parser, set_threads
 from gcnn.reporting.document import Table, to_text
 from gcnn.reporting.units import count, decimals, perplexity
 
@@ -23,6 +23,7 @@ def main() -> None:
     from gcnn.evaluation.perplexity import evaluate, nlls_in_order
     from gcnn.evaluation.run import load_model
 
+    set_threads(arguments.threads)
     run = load_model(arguments.run, arguments.device)
     sentences = run.config.data.sentences if arguments.sentences is None else arguments.sentences
     stream = load_text(arguments, run)
@@ -96,4 +97,5 @@ def parse_arguments() -> argparse.Namespace:
     add_number(parser, "--batch-size", 8, "rows at once")
     add_number(parser, "--block-size", 1000, "tokens a row")
     add_device(parser)
+    add_threads(parser)
     return parser.parse_args()

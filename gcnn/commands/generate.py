@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from gcnn.commands.arguments import add_device, add_run, new_parser
+from gcnn.commands.arguments import add_device, add_run, add_threads, new_parser, set_threads
 from gcnn.files import write_json
 
 
@@ -14,6 +14,7 @@ def main() -> None:
 
     settings = {"temperature": arguments.temperature, "top_k": arguments.top_k}
     Sampling(**settings, seed=arguments.seed)  # refused before a model is loaded
+    set_threads(arguments.threads)
     model = Scorer.from_run(arguments.run, arguments.device)
     texts = model.generate(arguments.prompt, arguments.tokens, arguments.samples, **settings, seed=arguments.seed)
     sys.stdout.reconfigure(encoding="utf-8")
@@ -41,4 +42,5 @@ def parse_arguments() -> argparse.Namespace:
     help = "also write samples.json into the run; default: print alone"
     parser.add_argument("--save", action="store_true", help=help)
     add_device(parser)
+    add_threads(parser)
     return parser.parse_args()

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from gcnn.commands.arguments import add_column, add_device, add_precision, add_run, add_threads, new_parser
+from gcnn.commands.arguments import add_column, add_device, add_precision, add_run, add_threads, new_parser, set_threads
 from gcnn.errors import UsageError, run_command
 from gcnn.evaluation.nbest import KINDS, Hypothesis, ranked, reader
 
@@ -44,14 +44,11 @@ def main() -> None:
         raise UsageError("--input and --output belong together; give both, or neither to score standard input.")
     if arguments.input is None and (sys.__stdin__ is None or sys.__stdout__ is None):
         raise UsageError("standard input or output is closed. Give both, or --input and --output.")
-    import torch
-
     from gcnn.evaluation.corpus_scoring import score_files
     from gcnn.evaluation.scoring import Scorer
     from gcnn.models.inference import forget_kernels
 
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    set_threads(arguments.threads)
     forget_kernels()
     scorer = Scorer.from_run(arguments.run, arguments.device, arguments.precision)
     if arguments.input is not None:

@@ -134,6 +134,16 @@ def test_pipes_and_compressed_text_are_read(made_runs, corpus, tmp_path, call):
         assert call("evaluate", "--run", run, "--file", stdin, "--json", stdin=text).out == plain
 
 
+@pytest.mark.parametrize("command", ["evaluate", "generate", "score"])
+def test_commands_compute_with_the_threads_that_they_are_given(command, gcnn_dir, call):
+    before = torch.get_num_threads()
+    try:
+        assert call(command, "--run", gcnn_dir, "--threads", before + 1).code == 0
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_devices(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device("auto") == choose_device("cpu") == torch.device("cpu")
