@@ -11,6 +11,8 @@ from typing import Any
 
 from gcnn.errors import UsageError
 
+MEMBER = "member.json"  # in the folder of a sweep's member: its number, its overrides, and why it failed
+
 
 def user_path(path: str, use: str) -> Path:
     """A path in which `~` stands for the user's home. Raises UsageError, naming its `use`, where there is none."""

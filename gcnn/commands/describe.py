@@ -10,7 +10,7 @@ from gcnn.config import compose_config
 from gcnn.errors import UsageError
 from gcnn.overrides import choices, nearest
 from gcnn.reporting.document import Table, to_text
-from gcnn.reproduction.paper import TABLE_1, VOCABULARIES, model_name, vocabulary_of
+from gcnn.reproduction.paper import TABLE_1, VOCABULARIES, model_name, notation, vocabulary_of
 
 WIKITEXT_2 = 33_278  # types
 
@@ -35,7 +35,7 @@ def main() -> None:
     header = ["model", "Table 1", "blocks", "vocabulary", "parameters", "embedding", "body", "softmax",
               "receptive field", "MFLOPs a token"]  # fmt: skip
     print(to_text(Table(header, rows, text_columns=3)))
-    print("\nTable 1: the paper's row with this lookup size and these blocks, [kernel size, channels] x repeats.")
+    print("\nTable 1: the paper's row with this lookup size and these blocks, [kernel size, channels] × repeats.")
     print("FLOPs: forward pass, matrix products only, targets as frequent as words of their rank in English.")
 
 
@@ -85,14 +85,3 @@ def describe(name: str, vocabulary_size: int | None) -> list[str]:
         str(model.receptive_field or "unbounded"),
         f"{model.flops_per_token() / 1e6:.1f}",
     ]
-
-
-def notation(model) -> str:
-    """Table 1's notation: [kernel_size, channels] x repeats, {} around a block of several."""
-    if model.kind == "lstm":
-        return f"LSTM {model.hidden_dim} x {model.num_layers}"
-    parts = []
-    for block in model.blocks:
-        convs = ", ".join(f"[{kernel_size},{channels}]" for kernel_size, channels in block.convs)
-        parts.append(f"{{{convs}}}x{block.repeat}" if len(block.convs) > 1 else f"{convs}x{block.repeat}")
-    return "; ".join(parts)

@@ -8,6 +8,7 @@ from typing import Any
 
 from gcnn.config import GCNNConfig, LSTMConfig, TrainConfig, load_config
 from gcnn.errors import UsageError
+from gcnn.files import MEMBER
 from gcnn.reporting.document import Table, table_of, to_text
 from gcnn.reporting.files import Number, Text, checked, parse_json, read_json, read_text
 from gcnn.reporting.units import DASH, count, decimals, duration, gibibytes, magnitude, perplexity, plural
@@ -193,7 +194,7 @@ def load_run(path: str | Path, paper: Publication | None = None) -> Run:
         results=results or checked({}, Results, ""),
         finished=results is not None,
         samples=read_json(path / "samples.json", list[GeneratedText]) or [],
-        member=read_json(path / "member.json", Member) or checked({}, Member, ""),
+        member=read_json(path / MEMBER, Member) or checked({}, Member, ""),
         label=config.experiment,
         model_title=paper.model_title(config.model) or describe_model(config.model),
         published=paper.perplexity(config.model, config.data.name) if words else None,

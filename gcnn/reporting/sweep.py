@@ -4,7 +4,7 @@ import textwrap
 from pathlib import Path
 
 from gcnn.errors import RunError, UsageError
-from gcnn.files import write_atomically, write_json
+from gcnn.files import MEMBER, write_atomically, write_json
 from gcnn.reporting.document import Table, table_of, to_markdown, to_text
 from gcnn.reporting.files import checked, read_json
 from gcnn.reporting.results import Member, Results, varying
@@ -16,7 +16,7 @@ def finished_results(folder: Path, overrides: list[str]) -> Results | None:
 
     Raises UsageError where it was done, or begun, with other overrides: it would be half a run of each.
     """
-    results, member = read_json(folder / "results.json", Results), read_json(folder / "member.json", Member)
+    results, member = read_json(folder / "results.json", Results), read_json(folder / MEMBER, Member)
     before = member.overrides if member else []
     if (results is not None or (folder / "config.yaml").exists()) and before != overrides:
         changed = ", ".join(sorted(set(before) ^ set(overrides)))
@@ -29,7 +29,7 @@ def finished_results(folder: Path, overrides: list[str]) -> Results | None:
 
 def load_members(folder: Path) -> list[dict]:
     """All members of a sweep as sweep.json has them, the best on validation first, those that are not done last."""
-    paths = list(folder.glob("*/member.json"))
+    paths = list(folder.glob(f"*/{MEMBER}"))
     members = [read_json(path, Member) for path in paths]
     rows = []
     for path, member, settings in zip(paths, members, varying([m.settings for m in members]), strict=True):

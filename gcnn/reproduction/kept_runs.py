@@ -12,13 +12,12 @@ from omegaconf import OmegaConf
 
 from gcnn.config import compose_config, typed
 from gcnn.errors import UsageError
-from gcnn.files import write_atomically, write_json
+from gcnn.files import MEMBER, write_atomically, write_json
 from gcnn.provenance import PLACES, portable
 from gcnn.reporting.files import Number, parse_json, read_text
 from gcnn.reporting.results import Run, load_run
 from gcnn.reproduction.records import WIKITEXT_103, status
 
-MEMBER = "member.json"
 FILES = (MEMBER, "results.json", WIKITEXT_103)
 SAVING = ("checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "log_every")
 INDIFFERENT = (*PLACES, "data.cache_dir", *(f"trainer.{key}" for key in SAVING))  # to what a run finds

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from gcnn.config import GCNNConfig, LSTMConfig
-from gcnn.reporting.results import Publication
+from gcnn.config import BlockConfig, GCNNConfig, LSTMConfig
+from gcnn.reporting.results import Publication, describe_model
 
 Block = tuple[tuple[int, int], ...]  # a residual block: gated convolutions (kernel size, output channels)
 
@@ -138,6 +138,18 @@ def model_title(model: GCNNConfig | LSTMConfig) -> str | None:
     """The paper's own title of a model of its own; None of another."""
     name = model_name(model)
     return TABLE_1[name].title if name in TABLE_1 else name and f"LSTM-{name.removeprefix('lstm_')}"
+
+
+def notation(model: GCNNConfig | LSTMConfig) -> str:
+    """The blocks as Table 1 writes them: [kernel size, channels] × repeats, {} around a block of several; an LSTM's
+    size."""
+    return describe_model(model) if model.kind == "lstm" else "; ".join(map(block_notation, model.blocks))
+
+
+def block_notation(block: BlockConfig) -> str:
+    convs = ", ".join(map(str, block.convs))
+    convs = f"{{{convs}}}" if len(block.convs) > 1 else convs
+    return f"{convs} × {block.repeat}" if block.repeat > 1 else convs
 
 
 def published_perplexity(model: GCNNConfig | LSTMConfig, data_name: str) -> Published | None:

@@ -12,14 +12,14 @@ from pathlib import Path
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from gcnn.config import CONFIGS, BlockConfig, GCNNConfig, LSTMConfig, TrainConfig
+from gcnn.config import CONFIGS, GCNNConfig, LSTMConfig, TrainConfig
 from gcnn.errors import UsageError
 from gcnn.files import write_atomically, write_json
 from gcnn.provenance import portable
 from gcnn.reporting.files import Number, Text, read_json
-from gcnn.reporting.results import Run, Split, describe_hardware, describe_model, load_run
+from gcnn.reporting.results import Run, Split, describe_hardware, load_run
 from gcnn.reporting.units import magnitude, plural
-from gcnn.reproduction.paper import TABLE_2, TABLE_3, TABLE_4, model_title
+from gcnn.reproduction.paper import TABLE_2, TABLE_3, TABLE_4, model_title, notation
 
 WIKITEXT_103 = "wikitext103.json"  # in a run: what `gcnn evaluate --json --file wiki.test.tokens` printed
 GATES = {"glu": "GLU", "gtu": "GTU", "relu": "ReLU", "tanh": "tanh", "bilinear": "bilinear", "linear": "linear"}
@@ -110,16 +110,8 @@ def context(model: GCNNConfig) -> int:
 
 
 def architecture(model: GCNNConfig | LSTMConfig) -> str:
-    """Its blocks as Table 1 writes them; the name of a model that is the paper's own, or an LSTM."""
-    if model.kind == "lstm" or model_title(model):
-        return model_title(model) or describe_model(model)
-    return "; ".join(map(block_notation, model.blocks))
-
-
-def block_notation(block: BlockConfig) -> str:
-    convs = ", ".join(map(str, block.convs))
-    convs = f"{{{convs}}}" if len(block.convs) > 1 else convs
-    return f"{convs} × {block.repeat}" if block.repeat > 1 else convs
+    """The name of a model that is the paper's own; of another, its blocks as Table 1 writes them."""
+    return model_title(model) or notation(model)
 
 
 def label_of_table(config: TrainConfig, figure: str) -> Label:

@@ -18,10 +18,9 @@ from omegaconf import DictConfig
 
 from gcnn.config import typed
 from gcnn.errors import Interrupted, UsageError, explain, one_line, one_line_errors
-from gcnn.files import write_json
+from gcnn.files import MEMBER, write_json
 from gcnn.training.resume import begin_with_model_of_source, resumed_config
 
-MEMBER = "member.json"  # in a member's folder: its number, its overrides, and why it failed
 log = logging.getLogger(__name__)
 
 
