@@ -36,7 +36,7 @@ def prepare(arguments: list[str], sweep: bool = False) -> list[str]:
     for argument in arguments:
         group, equals, name = argument.lstrip("+").partition("=")
         if not group or not (equals or argument.startswith("~")):
-            raise UsageError(unread(argument))
+            raise UsageError(explain_unreadable(argument))
         named = not any(re.fullmatch(r"null|true|false|\d*", part) for part in name.split(","))
         if equals and (group in GROUPS or group.startswith("hydra/")) and not named and argument != "experiment=null":
             raise UsageError(f"{argument}: choose one of: {', '.join(choices(group)) or 'those of Hydra'}.")
@@ -66,7 +66,7 @@ def quote_path(argument: str, sweep: bool) -> str:
 def config_error(error: BaseException) -> str:
     """What Hydra or OmegaConf complain of, in one line with the key, the reason behind it and a remedy."""
     if isinstance(error, OverrideParseException):
-        return unread(error.override)
+        return explain_unreadable(error.override)
     cause = error.__cause__ or error.__context__ or error
     missing = getattr(error, "missing_cfg_file", None)
     if isinstance(error, MissingConfigException) and missing:
@@ -110,7 +110,7 @@ def nearest_key(name: str) -> str:
     return f" The nearest is {keys[found[0]]}." if found else ""
 
 
-def unread(override: str) -> str:
+def explain_unreadable(override: str) -> str:
     """What to type for an override that Hydra's grammar does not take."""
     key, equals, value = override.partition("=")
     if override.startswith("-"):

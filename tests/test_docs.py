@@ -149,7 +149,7 @@ def test_the_readme_fits_two_screens_and_shows_recorded_numbers():
     lstm, gcnn = (json.loads((DOCS / f"results/wikitext2_{name}_small.json").read_text()) for name in ("lstm", "gcnn"))
     assert f"{lstm['test']['perplexity']:.1f} against {gcnn['test']['perplexity']:.1f}" in text
     groups = json.loads((DOCS / "results/reproduction/wikipedia/figs.json").read_text())["groups"]
-    gcnn, lstm = ([g for g in groups if g["group"] == kind] for kind in ("gcnn", "lstm"))
+    gcnn, lstm = ([g for g in groups if g["group"] == model] for model in ("GCNN, 6 layers", "LSTM, 1 × 256"))
     for ours, theirs in zip(gcnn, lstm, strict=True):  # at 2, 6 and 20 million tokens
         assert f"{ours['mean']:.1f} against {theirs['mean']:.1f} on {ours['corpus_tokens'] / 1e6:.0f}" in text
     assert f"{gcnn[-1]['wikitext103']['1']:.1f}\nagainst {lstm[-1]['wikitext103']['1']:.1f} on WikiText-103" in text

@@ -57,19 +57,19 @@ class Machine:
         """Floating-point operations a second of the fastest matrix product."""
         return max(self._rate(f"product of {rows} rows", lambda n=rows: self._multiply(n)) for rows in ROWS)
 
-    def read(self, size: int) -> float:
+    def read_rate(self, size: int) -> float:
         """Bytes a second of reading an array of `size` bytes again and again."""
         return self._rate(f"read of {size} bytes", lambda: self._read(size))
 
     def bound(self, work: Work) -> Bound:
         """The least time for some work, and what takes most of it."""
-        together = {"matrix products": work.flops / self.flops(), "reading weights": work.bytes / self.read(LARGE)}
+        together = {"matrix products": work.flops / self.flops(), "reading weights": work.bytes / self.read_rate(LARGE)}
         by = max(together, key=together.get)
         if not work.steps:
             return Bound(together[by], by)
         one_by_one = {
             "recurrent products": work.steps * work.step_flops / self.flops(),
-            "rereading recurrent weights": work.steps * work.step_bytes / self.read(work.step_bytes),
+            "rereading recurrent weights": work.steps * work.step_bytes / self.read_rate(work.step_bytes),
         }
         then = max(one_by_one, key=one_by_one.get)
         return Bound(together[by] + one_by_one[then], by if together[by] > one_by_one[then] else then)

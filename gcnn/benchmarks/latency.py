@@ -108,7 +108,7 @@ def benchmark(
         "precision": str(machine.dtype).removeprefix("torch."),
         "rates": {
             "flops_per_second": machine.flops(),
-            "read_bytes_per_second": machine.read(LARGE),
+            "read_bytes_per_second": machine.read_rate(LARGE),
             "measured": machine.measured,
         },
         "models": models,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from gcnn.commands.arguments import add_column, add_device, add_precision, add_run, add_threads, new_parser, set_threads
 from gcnn.errors import UsageError, run_command
-from gcnn.evaluation.nbest import KINDS, Hypothesis, ranked, reader
+from gcnn.evaluation.nbest import KINDS, Hypothesis, rank_lists, reader
 
 if TYPE_CHECKING:
     from gcnn.evaluation.scoring import Scorer
@@ -57,9 +57,9 @@ def main() -> None:
         return
     lines = read_windows(STDIN)
     if arguments.nbest is None:
-        output = scored(scorer, lines, arguments.format)
+        output = score_windows(scorer, lines, arguments.format)
     else:
-        output = reranked(scorer, lines, arguments.nbest, arguments.lm_weight)
+        output = rerank_windows(scorer, lines, arguments.nbest, arguments.lm_weight)
     sys.stdout.reconfigure(encoding="utf-8")
     for text in output:
         sys.stdout.write(text)
@@ -105,11 +105,11 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def scored(scorer: "Scorer", windows: Iterator[list[bytes]], form: str) -> Iterator[str]:
+def score_windows(scorer: "Scorer", windows: Iterator[list[bytes]], form: str) -> Iterator[str]:
     """The scores of each window of lines, as text."""
     if form == "tsv":
         yield "log_prob\ttokens\tunknown\tperplexity\n"
-    for lines in parsed(windows, to_text):
+    for lines in parse_windows(windows, to_text):
         scores = scorer.stream(lines)
         if form == "tsv":
             yield "".join("\t".join(map(str, score)) + "\n" for score in scores)
@@ -117,18 +117,18 @@ def scored(scorer: "Scorer", windows: Iterator[list[bytes]], form: str) -> Itera
             yield "".join(json.dumps(score._asdict()) + "\n" for score in scores)
 
 
-def reranked(
+def rerank_windows(
     scorer: "Scorer", windows: Iterator[list[bytes]], kind: str = "any", weight: float | None = None
 ) -> Iterator[str]:
     """Each n-best list as text, best first."""
     read_hypothesis = reader(kind, weight is not None)
 
     def entries() -> Iterator[tuple[Hypothesis, float]]:
-        for hypotheses in parsed(windows, lambda raw: read_hypothesis(to_text(raw))):
+        for hypotheses in parse_windows(windows, lambda raw: read_hypothesis(to_text(raw))):
             scores = scorer.stream(hypothesis.sentence for hypothesis in hypotheses)
             yield from zip(hypotheses, (score.log_prob for score in scores), strict=True)
 
-    return ranked(entries(), weight)
+    return rank_lists(entries(), weight)
 
 
 def to_text(raw: bytes) -> str:
@@ -139,7 +139,7 @@ def to_text(raw: bytes) -> str:
         raise UsageError(f"is not UTF-8: {byte}. Convert the text, as with iconv.") from None
 
 
-def parsed(windows: Iterator[list[bytes]], parse: Callable[[bytes], Line]) -> Iterator[list[Line]]:
+def parse_windows(windows: Iterator[list[bytes]], parse: Callable[[bytes], Line]) -> Iterator[list[Line]]:
     """Windows of lines through `parse`; the UsageError of a line comes after the lines before it.
 
     A byte order mark at the start of the stream is no part of its first line.
@@ -157,7 +157,7 @@ def parsed(windows: Iterator[list[bytes]], parse: Callable[[bytes], Line]) -> It
         yield lines
 
 
-def read(descriptor: int) -> bytes:
+def read_chunk(descriptor: int) -> bytes:
     try:
         return os.read(descriptor, CHUNK)
     except OSError as error:  # it is closed, or a folder
@@ -169,7 +169,7 @@ def read(descriptor: int) -> bytes:
 def read_windows(descriptor: int) -> Iterator[list[bytes]]:
     """The lines of a pipe or file, as many together as are at hand, about WINDOW bytes (or one line) at most."""
     buffer, complete = bytearray(), 0  # bytes read, and how many of them are whole lines
-    while chunk := read(descriptor):
+    while chunk := read_chunk(descriptor):
         end = chunk.rfind(b"\n") + 1
         complete = len(buffer) + end if end else complete
         buffer += chunk

@@ -68,10 +68,10 @@ def run(config: DictConfig, hydra_config: DictConfig) -> float | None:
         refuse_sweep(hydra_config)
         notes = begin_with_model_of_source(config, hydra_config.overrides.task)
         run_dir, results = train(typed(config), notes)
-    return tell(run_dir, results)
+    return print_results(run_dir, results)
 
 
-def tell(run_dir: Path, results: dict | None) -> float:
+def print_results(run_dir: Path, results: dict | None) -> float:
     if results is None:  # it failed as a member, or another process says it
         return math.inf
     print(results_table(results))
@@ -103,7 +103,7 @@ def go_on(run: Path, overrides: list[str]) -> None:
     from gcnn.training.run import train
 
     start_log()
-    tell(*train(*resumed_config(run, overrides)))
+    print_results(*train(*resumed_config(run, overrides)))
 
 
 def new_train_parser() -> Parser:

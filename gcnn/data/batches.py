@@ -43,7 +43,7 @@ class RunningText:
         """Batches an epoch."""
         return -(-self.row_length // self.block_size)
 
-    def draw(self, seed: int, epoch: int) -> np.ndarray:
+    def draw_order(self, seed: int, epoch: int) -> np.ndarray:
         """Cut an epoch's blocks anew, from a random token on; returns the batches in random order."""
         random = np.random.default_rng((seed, epoch))
         order = random.permutation(len(self))
@@ -66,11 +66,11 @@ class RunningText:
         positions = self.row_starts + columns
         return positions, (columns < self.row_length) & (positions < len(self.tokens))
 
-    def share(self, index: int) -> list[tuple[Tensor, Tensor]]:
+    def micro_batches(self, index: int) -> list[tuple[Tensor, Tensor]]:
         """This process's part of a batch, in micro-batches."""
         return list(zip(*(part.split(self.micro_batch_size) for part in self[index]), strict=True))
 
-    def count(self, index: int) -> int:
+    def count_targets(self, index: int) -> int:
         """The targets of a batch, over all processes."""
         row_starts = np.arange(self.layout["sequences"]) * self.row_length
         lengths = np.minimum(self.row_length, len(self.tokens) - row_starts)
@@ -112,7 +112,7 @@ class Sentences:
         self.by_length = np.argsort(self.lengths, kind="stable")
         self.borders = self._borders(batch_size * block_size)
 
-    def draw(self, seed: int, epoch: int) -> np.ndarray:
+    def draw_order(self, seed: int, epoch: int) -> np.ndarray:
         """Group the lines of equal length anew for an epoch; returns the batches in random order."""
         random = np.random.default_rng((seed, epoch))
         order = random.permutation(len(self))
@@ -143,9 +143,9 @@ class Sentences:
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """Tokens `<eos> w1 .. wn` and targets `w1 .. wn <eos>` of a batch, each (batch, time), int64."""
-        return self.read(self.rows(index))
+        return self.pad_lines(self.rows(index))
 
-    def read(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+    def pad_lines(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         """The tokens and targets of some lines, each (lines, time), int64."""
         ends = self.ends[rows, None]
         positions = ends - self.lengths[rows, None] + np.arange(self.lengths[rows].max())
@@ -154,7 +154,7 @@ class Sentences:
         tokens = np.concatenate([np.full_like(words[:, :1], self.eos_id), words[:, :-1]], axis=1)
         return torch.from_numpy(tokens), torch.from_numpy(np.where(inside, words, IGNORE))
 
-    def share(self, index: int) -> list[tuple[Tensor, Tensor]]:
+    def micro_batches(self, index: int) -> list[tuple[Tensor, Tensor]]:
         """This process's part of a batch, in micro-batches: as many on every process, for they keep step; one that has
         no line left gets one without targets."""
         rows = self.rows(index)
@@ -163,9 +163,9 @@ class Sentences:
         mine = rows[self.rank :: self.world_size]
         parts = [mine[i * at_once : (i + 1) * at_once] for i in range(number)]
         padding = torch.full((1, 1), self.eos_id), torch.full((1, 1), IGNORE)
-        return [self.read(part) if len(part) else padding for part in parts]
+        return [self.pad_lines(part) if len(part) else padding for part in parts]
 
-    def count(self, index: int) -> int:
+    def count_targets(self, index: int) -> int:
         """The targets of a batch, over all processes."""
         return int(self.lengths[self.rows(index)].sum())
 

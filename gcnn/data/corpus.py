@@ -15,7 +15,7 @@ from tqdm import tqdm
 from gcnn.config import DataConfig
 from gcnn.data.cache import cache_root, key_of
 from gcnn.data.lines import TEXT, first_tokens, join_lines
-from gcnn.data.sources import HUB_SPLITS, find_files, layouts_of, names, remedy
+from gcnn.data.sources import HUB_SPLITS, find_files, layout_remedy, layouts_of, list_names
 from gcnn.data.tables import CHUNK, no_column, read_lines, suffix
 from gcnn.data.threads import in_threads
 from gcnn.errors import UsageError, one_line
@@ -78,7 +78,8 @@ class Corpus:
         try:
             summary = TextSummary(**json.loads(memo.read_bytes()))
         except (OSError, ValueError, TypeError):
-            summary = summarize(self.lines(split), f"the {split} split of {self.name} ({names(self.files[split])})")
+            what = f"the {split} split of {self.name} ({list_names(self.files[split])})"
+            summary = summarize(self.lines(split), what)
             memo.parent.mkdir(parents=True, exist_ok=True)
             write_json(memo, asdict(summary))
         self.summaries[split] = summary
@@ -148,7 +149,7 @@ def load_from_hub(config: DataConfig, cache_dir: str) -> "DatasetDict":
     except Exception as error:  # whatever the Hub's client raises, the way out is the same
         raise UsageError(
             f"data={config.name}: cannot get {config.hub_config} of {HUB_REPOSITORY} from the Hub "
-            f"({one_line(error)}). {remedy(layouts_of(config)[0])[:-1]}, or with the Parquet files of the Hub."
+            f"({one_line(error)}). {layout_remedy(layouts_of(config)[0])[:-1]}, or with the Parquet files of the Hub."
         ) from None
 
 

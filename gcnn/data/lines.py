@@ -23,7 +23,7 @@ def join_lines(lines: Lines, end: str) -> pa.Array:
 
 def without_end_marks(lines: Lines, eos: str) -> Lines:
     """Lines without the word `eos` at their ends, where some toolkits write it: it stands for the end itself."""
-    if not holds(lines, eos):
+    if not contains_word(lines, eos):
         return lines
 
     def unmarked(line: str) -> str:
@@ -47,10 +47,10 @@ def first_tokens(batches: Iterable[pa.Array], tokens: int) -> Iterator[pa.Array]
 
 def count_marks(lines: Lines, eos: str) -> int:
     """How often `eos` is a word of the text."""
-    return sum(line.split().count(eos) for line in as_strings(lines)) if holds(lines, eos) else 0
+    return sum(line.split().count(eos) for line in as_strings(lines)) if contains_word(lines, eos) else 0
 
 
-def holds(lines: Lines, word: str) -> bool:
+def contains_word(lines: Lines, word: str) -> bool:
     return bool(pc.any(pc.match_substring(pa.array(lines, TEXT), word)).as_py())
 
 
@@ -59,7 +59,7 @@ def split_lines(lines: Lines, eos: str, unk: str) -> pa.Array:
     if not len(lines):
         return pa.array([], TEXT)
     lines = without_end_marks(lines, eos)
-    if holds(lines, eos):
+    if contains_word(lines, eos):
         lines = [" ".join(unk if word == eos else word for word in line.split()) for line in as_strings(lines)]
     text = pc.utf8_trim_whitespace(join_lines(lines, f" {eos} "))  # at its ends Arrow would find empty words
     return pc.utf8_split_whitespace(text).flatten()

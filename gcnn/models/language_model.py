@@ -56,7 +56,7 @@ class LanguageModel(nn.Module):
 
     def parameter_counts(self) -> dict[str, int]:
         """Parameters: total, embedding, body, softmax."""
-        total, embedding, softmax = map(count, (self, self.encoder.embedding, self.softmax))
+        total, embedding, softmax = map(count_parameters, (self, self.encoder.embedding, self.softmax))
         return {
             "total": total,
             "embedding": embedding,
@@ -87,7 +87,7 @@ def zipf(types: int) -> Tensor:
     return frequencies / frequencies.sum()
 
 
-def count(module: nn.Module) -> int:
+def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 

@@ -28,7 +28,7 @@ class Costs:
     adaptive: Cost
     full: Cost
 
-    def of(self, what: str) -> list[float | None]:
+    def adaptive_and_full(self, what: str) -> list[float | None]:
         return [getattr(cost, what) for cost in (self.adaptive, self.full)]
 
 
@@ -52,11 +52,11 @@ def load_softmax_size(path: Path) -> SoftmaxSize:
 def softmax_table(results: SoftmaxSize) -> Table:
     rows = []
     for types, costs in results.vocabularies.items():
-        seconds, memory = costs.of("seconds"), costs.of("memory_bytes")
+        seconds, memory = costs.adaptive_and_full("seconds"), costs.adaptive_and_full("memory_bytes")
         times = [milliseconds(cost and 1000 * cost) for cost in seconds]
         sizes = [decimals(cost and cost / 2**20, 0) for cost in memory]
         rows.append([count(int(types)), *times, gain(*seconds), *sizes, gain(*memory)])
-    slopes = [list(map(decimals, results.growth.of(what))) for what in ("seconds", "memory_bytes")]
+    slopes = [list(map(decimals, results.growth.adaptive_and_full(what))) for what in ("seconds", "memory_bytes")]
     rows.append(["exponent of growth", *slopes[0], "", *slopes[1], ""])
     caption = (
         f"Forward and backward pass of {count(results.tokens)} tokens, {count(results.hidden_dim)} channels, "
@@ -75,9 +75,9 @@ def softmax_figures(results: SoftmaxSize) -> dict[str, Figure]:
     panels = {"seconds": ("Time", "milliseconds", 1000), "memory_bytes": ("Peak memory", "MiB", 2**-20)}
     figures = {}
     for what, (title, unit, scale) in panels.items():
-        slopes = map(decimals, results.growth.of(what))
+        slopes = map(decimals, results.growth.adaptive_and_full(what))
         names = [f"{kind} softmax: grows as types^{n}" for kind, n in zip(("adaptive", "full"), slopes, strict=True)]
-        costs = {int(types): costs.of(what) for types, costs in results.vocabularies.items()}
+        costs = {int(types): costs.adaptive_and_full(what) for types, costs in results.vocabularies.items()}
         curves = [
             np.array([(types, scale * cost[i]) for types, cost in sorted(costs.items()) if cost[i]]).reshape(-1, 2).T
             for i in range(2)

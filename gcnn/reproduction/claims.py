@@ -70,7 +70,7 @@ def scores(group: Group | None) -> Scores:
     return tests | dict.fromkeys(group.diverged, math.inf)
 
 
-def lower(first: Scores, second: Scores) -> bool | None:
+def is_lower(first: Scores, second: Scores) -> bool | None:
     """Whether the first is lower for every seed of both; None with fewer than three such seeds, unless the means are
     3 % apart."""
     seeds = first.keys() & second.keys()
@@ -86,19 +86,24 @@ def ordering(*names: str) -> Callable[[Record | None], list[Comparison]]:
 
     def compare(record: Record | None) -> list[Comparison]:
         tests = {name: scores(best_rate(groups_named(record, name))) for name in names}
-        return [Comparison(f"{TITLES[a]} < {TITLES[b]}", lower(tests[a], tests[b])) for a, b in pairwise(names)]
+        return [Comparison(f"{TITLES[a]} < {TITLES[b]}", is_lower(tests[a], tests[b])) for a, b in pairwise(names)]
 
     return compare
 
 
 def at_each_size(record: Record | None) -> list[Comparison]:
-    """GCNN against LSTM, for each size of the text."""
-    tests = {(g.group, g.corpus_tokens): scores(g) for g in (record.groups if record else [])}
-    sizes = [size for kind, size in tests if kind == "gcnn"]
+    """Each GCNN against the LSTM, for each size of the text."""
     return [
-        Comparison(f"GCNN < LSTM at {tokens_of(size)}", lower(tests["gcnn", size], tests.get(("lstm", size), {})))
-        for size in sizes
+        Comparison(f"{gcnn.group} < LSTM at {tokens_of(gcnn.corpus_tokens)}", is_lower(scores(gcnn), scores(lstm)))
+        for gcnn, lstm in pairs_of_a_size(record)
     ] or [Comparison("GCNN < LSTM", None)]
+
+
+def pairs_of_a_size(record: Record | None) -> list[tuple[Group, Group | None]]:
+    """Each GCNN with the LSTM of its text."""
+    groups = record.groups if record else []
+    lstms = {group.corpus_tokens: group for group in groups if group.group.startswith("LSTM")}
+    return [(group, lstms.get(group.corpus_tokens)) for group in groups if group.group.startswith("GCNN")]
 
 
 def tokens_of(size: float | None) -> str:
@@ -113,7 +118,7 @@ def at_equal_operations(record: Record | None) -> list[Comparison]:
     return [
         Comparison(
             f"adaptive < full at {magnitude(group.flops_per_token)} FLOPs a token",
-            lower(interpolated(adaptive, group.flops_per_token), scores(group)),
+            is_lower(interpolated(adaptive, group.flops_per_token), scores(group)),
         )
         for group in full
     ]
@@ -142,7 +147,7 @@ def more_context(record: Record | None) -> list[Comparison]:
     near = [words for words in sorted(tests) if words <= NEAR]
     if len(near) < 3 or len(near) == len(tests):
         return [Comparison("more context is better", None)]
-    comparisons = [Comparison(f"{b} < {a} words", lower(tests[b], tests[a])) for a, b in pairwise(near)]
+    comparisons = [Comparison(f"{b} < {a} words", is_lower(tests[b], tests[a])) for a, b in pairwise(near)]
     second, middle, last = near[1], near[-1], max(tests)
     seeds = tests[second].keys() & tests[middle].keys() & tests[last].keys()
     # by how much the first gain is the greater, as a part of the perplexity between the two
@@ -182,7 +187,7 @@ def convergence(record: Record | None) -> list[Comparison]:
     groups = best_rates(record)
     both, *others = (name for name, _ in RECIPES.values())
     comparisons = [
-        Comparison(f"both < {TITLES[name]}", lower(scores(groups.get(both)), scores(groups.get(name))))
+        Comparison(f"both < {TITLES[name]}", is_lower(scores(groups.get(both)), scores(groups.get(name))))
         for name in others[:2]
     ]
     for name in others:
@@ -209,12 +214,12 @@ def shares_of_steps(first: Group | None, second: Group | None) -> dict[int, floa
 
 def ratios_at_each_size(record: Record) -> str:
     """GCNN's test perplexity over the LSTM's, on the corpus's own test set and on WikiText-103's."""
-    groups, sentences = {(g.group, g.corpus_tokens): g for g in record.groups}, []
-    for (kind, size), gcnn in groups.items():
-        lstm = groups.get(("lstm", size))
-        if kind != "gcnn" or lstm is None or not (gcnn.mean and lstm.mean):
+    sentences = []
+    for gcnn, lstm in pairs_of_a_size(record):
+        if lstm is None or not (gcnn.mean and lstm.mean):
             continue
-        text = f"{tokens_of(size)}: {perplexity(gcnn.mean)} / {perplexity(lstm.mean)} = {gcnn.mean / lstm.mean:.3f}"
+        ratio_of_means = f"{perplexity(gcnn.mean)} / {perplexity(lstm.mean)} = {gcnn.mean / lstm.mean:.3f}"
+        text = f"{gcnn.group} at {tokens_of(gcnn.corpus_tokens)}: {ratio_of_means}"
         elsewhere = [mean(g.wikitext103.values()) for g in (gcnn, lstm)]
         if all(map(math.isfinite, elsewhere)):
             text += f", on WikiText-103's test set {' / '.join(map(perplexity, elsewhere))}"

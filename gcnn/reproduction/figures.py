@@ -23,8 +23,8 @@ def drawing(record: Record) -> Figure | None:
     if name == "fig2":
         plot = partial(plot_points, lines=by_softmax(at_best_rates(record)), x_label="million operations a token")
     elif name == "figs":
-        kinds = dict.fromkeys(g.group for g in done)
-        lines = {kind.upper(): [(g.corpus_tokens / 1e6, g) for g in done if g.group == kind] for kind in kinds}
+        models = dict.fromkeys(g.group for g in done)
+        lines = {model: [(g.corpus_tokens / 1e6, g) for g in done if g.group == model] for model in models}
         plot = partial(plot_points, lines=lines, x_label="million tokens of text")
     elif name == "fig4":
         lines = {"test perplexity": [(g.receptive_field, g) for g in at_best_rates(record)]}

@@ -16,7 +16,7 @@ from gcnn.files import MEMBER, write_atomically, write_json
 from gcnn.provenance import PLACES, portable
 from gcnn.reporting.files import Number, parse_json, read_text
 from gcnn.reporting.results import Run, load_run
-from gcnn.reproduction.records import WIKITEXT_103, status
+from gcnn.reproduction.records import WIKITEXT_103, run_status
 
 FILES = (MEMBER, "results.json", WIKITEXT_103)
 SAVING = ("checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "log_every")
@@ -41,7 +41,7 @@ def keep_runs(sweep: Path, path: Path) -> None:
         if not member.with_name("config.yaml").exists():
             continue  # refused before it began
         run = load_run(member.parent)
-        if status(run) != "unfinished":
+        if run_status(run) != "unfinished":
             kept[run.member.number] = kept_run(run)
     if kept:
         lines = [json.dumps(dataclasses.asdict(kept[number]), ensure_ascii=False) + "\n" for number in sorted(kept)]

@@ -10,7 +10,7 @@ from gcnn.reporting.latency import Latency
 from gcnn.reporting.units import DASH, magnitude, plural
 from gcnn.reproduction.claims import ABOUT_20, APART, CLAIMS, EQUAL, NEAR, SEEDS, SPEED_UP, failing, verdict
 from gcnn.reproduction.figures import describe_size, drawing, groups_table
-from gcnn.reproduction.records import FIGURES, Record, command, sweeps
+from gcnn.reproduction.records import FIGURES, Record, reproduce_command, sweeps
 
 BEGIN, END = "<!-- reproduction: written by make reproduce-report -->", "<!-- /reproduction -->"
 FOLDER = "results/reproduction"  # as seen from docs/RESULTS.md
@@ -92,7 +92,7 @@ def size_and_command(name: str, scale: str, found: Record | Latency | None) -> t
         return f"the paper's own models, random weights; {found.machine()}", found.command or DASH
     if found is not None:
         return describe_size(found), found.command
-    return DASH, command(name, scale, []) if name in sweeps(scale) else DASH
+    return DASH, reproduce_command(name, scale, []) if name in sweeps(scale) else DASH
 
 
 def figure_blocks(record: Record, title: str) -> list:

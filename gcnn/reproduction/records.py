@@ -17,7 +17,7 @@ from gcnn.errors import UsageError
 from gcnn.files import write_atomically, write_json
 from gcnn.provenance import portable
 from gcnn.reporting.files import Number, Text, read_json
-from gcnn.reporting.results import Run, Split, describe_hardware, load_run
+from gcnn.reporting.results import Run, Split, describe_hardware, describe_model, load_run
 from gcnn.reporting.units import magnitude, plural
 from gcnn.reproduction.paper import TABLE_2, TABLE_3, TABLE_4, model_title, notation
 
@@ -95,7 +95,7 @@ class Label:
     title: str
 
 
-def form(model: GCNNConfig | LSTMConfig) -> str:
+def model_form(model: GCNNConfig | LSTMConfig) -> str:
     """What tells the paper's models of one table apart, at any width."""
     if model.kind == "lstm":
         return f"lstm_{model.num_layers}"
@@ -115,7 +115,7 @@ def architecture(model: GCNNConfig | LSTMConfig) -> str:
 
 
 def label_of_table(config: TrainConfig, figure: str) -> Label:
-    name = FORMS[figure].get(form(config.model), form(config.model))
+    name = FORMS[figure].get(model_form(config.model), model_form(config.model))
     titles, lr = TABLE_2 | TABLE_3 | TABLE_4, f"{config.optimizer.lr:g}"
     title = titles[name].title if name in titles else architecture(config.model)
     return Label(name, lr, f"{title}, learning rate {lr}")
@@ -154,9 +154,9 @@ def label_of_search(config: TrainConfig, figure: str) -> Label:
 
 
 def label_of_corpus(config: TrainConfig, figure: str) -> Label:
-    size = config.data.train_tokens
+    size, model = config.data.train_tokens, describe_model(config.model)
     text = f"first {magnitude(size)} tokens" if size else "all tokens"
-    return Label(config.model.kind, str(size), f"{config.model.kind.upper()}, {text}")
+    return Label(model, str(size), f"{model}, {text}")
 
 
 FIGURES: dict[str, tuple[str, Callable[[TrainConfig, str], Label]]] = {
@@ -228,7 +228,7 @@ def make_record(figure: str, scale: str, folders: Iterable[Path], members: int =
     return Record(
         figure=figure,
         scale=scale,
-        command=command(figure, scale, finished),
+        command=reproduce_command(figure, scale, finished),
         data=runs[0].config.data.name,
         seeds=sorted({run.config.seed for run in runs}),
         hardware=sorted({describe_hardware(run.results.hardware) for run in finished}),
@@ -238,7 +238,7 @@ def make_record(figure: str, scale: str, folders: Iterable[Path], members: int =
     )
 
 
-def status(run: Run) -> str:
+def run_status(run: Run) -> str:
     """done, diverged or unfinished."""
     if run.finished:
         return "done" if math.isfinite(run.results.test.perplexity or math.inf) else "diverged"
@@ -247,7 +247,7 @@ def status(run: Run) -> str:
 
 def make_group(label: Label, runs: list[Run]) -> Group:
     by_status = {
-        kind: {run.config.seed: run for run in runs if status(run) == kind}
+        kind: {run.config.seed: run for run in runs if run_status(run) == kind}
         for kind in ("done", "diverged", "unfinished")
     }
     done = dict(sorted(by_status["done"].items()))
@@ -294,7 +294,7 @@ def rounded(number: float | None) -> float | None:
     return None if number is None else float(f"{number:.6g}")
 
 
-def command(figure: str, scale: str, done: list[Run]) -> str:
+def reproduce_command(figure: str, scale: str, done: list[Run]) -> str:
     """The command that makes a figure, with what its members were asked for besides; where files lie is left open."""
     words = portable(shlex.split(done[0].results.command or "")[2:]) if done else []
     asked = {"data.path": "DIR"}

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 STATE, MANIFEST, BEST = "state.pt", "manifest.json", "best.safetensors"
 
 
-def link(path: Path, to: Path) -> None:
+def link_or_copy(path: Path, to: Path) -> None:
     """The same file under another name, or a copy where the file system has no links."""
     try:
         to.hardlink_to(path)
@@ -38,7 +38,7 @@ def write_state(state: dict[str, Any], path: Path) -> None:
         raise RunError(f"{path} could not be written: {one_line(error)}. Free some space and resume.") from None
 
 
-def digest(manifest: dict[str, Any]) -> str:
+def manifest_digest(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
@@ -71,9 +71,9 @@ class Checkpoints:
                 for name in (WEIGHTS, STATE)
             }
             manifest = {"step": step, "identity": self.identity, "files": files}
-            write_json(aside / MANIFEST, {**manifest, "sha256": digest(manifest)})
+            write_json(aside / MANIFEST, {**manifest, "sha256": manifest_digest(manifest)})
             if self.best.exists():
-                link(self.best, aside / BEST)
+                link_or_copy(self.best, aside / BEST)
             if path.exists():  # at the last moment: a folder can't be replaced in one go
                 path.rename(path.with_name(f".{path.name}.replaced.tmp"))
 
@@ -106,14 +106,14 @@ class Checkpoints:
             self.best.unlink(missing_ok=True)
             return False
         if not self.best.exists() or not best.samefile(self.best):
-            write_atomically(self.best, lambda aside: link(best, aside))
+            write_atomically(self.best, lambda aside: link_or_copy(best, aside))
         return True
 
     def verify(self, path: Path) -> None:
         """Raise RunError where a checkpoint is not what was written, UsageError where it is another model's."""
         try:
             manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-            if manifest.pop("sha256") != digest(manifest):
+            if manifest.pop("sha256") != manifest_digest(manifest):
                 raise ValueError("it is not what was written")
             files, identity = manifest["files"], manifest["identity"]
             for name in (WEIGHTS, STATE):

@@ -16,7 +16,7 @@ from gcnn.config import TrainConfig
 from gcnn.errors import UsageError, on_terminal
 from gcnn.files import write_atomically
 from gcnn.training.distributed import rank
-from gcnn.training.resume import flat
+from gcnn.training.resume import flatten
 
 log = logging.getLogger(__name__)
 INTERVAL = 30  # seconds between two lines of progress in the log
@@ -62,7 +62,7 @@ class Metrics:
         keys = ("parameters", "receptive_field", "flops_per_token", "data", "train", "validation", "test")
         told = {f"results/{key}": results[key] for key in keys}
         if isinstance(self.logger, TensorBoard):
-            numbers = {key: value for key, value in flat(told) if isinstance(value, int | float)}
+            numbers = {key: value for key, value in flatten(told) if isinstance(value, int | float)}
             self.logger.log(numbers, step=results["train"]["steps"])
         elif self.logger:
             self.logger.summary.update(told)

@@ -24,7 +24,7 @@ MAY_CHANGE = re.compile(r".*dropout|data\.(path|files|cache_dir)(\..*)?|tokenize
 UNNAMED = ("run_dir", "resume", "experiment", "data.cache_dir")
 
 
-def parsed(overrides: list[str]) -> list[Override]:
+def parse_overrides(overrides: list[str]) -> list[Override]:
     """Raises Hydra's own error for one that is none."""
     return [o for o in OverridesParser.create().parse_overrides(overrides) if not o.key_or_group.startswith("hydra")]
 
@@ -32,7 +32,7 @@ def parsed(overrides: list[str]) -> list[Override]:
 def run_to_resume(overrides: list[str], repeated: Path | None = None) -> Path | None:
     """The run that a command goes on with: `run_dir`, the one `repeated` with --config-path, that of the checkpoint, or
     the experiment's newest, unfinished ones first. None where `resume` is not asked for or no run is there."""
-    given = {override.key_or_group: override.value() for override in parsed(overrides)}
+    given = {override.key_or_group: override.value() for override in parse_overrides(overrides)}
     resume, run_dir = given.get("resume", False), given.get("run_dir")
     if resume is False or not isinstance(resume, bool | str):
         return None
@@ -58,7 +58,7 @@ def resumed_config(run: Path, overrides: list[str]) -> tuple[TrainConfig, list[s
     """
     stored = load_config(run)
     config, asked, notes = OmegaConf.structured(stored), {}, []
-    for override in parsed(overrides):
+    for override in parse_overrides(overrides):
         key, value = override.key_or_group, override.value()
         if override.is_sweep_override() or override.is_delete():
             raise UsageError(f"resume: {override.input_line} is no value; give {key}=VALUE, or --multirun for a sweep.")
@@ -84,17 +84,17 @@ def resumed_config(run: Path, overrides: list[str]) -> tuple[TrainConfig, list[s
         state = "finished" if finished(run) else "unfinished"
         notes.insert(0, f"resume: going on with the {state} run {run}")
     found = typed(config)
-    before, after = dict(flat(stored)), dict(flat(found))
+    before, after = dict(flatten(stored)), dict(flatten(found))
     for key in sorted(before.keys() | after.keys()):
         old, new = before.get(key), after.get(key)
         if old == new or key in UNNAMED:
             continue
         if FIXED.fullmatch(key) and not MAY_CHANGE.fullmatch(key):
             raise UsageError(
-                f"resume: {key} of {run} is {show(old)} and cannot become {show(new)}. "
+                f"resume: {key} of {run} is {show_value(old)} and cannot become {show_value(new)}. "
                 "Leave it out, or train a new run."
             )
-        notes.append(f"resume: {key} {show(old)} -> {show(new)}")
+        notes.append(f"resume: {key} {show_value(old)} -> {show_value(new)}")
     return found, notes
 
 
@@ -106,7 +106,7 @@ def begin_with_model_of_source(config: DictConfig, overrides: list[str]) -> list
     """
     if config.init_from is None:
         return []
-    stored, asked, notes = load_config(config.init_from), parsed(overrides), []
+    stored, asked, notes = load_config(config.init_from), parse_overrides(overrides), []
     for group in sorted({"model", "tokenizer"} - {override.key_or_group for override in asked}):
         config[group] = OmegaConf.structured(getattr(stored, group))
         notes.append(f"init_from: {group} as in {config.init_from}")
@@ -135,7 +135,7 @@ def compare_choice(run: Path, stored: TrainConfig, group: str, name: str) -> lis
     return [f"resume: {group}={name} differs in {', '.join(kept)}; the run keeps its own"]
 
 
-def flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     """Each value of a config with its key, as ("trainer.batch_size", 8)."""
     if dataclasses.is_dataclass(value):
         value = dataclasses.asdict(value)
@@ -143,8 +143,8 @@ def flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
         yield key, value
         return
     for name, inner in value.items():
-        yield from flat(inner, f"{key}.{name}" if key else name)
+        yield from flatten(inner, f"{key}.{name}" if key else name)
 
 
-def show(value: Any) -> str:
+def show_value(value: Any) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

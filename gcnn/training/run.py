@@ -28,7 +28,7 @@ from gcnn.models.weights import WEIGHTS, assign_weights, load_weights, read_weig
 from gcnn.provenance import command, git_commit, hardware, peak_memory_bytes, processes, versions
 from gcnn.training.distributed import first_of_each_machine, from_rank_0, process_group, rank, world_size
 from gcnn.training.metrics import check_logger
-from gcnn.training.resume import MAY_CHANGE, flat, show
+from gcnn.training.resume import MAY_CHANGE, flatten, show_value
 from gcnn.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -81,9 +81,7 @@ def train_in_group(config: TrainConfig, notes: Sequence[str] = ()) -> tuple[Path
 
         def write_config(resume: bool | str) -> None:
             if rank() == 0:
-                kept = dataclasses.replace(
-                    config, resume=resume
-                )  # a path while it turns back there, see resumed_config
+                kept = dataclasses.replace(config, resume=resume)  # a path while it turns back, see resumed_config
                 write_atomically(run_dir / "config.yaml", lambda aside: save_config(kept, aside))
 
         if config.resume is not False:
@@ -223,13 +221,14 @@ def check_source(config: TrainConfig) -> Path:
     """The folder of the run that `init_from` names. Raises UsageError where it is none, or has another model or
     tokenizer; dropout may differ."""
     source = Path(config.init_from)
-    asked, stored = dict(flat(config)), dict(flat(load_config(source)))
+    asked, stored = dict(flatten(config)), dict(flatten(load_config(source)))
     for key in sorted(asked.keys() | stored.keys(), key=lambda key: (not key.endswith(".kind"), key)):
         fixed = key.startswith(("model.", "tokenizer.")) and not MAY_CHANGE.fullmatch(key)
-        if fixed and asked.get(key) != stored.get(key):
+        theirs, ours = stored.get(key), asked.get(key)
+        if fixed and ours != theirs:
             raise UsageError(
-                f"init_from: {key} of {source} is {show(stored.get(key))}, not {show(asked.get(key))}. Leave the model "
-                "and the tokenizer out: they are those of that run."
+                f"init_from: {key} of {source} is {show_value(theirs)}, not {show_value(ours)}. Leave the model and "
+                "the tokenizer out: they are those of that run."
             )
     return source
 

@@ -38,7 +38,7 @@ class SweepFolder(Callback):
         config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{quoted}'")  # each member composes its config anew
         for number in STOPPING:
             if signal.getsignal(number) != signal.SIG_IGN or number != signal.SIGHUP:  # which nohup has ignored
-                signal.signal(number, stop)
+                signal.signal(number, stop_sweep)
         if "submitit" in config.hydra.launcher._target_:  # its members write to files of their own
             threading.Thread(target=report_progress, args=(folder,), daemon=True).start()
 
@@ -75,7 +75,7 @@ def choose_folder(config: DictConfig) -> Path:
     return folder
 
 
-def stop(number: int, frame: Any) -> None:
+def stop_sweep(number: int, frame: Any) -> None:
     """End the sweep when the members that other processes of this machine train have saved: a launcher would kill them.
 
     (A member in this process has a handler of its own while it trains.)

@@ -164,12 +164,12 @@ class Trainer:
             progress.epoch, progress.index, self.state = progress.epoch + 1, 0, None
         if self.order_epoch != progress.epoch:
             in_order = self.config.trainer.carry_state  # a state is of no use but in the text's order
-            order = range(len(self.batches)) if in_order else self.batches.draw(self.config.seed, progress.epoch)
+            order = range(len(self.batches)) if in_order else self.batches.draw_order(self.config.seed, progress.epoch)
             self.order, self.order_epoch = order, progress.epoch
         index = int(self.order[progress.index])
         progress.index += 1
-        share = [(tokens, targets, self.model.softmax.rows(targets)) for tokens, targets in self.batches.share(index)]
-        return share, self.batches.count(index)
+        batches = self.batches.micro_batches(index)
+        return [(*batch, self.model.softmax.rows(batch[1])) for batch in batches], self.batches.count_targets(index)
 
     def step(self) -> None:
         """One update: forward and backward over the micro-batches, clipping, the optimizer's step. The host waits for
@@ -190,7 +190,7 @@ class Trainer:
         status = distributed.share_status(loss, progress.seconds + self.uncounted_seconds + clock, self.signal)
         norm = self.update(status[0])
         self.optimizer.zero_grad(set_to_none=True)
-        loss, self.grad_norm, seconds, signals = self.read(status, norm)
+        loss, self.grad_norm, seconds, signals = self.wait_for_status(status, norm)
         self.stopping = signals[-1] if signals else None
         if math.isfinite(loss) and math.isfinite(self.grad_norm):
             progress.logged_nll += loss * count
@@ -213,7 +213,7 @@ class Trainer:
         return norm
 
     @staticmethod
-    def read(status: Tensor, norm: Tensor) -> tuple[float, float, float, list[signal.Signals]]:
+    def wait_for_status(status: Tensor, norm: Tensor) -> tuple[float, float, float, list[signal.Signals]]:
         """Wait for the device: loss, gradient norm, seconds, and the signals that any rank received."""
         loss, seconds, *ranks, norm = torch.cat([status, norm.double()[None]]).tolist()
         return loss, norm, seconds, [number for number, received in zip(SIGNALS, ranks, strict=True) if received]
@@ -228,7 +228,7 @@ class Trainer:
     def backward(self, batch: MicroBatch, state: State | None, count: int) -> tuple[Tensor, State]:
         """Add a micro-batch's gradient of nats / count; returns nats / count, and the state after it."""
         tokens, targets, rows = batch
-        tokens, targets, *rows = map(self.send, (tokens, targets, *rows))
+        tokens, targets, *rows = map(self.to_device, (tokens, targets, *rows))
         for some in rows if self.config.trainer.compile else ():
             torch._dynamo.maybe_mark_dynamic(some, 0)  # each batch has other numbers of them: one graph for all
         bf16 = self.config.trainer.precision == "bf16"
@@ -237,7 +237,7 @@ class Trainer:
         (nats * (world_size() / count)).backward()  # times their number, for the average over processes is their sum
         return nats.detach() / count, state
 
-    def send(self, part: Tensor) -> Tensor:
+    def to_device(self, part: Tensor) -> Tensor:
         """To the device, without waiting: out of pinned memory where it has its own."""
         return (part.pin_memory() if self.device.type == "cuda" else part).to(self.device, non_blocking=True)
 

@@ -78,7 +78,7 @@ def test_running_text_is_cut_anew_each_epoch(lines, batch_size, block_size, epoc
     """From a random token on, round the text: each token once, and always after the one before it."""
     stream = stream_of(lines).tolist()
     batches = RunningText(np.array(stream, np.int32), EOS, batch_size, block_size)
-    batches.draw(7, epoch)
+    batches.draw_order(7, epoch)
     rows = [[] for _ in range(batch_size)]
     for i in range(len(batches)):
         for row, *pair in zip(rows, *map(torch.Tensor.tolist, batches[i]), strict=True):
@@ -92,7 +92,7 @@ def test_running_text_is_cut_anew_each_epoch(lines, batch_size, block_size, epoc
 def test_sentences_are_grouped_anew_each_epoch(lines, batch_size, block_size, epoch):
     """Each line once, in batches of the same lengths as in text order."""
     plain, drawn = (Sentences(stream_of(lines), EOS, batch_size, block_size) for _ in range(2))
-    drawn.draw(7, epoch)
+    drawn.draw_order(7, epoch)
     rows = [drawn.rows(i).tolist() for i in range(len(drawn))]
     assert sorted(row for batch in rows for row in batch) == list(range(len(lines)))
     for i, batch in enumerate(rows):
@@ -105,7 +105,7 @@ def test_epochs_differ_and_are_repeatable(kind):
 
     def drawn(seed: int, epoch: int) -> tuple[list, list]:
         batches = kind(tokens, EOS, 2, 8)
-        order = batches.draw(seed, epoch).tolist()
+        order = batches.draw_order(seed, epoch).tolist()
         groups = [batches.rows(i).tolist() for i in range(len(batches))] if kind is Sentences else batches.shift
         return order, groups
 
@@ -123,15 +123,15 @@ def test_processes_and_micro_batches_share_each_batch(lines, rows, block_size, m
         whole = kind(stream, EOS, rows * processes, block_size)
         ranks = [kind(stream, EOS, rows * processes, block_size, micro, rank, processes) for rank in range(processes)]
         for batches in (whole, *ranks):
-            batches.draw(7, 1)
+            batches.draw_order(7, 1)
         for i in range(len(whole)):
-            shares = [batches.share(i) for batches in ranks]
+            shares = [batches.micro_batches(i) for batches in ranks]
             assert len({len(share) for share in shares}) == 1
             parts = [targets for share in shares for _, targets in share]
             seen = torch.cat([targets[targets != IGNORE] for targets in parts])
             expected = whole[i][1][whole[i][1] != IGNORE]
             assert sorted(seen.tolist()) == sorted(expected.tolist())
-            assert len(expected) == ranks[-1].count(i)
+            assert len(expected) == ranks[-1].count_targets(i)
             assert all(len(targets) == 1 or targets.numel() <= micro * block_size for targets in parts)
 
 

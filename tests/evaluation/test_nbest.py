@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from gcnn.commands.score import reranked
+from gcnn.commands.score import rerank_windows
 from gcnn.errors import UsageError
 from gcnn.evaluation.nbest import reader
 from gcnn.evaluation.scoring import Scorer
@@ -20,7 +20,7 @@ def scorer(made_runs):
 def printed(scorer, lines, kind="any", weight=None) -> list[list[str]]:
     """The lines of each list as they are printed, fields split."""
     raw = iter([[line.encode() for line in lines]])
-    return [[line.split(" ||| ") for line in text.splitlines()] for text in reranked(scorer, raw, kind, weight)]
+    return [[line.split(" ||| ") for line in text.splitlines()] for text in rerank_windows(scorer, raw, kind, weight)]
 
 
 def log_prob(scorer, sentence):
@@ -32,7 +32,7 @@ def test_nbest_lists_are_sorted_by_score_each_for_itself(scorer, corpus):
     entries = [f"{'abc'[i // 3]} ||| {line} ||| feature= {i} ||| -1.5" for i, line in enumerate(full)]
     entries += ["a ||| ", "a ||| ", f"a|||{full[0]}\r"]  # an id that comes again is another list
     raw = [entry.encode() for entry in entries]
-    text = "".join(reranked(scorer, iter([raw[:4], raw[4:]]))).splitlines()
+    text = "".join(rerank_windows(scorer, iter([raw[:4], raw[4:]]))).splitlines()
     expected = []
     for start, stop in ((0, 3), (3, 6), (6, 9), (9, 12)):
         found = scorer.score([entry.split("|||")[1] for entry in entries[start:stop]])
@@ -44,7 +44,7 @@ def test_nbest_lists_are_sorted_by_score_each_for_itself(scorer, corpus):
 
 
 def test_a_line_that_is_no_nbest_entry_is_named(scorer):
-    groups = reranked(scorer, iter([[b"1 ||| a", b"1 ||| b", b"2 ||| c", b"no entry"]]))
+    groups = rerank_windows(scorer, iter([[b"1 ||| a", b"1 ||| b", b"2 ||| c", b"no entry"]]))
     assert next(groups).count("\n") == 2
     with pytest.raises(UsageError, match="line 4 of the input is not `id"):
         next(groups)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gcnn.commands import score as score_command
-from gcnn.commands.score import parsed, read_windows, scored, to_text
+from gcnn.commands.score import parse_windows, read_windows, score_windows, to_text
 from gcnn.errors import UsageError
 
 
@@ -51,7 +51,7 @@ def test_lines_do_not_wait_for_others_that_do_not_come():
 
 
 def test_a_line_that_is_not_utf8_is_named_after_those_before_it_are_passed_on():
-    found = parsed(iter([[b"a", b"b\r"], [b"c", b"\xc3\xa9", b"d\xe9", b"e"]]), to_text)
+    found = parse_windows(iter([[b"a", b"b\r"], [b"c", b"\xc3\xa9", b"d\xe9", b"e"]]), to_text)
     assert next(found) == ["a", "b"]
     assert next(found) == ["c", "é"]
     with pytest.raises(UsageError, match="line 5 of the input is not UTF-8: byte 0xe9 at offset 1"):
@@ -60,7 +60,8 @@ def test_a_line_that_is_not_utf8_is_named_after_those_before_it_are_passed_on():
 
 def test_a_byte_order_mark_starts_a_stream_and_no_word():
     mark = "\ufeff".encode()
-    assert list(parsed(iter([[mark + b"a", mark + b"b"], [mark + b"c"]]), to_text)) == [["a", "\ufeffb"], ["\ufeffc"]]
+    windows = [[mark + b"a", mark + b"b"], [mark + b"c"]]
+    assert list(parse_windows(iter(windows), to_text)) == [["a", "\ufeffb"], ["\ufeffc"]]
 
 
 def test_all_commands_count_the_lines_of_a_text_alike(gcnn_dir, tmp_path, call):
@@ -91,9 +92,9 @@ def test_a_stream_that_is_closed_is_named(gcnn_dir, call, monkeypatch, stream):
 def test_jsonl_and_tsv_say_what_the_scorer_does(one_scorer, lines):
     scores = one_scorer.score(lines[:5])
     raw = [line.encode() for line in lines[:5]]
-    objects = "".join(scored(one_scorer, iter([raw]), "jsonl")).splitlines()
+    objects = "".join(score_windows(one_scorer, iter([raw]), "jsonl")).splitlines()
     assert [json.loads(text) for text in objects] == [score._asdict() for score in scores]
-    header, *rows = "".join(scored(one_scorer, iter([raw]), "tsv")).splitlines()
+    header, *rows = "".join(score_windows(one_scorer, iter([raw]), "tsv")).splitlines()
     assert header.split("\t") == ["log_prob", "tokens", "unknown", "perplexity"]
     assert [tuple(map(float, row.split("\t"))) for row in rows] == [tuple(score) for score in scores]
 

@@ -189,16 +189,20 @@ def test_gcnn_and_lstm_are_compared_at_each_size_of_the_text(tmp_path):
     for tokens, gcnn, lstm in ((2_000_000, 130.0, 100.0), (20_000_000, 90.0, 95.0)):
         add(tmp_path, f"data.train_tokens={tokens}", test=gcnn)
         add(tmp_path, f"data.train_tokens={tokens}", "model=cpu/lstm", test=lstm)
+    add(tmp_path, "data.train_tokens=20000000", "model.blocks=[{convs:[[4,8]],repeat:9}]", test=99.0)
     for number, perplexity in enumerate((260.0, 200.0, 180.0, 190.0)):
         text = json.dumps({"perplexity": perplexity, "tokens": 1000, "unknown": 35, "nll_nats": 1.0})
         (tmp_path / str(number) / "wikitext103.json").write_text(text)
     found, fails, record = judged("figs", tmp_path)
-    assert (found, fails) == (IN_PART, ["GCNN < LSTM at 2 M tokens"])
-    expected = "20 M tokens: 90.00 / 95.00 = 0.947, on WikiText-103's test set 180.00 / 190.00"
+    assert (found, fails) == (
+        IN_PART,
+        ["GCNN, 6 layers < LSTM at 2 M tokens", "GCNN, 9 layers < LSTM at 20 M tokens"],
+    )
+    expected = "GCNN, 6 layers at 20 M tokens: 90.00 / 95.00 = 0.947, on WikiText-103's test set 180.00 / 190.00"
     assert CLAIMS["figs"].evidence(record).split("; ")[1] == expected
     assert groups_table(record).rows[0][-2:] == ["260.00", "3.5%"]
     texts = [element.text for element in ElementTree.fromstring(drawing(record).svg).findall(".//{*}text")]
-    assert {"million tokens of text", "2", "20", "GCNN", "LSTM"} <= set(texts)
+    assert {"million tokens of text", "2", "20", "GCNN, 6 layers", "GCNN, 9 layers", "LSTM, 1 × 256"} <= set(texts)
 
 
 def test_a_recipe_is_shown_at_its_best_learning_rate(tmp_path):

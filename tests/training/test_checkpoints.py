@@ -11,7 +11,7 @@ from torch import nn
 
 from gcnn.errors import RunError, UsageError
 from gcnn.files import sha256
-from gcnn.training.checkpoints import MANIFEST, STATE, WEIGHTS, Checkpoints, digest
+from gcnn.training.checkpoints import MANIFEST, STATE, WEIGHTS, Checkpoints, manifest_digest
 
 IDENTITY = {"model": {"kind": "gcnn", "cutoffs": [10]}, "tokenizer": "abc"}
 
@@ -141,7 +141,7 @@ def test_hostile_state_runs_nothing(checkpoints, model, tmp_path):
     manifest = json.loads((folder / MANIFEST).read_text())
     manifest["files"][STATE] = {"bytes": (folder / STATE).stat().st_size, "sha256": sha256(folder / STATE)}
     del manifest["sha256"]
-    (folder / MANIFEST).write_text(json.dumps({**manifest, "sha256": digest(manifest)}))
+    (folder / MANIFEST).write_text(json.dumps({**manifest, "sha256": manifest_digest(manifest)}))
     with pytest.raises(RunError, match="does not load"):
         checkpoints.load(folder, model)
     assert not witness.exists()

@@ -56,13 +56,13 @@ def test_an_update_waits_for_the_device_where_it_reads_alone(config, trainer_on,
     trainer = trainer_on(DEVICE, precision=precision, micro_batch_size=2)
     for _ in range(2):  # libraries set themselves up
         trainer.step()
-    read = Trainer.read
+    wait = Trainer.wait_for_status
 
     def allowed(*said):
         torch.cuda.set_sync_debug_mode("default")
-        return read(*said)
+        return wait(*said)
 
-    monkeypatch.setattr(Trainer, "read", staticmethod(allowed))
+    monkeypatch.setattr(Trainer, "wait_for_status", staticmethod(allowed))
     torch.cuda.set_sync_debug_mode("error")
     try:
         trainer.step()

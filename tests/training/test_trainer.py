@@ -52,7 +52,7 @@ def test_update_is_clip_then_nesterov(config, make_trainer):
     trainer = make_trainer(config, batch_size=6, micro_batch_size=2, clip_norm=0.05)
     trainer.model.train()
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
-    first = trainer.batches.draw(trainer.config.seed, epoch=0)[0]
+    first = trainer.batches.draw_order(trainer.config.seed, epoch=0)[0]
     tokens, targets = trainer.batches[first]
     nll, count = trainer.model.nll(trainer.model(tokens)[0], targets).sum(), int((targets != IGNORE).sum())
     names, parameters = zip(*trainer.model.named_parameters(), strict=True)
@@ -76,7 +76,7 @@ def test_every_target_is_trained_on_once_an_epoch(config, make_trainer):
 
 def test_training_operations_are_three_times_the_forward_pass(config, make_trainer):
     trainer = make_trainer(config)
-    targets = [trainer.batches.count(i) for i in range(4)]
+    targets = [trainer.batches.count_targets(i) for i in range(4)]
     frequencies = torch.tensor(trainer.data.streams["train"].tokens).bincount(minlength=42)
     flops = 3 * trainer.model.flops_per_token(frequencies) * sum(targets)
     trainer = make_trainer(config, max_steps=None, max_flops=0.99 * flops)

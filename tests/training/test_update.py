@@ -36,7 +36,7 @@ def test_an_update_reads_back_once(config, make_trainer, monkeypatch, model, opt
         fake = tree_map_only(torch.Tensor, mode.from_tensor, batches)
         monkeypatch.setattr(trainer, "next_batch", lambda: (fake, count))
         reads = []
-        monkeypatch.setattr(Trainer, "read", lambda *said: reads.append(said) or (1.0, 1.0, 1.0, []))
+        monkeypatch.setattr(Trainer, "wait_for_status", lambda *said: reads.append(said) or (1.0, 1.0, 1.0, []))
         trainer.model.train()
         for _ in range(2):
             trainer.step()
