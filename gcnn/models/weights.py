@@ -26,7 +26,7 @@ def write_weights(weights: dict[str, Tensor], path: Path, tokenizer: str) -> Non
     try:
         path.touch()
         mode = path.stat().st_mode  # that of the umask; safetensors writes for the owner alone
-        safetensors.torch.save_file(whole, path, {"sha256": weights_digest(whole), "tokenizer": tokenizer})
+        safetensors.torch.save_file(whole, path, {"sha256": digest(whole), "tokenizer": tokenizer})
         path.chmod(mode)
     except safetensors.SafetensorError as error:  # how it reports a full disk
         raise RunError(f"{path} could not be written: {one_line(error)}. Free some space and resume.") from None
@@ -51,7 +51,7 @@ def read_weights(path: Path, tokenizer: str | None = None) -> dict[str, Tensor]:
         with safetensors.safe_open(path, "pt") as file:
             said = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
-        if said.get("sha256") != weights_digest(weights):
+        if said.get("sha256") != digest(weights):
             raise ValueError("its tensors are not those that were written")
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise RunError(f"{path} is damaged ({one_line(error)}). Use another checkpoint or train again.") from None
@@ -66,7 +66,7 @@ def read_metadata(path: Path) -> dict[str, str]:
         return file.metadata()
 
 
-def weights_digest(weights: dict[str, Tensor]) -> str:
+def digest(weights: dict[str, Tensor]) -> str:
     """sha256 of tensors on the CPU, their names, types and shapes."""
     found = hashlib.sha256()
     for name, tensor in sorted(weights.items()):

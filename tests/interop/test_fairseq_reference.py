@@ -88,10 +88,10 @@ class Blocks(RunningText):
         start, stop = index * self.block_size, (index + 1) * self.block_size
         return self.rows[:, start:stop], self.rows[:, start + 1 : stop + 1]
 
-    def draw(self, seed: int, epoch: int) -> range:
+    def draw_order(self, seed: int, epoch: int) -> range:
         return range(len(self))
 
-    def count(self, index: int) -> int:
+    def count_targets(self, index: int) -> int:
         return self.rows.size(0) * self.block_size
 
 
