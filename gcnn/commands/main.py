@@ -40,7 +40,7 @@ def run(name: str) -> int | None:
     if name == "--version":
         print(f"gcnn {version('gcnn')}")
         return None
-    if name in ("--help", "-h"):
+    if name in ("help", "--help", "-h"):
         print("gcnn COMMAND --help says more of each:\n")
         print(*(f"  {command:18} {what}" for command, what in COMMANDS.items()), sep="\n")
         return None

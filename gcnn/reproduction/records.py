@@ -114,33 +114,35 @@ def architecture(model: GCNNConfig | LSTMConfig) -> str:
     return model_title(model) or notation(model)
 
 
+def label_at_rate(config: TrainConfig, group: str, title: str) -> Label:
+    """The label of a group whose variants are learning rates."""
+    lr = f"{config.optimizer.lr:g}"
+    return Label(group, lr, f"{title}, learning rate {lr}")
+
+
 def label_of_table(config: TrainConfig, figure: str) -> Label:
     name = FORMS[figure].get(model_form(config.model), model_form(config.model))
-    titles, lr = TABLE_2 | TABLE_3 | TABLE_4, f"{config.optimizer.lr:g}"
-    title = titles[name].title if name in titles else architecture(config.model)
-    return Label(name, lr, f"{title}, learning rate {lr}")
+    titles = TABLE_2 | TABLE_3 | TABLE_4
+    return label_at_rate(config, name, titles[name].title if name in titles else architecture(config.model))
 
 
 def label_of_gate(config: TrainConfig, figure: str) -> Label:
-    lr = f"{config.optimizer.lr:g}"
-    return Label(config.model.gate, lr, f"{GATES[config.model.gate]}, learning rate {lr}")
+    return label_at_rate(config, config.model.gate, GATES[config.model.gate])
 
 
 def label_of_softmax(config: TrainConfig, figure: str) -> Label:
-    kind, lr = "adaptive" if config.model.cutoffs else "full", f"{config.optimizer.lr:g}"
-    group = f"{kind} softmax, {architecture(config.model)}"
-    return Label(group, lr, f"{group}, learning rate {lr}")
+    group = f"{'adaptive' if config.model.cutoffs else 'full'} softmax, {architecture(config.model)}"
+    return label_at_rate(config, group, group)
 
 
 def label_of_context(config: TrainConfig, figure: str) -> Label:
-    words, lr = context(config.model), f"{config.optimizer.lr:g}"
-    return Label(str(words), lr, f"{plural(words, 'word')}, learning rate {lr}")
+    words = context(config.model)
+    return label_at_rate(config, str(words), plural(words, "word"))
 
 
 def label_of_recipe(config: TrainConfig, figure: str) -> Label:
-    group, title = RECIPES[getattr(config.model, "weight_norm", False), config.trainer.clip_norm is not None]
-    lr = f"{config.optimizer.lr:g}"
-    return Label(group, lr, f"{title}, learning rate {lr}")
+    recipe = getattr(config.model, "weight_norm", False), config.trainer.clip_norm is not None
+    return label_at_rate(config, *RECIPES[recipe])
 
 
 def label_of_search(config: TrainConfig, figure: str) -> Label:

@@ -10,6 +10,9 @@ import re
 import pytest
 import torch
 
+from gcnn.commands.main import COMMANDS, run
+from gcnn.errors import UsageError
+
 HUGE = str(10**30)
 RUN = ["--run", "{run}"]
 RUNS = ["--runs", "{run}", "--quick", "--out", "{tmp}/latency.json"]
@@ -295,3 +298,14 @@ def test_a_samples_file_that_cannot_be_written_is_named(call, run_dir, snapshot)
     assert done.code == 1
     assert re.fullmatch("error: .*samples.json.*\n", done.err)
     assert snapshot() == before
+
+
+@pytest.mark.parametrize("word", ["help", "--help", "-h"])
+def test_the_commands_are_listed(word, capsys):
+    run(word)
+    assert re.findall(r"^  ([a-z-]+) +\w", capsys.readouterr().out, re.MULTILINE) == list(COMMANDS)
+
+
+def test_a_command_that_is_none_is_named_with_the_nearest():
+    with pytest.raises(UsageError, match=r"no command 'evalaute'; choose one of: train, .* The nearest is evaluate"):
+        run("evalaute")
