@@ -9,7 +9,7 @@ import pytest
 
 from gcnn.commands.main import COMMANDS
 from gcnn.reporting.results import results_table
-from gcnn.reproduction.claims import best_rates
+from gcnn.reproduction.claims import best_rates, pairs_of_a_size
 from gcnn.reproduction.records import load_records
 from tests.torture import markdown
 
@@ -124,7 +124,7 @@ def test_the_lstm_in_the_docs_is_that_of_table_3():
     assert f"| {lstm[0.003]} | {lstm[0.01]} |\n| LSTM, 2 × 256" in (DOCS / "RESULTS.md").read_text()
 
 
-def test_table_3_on_more_text_in_the_docs_is_the_figures():
+def test_what_more_text_changed_in_the_docs_is_the_figures():
     records = load_records(DOCS / "results" / "reproduction")
     best = [best_rates(records[scale]["table3"]) for scale in ("wikipedia", "cpu")]
     new, old = ([f"{at[name].mean:.2f}" for name in ("gcnn_8", "lstm_1024", "gcnn_14")] for at in best)
@@ -136,6 +136,15 @@ def test_table_3_on_more_text_in_the_docs_is_the_figures():
     assert f"GLU ({gates['glu'].mean:.2f}) and bilinear units ({gates['bilinear'].mean:.2f})" in text
     behind = gates["linear"].mean / gates["glu"].mean - 1
     assert f"Linear units ({gates['linear'].mean:.2f}) are {behind:.0%} behind GLU".replace("%", " %") in text
+    pairs = pairs_of_a_size(records["wikipedia"]["figs"])
+    pairs = [(gcnn, lstm) for gcnn, lstm in pairs if gcnn.group == "GCNN, 6 layers"]
+    first, _, *leads = (f"{1 - gcnn.mean / lstm.mean:.0%}".replace("%", " %") for gcnn, lstm in pairs)
+    assert f"by {first} on 2 and 6 million tokens, {leads[0]} on 20 and {leads[1]} on 61" in " ".join(text.split())
+    elsewhere = [f"{1 - gcnn.wikitext103['1'] / lstm.wikitext103['1']:.0%}".rstrip("%") for gcnn, lstm in pairs]
+    assert f"test set by {', '.join(elsewhere[:-1])} and {elsewhere[-1]} %" in text
+    gcnn, lstm = ([group.curve.perplexity["1"][i] for i in (9, -1)] for group in pairs[-1])
+    for ours, theirs in zip(gcnn, lstm, strict=True):  # after 10,000 updates, and at the end
+        assert f"({theirs:.2f} against {ours:.2f})" in text
 
 
 def test_the_readme_fits_two_screens_and_shows_recorded_numbers():
@@ -145,14 +154,15 @@ def test_the_readme_fits_two_screens_and_shows_recorded_numbers():
     excerpt = next(block for block in re.findall(r"```\n(.*?)```", text, re.DOTALL) if block.startswith("parameters"))
     assert set(excerpt.splitlines()) <= {*recorded, ""}
     lstm = json.loads((DOCS / "results/quickstart_lstm.json").read_text())
-    assert f"the LSTM\nhas {lstm['test']['perplexity']:.2f} on test" in text
+    text = " ".join(text.split())
+    assert f"the LSTM has {lstm['test']['perplexity']:.2f} on test" in text
     lstm, gcnn = (json.loads((DOCS / f"results/wikitext2_{name}_small.json").read_text()) for name in ("lstm", "gcnn"))
     assert f"{lstm['test']['perplexity']:.1f} against {gcnn['test']['perplexity']:.1f}" in text
     groups = json.loads((DOCS / "results/reproduction/wikipedia/figs.json").read_text())["groups"]
     gcnn, lstm = ([g for g in groups if g["group"] == model] for model in ("GCNN, 6 layers", "LSTM, 1 × 256"))
-    for ours, theirs in zip(gcnn, lstm, strict=True):  # at 2, 6 and 20 million tokens
+    for ours, theirs in zip(gcnn, lstm, strict=True):  # at 2, 6, 20 and 61 million tokens
         assert f"{ours['mean']:.1f} against {theirs['mean']:.1f} on {ours['corpus_tokens'] / 1e6:.0f}" in text
-    assert f"{gcnn[-1]['wikitext103']['1']:.1f}\nagainst {lstm[-1]['wikitext103']['1']:.1f} on WikiText-103" in text
+    assert f"{gcnn[-1]['wikitext103']['1']:.1f} against {lstm[-1]['wikitext103']['1']:.1f} on WikiText-103" in text
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -78,7 +78,7 @@ def plot_points(axes: Axes, lines: dict[str, list[tuple[float, Group]]], x_label
     if x_label.endswith("of text"):
         axes.set(xscale="log")
         axes.set_xticks(sorted({x for points in lines.values() for x, _ in points}))
-        axes.xaxis.set_major_formatter(EngFormatter())
+        axes.xaxis.set_major_formatter(EngFormatter(places=0))
         axes.xaxis.set_minor_locator(NullLocator())
     else:
         axes.set_xlim(left=0)
