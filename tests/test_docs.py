@@ -136,6 +136,10 @@ def test_what_more_text_changed_in_the_docs_is_the_figures():
     assert f"GLU ({gates['glu'].mean:.2f}) and bilinear units ({gates['bilinear'].mean:.2f})" in text
     behind = gates["linear"].mean / gates["glu"].mean - 1
     assert f"Linear units ({gates['linear'].mean:.2f}) are {behind:.0%} behind GLU".replace("%", " %") in text
+    gates = best_rates(records["wikipedia"]["fig3"])
+    assert f"GTU ({gates['gtu'].mean:.2f}) is ahead of ReLU ({gates['relu'].mean:.2f}) at each of three seeds" in text
+    assert f"tanh ({gates['tanh'].mean:.2f}) last by {gates['tanh'].mean / gates['relu'].mean - 1:.0%}"[:-1] in text
+    assert f"GLU is first by {gates['gtu'].mean / gates['glu'].mean - 1:.0%}"[:-1] in text
     pairs = pairs_of_a_size(records["wikipedia"]["figs"])
     pairs = [(gcnn, lstm) for gcnn, lstm in pairs if gcnn.group == "GCNN, 6 layers"]
     first, _, *leads = (f"{1 - gcnn.mean / lstm.mean:.0%}".replace("%", " %") for gcnn, lstm in pairs)
