@@ -96,14 +96,14 @@ def size_and_command(name: str, scale: str, found: Record | Latency | None) -> t
 
 
 def figure_blocks(record: Record, title: str) -> list:
-    commits = {commit[:10] for commits in record.git_commits for commit in commits.split(" or ")}
+    commits = ", ".join(commit[:10] for commit in record.git_commits) or DASH
     figure = drawing(record)
     return [
         Heading(title, level=3),
         groups_table(record),
         *([Figures([figure], f"{FOLDER}/{record.scale}")] if figure else []),
         Code(record.command),
-        Paragraph(f"{'; '.join(record.hardware) or DASH}. Commits: {', '.join(sorted(commits)) or DASH}."),
+        Paragraph(f"{'; '.join(record.hardware) or DASH}. Commits: {commits}."),
     ]
 
 

@@ -234,7 +234,7 @@ def make_record(figure: str, scale: str, folders: Iterable[Path], members: int =
         data=runs[0].config.data.name,
         seeds=sorted({run.config.seed for run in runs}),
         hardware=sorted({describe_hardware(run.results.hardware) for run in finished}),
-        git_commits=sorted({run.results.git_commit or "unknown" for run in finished}),
+        git_commits=sorted({c for run in finished for c in (run.results.git_commit or "unknown").split(" or ")}),
         missing=max(0, members - len(runs)),
         groups=groups,
     )
