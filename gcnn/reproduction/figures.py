@@ -37,13 +37,15 @@ def drawing(record: Record) -> Figure | None:
     diverged = [f"{g.title} ({len(g.diverged)})" for g in record.groups if g.diverged]
     if diverged:
         caption += f"; diverged: {', '.join(diverged)}"
-    caption += f"; mean of {plural(count_seeds(done), 'seed')} and range"
+    caption += f"; mean of {describe_seeds(record)} and range"
     figure = draw(f"{record.scale}-{name}", caption, plot)
     return replace(figure, name=name)  # ids are the page's, names the folder's
 
 
-def count_seeds(groups: list[Group]) -> int:
-    return max(len(g.test_perplexity) for g in groups)
+def describe_seeds(record: Record) -> str:
+    """How many runs stand behind each mean that the figure compares."""
+    numbers = [len(g.test_perplexity) for g in at_best_rates(record)]
+    return plural(max(numbers), "seed") if min(numbers) == max(numbers) else f"{extent(numbers)} seeds"
 
 
 def by_softmax(groups: list[Group]) -> dict[str, list[tuple[float, Group]]]:
@@ -55,9 +57,9 @@ def by_softmax(groups: list[Group]) -> dict[str, list[tuple[float, Group]]]:
 
 
 def at_best_rates(record: Record) -> list[Group]:
-    """Each at its best learning rate; all that there are as long as that cannot be told."""
-    best = best_rates(record)
-    return [g for g in record.groups if best[g.group] in (None, g) and g.mean is not None]
+    """Each at its best learning rate (Figure S: at each size); all that there are as long as that cannot be told."""
+    best = {} if record.figure == "figs" else best_rates(record)
+    return [g for g in record.groups if best.get(g.group) in (None, g) and g.mean is not None]
 
 
 def plot_points(axes: Axes, lines: dict[str, list[tuple[float, Group]]], x_label: str) -> None:
@@ -132,10 +134,7 @@ def describe_size(record: Record) -> str:
     flops, parameters, tokens = (
         extent([getattr(g, key) for g in done]) for key in ("flops_per_token", "parameters", "tokens")
     )
-    return (
-        f"{parameters} parameters, {flops} FLOPs a token; {tokens} tokens of {record.data}; "
-        f"{plural(count_seeds(done), 'seed')}"
-    )
+    return f"{parameters} parameters, {flops} FLOPs a token; {tokens} tokens of {record.data}; {describe_seeds(record)}"
 
 
 def extent(numbers: list[float]) -> str:

@@ -45,20 +45,22 @@ def reproduction_blocks(records: dict[str, dict[str, Record]], latency: Latency 
 
 
 def verdicts_table(records: dict[str, dict[str, Record]], latency: Latency | None) -> Table:
-    """Each claim's verdict at each scale, with the tokens that its longest runs were trained on."""
-    rows, sizes = [], []
-    for scale, by_figure in records.items():
-        groups = [group for name, record in by_figure.items() if name in CLAIMS for group in record.groups]
-        longest = max((group.tokens or 0 for group in groups), default=0)
-        sizes.append(f"{scale}: up to {magnitude(longest)} tokens")
+    """Each claim's verdict at each scale, with the tokens that the longest run behind it was trained on."""
+    rows = []
     for name in CLAIMS:
         found = [latency if name == "table4" else by_figure.get(name) for by_figure in records.values()]
         verdicts = [
-            verdict(CLAIMS[name].compare(entry), getattr(entry, "missing", 0)) if name in asked else DASH
+            verdict_and_tokens(name, entry) if name in asked else DASH
             for entry, asked in zip(found, map(claims_asked, records, records.values()), strict=True)
         ]
         rows.append([FIGURES[name][0].partition(":")[0], CLAIMS[name].text, *verdicts])
-    return Table(["Table or figure", "Claim", *sizes], rows, text_columns=2 + len(records))
+    return Table(["Table or figure", "Claim", *records], rows, text_columns=2 + len(records))
+
+
+def verdict_and_tokens(name: str, found: Record | Latency | None) -> str:
+    said = verdict(CLAIMS[name].compare(found), getattr(found, "missing", 0))
+    longest = max((group.tokens or 0 for group in getattr(found, "groups", [])), default=0)
+    return f"{said}; {magnitude(longest)} tokens" if longest else said
 
 
 def claims_asked(scale: str, records: dict[str, Record]) -> set[str]:

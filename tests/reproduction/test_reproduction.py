@@ -17,7 +17,7 @@ from gcnn.reporting.latency import load_latency
 from gcnn.reporting.results import load_run
 from gcnn.reporting.sweep import finished_results
 from gcnn.reproduction.claims import CLAIMS, HOLDS, IN_PART, NOT, NOT_MEASURED, failing, interpolated, verdict
-from gcnn.reproduction.figures import drawing, groups_table
+from gcnn.reproduction.figures import describe_size, drawing, groups_table
 from gcnn.reproduction.kept_runs import restore_runs
 from gcnn.reproduction.page import between_markers, claims_table, generated_part, reproduction_blocks
 from gcnn.reproduction.records import Record, count_members, load_records, make_record, sweeps, write_record
@@ -107,6 +107,15 @@ def test_no_verdict_before_every_planned_run_has_begun(tmp_path):
     row = next(row for row in claims_table("cpu", {"fig3": record}, None).rows if row[0] == "Figure 3")
     assert row[2] == NOT_MEASURED
     assert "2 runs not begun" in row[3]
+
+
+def test_seeds_are_counted_where_groups_have_more_or_fewer(tmp_path):
+    add_gates(tmp_path, {"glu": [1, 2, 3], "tanh": [9]})
+    record = make_record("fig3", "cpu", [tmp_path])
+    assert describe_size(record).endswith("; 1 to 3 seeds")
+    assert drawing(record).caption.endswith("; mean of 1 to 3 seeds and range")
+    record.groups.pop()
+    assert describe_size(record).endswith("; 3 seeds")
 
 
 def test_the_grid_of_a_sweep_is_counted():
