@@ -81,6 +81,8 @@ def test_groups_have_the_mean_and_range_of_their_seeds(tmp_path):
     assert glu.mean == pytest.approx(np.mean([110.0, 100.5, 120.25]), rel=1e-5)
     assert (glu.min, glu.max, len(tanh.test_perplexity)) == (100.5, 120.25, 1)
     assert glu.curve.steps == [100, 200, 300]
+    assert drawing(record).caption.endswith("; mean of 1 to 3 seeds and range")
+    assert describe_size(dataclasses.replace(record, groups=[glu])).endswith("; 3 seeds")
     arguments = "data.path=DIR tokenizer.vocabulary=FILE"  # no path of this machine
     assert record.command == f'make reproduce FIGURE=fig3 SCALE=cpu ARGS="{arguments}"'
 
@@ -107,15 +109,6 @@ def test_no_verdict_before_every_planned_run_has_begun(tmp_path):
     row = next(row for row in claims_table("cpu", {"fig3": record}, None).rows if row[0] == "Figure 3")
     assert row[2] == NOT_MEASURED
     assert "2 runs not begun" in row[3]
-
-
-def test_seeds_are_counted_where_groups_have_more_or_fewer(tmp_path):
-    add_gates(tmp_path, {"glu": [1, 2, 3], "tanh": [9]})
-    record = make_record("fig3", "cpu", [tmp_path])
-    assert describe_size(record).endswith("; 1 to 3 seeds")
-    assert drawing(record).caption.endswith("; mean of 1 to 3 seeds and range")
-    record.groups.pop()
-    assert describe_size(record).endswith("; 3 seeds")
 
 
 def test_the_grid_of_a_sweep_is_counted():
