@@ -33,6 +33,7 @@ from gcnn.checks import (
 )
 from gcnn.errors import UsageError
 from gcnn.files import refuse_links_out, user_path
+from gcnn.gates import GATES
 
 CONFIGS = next(path for path in (Path(__file__).resolve().parents[i] / "configs" for i in (0, 1)) if path.is_dir())
 
@@ -98,7 +99,7 @@ class GCNNConfig:
     embedding_dim: int = key(MISSING, "the lookup table's vectors", COUNT)
     blocks: list[BlockConfig] = key(MISSING, "[{convs: [[kernel_size, out_channels], ...], repeat: r}, ...]")
     cutoffs: list[int] = key(MISSING, "adaptive softmax; empty: a full softmax", CUTOFFS)
-    gate: str = choice("glu", "glu", "gtu", "bilinear", "linear", "relu", "tanh")
+    gate: str = choice("glu", *GATES)
     tie_embeddings: bool = key(False, "the softmax's vectors are the embeddings; not in the paper")
     projection_dim: int | None = key(None, "full softmax: a narrower linear layer before it", COUNT)
     weight_norm: bool = key(True, "of convolutions and projections")

@@ -3,11 +3,15 @@
 import ast
 import json
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from gcnn.commands.main import COMMANDS
+from gcnn.config import compose_config
 from gcnn.reporting.results import results_table
 from gcnn.reproduction.claims import best_rates, pairs_of_a_size
 from gcnn.reproduction.records import load_records
@@ -196,6 +200,35 @@ def test_commands_exist(page):
     named = re.findall(r"^(?:\.venv/bin/python -m )?gcnn ([a-z-]+)", code, re.MULTILINE)
     assert {name for name in named if not name.startswith("-")} <= set(COMMANDS)
     assert all((ROOT / name).is_file() for name in re.findall(r"\bscripts/\w+\.py", code))
+
+
+def test_the_gate_and_the_experiment_that_the_docs_add_work_as_shown(tmp_path):
+    """Each `+` line comes after the line that is shown before it, or into a file of its own."""
+    for folder in ("gcnn", "configs"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for diff in re.findall(r"^```diff\n(.*?)^```", (DOCS / "ARCHITECTURE.md").read_text(), re.DOTALL | re.MULTILINE):
+        lines = diff.splitlines()
+        assert len(lines) <= 10
+        path = tmp_path / next(line for line in lines[::-1] if re.match(r"(---|\+\+\+) ", line)).split()[1]
+        added = "".join(line[1:] + "\n" for line in lines if re.match(r"\+(?!\+\+ )", line))
+        if shown := "".join(line[1:] + "\n" for line in lines if line.startswith(" ")):
+            assert path.read_text().count(shown) == 1
+            added = path.read_text().replace(shown, shown + added)
+        path.write_text(added)
+    code = """
+import torch
+from gcnn.config import compose_config
+from gcnn.models.language_model import build_model
+from gcnn.models.layers import gate
+model = build_model(compose_config("model=gcnn_small", "model.cutoffs=[20]", "model.gate=swiglu").model, 100)
+assert model(torch.arange(6).view(2, 3))[0].isfinite().all()
+a, b = torch.randn(2, 3, 5)
+torch.testing.assert_close(gate(torch.cat([a, b], -1), "swiglu"), a * torch.nn.functional.silu(b))
+print(compose_config("experiment=quickstart_relu").model)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert str(compose_config("experiment=quickstart", "model.gate=relu").model) in done.stdout
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

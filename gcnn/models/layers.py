@@ -9,34 +9,20 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import weight_norm
 
 from gcnn.config import BlockConfig
+from gcnn.gates import GATES
 from gcnn.models import winograd
 
-# What the convolution computes becomes the block's output. glu, gtu and bilinear take two convolutions of the same
-# input (X*W + b and X*V + c, computed as one); the others take one.
-TWO_PATHS = ("glu", "gtu", "bilinear")
-
-# The variance, times a kernel's inputs, that the weights start with: a stack of residual blocks then has the second
-# moment of its input. A sigmoid around 0 halves the signal; tanh is linear there. Kaiming's 2 for ReLU would keep it in
-# one layer, but its outputs have a positive mean, which the residual path adds up: fifty times the signal after 13
-# blocks. The bilinear gate's output grows with the square of its input, so that no gain keeps it: its gate path starts
-# around one instead of zero (a bias of 1), and so modulates the other path by as much as GLU's does.
-GAINS = {"glu": 4.0, "gtu": 4.0, "bilinear": 1.0, "linear": 1.0, "relu": 1.0, "tanh": 1.0}
 LEAST_TOKENS = 512  # for winograd; below, transforming a convolution's weights takes longer than its products then save
 MOST_CHANNELS = 512  # in bf16 on a CPU, for convolutions with channels last; with more, oneDNN is slower so
 
 
 def gate(projected: Tensor, kind: str) -> Tensor:
-    """Apply a gate along the channels: (batch, time, channels or 2 channels) -> (batch, time, channels). Section 2."""
-    if kind == "linear":
-        return projected
-    if kind == "relu":
-        return F.relu(projected)
-    if kind == "tanh":
-        return torch.tanh(projected)
+    """Apply a gate (section 2): (batch, time, channels of all its paths) -> (batch, time, channels)."""
     if kind == "glu":
-        return F.glu(projected, dim=-1)
-    values, gates = projected.chunk(2, dim=-1)
-    return values * gates if kind == "bilinear" else torch.tanh(values) * torch.sigmoid(gates)
+        return F.glu(projected, dim=-1)  # its formula, in one pass
+    if GATES[kind].paths == 1:
+        return GATES[kind].formula(projected)
+    return GATES[kind].formula(*projected.chunk(GATES[kind].paths, dim=-1))
 
 
 def linear(in_features: int, out_features: int, normalised: bool, dropout: float) -> nn.Linear:
@@ -101,12 +87,11 @@ class GatedConv(nn.Module):
         self.gate = gate
         self.dropout = dropout
         self.context = kernel_size - 1
-        conv = nn.Conv1d(in_channels, out_channels * (2 if gate in TWO_PATHS else 1), kernel_size)
+        conv = nn.Conv1d(in_channels, out_channels * GATES[gate].paths, kernel_size)  # the paths computed as one
         # dropout scales up what it keeps
-        nn.init.normal_(conv.weight, std=math.sqrt(GAINS[gate] * (1 - dropout) / (kernel_size * in_channels)))
+        nn.init.normal_(conv.weight, std=math.sqrt(GATES[gate].gain * (1 - dropout) / (kernel_size * in_channels)))
         nn.init.zeros_(conv.bias)
-        if gate == "bilinear":
-            nn.init.ones_(conv.bias[out_channels:])
+        nn.init.constant_(conv.bias[out_channels:], GATES[gate].gate_bias)
         self.conv = weight_norm(conv, dim=0) if normalised else conv
 
     def empty_state(self, batch_size: int) -> Tensor:

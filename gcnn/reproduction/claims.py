@@ -12,10 +12,11 @@ from itertools import pairwise
 
 import numpy as np
 
+from gcnn.gates import GATES
 from gcnn.reporting.latency import Latency, Pair
 from gcnn.reporting.units import count, decimals, magnitude, perplexity, ratio
 from gcnn.reproduction.paper import TABLE_2, TABLE_3, TABLE_4
-from gcnn.reproduction.records import GATES, RECIPES, Group, Record
+from gcnn.reproduction.records import RECIPES, Group, Record
 
 HOLDS, IN_PART, NOT = "holds", "holds in part", "does not hold at this size"
 NOT_MEASURED = "not measured"
@@ -26,7 +27,7 @@ ABOUT_20 = 15  # times: what still is "about 20 times"
 EQUAL = 1.25  # times, either way: what still is "the same throughput"
 SPEED_UP = 0.6  # of the steps, in which what is "about twice as fast" must be there
 TITLES = {name: row.title for table in (TABLE_2, TABLE_3, TABLE_4) for name, row in table.items()}
-TITLES |= GATES | dict(RECIPES.values())
+TITLES |= {name: gate.title for name, gate in GATES.items()} | dict(RECIPES.values())
 Scores = dict[int, float]  # seed -> test perplexity, infinite where the run diverged
 
 

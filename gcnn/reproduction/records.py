@@ -15,6 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from gcnn.config import CONFIGS, GCNNConfig, LSTMConfig, TrainConfig
 from gcnn.errors import UsageError
 from gcnn.files import write_atomically, write_json
+from gcnn.gates import GATES
 from gcnn.provenance import portable
 from gcnn.reporting.files import Number, Text, read_json
 from gcnn.reporting.results import Run, Split, describe_hardware, describe_model, load_run
@@ -22,7 +23,6 @@ from gcnn.reporting.units import magnitude, plural
 from gcnn.reproduction.paper import TABLE_2, TABLE_3, TABLE_4, model_title, notation
 
 WIKITEXT_103 = "wikitext103.json"  # in a run: what `gcnn evaluate --json --file wiki.test.tokens` printed
-GATES = {"glu": "GLU", "gtu": "GTU", "relu": "ReLU", "tanh": "tanh", "bilinear": "bilinear", "linear": "linear"}
 RECIPES = {  # weight normalisation, clipping
     (True, True): ("both", "both"),
     (True, False): ("no_clipping", "without clipping"),
@@ -127,7 +127,7 @@ def label_of_table(config: TrainConfig, figure: str) -> Label:
 
 
 def label_of_gate(config: TrainConfig, figure: str) -> Label:
-    return label_at_rate(config, config.model.gate, GATES[config.model.gate])
+    return label_at_rate(config, config.model.gate, GATES[config.model.gate].title)
 
 
 def label_of_softmax(config: TrainConfig, figure: str) -> Label:
