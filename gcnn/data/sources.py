@@ -5,6 +5,7 @@ from pathlib import Path
 
 from gcnn.config import DataConfig
 from gcnn.data.shakespeare import shakespeare_folder
+from gcnn.data.tables import COMPRESSED_SUFFIXES
 from gcnn.errors import UsageError
 
 SPLITS = ("train", "valid", "test")
@@ -14,6 +15,14 @@ Layout = dict[str, str]  # split -> file name or glob in the corpus's folder
 TOKENS: Layout = {split: f"wiki.{split}.tokens" for split in SPLITS}
 RAW: Layout = {split: f"wiki.{split}.raw" for split in SPLITS}
 TXT: Layout = {split: f"{split}.txt" for split in SPLITS}
+OTHER_KINDS: list[Layout] = [
+    {split: f"{split}.{kind}" for split in SPLITS}
+    for kind in (
+        "jsonl",
+        "parquet",
+        *(f"{kind}{packed}" for kind in ("txt", "jsonl") for packed in COMPRESSED_SUFFIXES),
+    )
+]
 PARQUET: Layout = {split: f"{name}-*.parquet" for split, name in HUB_SPLITS.items()}
 BILLION_WORD: Layout = {  # the literature's test set is the first held-out shard; the second one validates
     "train": "training-monolingual.tokenized.shuffled/news.en-*-of-00100",
@@ -44,7 +53,7 @@ def layouts_of(config: DataConfig) -> list[Layout]:
     if config.source == "billion_word":
         return [BILLION_WORD]
     if config.source == "local":
-        return [TXT, TOKENS]
+        return [TXT, TOKENS, *OTHER_KINDS]
     return [RAW if "raw" in (config.hub_config or "") else TOKENS, TXT, PARQUET]
 
 

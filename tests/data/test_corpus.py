@@ -1,7 +1,9 @@
 """Corpora in every published layout, and what is said where something is missing."""
 
+import gzip
 import hashlib
 import io
+import json
 import os
 import tarfile
 from pathlib import Path
@@ -72,6 +74,19 @@ def stripped(lines: dict[str, list[str]] = LINES) -> dict[str, list[str]]:
 def test_text_files(corpus_of, tmp_path, source, pattern, options):
     write_text(tmp_path, pattern)
     assert content(corpus_of(source, **options)) == stripped()
+
+
+@pytest.mark.parametrize("kind", ["txt.gz", "jsonl", "jsonl.gz", "parquet"])
+def test_a_folder_of_another_kind_of_file(corpus_of, tmp_path, kind):
+    for split, lines in LINES.items():
+        path = tmp_path / f"{split}.{kind}"
+        if kind == "parquet":
+            pq.write_table(pa.table({"text": lines}), path)
+            continue
+        rows = [json.dumps({"text": line}) for line in lines] if "jsonl" in kind else lines
+        packed = "".join(f"{row}\n" for row in rows).encode()
+        path.write_bytes(gzip.compress(packed) if kind.endswith("gz") else packed)
+    assert content(corpus_of()) == stripped()
 
 
 @pytest.mark.parametrize("inside", [True, False])
@@ -201,6 +216,12 @@ def test_without_the_hub(corpus_of, monkeypatch):
             ["train.txt", "test.txt"],
             "data.path: no valid.txt in FOLDER (found: test.txt, train.txt). "
             "Set data.path to a folder with {train,valid,test}.txt.",
+        ),
+        (
+            "local",
+            ["train.jsonl.gz"],
+            "data.path: no valid.jsonl.gz in FOLDER (found: train.jsonl.gz). "
+            "Set data.path to a folder with {train,valid,test}.jsonl.gz.",
         ),
         (
             "wikitext",
