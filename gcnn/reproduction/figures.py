@@ -13,6 +13,8 @@ from gcnn.reporting.units import DASH, count, magnitude, perplexity, plural
 from gcnn.reproduction.claims import best_rates, mean, spread
 from gcnn.reproduction.records import FIGURES, Group, Record
 
+TALLEST = 10  # times the lowest perplexity: one validation that is higher would flatten all curves
+
 
 def drawing(record: Record) -> Figure | None:
     """The figure; None of a table, and where no member is finished."""
@@ -33,7 +35,10 @@ def drawing(record: Record) -> Figure | None:
         groups = at_best_rates(record)
         if not groups:
             return None
-        plot = partial(plot_bands, groups=groups)
+        top = TALLEST * min(values_of(g).min() for g in groups)
+        plot = partial(plot_bands, groups=groups, top=top)
+        above = [f"{g.title} ({count(values_of(g).max())})" for g in groups if values_of(g).max() > top]
+        caption += f"; higher than the picture: {', '.join(above)}" if above else ""
     diverged = [f"{g.title} ({len(g.diverged)})" for g in record.groups if g.diverged]
     if diverged:
         caption += f"; diverged: {', '.join(diverged)}"
@@ -86,17 +91,25 @@ def plot_points(axes: Axes, lines: dict[str, list[tuple[float, Group]]], x_label
         axes.set_xlim(left=0)
 
 
-def plot_bands(axes: Axes, groups: list[Group]) -> None:
-    """Mean validation perplexity against training tokens, with a band from the least to the greatest."""
+def values_of(group: Group) -> np.ndarray:
+    """Validation perplexities, (seeds, validations)."""
+    return np.array(list(group.curve.perplexity.values()))
+
+
+def plot_bands(axes: Axes, groups: list[Group], top: float) -> None:
+    """Mean validation perplexity against training tokens, with a band from the least to the greatest; up to `top`."""
     every = []
     for style, group in zip(STYLES, groups, strict=False):
-        x, values = group.curve.tokens, np.array(list(group.curve.perplexity.values()))
+        x, values = group.curve.tokens, values_of(group)
         axes.plot(
             x, values.mean(axis=0), label=group.title, marker="o" if len(x) <= 30 else None, markersize=3, **style
         )
         axes.fill_between(x, values.min(axis=0), values.max(axis=0), color=style["color"], alpha=0.18, linewidth=0)
         every.append(values.ravel())
-    log_scale(axes, np.concatenate(every))
+    every = np.concatenate(every)
+    log_scale(axes, every.clip(max=top))
+    if every.max() > top:
+        axes.set_ylim(every.min() / 1.1, top)
     axes.set(xlabel="training tokens", ylabel="validation perplexity")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_xlim(left=0)

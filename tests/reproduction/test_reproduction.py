@@ -82,6 +82,10 @@ def test_groups_have_the_mean_and_range_of_their_seeds(tmp_path):
     assert (glu.min, glu.max, len(tanh.test_perplexity)) == (100.5, 120.25, 1)
     assert glu.curve.steps == [100, 200, 300]
     assert drawing(record).caption.endswith("; mean of 1 to 3 seeds and range")
+    burst = dataclasses.replace(tanh, curve=dataclasses.replace(tanh.curve, perplexity={"1": [400.0, 70_000.0, 300.0]}))
+    picture = drawing(dataclasses.replace(record, groups=[glu, burst]))
+    assert "; higher than the picture: tanh, learning rate 0.003 (70,000); mean of" in picture.caption
+    assert "10,000" not in picture.svg
     assert describe_size(dataclasses.replace(record, groups=[glu])).endswith("; 3 seeds")
     arguments = "data.path=DIR tokenizer.vocabulary=FILE"  # no path of this machine
     assert record.command == f'make reproduce FIGURE=fig3 SCALE=cpu ARGS="{arguments}"'
