@@ -1,4 +1,4 @@
-"""The gates of section 2 of the paper: what a block makes of its convolution. All of a gate stands here.
+"""The gates of sections 2 and 3 of the paper: what a block makes of its convolution. All of a gate stands here.
 
 Formulas are methods of their tensors: `--help` lists the gates, and need not wait the seconds that torch takes.
 """

@@ -17,7 +17,7 @@ MOST_CHANNELS = 512  # in bf16 on a CPU, for convolutions with channels last; wi
 
 
 def gate(projected: Tensor, kind: str) -> Tensor:
-    """Apply a gate (section 2): (batch, time, channels of all its paths) -> (batch, time, channels)."""
+    """Apply a gate (sections 2 and 3): (batch, time, channels of all its paths) -> (batch, time, channels)."""
     if kind == "glu":
         return F.glu(projected, dim=-1)  # its formula, in one pass
     if GATES[kind].paths == 1:
