@@ -1,13 +1,16 @@
 """Where the files of a corpus are: the layouts in which corpora are published, and one's own files."""
 
 import glob
+import logging
+from itertools import chain
 from pathlib import Path
 
 from gcnn.config import DataConfig
 from gcnn.data.shakespeare import shakespeare_folder
-from gcnn.data.tables import COMPRESSED_SUFFIXES
+from gcnn.data.tables import COMPRESSED_SUFFIXES, JSON_SUFFIXES, PARQUET_SUFFIXES
 from gcnn.errors import UsageError
 
+log = logging.getLogger(__name__)
 SPLITS = ("train", "valid", "test")
 HUB_SPLITS = {"train": "train", "valid": "validation", "test": "test"}
 
@@ -15,13 +18,9 @@ Layout = dict[str, str]  # split -> file name or glob in the corpus's folder
 TOKENS: Layout = {split: f"wiki.{split}.tokens" for split in SPLITS}
 RAW: Layout = {split: f"wiki.{split}.raw" for split in SPLITS}
 TXT: Layout = {split: f"{split}.txt" for split in SPLITS}
+PACKED = [kind + packed for kind in (".txt", *JSON_SUFFIXES) for packed in COMPRESSED_SUFFIXES]
 OTHER_KINDS: list[Layout] = [
-    {split: f"{split}.{kind}" for split in SPLITS}
-    for kind in (
-        "jsonl",
-        "parquet",
-        *(f"{kind}{packed}" for kind in ("txt", "jsonl") for packed in COMPRESSED_SUFFIXES),
-    )
+    {split: split + kind for split in SPLITS} for kind in (*JSON_SUFFIXES, *PARQUET_SUFFIXES, *PACKED)
 ]
 PARQUET: Layout = {split: f"{name}-*.parquet" for split, name in HUB_SPLITS.items()}
 BILLION_WORD: Layout = {  # the literature's test set is the first held-out shard; the second one validates
@@ -58,12 +57,19 @@ def layouts_of(config: DataConfig) -> list[Layout]:
 
 
 def find_layout(folder: Path, layouts: list[Layout], option: str) -> dict[str, list[Path]]:
-    """The files of the first layout that is whole. Raises UsageError, naming a missing file, where none is."""
+    """The files of the first layout that is whole; those of others are named, for they are not read.
+
+    Raises UsageError, naming a missing file, where none is whole.
+    """
     found = [
         {split: sorted(filter(Path.is_file, folder.glob(name))) for split, name in layout.items()} for layout in layouts
     ]
     for files in found:
         if all(files.values()):
+            unread = [path for other in found if other is not files for path in chain(*other.values())]
+            if unread:
+                names = list_names(list(chain(*files.values()))), list_names(unread)
+                log.warning("%s: %s has several kinds of files. Read: %s; not read: %s.", option, folder, *names)
             return files
     nearest = max(range(len(layouts)), key=lambda i: sum(map(bool, found[i].values())))
     missing = next(name for split, name in layouts[nearest].items() if not found[nearest][split])

@@ -33,7 +33,8 @@ COMPRESSED = {  # by their first bytes, none of which a text has
 }
 ARCHIVES = rb"PK(\x03\x04|\x05\x06|\x07\x08)|Rar!\x1a|7z\xbc\xaf"
 COMPRESSED_SUFFIXES = (".bz2", ".gz", ".xz", ".zst")
-JSON_SUFFIXES = (".json", ".jsonl", ".jsonlines", ".ndjson")
+JSON_SUFFIXES = (".jsonl", ".jsonlines", ".ndjson", ".json")
+PARQUET_SUFFIXES = (".parquet", ".pq")
 OTHER_SUFFIXES = (".7z", ".arrow", ".csv", ".feather", ".rar", ".tar", ".tgz", ".tsv", ".xlsx", ".zip")
 REMEDY = "Give text, JSON lines (.jsonl) or Parquet (.parquet)"
 
@@ -51,7 +52,7 @@ def read_rows(path: Path, column: str = "text", option: str = "--column", alone:
     if kind in OTHER_SUFFIXES:
         raise UsageError(f"{path}: {kind} files are not read. {REMEDY}.")
     with damage_named(path):
-        if kind in (".parquet", ".pq"):
+        if kind in PARQUET_SUFFIXES:
             yield from read_parquet(path, column, option, alone)
         elif kind in JSON_SUFFIXES:
             yield from read_json(path, column, option, alone)

@@ -76,17 +76,25 @@ def test_text_files(corpus_of, tmp_path, source, pattern, options):
     assert content(corpus_of(source, **options)) == stripped()
 
 
-@pytest.mark.parametrize("kind", ["txt.gz", "jsonl", "jsonl.gz", "parquet"])
-def test_a_folder_of_another_kind_of_file(corpus_of, tmp_path, kind):
+@pytest.mark.parametrize("kind", ["txt.gz", "jsonl", "ndjson", "json.gz", "parquet", "pq"])
+def test_a_folder_of_another_kind_of_file(corpus_of, tmp_path, kind, caplog):
     for split, lines in LINES.items():
         path = tmp_path / f"{split}.{kind}"
-        if kind == "parquet":
+        if kind in ("parquet", "pq"):
             pq.write_table(pa.table({"text": lines}), path)
             continue
-        rows = [json.dumps({"text": line}) for line in lines] if "jsonl" in kind else lines
+        rows = [json.dumps({"text": line}) for line in lines] if "json" in kind else lines
         packed = "".join(f"{row}\n" for row in rows).encode()
         path.write_bytes(gzip.compress(packed) if kind.endswith("gz") else packed)
     assert content(corpus_of()) == stripped()
+    assert not caplog.records
+    names, text = (", ".join(f"{split}.{ending}" for split in LINES) for ending in (kind, "txt"))
+    (tmp_path / "train.txt").write_text("other text\n")  # not whole: it is not read, and that is said
+    assert content(corpus_of()) == stripped()
+    assert caplog.records.pop().getMessage().endswith(f"Read: {names}; not read: train.txt.")
+    write_text(tmp_path, "{}.txt", {split: ["other text"] for split in LINES})
+    assert content(corpus_of())["train"] == ["other text"]
+    assert caplog.records.pop().getMessage().endswith(f"Read: {text}; not read: {names}.")
 
 
 @pytest.mark.parametrize("inside", [True, False])
