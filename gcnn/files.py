@@ -85,12 +85,12 @@ def find_run(path: str) -> Path:
     if not path or os.path.lexists(folder / "config.yaml") or not os.path.isdir(folder):
         return folder  # its reader says what is wrong with it
     levels = ("*/" * depth for depth in range(1, 5))  # runs/<group>/<experiment>/sweep/<member>
-    found = [file.parent for level in levels for file in folder.glob(f"{level}results.json")]
-    if not found:
+    finished = [file.parent for level in levels for file in folder.glob(f"{level}results.json")]
+    if not finished:
         raise UsageError(
             f"{folder} is not a run directory: it has no config.yaml, and no finished run below. "
             "Give the folder of a run."
         )
-    newest = max(found, key=lambda run: (run / "results.json").stat().st_mtime)
+    newest = max(finished, key=lambda run: (run / "results.json").stat().st_mtime)
     print(f"run: {newest}", file=sys.stderr)
     return newest

@@ -82,21 +82,22 @@ def config_error(error: BaseException) -> str:
         return f"{key} has no value; give {key}=VALUE."
     reasons = dict.fromkeys(str(e).splitlines()[0].rstrip(".:") for e in (error, cause))
     where = f" (key: {key})" if key and key not in " ".join(reasons) else ""
-    said = " ".join(": ".join(reasons).split()) + where + "."
-    if said.startswith("Ambiguous"):
-        return f"{said} Several values are a sweep (make sweep, or --multirun); a list stands in [brackets]."
-    if re.match("In 'experiment/.* Cannot convert '(Dict|List)Config' to string", said):
-        return f"{said} An experiment is key: value, and its first line is `# @package _global_`."
+    complaint = " ".join(": ".join(reasons).split()) + where + "."
+    if complaint.startswith("Ambiguous"):
+        return f"{complaint} Several values are a sweep (make sweep, or --multirun); a list stands in [brackets]."
+    if re.match("In 'experiment/.* Cannot convert '(Dict|List)Config' to string", complaint):
+        return f"{complaint} An experiment is key: value, and its first line is `# @package _global_`."
     kind = getattr(cause, "object_type", None)
-    if " not in '" in said and dataclasses.is_dataclass(kind):
+    if " not in '" in complaint and dataclasses.is_dataclass(kind):
         names = [field.name for field in dataclasses.fields(kind)]
-        return f"{said} Its keys: {', '.join(names)}.{nearest(str(cause.key), names) or nearest_key(str(cause.key))}"
-    return f"{said} All keys and their values: --help."
+        closest = nearest(str(cause.key), names) or nearest_key(str(cause.key))
+        return f"{complaint} Its keys: {', '.join(names)}.{closest}"
+    return f"{complaint} All keys and their values: --help."
 
 
 def nearest(name: str, names: list[str] | set[str]) -> str:
-    found = difflib.get_close_matches(name, names, n=1)
-    return f" The nearest is {found[0]}." if found else ""
+    matches = difflib.get_close_matches(name, names, n=1)
+    return f" The nearest is {matches[0]}." if matches else ""
 
 
 def nearest_key(name: str) -> str:
@@ -106,8 +107,8 @@ def nearest_key(name: str) -> str:
         for schema in SCHEMAS.get(group.name, {"": group.type}).values():
             for field in dataclasses.fields(schema) if dataclasses.is_dataclass(schema) else ():
                 keys.setdefault(field.name, f"{group.name}.{field.name}")
-    found = difflib.get_close_matches(name, keys, n=1)
-    return f" The nearest is {keys[found[0]]}." if found else ""
+    matches = difflib.get_close_matches(name, keys, n=1)
+    return f" The nearest is {keys[matches[0]]}." if matches else ""
 
 
 def explain_unreadable(override: str) -> str:

@@ -63,16 +63,16 @@ class Machine:
 
     def bound(self, work: Work) -> Bound:
         """The least time for some work, and what takes most of it."""
-        together = {"matrix products": work.flops / self.flops(), "reading weights": work.bytes / self.read_rate(LARGE)}
-        by = max(together, key=together.get)
+        parallel = {"matrix products": work.flops / self.flops(), "reading weights": work.bytes / self.read_rate(LARGE)}
+        by = max(parallel, key=parallel.get)
         if not work.steps:
-            return Bound(together[by], by)
+            return Bound(parallel[by], by)
         one_by_one = {
             "recurrent products": work.steps * work.step_flops / self.flops(),
             "rereading recurrent weights": work.steps * work.step_bytes / self.read_rate(work.step_bytes),
         }
         then = max(one_by_one, key=one_by_one.get)
-        return Bound(together[by] + one_by_one[then], by if together[by] > one_by_one[then] else then)
+        return Bound(parallel[by] + one_by_one[then], by if parallel[by] > one_by_one[then] else then)
 
     def _rate(self, name: str, measure: Callable[[], float]) -> float:
         if name not in self.measured:

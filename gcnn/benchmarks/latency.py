@@ -140,12 +140,12 @@ def measure(subjects: list[Subject], machine: Machine, repeats: int, long_repeat
     take_turns(subjects, machine, "responsiveness", [zipf.text(*RESPONSIVENESS) for _ in range(long_repeats)])
 
 
-def take_turns(subjects: list[Subject], machine: Machine, what: int | str, texts: list[tuple[Tensor, Tensor]]) -> None:
-    log.info("%s, %d rounds", f"sentences of {what} words" if isinstance(what, int) else what, len(texts))
+def take_turns(subjects: list[Subject], machine: Machine, kind: int | str, texts: list[tuple[Tensor, Tensor]]) -> None:
+    log.info("%s, %d rounds", f"sentences of {kind} words" if isinstance(kind, int) else kind, len(texts))
     for i, (tokens, targets) in enumerate(texts):
         first = i % len(subjects)  # each model comes after each other: it finds the caches full of that one
         for subject in subjects[first:] + subjects[:first]:
-            subject.timings.setdefault(what, []).append(score(subject.model, tokens, targets, machine))
+            subject.timings.setdefault(kind, []).append(score(subject.model, tokens, targets, machine))
 
 
 def score(model: LanguageModel, tokens: Tensor, targets: Tensor, machine: Machine) -> Timing:
@@ -153,11 +153,11 @@ def score(model: LanguageModel, tokens: Tensor, targets: Tensor, machine: Machin
     device, state, hidden_seconds = machine.device, None, 0.0
     blocks = zip(tokens.to(device).split(BLOCK, dim=1), targets.to(device).split(BLOCK, dim=1), strict=True)
     start = now(device)
-    for some, wanted in blocks:
+    for block, block_targets in blocks:
         before = now(device)
-        hidden, state = model(some, state)
+        hidden, state = model(block, state)
         hidden_seconds += now(device) - before
-        model.nll(hidden, wanted).double().sum(dim=1).cpu()
+        model.nll(hidden, block_targets).double().sum(dim=1).cpu()
     total = now(device) - start
     bounds = [machine.bound(work(model, targets, softmax)) for softmax in (False, True)]
     return Timing(hidden_seconds, total, *bounds)

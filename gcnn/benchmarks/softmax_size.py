@@ -68,15 +68,15 @@ def build(kind: str, size: Size) -> AdaptiveSoftmax | FullSoftmax:
 def measure(size: Size, rounds: int, most_bytes: float) -> dict[str, dict]:
     """Parameters, seconds (median) and peak memory of both softmaxes; one that may take more than `most_bytes` of the
     system is not run, and has null for the latter two."""
-    found = {kind: {"parameters": None, "seconds": None, "memory_bytes": None} for kind in KINDS}
+    costs = {kind: {"parameters": None, "seconds": None, "memory_bytes": None} for kind in KINDS}
     for kind in KINDS:
         with torch.device("meta"):
-            found[kind]["parameters"] = sum(weight.numel() for weight in build(kind, size).parameters())
-    kinds = [kind for kind in KINDS if KEPT * least_bytes(size, kind, found[kind]["parameters"]) <= most_bytes]
+            costs[kind]["parameters"] = sum(weight.numel() for weight in build(kind, size).parameters())
+    kinds = [kind for kind in KINDS if KEPT * least_bytes(size, kind, costs[kind]["parameters"]) <= most_bytes]
     for kind, seconds in in_own_process(partial(times, kinds, size, rounds)).items():
-        found[kind]["seconds"] = seconds
-        found[kind]["memory_bytes"] = in_own_process(partial(memory, kind, size))
-    return found
+        costs[kind]["seconds"] = seconds
+        costs[kind]["memory_bytes"] = in_own_process(partial(memory, kind, size))
+    return costs
 
 
 def least_bytes(size: Size, kind: str, parameters: int) -> int:
@@ -96,7 +96,7 @@ def times(kinds: list[str], size: Size, rounds: int) -> dict[str, float]:
     torch.set_num_threads(size.threads)
     steps = {kind: Step(kind, size) for kind in kinds}
     seconds = [{kind: step() for kind, step in steps.items()} for _ in range(WARM_UP + rounds)]
-    return {kind: median(found[kind] for found in seconds[WARM_UP:]) for kind in kinds}
+    return {kind: median(times[kind] for times in seconds[WARM_UP:]) for kind in kinds}
 
 
 def memory(kind: str, size: Size) -> int:
@@ -126,10 +126,10 @@ def growth(by_vocabulary: dict[str, dict]) -> dict[str, dict[str, float]]:
     exponents = {}
     for kind in KINDS:
         exponents[kind] = {}
-        for what in ("parameters", "seconds", "memory_bytes"):
-            points = [(int(n), entry[kind][what]) for n, entry in by_vocabulary.items() if entry[kind][what]]
+        for quantity in ("parameters", "seconds", "memory_bytes"):
+            points = [(int(n), entry[kind][quantity]) for n, entry in by_vocabulary.items() if entry[kind][quantity]]
             if len(points) > 1:
-                exponents[kind][what] = float(np.polyfit(*np.log(np.array(points, float)).T, deg=1)[0])
+                exponents[kind][quantity] = float(np.polyfit(*np.log(np.array(points, float)).T, deg=1)[0])
     return exponents
 
 

@@ -59,7 +59,7 @@ class Speed:
     def report(self) -> dict[str, float | str]:
         flops = PASSES * self.flops_per_token * self.tokens_per_step
         shares = [flops / step / product for step, product in zip(self.steps, self.products, strict=True)]
-        limits = [best / found for best, found in zip(self.forwards, self.evaluations, strict=True)]
+        limits = [forward / evaluation for forward, evaluation in zip(self.forwards, self.evaluations, strict=True)]
         return {
             "tokens_per_second": self.tokens_per_step / median(self.steps),
             "flops_per_second": flops / median(self.steps),

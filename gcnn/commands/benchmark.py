@@ -98,7 +98,7 @@ def bounds_table(latency: dict) -> Table:
     for name, model in latency["models"].items():
         measured = (*(model[kind]["20"] for kind in ("sentences", "sentences_without_softmax")),)
         measured += model["responsiveness"], model["throughput"]
-        rows.append([name, *(found["bounded_by"] for found in measured)])
+        rows.append([name, *(entry["bounded_by"] for entry in measured)])
     rates = latency["rates"]
     caption = (
         f"What bounds them here: products at {rates['flops_per_second'] / 1e9:.0f} GFLOP/s, "

@@ -33,7 +33,7 @@ def main() -> None:
     about = made_with()
     words = pa.array([f"x{letters(rank)}y" for rank in range(TYPES - 2)])  # besides <eos> and <unk>
     tokens, lines = arguments.tokens, arguments.tokens // 25
-    found = {}
+    texts = {}
     for name, number in (("running", lines), ("ten_times_the_lines", 10 * lines), ("billion_word", arguments.shards)):
         if name not in arguments.texts:
             continue
@@ -46,12 +46,12 @@ def main() -> None:
             files = {"train.txt": (tokens, number), "valid.txt": (HELD_OUT, held_out), "test.txt": (HELD_OUT, held_out)}
         for seed, (path, (size, number)) in enumerate(files.items()):
             write_text(folder / path, words, size, number, seed)
-        found[name] = measure(folder, "billion_word" if name == "billion_word" else "local")
+        texts[name] = measure(folder, "billion_word" if name == "billion_word" else "local")
         shutil.rmtree(folder)
-    rows = [[name, *cells(entry)] for name, entry in found.items()]
+    rows = [[name, *cells(entry)] for name, entry in texts.items()]
     print(to_text(Table(HEADER, rows)))
     if arguments.out:
-        write_json(arguments.out, {**about, "types": TYPES, "texts": found})
+        write_json(arguments.out, {**about, "types": TYPES, "texts": texts})
 
 
 def letters(rank: int) -> str:

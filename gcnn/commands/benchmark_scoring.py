@@ -30,7 +30,7 @@ def main() -> None:
     lines = [line.strip() for line in arguments.text.read_text(encoding="utf-8").splitlines() if line.strip()]
     if not lines:
         raise UsageError(f"--text: {arguments.text} has no words. Give a file with some text.")
-    found = []
+    measurements = []
     for precision in arguments.precisions:
         for processes, rows in ((1, arguments.rows), (1, 4 * arguments.rows), (2, 4 * arguments.rows)):
             shards = write_shards(arguments.dir / "shards", list(islice(cycle(lines), rows)))
@@ -39,12 +39,12 @@ def main() -> None:
             size = sum(len(line.encode()) + 1 for line in islice(cycle(lines), rows))
             hours = TERABYTE / size * entry["tokens"] / entry["tokens_per_second_and_core"] / 3600
             cost = {"bytes": size, "core_hours_for_1_tb": hours, "dollars_for_1_tb": hours * arguments.price}
-            found.append({"precision": precision, "processes": processes, "rows": rows, **entry, **cost})
+            measurements.append({"precision": precision, "processes": processes, "rows": rows, **entry, **cost})
             shutil.rmtree(arguments.dir / "shards")
             shutil.rmtree(output)
-    print(to_text(Table(HEADER, [cells(entry) for entry in found])))
+    print(to_text(Table(HEADER, [cells(entry) for entry in measurements])))
     if arguments.out:
-        write_json(arguments.out, {**about, "dollars_for_a_core_hour": arguments.price, "measurements": found})
+        write_json(arguments.out, {**about, "dollars_for_a_core_hour": arguments.price, "measurements": measurements})
 
 
 def write_shards(folder: Path, lines: list[str], shards: int = 2) -> list[Path]:

@@ -22,11 +22,11 @@ def main() -> None:
     check_output("--out", arguments.out)
     about = made_with()
     threads = arguments.threads or about["hardware"]["threads"]
-    found = {}
+    costs = {}
     for vocabulary in tqdm(sorted(set(arguments.vocabularies)), unit=" vocabularies", disable=None):
         size = Size(vocabulary, arguments.hidden_dim, arguments.tokens, threads)
-        found[str(vocabulary)] = measure(size, arguments.rounds, arguments.memory * 2**30)
-    about |= {**describe(size), "rounds": arguments.rounds, "vocabularies": found, "growth": growth(found)}
+        costs[str(vocabulary)] = measure(size, arguments.rounds, arguments.memory * 2**30)
+    about |= {**describe(size), "rounds": arguments.rounds, "vocabularies": costs, "growth": growth(costs)}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(arguments.out, about)
     results = load_softmax_size(arguments.out)

@@ -32,15 +32,15 @@ def main() -> None:
     if arguments.profile:
         print_profile(make_trainer(arguments.workloads[0], *overrides))
         return
-    found = {}
+    speeds = {}
     for name in arguments.workloads:
         speed = measure(make_trainer(name, *overrides), name, arguments.rounds, arguments.steps)
-        found[name] = speed.report()
-    rows = [[name, *cells(entry)] for name, entry in found.items()]
+        speeds[name] = speed.report()
+    rows = [[name, *cells(entry)] for name, entry in speeds.items()]
     caption = f"{arguments.precision}, {torch.get_num_threads()} threads, median of {arguments.rounds} rounds"
     print(f"{caption}\n{to_text(Table(HEADER, rows))}")
     if arguments.out:
-        write_json(arguments.out, {**made_with(), "precision": arguments.precision, "workloads": found})
+        write_json(arguments.out, {**made_with(), "precision": arguments.precision, "workloads": speeds})
 
 
 def cells(entry: dict) -> list[str]:
@@ -64,10 +64,10 @@ def print_profile(trainer: Trainer, warm_up: int = 3, steps: int = 5) -> None:
         trainer.step()
     cuda = [ProfilerActivity.CUDA] if trainer.device.type == "cuda" else []
     clock, memory = ("device", "self_device_memory_usage") if cuda else ("cpu", "self_cpu_memory_usage")
-    with profile(activities=[ProfilerActivity.CPU, *cuda], profile_memory=True) as found:
+    with profile(activities=[ProfilerActivity.CPU, *cuda], profile_memory=True) as profiler:
         for _ in range(steps):
             trainer.step()
-    events = found.key_averages()
+    events = profiler.key_averages()
     by_operator = [event for event in events if not event.key.startswith("module ")]
     by_module = [event for event in events if event.key.startswith("module ")]
     total = sum(getattr(event, f"self_{clock}_time_total") for event in events)

@@ -17,20 +17,20 @@ WIKITEXT_2 = 33_278  # types
 
 def main() -> None:
     parser = new_parser(__doc__)
-    known = choices("model")
-    parser.add_argument("models", nargs="*", metavar="MODEL", help=f"{', '.join(known)}; default: all")
+    models = choices("model")
+    parser.add_argument("models", nargs="*", metavar="MODEL", help=f"{', '.join(models)}; default: all")
     help = "types; default: those of its data in the paper, or of the smallest data set that its cutoffs fit"
     parser.add_argument("--vocabulary", type=positive, metavar="N", help=help)
     parser.add_argument("--plan", action="store_true", help="an epoch on GPUs instead; default: off")
     arguments = parser.parse_args()
     for name in arguments.models:
-        if name not in known:
-            raise UsageError(f"there is no model {name!r}; choose one of: {', '.join(known)}.{nearest(name, known)}")
+        if name not in models:
+            raise UsageError(f"there is no model {name!r}; choose one of: {', '.join(models)}.{nearest(name, models)}")
     if arguments.plan:
         table = plan_table(arguments.models)
         print(f"{table.caption}\n{to_text(table)}")
         return
-    names = arguments.models or [name for name in known if "/" not in name]
+    names = arguments.models or [name for name in models if "/" not in name]
     rows = [describe(name, arguments.vocabulary) for name in names]
     header = ["model", "Table 1", "blocks", "vocabulary", "parameters", "embedding", "body", "softmax",
               "receptive field", "MFLOPs a token"]  # fmt: skip

@@ -27,20 +27,20 @@ def main() -> None:
     run = load_model(arguments.run, arguments.device)
     sentences = run.config.data.sentences if arguments.sentences is None else arguments.sentences
     stream = load_text(arguments, run)
-    asked = run.model, stream, sentences, arguments.batch_size, arguments.block_size
+    inputs = run.model, stream, sentences, arguments.batch_size, arguments.block_size
     sys.stdout.reconfigure(encoding="utf-8")
     if arguments.per_token:
         names = [name.replace("\t", "<0x09>") for name in run.tokenizer.types]  # as SentencePiece writes bytes
-        rows = zip(stream.tokens, nlls_in_order(*asked), strict=True)
+        rows = zip(stream.tokens, nlls_in_order(*inputs), strict=True)
         sys.stdout.writelines(f"{names[i]}\t{nll:.6f}\n" for i, nll in rows)
     elif arguments.per_line:
         starts = np.flatnonzero(np.append(True, stream.tokens[:-1] == stream.eos_id))
         counts = np.diff(starts, append=len(stream))
-        rows = zip(np.add.reduceat(nlls_in_order(*asked), starts), counts, strict=True)
+        rows = zip(np.add.reduceat(nlls_in_order(*inputs), starts), counts, strict=True)
         sys.stdout.writelines(f"{nll:.6f}\t{tokens}\n" for nll, tokens in rows)
     else:
-        found = evaluate(*asked)
-        print(json.dumps(found) if arguments.json else summary(found, sentences))
+        scores = evaluate(*inputs)
+        print(json.dumps(scores) if arguments.json else summary(scores, sentences))
     sys.stdout.flush()
 
 
@@ -57,17 +57,17 @@ def load_text(arguments: argparse.Namespace, run: "LoadedRun") -> "TokenStream":
     return cached_stream(load_corpus(data, "--data-path"), arguments.split or "test", run.tokenizer)
 
 
-def summary(found: dict[str, float], sentences: bool) -> str:
+def summary(scores: dict[str, float], sentences: bool) -> str:
     rows = [
-        ["perplexity", perplexity(found["perplexity"])],
-        ["without unknown tokens", perplexity(found["known_perplexity"])],
-        ["per word", perplexity(found["word_perplexity"])],
-        ["bits per byte", decimals(found["bits_per_byte"], 4)],
-        ["nats", decimals(found["nll_nats"], 1)],
-        ["tokens", count(found["tokens"])],
-        ["unknown tokens", count(found["unknown"])],
-        ["words", count(found["words"])],
-        ["bytes", count(found["bytes"])],
+        ["perplexity", perplexity(scores["perplexity"])],
+        ["without unknown tokens", perplexity(scores["known_perplexity"])],
+        ["per word", perplexity(scores["word_perplexity"])],
+        ["bits per byte", decimals(scores["bits_per_byte"], 4)],
+        ["nats", decimals(scores["nll_nats"], 1)],
+        ["tokens", count(scores["tokens"])],
+        ["unknown tokens", count(scores["unknown"])],
+        ["words", count(scores["words"])],
+        ["bytes", count(scores["bytes"])],
     ]
     return to_text(Table(["", "sentences" if sentences else "running text"], rows))
 

@@ -81,8 +81,8 @@ def print_results(run_dir: Path, results: dict | None) -> float:
 
 def refuse_sweep(hydra_config: DictConfig) -> None:
     """Raise UsageError where the experiment is a sweep and the command line does not choose one of its members."""
-    given = {override.lstrip("+").partition("=")[0] for override in hydra_config.overrides.task}
-    swept = [key for key in hydra_config.sweeper.get("params") or {} if key not in given]
+    overridden = {override.lstrip("+").partition("=")[0] for override in hydra_config.overrides.task}
+    swept = [key for key in hydra_config.sweeper.get("params") or {} if key not in overridden]
     if swept:
         name = hydra_config.runtime.choices.experiment
         raise UsageError(
@@ -122,19 +122,19 @@ def new_train_parser() -> Parser:
 
 def main() -> None:
     """Train; a run to be repeated may be a stranger's, and Hydra would obey its config: it must be plain data."""
-    asked, unknown = new_train_parser().parse_known_intermixed_args()
-    if asked.help:
+    parsed, unknown = new_train_parser().parse_known_intermixed_args()
+    if parsed.help:
         print(__doc__, *help_lines(sys.argv[1:]), sep="\n")
         return
-    overrides = prepare([*unknown, *asked.overrides], sweep=asked.multirun)
-    options = [argument for argument in sys.argv[1:] if argument not in asked.overrides]
-    if asked.config_path is not None:
-        load_config(asked.config_path)
-        options += ["--config-path", str(asked.config_path.absolute())]  # Hydra would look beside this file
+    overrides = prepare([*unknown, *parsed.overrides], sweep=parsed.multirun)
+    options = [argument for argument in sys.argv[1:] if argument not in parsed.overrides]
+    if parsed.config_path is not None:
+        load_config(parsed.config_path)
+        options += ["--config-path", str(parsed.config_path.absolute())]  # Hydra would look beside this file
     sys.argv[1:] = [*overrides, *options]
-    asks_hydra = asked.cfg or asked.info or asked.hydra_help or asked.shell_completion or asked.config_dir
-    if not (asked.multirun or asks_hydra):
-        run = run_to_resume(overrides, asked.config_path)
+    asks_hydra = parsed.cfg or parsed.info or parsed.hydra_help or parsed.shell_completion or parsed.config_dir
+    if not (parsed.multirun or asks_hydra):
+        run = run_to_resume(overrides, parsed.config_path)
         if run is not None:
             return go_on(run, overrides)
     outlive_readers()

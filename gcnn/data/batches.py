@@ -160,10 +160,10 @@ class Sentences:
         rows = self.rows(index)
         at_once = max(1, self.micro_positions // self.lengths[rows[-1]])
         number = -(-len(rows) // (self.world_size * at_once))
-        mine = rows[self.rank :: self.world_size]
-        parts = [mine[i * at_once : (i + 1) * at_once] for i in range(number)]
+        own_rows = rows[self.rank :: self.world_size]
+        micro_batches = [own_rows[i * at_once : (i + 1) * at_once] for i in range(number)]
         padding = torch.full((1, 1), self.eos_id), torch.full((1, 1), IGNORE)
-        return [self.pad_lines(part) if len(part) else padding for part in parts]
+        return [self.pad_lines(lines) if len(lines) else padding for lines in micro_batches]
 
     def count_targets(self, index: int) -> int:
         """The targets of a batch, over all processes."""

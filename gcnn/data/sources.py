@@ -61,18 +61,18 @@ def find_layout(folder: Path, layouts: list[Layout], option: str) -> dict[str, l
 
     Raises UsageError, naming a missing file, where none is whole.
     """
-    found = [
+    candidates = [
         {split: sorted(filter(Path.is_file, folder.glob(name))) for split, name in layout.items()} for layout in layouts
     ]
-    for files in found:
+    for files in candidates:
         if all(files.values()):
-            unread = [path for other in found if other is not files for path in chain(*other.values())]
+            unread = [path for other in candidates if other is not files for path in chain(*other.values())]
             if unread:
                 names = list_names(list(chain(*files.values()))), list_names(unread)
                 log.warning("%s: %s has several kinds of files. Read: %s; not read: %s.", option, folder, *names)
             return files
-    nearest = max(range(len(layouts)), key=lambda i: sum(map(bool, found[i].values())))
-    missing = next(name for split, name in layouts[nearest].items() if not found[nearest][split])
+    nearest = max(range(len(layouts)), key=lambda i: sum(map(bool, candidates[i].values())))
+    missing = next(name for split, name in layouts[nearest].items() if not candidates[nearest][split])
     present = list_names(sorted(folder.iterdir()))
     remedy = layout_remedy(layouts[nearest], option)
     raise UsageError(f"{option}: no {missing} in {folder} (found: {present}). {remedy}")
@@ -98,10 +98,10 @@ def expand_globs(patterns: dict[str, list[str]]) -> dict[str, list[Path]]:
         for pattern in globs or ["(nothing)"]:
             path = Path(pattern)
             paths = [path] if path.exists() else map(Path, sorted(glob.glob(pattern, recursive=True)))
-            found = [path for path in paths if path.is_file()]
-            if not found:
+            matches = [path for path in paths if path.is_file()]
+            if not matches:
                 raise UsageError(f"data.files.{split}: no file matches {pattern}. Give text files or globs of them.")
-            files[split] += found
+            files[split] += matches
     return files
 
 

@@ -91,9 +91,9 @@ def cached_stream(corpus: Corpus, split: str, tokenizer: Tokenizer) -> TokenStre
     def build(aside: Path) -> None:
         counts = np.zeros(3, np.int64)
         with open(aside / "tokens.i32", "wb") as file:
-            for tokens, *found in encode(corpus.lines(split), tokenizer):
+            for tokens, *batch_counts in encode(corpus.lines(split), tokenizer):
                 file.write(tokens)
-                counts += found
+                counts += batch_counts
         (aside / "stream.json").write_text(json.dumps(counts.tolist()))
 
     manifest = cached(directory, build)

@@ -154,14 +154,14 @@ def not_utf8(chunk: bytes, offset: int, number: int, path: Path) -> UsageError:
 
 def read_json(path: Path, column: str, option: str, alone: bool) -> Iterator[pa.Table]:
     """JSON lines: blank ones are no rows, and a row without text, or with null for it, has none."""
-    number, known = 0, False
+    number, has_column = 0, False
     for lines in read_text(path):
         texts, rows = [], []
         for line in lines.to_pylist():
             number += 1
             if line.strip():
                 row = parse_object(line, f"{path}, line {number}")
-                known = known or column in row
+                has_column = has_column or column in row
                 text = row.get(column)
                 if not isinstance(text, str | None):
                     raise UsageError(
@@ -170,7 +170,7 @@ def read_json(path: Path, column: str, option: str, alone: bool) -> Iterator[pa.
                     )
                 texts.append(text)
                 rows.append(line)
-        if rows and not known:
+        if rows and not has_column:
             raise no_column(path, column, row, option)
         table = pa.table({column: pa.array(texts, TEXT)})
         yield table if alone else table.append_column("json" if column != "json" else "json_row", pa.array(rows, TEXT))
@@ -194,10 +194,10 @@ def read_parquet(path: Path, column: str, option: str, alone: bool) -> Iterator[
         file = pq.ParquetFile(source)
         if column not in file.schema_arrow.names:
             raise no_column(path, column, file.schema_arrow.names, option)
-        found = file.schema_arrow.field(column).type
-        kind = found.value_type if pa.types.is_dictionary(found) else found
+        arrow_type = file.schema_arrow.field(column).type
+        kind = arrow_type.value_type if pa.types.is_dictionary(arrow_type) else arrow_type
         if not any(is_type(kind) for is_type in TEXT_TYPES):
-            raise UsageError(f"{path}: `{column}` is {found}, not text. Name another column with {option}.")
+            raise UsageError(f"{path}: `{column}` is {arrow_type}, not text. Name another column with {option}.")
         size = sum(file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups))
         rows = 1 + CHUNK // (1 + size // max(1, file.metadata.num_rows))
         for batch in file.iter_batches(rows, columns=[column] if alone else None):
@@ -208,5 +208,5 @@ def read_parquet(path: Path, column: str, option: str, alone: bool) -> Iterator[
 TEXT_TYPES = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
 
 
-def no_column(what: object, column: str, found: Iterable[str], option: str) -> UsageError:
-    return UsageError(f"{what} has no column `{column}` (found: {', '.join(found)}). Name another with {option}.")
+def no_column(what: object, column: str, columns: Iterable[str], option: str) -> UsageError:
+    return UsageError(f"{what} has no column `{column}` (found: {', '.join(columns)}). Name another with {option}.")

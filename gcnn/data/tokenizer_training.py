@@ -35,8 +35,8 @@ def train_tokenizer(
 def train_words(config: WordTokenizerConfig, lines: Iterable[Lines]) -> WordTokenizer:
     words = None if config.vocabulary is None else read_vocabulary(Path(config.vocabulary))
     counts = Counter()
-    for found in in_threads(lambda batch: pc.value_counts(split_lines(batch, EOS, UNK)), lines):
-        counts.update(dict(zip(found.field("values").to_pylist(), found.field("counts").to_pylist(), strict=True)))
+    for counted in in_threads(lambda batch: pc.value_counts(split_lines(batch, EOS, UNK)), lines):
+        counts.update(dict(zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True)))
     return WordTokenizer(frequent_types(counts, config.min_count, config.max_size, words))
 
 
@@ -129,10 +129,10 @@ class LineSample:
 
     def extend(self, batch: Sequence[str]) -> None:
         batch = [part for line in batch for part in split_long_line(line.strip(), LONGEST)]
-        taken = batch[-self.seen % self.step :: self.step]
-        self.lines += taken
+        sampled = batch[-self.seen % self.step :: self.step]
+        self.lines += sampled
         self.seen += len(batch)
-        self.size += sum(map(len, taken))
+        self.size += sum(map(len, sampled))
         while self.size > SAMPLE and len(self.lines) > 1:
             self.lines = self.lines[::2]
             self.step *= 2

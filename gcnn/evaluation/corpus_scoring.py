@@ -27,7 +27,7 @@ from gcnn.evaluation.scoring import Scorer
 from gcnn.files import sha256, write_atomically
 
 TYPES = {"log_prob": pa.float64(), "tokens": pa.int64(), "unknown": pa.int64(), "perplexity": pa.float64()}
-SAID = b"gcnn"  # in the metadata of a file's schema: a JSON object, what its scores were made from
+METADATA_KEY = b"gcnn"  # in the metadata of a file's schema: a JSON object, what its scores were made from
 DECIDING = ("model", "tokenizer", "precision", "column", "input")  # the entries of it that make others of the scores
 
 
@@ -61,8 +61,8 @@ def score_files(scorer: Scorer, files: list[Path], output: Path, column: str = "
     refused = []
     with kept_if_used(output):
         for path, target in tqdm(todo, unit=" files", disable=None):
-            with claimed(target) as mine:
-                if not mine:
+            with claimed(target) as is_claimed:
+                if not is_claimed:
                     done.elsewhere += 1
                     continue
                 try:
@@ -114,17 +114,17 @@ def is_done(scorer: Scorer, path: Path, target: Path, column: str) -> bool:
     if not target.exists():
         return False
     try:
-        said = dict(json.loads(pq.read_schema(target).metadata[SAID]))
+        recorded = dict(json.loads(pq.read_schema(target).metadata[METADATA_KEY]))
     except (OSError, TypeError, KeyError, ValueError):  # Arrow's errors are of these, too
         raise UsageError(
             f"--output: {target} does not say what scores it holds. Give another folder or remove the file."
         ) from None
     wanted = made_from(scorer, path, column)
     for key in DECIDING:
-        if said.get(key) != wanted.get(key):
+        if recorded.get(key) != wanted.get(key):
             raise UsageError(
-                f"--output: {target} holds scores of another {key}: {str(said.get(key))[:16]}, not "
-                f"{str(wanted.get(key))[:16]} (they are of {said.get('name')} by {said.get('run')}). "
+                f"--output: {target} holds scores of another {key}: {str(recorded.get(key))[:16]}, not "
+                f"{str(wanted.get(key))[:16]} (they are of {recorded.get('name')} by {recorded.get('run')}). "
                 "Give another folder or remove the file."
             )
     return True
@@ -152,13 +152,13 @@ def score_file(scorer: Scorer, path: Path, target: Path, column: str, done: Done
     if is_done(scorer, path, target, column):  # meanwhile
         done.skipped += 1
         return
-    start, said = time.perf_counter(), json.dumps(made_from(scorer, path, column))
-    write_atomically(target, lambda aside: write_scores(scorer, path, aside, column, said, done))
+    start, metadata_json = time.perf_counter(), json.dumps(made_from(scorer, path, column))
+    write_atomically(target, lambda aside: write_scores(scorer, path, aside, column, metadata_json, done))
     done.files += 1
     done.seconds += time.perf_counter() - start
 
 
-def write_scores(scorer: Scorer, path: Path, aside: Path, column: str, said: str, done: Done) -> None:
+def write_scores(scorer: Scorer, path: Path, aside: Path, column: str, metadata_json: str, done: Done) -> None:
     writer = None
     try:
         for rows in checked_rows(path, column):
@@ -168,7 +168,7 @@ def write_scores(scorer: Scorer, path: Path, aside: Path, column: str, said: str
             for name, kind in TYPES.items():
                 rows = rows.append_column(name, pa.array([getattr(score, name) for score in scores], kind))
             if writer is None:
-                metadata = {**(rows.schema.metadata or {}), SAID: said}
+                metadata = {**(rows.schema.metadata or {}), METADATA_KEY: metadata_json}
                 writer = pq.ParquetWriter(aside, rows.schema.with_metadata(metadata))
             writer.write_table(rows)
     finally:

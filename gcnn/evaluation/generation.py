@@ -64,8 +64,8 @@ def generate(
         return choose(log_probs)
 
     generated = generate_tokens(model, torch.tensor([[tokenizer.eos_id, *start]] * samples), tokens, known)
-    read = len(tokenizer.decode(start))  # the prompt as the tokenizer gives it back
-    return [prompt + tokenizer.decode(start + row)[read:] for row in generated.tolist()]
+    prompt_length = len(tokenizer.decode(start))  # the prompt as the tokenizer gives it back
+    return [prompt + tokenizer.decode(start + row)[prompt_length:] for row in generated.tolist()]
 
 
 def encode_prompt(tokenizer: Tokenizer, prompt: str) -> list[int]:
@@ -84,10 +84,10 @@ def generate_tokens(model: LanguageModel, start: Tensor, count: int, choose: Cal
     """Continue texts: start (batch, time) -> (batch, count); `choose` maps log-probabilities (batch, vocabulary) of
     the next token to the types (batch,) taken."""
     device = next(model.parameters()).device
-    tokens, state, taken = start.to(device), None, []
+    tokens, state, generated = start.to(device), None, []
     for _ in range(count):
         hidden, state = model(tokens, state)
         chosen = choose(model.log_prob(hidden[:, -1])).to(device)  # (batch,)
-        taken.append(chosen)
+        generated.append(chosen)
         tokens = chosen[:, None]
-    return torch.stack(taken, dim=1)
+    return torch.stack(generated, dim=1)

@@ -55,7 +55,7 @@ class HarnessModel(LM):
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """Each prompt's continuation, up to the first of the texts that end it."""
-        found = []
+        continuations = []
         for request in requests:
             prompt, options = request.args
             temperature = options.get("temperature", 1.0) if options.get("do_sample") else 0.0
@@ -63,8 +63,8 @@ class HarnessModel(LM):
             text, ends = text[len(prompt) :], options.get("until") or []
             for end in [ends] if isinstance(ends, str) else ends:
                 text = text.split(end)[0] if end else text
-            found.append(text)
-        return found
+            continuations.append(text)
+        return continuations
 
 
 if __name__ == "__main__":

@@ -68,10 +68,10 @@ def read_moses(line: str) -> tuple[str, str, str, str]:
 
 
 def read_kaldi(line: str) -> tuple[str, str, str, str]:
-    found = re.match(r"(\S+?)(?:-([1-9]\d*))?(?:\s+(.*))?$", line.strip())
-    if not found:
+    match = re.match(r"(\S+?)(?:-([1-9]\d*))?(?:\s+(.*))?$", line.strip())
+    if not match:
         raise UsageError("is not `utt-1 words`. Give n-best lists of one kind, or leave out --nbest.")
-    return found[1], found[2] or "", found[3] or "", ""
+    return match[1], match[2] or "", match[3] or "", ""
 
 
 def read_srilm(line: str) -> tuple[str, str, str, str]:

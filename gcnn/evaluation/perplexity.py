@@ -64,7 +64,7 @@ def state_before_rows(model: LanguageModel, batches: RunningText, context: int, 
     overlap = batches.before_rows(context)  # (batch, context)
     _, state = model(overlap.to(device))
     first = torch.from_numpy(batches.row_starts == 0).to(device)
-    return [torch.where(first.view(-1, *[1] * (part.dim() - 1)), 0, part) for part in state]
+    return [torch.where(first.view(-1, *[1] * (tensor.dim() - 1)), 0, tensor) for tensor in state]
 
 
 def sentence_nlls(

@@ -151,7 +151,7 @@ class Scorer:
             nlls[positions] = values
         starts = batches.ends - batches.lengths
         unknown = np.add.reduceat(tokens == self.tokenizer.unk_id, starts, dtype=np.int64)
-        columns = (part.tolist() for part in (np.add.reduceat(nlls, starts), batches.lengths, unknown))
+        columns = (column.tolist() for column in (np.add.reduceat(nlls, starts), batches.lengths, unknown))
         return [Score(-nll, count, unk, exp(nll / count)) for nll, count, unk in zip(*columns, strict=True)]
 
 

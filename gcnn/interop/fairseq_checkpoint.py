@@ -133,8 +133,10 @@ def check_names(weights: dict[str, Tensor], layers: list[str], others: list[str]
         needed.add("decoder.adaptive_softmax.version")  # without it clusters had other places in the head
     missing, surplus = sorted(needed - weights.keys()), sorted(weights.keys() - needed - {"decoder.version"})
     if missing or surplus:
-        found = [f"{verb} {listed(names)}" for verb, names in (("lacks", missing), ("also has", surplus)) if names]
-        raise UsageError(f"it {' and '.join(found)}; that is no fconv_lm as its options describe it.")
+        differences = [
+            f"{verb} {listed(names)}" for verb, names in (("lacks", missing), ("also has", surplus)) if names
+        ]
+        raise UsageError(f"it {' and '.join(differences)}; that is no fconv_lm as its options describe it.")
 
 
 def listed(names: list[str]) -> str:

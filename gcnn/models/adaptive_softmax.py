@@ -61,25 +61,27 @@ class AdaptiveSoftmax(nn.Module):
 
     def rows(self, targets: Tensor) -> list[Tensor]:
         """Where among all targets those of each cluster stand. Asked of targets on a GPU, the host waits for it."""
-        wanted = targets.reshape(-1)
-        return [((wanted >= low) & (wanted < high)).nonzero().squeeze(1) for low, high in self.clusters()]
+        flat = targets.reshape(-1)
+        return [((flat >= low) & (flat < high)).nonzero().squeeze(1) for low, high in self.clusters()]
 
     def nll(self, hidden: Tensor, targets: Tensor, rows: list[Tensor] | None = None) -> Tensor:
         """Negative log-likelihood in nats: hidden (..., channels), targets (...) -> (...); 0 where IGNORE.
 
         `rows` are the targets' own, where they are known.
         """
-        flat, wanted = self.projection(hidden).flatten(0, -2), targets.reshape(-1)
-        head_targets = wanted
+        flat_hidden, flat_targets = self.projection(hidden).flatten(0, -2), targets.reshape(-1)
+        head_targets = flat_targets
         for i, (low, high) in enumerate(self.clusters()):
-            head_targets = torch.where((wanted >= low) & (wanted < high), self.shortlist + i, head_targets)
+            in_cluster = (flat_targets >= low) & (flat_targets < high)
+            head_targets = torch.where(in_cluster, self.shortlist + i, head_targets)
         head, *tails = self.layers()
-        nll = product_nll(head, self.shortlist + len(tails), flat, head_targets)
-        of_clusters = self.rows(targets) if rows is None else rows
-        for some, tail, (low, high) in zip(of_clusters, tails, self.clusters(), strict=True):
-            if torch.is_grad_enabled() or len(some):  # each parameter has a gradient, be it 0: processes wait for it
-                inside = flat.index_select(0, some), wanted.index_select(0, some) - low
-                nll = nll.index_add(0, some, product_nll(tail, high - low, *inside))
+        nll = product_nll(head, self.shortlist + len(tails), flat_hidden, head_targets)
+        rows = self.rows(targets) if rows is None else rows
+        for in_cluster, tail, (low, high) in zip(rows, tails, self.clusters(), strict=True):
+            if torch.is_grad_enabled() or len(in_cluster):  # each parameter has a gradient, be it 0: processes wait
+                tail_hidden = flat_hidden.index_select(0, in_cluster)
+                tail_targets = flat_targets.index_select(0, in_cluster) - low
+                nll = nll.index_add(0, in_cluster, product_nll(tail, high - low, tail_hidden, tail_targets))
         return nll.view(targets.shape)
 
     def log_prob(self, hidden: Tensor) -> Tensor:
@@ -169,8 +171,8 @@ class FullSoftmax(nn.Module):
 
     def nll(self, hidden: Tensor, targets: Tensor, rows: list[Tensor] | None = None) -> Tensor:
         """Negative log-likelihood in nats: hidden (..., channels), targets (...) -> (...); 0 where IGNORE."""
-        flat, wanted = hidden.reshape(-1, hidden.size(-1)), targets.reshape(-1)
-        return product_nll(self.layers, self.layers[-1].out_features, flat, wanted).view(targets.shape)
+        flat_hidden, flat_targets = hidden.reshape(-1, hidden.size(-1)), targets.reshape(-1)
+        return product_nll(self.layers, self.layers[-1].out_features, flat_hidden, flat_targets).view(targets.shape)
 
     def log_prob(self, hidden: Tensor) -> Tensor:
         """Log-probabilities of all types: (..., channels) -> (..., vocabulary), nats."""
@@ -190,8 +192,8 @@ def product_nll(layer: Callable[[Tensor], Tensor], width: int, hidden: Tensor, t
     if torch.is_grad_enabled():
         return cross_entropy(layer(hidden), targets)
     rows = max(1, LOGITS_AT_ONCE // width)
-    parts = zip(hidden.split(rows), targets.split(rows), strict=True)
-    return torch.cat([cross_entropy(layer(some), wanted) for some, wanted in parts])
+    blocks = zip(hidden.split(rows), targets.split(rows), strict=True)
+    return torch.cat([cross_entropy(layer(block), block_targets) for block, block_targets in blocks])
 
 
 def tail_weight_count(tail: nn.Module) -> int:

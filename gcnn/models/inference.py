@@ -53,12 +53,12 @@ class PackedConv(PackedLinear):
 
     def products(self, inputs: Tensor) -> Tensor:
         """(points, n, in_channels) -> (points, n, out_channels)."""
-        return torch.stack([linear(some) for linear, some in zip(self.points, inputs, strict=True)])
+        return torch.stack([linear(at_point) for linear, at_point in zip(self.points, inputs, strict=True)])
 
     @cached_property
     def points(self) -> list[PackedLinear]:
         weight = self.packed.to_dense().unflatten(1, (-1, self.in_channels)).transpose(1, 2).contiguous()
-        return [PackedLinear(part, None) for part in winograd.at_points(weight)]
+        return [PackedLinear(matrix, None) for matrix in winograd.at_points(weight)]
 
 
 class PackedLSTM(nn.Module):
@@ -89,7 +89,7 @@ class PackedLSTM(nn.Module):
                 inputs, *weights, h[None], c[None], False, [], LSTM_MODE, self.hidden_size, 1, True, False, False, False
             )
             after.append((h, c))
-        h, c = (torch.cat(parts) for parts in zip(*after, strict=True))
+        h, c = (torch.cat(layers) for layers in zip(*after, strict=True))
         return inputs, (h, c)
 
 

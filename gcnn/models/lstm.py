@@ -47,10 +47,10 @@ class LSTM(nn.Module):
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """tokens (batch, time) -> hidden (batch, time, hidden_dim), and the state after them."""
         embedded = dropout(self.embedding(tokens.T), self.dropout, self.training)  # time first: torch's fast path
-        before = None if state is None else tuple(part.transpose(0, 1).contiguous() for part in state)
+        before = None if state is None else tuple(tensor.transpose(0, 1).contiguous() for tensor in state)
         with torch.autocast("cuda", enabled=False):  # under it cuDNN's LSTM would compute in float16
             hidden, after = self.lstm(embedded, before)
-        return hidden.transpose(0, 1), [part.transpose(0, 1) for part in after]
+        return hidden.transpose(0, 1), [tensor.transpose(0, 1) for tensor in after]
 
     def empty_state(self, batch_size: int) -> State:
         """The state before a text."""

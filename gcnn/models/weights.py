@@ -22,11 +22,11 @@ def save_weights(weights: dict[str, Tensor], path: Path, tokenizer: str) -> None
 
 
 def write_weights(weights: dict[str, Tensor], path: Path, tokenizer: str) -> None:
-    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     try:
         path.touch()
         mode = path.stat().st_mode  # that of the umask; safetensors writes for the owner alone
-        safetensors.torch.save_file(whole, path, {"sha256": digest(whole), "tokenizer": tokenizer})
+        safetensors.torch.save_file(contiguous, path, {"sha256": digest(contiguous), "tokenizer": tokenizer})
         path.chmod(mode)
     except safetensors.SafetensorError as error:  # how it reports a full disk
         raise RunError(f"{path} could not be written: {one_line(error)}. Free some space and resume.") from None
@@ -49,13 +49,13 @@ def read_weights(path: Path, tokenizer: str | None = None) -> dict[str, Tensor]:
         raise UsageError(f"{path.parent} holds no {path.name}: no model was saved yet. Train it, or give another run.")
     try:
         with safetensors.safe_open(path, "pt") as file:
-            said = file.metadata() or {}
+            metadata = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
-        if said.get("sha256") != digest(weights):
+        if metadata.get("sha256") != digest(weights):
             raise ValueError("its tensors are not those that were written")
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise RunError(f"{path} is damaged ({one_line(error)}). Use another checkpoint or train again.") from None
-    if tokenizer is not None and said.get("tokenizer") != tokenizer:
+    if tokenizer is not None and metadata.get("tokenizer") != tokenizer:
         raise UsageError(f"{path} was trained with another tokenizer. Copy the tokenizer and the weights of one run.")
     return weights
 
@@ -68,22 +68,22 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 def digest(weights: dict[str, Tensor]) -> str:
     """sha256 of tensors on the CPU, their names, types and shapes."""
-    found = hashlib.sha256()
+    hasher = hashlib.sha256()
     for name, tensor in sorted(weights.items()):
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        found.update(tensor.flatten().view(torch.uint8).numpy())
-    return found.hexdigest()
+        hasher.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        hasher.update(tensor.flatten().view(torch.uint8).numpy())
+    return hasher.hexdigest()
 
 
 def assign_weights(model: torch.nn.Module, weights: dict[str, Tensor], path: Path) -> None:
     """Copy tensors, read from `path`, into a model. Raises UsageError where they are another model's."""
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    differing = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    stored = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    differing = sorted(name for name in expected.keys() | stored.keys() if expected.get(name) != stored.get(name))
     if differing:
         name = differing[0]
         raise UsageError(
-            f"{path} is of another model: {name} is {found.get(name, 'absent')} there and "
+            f"{path} is of another model: {name} is {stored.get(name, 'absent')} there and "
             f"{expected.get(name, 'absent')} in the config. Give the checkpoint and the config of one run."
         )
     model.load_state_dict(weights)

@@ -80,8 +80,8 @@ def best_runs(runs: list[Run]) -> list[Run]:
     if len(runs) <= MANY:
         return runs
     perplexities = [run.validation_perplexity or math.inf for run in runs]
-    known = list(zip(runs, perplexities, strict=True))
-    ranks = [sum(o.data[0] == run.data[0] and p < mine for o, p in known) for run, mine in known]
+    pairs = list(zip(runs, perplexities, strict=True))
+    ranks = [sum(other.data[0] == run.data[0] and p < own for other, p in pairs) for run, own in pairs]
     return [runs[i] for i in sorted(sorted(range(len(runs)), key=ranks.__getitem__)[:MANY])]
 
 

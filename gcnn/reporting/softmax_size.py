@@ -28,8 +28,8 @@ class Costs:
     adaptive: Cost
     full: Cost
 
-    def adaptive_and_full(self, what: str) -> list[float | None]:
-        return [getattr(cost, what) for cost in (self.adaptive, self.full)]
+    def adaptive_and_full(self, quantity: str) -> list[float | None]:
+        return [getattr(cost, quantity) for cost in (self.adaptive, self.full)]
 
 
 @dataclass(kw_only=True)
@@ -56,8 +56,8 @@ def softmax_table(results: SoftmaxSize) -> Table:
         times = [milliseconds(cost and 1000 * cost) for cost in seconds]
         sizes = [decimals(cost and cost / 2**20, 0) for cost in memory]
         rows.append([count(int(types)), *times, gain(*seconds), *sizes, gain(*memory)])
-    slopes = [list(map(decimals, results.growth.adaptive_and_full(what))) for what in ("seconds", "memory_bytes")]
-    rows.append(["exponent of growth", *slopes[0], "", *slopes[1], ""])
+    times, sizes = (list(map(decimals, results.growth.adaptive_and_full(name))) for name in ("seconds", "memory_bytes"))
+    rows.append(["exponent of growth", *times, "", *sizes, ""])
     caption = (
         f"Forward and backward pass of {count(results.tokens)} tokens, {count(results.hidden_dim)} channels, "
         f"{results.threads} threads"
@@ -71,20 +71,20 @@ def gain(adaptive: float | None, full: float | None) -> str:
 
 
 def softmax_figures(results: SoftmaxSize) -> dict[str, Figure]:
-    """Time and peak memory against the vocabulary; by what they show."""
+    """Time and peak memory against the vocabulary; by quantity."""
     panels = {"seconds": ("Time", "milliseconds", 1000), "memory_bytes": ("Peak memory", "MiB", 2**-20)}
     figures = {}
-    for what, (title, unit, scale) in panels.items():
-        slopes = map(decimals, results.growth.adaptive_and_full(what))
+    for quantity, (title, unit, scale) in panels.items():
+        slopes = map(decimals, results.growth.adaptive_and_full(quantity))
         names = [f"{kind} softmax: grows as types^{n}" for kind, n in zip(("adaptive", "full"), slopes, strict=True)]
-        costs = {int(types): costs.adaptive_and_full(what) for types, costs in results.vocabularies.items()}
+        costs = {int(types): costs.adaptive_and_full(quantity) for types, costs in results.vocabularies.items()}
         curves = [
             np.array([(types, scale * cost[i]) for types, cost in sorted(costs.items()) if cost[i]]).reshape(-1, 2).T
             for i in range(2)
         ]
         caption = f"{title} of the softmax's forward and backward pass ({count(results.tokens)} tokens)"
         plot = partial(plot_costs, y_label=unit, curves=dict(zip(names, curves, strict=True)))
-        figures[what] = draw(f"softmax-{what.partition('_')[0]}", caption, plot)
+        figures[quantity] = draw(f"softmax-{quantity.partition('_')[0]}", caption, plot)
     return figures
 
 

@@ -33,12 +33,12 @@ def load_members(folder: Path) -> list[dict]:
     members = [read_json(path, Member) for path in paths]
     rows = []
     for path, member, settings in zip(paths, members, varying([m.settings for m in members]), strict=True):
-        found = read_json(path.with_name("results.json"), Results)
-        status = "done" if found is not None else "failed" if member.error else "unfinished"
+        finished = read_json(path.with_name("results.json"), Results)
+        status = "done" if finished is not None else "failed" if member.error else "unfinished"
         row = {"member": member.number, "overrides": settings, "status": status}
         if status == "failed":
             row |= {"error": member.error, "exit_code": member.exit_code}
-        results = found or checked({}, Results, "")
+        results = finished or checked({}, Results, "")
         row |= {
             "validation_perplexity": results.validation.perplexity,
             "test_perplexity": results.test.perplexity,

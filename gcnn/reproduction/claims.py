@@ -134,10 +134,10 @@ def with_softmax(record: Record | None, kind: str) -> list[Group]:
 def interpolated(groups: list[Group], flops: float | None) -> Scores:
     """The perplexity of models of one kind at so many operations a token, by seed: log perplexity is a straight line
     in log operations between two of them, and that of the largest where it takes fewer. Nothing below the smallest."""
-    known = sorted((g for g in groups if g.flops_per_token), key=lambda g: g.flops_per_token)
-    if flops is None or len(known) < len(groups) or flops < known[0].flops_per_token:
+    ordered = sorted((g for g in groups if g.flops_per_token), key=lambda g: g.flops_per_token)
+    if flops is None or len(ordered) < len(groups) or flops < ordered[0].flops_per_token:
         return {}
-    x, tests = np.log([g.flops_per_token for g in known]), list(map(scores, known))
+    x, tests = np.log([g.flops_per_token for g in ordered]), list(map(scores, ordered))
     seeds = set.intersection(*map(set, tests))
     return {seed: float(np.exp(np.interp(np.log(flops), x, np.log([t[seed] for t in tests])))) for seed in seeds}
 
@@ -153,8 +153,8 @@ def more_context(record: Record | None) -> list[Comparison]:
     seeds = tests[second].keys() & tests[middle].keys() & tests[last].keys()
     # by how much the first gain is the greater, as a part of the perplexity between the two
     differences = [(tests[second][s] + tests[last][s]) / tests[middle][s] - 2 for s in seeds]
-    known = len(seeds) >= SEEDS or (seeds and abs(mean(differences)) >= APART)
-    diminish = all(difference > 0 for difference in differences) if known else None
+    decided = len(seeds) >= SEEDS or (seeds and abs(mean(differences)) >= APART)
+    diminish = all(difference > 0 for difference in differences) if decided else None
     text = f"the gain from {second} to {middle} words exceeds that from {middle} to {last}"
     return [*comparisons, Comparison(text, diminish)]
 
@@ -238,9 +238,9 @@ def responsiveness(latency: Latency | None) -> list[Comparison]:
     comparisons = []
     for pair in pairs_of_gcnn_8b(latency):
         faster, same = pair.responsiveness.measured, pair.throughput.measured
-        known = latency.device == "cuda" and same is not None and 1 / EQUAL <= same <= EQUAL
+        comparable = latency.device == "cuda" and same is not None and 1 / EQUAL <= same <= EQUAL
         for text, reached in (("ahead of", faster > 1), (f"{ABOUT_20:g} times as fast as", faster >= ABOUT_20)):
-            comparisons.append(Comparison(f"GCNN-8B {text} {pair.lstm}", reached if known else None))
+            comparisons.append(Comparison(f"GCNN-8B {text} {pair.lstm}", reached if comparable else None))
     return comparisons or [Comparison("GCNN-8B ahead of the LSTM", None)]
 
 

@@ -48,19 +48,18 @@ def verdicts_table(records: dict[str, dict[str, Record]], latency: Latency | Non
     """Each claim's verdict at each scale, with the tokens that the longest run behind it was trained on."""
     rows = []
     for name in CLAIMS:
-        found = [latency if name == "table4" else by_figure.get(name) for by_figure in records.values()]
-        verdicts = [
-            verdict_and_tokens(name, entry) if name in asked else DASH
-            for entry, asked in zip(found, map(claims_asked, records, records.values()), strict=True)
-        ]
+        verdicts = []
+        for scale, by_figure in records.items():
+            record = latency if name == "table4" else by_figure.get(name)
+            verdicts.append(verdict_and_tokens(name, record) if name in claims_asked(scale, by_figure) else DASH)
         rows.append([FIGURES[name][0].partition(":")[0], CLAIMS[name].text, *verdicts])
     return Table(["Table or figure", "Claim", *records], rows, text_columns=2 + len(records))
 
 
-def verdict_and_tokens(name: str, found: Record | Latency | None) -> str:
-    said = verdict(CLAIMS[name].compare(found), getattr(found, "missing", 0))
-    longest = max((group.tokens or 0 for group in getattr(found, "groups", [])), default=0)
-    return f"{said}; {magnitude(longest)} tokens" if longest else said
+def verdict_and_tokens(name: str, record: Record | Latency | None) -> str:
+    text = verdict(CLAIMS[name].compare(record), getattr(record, "missing", 0))
+    longest = max((group.tokens or 0 for group in getattr(record, "groups", [])), default=0)
+    return f"{text}; {magnitude(longest)} tokens" if longest else text
 
 
 def claims_asked(scale: str, records: dict[str, Record]) -> set[str]:
@@ -71,29 +70,29 @@ def claims_asked(scale: str, records: dict[str, Record]) -> set[str]:
 def claims_table(scale: str, records: dict[str, Record], latency: Latency | None) -> Table:
     header = ["Table or figure", "The paper's claim", "Verdict", "Our evidence", "Size", "Command"]
     rows = []
-    asked = claims_asked(scale, records)
-    for name, claim in [(name, claim) for name, claim in CLAIMS.items() if name in asked]:
-        found = latency if name == "table4" else records.get(name)
-        comparisons = claim.compare(found)
+    for name in [name for name in CLAIMS if name in claims_asked(scale, records)]:
+        claim = CLAIMS[name]
+        record = latency if name == "table4" else records.get(name)
+        comparisons = claim.compare(record)
         against = failing(comparisons)
-        missing = getattr(found, "missing", 0)
-        evidence = [claim.evidence(found)] if found else []
+        missing = getattr(record, "missing", 0)
+        evidence = [claim.evidence(record)] if record else []
         evidence += [f"{plural(missing, 'run')} not begun"] if missing else []
         evidence += [f"fails: {', '.join(against)}"] if against else []
-        size, how = size_and_command(name, scale, found)
+        size, how = size_and_command(name, scale, record)
         place = FIGURES[name][0].partition(":")[0]
         rows.append([place, claim.text, verdict(comparisons, missing), "; ".join(evidence) or DASH, size, how])
     return Table(header, rows, text_columns=len(header))
 
 
-def size_and_command(name: str, scale: str, found: Record | Latency | None) -> tuple[str, str]:
+def size_and_command(name: str, scale: str, record: Record | Latency | None) -> tuple[str, str]:
     """Size and command of a claim's evidence; without any, the command that would make it, if there is one."""
     if name == "table4":
-        if found is None:
+        if record is None:
             return DASH, "make benchmark"
-        return f"the paper's own models, random weights; {found.machine()}", found.command or DASH
-    if found is not None:
-        return describe_size(found), found.command
+        return f"the paper's own models, random weights; {record.machine()}", record.command or DASH
+    if record is not None:
+        return describe_size(record), record.command
     return DASH, reproduce_command(name, scale, []) if name in sweeps(scale) else DASH
 
 

@@ -299,10 +299,10 @@ def rounded(number: float | None) -> float | None:
 def reproduce_command(figure: str, scale: str, done: list[Run]) -> str:
     """The command that makes a figure, with what its members were asked for besides; where files lie is left open."""
     words = portable(shlex.split(done[0].results.command or "")[2:]) if done else []
-    asked = {"data.path": "DIR"}
-    asked |= dict(word.split("=", 1) for word in words if "=" in word and not word.startswith(("-", "hydra")))
-    asked.pop("experiment", None)
-    arguments = " ".join(f"{key}={content}" for key, content in asked.items())
+    overrides = {"data.path": "DIR"}
+    overrides |= dict(word.split("=", 1) for word in words if "=" in word and not word.startswith(("-", "hydra")))
+    overrides.pop("experiment", None)
+    arguments = " ".join(f"{key}={content}" for key, content in overrides.items())
     return f'make reproduce FIGURE={figure} SCALE={scale} ARGS="{arguments}"'
 
 

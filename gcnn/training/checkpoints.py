@@ -86,14 +86,14 @@ class Checkpoints:
         """Set aside what `path` leaves behind: the checkpoints after it, or all where it lies elsewhere. Returns where
         they are now, and what they were called; None where there are none."""
         own = path.resolve().parent == self.folder.resolve()
-        later = [found for found in self.all() if not own or found.name > path.name]
+        later = [checkpoint for checkpoint in self.all() if not own or checkpoint.name > path.name]
         if not later:
             return None
-        numbers = [int(found.name.partition("_")[2]) for found in self.folder.glob("abandoned_*")]
+        numbers = [int(folder.name.partition("_")[2]) for folder in self.folder.glob("abandoned_*")]
         aside = self.folder / f"abandoned_{max(numbers, default=0) + 1}"
         aside.mkdir()
-        for found in reversed(later):  # the newest first: what is left at any moment is a run's beginning
-            found.rename(aside / found.name)
+        for checkpoint in reversed(later):  # the newest first: what is left at any moment is a run's beginning
+            checkpoint.rename(aside / checkpoint.name)
         return aside, later
 
     def restore_best(self, path: Path) -> bool:

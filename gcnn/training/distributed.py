@@ -104,7 +104,7 @@ class Loss(nn.Module):
         """tokens, targets (batch, time), and the targets' rows -> nats, and the state after them: copies, for views
         would keep whole activations."""
         hidden, state = self.model(tokens, state)
-        return self.model.nll(hidden, targets, rows).sum(), [part.detach().clone() for part in state]
+        return self.model.nll(hidden, targets, rows).sum(), [tensor.detach().clone() for tensor in state]
 
 
 def average_gradients(loss: nn.Module, sharded: bool) -> nn.Module:

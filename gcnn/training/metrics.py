@@ -60,12 +60,12 @@ class Metrics:
     def summarize(self, results: dict[str, Any]) -> None:
         """Tell the logger of the config a run's results, but for what it was made with."""
         keys = ("parameters", "receptive_field", "flops_per_token", "data", "train", "validation", "test")
-        told = {f"results/{key}": results[key] for key in keys}
+        summary = {f"results/{key}": results[key] for key in keys}
         if isinstance(self.logger, TensorBoard):
-            numbers = {key: value for key, value in flatten(told) if isinstance(value, int | float)}
+            numbers = {key: value for key, value in flatten(summary) if isinstance(value, int | float)}
             self.logger.log(numbers, step=results["train"]["steps"])
         elif self.logger:
-            self.logger.summary.update(told)
+            self.logger.summary.update(summary)
 
 
 def finite(value: Any) -> Any:
@@ -133,7 +133,7 @@ class ProgressBar:
             dynamic_ncols=True,
             disable=rank() > 0 or not on_terminal(),
         )
-        self.began = self.said = time.monotonic()
+        self.began = self.logged_at = time.monotonic()
         self.first = progress
 
     def update(self, progress: float, step: int, loss: float, tokens_per_second: float) -> None:
@@ -144,8 +144,8 @@ class ProgressBar:
         self.bar.set_description_str(text, refresh=False)
         self.bar.update(min(progress, 1.0) - self.bar.n)
         now = time.monotonic()
-        if now - self.said >= INTERVAL:
-            self.said = now
+        if now - self.logged_at >= INTERVAL:
+            self.logged_at = now
             left = tqdm.format_interval((now - self.began) * max(0.0, 1 - progress) / max(1e-9, progress - self.first))
             log.debug("%.1f %%, %s left: %s", 100 * progress, left, text)
 

@@ -32,8 +32,8 @@ def parse_overrides(overrides: list[str]) -> list[Override]:
 def run_to_resume(overrides: list[str], repeated: Path | None = None) -> Path | None:
     """The run that a command goes on with: `run_dir`, the one `repeated` with --config-path, that of the checkpoint, or
     the experiment's newest, unfinished ones first. None where `resume` is not asked for or no run is there."""
-    given = {override.key_or_group: override.value() for override in parse_overrides(overrides)}
-    resume, run_dir = given.get("resume", False), given.get("run_dir")
+    overridden = {override.key_or_group: override.value() for override in parse_overrides(overrides)}
+    resume, run_dir = overridden.get("resume", False), overridden.get("run_dir")
     if resume is False or not isinstance(resume, bool | str):
         return None
     if run_dir is not None and (Path(run_dir) / "config.yaml").exists():
@@ -42,7 +42,7 @@ def run_to_resume(overrides: list[str], repeated: Path | None = None) -> Path | 
         return next((path for path in Path(resume).absolute().parents if (path / "config.yaml").exists()), None)
     if run_dir is not None or repeated is not None:
         return None if run_dir is not None else repeated
-    folder = Path("runs", str(given.get("experiment") or "custom"))
+    folder = Path("runs", str(overridden.get("experiment") or "custom"))
     runs = [path.parent for path in folder.glob("*/config.yaml") if path.with_name("train.log").exists()]
     return max(runs, key=lambda run: (not finished(run), (run / "config.yaml").stat().st_mtime_ns), default=None)
 
@@ -57,13 +57,13 @@ def resumed_config(run: Path, overrides: list[str]) -> tuple[TrainConfig, list[s
     Raises UsageError, naming what was stored and what was asked, for a change that would make another run of it.
     """
     stored = load_config(run)
-    config, asked, notes = OmegaConf.structured(stored), {}, []
+    config, requested, notes = OmegaConf.structured(stored), {}, []
     for override in parse_overrides(overrides):
         key, value = override.key_or_group, override.value()
         if override.is_sweep_override() or override.is_delete():
             raise UsageError(f"resume: {override.input_line} is no value; give {key}=VALUE, or --multirun for a sweep.")
         if key in ("run_dir", "resume"):
-            asked[key] = value
+            requested[key] = value
         elif key == "experiment":
             if value is not None and value != stored.experiment:
                 notes.append(
@@ -75,16 +75,16 @@ def resumed_config(run: Path, overrides: list[str]) -> tuple[TrainConfig, list[s
                 config.logger.kind = value
         else:
             OmegaConf.update(config, key, value)
-    config.run_dir, config.resume = asked.get("run_dir") or str(run), asked.get("resume", True)
+    config.run_dir, config.resume = requested.get("run_dir") or str(run), requested.get("resume", True)
     if isinstance(config.resume, str):
         config.resume = str(Path(config.resume).absolute())
     elif isinstance(stored.resume, str):  # it was killed while it turned back to that checkpoint
         config.resume = stored.resume
-    if not asked.get("run_dir"):
+    if not requested.get("run_dir"):
         state = "finished" if finished(run) else "unfinished"
         notes.insert(0, f"resume: going on with the {state} run {run}")
-    found = typed(config)
-    before, after = dict(flatten(stored)), dict(flatten(found))
+    resumed = typed(config)
+    before, after = dict(flatten(stored)), dict(flatten(resumed))
     for key in sorted(before.keys() | after.keys()):
         old, new = before.get(key), after.get(key)
         if old == new or key in UNNAMED:
@@ -95,7 +95,7 @@ def resumed_config(run: Path, overrides: list[str]) -> tuple[TrainConfig, list[s
                 "Leave it out, or train a new run."
             )
         notes.append(f"resume: {key} {show_value(old)} -> {show_value(new)}")
-    return found, notes
+    return resumed, notes
 
 
 def begin_with_model_of_source(config: DictConfig, overrides: list[str]) -> list[str]:
@@ -106,11 +106,11 @@ def begin_with_model_of_source(config: DictConfig, overrides: list[str]) -> list
     """
     if config.init_from is None:
         return []
-    stored, asked, notes = load_config(config.init_from), parse_overrides(overrides), []
-    for group in sorted({"model", "tokenizer"} - {override.key_or_group for override in asked}):
+    stored, given, notes = load_config(config.init_from), parse_overrides(overrides), []
+    for group in sorted({"model", "tokenizer"} - {override.key_or_group for override in given}):
         config[group] = OmegaConf.structured(getattr(stored, group))
         notes.append(f"init_from: {group} as in {config.init_from}")
-        for override in asked:
+        for override in given:
             if override.key_or_group.startswith(f"{group}."):
                 OmegaConf.update(config, override.key_or_group, override.value())
     return notes

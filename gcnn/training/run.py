@@ -221,10 +221,10 @@ def check_source(config: TrainConfig) -> Path:
     """The folder of the run that `init_from` names. Raises UsageError where it is none, or has another model or
     tokenizer; dropout may differ."""
     source = Path(config.init_from)
-    asked, stored = dict(flatten(config)), dict(flatten(load_config(source)))
-    for key in sorted(asked.keys() | stored.keys(), key=lambda key: (not key.endswith(".kind"), key)):
+    wanted, stored = dict(flatten(config)), dict(flatten(load_config(source)))
+    for key in sorted(wanted.keys() | stored.keys(), key=lambda key: (not key.endswith(".kind"), key)):
         fixed = key.startswith(("model.", "tokenizer.")) and not MAY_CHANGE.fullmatch(key)
-        theirs, ours = stored.get(key), asked.get(key)
+        theirs, ours = stored.get(key), wanted.get(key)
         if fixed and ours != theirs:
             raise UsageError(
                 f"init_from: {key} of {source} is {show_value(theirs)}, not {show_value(ours)}. Leave the model and "

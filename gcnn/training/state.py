@@ -81,7 +81,7 @@ def set_aside_later(trainer: "Trainer", path: Path) -> None:
     turned = trainer.checkpoints.turn_back(path)
     if turned is not None:
         aside, later = turned
-        names = ", ".join(found.name for found in later)
+        names = ", ".join(checkpoint.name for checkpoint in later)
         log.warning("What was trained after %s is set aside in %s: %s.", path, aside, names)
     if trainer.progress.best_nll == math.inf:
         (trainer.run_dir / WEIGHTS).unlink(missing_ok=True)  # of a later step

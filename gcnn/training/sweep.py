@@ -45,14 +45,14 @@ class SweepFolder(Callback):
 
 def report_progress(folder: Path) -> None:
     """Say which members begin and end, as long as the sweep lasts."""
-    said = {}
+    reported = {}
     while SweepFolder.path == folder:
         for path in sorted(folder.glob(f"*/{MEMBER}")):
             failed = "error" in json.loads(path.read_text(encoding="utf-8"))
             state = "done" if path.with_name("results.json").exists() else "failed" if failed else "running"
-            if said.get(path) != state:
+            if reported.get(path) != state:
                 print(f"member {path.parent.name}: {state}", file=sys.stderr, flush=True)
-                said[path] = state
+                reported[path] = state
         time.sleep(0.5)
 
 

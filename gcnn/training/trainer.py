@@ -223,23 +223,23 @@ class Trainer:
         if self.state is None:
             return [None] * len(batches)
         rows = [len(tokens) for tokens, *_ in batches]
-        return [list(parts) for parts in zip(*(part.split(rows) for part in self.state), strict=True)]
+        return [list(parts) for parts in zip(*(tensor.split(rows) for tensor in self.state), strict=True)]
 
     def backward(self, batch: MicroBatch, state: State | None, count: int) -> tuple[Tensor, State]:
         """Add a micro-batch's gradient of nats / count; returns nats / count, and the state after it."""
         tokens, targets, rows = batch
         tokens, targets, *rows = map(self.to_device, (tokens, targets, *rows))
-        for some in rows if self.config.trainer.compile else ():
-            torch._dynamo.maybe_mark_dynamic(some, 0)  # each batch has other numbers of them: one graph for all
+        for cluster_rows in rows if self.config.trainer.compile else ():
+            torch._dynamo.maybe_mark_dynamic(cluster_rows, 0)  # each batch has other numbers of them: one graph for all
         bf16 = self.config.trainer.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
             nats, state = self.loss(tokens, targets, rows, state)
         (nats * (world_size() / count)).backward()  # times their number, for the average over processes is their sum
         return nats.detach() / count, state
 
-    def to_device(self, part: Tensor) -> Tensor:
+    def to_device(self, tensor: Tensor) -> Tensor:
         """To the device, without waiting: out of pinned memory where it has its own."""
-        return (part.pin_memory() if self.device.type == "cuda" else part).to(self.device, non_blocking=True)
+        return (tensor.pin_memory() if self.device.type == "cuda" else tensor).to(self.device, non_blocking=True)
 
     def on_nonfinite(self, loss: float) -> None:
         progress = self.progress
