@@ -12,9 +12,10 @@ import pytest
 
 from gcnn.commands.main import COMMANDS
 from gcnn.config import compose_config
+from gcnn.reporting.latency import load_latency
 from gcnn.reporting.results import results_table
-from gcnn.reproduction.claims import best_rates, pairs_of_a_size
-from gcnn.reproduction.records import load_records
+from gcnn.reproduction.claims import CLAIMS, HOLDS, IN_PART, NOT, NOT_MEASURED, best_rates, pairs_of_a_size, verdict
+from gcnn.reproduction.records import FIGURES, load_records
 from tests.torture import markdown
 
 ROOT = Path(__file__).parents[1]
@@ -173,6 +174,16 @@ def test_the_readme_fits_two_screens_and_shows_recorded_numbers():
     for ours, theirs in zip(gcnn, lstm, strict=True):  # at 2, 6, 20 and 61 million tokens
         assert f"{ours['mean']:.1f} against {theirs['mean']:.1f} on {ours['corpus_tokens'] / 1e6:.0f}" in text
     assert f"{gcnn[-1]['wikitext103']['1']:.1f} against {lstm[-1]['wikitext103']['1']:.1f} on WikiText-103" in text
+
+
+@pytest.mark.parametrize("figure", [figure for figure in CLAIMS if figure != "figs"])
+def test_the_readme_begins_each_verdict_as_the_results_do(figure):
+    records = load_records(DOCS / "results" / "reproduction")["cpu"]
+    measured = load_latency(DOCS / "results/latency_gcnn_8b.json") if figure == "table4" else records[figure]
+    words = {HOLDS: "holds", IN_PART: "in part", NOT: "no", NOT_MEASURED: "not measured"}
+    expected = words[verdict(CLAIMS[figure].compare(measured), getattr(measured, "missing", 0))]
+    row = rf"^\| {FIGURES[figure][0].partition(':')[0]} \|[^|]*\| {expected}\b"
+    assert re.search(row, (ROOT / "README.md").read_text(), re.MULTILINE)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
