@@ -147,6 +147,15 @@ def test_what_more_text_changed_in_the_docs_is_the_figures():
     assert f"GTU ({gates['gtu'].mean:.2f}) is ahead of ReLU ({gates['relu'].mean:.2f}) at each of three seeds" in text
     assert f"tanh ({gates['tanh'].mean:.2f}) last by {gates['tanh'].mean / gates['relu'].mean - 1:.0%}"[:-1] in text
     assert f"GLU is first by {gates['gtu'].mean / gates['glu'].mean - 1:.0%}"[:-1] in text
+    contexts, small = (best_rates(records[scale]["fig4"]) for scale in ("wikipedia", "cpu"))
+    means = [f"{words} words {contexts[words].mean:.2f}" for words in ("13", "19", "31", "49")]
+    assert (
+        f"7 words have {contexts['7'].mean:.2f}, {means[0]}, {means[1]} (three seeds), {means[2]}\nand {means[3]}."
+        in text
+    )
+    behind = [100 * (at[words].mean / at["19"].mean - 1) for at in (contexts, small) for words in ("31", "49")]
+    behind = "by {:.1f} and {:.1f} %, where they were by {:.1f} and {:.1f} %".format(*behind)
+    assert f"31 and 49 words are behind 19 {behind}" in text
     pairs = pairs_of_a_size(records["wikipedia"]["figs"])
     pairs = [(gcnn, lstm) for gcnn, lstm in pairs if gcnn.group == "GCNN, 6 layers"]
     first, _, *leads = (f"{1 - gcnn.mean / lstm.mean:.0%}".replace("%", " %") for gcnn, lstm in pairs)
