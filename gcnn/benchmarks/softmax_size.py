@@ -96,7 +96,7 @@ def times(kinds: list[str], size: Size, rounds: int) -> dict[str, float]:
     torch.set_num_threads(size.threads)
     steps = {kind: Step(kind, size) for kind in kinds}
     seconds = [{kind: step() for kind, step in steps.items()} for _ in range(WARM_UP + rounds)]
-    return {kind: median(times[kind] for times in seconds[WARM_UP:]) for kind in kinds}
+    return {kind: median(of_round[kind] for of_round in seconds[WARM_UP:]) for kind in kinds}
 
 
 def memory(kind: str, size: Size) -> int:

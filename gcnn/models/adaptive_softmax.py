@@ -77,11 +77,11 @@ class AdaptiveSoftmax(nn.Module):
         head, *tails = self.layers()
         nll = product_nll(head, self.shortlist + len(tails), flat_hidden, head_targets)
         rows = self.rows(targets) if rows is None else rows
-        for in_cluster, tail, (low, high) in zip(rows, tails, self.clusters(), strict=True):
-            if torch.is_grad_enabled() or len(in_cluster):  # each parameter has a gradient, be it 0: processes wait
-                tail_hidden = flat_hidden.index_select(0, in_cluster)
-                tail_targets = flat_targets.index_select(0, in_cluster) - low
-                nll = nll.index_add(0, in_cluster, product_nll(tail, high - low, tail_hidden, tail_targets))
+        for cluster_rows, tail, (low, high) in zip(rows, tails, self.clusters(), strict=True):
+            if torch.is_grad_enabled() or len(cluster_rows):  # each parameter has a gradient, be it 0: processes wait
+                tail_hidden = flat_hidden.index_select(0, cluster_rows)
+                tail_targets = flat_targets.index_select(0, cluster_rows) - low
+                nll = nll.index_add(0, cluster_rows, product_nll(tail, high - low, tail_hidden, tail_targets))
         return nll.view(targets.shape)
 
     def log_prob(self, hidden: Tensor) -> Tensor:

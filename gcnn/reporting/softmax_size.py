@@ -56,8 +56,8 @@ def softmax_table(results: SoftmaxSize) -> Table:
         times = [milliseconds(cost and 1000 * cost) for cost in seconds]
         sizes = [decimals(cost and cost / 2**20, 0) for cost in memory]
         rows.append([count(int(types)), *times, gain(*seconds), *sizes, gain(*memory)])
-    times, sizes = (list(map(decimals, results.growth.adaptive_and_full(name))) for name in ("seconds", "memory_bytes"))
-    rows.append(["exponent of growth", *times, "", *sizes, ""])
+    exponents = [map(decimals, results.growth.adaptive_and_full(name)) for name in ("seconds", "memory_bytes")]
+    rows.append(["exponent of growth", *exponents[0], "", *exponents[1], ""])
     caption = (
         f"Forward and backward pass of {count(results.tokens)} tokens, {count(results.hidden_dim)} channels, "
         f"{results.threads} threads"

@@ -46,12 +46,12 @@ def reproduction_blocks(records: dict[str, dict[str, Record]], latency: Latency 
 
 def verdicts_table(records: dict[str, dict[str, Record]], latency: Latency | None) -> Table:
     """Each claim's verdict at each scale, with the tokens that the longest run behind it was trained on."""
-    rows = []
+    rows, asked = [], {scale: claims_asked(scale, by_figure) for scale, by_figure in records.items()}
     for name in CLAIMS:
         verdicts = []
         for scale, by_figure in records.items():
             record = latency if name == "table4" else by_figure.get(name)
-            verdicts.append(verdict_and_tokens(name, record) if name in claims_asked(scale, by_figure) else DASH)
+            verdicts.append(verdict_and_tokens(name, record) if name in asked[scale] else DASH)
         rows.append([FIGURES[name][0].partition(":")[0], CLAIMS[name].text, *verdicts])
     return Table(["Table or figure", "Claim", *records], rows, text_columns=2 + len(records))
 
@@ -69,9 +69,8 @@ def claims_asked(scale: str, records: dict[str, Record]) -> set[str]:
 
 def claims_table(scale: str, records: dict[str, Record], latency: Latency | None) -> Table:
     header = ["Table or figure", "The paper's claim", "Verdict", "Our evidence", "Size", "Command"]
-    rows = []
-    for name in [name for name in CLAIMS if name in claims_asked(scale, records)]:
-        claim = CLAIMS[name]
+    rows, asked = [], claims_asked(scale, records)
+    for name, claim in [(name, claim) for name, claim in CLAIMS.items() if name in asked]:
         record = latency if name == "table4" else records.get(name)
         comparisons = claim.compare(record)
         against = failing(comparisons)
