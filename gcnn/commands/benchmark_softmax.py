@@ -14,7 +14,7 @@ from gcnn.commands.arguments import add_number, add_out, add_threads, new_parser
 from gcnn.files import write_json
 from gcnn.provenance import made_with
 from gcnn.reporting.document import to_text
-from gcnn.reporting.softmax_size import load_softmax_size, softmax_figures, softmax_table
+from gcnn.reporting.softmax_size import softmax_figures, softmax_table
 
 
 def main() -> None:
@@ -29,11 +29,10 @@ def main() -> None:
     about |= {**describe(size), "rounds": arguments.rounds, "vocabularies": costs, "growth": growth(costs)}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(arguments.out, about)
-    results = load_softmax_size(arguments.out)
-    for what, figure in softmax_figures(results).items():
+    for what, figure in softmax_figures(about).items():
         name = arguments.out.stem if what == "seconds" else f"{arguments.out.stem}_memory"
         arguments.out.with_name(f"{name}.svg").write_text(figure.svg, encoding="utf-8")
-    table = softmax_table(results)
+    table = softmax_table(about)
     print(f"{table.caption}\n{to_text(table)}\n{arguments.out.resolve()}")
 
 

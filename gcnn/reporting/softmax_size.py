@@ -1,66 +1,33 @@
-"""The softmaxes' growth with the vocabulary, read from the benchmark's JSON: a table and figures."""
+"""The softmaxes' growth with the vocabulary, of the content of the benchmark's JSON: a table and figures.
 
-from dataclasses import dataclass
+A softmax that was not run has None for its seconds and its bytes.
+"""
+
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, NullLocator
 
-from gcnn.errors import UsageError
 from gcnn.reporting.document import Figure, Table
 from gcnn.reporting.figures import STYLES, draw, log_scale
-from gcnn.reporting.files import Number, read_json
 from gcnn.reporting.units import DASH, count, decimals, milliseconds, ratio
 
-
-@dataclass(kw_only=True)
-class Cost:
-    """Of a forward and backward pass; or, of each, the power of the vocabulary with which it grows."""
-
-    seconds: Number
-    memory_bytes: Number
+KINDS = ("adaptive", "full")
 
 
-@dataclass(kw_only=True)
-class Costs:
-    adaptive: Cost
-    full: Cost
-
-    def adaptive_and_full(self, quantity: str) -> list[float | None]:
-        return [getattr(cost, quantity) for cost in (self.adaptive, self.full)]
-
-
-@dataclass(kw_only=True)
-class SoftmaxSize:
-    tokens: Number
-    hidden_dim: Number
-    threads: Number
-    vocabularies: dict[str, Costs]  # by their number of types
-    growth: Costs
-
-
-def load_softmax_size(path: Path) -> SoftmaxSize:
-    """The benchmark's results. Raises UsageError for a missing file or one of another kind."""
-    results = read_json(path, SoftmaxSize)
-    if results is None or not results.vocabularies:
-        raise UsageError(f"{path} has no vocabularies. Give the JSON that the softmax benchmark wrote.")
-    return results
-
-
-def softmax_table(results: SoftmaxSize) -> Table:
+def softmax_table(results: dict) -> Table:
     rows = []
-    for types, costs in results.vocabularies.items():
-        seconds, memory = costs.adaptive_and_full("seconds"), costs.adaptive_and_full("memory_bytes")
+    for types, costs in results["vocabularies"].items():
+        seconds, memory = ([costs[kind][quantity] for kind in KINDS] for quantity in ("seconds", "memory_bytes"))
         times = [milliseconds(cost and 1000 * cost) for cost in seconds]
         sizes = [decimals(cost and cost / 2**20, 0) for cost in memory]
         rows.append([count(int(types)), *times, gain(*seconds), *sizes, gain(*memory)])
-    exponents = [map(decimals, results.growth.adaptive_and_full(name)) for name in ("seconds", "memory_bytes")]
-    rows.append(["exponent of growth", *exponents[0], "", *exponents[1], ""])
+    times, sizes = ([exponent(results, kind, name) for kind in KINDS] for name in ("seconds", "memory_bytes"))
+    rows.append(["exponent of growth", *times, "", *sizes, ""])
     caption = (
-        f"Forward and backward pass of {count(results.tokens)} tokens, {count(results.hidden_dim)} channels, "
-        f"{results.threads} threads"
+        f"Forward and backward pass of {count(results['tokens'])} tokens, {count(results['hidden_dim'])} channels, "
+        f"{results['threads']} threads"
     )
     header = ["types", "adaptive, ms", "full, ms", "faster", "adaptive, MiB", "full, MiB", "smaller"]
     return Table(header, rows, caption)
@@ -70,20 +37,24 @@ def gain(adaptive: float | None, full: float | None) -> str:
     return ratio(full / adaptive) if adaptive and full else DASH
 
 
-def softmax_figures(results: SoftmaxSize) -> dict[str, Figure]:
+def exponent(results: dict, kind: str, quantity: str) -> str:
+    """The power of the vocabulary with which it grows."""
+    return decimals(results["growth"][kind].get(quantity))
+
+
+def softmax_figures(results: dict) -> dict[str, Figure]:
     """Time and peak memory against the vocabulary; by quantity."""
     panels = {"seconds": ("Time", "milliseconds", 1000), "memory_bytes": ("Peak memory", "MiB", 2**-20)}
     figures = {}
     for quantity, (title, unit, scale) in panels.items():
-        slopes = map(decimals, results.growth.adaptive_and_full(quantity))
-        names = [f"{kind} softmax: grows as types^{n}" for kind, n in zip(("adaptive", "full"), slopes, strict=True)]
-        costs = {int(types): costs.adaptive_and_full(quantity) for types, costs in results.vocabularies.items()}
-        curves = [
-            np.array([(types, scale * cost[i]) for types, cost in sorted(costs.items()) if cost[i]]).reshape(-1, 2).T
-            for i in range(2)
-        ]
-        caption = f"{title} of the softmax's forward and backward pass ({count(results.tokens)} tokens)"
-        plot = partial(plot_costs, y_label=unit, curves=dict(zip(names, curves, strict=True)))
+        curves = {}
+        for kind in KINDS:
+            costs = {int(types): costs[kind][quantity] for types, costs in results["vocabularies"].items()}
+            points = [(types, scale * cost) for types, cost in costs.items() if cost]
+            name = f"{kind} softmax: grows as types^{exponent(results, kind, quantity)}"
+            curves[name] = np.array(points).reshape(-1, 2).T
+        caption = f"{title} of the softmax's forward and backward pass ({count(results['tokens'])} tokens)"
+        plot = partial(plot_costs, y_label=unit, curves=curves)
         figures[quantity] = draw(f"softmax-{quantity.partition('_')[0]}", caption, plot)
     return figures
 
