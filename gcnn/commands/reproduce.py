@@ -51,7 +51,7 @@ def main() -> int:
         drawn += 1
         picture = drawing(record)
         write_record(record, out / arguments.scale, picture and picture.svg)
-        print(f"{FIGURES[figure][0]}\n{to_text(groups_table(record))}\n{out / arguments.scale / figure}.json\n")
+        print(f"{': '.join(FIGURES[figure])}\n{to_text(groups_table(record))}\n{out / arguments.scale / figure}.json\n")
         if record.missing:
             print(f"{figure}: {plural(record.missing, 'run')} not begun", file=sys.stderr)
         if record.missing or any(group.unfinished for group in record.groups):

@@ -15,7 +15,7 @@ import numpy as np
 from gcnn.gates import GATES
 from gcnn.reporting.latency import Latency, Pair
 from gcnn.reporting.units import count, decimals, magnitude, perplexity, ratio
-from gcnn.reproduction.paper import TABLE_2, TABLE_3, TABLE_4
+from gcnn.reproduction.paper import TABLE_2, TABLE_3, TABLE_4, Published
 from gcnn.reproduction.records import RECIPES, Group, Record
 
 HOLDS, IN_PART, NOT = "holds", "holds in part", "does not hold at this size"
@@ -41,11 +41,12 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Claim:
-    """`compare` takes a figure's record (of Table 4, the latency benchmark), or None where there is none."""
+    """`compare` and `evidence` take a figure's record (of Table 4, the latency benchmark); nothing to compare, or a
+    comparison of what is not there, is not measured."""
 
     text: str
-    compare: Callable[[Record | Latency | None], list[Comparison]]
-    evidence: Callable[[Record | Latency], str]
+    compare: Callable[[Record | Latency], list[Comparison]]
+    evidence: Callable[[Record | Latency], str] = lambda record: spreads(best_rates(record).values())
 
 
 def verdict(comparisons: list[Comparison], missing: int = 0) -> str:
@@ -58,10 +59,6 @@ def verdict(comparisons: list[Comparison], missing: int = 0) -> str:
 
 def failing(comparisons: list[Comparison]) -> list[str]:
     return [c.text for c in comparisons if c.holds is False]
-
-
-def groups_named(record: Record | None, name: str) -> list[Group]:
-    return [group for group in record.groups if group.group == name] if record else []
 
 
 def scores(group: Group | None) -> Scores:
@@ -82,50 +79,50 @@ def is_lower(first: Scores, second: Scores) -> bool | None:
     return all(first[seed] < second[seed] for seed in seeds) if len(seeds) >= SEEDS or apart else None
 
 
-def ordering(*names: str) -> Callable[[Record | None], list[Comparison]]:
+def ordering(*names: str) -> Callable[[Record], list[Comparison]]:
     """Each named group, at its best learning rate, better than the next."""
 
-    def compare(record: Record | None) -> list[Comparison]:
-        tests = {name: scores(best_rate(groups_named(record, name))) for name in names}
-        return [Comparison(f"{TITLES[a]} < {TITLES[b]}", is_lower(tests[a], tests[b])) for a, b in pairwise(names)]
+    def compare(record: Record) -> list[Comparison]:
+        tests = {name: scores(group) for name, group in best_rates(record).items()}
+        return [
+            Comparison(f"{TITLES[a]} < {TITLES[b]}", is_lower(tests.get(a, {}), tests.get(b, {})))
+            for a, b in pairwise(names)
+        ]
 
     return compare
 
 
-def at_each_size(record: Record | None) -> list[Comparison]:
+def at_each_size(record: Record) -> list[Comparison]:
     """Each GCNN against the LSTM, for each size of the text."""
     return [
-        Comparison(f"{gcnn.group} < LSTM at {tokens_of(gcnn.corpus_tokens)}", is_lower(scores(gcnn), scores(lstm)))
+        Comparison(f"{gcnn.group} < LSTM at {tokens_of(gcnn)}", is_lower(scores(gcnn), scores(lstm)))
         for gcnn, lstm in pairs_of_a_size(record)
-    ] or [Comparison("GCNN < LSTM", None)]
+    ]
 
 
-def pairs_of_a_size(record: Record | None) -> list[tuple[Group, Group | None]]:
+def pairs_of_a_size(record: Record) -> list[tuple[Group, Group | None]]:
     """Each GCNN with the LSTM of its text."""
-    groups = record.groups if record else []
-    lstms = {group.corpus_tokens: group for group in groups if group.group.startswith("LSTM")}
-    return [(group, lstms.get(group.corpus_tokens)) for group in groups if group.group.startswith("GCNN")]
+    lstms = {group.corpus_tokens: group for group in record.groups if group.group.startswith("LSTM")}
+    return [(group, lstms.get(group.corpus_tokens)) for group in record.groups if group.group.startswith("GCNN")]
 
 
-def tokens_of(size: float | None) -> str:
-    return f"{magnitude(size)} tokens" if size else "all tokens"
+def tokens_of(group: Group) -> str:
+    return f"{magnitude(group.corpus_tokens)} tokens"
 
 
-def at_equal_operations(record: Record | None) -> list[Comparison]:
+def at_equal_operations(record: Record) -> list[Comparison]:
     """The adaptive softmax against each model with a full one."""
-    full, adaptive = with_softmax(record, "full"), with_softmax(record, "adaptive")
-    if not full or not adaptive:
-        return [Comparison("adaptive softmax < full softmax", None)]
+    adaptive = with_softmax(record, "adaptive")
     return [
         Comparison(
             f"adaptive < full at {magnitude(group.flops_per_token)} FLOPs a token",
             is_lower(interpolated(adaptive, group.flops_per_token), scores(group)),
         )
-        for group in full
+        for group in with_softmax(record, "full")
     ]
 
 
-def with_softmax(record: Record | None, kind: str) -> list[Group]:
+def with_softmax(record: Record, kind: str) -> list[Group]:
     """The models with an adaptive or a full softmax, each at its best learning rate; none before all are known."""
     groups = [group for name, group in best_rates(record).items() if name.startswith(kind)]
     return groups if all(groups) else []
@@ -135,19 +132,19 @@ def interpolated(groups: list[Group], flops: float | None) -> Scores:
     """The perplexity of models of one kind at so many operations a token, by seed: log perplexity is a straight line
     in log operations between two of them, and that of the largest where it takes fewer. Nothing below the smallest."""
     ordered = sorted((g for g in groups if g.flops_per_token), key=lambda g: g.flops_per_token)
-    if flops is None or len(ordered) < len(groups) or flops < ordered[0].flops_per_token:
+    if flops is None or not groups or len(ordered) < len(groups) or flops < ordered[0].flops_per_token:
         return {}
     x, tests = np.log([g.flops_per_token for g in ordered]), list(map(scores, ordered))
     seeds = set.intersection(*map(set, tests))
     return {seed: float(np.exp(np.interp(np.log(flops), x, np.log([t[seed] for t in tests])))) for seed in seeds}
 
 
-def more_context(record: Record | None) -> list[Comparison]:
+def more_context(record: Record) -> list[Comparison]:
     """Each context better than the next smaller one up to about 20 words; beyond, less is gained than before."""
     tests = {int(words): scores(group) for words, group in best_rates(record).items()}
     near = [words for words in sorted(tests) if words <= NEAR]
     if len(near) < 3 or len(near) == len(tests):
-        return [Comparison("more context is better", None)]
+        return []
     comparisons = [Comparison(f"{b} < {a} words", is_lower(tests[b], tests[a])) for a, b in pairwise(near)]
     second, middle, last = near[1], near[-1], max(tests)
     seeds = tests[second].keys() & tests[middle].keys() & tests[last].keys()
@@ -159,16 +156,16 @@ def more_context(record: Record | None) -> list[Comparison]:
     return [*comparisons, Comparison(text, diminish)]
 
 
-def best_rates(record: Record | None) -> dict[str, Group | None]:
+def best_rates(record: Record) -> dict[str, Group | None]:
     """What a figure compares, each at its best learning rate."""
-    names = dict.fromkeys(group.group for group in (record.groups if record else []))
-    return {name: best_rate(groups_named(record, name)) for name in names}
+    names = dict.fromkeys(group.group for group in record.groups)
+    return {name: best_rate([group for group in record.groups if group.group == name]) for name in names}
 
 
 def best_rate(groups: list[Group]) -> Group | None:
     """Of one thing at several learning rates the best, by mean validation perplexity over the seeds that all of them
     have; None where they have none."""
-    seeds = set.intersection(*(set(scores(group)) for group in groups)) if groups else set()
+    seeds = set.intersection(*(set(scores(group)) for group in groups))
 
     def validation(group: Group) -> tuple[int, float]:
         diverged = seeds & set(group.diverged)
@@ -183,7 +180,7 @@ def mean(values: Iterable[float]) -> float:
     return sum(values) / len(values) if values else math.inf
 
 
-def convergence(record: Record | None) -> list[Comparison]:
+def convergence(record: Record) -> list[Comparison]:
     """The full recipe lower than without either part, and sooner where each of the others ends."""
     groups = best_rates(record)
     both, *others = (name for name, _ in RECIPES.values())
@@ -220,12 +217,12 @@ def ratios_at_each_size(record: Record) -> str:
         if lstm is None or not (gcnn.mean and lstm.mean):
             continue
         ratio_of_means = f"{perplexity(gcnn.mean)} / {perplexity(lstm.mean)} = {gcnn.mean / lstm.mean:.3f}"
-        text = f"{gcnn.group} at {tokens_of(gcnn.corpus_tokens)}: {ratio_of_means}"
+        text = f"{gcnn.group} at {tokens_of(gcnn)}: {ratio_of_means}"
         elsewhere = [mean(g.wikitext103.values()) for g in (gcnn, lstm)]
         if all(map(math.isfinite, elsewhere)):
             text += f", on WikiText-103's test set {' / '.join(map(perplexity, elsewhere))}"
         sentences.append(text)
-    return "; ".join(sentences) or spreads_of_all(record)
+    return "; ".join(sentences) or spreads(record.groups)
 
 
 def pairs_of_gcnn_8b(latency: Latency | None) -> list[Pair]:
@@ -241,7 +238,7 @@ def responsiveness(latency: Latency | None) -> list[Comparison]:
         comparable = latency.device == "cuda" and same is not None and 1 / EQUAL <= same <= EQUAL
         for text, reached in (("ahead of", faster > 1), (f"{ABOUT_20:g} times as fast as", faster >= ABOUT_20)):
             comparisons.append(Comparison(f"GCNN-8B {text} {pair.lstm}", reached if comparable else None))
-    return comparisons or [Comparison("GCNN-8B ahead of the LSTM", None)]
+    return comparisons
 
 
 def spread(group: Group) -> str:
@@ -258,14 +255,6 @@ def spreads(groups: Iterable[Group | None]) -> str:
     return "; ".join(f"{group.title} {spread(group)}" for group in groups if group)
 
 
-def spreads_of_all(record: Record) -> str:
-    return spreads(record.groups)
-
-
-def spreads_at_best_rates(record: Record) -> str:
-    return spreads(best_rates(record).values())
-
-
 def interpolations(record: Record) -> str:
     adaptive, sentences = with_softmax(record, "adaptive"), []
     for group in with_softmax(record, "full"):
@@ -273,7 +262,7 @@ def interpolations(record: Record) -> str:
         middle = perplexity(mean(between)) if between else "not measured"
         flops = magnitude(group.flops_per_token)
         sentences.append(f"at {flops} FLOPs a token {middle} (adaptive) against {spread(group)} (full)")
-    return "; ".join(sentences) or spreads_of_all(record)
+    return "; ".join(sentences) or spreads(record.groups)
 
 
 def convergences(record: Record) -> str:
@@ -283,7 +272,7 @@ def convergences(record: Record) -> str:
         shares = shares_of_steps(groups["both"], groups[name]).values()
         text = ", ".join(f"{share:.0%}" if math.isfinite(share) else "never" for share in shares)
         sentences.append(f"where {TITLES[name]} ends, both is after {text} of the steps")
-    return "; ".join(sentences) or spreads_of_all(record)
+    return "; ".join(sentences) or spreads(record.groups)
 
 
 def speeds(latency: Latency) -> str:
@@ -296,22 +285,16 @@ def speeds(latency: Latency) -> str:
     return "; ".join(sentences)
 
 
-def published(table: dict, *names: str) -> str:
-    return ", ".join(f"{table[name].title} ({decimals(table[name].perplexity, 1)})" for name in names)
+def published_ordering(text: str, table: dict[str, Published], *names: str) -> Claim:
+    models = ", ".join(f"{table[name].title} ({decimals(table[name].perplexity, 1)})" for name in names)
+    return Claim(f"On {text}, the best first: {models}", ordering(*names))
 
 
-MODELS = {"table2": ("gcnn_14b", "gcnn_13", "lstm_2048x2", "lstm_2048"), "table3": ("gcnn_14", "gcnn_8", "lstm_1024")}
 CLAIMS = {
-    "table2": Claim(
-        f"On Billion Word's sentences, the best first: {published(TABLE_2, *MODELS['table2'])}",
-        ordering(*MODELS["table2"]),
-        spreads_at_best_rates,
+    "table2": published_ordering(
+        "Billion Word's sentences", TABLE_2, "gcnn_14b", "gcnn_13", "lstm_2048x2", "lstm_2048"
     ),
-    "table3": Claim(
-        f"On WikiText-103's running text, the best first: {published(TABLE_3, *MODELS['table3'])}",
-        ordering(*MODELS["table3"]),
-        spreads_at_best_rates,
-    ),
+    "table3": published_ordering("WikiText-103's running text", TABLE_3, "gcnn_14", "gcnn_8", "lstm_1024"),
     "table4": Claim(
         "GCNN-8B reads one long text about 20 times as fast as LSTM-2048 on a GPU, at the same throughput",
         responsiveness,
@@ -322,18 +305,10 @@ CLAIMS = {
         at_equal_operations,
         interpolations,
     ),
-    "fig3": Claim(
-        "GLU ends lowest, then ReLU, GTU, tanh", ordering("glu", "relu", "gtu", "tanh"), spreads_at_best_rates
-    ),
-    "fig4": Claim(
-        "More context is better, with quickly diminishing returns past about 20 words",
-        more_context,
-        spreads_at_best_rates,
-    ),
+    "fig3": Claim("GLU ends lowest, then ReLU, GTU, tanh", ordering("glu", "relu", "gtu", "tanh")),
+    "fig4": Claim("More context is better, with quickly diminishing returns past about 20 words", more_context),
     "fig5": Claim(
-        "GLU is better than bilinear units, and these than linear ones",
-        ordering("glu", "bilinear", "linear"),
-        spreads_at_best_rates,
+        "GLU is better than bilinear units, and these than linear ones", ordering("glu", "bilinear", "linear")
     ),
     "fig6": Claim(
         "Weight normalisation and clipping both speed convergence up, to about twice", convergence, convergences

@@ -21,7 +21,7 @@ def drawing(record: Record) -> Figure | None:
     name, done = record.figure, [g for g in record.groups if g.mean is not None]
     if not name.startswith("fig") or not done:
         return None
-    caption = FIGURES[name][0]
+    caption = ": ".join(FIGURES[name])
     if name == "fig2":
         plot = partial(plot_points, lines=by_softmax(at_best_rates(record)), x_label="million operations a token")
     elif name == "figs":

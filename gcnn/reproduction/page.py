@@ -8,7 +8,7 @@ from gcnn.reporting.document import Code, Figures, Heading, Paragraph, Table, ma
 from gcnn.reporting.files import read_text
 from gcnn.reporting.latency import Latency
 from gcnn.reporting.units import DASH, magnitude, plural
-from gcnn.reproduction.claims import ABOUT_20, APART, CLAIMS, EQUAL, NEAR, SEEDS, SPEED_UP, failing, verdict
+from gcnn.reproduction.claims import ABOUT_20, APART, CLAIMS, EQUAL, NEAR, SEEDS, SPEED_UP, Claim, failing, verdict
 from gcnn.reproduction.figures import describe_size, drawing, groups_table
 from gcnn.reproduction.records import FIGURES, Record, reproduce_command, sweeps
 
@@ -40,24 +40,24 @@ def reproduction_blocks(records: dict[str, dict[str, Record]], latency: Latency 
         blocks += [Heading(f"Claims at scale {scale}", level=3), claims_table(scale, by_figure, latency)]
     for scale, by_figure in records.items():
         for figure in [name for name in FIGURES if name in by_figure]:
-            blocks += figure_blocks(by_figure[figure], f"{FIGURES[figure][0]}, at scale {scale}")
+            blocks += figure_blocks(by_figure[figure], f"{': '.join(FIGURES[figure])}, at scale {scale}")
     return blocks
 
 
 def verdicts_table(records: dict[str, dict[str, Record]], latency: Latency | None) -> Table:
     """Each claim's verdict at each scale, with the tokens that the longest run behind it was trained on."""
-    rows, asked = [], {scale: claims_asked(scale, by_figure) for scale, by_figure in records.items()}
-    for name in CLAIMS:
+    rows = []
+    for name, claim in CLAIMS.items():
         verdicts = []
         for scale, by_figure in records.items():
             record = latency if name == "table4" else by_figure.get(name)
-            verdicts.append(verdict_and_tokens(name, record) if name in asked[scale] else DASH)
-        rows.append([FIGURES[name][0].partition(":")[0], CLAIMS[name].text, *verdicts])
+            verdicts.append(verdict_and_tokens(claim, record) if name in claims_asked(scale, by_figure) else DASH)
+        rows.append([FIGURES[name][0], claim.text, *verdicts])
     return Table(["Table or figure", "Claim", *records], rows, text_columns=2 + len(records))
 
 
-def verdict_and_tokens(name: str, record: Record | Latency | None) -> str:
-    text = verdict(CLAIMS[name].compare(record), getattr(record, "missing", 0))
+def verdict_and_tokens(claim: Claim, record: Record | Latency | None) -> str:
+    text = verdict(claim.compare(record) if record else [], getattr(record, "missing", 0))
     longest = max((group.tokens or 0 for group in getattr(record, "groups", [])), default=0)
     return f"{text}; {magnitude(longest)} tokens" if longest else text
 
@@ -72,27 +72,24 @@ def claims_table(scale: str, records: dict[str, Record], latency: Latency | None
     rows, asked = [], claims_asked(scale, records)
     for name, claim in [(name, claim) for name, claim in CLAIMS.items() if name in asked]:
         record = latency if name == "table4" else records.get(name)
-        comparisons = claim.compare(record)
+        comparisons, missing = claim.compare(record) if record else [], getattr(record, "missing", 0)
         against = failing(comparisons)
-        missing = getattr(record, "missing", 0)
         evidence = [claim.evidence(record)] if record else []
         evidence += [f"{plural(missing, 'run')} not begun"] if missing else []
         evidence += [f"fails: {', '.join(against)}"] if against else []
         size, how = size_and_command(name, scale, record)
-        place = FIGURES[name][0].partition(":")[0]
-        rows.append([place, claim.text, verdict(comparisons, missing), "; ".join(evidence) or DASH, size, how])
+        found = verdict(comparisons, missing)
+        rows.append([FIGURES[name][0], claim.text, found, "; ".join(evidence) or DASH, size, how])
     return Table(header, rows, text_columns=len(header))
 
 
 def size_and_command(name: str, scale: str, record: Record | Latency | None) -> tuple[str, str]:
-    """Size and command of a claim's evidence; without any, the command that would make it, if there is one."""
+    """Size and command of a claim's evidence; without any, the command that would make it."""
+    if record is None:
+        return DASH, "make benchmark" if name == "table4" else reproduce_command(name, scale, [])
     if name == "table4":
-        if record is None:
-            return DASH, "make benchmark"
         return f"the paper's own models, random weights; {record.machine()}", record.command or DASH
-    if record is not None:
-        return describe_size(record), record.command
-    return DASH, reproduce_command(name, scale, []) if name in sweeps(scale) else DASH
+    return describe_size(record), record.command
 
 
 def figure_blocks(record: Record, title: str) -> list:
@@ -113,11 +110,11 @@ def generated_part(blocks: list) -> str:
 
 def between_markers(text: str, where: str) -> tuple[str, str, str]:
     """What stands before the generated part, the part with its markers, what follows. Raises UsageError without it."""
-    start, end = text.find(BEGIN), text.find(END)
-    if not 0 <= start < end:
+    before, begin, rest = text.partition(BEGIN)
+    part, end, after = rest.partition(END)
+    if not end:
         raise UsageError(f"{where} lacks the lines {BEGIN} and {END}. Put them where the tables shall stand.")
-    end += len(END)
-    return text[:start], text[start:end], text[end:]
+    return before, begin + part + end, after
 
 
 def write_reproduction_page(blocks: list, document: Path, page: Path) -> None:

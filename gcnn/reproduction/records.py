@@ -5,7 +5,7 @@ import io
 import math
 import re
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -114,64 +114,46 @@ def architecture(model: GCNNConfig | LSTMConfig) -> str:
     return model_title(model) or notation(model)
 
 
-def label_at_rate(config: TrainConfig, group: str, title: str) -> Label:
-    """The label of a group whose variants are learning rates."""
-    lr = f"{config.optimizer.lr:g}"
+def label(config: TrainConfig, figure: str) -> Label:
+    """Of a run in a figure, whose variants are learning rates, but of the search and of Figure S."""
+    model, lr = config.model, f"{config.optimizer.lr:g}"
+    if figure == "search":  # by what a trial drew; dropouts: the layers', the GCNN's embedding's, the output's
+        rates = (model.dropout, getattr(model, "embedding_dropout", None), model.output_dropout)
+        dropout = "/".join(f"{rate:g}" for rate in rates if rate is not None)
+        title = (
+            f"{model.kind.upper()}; lookup {model.embedding_dim}; dropout {dropout}; learning rate "
+            f"{config.optimizer.lr:.3g}; weight decay {config.optimizer.weight_decay:g}"
+        )
+        return Label(model.kind, architecture(model), title + "; state carried" * config.trainer.carry_state)
+    if figure == "figs":
+        group, size = describe_model(model), config.data.train_tokens
+        return Label(group, str(size), f"{group}, first {magnitude(size)} tokens")
+    if figure in FORMS:
+        group = FORMS[figure].get(model_form(model), model_form(model))
+        titles = TABLE_2 | TABLE_3 | TABLE_4
+        title = titles[group].title if group in titles else architecture(model)
+    elif figure == "fig2":
+        group = title = f"{'adaptive' if model.cutoffs else 'full'} softmax, {architecture(model)}"
+    elif figure == "fig4":
+        group, title = str(context(model)), plural(context(model), "word")
+    elif figure == "fig6":
+        group, title = RECIPES[getattr(model, "weight_norm", False), config.trainer.clip_norm is not None]
+    else:
+        group, title = model.gate, GATES[model.gate].title
     return Label(group, lr, f"{title}, learning rate {lr}")
 
 
-def label_of_table(config: TrainConfig, figure: str) -> Label:
-    name = FORMS[figure].get(model_form(config.model), model_form(config.model))
-    titles = TABLE_2 | TABLE_3 | TABLE_4
-    return label_at_rate(config, name, titles[name].title if name in titles else architecture(config.model))
-
-
-def label_of_gate(config: TrainConfig, figure: str) -> Label:
-    return label_at_rate(config, config.model.gate, GATES[config.model.gate].title)
-
-
-def label_of_softmax(config: TrainConfig, figure: str) -> Label:
-    group = f"{'adaptive' if config.model.cutoffs else 'full'} softmax, {architecture(config.model)}"
-    return label_at_rate(config, group, group)
-
-
-def label_of_context(config: TrainConfig, figure: str) -> Label:
-    words = context(config.model)
-    return label_at_rate(config, str(words), plural(words, "word"))
-
-
-def label_of_recipe(config: TrainConfig, figure: str) -> Label:
-    recipe = getattr(config.model, "weight_norm", False), config.trainer.clip_norm is not None
-    return label_at_rate(config, *RECIPES[recipe])
-
-
-def label_of_search(config: TrainConfig, figure: str) -> Label:
-    """A trial by what it drew; the dropouts are those of the layers, of the GCNN's embedding, and of the output."""
-    model, optimizer = config.model, config.optimizer
-    rates = (model.dropout, getattr(model, "embedding_dropout", None), model.output_dropout)
-    dropout = "/".join(f"{rate:g}" for rate in rates if rate is not None)
-    title = f"{model.kind.upper()}; lookup {model.embedding_dim}; dropout {dropout}; learning rate {optimizer.lr:.3g}; "
-    title += f"weight decay {optimizer.weight_decay:g}" + "; state carried" * config.trainer.carry_state
-    return Label(model.kind, architecture(model), title)
-
-
-def label_of_corpus(config: TrainConfig, figure: str) -> Label:
-    size, model = config.data.train_tokens, describe_model(config.model)
-    text = f"first {magnitude(size)} tokens" if size else "all tokens"
-    return Label(model, str(size), f"{model}, {text}")
-
-
-FIGURES: dict[str, tuple[str, Callable[[TrainConfig, str], Label]]] = {
-    "table2": ("Table 2: models on single sentences", label_of_table),
-    "table3": ("Table 3: models on running text", label_of_table),
-    "table4": ("Table 4: speed at one perplexity", label_of_table),
-    "fig2": ("Figure 2: operations a token, with the adaptive and with the full softmax", label_of_softmax),
-    "fig3": ("Figure 3: gates", label_of_gate),
-    "fig4": ("Figure 4: size of the context", label_of_context),
-    "fig5": ("Figure 5: degrees of non-linearity", label_of_gate),
-    "fig6": ("Figure 6: weight normalisation and gradient clipping", label_of_recipe),
-    "figs": ("Figure S, not in the paper: the ordering against the size of the text", label_of_corpus),
-    "search": ("Section 4.3: random search of hyper-parameters", label_of_search),
+FIGURES = {  # where it stands in the paper, and what it shows
+    "table2": ("Table 2", "models on single sentences"),
+    "table3": ("Table 3", "models on running text"),
+    "table4": ("Table 4", "speed at one perplexity"),
+    "fig2": ("Figure 2", "operations a token, with the adaptive and with the full softmax"),
+    "fig3": ("Figure 3", "gates"),
+    "fig4": ("Figure 4", "size of the context"),
+    "fig5": ("Figure 5", "degrees of non-linearity"),
+    "fig6": ("Figure 6", "weight normalisation and gradient clipping"),
+    "figs": ("Figure S, not in the paper", "the ordering against the size of the text"),
+    "search": ("Section 4.3", "random search of hyper-parameters"),
 }
 
 
@@ -209,13 +191,12 @@ def make_record(figure: str, scale: str, folders: Iterable[Path], members: int =
 
     `members` of theirs are planned: what has not begun is counted as missing.
     """
-    label_of = FIGURES[figure][1]
     runs_of: dict[Label, list[Run]] = {}
     for folder in folders:
         begun = [path.parent for path in folder.glob("*/config.yaml")]
         for path in sorted(begun, key=lambda member: (len(member.name), member.name)):
             run = load_run(path)
-            runs_of.setdefault(label_of(run.config, figure), []).append(run)
+            runs_of.setdefault(label(run.config, figure), []).append(run)
     runs = [run for group in runs_of.values() for run in group]
     if not runs:
         return None
@@ -248,19 +229,14 @@ def run_status(run: Run) -> str:
 
 
 def make_group(label: Label, runs: list[Run]) -> Group:
-    by_status = {
-        kind: {run.config.seed: run for run in runs if run_status(run) == kind}
-        for kind in ("done", "diverged", "unfinished")
-    }
-    done = dict(sorted(by_status["done"].items()))
+    runs = sorted(runs, key=lambda run: run.config.seed)
+    done = {str(run.config.seed): run for run in runs if run_status(run) == "done"}
     config, results = runs[0].config, next((run.results for run in done.values()), None)
-    test = {str(seed): rounded(run.results.test.perplexity) for seed, run in done.items()}
-    elsewhere = {str(seed): read_json(run.path / WIKITEXT_103, Split) for seed, run in done.items()}
+    test = {seed: rounded(run.results.test.perplexity) for seed, run in done.items()}
+    elsewhere = {seed: read_json(run.path / WIKITEXT_103, Split) for seed, run in done.items()}
     elsewhere = {seed: split for seed, split in elsewhere.items() if split}
     return Group(
-        group=label.group,
-        variant=label.variant,
-        title=label.title,
+        **asdict(label),
         model=architecture(config.model),
         lr=config.optimizer.lr,
         parameters=results and results.parameters.total,
@@ -268,12 +244,12 @@ def make_group(label: Label, runs: list[Run]) -> Group:
         receptive_field=None if config.model.kind == "lstm" else context(config.model),
         tokens=max((run.results.train.tokens for run in done.values()), default=None),
         test_perplexity=test,
-        validation_perplexity={str(seed): rounded(run.results.validation.perplexity) for seed, run in done.items()},
+        validation_perplexity={seed: rounded(run.results.validation.perplexity) for seed, run in done.items()},
         mean=rounded(sum(test.values()) / len(test)) if test else None,
         min=min(test.values(), default=None),
         max=max(test.values(), default=None),
-        diverged=sorted(by_status["diverged"]),
-        unfinished=sorted(by_status["unfinished"]),
+        diverged=sorted({run.config.seed for run in runs if run_status(run) == "diverged"}),
+        unfinished=sorted({run.config.seed for run in runs if run_status(run) == "unfinished"}),
         corpus_tokens=config.data.train_tokens,
         wikitext103={seed: rounded(split.perplexity) for seed, split in elsewhere.items()},
         wikitext103_unknown=next((rounded(split.unknown / split.tokens) for split in elsewhere.values()), None),
@@ -281,13 +257,13 @@ def make_group(label: Label, runs: list[Run]) -> Group:
     )
 
 
-def make_curve(done: dict[int, Run]) -> Curve:
+def make_curve(done: dict[str, Run]) -> Curve:
     lines = {seed: {line.step: line for line in run.validation} for seed, run in done.items()}
     steps = sorted(set.intersection(*map(set, lines.values()))) if lines else []
     return Curve(
         steps=steps,
         tokens=[next(iter(lines.values()))[step].tokens for step in steps],
-        perplexity={str(seed): [rounded(at[step].perplexity) for step in steps] for seed, at in lines.items()},
+        perplexity={seed: [rounded(at[step].perplexity) for step in steps] for seed, at in lines.items()},
     )
 
 
