@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -26,14 +26,12 @@ TEMPLATES = Environment(
 class Heading:
     text: str
     level: int = 2
-    kind: ClassVar = "heading"
 
 
 @dataclass
 class Paragraph:
     text: str
     lead: bool = False
-    kind: ClassVar = "paragraph"
 
 
 @dataclass
@@ -44,7 +42,6 @@ class Table:
     rows: list[list[str]]
     caption: str = ""
     text_columns: int = 1
-    kind: ClassVar = "table"
 
 
 @dataclass
@@ -62,13 +59,11 @@ class Figures:
 
     figures: list[Figure]
     folder: str = "figures"  # of their files, as seen from the Markdown version
-    kind: ClassVar = "figures"
 
 
 @dataclass
 class Code:
     text: str
-    kind: ClassVar = "code"
 
 
 @dataclass
@@ -77,7 +72,6 @@ class Sample:
 
     prompt: str
     text: str
-    kind: ClassVar = "sample"
 
 
 @dataclass
@@ -86,7 +80,6 @@ class Details:
 
     summary: str
     blocks: list
-    kind: ClassVar = "details"
 
 
 def table_of(items: Iterable, columns: dict[str, Callable[[Any], str]], text_columns: int = 1) -> Table:
@@ -125,7 +118,7 @@ def markdown_block(block) -> str:
             return f"**{escape(text)}**" if lead else escape(text)
         case Table(header, rows, caption, text_columns):
             rules = ["---" if i < text_columns else "---:" for i in range(len(header))]
-            lines = [list(map(escape, header)), rules, *(list(map(escape, row)) for row in rows)]
+            lines = [map(escape, header), rules, *(map(escape, row) for row in rows)]
             table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
             return f"{escape(caption)}\n\n{table}" if caption else table
         case Figures(figures, folder):
@@ -138,7 +131,6 @@ def markdown_block(block) -> str:
         case Details(summary, inner):
             summary = html.escape(" ".join(summary.split()))
             return f"<details><summary>{summary}</summary>\n\n{markdown_blocks(inner)}\n\n</details>"
-    raise TypeError(f"no Markdown for {type(block).__name__}")
 
 
 def fenced(text: str) -> str:
@@ -149,10 +141,8 @@ def fenced(text: str) -> str:
 
 def to_text(table: Table) -> str:
     """A table in aligned columns for a terminal."""
-    lines = [table.header, *table.rows]
-    columns = [
-        [cell.ljust(width) if i < table.text_columns else cell.rjust(width) for cell in column]
-        for i, column in enumerate(zip(*lines, strict=True))
-        for width in [max(map(len, column))]
-    ]
+    columns = []
+    for i, column in enumerate(zip(table.header, *table.rows, strict=True)):
+        width = max(map(len, column))
+        columns.append([cell.ljust(width) if i < table.text_columns else cell.rjust(width) for cell in column])
     return "\n".join("  ".join(cells).rstrip() for cells in zip(*columns, strict=True))
