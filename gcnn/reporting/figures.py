@@ -52,7 +52,7 @@ def learning_curves(runs: list[Run]) -> list[Figure]:
     A panel without a single point is left out. Of many runs the best are in colour, the others grey.
     """
     best = best_runs(runs)
-    greys = [run for run in runs if not any(run is other for other in best)]
+    greys = [run for run in runs if run not in best]
     drawn = [(run, run.label, style) for run, style in zip(best, cycle(STYLES), strict=False)]
     drawn += [(run, "" if i else f"{len(greys)} others", OTHERS) for i, run in enumerate(greys)]
     note = f"; in colour the {len(best)} best on validation, in grey {len(greys)} others" if greys else ""

@@ -63,3 +63,12 @@ def read_text(path: Path) -> str:
 def read_json(path: Path, kind: Any) -> Any:
     """The JSON file at `path` as a `kind`, None where there is no file. Raises UsageError for another file."""
     return parse_json(read_text(path), kind, str(path)) if path.exists() else None
+
+
+def read_json_lines(path: Path, kind: Any) -> list[Any]:
+    """The lines of a JSON Lines file, each as a `kind`; none where there is no file. Raises UsageError as `read_json`.
+
+    A last line without its newline is still being written: left out.
+    """
+    lines = read_text(path).split("\n")[:-1] if path.exists() else []
+    return [parse_json(line, kind, f"{path}: line {number}") for number, line in enumerate(lines, start=1)]

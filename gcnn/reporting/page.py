@@ -4,17 +4,7 @@ from itertools import groupby
 from math import isfinite
 from pathlib import Path
 
-from gcnn.reporting.document import (
-    Code,
-    Details,
-    Figures,
-    Heading,
-    Paragraph,
-    Sample,
-    table_of,
-    to_html,
-    to_markdown,
-)
+from gcnn.reporting.document import Code, Details, Figures, Heading, Paragraph, Sample, table_of, to_html, to_markdown
 from gcnn.reporting.figures import best_runs, latency_figures, learning_curves
 from gcnn.reporting.latency import Latency, latency_table, load_latency, ratio_table, speed_table
 from gcnn.reporting.results import Publication, Run, describe_hardware, describe_versions, load_runs, runs_table
@@ -56,31 +46,26 @@ def headline(runs: list[Run], latency: Latency | None) -> str:
     """What the numbers say: the best run on each data set, and the greatest gain in latency."""
     sentences = []
     for _, group in groupby(sorted(runs, key=lambda run: run.data), key=lambda run: run.data):
-        tested = [run for run in group if isfinite(test_perplexity(run))]
+        tested = [run for run in group if isfinite(run.test_perplexity)]
         if tested:
-            sentences.append(best_run(sorted(tested, key=test_perplexity)))
+            sentences.append(best_run(sorted(tested, key=lambda run: run.test_perplexity)))
     if not sentences:
         sentences = [f"{plural(len(runs), 'run')}, none with a test perplexity yet."]
     return " ".join(sentences + (best_latency(latency) if latency else []))
 
 
-def test_perplexity(run: Run) -> float:
-    return run.results.test.perplexity or float("inf")
-
-
 def best_run(ranked: list[Run]) -> str:
     """A sentence about the best of the runs on the same data, ranked by test perplexity."""
     best, *others = ranked
-    figure = perplexity(test_perplexity(best))
+    figure = perplexity(best.test_perplexity)
     if others:
-        second = f"{others[0].label} follows with {perplexity(test_perplexity(others[0]))}"
-        sentence = f"{best.label} has the lowest test perplexity on {best.data_title}: {figure}; {second}"
+        sentence = f"{best.label} has the lowest test perplexity on {best.data_title}: {figure}"
+        sentence += f"; {others[0].label} follows with {perplexity(others[0].test_perplexity)}"
     else:
         sentence = f"{best.label} has a test perplexity of {figure} on {best.data_title}"
-    unigram, paper = best.results.test.unigram_perplexity, best.published
-    if unigram:
+    if unigram := best.results.test.unigram_perplexity:
         sentence += f"; a unigram model has {perplexity(unigram)}"
-    if paper:
+    if paper := best.published:
         sentence += f"; the paper reports {paper.perplexity} for {paper.title}, trained on {paper.hardware}"
     return f"{sentence}."
 
@@ -118,12 +103,11 @@ def latency_section(latency: Latency, runs: list[Run], paper: Publication) -> li
         f"Commit {latency.git_commit}." if latency.git_commit else "",
         f"{latency.date}." if latency.date else "",
     ]
-    figures = latency_figures(latency, [run.label for run in best_runs(runs)])
-    tables = [ratio_table(latency, paper.speeds), speed_table(latency, paper.speeds), latency_table(latency)]
+    ratios, figures = ratio_table(latency, paper.speeds), latency_figures(latency, [r.label for r in best_runs(runs)])
     blocks = [Heading("Latency"), Paragraph(" ".join(filter(None, facts)))]
-    blocks += [table for table in tables[:1] if table.rows]
+    blocks += [ratios] if ratios.rows else []
     blocks += [Figures(figures)] if figures else []
-    blocks += [table for table in tables[1:] if table.rows]
+    blocks += [t for t in (speed_table(latency, paper.speeds), latency_table(latency)) if t.rows]
     if latency.command:
         blocks.append(Details("Command of the latency benchmark", [Code(latency.command)]))
     return blocks

@@ -1,5 +1,6 @@
 """What a run left on disk: its files read and checked, and its results as tables."""
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from gcnn.config import GCNNConfig, LSTMConfig, TrainConfig, load_config
 from gcnn.errors import UsageError
 from gcnn.files import MEMBER
 from gcnn.reporting.document import Table, table_of, to_text
-from gcnn.reporting.files import Number, Text, checked, parse_json, read_json, read_text
+from gcnn.reporting.files import Number, Text, checked, read_json, read_json_lines, read_text
 from gcnn.reporting.units import DASH, count, decimals, duration, gibibytes, magnitude, perplexity, plural
 
 MANY = 10  # runs in one report that all columns and colours are given to
@@ -164,15 +165,14 @@ class Run:
         return self.validation[-1].perplexity if unfinished else self.results.validation.perplexity
 
     @property
+    def test_perplexity(self) -> float:
+        """Infinite where it is not known."""
+        return self.results.test.perplexity or math.inf
+
+    @property
     def progress(self) -> Training | Metric:
         """What the training took, or its last line so far; both have seconds and tokens_per_second."""
         return self.training[-1] if not self.finished and self.training else self.results.train
-
-
-def read_metrics(path: Path) -> list[Metric]:
-    """The lines of metrics.jsonl; a last line without its newline is still being written: left out."""
-    lines = read_text(path).split("\n")[:-1] if path.exists() else []
-    return [parse_json(line, Metric, f"{path}: line {number}") for number, line in enumerate(lines, start=1)]
 
 
 def load_run(path: str | Path, paper: Publication | None = None) -> Run:
@@ -182,7 +182,7 @@ def load_run(path: str | Path, paper: Publication | None = None) -> Run:
     """
     path, paper = Path(path), paper or Publication()
     config = load_config(path)
-    metrics = read_metrics(path / "metrics.jsonl")
+    metrics = read_json_lines(path / "metrics.jsonl", Metric)
     results = read_json(path / "results.json", Results)
     words = config.tokenizer.kind == "word"  # as the data is split in papers
     return Run(
@@ -218,7 +218,7 @@ def load_runs(paths: list[Path], paper: Publication | None = None) -> list[Run]:
     """All runs at or below the paths, each once, by data and test perplexity, their labels distinct."""
     folders = dict.fromkeys(folder.resolve() for path in paths for folder in find_runs(path))
     runs = [load_run(folder, paper) for folder in folders]
-    runs.sort(key=lambda run: (run.data[0], run.results.test.perplexity or float("inf")))
+    runs.sort(key=lambda run: (run.data[0], run.test_perplexity))
     name_members(runs)
     for name in (lambda run: f"{run.label} {run.path.name}", lambda run: str(run.path)):
         labels = [run.label for run in runs]
@@ -278,8 +278,8 @@ def results_table(content: dict | Results) -> str:
     """The content of results.json as aligned plain text, for the end of a training run."""
     results = content if isinstance(content, Results) else checked(content, Results, "results")
     parameters, train, data = results.parameters, results.train, results.data
-    sizes = {part: getattr(parameters, part) for part in ("embedding", "body", "softmax")}
-    parts = ", ".join(f"{part} {magnitude(size)}" for part, size in sizes.items() if size is not None)
+    sizes = (("embedding", parameters.embedding), ("body", parameters.body), ("softmax", parameters.softmax))
+    parts = ", ".join(f"{part} {magnitude(size)}" for part, size in sizes if size is not None)
     facts = [
         ["experiment", results.experiment or DASH],
         ["parameters", count(parameters.total) + (f" ({parts})" if parts else "")],

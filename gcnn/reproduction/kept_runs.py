@@ -15,7 +15,7 @@ from gcnn.config import compose_config, typed
 from gcnn.errors import UsageError
 from gcnn.files import MEMBER, write_atomically, write_json
 from gcnn.provenance import PLACES, portable
-from gcnn.reporting.files import Number, parse_json, read_text
+from gcnn.reporting.files import Number, read_json_lines, read_text
 from gcnn.reporting.results import Run, load_run
 from gcnn.reproduction.records import WIKITEXT_103, run_status
 
@@ -37,7 +37,7 @@ class KeptRun:
 def keep_runs(sweep: Path, path: Path) -> None:
     """Write the members of a sweep that are finished, or have diverged, to `path`, a line of JSON each, with nothing of
     where this machine has its files. Members that only `path` has stay there."""
-    kept = {run.number: run for run in read_kept(path)}
+    kept = {run.number: run for run in read_json_lines(path, KeptRun)}
     for member in sweep.glob(f"*/{MEMBER}"):
         if not member.with_name("config.yaml").exists():
             continue  # refused before it began
@@ -76,7 +76,7 @@ def restore_runs(path: Path, sweep: Path, overrides: list[str]) -> int:
     Where their files lie is what `overrides` say. Raises UsageError for a file that `keep_runs` has not written.
     """
     places = [override for override in overrides if override.partition("=")[0] in PLACES]
-    missing = [run for run in read_kept(path) if not (sweep / f"{run.number}" / "config.yaml").exists()]
+    missing = [run for run in read_json_lines(path, KeptRun) if not (sweep / f"{run.number}" / "config.yaml").exists()]
     for run in missing:
         check_recipe(run, path)
         folder, config = sweep / f"{run.number}", OmegaConf.create(run.config)
@@ -107,8 +107,3 @@ def check_recipe(run: KeptRun, path: Path) -> None:
                     f"{path}: member {run.number} was trained with {group}.{key} {old.get(key)}; its experiment has "
                     f"{new.get(key)} now. Remove its line to train it again, or give another --out."
                 )
-
-
-def read_kept(path: Path) -> list[KeptRun]:
-    lines = read_text(path).splitlines() if path.exists() else []
-    return [parse_json(line, KeptRun, f"{path}: line {number}") for number, line in enumerate(lines, start=1)]
