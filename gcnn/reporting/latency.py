@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gcnn.errors import UsageError
-from gcnn.reporting.document import Table, table_of
+from gcnn.reporting.document import Table
 from gcnn.reporting.files import Number, Text, checked, read_json
 from gcnn.reporting.results import Hardware
 from gcnn.reporting.units import DASH, count, decimals, magnitude, milliseconds, plural, ratio
@@ -138,10 +138,16 @@ def median_and_tail(timing: Timing) -> str:
 
 def ratio_table(latency: Latency, published: Mapping[str, Any] | None = None) -> Table:
     """How many times faster than the LSTM each GCNN is: measured, expected by counting, and of the `published` speeds
-    of both (by model; see Publication)."""
+    of both (by model; see Publication). Responsiveness and throughput are always with the softmax."""
     lengths, rows = latency.ratio_lengths(), []
     for pair in latency.pairs:
-        lines = [line for suffix in SOFTMAX for line in ratio_lines(pair, suffix, lengths)]
+        lines = []
+        for suffix, title in SOFTMAX.items():
+            ratios = [pair.by_length(suffix).get(length) for length in lengths]
+            ratios += [None, None] if suffix else [pair.responsiveness, pair.throughput]
+            if pair.by_length(suffix):
+                lines.append([f"measured, {title}", *(ratio(entry and entry.measured) for entry in ratios)])
+                lines.append([f"expected, {title}", *(ratio(entry and entry.bound) for entry in ratios)])
         fast, slow = ((published or {}).get(name) for name in (pair.gcnn, pair.lstm))
         if fast and slow:
             responsiveness = fast.responsiveness_gpu / slow.responsiveness_gpu
@@ -157,37 +163,20 @@ def ratio_table(latency: Latency, published: Mapping[str, Any] | None = None) ->
     return Table(header, rows, caption, text_columns=2)
 
 
-def ratio_lines(pair: Pair, suffix: str, lengths: list[str]) -> list[list[str]]:
-    """Measured and expected ratio of a pair; responsiveness and throughput are always with the softmax."""
-    by_length = pair.by_length(suffix)
-    ratios = [by_length.get(length) for length in lengths]
-    ratios += [None, None] if suffix else [pair.responsiveness, pair.throughput]
-    titles = {"measured": "measured", "bound": "expected"} if by_length else {}
-    return [
-        [f"{title}, {SOFTMAX[suffix]}", *(ratio(entry and getattr(entry, key)) for entry in ratios)]
-        for key, title in titles.items()
-    ]
-
-
 def speed_table(latency: Latency, published: Mapping[str, Any] | None = None) -> Table:
     """The paper's Table 4's quantities, in tokens per second, beside the `published` ones (by model)."""
-    columns = {
-        "Model": lambda entry: entry[0],
-        "Description": lambda entry: entry[1].description or DASH,
-        "Parameters": lambda entry: magnitude(entry[1].parameters),
-        "Load (s)": lambda entry: decimals(entry[1].load_seconds),
-        "Responsiveness": lambda entry: count(entry[1].responsiveness.tokens_per_second),
-        "Throughput": lambda entry: count(entry[1].throughput.tokens_per_second),
-    }
+    header, rows = ["Model", "Description", "Parameters", "Load (s)", "Responsiveness", "Throughput"], []
     if published:
-        for key in ("responsiveness_gpu", "throughput_gpu", "throughput_cpu"):
-            what, _, where = key.partition("_")
-            columns[f"Paper: {what}, {where.upper()}"] = (
-                lambda entry, key=key: count(getattr(published.get(entry[0]), key, None))
-            )  # fmt: skip
-    table = table_of(latency.models.items(), columns, text_columns=2)
-    table.caption = (
+        header += ["Paper: responsiveness, GPU", "Paper: throughput, GPU", "Paper: throughput, CPU"]
+    for name, model in latency.models.items():
+        row = [name, model.description or DASH, magnitude(model.parameters), decimals(model.load_seconds)]
+        row += [count(speed.tokens_per_second) for speed in (model.responsiveness, model.throughput)]
+        if published:
+            keys = ("responsiveness_gpu", "throughput_gpu", "throughput_cpu")
+            row += [count(getattr(published.get(name), key, None)) for key in keys]
+        rows.append(row)
+    caption = (
         "Tokens per second. Responsiveness: one sequence of 15,000 contiguous tokens; "
         "throughput: 750 sequences of 20 tokens in one batch"
     )
-    return table
+    return Table(header, rows, caption, text_columns=2)

@@ -1,5 +1,6 @@
 """A sweep's members, read from their folders, as one table."""
 
+import math
 import textwrap
 from pathlib import Path
 
@@ -34,12 +35,13 @@ def load_members(folder: Path) -> list[dict]:
     rows = []
     for path, member, settings in zip(paths, members, varying([m.settings for m in members]), strict=True):
         finished = read_json(path.with_name("results.json"), Results)
-        status = "done" if finished is not None else "failed" if member.error else "unfinished"
-        row = {"member": member.number, "overrides": settings, "status": status}
-        if status == "failed":
-            row |= {"error": member.error, "exit_code": member.exit_code}
         results = finished or checked({}, Results, "")
-        row |= {
+        failed = {} if finished or not member.error else {"error": member.error, "exit_code": member.exit_code}
+        row = {
+            "member": member.number,
+            "overrides": settings,
+            "status": "done" if finished else "failed" if failed else "unfinished",
+            **failed,
             "validation_perplexity": results.validation.perplexity,
             "test_perplexity": results.test.perplexity,
             "parameters": results.parameters.total,
@@ -47,8 +49,7 @@ def load_members(folder: Path) -> list[dict]:
             "seconds": results.train.seconds,
         }
         rows.append(row)
-    infinity = float("inf")
-    return sorted(rows, key=lambda m: (m["status"] != "done", m["validation_perplexity"] or infinity, m["member"]))
+    return sorted(rows, key=lambda m: (m["status"] != "done", m["validation_perplexity"] or math.inf, m["member"]))
 
 
 def sweep_table(members: list[dict]) -> Table:
