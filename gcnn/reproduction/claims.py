@@ -15,7 +15,7 @@ import numpy as np
 from gcnn.gates import GATES
 from gcnn.reporting.latency import Latency, Pair
 from gcnn.reporting.units import count, decimals, magnitude, perplexity, ratio
-from gcnn.reproduction.paper import TABLE_2, TABLE_3, TABLE_4, Published
+from gcnn.reproduction.paper import MODEL_TITLES, TABLE_2, TABLE_3, Published
 from gcnn.reproduction.records import RECIPES, Group, Record
 
 HOLDS, IN_PART, NOT = "holds", "holds in part", "does not hold at this size"
@@ -26,8 +26,7 @@ NEAR = 20  # words of context past which the paper sees quickly diminishing retu
 ABOUT_20 = 15  # times: what still is "about 20 times"
 EQUAL = 1.25  # times, either way: what still is "the same throughput"
 SPEED_UP = 0.6  # of the steps, in which what is "about twice as fast" must be there
-TITLES = {name: row.title for table in (TABLE_2, TABLE_3, TABLE_4) for name, row in table.items()}
-TITLES |= {name: gate.title for name, gate in GATES.items()} | dict(RECIPES.values())
+TITLES = MODEL_TITLES | {name: gate.title for name, gate in GATES.items()} | dict(RECIPES.values())
 Scores = dict[int, float]  # seed -> test perplexity, infinite where the run diverged
 
 

@@ -20,7 +20,7 @@ from gcnn.provenance import portable
 from gcnn.reporting.files import Number, Text, read_json
 from gcnn.reporting.results import Run, Split, describe_hardware, describe_model, load_run
 from gcnn.reporting.units import magnitude, plural
-from gcnn.reproduction.paper import TABLE_2, TABLE_3, TABLE_4, model_title, notation
+from gcnn.reproduction.paper import MODEL_TITLES, model_title, notation
 
 WIKITEXT_103 = "wikitext103.json"  # in a run: what `gcnn evaluate --json --file wiki.test.tokens` printed
 RECIPES = {  # weight normalisation, clipping
@@ -130,8 +130,7 @@ def label(config: TrainConfig, figure: str) -> Label:
         return Label(group, str(size), f"{group}, first {magnitude(size)} tokens")
     if figure in FORMS:
         group = FORMS[figure].get(model_form(model), model_form(model))
-        titles = TABLE_2 | TABLE_3 | TABLE_4
-        title = titles[group].title if group in titles else architecture(model)
+        title = MODEL_TITLES.get(group) or architecture(model)
     elif figure == "fig2":
         group = title = f"{'adaptive' if model.cutoffs else 'full'} softmax, {architecture(model)}"
     elif figure == "fig4":
@@ -154,6 +153,11 @@ FIGURES = {  # where it stands in the paper, and what it shows
     "fig6": ("Figure 6", "weight normalisation and gradient clipping"),
     "figs": ("Figure S, not in the paper", "the ordering against the size of the text"),
     "search": ("Section 4.3", "random search of hyper-parameters"),
+}
+ORDER = {  # of the groups; in other figures as their runs come
+    "fig2": lambda group: group.flops_per_token or math.inf,
+    "fig4": lambda group: group.receptive_field,
+    "figs": lambda group: (group.group, group.corpus_tokens),
 }
 
 
@@ -202,12 +206,8 @@ def make_record(figure: str, scale: str, folders: Iterable[Path], members: int =
         return None
     finished = [run for run in runs if run.finished]
     groups = [make_group(label, group) for label, group in runs_of.items()]
-    if figure == "fig2":
-        groups.sort(key=lambda group: group.flops_per_token or math.inf)
-    if figure == "figs":
-        groups.sort(key=lambda group: (group.group, group.corpus_tokens or math.inf))
-    if figure == "fig4":
-        groups.sort(key=lambda group: group.receptive_field)
+    if figure in ORDER:
+        groups.sort(key=ORDER[figure])
     return Record(
         figure=figure,
         scale=scale,
