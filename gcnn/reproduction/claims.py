@@ -1,8 +1,6 @@
 """What the paper claims of each table and figure, in our words, and how far our numbers bear it out.
 
-A claim is a list of comparisons. One between two groups of runs holds if the test perplexity of the first is lower for
-every seed that both have, of which there must be three where the two are near each other; a diverged run counts as
-infinitely bad. The verdict follows from the comparisons alone.
+A claim is a list of comparisons, and its verdict follows from them alone; `RULE` in page.py says when one holds.
 """
 
 import math
@@ -13,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 
 from gcnn.gates import GATES
-from gcnn.reporting.latency import Latency, Pair
+from gcnn.reporting.latency import Latency
 from gcnn.reporting.units import count, decimals, magnitude, perplexity, ratio
 from gcnn.reproduction.paper import MODEL_TITLES, TABLE_2, TABLE_3, Published
 from gcnn.reproduction.records import RECIPES, Group, Record
@@ -32,20 +30,26 @@ Scores = dict[int, float]  # seed -> test perplexity, infinite where the run div
 
 @dataclass(frozen=True)
 class Comparison:
-    """`holds` is None where it was not measured."""
+    """`holds` is None where it was not measured; `evidence` is more than the perplexities of the figure's groups."""
 
     text: str
     holds: bool | None
+    evidence: str = ""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """`compare` and `evidence` take a figure's record (of Table 4, the latency benchmark); nothing to compare, or a
-    comparison of what is not there, is not measured."""
+    """`compare` takes a figure's record (of Table 4, the latency benchmark)."""
 
     text: str
     compare: Callable[[Record | Latency], list[Comparison]]
-    evidence: Callable[[Record | Latency], str] = lambda record: spreads(best_rates(record).values())
+
+    def evidence(self, record: Record | Latency) -> str:
+        """That of the comparisons; without any, the groups at their best learning rates, or all."""
+        evidence = "; ".join(c.evidence for c in self.compare(record) if c.evidence)
+        if evidence or isinstance(record, Latency):
+            return evidence
+        return spreads(best_rates(record).values()) or spreads(record.groups)
 
 
 def verdict(comparisons: list[Comparison], missing: int = 0) -> str:
@@ -92,11 +96,19 @@ def ordering(*names: str) -> Callable[[Record], list[Comparison]]:
 
 
 def at_each_size(record: Record) -> list[Comparison]:
-    """Each GCNN against the LSTM, for each size of the text."""
-    return [
-        Comparison(f"{gcnn.group} < LSTM at {tokens_of(gcnn)}", is_lower(scores(gcnn), scores(lstm)))
-        for gcnn, lstm in pairs_of_a_size(record)
-    ]
+    """Each GCNN against the LSTM, for each size of the text: on its own test set, with WikiText-103's as evidence."""
+    comparisons = []
+    for gcnn, lstm in pairs_of_a_size(record):
+        tokens, evidence = f"{magnitude(gcnn.corpus_tokens)} tokens", ""
+        if lstm and gcnn.mean and lstm.mean:
+            means = f"{perplexity(gcnn.mean)} / {perplexity(lstm.mean)} = {gcnn.mean / lstm.mean:.3f}"
+            evidence = f"{gcnn.group} at {tokens}: {means}"
+            if gcnn.wikitext103 and lstm.wikitext103:
+                elsewhere = " / ".join(perplexity(mean(group.wikitext103.values())) for group in (gcnn, lstm))
+                evidence += f", on WikiText-103's test set {elsewhere}"
+        lower = is_lower(scores(gcnn), scores(lstm))
+        comparisons.append(Comparison(f"{gcnn.group} < LSTM at {tokens}", lower, evidence))
+    return comparisons
 
 
 def pairs_of_a_size(record: Record) -> list[tuple[Group, Group | None]]:
@@ -105,20 +117,16 @@ def pairs_of_a_size(record: Record) -> list[tuple[Group, Group | None]]:
     return [(group, lstms.get(group.corpus_tokens)) for group in record.groups if group.group.startswith("GCNN")]
 
 
-def tokens_of(group: Group) -> str:
-    return f"{magnitude(group.corpus_tokens)} tokens"
-
-
 def at_equal_operations(record: Record) -> list[Comparison]:
     """The adaptive softmax against each model with a full one."""
-    adaptive = with_softmax(record, "adaptive")
-    return [
-        Comparison(
-            f"adaptive < full at {magnitude(group.flops_per_token)} FLOPs a token",
-            is_lower(interpolated(adaptive, group.flops_per_token), scores(group)),
-        )
-        for group in with_softmax(record, "full")
-    ]
+    adaptive, comparisons = with_softmax(record, "adaptive"), []
+    for group in with_softmax(record, "full"):
+        between = interpolated(adaptive, group.flops_per_token)
+        middle = perplexity(mean(between.values())) if between else "not measured"
+        at = f"at {magnitude(group.flops_per_token)} FLOPs a token"
+        evidence = f"{at} {middle} (adaptive) against {spread(group)} (full)"
+        comparisons.append(Comparison(f"adaptive < full {at}", is_lower(between, scores(group)), evidence))
+    return comparisons
 
 
 def with_softmax(record: Record, kind: str) -> list[Group]:
@@ -184,13 +192,16 @@ def convergence(record: Record) -> list[Comparison]:
     groups = best_rates(record)
     both, *others = (name for name, _ in RECIPES.values())
     comparisons = [
-        Comparison(f"both < {TITLES[name]}", is_lower(scores(groups.get(both)), scores(groups.get(name))))
-        for name in others[:2]
+        Comparison(f"both < {TITLES[name]}", is_lower(scores(groups.get(both)), scores(groups.get(name))), evidence)
+        for name, evidence in ((others[0], spreads(groups.values())), (others[1], ""))
     ]
     for name in others:
-        shares = shares_of_steps(groups.get(both), groups.get(name))
-        soon = all(share <= SPEED_UP for share in shares.values()) if len(shares) >= SEEDS else None
-        comparisons.append(Comparison(f"both in at most {SPEED_UP:.0%} of the steps where {TITLES[name]} ends", soon))
+        shares = shares_of_steps(groups.get(both), groups.get(name)).values()
+        soon = all(share <= SPEED_UP for share in shares) if len(shares) >= SEEDS else None
+        steps = ", ".join(f"{share:.0%}" if math.isfinite(share) else "never" for share in shares)
+        evidence = f"where {TITLES[name]} ends, both is after {steps} of the steps" if shares else ""
+        text = f"both in at most {SPEED_UP:.0%} of the steps where {TITLES[name]} ends"
+        comparisons.append(Comparison(text, soon, evidence))
     return comparisons
 
 
@@ -209,34 +220,22 @@ def shares_of_steps(first: Group | None, second: Group | None) -> dict[int, floa
     return shares
 
 
-def ratios_at_each_size(record: Record) -> str:
-    """GCNN's test perplexity over the LSTM's, on the corpus's own test set and on WikiText-103's."""
-    sentences = []
-    for gcnn, lstm in pairs_of_a_size(record):
-        if lstm is None or not (gcnn.mean and lstm.mean):
-            continue
-        ratio_of_means = f"{perplexity(gcnn.mean)} / {perplexity(lstm.mean)} = {gcnn.mean / lstm.mean:.3f}"
-        text = f"{gcnn.group} at {tokens_of(gcnn)}: {ratio_of_means}"
-        elsewhere = [mean(g.wikitext103.values()) for g in (gcnn, lstm)]
-        if all(map(math.isfinite, elsewhere)):
-            text += f", on WikiText-103's test set {' / '.join(map(perplexity, elsewhere))}"
-        sentences.append(text)
-    return "; ".join(sentences) or spreads(record.groups)
-
-
-def pairs_of_gcnn_8b(latency: Latency | None) -> list[Pair]:
-    pairs = latency.pairs if latency else []
-    return [pair for pair in pairs if pair.gcnn == "gcnn_8b" and pair.responsiveness.measured is not None]
-
-
 def responsiveness(latency: Latency | None) -> list[Comparison]:
     """GCNN-8B's against each LSTM's; unknown but on a GPU and at the same throughput, for which the paper claims it."""
     comparisons = []
-    for pair in pairs_of_gcnn_8b(latency):
+    for pair in latency.pairs if latency else []:
         faster, same = pair.responsiveness.measured, pair.throughput.measured
+        if pair.gcnn != "gcnn_8b" or faster is None:
+            continue
         comparable = latency.device == "cuda" and same is not None and 1 / EQUAL <= same <= EQUAL
-        for text, reached in (("ahead of", faster > 1), (f"{ABOUT_20:g} times as fast as", faster >= ABOUT_20)):
-            comparisons.append(Comparison(f"GCNN-8B {text} {pair.lstm}", reached if comparable else None))
+        speeds = [latency.models[name].responsiveness.tokens_per_second for name in (pair.gcnn, pair.lstm)]
+        tokens = " against ".join(map(count, speeds))
+        evidence = f"{pair.lstm}: {ratio(faster)} ({tokens} tokens/s), at {ratio(same)} its throughput"
+        ahead, about_20 = (faster > 1, faster >= ABOUT_20) if comparable else (None, None)
+        comparisons += [
+            Comparison(f"GCNN-8B ahead of {pair.lstm}", ahead, evidence),
+            Comparison(f"GCNN-8B {ABOUT_20:g} times as fast as {pair.lstm}", about_20),
+        ]
     return comparisons
 
 
@@ -254,36 +253,6 @@ def spreads(groups: Iterable[Group | None]) -> str:
     return "; ".join(f"{group.title} {spread(group)}" for group in groups if group)
 
 
-def interpolations(record: Record) -> str:
-    adaptive, sentences = with_softmax(record, "adaptive"), []
-    for group in with_softmax(record, "full"):
-        between = interpolated(adaptive, group.flops_per_token).values()
-        middle = perplexity(mean(between)) if between else "not measured"
-        flops = magnitude(group.flops_per_token)
-        sentences.append(f"at {flops} FLOPs a token {middle} (adaptive) against {spread(group)} (full)")
-    return "; ".join(sentences) or spreads(record.groups)
-
-
-def convergences(record: Record) -> str:
-    groups = {name: group for name, group in best_rates(record).items() if group}
-    sentences = [spreads(groups.values())] if groups else []
-    for name in [name for name in groups if name != "both" and "both" in groups]:
-        shares = shares_of_steps(groups["both"], groups[name]).values()
-        text = ", ".join(f"{share:.0%}" if math.isfinite(share) else "never" for share in shares)
-        sentences.append(f"where {TITLES[name]} ends, both is after {text} of the steps")
-    return "; ".join(sentences) or spreads(record.groups)
-
-
-def speeds(latency: Latency) -> str:
-    sentences = []
-    for pair in pairs_of_gcnn_8b(latency):
-        models = [latency.models[name] for name in (pair.gcnn, pair.lstm)]
-        tokens = " against ".join(count(model.responsiveness.tokens_per_second) for model in models)
-        times, throughput = ratio(pair.responsiveness.measured), ratio(pair.throughput.measured)
-        sentences.append(f"{pair.lstm}: {times} ({tokens} tokens/s), at {throughput} its throughput")
-    return "; ".join(sentences)
-
-
 def published_ordering(text: str, table: dict[str, Published], *names: str) -> Claim:
     models = ", ".join(f"{table[name].title} ({decimals(table[name].perplexity, 1)})" for name in names)
     return Claim(f"On {text}, the best first: {models}", ordering(*names))
@@ -297,25 +266,20 @@ CLAIMS = {
     "table4": Claim(
         "GCNN-8B reads one long text about 20 times as fast as LSTM-2048 on a GPU, at the same throughput",
         responsiveness,
-        speeds,
     ),
     "fig2": Claim(
         "For as many operations a token, the adaptive softmax has a lower perplexity than the full one",
         at_equal_operations,
-        interpolations,
     ),
     "fig3": Claim("GLU ends lowest, then ReLU, GTU, tanh", ordering("glu", "relu", "gtu", "tanh")),
     "fig4": Claim("More context is better, with quickly diminishing returns past about 20 words", more_context),
     "fig5": Claim(
         "GLU is better than bilinear units, and these than linear ones", ordering("glu", "bilinear", "linear")
     ),
-    "fig6": Claim(
-        "Weight normalisation and clipping both speed convergence up, to about twice", convergence, convergences
-    ),
+    "fig6": Claim("Weight normalisation and clipping both speed convergence up, to about twice", convergence),
     "figs": Claim(
         "(None of the paper's: there the GCNN is ahead at 100 million tokens.) GCNN ahead of an LSTM of as many "
         "parameters for as many operations, at each size of the text",
         at_each_size,
-        ratios_at_each_size,
     ),
 }
