@@ -5,18 +5,16 @@ from dataclasses import dataclass
 from gcnn.config import BlockConfig, GCNNConfig, LSTMConfig
 from gcnn.reporting.results import Publication, describe_model
 
-Block = tuple[tuple[int, int], ...]  # a residual block: gated convolutions (kernel size, output channels)
-
 
 @dataclass(frozen=True)
 class Architecture:
-    """A row of Table 1; `blocks` has one entry for each residual block, repeats written out."""
+    """A row of Table 1; of each residual block, repeats written out, the convolutions (kernel size, channels)."""
 
     title: str
     data: str
     embedding_dim: int
-    blocks: tuple[Block, ...]
     cutoffs: tuple[int, ...]
+    blocks: tuple[tuple[tuple[int, int], ...], ...]
 
 
 @dataclass(frozen=True)
@@ -38,52 +36,35 @@ class Speed:
 
 
 TABLE_1 = {
-    "gcnn_13": Architecture("GCNN-13", "billion_word", 128, (((4, 1268),),) * 13, (10_000, 40_000, 200_000)),
-    "gcnn_14b": Architecture(
-        "GCNN-14B",
-        "billion_word",
-        128,
-        (
-            ((5, 512),),
-            *(((1, 128), (5, 128), (1, 512)),) * 3,
-            *(((1, 512), (5, 512), (1, 1024)),) * 3,
-            *(((1, 1024), (5, 1024), (1, 2048)),) * 6,
-            ((1, 1024), (5, 1024), (1, 4096)),
-        ),
-        (4_000, 40_000, 200_000),
-    ),
-    "gcnn_9": Architecture(
-        "GCNN-9", "billion_word", 128, (((4, 807),), *(((4, 807), (4, 807)),) * 4), (10_000, 40_000, 200_000)
-    ),
-    "gcnn_8b": Architecture(
-        "GCNN-8B",
-        "billion_word",
-        128,
-        (
-            ((1, 512),),
-            *(((1, 128), (5, 128), (1, 512)),) * 3,
-            *(((1, 256), (5, 256), (1, 512)),) * 3,
-            ((1, 1024), (1, 1024), (1, 2048)),
-        ),
-        (10_000, 40_000, 200_000),
-    ),
-    "gcnn_8": Architecture("GCNN-8", "wikitext103", 280, (((4, 900),),) * 8, (2_000, 10_000, 50_000)),
-    "gcnn_14": Architecture(
-        "GCNN-14",
-        "wikitext103",
-        280,
-        (
-            *(((6, 850),),) * 3,
-            ((1, 850),),
-            *(((5, 850),),) * 4,
-            ((1, 850),),
-            *(((4, 850),),) * 3,
-            ((4, 1024),),
-            ((4, 2048),),
-        ),
-        (10_000, 20_000, 200_000),
-    ),
-}
+    "gcnn_13": Architecture("GCNN-13", "billion_word", 128, (10_000, 40_000, 200_000), (((4, 1268),),) * 13),
+    "gcnn_14b": Architecture("GCNN-14B", "billion_word", 128, (4_000, 40_000, 200_000), (
+        ((5, 512),),
+        *(((1, 128), (5, 128), (1, 512)),) * 3,
+        *(((1, 512), (5, 512), (1, 1024)),) * 3,
+        *(((1, 1024), (5, 1024), (1, 2048)),) * 6,
+        ((1, 1024), (5, 1024), (1, 4096)),
+    )),
+    "gcnn_9": Architecture("GCNN-9", "billion_word", 128, (10_000, 40_000, 200_000), (
+        ((4, 807),),
+        *(((4, 807), (4, 807)),) * 4,
+    )),
+    "gcnn_8b": Architecture("GCNN-8B", "billion_word", 128, (10_000, 40_000, 200_000), (
+        ((1, 512),),
+        *(((1, 128), (5, 128), (1, 512)),) * 3,
+        *(((1, 256), (5, 256), (1, 512)),) * 3,
+        ((1, 1024), (1, 1024), (1, 2048)),
+    )),
+    "gcnn_8": Architecture("GCNN-8", "wikitext103", 280, (2_000, 10_000, 50_000), (((4, 900),),) * 8),
+    "gcnn_14": Architecture("GCNN-14", "wikitext103", 280, (10_000, 20_000, 200_000), (
+        *(((6, 850),),) * 3,
+        ((1, 850),),
+        *(((5, 850),),) * 4,
+        ((1, 850),),
+        *(((4, 850),),) * 3,
+        ((4, 1024),),
+        ((4, 2048),),
+    )),
+}  # fmt: skip
 
 TABLE_2 = {  # Google Billion Word, test perplexity of the paper's own models
     "lstm_2048": Published("LSTM-2048", 43.9, "1 GPU"),
