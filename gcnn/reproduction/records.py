@@ -86,15 +86,6 @@ class Record:
     groups: list[Group]
 
 
-@dataclass(frozen=True)
-class Label:
-    """Where a run stands in a figure: its group, the variant of it (a size, a learning rate), and both in words."""
-
-    group: str
-    variant: str
-    title: str
-
-
 def model_form(model: GCNNConfig | LSTMConfig) -> str:
     """What tells the paper's models of one table apart, at any width."""
     if model.kind == "lstm":
@@ -114,8 +105,8 @@ def architecture(model: GCNNConfig | LSTMConfig) -> str:
     return model_title(model) or notation(model)
 
 
-def label(config: TrainConfig, figure: str) -> Label:
-    """Of a run in a figure, whose variants are learning rates, but of the search and of Figure S."""
+def place_in(figure: str, config: TrainConfig) -> tuple[str, str, str]:
+    """Where a run stands in a figure: its group, the variant of it (a size, a learning rate), and both in words."""
     model, lr = config.model, f"{config.optimizer.lr:g}"
     if figure == "search":  # by what a trial drew; dropouts: the layers', the GCNN's embedding's, the output's
         rates = (model.dropout, getattr(model, "embedding_dropout", None), model.output_dropout)
@@ -124,10 +115,10 @@ def label(config: TrainConfig, figure: str) -> Label:
             f"{model.kind.upper()}; lookup {model.embedding_dim}; dropout {dropout}; learning rate "
             f"{config.optimizer.lr:.3g}; weight decay {config.optimizer.weight_decay:g}"
         )
-        return Label(model.kind, architecture(model), title + "; state carried" * config.trainer.carry_state)
+        return model.kind, architecture(model), title + "; state carried" * config.trainer.carry_state
     if figure == "figs":
         group, size = describe_model(model), config.data.train_tokens
-        return Label(group, str(size), f"{group}, first {magnitude(size)} tokens")
+        return group, str(size), f"{group}, first {magnitude(size)} tokens"
     if figure in FORMS:
         group = FORMS[figure].get(model_form(model), model_form(model))
         title = MODEL_TITLES.get(group) or architecture(model)
@@ -139,7 +130,7 @@ def label(config: TrainConfig, figure: str) -> Label:
         group, title = RECIPES[getattr(model, "weight_norm", False), config.trainer.clip_norm is not None]
     else:
         group, title = model.gate, GATES[model.gate].title
-    return Label(group, lr, f"{title}, learning rate {lr}")
+    return group, lr, f"{title}, learning rate {lr}"
 
 
 FIGURES = {  # where it stands in the paper, and what it shows
@@ -195,17 +186,17 @@ def make_record(figure: str, scale: str, folders: Iterable[Path], members: int =
 
     `members` of theirs are planned: what has not begun is counted as missing.
     """
-    runs_of: dict[Label, list[Run]] = {}
+    runs_at: dict[tuple[str, str, str], list[Run]] = {}
     for folder in folders:
         begun = [path.parent for path in folder.glob("*/config.yaml")]
         for path in sorted(begun, key=lambda member: (len(member.name), member.name)):
             run = load_run(path)
-            runs_of.setdefault(label(run.config, figure), []).append(run)
-    runs = [run for group in runs_of.values() for run in group]
+            runs_at.setdefault(place_in(figure, run.config), []).append(run)
+    runs = [run for group in runs_at.values() for run in group]
     if not runs:
         return None
     finished = [run for run in runs if run.finished]
-    groups = [make_group(label, group) for label, group in runs_of.items()]
+    groups = [make_group(*place, runs_there) for place, runs_there in runs_at.items()]
     if figure in ORDER:
         groups.sort(key=ORDER[figure])
     return Record(
@@ -224,11 +215,11 @@ def make_record(figure: str, scale: str, folders: Iterable[Path], members: int =
 def run_status(run: Run) -> str:
     """done, diverged or unfinished."""
     if run.finished:
-        return "done" if math.isfinite(run.results.test.perplexity or math.inf) else "diverged"
+        return "done" if math.isfinite(run.test_perplexity) else "diverged"
     return "diverged" if re.search(r"(loss|gradient norm) -?(nan|inf)", run.member.error or "") else "unfinished"
 
 
-def make_group(label: Label, runs: list[Run]) -> Group:
+def make_group(group: str, variant: str, title: str, runs: list[Run]) -> Group:
     runs = sorted(runs, key=lambda run: run.config.seed)
     done = {str(run.config.seed): run for run in runs if run_status(run) == "done"}
     config, results = runs[0].config, next((run.results for run in done.values()), None)
@@ -236,7 +227,9 @@ def make_group(label: Label, runs: list[Run]) -> Group:
     elsewhere = {seed: read_json(run.path / WIKITEXT_103, Split) for seed, run in done.items()}
     elsewhere = {seed: split for seed, split in elsewhere.items() if split}
     return Group(
-        **asdict(label),
+        group=group,
+        variant=variant,
+        title=title,
         model=architecture(config.model),
         lr=config.optimizer.lr,
         parameters=results and results.parameters.total,
