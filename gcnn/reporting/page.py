@@ -6,8 +6,9 @@ from pathlib import Path
 
 from gcnn.reporting.document import Code, Details, Figures, Heading, Paragraph, Sample, table_of, to_html, to_markdown
 from gcnn.reporting.figures import best_runs, latency_figures, learning_curves
+from gcnn.reporting.files import read_text
 from gcnn.reporting.latency import Latency, latency_table, load_latency, ratio_table, speed_table
-from gcnn.reporting.results import Publication, Run, describe_hardware, describe_versions, load_runs, runs_table
+from gcnn.reporting.results import Publication, Run, describe_hardware, load_runs, runs_table
 from gcnn.reporting.units import DASH, count, milliseconds, perplexity, plural
 
 TITLE = "Gated convolutional language models"
@@ -22,7 +23,11 @@ def write_report(
     the latency benchmark writes.
     """
     paper = paper or Publication()
-    blocks = report_blocks(load_runs(runs, paper), load_latency(latency) if latency else None, paper)
+    found, measured = load_runs(runs, paper), load_latency(latency) if latency else None
+    blocks = [Paragraph(headline(found, measured), lead=True), *runs_section(found)]
+    blocks += latency_section(measured, found, paper) if measured else []
+    blocks += samples_section(found) if any(run.samples for run in found) else []
+    blocks += provenance_section(found)
     drawings = [figure for block in blocks if isinstance(block, Figures) for figure in block.figures]
     files = {f"figures/{figure.name}.svg": figure.svg for figure in drawings}
     files |= {"report.html": to_html(TITLE, blocks), "report.md": to_markdown(TITLE, blocks)}
@@ -30,16 +35,6 @@ def write_report(
     for name, text in files.items():
         (out / name).write_text(text, encoding="utf-8", errors="replace")
     return out / "report.html", out / "report.md"
-
-
-def report_blocks(runs: list[Run], latency: Latency | None, paper: Publication) -> list:
-    """All blocks of the page."""
-    blocks = [Paragraph(headline(runs, latency), lead=True), *runs_section(runs)]
-    if latency is not None:
-        blocks += latency_section(latency, runs, paper)
-    if any(run.samples for run in runs):
-        blocks += samples_section(runs)
-    return blocks + provenance_section(runs)
 
 
 def headline(runs: list[Run], latency: Latency | None) -> str:
@@ -98,13 +93,11 @@ def runs_section(runs: list[Run]) -> list:
 
 
 def latency_section(latency: Latency, runs: list[Run], paper: Publication) -> list:
-    facts = [
-        f"Measured on {latency.machine()}: {describe_hardware(latency.hardware)}.",
-        f"Commit {latency.git_commit}." if latency.git_commit else "",
-        f"{latency.date}." if latency.date else "",
-    ]
+    facts = f"Measured on {latency.machine()}: {describe_hardware(latency.hardware)}."
+    facts += f" Commit {latency.git_commit}." if latency.git_commit else ""
+    facts += f" {latency.date}." if latency.date else ""
     ratios, figures = ratio_table(latency, paper.speeds), latency_figures(latency, [r.label for r in best_runs(runs)])
-    blocks = [Heading("Latency"), Paragraph(" ".join(filter(None, facts)))]
+    blocks = [Heading("Latency"), Paragraph(facts)]
     blocks += [ratios] if ratios.rows else []
     blocks += [Figures(figures)] if figures else []
     blocks += [t for t in (speed_table(latency, paper.speeds), latency_table(latency)) if t.rows]
@@ -134,7 +127,7 @@ def provenance_section(runs: list[Run]) -> list:
         "Vocabulary": lambda run: count(run.results.data.vocabulary_size),
         "Seed": lambda run: str(run.config.seed),
         "Hardware": lambda run: describe_hardware(run.results.hardware),
-        "Versions": lambda run: describe_versions(run.results.versions),
+        "Versions": lambda run: ", ".join(f"{name} {v}" for name, v in run.results.versions.items() if v) or DASH,
     }
     blocks = [Heading("Provenance"), table_of(runs, columns, text_columns=len(columns))]
     for run in runs:
@@ -142,7 +135,7 @@ def provenance_section(runs: list[Run]) -> list:
         commit, data = results.git_commit or DASH, results.data.fingerprint or DASH
         inner = [Paragraph(f"Commit {commit}; data fingerprint {data}.")]
         inner += [Paragraph("Command"), Code(results.command)] if results.command else []
-        inner += [Paragraph("config.yaml"), Code(run.config_text)]
+        inner += [Paragraph("config.yaml"), Code(read_text(run.path / "config.yaml"))]
         blocks.append(Details(f"{run.label}: command and configuration", inner))
     return blocks
 

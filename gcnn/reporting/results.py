@@ -11,7 +11,7 @@ from gcnn.config import GCNNConfig, LSTMConfig, TrainConfig, load_config
 from gcnn.errors import UsageError
 from gcnn.files import MEMBER
 from gcnn.reporting.document import Table, table_of, to_text
-from gcnn.reporting.files import Number, Text, checked, read_json, read_json_lines, read_text
+from gcnn.reporting.files import Number, Text, checked, read_json, read_json_lines
 from gcnn.reporting.units import DASH, count, decimals, duration, gibibytes, magnitude, perplexity, plural
 
 MANY = 10  # runs in one report that all columns and colours are given to
@@ -136,7 +136,6 @@ class Run:
 
     path: Path
     config: TrainConfig
-    config_text: str
     training: list[Metric]
     validation: list[Metric]
     results: Results
@@ -188,7 +187,6 @@ def load_run(path: str | Path, paper: Publication | None = None) -> Run:
     return Run(
         path=path,
         config=config,
-        config_text=read_text(path / "config.yaml"),
         training=[line for line in metrics if line.kind == "train"],
         validation=[line for line in metrics if line.kind == "validation"],
         results=results or checked({}, Results, ""),
@@ -262,10 +260,6 @@ def describe_hardware(hardware: Hardware) -> str:
     parts += ["no GPU" if hardware.gpu is None else hardware.gpu]
     parts += [hardware.memory_bytes and f"{gibibytes(hardware.memory_bytes)} memory", hardware.platform]
     return ", ".join(str(part) for part in parts if part) or DASH
-
-
-def describe_versions(versions: dict[str, str | None]) -> str:
-    return ", ".join(f"{name} {version}" for name, version in versions.items() if version) or DASH
 
 
 def receptive_field(results: Results) -> str:

@@ -57,7 +57,9 @@ def sweep_table(members: list[dict]) -> Table:
     columns = {"member": lambda m: str(m["member"])}
     columns |= {key: lambda m, key=key: m["overrides"].get(key, DASH) for key in keys}
     columns |= {
-        "status": status_and_reason,
+        "status": lambda m: textwrap.shorten(  # sweep.json has all of it
+            f"{m['status']}: {m['error']}" if "error" in m else m["status"], 70, placeholder=" …"
+        ),
         "validation": lambda m: perplexity(m["validation_perplexity"]),
         "test": lambda m: perplexity(m["test_perplexity"]),
         "parameters": lambda m: magnitude(m["parameters"]),
@@ -65,12 +67,6 @@ def sweep_table(members: list[dict]) -> Table:
         "training time": lambda m: duration(m["seconds"]),
     }
     return table_of(members, columns, text_columns=len(keys) + 2)
-
-
-def status_and_reason(member: dict) -> str:
-    """A word, and the beginning of the reason; sweep.json has all of it."""
-    reason = f": {member['error']}" if "error" in member else ""
-    return textwrap.shorten(member["status"] + reason, 70, placeholder=" …")
 
 
 def write_sweep(folder: Path) -> list[dict]:
