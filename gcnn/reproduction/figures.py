@@ -51,7 +51,8 @@ def describe_seeds(record: Record) -> str:
 def at_best_rates(record: Record) -> list[Group]:
     """Each at its best learning rate (Figure S: at each size); all that there are as long as that cannot be told."""
     best = {} if record.figure == "figs" else best_rates(record)
-    return [g for g in record.groups if best.get(g.group) in (None, g) and g.mean is not None]
+    done = [g for g in record.groups if g.mean is not None]
+    return [g for g in done if best.get(g.group) in (None, g)] or done
 
 
 def plot_points(axes: Axes, figure: str, groups: list[Group]) -> None:
