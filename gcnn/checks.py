@@ -3,7 +3,6 @@
 import argparse
 import copy
 import dataclasses
-import itertools
 import math
 import os
 from collections.abc import Callable
@@ -37,25 +36,20 @@ def between(least: int, most: int) -> Range:
     return Range(lambda value: least <= value <= most, f"give a number from {least} to {most:,}")
 
 
-COUNT, NOT_NEGATIVE = between(1, LARGEST), between(0, LARGEST)
+COUNT, UNSIGNED = between(1, LARGEST), between(0, LARGEST)
 POSITIVE = Range(lambda value: 0 < value < math.inf, "give a number above 0")
 FRACTION = Range(lambda value: 0 <= value < 1, "give a number from 0 to below 1")
-FRACTIONS = Range(lambda pair: len(pair) == 2 and all(map(FRACTION.allows, pair)), "give two numbers from 0 to below 1")
-CUTOFFS = Range(
-    lambda cutoffs: all(a < b for a, b in itertools.pairwise([0, *cutoffs])),
-    "give positive numbers in increasing order",
-)
+BETAS = Range(lambda pair: len(pair) == 2 and all(map(FRACTION.allows, pair)), "give two numbers from 0 to below 1")
+CUTOFFS = Range(lambda value: [0, *value] == sorted({0, *value}), "give positive numbers in increasing order")
 SEED = Range(lambda value: 0 <= value < 2**63, "give a number from 0 to 2^63 - 1")
 
 
 def key(default: Any, meaning: str, allowed: Range | None = None) -> Any:
     """A field of a config's dataclass, with its meaning for --help; None is always allowed where it is a default."""
-    given = (
-        {"default_factory": lambda: copy.deepcopy(default)}
-        if isinstance(default, list | dict)
-        else {"default": default}
-    )
-    return dataclasses.field(**given, metadata={"meaning": meaning, "range": allowed})
+    metadata = {"meaning": meaning, "range": allowed}
+    if isinstance(default, list | dict):
+        return dataclasses.field(default_factory=lambda: copy.deepcopy(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def choice(default: str, *names: str) -> Any:
@@ -80,8 +74,7 @@ def check_ranges(config: Any, group: str = "") -> None:
 
 
 def check(config: Any) -> None:
-    """Raise UsageError for values out of their ranges or at odds with each other; what depends on the data is checked
-    once that is known."""
+    """Raise UsageError for values out of their ranges or at odds with each other, whatever the data."""
     check_ranges(config)
     words = config.tokenizer
     if getattr(words, "vocabulary", None) is not None and (words.min_count, words.max_size) != (1, None):
@@ -93,11 +86,18 @@ def check(config: Any) -> None:
         raise UsageError("The run has no end: set trainer.max_steps, max_epochs, max_minutes or max_flops.")
     if trainer.carry_state and config.data.sentences:
         raise UsageError("trainer.carry_state is true, but sentences stand alone (data.sentences); set it to false.")
-    if getattr(config.schedule, "min_lr", 0) > config.optimizer.lr:
-        raise UsageError(
-            f"schedule.min_lr is {config.schedule.min_lr}; give at most optimizer.lr, {config.optimizer.lr}."
-        )
-    check_blocks(getattr(config.model, "blocks", None))
+    lr = config.optimizer.lr
+    at_most_lr = Range(lambda value: value <= lr, f"give at most optimizer.lr, {lr}")
+    check_value("schedule.min_lr", getattr(config.schedule, "min_lr", 0), at_most_lr)
+    blocks = getattr(config.model, "blocks", None)
+    if blocks == []:
+        raise UsageError("model.blocks is empty; give at least one block, as {convs: [[4, 256]], repeat: 6}.")
+    for block in blocks or []:
+        if block.repeat < 1 or not block.convs or any(len(c) != 2 or min(c) < 1 for c in block.convs):
+            raise UsageError(
+                f"model.blocks: {{convs: {block.convs}, repeat: {block.repeat}}} is no block; "
+                "give pairs [kernel_size, out_channels] of positive numbers and a positive repeat."
+            )
 
 
 def check_count(name: str, value: int, most: int = LARGEST) -> None:
@@ -114,10 +114,8 @@ def check_memory(what: str, needed: int, remedy: str) -> None:
     kill the process later."""
     present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > present:
-        raise UsageError(
-            f"{what} takes {needed // 2**30:,} GiB of memory or more, but the machine has {present // 2**30:,}; "
-            f"{remedy}."
-        )
+        needed, present = needed // 2**30, present // 2**30
+        raise UsageError(f"{what} takes {needed:,} GiB of memory or more; the machine has {present:,}; {remedy}.")
 
 
 def check_output(option: str, path: Path, folder: bool = False) -> None:
@@ -129,33 +127,17 @@ def check_output(option: str, path: Path, folder: bool = False) -> None:
             raise UsageError(f"{option}: {part} is a file; give a folder.")
 
 
-def check_blocks(blocks: list[Any] | None) -> None:
-    """Raise UsageError where a GCNN has no blocks, or one that is none; other models have None."""
-    for block in blocks or []:
-        if block.repeat < 1 or not block.convs or any(len(c) != 2 or min(c) < 1 for c in block.convs):
-            raise UsageError(
-                f"model.blocks: {{convs: {block.convs}, repeat: {block.repeat}}} is no block; "
-                "give pairs [kernel_size, out_channels] of positive numbers and a positive repeat."
-            )
-    if blocks == []:
-        raise UsageError("model.blocks is empty; give at least one block, as {convs: [[4, 256]], repeat: 6}.")
-
-
 def check_size(model: Any, vocabulary_size: int, copies: int = 1, positions: int = 0) -> None:
     """Raise UsageError for cutoffs past the vocabulary, and for a model that the machine cannot hold: its weights
     `copies` times, and what its layers compute at `positions` tokens, in bf16."""
     if model.cutoffs and model.cutoffs[-1] >= vocabulary_size:
-        raise UsageError(
-            f"model.cutoffs is {model.cutoffs}, but the vocabulary has {vocabulary_size} types; "
-            f"give cutoffs below {vocabulary_size}."
-        )
+        vocabulary = f"the vocabulary has {vocabulary_size} types; give cutoffs below {vocabulary_size}"
+        raise UsageError(f"model.cutoffs is {model.cutoffs}, but {vocabulary}.")
     layers, weights, width = least_size(model, vocabulary_size)
     what = f"a model of {layers:,} layers and {weights:,} weights"
     check_memory(what, layers * LAYER + 4 * weights * copies, "give smaller numbers under model")
-    what = f"a batch of {positions:,} tokens"
-    check_memory(
-        what, 2 * positions * width, "lower trainer.micro_batch_size, trainer.batch_size or trainer.block_size"
-    )
+    remedy = "lower trainer.micro_batch_size, trainer.batch_size or trainer.block_size"
+    check_memory(f"a batch of {positions:,} tokens", 2 * positions * width, remedy)
 
 
 def least_size(model: Any, vocabulary_size: int) -> tuple[int, int, int]:
@@ -184,10 +166,7 @@ def check_processes(trainer: Any, processes: int) -> None:
             f"give a multiple of {processes}, or another number of processes."
         )
     if trainer.shard and processes == 1:
-        raise UsageError(
-            "trainer.shard is true, but one process has nobody to share with; start several with torchrun "
-            "(make train NPROC=2), or set it to false."
-        )
+        raise UsageError("trainer.shard is true, but one process has nobody to share with; start more by torchrun.")
 
 
 def check_against_data(config: Any, vocabulary_size: int, train_tokens: int, processes: int = 1) -> None:
@@ -204,9 +183,9 @@ def check_against_data(config: Any, vocabulary_size: int, train_tokens: int, pro
             f"trainer.block_size is {trainer.block_size}, but the training split has {train_tokens} tokens; "
             "give shorter blocks or more text."
         )
-    if trainer.batch_size > train_tokens // trainer.block_size:
+    sequences = train_tokens // trainer.block_size
+    if trainer.batch_size > sequences:
         raise UsageError(
-            f"trainer.batch_size is {trainer.batch_size}, but the training split fills only "
-            f"{train_tokens // trainer.block_size} sequences of {trainer.block_size} tokens; "
-            "lower trainer.batch_size or trainer.block_size."
+            f"trainer.batch_size is {trainer.batch_size}, but the training split fills only {sequences} sequences of "
+            f"{trainer.block_size} tokens; lower trainer.batch_size or trainer.block_size."
         )

@@ -17,20 +17,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from gcnn.checks import (
-    COUNT,
-    CUTOFFS,
-    FRACTION,
-    FRACTIONS,
-    NOT_NEGATIVE,
-    POSITIVE,
-    SEED,
-    THREADS,
-    between,
-    check,
-    choice,
-    key,
-)
+from gcnn.checks import BETAS, COUNT, CUTOFFS, FRACTION, POSITIVE, SEED, THREADS, UNSIGNED, between, check, choice, key
 from gcnn.errors import UsageError
 from gcnn.files import refuse_links_out, user_path
 from gcnn.gates import GATES
@@ -51,17 +38,12 @@ class DataConfig:
     path: str | None = key(None, "the folder of the corpus's files")
     hub_config: str | None = key(None, "the Hub's name of a WikiText variant")
     files: dict[str, list[str]] = key(
-        {"train": [], "valid": [], "test": []},
-        "local: split -> files or globs, instead of `path`; each file is read by its own kind",
+        {"train": [], "valid": [], "test": []}, "local: split -> files or globs of any kind, instead of `path`"
     )
     column: str = key("text", "the text's, in JSON lines and Parquet")
-    train_tokens: int | None = key(
-        None, "the first lines of the training split alone, up to so many words and ends of line", COUNT
-    )
+    train_tokens: int | None = key(None, "the training split's first lines, of so many words and ends of line", COUNT)
     sentences: bool = key(False, "each line is scored alone, as on Billion Word; otherwise running text")
-    cache_dir: str | None = key(
-        None, "default: $GCNN_CACHE, or ~/.cache/gcnn; the machine's, and no part of a stored config"
-    )
+    cache_dir: str | None = key(None, "default: $GCNN_CACHE, or ~/.cache/gcnn; no part of a stored config")
 
 
 @dataclass
@@ -128,21 +110,21 @@ class NesterovConfig:
     kind: str = "nesterov"
     lr: float = key(1.0, "learning rate, before the schedule", POSITIVE)
     momentum: float = key(0.99, "part of the velocity that a step keeps", FRACTION)
-    weight_decay: float = key(0.0, "a step takes lr * weight_decay of each weight", NOT_NEGATIVE)
+    weight_decay: float = key(0.0, "a step takes lr * weight_decay of each weight", UNSIGNED)
 
 
 @dataclass
 class AdamWConfig:
     kind: str = "adamw"
     lr: float = key(2e-3, "learning rate, before the schedule", POSITIVE)
-    betas: list[float] = key([0.9, 0.99], "decay of the averages of gradients and squares", FRACTIONS)
-    weight_decay: float = key(0.01, "a step takes lr * weight_decay of each weight", NOT_NEGATIVE)
+    betas: list[float] = key([0.9, 0.99], "decay of the averages of gradients and squares", BETAS)
+    weight_decay: float = key(0.01, "a step takes lr * weight_decay of each weight", UNSIGNED)
 
 
 @dataclass
 class ConstantScheduleConfig:
     kind: str = "constant"
-    warmup_steps: int = key(0, "the learning rate grows linearly over them", NOT_NEGATIVE)
+    warmup_steps: int = key(0, "the learning rate grows linearly over them", UNSIGNED)
 
 
 @dataclass
@@ -151,9 +133,9 @@ class PlateauScheduleConfig:
 
     kind: str = "plateau"
     factor: float = key(0.5, "on the learning rate", FRACTION)
-    patience: int = key(0, "validations without a better perplexity that are waited for", NOT_NEGATIVE)
-    min_lr: float = key(0.0, "the learning rate never falls below it", NOT_NEGATIVE)
-    warmup_steps: int = key(0, "the learning rate grows linearly over them", NOT_NEGATIVE)
+    patience: int = key(0, "validations without a better perplexity that are waited for", UNSIGNED)
+    min_lr: float = key(0.0, "the learning rate never falls below it", UNSIGNED)
+    warmup_steps: int = key(0, "the learning rate grows linearly over them", UNSIGNED)
 
 
 @dataclass
@@ -161,7 +143,7 @@ class CosineScheduleConfig:
     """Linear warm-up, then a half cosine down to `final_fraction` of the learning rate at the end of the run."""
 
     kind: str = "cosine"
-    warmup_steps: int = key(300, "the learning rate grows linearly over them", NOT_NEGATIVE)
+    warmup_steps: int = key(300, "the learning rate grows linearly over them", UNSIGNED)
     final_fraction: float = key(0.0, "of the learning rate, at the end", FRACTION)
 
 
@@ -185,7 +167,7 @@ class TrainerConfig:
     precision: str = choice("float32", "float32", "bf16")
     compile: bool = key(False, "torch.compile the model")
     shard: bool = key(False, "parameters and optimizer state over the processes of torchrun, not a copy in each")
-    skip_nonfinite: int = key(0, "updates that may be skipped for a loss or gradient that is not finite", NOT_NEGATIVE)
+    skip_nonfinite: int = key(0, "updates that may be skipped for a loss or gradient that is not finite", UNSIGNED)
 
 
 @dataclass
@@ -219,11 +201,7 @@ SCHEMAS = {
     "tokenizer": {"word": WordTokenizerConfig, "sentencepiece": SentencePieceConfig},
     "model": {"gcnn": GCNNConfig, "lstm": LSTMConfig},
     "optimizer": {"nesterov": NesterovConfig, "adamw": AdamWConfig},
-    "schedule": {
-        "constant": ConstantScheduleConfig,
-        "plateau": PlateauScheduleConfig,
-        "cosine": CosineScheduleConfig,
-    },
+    "schedule": {"constant": ConstantScheduleConfig, "plateau": PlateauScheduleConfig, "cosine": CosineScheduleConfig},
 }
 
 
@@ -297,9 +275,7 @@ def load_config(run_dir: str | Path) -> TrainConfig:
         check_plain(text)
         config = typed(renamed(OmegaConf.create(text)))
     except (FileNotFoundError, NotADirectoryError):
-        raise UsageError(
-            f"{run_dir} is not a run directory: it has no config.yaml. Give the folder of a run."
-        ) from None
+        raise UsageError(f"{run_dir} is not a run directory: it has no config.yaml. Give one that has.") from None
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
     except Exception as error:
