@@ -44,13 +44,10 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 def refuse_links_out(folder: Path) -> None:
     """Raise UsageError where a link below a run directory leads out of it: reading would tell what it points to, and
     writing would change it. (wandb's own folder is never read.)"""
-    inside = folder.resolve()
-    for parent, folders, files in os.walk(folder):
-        if "wandb" in folders:
-            folders.remove("wandb")
-        for path in (Path(parent, name) for name in [*folders, *files]):
-            if path.is_symlink() and not path.resolve().is_relative_to(inside):
-                raise UsageError(f"{path} is a link that leads out of the run. Put the file itself there or remove it.")
+    for path in folder.rglob("*"):
+        leads_out = path.is_symlink() and not path.resolve().is_relative_to(folder.resolve())
+        if leads_out and "wandb" not in path.relative_to(folder).parts:
+            raise UsageError(f"{path} is a link that leads out of the run. Put the file itself there or remove it.")
 
 
 def sync(path: Path) -> None:
@@ -87,10 +84,8 @@ def find_run(path: str) -> Path:
     levels = ("*/" * depth for depth in range(1, 5))  # runs/<group>/<experiment>/sweep/<member>
     finished = [file.parent for level in levels for file in folder.glob(f"{level}results.json")]
     if not finished:
-        raise UsageError(
-            f"{folder} is not a run directory: it has no config.yaml, and no finished run below. "
-            "Give the folder of a run."
-        )
+        found = f"{folder} is not a run directory: it has no config.yaml, and no finished run below"
+        raise UsageError(f"{found}. Give the folder of a run.")
     newest = max(finished, key=lambda run: (run / "results.json").stat().st_mtime)
     print(f"run: {newest}", file=sys.stderr)
     return newest

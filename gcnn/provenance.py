@@ -1,5 +1,6 @@
 """What a number was made with: commit, machine, versions, command."""
 
+import contextlib
 import datetime
 import importlib.metadata
 import os
@@ -24,14 +25,11 @@ def git_commit() -> str | None:
     root = Path(__file__).parent.parent
     if not (root / ".git").exists():  # installed, perhaps inside a checkout of something else
         return None
+    describe = ["git", "-C", root, "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"]
     try:
-        commit = subprocess.run(
-            ["git", "-C", root, "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"],
-            capture_output=True, text=True, check=True, timeout=30,
-        )  # fmt: skip
+        return subprocess.run(describe, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
-    return commit.stdout.strip()
 
 
 def hardware() -> dict[str, str | int | None]:
@@ -47,12 +45,11 @@ def hardware() -> dict[str, str | int | None]:
 
 
 def cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def versions() -> dict[str, str]:
@@ -62,14 +59,14 @@ def versions() -> dict[str, str]:
 
 def made_with() -> dict[str, Any]:
     """What a benchmark's JSON says of how it was made."""
-    about = {
+    return {
         "command": command(),
         "processes": processes(),
         "git_commit": git_commit(),
         "hardware": hardware(),
         "versions": versions(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-    return about | {"date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
 
 
 def run_child(call: list[str]) -> tuple[str, resource.struct_rusage]:
@@ -90,11 +87,10 @@ def command() -> str:
     if processes() == 1:
         return shlex.join(words if installed else ["python", *words])
     machines = os.environ.get("GROUP_WORLD_SIZE", "1")
-    where = ["--standalone"] if machines == "1" else [f"--nnodes={machines}"]
+    where = "--standalone" if machines == "1" else f"--nnodes={machines}"
     each = f"--nproc-per-node={os.environ.get('LOCAL_WORLD_SIZE', processes())}"
-    return shlex.join(
-        ["python", "-m", "torch.distributed.run", *where, each, *(["-m"] if installed else []), "--", *words]
-    )
+    module = ["-m"] if installed else []
+    return shlex.join(["python", "-m", "torch.distributed.run", where, each, *module, "--", *words])
 
 
 def processes() -> int:
