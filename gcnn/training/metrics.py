@@ -30,7 +30,8 @@ class Metrics:
         if rank() > 0:  # rank 0 writes for all
             return
         self.path = run_dir / "metrics.jsonl"
-        kept = [line for line in self._lines() if step and step_of(line) <= step]  # a resumed run writes the rest anew
+        before = self.path.read_text(encoding="utf-8", errors="replace") if step and self.path.exists() else ""
+        kept = [line for line in before.splitlines(keepends=True) if step_of(line) <= step]  # the rest is written anew
         write_atomically(self.path, lambda aside: aside.write_text("".join(kept), encoding="utf-8"))
         self.file = self.path.open("a", encoding="utf-8")
         if config.logger.kind == "wandb":
@@ -38,16 +39,11 @@ class Metrics:
         elif config.logger.kind == "tensorboard":
             self.logger = TensorBoard(run_dir / "tensorboard", step)
 
-    def _lines(self) -> list[str]:
-        if not self.path.exists():
-            return []
-        return self.path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-
-    def write(self, kind: str, **values: Any) -> None:
+    def write(self, kind: str, **values: float) -> None:
         if self.file is None:
             return
-        record = {"kind": kind, **{key: finite(value) for key, value in values.items()}}
-        self.file.write(json.dumps(record) + "\n")
+        finite = {key: value if math.isfinite(value) else None for key, value in values.items()}  # as JSON has it
+        self.file.write(json.dumps({"kind": kind, **finite}) + "\n")
         self.file.flush()
         if self.logger:
             named = {"loss" if key == "nll_nats" else key: value for key, value in values.items()}  # as in training
@@ -66,11 +62,6 @@ class Metrics:
             self.logger.log(numbers, step=results["train"]["steps"])
         elif self.logger:
             self.logger.summary.update(summary)
-
-
-def finite(value: Any) -> Any:
-    """JSON has no infinity: null stands for it."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def step_of(line: str) -> float:
@@ -124,15 +115,11 @@ class ProgressBar:
     intervals a line in the log, which is all that a file or a pipe gets."""
 
     def __init__(self, progress: float):
-        layout = "{percentage:5.1f}% |{bar:20}| {elapsed}<{remaining}  {desc}"
         self.bar = tqdm(
-            total=1.0,
-            initial=min(progress, 1.0),
-            bar_format=layout,
-            mininterval=0.2,
-            dynamic_ncols=True,
+            total=1.0, initial=min(progress, 1.0), mininterval=0.2, dynamic_ncols=True,
+            bar_format="{percentage:5.1f}% |{bar:20}| {elapsed}<{remaining}  {desc}",
             disable=rank() > 0 or not on_terminal(),
-        )
+        )  # fmt: skip
         self.began = self.logged_at = time.monotonic()
         self.first = progress
 
