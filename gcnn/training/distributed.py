@@ -14,9 +14,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from gcnn.models.language_model import LanguageModel, State
+from gcnn.provenance import processes
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)  # that end a run, saved
 TIMEOUT = datetime.timedelta(hours=1)  # the others wait while rank 0 evaluates at the end
@@ -33,7 +33,7 @@ def world_size() -> int:
 @contextlib.contextmanager
 def process_group() -> Iterator[None]:
     """Join torchrun's processes, by gloo on CPUs and NCCL on GPUs; nothing where there is one process."""
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+    if processes() == 1:
         yield
         return
     backend = "gloo"
@@ -105,14 +105,3 @@ class Loss(nn.Module):
         would keep whole activations."""
         hidden, state = self.model(tokens, state)
         return self.model.nll(hidden, targets, rows).sum(), [tensor.detach().clone() for tensor in state]
-
-
-def average_gradients(loss: nn.Module, sharded: bool) -> nn.Module:
-    """The loss with gradients averaged over ranks, as those of a sharded model are by themselves."""
-    several = world_size() > 1 and not sharded
-    return DistributedDataParallel(loss, gradient_as_bucket_view=True) if several else loss
-
-
-def gradient_sync(loss: nn.Module, last: bool) -> contextlib.AbstractContextManager:
-    """A context for a backward pass: only in that of an update's last micro-batch are gradients averaged over ranks."""
-    return loss.no_sync() if isinstance(loss, DistributedDataParallel) and not last else contextlib.nullcontext()

@@ -40,7 +40,7 @@ def save_checkpoint(trainer: "Trainer") -> None:
     trainer.saved_at = time.monotonic()
 
 
-def resume_from_checkpoint(trainer: "Trainer", path: Path | None, write_config: Callable[[], None]) -> None:
+def resume_from_checkpoint(trainer: "Trainer", path: Path | None, write_config: Callable = lambda: None) -> None:
     """Go on from a checkpoint, or from the newest intact one where `path` is None; without any, from the start.
 
     `write_config` is called once the checkpoint is known to fit and before anything else changes: a process that

@@ -1,17 +1,19 @@
 """The training loop: batches to updates, validation, checkpoints."""
 
+import contextlib
 import dataclasses
 import logging
 import math
 import signal
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from gcnn.config import TrainConfig
 from gcnn.data.batches import RunningText, Sentences
@@ -71,14 +73,13 @@ class Trainer:
         if config.trainer.shard:
             shard(model, config.model.tie_embeddings, device)
         loss = distributed.Loss(model)
-        self.loss = distributed.average_gradients(
-            torch.compile(loss) if config.trainer.compile else loss, config.trainer.shard
-        )
+        self.loss = torch.compile(loss) if config.trainer.compile else loss
+        if world_size() > 1 and not config.trainer.shard:  # a sharded model averages gradients by itself
+            self.loss = DistributedDataParallel(self.loss, gradient_as_bucket_view=True)
         kind = Sentences if config.data.sentences else RunningText
         sizes = config.trainer.batch_size, config.trainer.block_size, config.trainer.micro_batch_size
         self.batches = kind(train.tokens, train.eos_id, *sizes, rank(), world_size())
-        self.order: Sequence[int] = []  # of the batches in the epoch `order_epoch`
-        self.order_epoch: int | None = None
+        self.order: Sequence[int] | None = None  # of the batches in this epoch
         self.optimizer = build_optimizer(config.optimizer, model, config.trainer.shard)
         self.schedule = Schedule(config.schedule, self.optimizer)
         identity = {
@@ -161,11 +162,11 @@ class Trainer:
         """This process's micro-batches of one update, and the targets of all processes' ones."""
         progress = self.progress
         if progress.index == len(self.batches):
-            progress.epoch, progress.index, self.state = progress.epoch + 1, 0, None
-        if self.order_epoch != progress.epoch:
+            progress.epoch, progress.index, self.state, self.order = progress.epoch + 1, 0, None, None
+        if self.order is None:
             in_order = self.config.trainer.carry_state  # a state is of no use but in the text's order
             order = range(len(self.batches)) if in_order else self.batches.draw_order(self.config.seed, progress.epoch)
-            self.order, self.order_epoch = order, progress.epoch
+            self.order = order
         index = int(self.order[progress.index])
         progress.index += 1
         batches = self.batches.micro_batches(index)
@@ -180,8 +181,9 @@ class Trainer:
         batches, count = self.next_batch()
         states = self.split_state(batches)
         loss = torch.zeros((), device=self.device)
+        copies = isinstance(self.loss, DistributedDataParallel)  # average gradients once an update, with its last part
         for i, batch in enumerate(batches):
-            with distributed.gradient_sync(self.loss, last=i + 1 == len(batches)):
+            with self.loss.no_sync() if copies and i + 1 < len(batches) else contextlib.nullcontext():
                 nats, states[i] = self.backward(batch, states[i], count)
             loss += nats
         if trainer.carry_state:
@@ -243,17 +245,16 @@ class Trainer:
 
     def on_nonfinite(self, loss: float) -> None:
         progress = self.progress
-        what = f"loss {loss}, gradient norm {self.grad_norm}"
         batch = f"epoch {progress.epoch + 1}, batch {progress.index} of {len(self.batches)}"
-        where = f"step {progress.step + 1} ({batch})"
+        what = f"step {progress.step + 1} ({batch}): loss {loss}, gradient norm {self.grad_norm}"
         self.state = None  # it came out of the same forward pass
         if progress.skipped < self.config.trainer.skip_nonfinite:
             progress.skipped += 1
-            log.warning("%s: %s; update skipped.", where, what)
+            log.warning("%s; update skipped.", what)
             return
         saved = self.checkpoints.all()
         last = f"The last good checkpoint is {saved[-1]}" if saved else "No checkpoint was written yet"
-        raise RunError(f"{where}: {what}; the model was not updated. {last}. Lower optimizer.lr or trainer.clip_norm.")
+        raise RunError(f"{what}; the model was not updated. {last}. Lower optimizer.lr or trainer.clip_norm.")
 
     def after_step(self) -> None:
         """Log, validate and save where it is time, and at the end."""
@@ -262,13 +263,11 @@ class Trainer:
             self.log_metrics()
         if self.finished() or step % trainer.validate_every == 0:
             self.validate()
-        minutes = (time.monotonic() - self.saved_at) / 60
-        if trainer.checkpoint_minutes is not None:
-            minutes = distributed.from_rank_0(minutes)  # saving is collective: one clock decides
-        due = trainer.checkpoint_every is not None and step % trainer.checkpoint_every == 0
-        due = due or (trainer.checkpoint_minutes or math.inf) <= minutes
-        if self.finished() or due or self.stopping is not None:
-            self.save()
+        due = self.finished() or self.stopping is not None or step % (trainer.checkpoint_every or math.inf) == 0
+        if not due and trainer.checkpoint_minutes is not None:  # saving is collective: one clock decides
+            due = distributed.from_rank_0(time.monotonic() - self.saved_at) >= 60 * trainer.checkpoint_minutes
+        if due:
+            save_checkpoint(self)
         if self.stopping is not None:  # after the last step too: a sweep would begin its next member
             distributed.wait_for_all()  # torchrun ends the others soon after the first has left
             name = signal.Signals(self.stopping).name
@@ -287,12 +286,8 @@ class Trainer:
 
     def position(self) -> dict[str, float]:
         progress = self.progress
-        return {
-            "step": progress.step,
-            "epoch": progress.epoch + progress.index / len(self.batches),
-            "tokens": progress.tokens,
-            "seconds": progress.seconds,
-        }
+        epoch = progress.epoch + progress.index / len(self.batches)
+        return {"step": progress.step, "epoch": epoch, "tokens": progress.tokens, "seconds": progress.seconds}
 
     def validate(self) -> None:
         """Measure the exact validation perplexity; keep the weights if it is the best so far."""
@@ -315,11 +310,7 @@ class Trainer:
         if self.progress.no_better >= (self.config.trainer.patience or math.inf):
             log.info("Validation has not improved %d times in a row: the run ends.", self.progress.no_better)
 
-    def save(self) -> None:
-        save_checkpoint(self)
-
-    def resume(self, path: Path | None, write_config: Callable[[], None] = lambda: None) -> None:
-        resume_from_checkpoint(self, path, write_config)
+    resume = resume_from_checkpoint
 
 
 def handled(numbers: tuple[signal.Signals, ...]) -> list[signal.Signals]:
