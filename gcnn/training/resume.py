@@ -40,8 +40,10 @@ def run_to_resume(overrides: list[str], repeated: Path | None = None) -> Path | 
         return Path(run_dir)
     if isinstance(resume, str):
         return next((path for path in Path(resume).absolute().parents if (path / "config.yaml").exists()), None)
-    if run_dir is not None or repeated is not None:
-        return None if run_dir is not None else repeated
+    if run_dir is not None:
+        return None
+    if repeated is not None:
+        return repeated
     folder = Path("runs", str(overridden.get("experiment") or "custom"))
     runs = [path.parent for path in folder.glob("*/config.yaml") if path.with_name("train.log").exists()]
     return max(runs, key=lambda run: (not finished(run), (run / "config.yaml").stat().st_mtime_ns), default=None)
@@ -57,45 +59,45 @@ def resumed_config(run: Path, overrides: list[str]) -> tuple[TrainConfig, list[s
     Raises UsageError, naming what was stored and what was asked, for a change that would make another run of it.
     """
     stored = load_config(run)
-    config, requested, notes = OmegaConf.structured(stored), {}, []
+    config, notes = OmegaConf.structured(stored), []
+    config.run_dir, config.resume = None, True
     for override in parse_overrides(overrides):
         key, value = override.key_or_group, override.value()
         if override.is_sweep_override() or override.is_delete():
             raise UsageError(f"resume: {override.input_line} is no value; give {key}=VALUE, or --multirun for a sweep.")
-        if key in ("run_dir", "resume"):
-            requested[key] = value
-        elif key == "experiment":
-            if value is not None and value != stored.experiment:
-                notes.append(
-                    f"resume: {run} is of the experiment {stored.experiment}, not {value}; its own config counts"
-                )
+        if key == "experiment":
+            if value not in (None, stored.experiment):
+                notes.append(f"resume: {run} is of {stored.experiment}, not {value}; its own config counts")
         elif key in GROUPS and isinstance(value, str):
             notes += compare_choice(run, stored, key, value)
             if key == "logger":
                 config.logger.kind = value
         else:
             OmegaConf.update(config, key, value)
-    config.run_dir, config.resume = requested.get("run_dir") or str(run), requested.get("resume", True)
     if isinstance(config.resume, str):
         config.resume = str(Path(config.resume).absolute())
     elif isinstance(stored.resume, str):  # it was killed while it turned back to that checkpoint
         config.resume = stored.resume
-    if not requested.get("run_dir"):
-        state = "finished" if finished(run) else "unfinished"
-        notes.insert(0, f"resume: going on with the {state} run {run}")
+    if not config.run_dir:
+        config.run_dir = str(run)
+        notes.insert(0, f"resume: going on with the {'finished' if finished(run) else 'unfinished'} run {run}")
     resumed = typed(config)
-    before, after = dict(flatten(stored)), dict(flatten(resumed))
-    for key in sorted(before.keys() | after.keys()):
-        old, new = before.get(key), after.get(key)
-        if old == new or key in UNNAMED:
-            continue
+    for key, old, new in differences(stored, resumed):
         if FIXED.fullmatch(key) and not MAY_CHANGE.fullmatch(key):
             raise UsageError(
-                f"resume: {key} of {run} is {show_value(old)} and cannot become {show_value(new)}. "
-                "Leave it out, or train a new run."
+                f"resume: {key} of {run} is {old} and cannot become {new}. Leave it out, or train a new run."
             )
-        notes.append(f"resume: {key} {show_value(old)} -> {show_value(new)}")
+        if key not in UNNAMED:
+            notes.append(f"resume: {key} {old} -> {new}")
     return resumed, notes
+
+
+def differences(stored: TrainConfig, wanted: TrainConfig) -> list[tuple[str, str, str]]:
+    """Each key whose value differs, kinds first, with the stored and the wanted value as they are typed."""
+    before, after = dict(flatten(stored)), dict(flatten(wanted))
+    keys = sorted(before.keys() | after.keys(), key=lambda key: (not key.endswith(".kind"), key))
+    values = [(key, before.get(key), after.get(key)) for key in keys]
+    return [(key, show_value(old), show_value(new)) for key, old, new in values if old != new]
 
 
 def begin_with_model_of_source(config: DictConfig, overrides: list[str]) -> list[str]:
@@ -121,29 +123,26 @@ def compare_choice(run: Path, stored: TrainConfig, group: str, name: str) -> lis
 
     Raises UsageError where it is another kind.
     """
-    chosen = getattr(compose_config(f"{group}={name}"), group)
-    own, choice = dataclasses.asdict(getattr(stored, group)), dataclasses.asdict(chosen)
-    for key in IDENTITY if group != "logger" else ():
-        if choice.get(key) != own.get(key):
-            raise UsageError(
-                f"resume: {group} of {run} is {own.get('kind') or own.get('name')} and cannot become {name}. "
-                "Leave it out, or train a new run."
-            )
+    own, choice = (vars(getattr(config, group)) for config in (stored, compose_config(f"{group}={name}")))
+    if group != "logger" and any(choice.get(key) != own.get(key) for key in IDENTITY):
+        raise UsageError(
+            f"resume: {group} of {run} is {own.get('kind') or own.get('name')} and cannot become {name}. "
+            "Leave it out, or train a new run."
+        )
     kept = [key for key, value in choice.items() if key != "kind" and key in own and own[key] != value]
-    if not kept or group == "data":
-        return []
-    return [f"resume: {group}={name} differs in {', '.join(kept)}; the run keeps its own"]
+    kept = ", ".join(kept) if group != "data" else ""
+    return [f"resume: {group}={name} differs in {kept}; the run keeps its own"] if kept else []
 
 
 def flatten(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     """Each value of a config with its key, as ("trainer.batch_size", 8)."""
     if dataclasses.is_dataclass(value):
         value = dataclasses.asdict(value)
-    if not isinstance(value, dict):
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from flatten(inner, f"{key}.{name}" if key else name)
+    else:
         yield key, value
-        return
-    for name, inner in value.items():
-        yield from flatten(inner, f"{key}.{name}" if key else name)
 
 
 def show_value(value: Any) -> str:

@@ -28,7 +28,7 @@ from gcnn.models.weights import WEIGHTS, assign_weights, load_weights, read_weig
 from gcnn.provenance import command, git_commit, hardware, peak_memory_bytes, processes, versions
 from gcnn.training.distributed import first_of_each_machine, from_rank_0, process_group, rank, world_size
 from gcnn.training.metrics import check_logger
-from gcnn.training.resume import MAY_CHANGE, flatten, show_value
+from gcnn.training.resume import MAY_CHANGE, differences
 from gcnn.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def train_in_group(config: TrainConfig, notes: Sequence[str] = ()) -> tuple[Path
     run_dir.mkdir(parents=True, exist_ok=True)
     refuse_links_out(run_dir)
     config = dataclasses.replace(config, run_dir=str(run_dir))
-    with run_directory(run_dir) if rank() == 0 else contextlib.nullcontext(), finished_logger():
+    with run_directory(run_dir) if rank() == 0 else contextlib.nullcontext():
         trainer = Trainer(config, model, data, run_dir, device)
 
         def write_config(resume: bool | str) -> None:
@@ -111,41 +111,32 @@ def train_in_group(config: TrainConfig, notes: Sequence[str] = ()) -> tuple[Path
 
 @contextlib.contextmanager
 def run_directory(run_dir: Path) -> Iterator[None]:
-    """Hold a run directory, log into it, and clear what a process left that was killed while it wrote."""
+    """Hold a run directory, log into it, and clear what a process left that was killed while it wrote. However the run
+    ends, that of Weights & Biases ends with it: a sweep's next member begins another."""
     with locked(run_dir), log_file(run_dir / "train.log"):
         for unfinished in run_dir.rglob(".*.tmp"):
             remove(unfinished)
-        yield
-
-
-@contextlib.contextmanager
-def finished_logger() -> Iterator[None]:
-    """End the run of Weights & Biases with this one, however it ends: a sweep's next member begins another."""
-    try:
-        yield
-    finally:
-        if "wandb" in sys.modules and sys.modules["wandb"].run is not None:
-            sys.modules["wandb"].finish()
+        try:
+            yield
+        finally:
+            if "wandb" in sys.modules and sys.modules["wandb"].run is not None:
+                sys.modules["wandb"].finish()
 
 
 def check_precision(config: TrainConfig, device: torch.device) -> None:
     """Raises UsageError where the processor lacks what torch's LSTM needs; it computes all else in bf16, if slowly."""
     lstm_in_bf16 = config.model.kind == "lstm" and config.trainer.precision == "bf16" and device.type == "cpu"
     if lstm_in_bf16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        raise UsageError(
-            "trainer.precision is bf16, but this processor trains no LSTM in it. Set trainer.precision=float32."
-        )
+        raise UsageError("trainer.precision: this processor trains no LSTM in bf16. Set trainer.precision=float32.")
 
 
 def warn_of_threads(device: torch.device) -> None:
     """Say where this machine's processes have more threads together than it has cores: they wait for one another."""
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     threads, cores = torch.get_num_threads(), len(os.sched_getaffinity(0))
-    if device.type == "cpu" and threads * processes > cores:
-        each = f" in each of {processes} processes" if processes > 1 else ""
-        log.warning(
-            "%d threads%s on %d cores is slow; set threads=%d.", threads, each, cores, max(1, cores // processes)
-        )
+    if device.type == "cpu" and threads * local > cores:
+        each = f" in each of {local} processes" if local > 1 else ""
+        log.warning("%d threads%s on %d cores is slow; set threads=%d.", threads, each, cores, max(1, cores // local))
 
 
 def reuse_large_blocks() -> None:
@@ -177,11 +168,7 @@ def measure(config: TrainConfig, model: LanguageModel, data: PreparedData, train
         "parameters": model.parameter_counts(),
         "receptive_field": model.receptive_field,
         "flops_per_token": model.flops_per_token(torch.from_numpy(counts)),
-        "data": {
-            "name": data.name,
-            "fingerprint": data.fingerprint,
-            "vocabulary_size": data.tokenizer.vocabulary_size,
-        },
+        "data": {"name": data.name, "fingerprint": data.fingerprint, "vocabulary_size": data.tokenizer.vocabulary_size},
         "train": {
             "steps": progress.step,
             "tokens": progress.tokens,
@@ -190,12 +177,10 @@ def measure(config: TrainConfig, model: LanguageModel, data: PreparedData, train
             "peak_memory_bytes": peak_memory_bytes(trainer.device),
         },
     }
-    for split in ("valid", "test"):
+    for name, split, known in (("validation", "valid", trainer.best_scores), ("test", "test", None)):
         stream = data.streams[split]
-        scores = trainer.best_scores if split == "valid" else None  # these weights were measured already
-        scores = dict(scores or evaluate(model, stream, config.data.sentences))
-        scores["unigram_perplexity"] = unigram_perplexity(counts, stream)
-        results["validation" if split == "valid" else split] = scores
+        scores = known or evaluate(model, stream, config.data.sentences)
+        results[name] = {**scores, "unigram_perplexity": unigram_perplexity(counts, stream)}
     return results
 
 
@@ -206,9 +191,7 @@ def choose_run_dir(config: TrainConfig) -> Path:
     fresh = f"runs/{config.experiment}/{datetime.datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
     run_dir = Path(config.run_dir or fresh)
     if config.resume is False and (run_dir / "config.yaml").exists():
-        raise UsageError(
-            f"run_dir {run_dir} already holds a run; set resume=true to go on with it, or another run_dir."
-        )
+        raise UsageError(f"run_dir {run_dir} already holds a run; go on with resume=true, or give another run_dir.")
     if run_dir.exists() and not run_dir.is_dir():
         raise UsageError(f"run_dir {run_dir} is a file; give a folder.")
     parts = [name for name in (WEIGHTS, "tokenizer", "checkpoints", "results.json") if (run_dir / name).exists()]
@@ -221,14 +204,11 @@ def check_source(config: TrainConfig) -> Path:
     """The folder of the run that `init_from` names. Raises UsageError where it is none, or has another model or
     tokenizer; dropout may differ."""
     source = Path(config.init_from)
-    wanted, stored = dict(flatten(config)), dict(flatten(load_config(source)))
-    for key in sorted(wanted.keys() | stored.keys(), key=lambda key: (not key.endswith(".kind"), key)):
-        fixed = key.startswith(("model.", "tokenizer.")) and not MAY_CHANGE.fullmatch(key)
-        theirs, ours = stored.get(key), wanted.get(key)
-        if fixed and ours != theirs:
+    for key, theirs, ours in differences(load_config(source), config):
+        if key.startswith(("model.", "tokenizer.")) and not MAY_CHANGE.fullmatch(key):
             raise UsageError(
-                f"init_from: {key} of {source} is {show_value(theirs)}, not {show_value(ours)}. Leave the model and "
-                "the tokenizer out: they are those of that run."
+                f"init_from: {key} of {source} is {theirs}, not {ours}. Leave the model and the tokenizer out: "
+                "they are those of that run."
             )
     return source
 
