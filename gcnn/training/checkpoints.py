@@ -47,8 +47,7 @@ class Checkpoints:
 
     def __init__(self, run_dir: Path, identity: dict[str, Any], keep: int):
         self.folder, self.best = run_dir / "checkpoints", run_dir / WEIGHTS
-        self.identity = identity
-        self.keep = keep
+        self.identity, self.keep = identity, keep
 
     def path(self, step: int) -> Path:
         return self.folder / f"step_{step:09d}"
@@ -66,10 +65,8 @@ class Checkpoints:
             aside.mkdir()
             write_weights(weights, aside / WEIGHTS, self.identity["tokenizer"])
             write_state(state, aside / STATE)
-            files = {
-                name: {"bytes": (aside / name).stat().st_size, "sha256": sha256(aside / name)}
-                for name in (WEIGHTS, STATE)
-            }
+            paths = (aside / WEIGHTS, aside / STATE)
+            files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in paths}
             manifest = {"step": step, "identity": self.identity, "files": files}
             write_json(aside / MANIFEST, {**manifest, "sha256": manifest_digest(manifest)})
             if self.best.exists():
@@ -115,13 +112,13 @@ class Checkpoints:
             manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
             if manifest.pop("sha256") != manifest_digest(manifest):
                 raise ValueError("it is not what was written")
-            files, identity = manifest["files"], manifest["identity"]
-            for name in (WEIGHTS, STATE):
-                expected, file = files[name], path / name
+            identity = manifest["identity"]
+            for file in (path / WEIGHTS, path / STATE):
+                expected = manifest["files"][file.name]
                 if not file.is_file():
-                    raise RunError(f"checkpoint {path}: {name} is missing.")
+                    raise RunError(f"checkpoint {path}: {file.name} is missing.")
                 if file.stat().st_size != expected["bytes"] or sha256(file) != expected["sha256"]:
-                    raise RunError(f"checkpoint {path}: {name} is not what was written (truncated or corrupted).")
+                    raise RunError(f"checkpoint {path}: {file.name} is not what was written (truncated or corrupted).")
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise RunError(f"checkpoint {path}: {MANIFEST} is missing or damaged ({one_line(error)}).") from None
         for what, value in self.identity.items():

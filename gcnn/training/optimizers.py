@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from gcnn.config import AdamWConfig, NesterovConfig
 
@@ -40,9 +41,7 @@ class Nesterov(torch.optim.SGD):
         return super().step(closure)
 
 
-def build_optimizer(
-    config: NesterovConfig | AdamWConfig, model: nn.Module, sharded: bool = False
-) -> torch.optim.Optimizer:
+def build_optimizer(config: NesterovConfig | AdamWConfig, model: nn.Module, sharded: bool = False) -> Optimizer:
     """The optimizer of a config, over all parameters. AdamW does not decay gains, biases and embeddings."""
     if isinstance(config, NesterovConfig):
         return Nesterov(model.parameters(), config.lr, config.momentum, config.weight_decay, sharded)
@@ -50,8 +49,5 @@ def build_optimizer(
     for name, parameter in model.named_parameters():
         is_gain = name.endswith("original0")  # weight normalisation's; stored with the weight's number of dimensions
         (others if parameter.dim() < 2 or is_gain or "embedding" in name else matrices).append(parameter)
-    groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=config.lr, betas=tuple(config.betas), fused=True)

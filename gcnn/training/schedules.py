@@ -6,17 +6,14 @@ import torch
 
 from gcnn.config import ConstantScheduleConfig, CosineScheduleConfig, PlateauScheduleConfig
 
+ScheduleConfig = ConstantScheduleConfig | PlateauScheduleConfig | CosineScheduleConfig
+
 
 class Schedule:
     """Sets the learning rate before each step; `validated` tells it how validation went."""
 
-    def __init__(
-        self,
-        config: ConstantScheduleConfig | PlateauScheduleConfig | CosineScheduleConfig,
-        optimizer: torch.optim.Optimizer,
-    ):
-        self.config = config
-        self.optimizer = optimizer
+    def __init__(self, config: ScheduleConfig, optimizer: torch.optim.Optimizer):
+        self.config, self.optimizer = config, optimizer
         self.base = [group["lr"] for group in optimizer.param_groups]
         self.scale = 1.0  # what plateaus have left
         self.best = math.inf

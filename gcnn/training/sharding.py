@@ -71,8 +71,6 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]
         index: {name: shard_like(value, parameters[index]) for name, value in values.items()}
         for index, values in state["state"].items()
     }
-    groups = [
-        {**own, "params": saved["params"]}
-        for saved, own in zip(state["param_groups"], optimizer.param_groups, strict=True)
-    ]
+    pairs = zip(optimizer.param_groups, state["param_groups"], strict=True)
+    groups = [{**own, "params": saved["params"]} for own, saved in pairs]
     optimizer.load_state_dict({"state": moments, "param_groups": groups})

@@ -68,9 +68,7 @@ def choose_folder(config: DictConfig) -> Path:
         raise UsageError(f"run_dir {folder} is a file; give a folder.")
     for record in folder.glob(f"*/{MEMBER}") if config.resume is False else []:
         if record.with_name("config.yaml").exists():
-            raise UsageError(
-                f"run_dir {folder} already holds a sweep; set resume=true to go on with it, or another run_dir."
-            )
+            raise UsageError(f"run_dir {folder} already holds a sweep; set resume=true to go on, or another run_dir.")
         record.unlink()  # of a member that was refused before it began
     return folder
 
