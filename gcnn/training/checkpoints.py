@@ -1,22 +1,32 @@
-"""Checkpoints that are whole or absent, and known to be so.
+"""Checkpoints that are whole or absent, and known to be so; and how a trainer is saved in one and goes on from it.
 
 A checkpoint is a folder `checkpoints/step_<n>/` of a run: the weights in safetensors, the training state as tensors
 and plain values, and a manifest with the size and sha256 of both and of itself. Nothing in it is ever unpickled freely.
 Beside them lie the best weights until then: a link, which takes no room, to what was the run's model.safetensors.
 """
 
+import dataclasses
 import hashlib
 import json
 import logging
+import math
 import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from gcnn.errors import RunError, UsageError, one_line
 from gcnn.files import remove, sha256, write_atomically, write_json
 from gcnn.models.weights import WEIGHTS, load_weights, read_weights, write_weights
+from gcnn.training import distributed
+from gcnn.training.distributed import rank, world_size
+from gcnn.training.sharding import gather_on_rank_0, load_optimizer_state
+
+if TYPE_CHECKING:
+    from gcnn.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 STATE, MANIFEST, BEST = "state.pt", "manifest.json", "best.safetensors"
@@ -123,15 +133,11 @@ class Checkpoints:
             raise RunError(f"checkpoint {path}: {MANIFEST} is missing or damaged ({one_line(error)}).") from None
         for what, value in self.identity.items():
             if identity.get(what, value) != value:  # one that is not there is of an older version
-                raise UsageError(
-                    f"checkpoint {path} is of another {what}. Resume with the config of that run, or without resume."
-                )
+                raise UsageError(f"checkpoint {path} is of another {what}. Give its run's config, or resume=false.")
 
     def load(self, path: Path, model: torch.nn.Module) -> dict[str, Any]:
-        """Load the weights into the model and return the training state.
-
-        Raises RunError for a damaged checkpoint, UsageError for none or one of another model.
-        """
+        """Load the weights into the model and return the training state. Raises RunError for a damaged checkpoint,
+        UsageError for none or one of another model."""
         if not path.is_dir():
             raise UsageError(f"resume: {path} is no checkpoint. Give a folder checkpoints/step_<n> of a run.")
         self.verify(path)
@@ -142,10 +148,8 @@ class Checkpoints:
             raise RunError(f"checkpoint {path}: {STATE} does not load ({one_line(error)[:200]}).") from None
 
     def load_newest(self, model: torch.nn.Module) -> tuple[Path, dict[str, Any]] | None:
-        """The newest intact checkpoint; damaged ones are named, set aside and passed over. None where there is none.
-
-        Raises UsageError for a checkpoint of another model, and RunError where all are damaged.
-        """
+        """The newest intact checkpoint, None where there is none; damaged ones are named, passed over and removed.
+        Raises UsageError for a checkpoint of another model, RunError where all are damaged."""
         damaged = []
         for path in reversed(self.all()):
             try:
@@ -160,3 +164,84 @@ class Checkpoints:
         if damaged:
             raise RunError(f"{self.folder}: no checkpoint is intact. Start again in a new run_dir.")
         return None
+
+
+def save_checkpoint(trainer: "Trainer") -> None:
+    """Write a checkpoint of all that decides how the run goes on."""
+    state = {
+        "progress": dataclasses.asdict(trainer.progress),
+        "optimizer": gather_on_rank_0(trainer.optimizer.state_dict()),
+        "schedule": trainer.schedule.state_dict(),
+        "random": distributed.all_gather(torch.get_rng_state()),  # of each rank
+        "random_cuda": distributed.all_gather(torch.cuda.get_rng_state()) if trainer.device.type == "cuda" else [],
+        "state": trainer.state and [torch.cat(distributed.all_gather(rows)) for rows in trainer.state],
+        "layout": trainer.batches.layout,
+    }
+    weights = gather_on_rank_0(trainer.model.state_dict())
+    if rank() == 0:
+        trainer.checkpoints.save(trainer.progress.step, weights, state)
+    trainer.saved_at = time.monotonic()
+
+
+def resume_from_checkpoint(trainer: "Trainer", path: Path | None, write_config: Callable = lambda: None) -> None:
+    """Go on from a checkpoint, or from the newest intact one where `path` is None; without any, from the start.
+
+    `write_config` is called when the checkpoint is known to fit, before anything else changes: what is killed after it
+    can be resumed. Raises UsageError where it does not fit, RunError where it is damaged.
+    """
+    newest = trainer.checkpoints.load_newest(trainer.model) if path is None and rank() == 0 else None
+    path = path or distributed.from_rank_0(newest and newest[0])
+    if path is None:
+        log.info("No checkpoint in %s: starting at step 0.", trainer.run_dir)
+        return write_config()
+    try:
+        state = newest[1] if newest else trainer.checkpoints.load(path, trainer.model)
+    except RunError as error:
+        raise RunError(f"{error} Give another checkpoint, or resume=true for the newest intact one.") from None
+    if state.get("layout") != trainer.batches.layout:
+        raise UsageError(
+            f"checkpoint {path} stands at a place in batches of {state.get('layout')}, over all processes; the "
+            f"config gives {trainer.batches.layout}. Set trainer.batch_size and trainer.block_size as they were."
+        )
+    try:
+        load_training_state(trainer, state)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise UsageError(f"checkpoint {path} does not fit this config ({reason}). Resume with its run's.") from None
+    write_config()
+    if rank() == 0:
+        set_aside_later(trainer, path)
+    trainer.progress.best_nll = distributed.from_rank_0(trainer.progress.best_nll)
+    log.info("Resumed at step %s from %s.", f"{trainer.progress.step:,}", path)
+
+
+def set_aside_later(trainer: "Trainer", path: Path) -> None:
+    """Leave nothing of what came after a checkpoint where it could be taken for this run's."""
+    turned = trainer.checkpoints.turn_back(path)
+    if turned is not None:
+        aside, later = turned
+        names = ", ".join(checkpoint.name for checkpoint in later)
+        log.warning("What was trained after %s is set aside in %s: %s.", path, aside, names)
+    if trainer.progress.best_nll == math.inf:
+        (trainer.run_dir / WEIGHTS).unlink(missing_ok=True)  # of a later step
+    elif not (path / BEST).exists() and turned is None:
+        return  # of an older version, whose best weights lie in the run alone
+    elif not trainer.checkpoints.restore_best(path):
+        log.warning("%s has no intact %s: the best weights are those from here on.", path, BEST)
+        trainer.progress.best_nll = math.inf
+
+
+def load_training_state(trainer: "Trainer", state: dict[str, Any]) -> None:
+    """Take up a checkpoint's training state; what `save_checkpoint` wrote."""
+    trainer.progress = type(trainer.progress)(**state["progress"])
+    load_optimizer_state(trainer.optimizer, state["optimizer"])
+    trainer.schedule.load_state_dict(state["schedule"])
+    if state["state"] is not None:
+        trainer.state = [rows.chunk(world_size())[rank()].to(trainer.device) for rows in state["state"]]
+    if len(state["random"]) != world_size():
+        torch.manual_seed(hash((trainer.config.seed, trainer.progress.step, rank())) % (1 << 63))
+        log.warning("Resumed with another number of processes: dropout goes on with other random numbers.")
+        return
+    torch.set_rng_state(state["random"][rank()])
+    if trainer.device.type == "cuda" and state["random_cuda"]:
+        torch.cuda.set_rng_state(state["random_cuda"][rank()])

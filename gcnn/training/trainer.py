@@ -23,13 +23,12 @@ from gcnn.evaluation.perplexity import evaluate, type_counts
 from gcnn.models.language_model import LanguageModel, State
 from gcnn.models.weights import WEIGHTS, save_weights
 from gcnn.training import distributed
-from gcnn.training.checkpoints import Checkpoints
+from gcnn.training.checkpoints import Checkpoints, resume_from_checkpoint, save_checkpoint
 from gcnn.training.distributed import SIGNALS, rank, world_size
 from gcnn.training.metrics import Metrics, ProgressBar
 from gcnn.training.optimizers import build_optimizer
 from gcnn.training.schedules import Schedule
 from gcnn.training.sharding import full_tensor, gather_on_rank_0, shard
-from gcnn.training.state import resume_from_checkpoint, save_checkpoint
 
 log = logging.getLogger(__name__)
 MicroBatch = tuple[Tensor, Tensor, list[Tensor]]  # tokens and targets (batch, time), the targets' rows in each cluster
@@ -131,9 +130,8 @@ class Trainer:
         except Exception as error:  # torch has no class of errors for it: there may be no C++ compiler, say
             if out_of_memory(error):
                 raise
-            raise RunError(
-                f"trainer.compile: the compiler fails ({one_line(error)[:200]}). Set trainer.compile=false."
-            ) from None
+            reason = one_line(error)[:200]
+            raise RunError(f"trainer.compile: the compiler fails ({reason}). Set trainer.compile=false.") from None
         self.optimizer.zero_grad(set_to_none=True)
         self.progress, self.state = before
 
