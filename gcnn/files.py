@@ -1,5 +1,6 @@
 """Files that are whole or absent: written aside, synced, renamed. And the folder of a run, found."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -7,7 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from gcnn.errors import UsageError
 
@@ -23,10 +24,8 @@ def user_path(path: str, use: str) -> Path:
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` make a file or folder beside `path`, sync it, and put it in the place of `path`.
-
-    An interruption leaves what was there before. A folder must not exist yet.
-    """
+    """Let `write` make a file or folder beside `path`, sync it, and put it in the place of `path`: an interruption
+    leaves what was there before. A folder must not exist yet."""
     aside = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")  # process numbers recur from machine to machine
     try:
         write(aside)
@@ -48,6 +47,16 @@ def refuse_links_out(folder: Path) -> None:
         leads_out = path.is_symlink() and not path.resolve().is_relative_to(folder.resolve())
         if leads_out and "wandb" not in path.relative_to(folder).parts:
             raise UsageError(f"{path} is a link that leads out of the run. Put the file itself there or remove it.")
+
+
+def taken_by(lock: TextIO) -> str | None:
+    """Take a run directory's lock, which the kernel drops with this process; who holds it, where another one does."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        return lock.read().strip() or "another process"
+    return None
 
 
 def sync(path: Path) -> None:

@@ -4,7 +4,6 @@ import contextlib
 import ctypes
 import dataclasses
 import datetime
-import fcntl
 import logging
 import os
 import sys
@@ -15,17 +14,17 @@ from typing import Any
 import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from gcnn.checks import check_against_data, check_processes
+from gcnn.checks import check_against_data, check_output, check_processes
 from gcnn.config import TrainConfig, load_config, save_config
 from gcnn.data.stream import PreparedData, prepare
 from gcnn.data.tokenizers import load_tokenizer
 from gcnn.errors import UsageError
 from gcnn.evaluation.perplexity import evaluate, type_counts, unigram_perplexity
 from gcnn.evaluation.run import choose_device
-from gcnn.files import refuse_links_out, remove, write_atomically, write_json
+from gcnn.files import refuse_links_out, remove, taken_by, write_atomically, write_json
 from gcnn.models.language_model import LanguageModel, build_model
 from gcnn.models.weights import WEIGHTS, assign_weights, load_weights, read_weights
-from gcnn.provenance import command, git_commit, hardware, peak_memory_bytes, processes, versions
+from gcnn.provenance import git_commit, hardware, made_with, peak_memory_bytes
 from gcnn.training.distributed import first_of_each_machine, from_rank_0, process_group, rank, world_size
 from gcnn.training.metrics import check_logger
 from gcnn.training.resume import MAY_CHANGE, differences
@@ -36,10 +35,8 @@ log = logging.getLogger(__name__)
 
 def train(config: TrainConfig, notes: Sequence[str] = ()) -> tuple[Path, dict[str, Any] | None]:
     """Train, evaluate and write a run directory; returns it and its results, the latter on torchrun's rank 0 alone.
-    `notes` are lines for its log: what is changed of a run that goes on.
-
-    Raises UsageError before anything is written where the config does not fit the machine or the data.
-    """
+    `notes` are lines for its log: what is changed of a run that goes on. Raises UsageError before anything is written
+    where the config does not fit the machine or the data."""
     with process_group():
         return train_in_group(config, notes)
 
@@ -103,7 +100,7 @@ def train_in_group(config: TrainConfig, notes: Sequence[str] = ()) -> tuple[Path
         if config.trainer.shard:  # the others are done and a part computes nothing
             model = build_model(config.model, data.tokenizer.vocabulary_size).to(device)
         load_weights(model, run_dir / WEIGHTS)  # the best on validation
-        results = {"git_commit": commit, **measure(config, model, data, trainer)}
+        results = {**measure(config, model, data, trainer), "git_commit": commit}
         write_json(run_dir / "results.json", results)
         trainer.metrics.summarize(results)
     return run_dir, results
@@ -112,15 +109,22 @@ def train_in_group(config: TrainConfig, notes: Sequence[str] = ()) -> tuple[Path
 @contextlib.contextmanager
 def run_directory(run_dir: Path) -> Iterator[None]:
     """Hold a run directory, log into it, and clear what a process left that was killed while it wrote. However the run
-    ends, that of Weights & Biases ends with it: a sweep's next member begins another."""
-    with locked(run_dir), log_file(run_dir / "train.log"):
+    ends, that of Weights & Biases ends with it: a sweep's next member begins another. Raises UsageError where another
+    process holds it."""
+    with (run_dir / ".lock").open("a+") as lock:
+        if (owner := taken_by(lock)) is not None:
+            raise UsageError(f"run_dir {run_dir} is in use by {owner}; wait for it or give another run_dir.")
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {os.uname().nodename}")
+        lock.flush()
         for unfinished in run_dir.rglob(".*.tmp"):
             remove(unfinished)
-        try:
-            yield
-        finally:
-            if "wandb" in sys.modules and sys.modules["wandb"].run is not None:
-                sys.modules["wandb"].finish()
+        with log_file(run_dir / "train.log"):
+            try:
+                yield
+            finally:
+                if "wandb" in sys.modules and sys.modules["wandb"].run is not None:
+                    sys.modules["wandb"].finish()
 
 
 def check_precision(config: TrainConfig, device: torch.device) -> None:
@@ -133,24 +137,19 @@ def check_precision(config: TrainConfig, device: torch.device) -> None:
 def warn_of_threads(device: torch.device) -> None:
     """Say where this machine's processes have more threads together than it has cores: they wait for one another."""
     local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    threads, cores = torch.get_num_threads(), len(os.sched_getaffinity(0))
+    threads, cores = torch.get_num_threads(), hardware()["cores"]
     if device.type == "cpu" and threads * local > cores:
         each = f" in each of {local} processes" if local > 1 else ""
         log.warning("%d threads%s on %d cores is slow; set threads=%d.", threads, each, cores, max(1, cores // local))
 
 
 def reuse_large_blocks() -> None:
-    """Have glibc keep freed memory for the next step: fresh pages for each tensor past 32 MiB cost up to half of it.
-
-    It takes up to half as much memory again.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
-    if mallopt is not None:
-        mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-
-
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
+    """Have glibc keep freed memory for the next step: fresh pages for each tensor past 32 MiB cost up to half of it. It
+    takes up to half as much memory again."""
+    m_trim_threshold, m_mmap_max = -1, -4  # of malloc.h
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda *_: None)  # other C libraries have none
+    mallopt(m_mmap_max, 0)
+    mallopt(m_trim_threshold, 2**31 - 1)
 
 
 def measure(config: TrainConfig, model: LanguageModel, data: PreparedData, trainer: Trainer) -> dict[str, Any]:
@@ -158,11 +157,8 @@ def measure(config: TrainConfig, model: LanguageModel, data: PreparedData, train
     progress = trainer.progress
     counts = type_counts(data.streams["train"])
     results: dict[str, Any] = {
+        **made_with(),
         "experiment": config.experiment,
-        "command": command(),
-        "processes": processes(),
-        "hardware": hardware(),
-        "versions": versions(),
         "seed": config.seed,
         "init_from": config.init_from,
         "parameters": model.parameter_counts(),
@@ -186,14 +182,12 @@ def measure(config: TrainConfig, model: LanguageModel, data: PreparedData, train
 
 def choose_run_dir(config: TrainConfig) -> Path:
     """Where the run goes: `run_dir`, or a new folder. Raises UsageError where that holds something else."""
-    if config.resume not in (True, False) and not isinstance(config.resume, str):
+    if not isinstance(config.resume, bool | str):
         raise UsageError(f"resume is {config.resume!r}; give false, true or the path of a checkpoint.")
-    fresh = f"runs/{config.experiment}/{datetime.datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
-    run_dir = Path(config.run_dir or fresh)
+    run_dir = Path(config.run_dir or f"runs/{config.experiment}/{datetime.datetime.now():%Y-%m-%d_%H-%M-%S-%f}")
     if config.resume is False and (run_dir / "config.yaml").exists():
         raise UsageError(f"run_dir {run_dir} already holds a run; go on with resume=true, or give another run_dir.")
-    if run_dir.exists() and not run_dir.is_dir():
-        raise UsageError(f"run_dir {run_dir} is a file; give a folder.")
+    check_output("run_dir", run_dir, folder=True)
     parts = [name for name in (WEIGHTS, "tokenizer", "checkpoints", "results.json") if (run_dir / name).exists()]
     if parts and not (run_dir / "config.yaml").exists():
         raise UsageError(f"run_dir {run_dir} holds {', '.join(parts)} and is no run; give another run_dir.")
@@ -226,31 +220,11 @@ def check_nothing_is_lost(run_dir: Path, tokenizer: str) -> None:
 
 
 @contextlib.contextmanager
-def locked(run_dir: Path) -> Iterator[None]:
-    """Hold a run directory: the kernel drops the lock with its process, so that none outlives a crash.
-
-    Raises UsageError where another process holds it.
-    """
-    with (run_dir / ".lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            owner = file.read().strip() or "another process"
-            raise UsageError(f"run_dir {run_dir} is in use by {owner}; wait for it or give another run_dir.") from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {os.uname().nodename}")
-        file.flush()
-        yield
-
-
-@contextlib.contextmanager
 def log_file(path: Path) -> Iterator[None]:
     """Send the project's log to a file as well, and past the progress bar."""
     project = logging.getLogger("gcnn")
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    handler.setLevel(logging.DEBUG)  # progress too, which a terminal sees as a bar
     project.addHandler(handler)
     try:
         with logging_redirect_tqdm():

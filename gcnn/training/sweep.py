@@ -11,14 +11,15 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import Any, ClassVar, TextIO
+from typing import Any, ClassVar
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from gcnn.checks import check_output
 from gcnn.config import typed
 from gcnn.errors import Interrupted, UsageError, explain, one_line, one_line_errors
-from gcnn.files import MEMBER, write_json
+from gcnn.files import MEMBER, taken_by, write_json
 from gcnn.training.resume import begin_with_model_of_source, resumed_config
 
 log = logging.getLogger(__name__)
@@ -64,8 +65,7 @@ def choose_folder(config: DictConfig) -> Path:
     folder = Path(config.run_dir or f"runs/{experiment}/sweep").absolute()
     if (folder / "config.yaml").exists():
         raise UsageError(f"run_dir {folder} holds a run; give another run_dir for the sweep.")
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"run_dir {folder} is a file; give a folder.")
+    check_output("run_dir", folder, folder=True)
     for record in folder.glob(f"*/{MEMBER}") if config.resume is False else []:
         if record.with_name("config.yaml").exists():
             raise UsageError(f"run_dir {folder} already holds a sweep; set resume=true to go on, or another run_dir.")
@@ -74,34 +74,21 @@ def choose_folder(config: DictConfig) -> Path:
 
 
 def stop_sweep(number: int, frame: Any) -> None:
-    """End the sweep when the members that other processes of this machine train have saved: a launcher would kill them.
-
-    (A member in this process has a handler of its own while it trains.)
-    """
+    """End the sweep when members in other processes of this machine have saved: a launcher would kill them. (One in
+    this process has a handler of its own while it trains.)"""
     for number_again in STOPPING:
         again = signal.SIG_IGN if number_again == signal.SIGHUP else signal.default_int_handler  # stops at once
         signal.signal(number_again, again)  # (a terminal that closes says so twice)
     for path in SweepFolder.path.glob("*/.lock"):
         with path.open("a+") as lock:
-            if (process := holder(lock)) is not None:
+            words = (taken_by(lock) or "").split()  # "process 123 on host"
+            if words[2:] == ["on", os.uname().nodename] and int(words[1]) != os.getpid():
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(process, signal.SIGTERM)
+                    os.kill(int(words[1]), signal.SIGTERM)
                 fcntl.flock(lock, fcntl.LOCK_EX)
     name = signal.Signals(number).name
     print(f"error: {name}: the sweep has stopped; the same command with resume=true goes on.", file=sys.stderr)
     sys.exit(128 + number)
-
-
-def holder(lock: TextIO) -> int | None:
-    """The other process of this machine that holds a run directory's lock, if any."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.seek(0)
-        words = lock.read().split()  # "process 123 on host"
-        if words[2:] == ["on", os.uname().nodename] and int(words[1]) != os.getpid():
-            return int(words[1])
-    return None
 
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -113,10 +100,8 @@ def member_overrides(hydra_config: DictConfig) -> list[str]:
 
 
 def train_member(config: DictConfig, hydra_config: DictConfig) -> dict[str, Any] | None:
-    """Train a member in its folder; returns its results, None where it failed: its one line is told and kept.
-
-    Raises Interrupted, which ends the sweep.
-    """
+    """Train a member in its folder; returns its results, None where it failed: its one line is told and kept. Raises
+    Interrupted, which ends the sweep."""
     from gcnn.training.run import train  # late: Hydra makes the callback above for every command
 
     folder, number = Path(hydra_config.runtime.output_dir), hydra_config.job.num
