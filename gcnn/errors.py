@@ -40,17 +40,8 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or bool(re.search("out of memory|can't allocate memory", str(error)))
 
 
-def lost_process(error: BaseException) -> bool:
-    """Whether a collective failed for want of another process; torch has a message for it, one for each backend."""
-    several = int(os.environ.get("WORLD_SIZE", 1)) > 1
-    return several and bool(re.search(r"gloo|NCCL|TCPStore|Connection (closed|reset)", str(error)))
-
-
 def explain(error: BaseException) -> tuple[str, int] | None:
-    """What to tell of an error in one line, and the exit code; None of a mistake in the code, for its traceback.
-
-    Hydra and OmegaConf report wrong keys and values as exceptions of their own; they are usage errors here.
-    """
+    """What to tell of an error in one line, and the exit code; None of a mistake in the code, for its traceback."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
@@ -71,7 +62,9 @@ def explain(error: BaseException) -> tuple[str, int] | None:
         return f"{one_line(error)}. {remedy} and run the command again.", 1
     if isinstance(error, MemoryError | RuntimeError) and out_of_memory(error):
         return f"out of memory ({one_line(error)[:200]}). Give smaller sizes or a smaller model.", 1
-    if isinstance(error, RuntimeError) and lost_process(error):
+    several = int(os.environ.get("WORLD_SIZE", 1)) > 1
+    lost = several and re.search(r"gloo|NCCL|TCPStore|Connection (closed|reset)", str(error))  # one for each backend
+    if lost and isinstance(error, RuntimeError):
         return "another process of this run has ended; its own message says why. Mend that and resume.", 1
     return ("interrupted", 130) if isinstance(error, KeyboardInterrupt) else None
 

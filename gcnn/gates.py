@@ -5,10 +5,6 @@ Formulas are methods of their tensors: `--help` lists the gates, and need not wa
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -21,7 +17,7 @@ class Gate:
     """
 
     title: str  # in tables and figures
-    formula: Callable[..., "Tensor"]
+    formula: Callable
     paths: int = 1
     gain: float = 1.0
     gate_bias: float = 0.0  # that c starts with

@@ -30,19 +30,18 @@ def choices(group: str) -> list[str]:
 
 def prepare(arguments: list[str], sweep: bool = False) -> list[str]:
     """The arguments as Hydra is to read them: paths quoted, and without `experiment=null`, which is no experiment.
-
-    Raises UsageError for what is no key=value, and for a group that is given no name.
-    """
+    Raises UsageError for what is no key=value, and for a group that is given no name."""
+    arguments = [argument for argument in arguments if argument != "experiment=null"]
     for argument in arguments:
         group, equals, name = argument.lstrip("+").partition("=")
         if not group or not (equals or argument.startswith("~")):
             raise UsageError(explain_unreadable(argument))
-        named = not any(re.fullmatch(r"null|true|false|\d*", part) for part in name.split(","))
-        if equals and (group in GROUPS or group.startswith("hydra/")) and not named and argument != "experiment=null":
+        nameless = equals and any(re.fullmatch(r"null|true|false|\d*", part) for part in name.split(","))
+        if nameless and (group in GROUPS or group.startswith("hydra/")):
             raise UsageError(f"{argument}: choose one of: {', '.join(choices(group)) or 'those of Hydra'}.")
         if equals and group == "hydra":
             raise UsageError(f"{argument}: hydra is no choice; its keys are hydra.KEY=VALUE and hydra/GROUP=NAME.")
-    return [quote_path(argument, sweep) for argument in arguments if argument != "experiment=null"]
+    return [quote_path(argument, sweep) for argument in arguments]
 
 
 def quote_path(argument: str, sweep: bool) -> str:
@@ -102,11 +101,11 @@ def nearest(name: str, names: list[str] | set[str]) -> str:
 
 def nearest_key(name: str) -> str:
     """The whole key of the setting whose last part is nearest: `optimizer.lr` of `lr`."""
-    keys = {group.name: group.name for group in dataclasses.fields(TrainConfig)}
-    for group in dataclasses.fields(TrainConfig):
-        for schema in SCHEMAS.get(group.name, {"": group.type}).values():
-            for field in dataclasses.fields(schema) if dataclasses.is_dataclass(schema) else ():
-                keys.setdefault(field.name, f"{group.name}.{field.name}")
+    groups = dataclasses.fields(TrainConfig)
+    keys = {group.name: group.name for group in groups}
+    for group in groups:
+        for schema in filter(dataclasses.is_dataclass, SCHEMAS.get(group.name, {"": group.type}).values()):
+            keys = {field.name: f"{group.name}.{field.name}" for field in dataclasses.fields(schema)} | keys
     matches = difflib.get_close_matches(name, keys, n=1)
     return f" The nearest is {keys[matches[0]]}." if matches else ""
 
@@ -135,11 +134,10 @@ def help_lines(arguments: list[str], groups: tuple[str, ...] = (*GROUPS, "traine
         yield f"{group + '=':12}{', '.join(choices(group))}"
     for group in groups:
         chosen = config if group == "experiment" else getattr(config, group)
-        kinds = [schema for schema in SCHEMAS.get(group, {}).values() if not isinstance(chosen, schema)]
-        for schema in (type(chosen), *kinds):
-            owner = chosen if isinstance(chosen, schema) else schema
+        others = [schema for schema in SCHEMAS.get(group, {}).values() if not isinstance(chosen, schema)]
+        for owner in (chosen, *others):
             yield f"\n{group}" + (f", of the kind {owner.kind}" if group in SCHEMAS else "")
-            for field in dataclasses.fields(schema):
+            for field in dataclasses.fields(owner):
                 if field.name in (*GROUPS[1:], "trainer") and group == "experiment":
                     continue
                 value = getattr(owner, field.name, "(by choice)")
