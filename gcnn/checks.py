@@ -110,8 +110,7 @@ def check_seed(name: str, value: int) -> None:
 
 
 def check_memory(what: str, needed: int, remedy: str) -> None:
-    """Raise UsageError for more bytes than the machine has, before they are asked for: the kernel may grant them and
-    kill the process later."""
+    """Raise UsageError for more bytes than the machine has: the kernel may grant them and kill the process later."""
     present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > present:
         needed, present = needed // 2**30, present // 2**30
@@ -161,31 +160,24 @@ def least_size(model: Any, vocabulary_size: int) -> tuple[int, int, int]:
 def check_processes(trainer: Any, processes: int) -> None:
     """Raise UsageError for a batch that the processes cannot share evenly, and for sharding with nobody."""
     if trainer.batch_size % processes:
-        raise UsageError(
-            f"trainer.batch_size is {trainer.batch_size}, over all processes, of which there are {processes}; "
-            f"give a multiple of {processes}, or another number of processes."
-        )
+        size = f"trainer.batch_size is {trainer.batch_size}, over all processes"
+        raise UsageError(f"{size}; give a multiple of their number, {processes}, or start another number of them.")
     if trainer.shard and processes == 1:
         raise UsageError("trainer.shard is true, but one process has nobody to share with; start more by torchrun.")
 
 
 def check_against_data(config: Any, vocabulary_size: int, train_tokens: int, processes: int = 1) -> None:
-    """Raise UsageError where the config does not fit the corpus or the machine: cutoffs past the vocabulary, a model
-    past the memory, blocks or batches that the training split cannot fill."""
+    """Raise UsageError where the config does not fit the corpus (cutoffs, blocks, batches) or the machine's memory."""
     trainer = config.trainer
     share = trainer.batch_size // processes
     positions = min(min(share, trainer.micro_batch_size or share) * trainer.block_size, train_tokens)
     check_size(config.model, vocabulary_size, 1 if trainer.shard else COPIES, positions)
     if config.data.sentences:
         return
-    if trainer.block_size > train_tokens:
-        raise UsageError(
-            f"trainer.block_size is {trainer.block_size}, but the training split has {train_tokens} tokens; "
-            "give shorter blocks or more text."
-        )
-    sequences = train_tokens // trainer.block_size
-    if trainer.batch_size > sequences:
-        raise UsageError(
-            f"trainer.batch_size is {trainer.batch_size}, but the training split fills only {sequences} sequences of "
-            f"{trainer.block_size} tokens; lower trainer.batch_size or trainer.block_size."
-        )
+    batch_size, block_size = trainer.batch_size, trainer.block_size
+    if block_size > train_tokens:
+        text = f"the training split has {train_tokens} tokens"
+        raise UsageError(f"trainer.block_size is {block_size}, but {text}; give shorter blocks or more text.")
+    if batch_size > train_tokens // block_size:
+        text = f"the training split fills only {train_tokens // block_size} sequences of {block_size} tokens"
+        raise UsageError(f"trainer.batch_size is {batch_size}, but {text}; lower it or trainer.block_size.")

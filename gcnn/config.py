@@ -18,7 +18,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from gcnn.checks import BETAS, COUNT, CUTOFFS, FRACTION, POSITIVE, SEED, THREADS, UNSIGNED, between, check, choice, key
-from gcnn.errors import UsageError
+from gcnn.errors import UsageError, one_line
 from gcnn.files import refuse_links_out, user_path
 from gcnn.gates import GATES
 
@@ -219,10 +219,8 @@ def register_schemas() -> None:
 
 
 def typed(config: DictConfig) -> TrainConfig:
-    """The dataclass instances of a composed or stored config, every value checked.
-
-    Raises UsageError, or OmegaConf's own error, for an unknown key, a missing value, a wrong type or range.
-    """
+    """The dataclass instances of a composed or stored config. Raises UsageError, or OmegaConf's own error, for an
+    unknown key, a missing value, a wrong type or range."""
     content = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     for group, kinds in SCHEMAS.items():
         chosen = content.get(group)
@@ -250,10 +248,8 @@ def make_absolute(config: TrainConfig) -> None:
 
 
 def compose_config(*overrides: str) -> TrainConfig:
-    """The config that a training command with these overrides would have.
-
-    Raises UsageError, Hydra's or OmegaConf's own error for one that does not fit.
-    """
+    """The config that a training command with these overrides would have. Raises UsageError, Hydra's or OmegaConf's own
+    error for one that does not fit."""
     from gcnn.overrides import prepare  # late: it lists this file's schemas
 
     register_schemas()
@@ -262,11 +258,8 @@ def compose_config(*overrides: str) -> TrainConfig:
 
 
 def load_config(run_dir: str | Path) -> TrainConfig:
-    """The config stored in a run directory, which may be a stranger's: it is read as plain data.
-
-    Raises UsageError where there is none, where it is not a config of this project, and where a link in the folder
-    leads out of it.
-    """
+    """The config stored in a run directory, which may be a stranger's: it is read as plain data. Raises UsageError
+    where there is none, or none of this project, and where a link in the folder leads out of it."""
     path = Path(run_dir) / "config.yaml"
     if os.path.lexists(path):  # else it is no run, and may be a folder of any size
         refuse_links_out(Path(run_dir))
@@ -275,11 +268,11 @@ def load_config(run_dir: str | Path) -> TrainConfig:
         check_plain(text)
         config = typed(renamed(OmegaConf.create(text)))
     except (FileNotFoundError, NotADirectoryError):
-        raise UsageError(f"{run_dir} is not a run directory: it has no config.yaml. Give one that has.") from None
+        raise UsageError(f"{run_dir} is not a run directory: no config.yaml. Give the folder of a run.") from None
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
     except Exception as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UsageError(f"{path} is not a config of this project ({reason}). Give the folder of a run.") from None
     config.data.cache_dir = None
     for name, file in (("vocabulary", "vocabulary.txt"), ("model", "sentencepiece.model")):

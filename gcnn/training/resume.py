@@ -40,10 +40,8 @@ def run_to_resume(overrides: list[str], repeated: Path | None = None) -> Path | 
         return Path(run_dir)
     if isinstance(resume, str):
         return next((path for path in Path(resume).absolute().parents if (path / "config.yaml").exists()), None)
-    if run_dir is not None:
-        return None
-    if repeated is not None:
-        return repeated
+    if run_dir is not None or repeated is not None:
+        return repeated if run_dir is None else None
     folder = Path("runs", str(overridden.get("experiment") or "custom"))
     runs = [path.parent for path in folder.glob("*/config.yaml") if path.with_name("train.log").exists()]
     return max(runs, key=lambda run: (not finished(run), (run / "config.yaml").stat().st_mtime_ns), default=None)
@@ -54,10 +52,8 @@ def finished(run: Path) -> bool:
 
 
 def resumed_config(run: Path, overrides: list[str]) -> tuple[TrainConfig, list[str]]:
-    """The config of a run as it goes on, and a line for each thing that a command line changes.
-
-    Raises UsageError, naming what was stored and what was asked, for a change that would make another run of it.
-    """
+    """The config of a run as it goes on, and a line for each thing that a command line changes. Raises UsageError,
+    naming what was stored and what was asked, for a change that would make another run of it."""
     stored = load_config(run)
     config, notes = OmegaConf.structured(stored), []
     config.run_dir, config.resume = None, True
@@ -101,11 +97,8 @@ def differences(stored: TrainConfig, wanted: TrainConfig) -> list[tuple[str, str
 
 
 def begin_with_model_of_source(config: DictConfig, overrides: list[str]) -> list[str]:
-    """Give a composed config the model and the tokenizer of the run that `init_from` names, and to these what the
-    overrides say of their keys; a group that an override chooses stays as chosen.
-
-    Returns a line for each that was taken over.
-    """
+    """Give a composed config the model and the tokenizer of the run that `init_from` names, but for what the overrides
+    say of their keys, or choose themselves. Returns a line for each that was taken over."""
     if config.init_from is None:
         return []
     stored, given, notes = load_config(config.init_from), parse_overrides(overrides), []
@@ -119,15 +112,13 @@ def begin_with_model_of_source(config: DictConfig, overrides: list[str]) -> list
 
 
 def compare_choice(run: Path, stored: TrainConfig, group: str, name: str) -> list[str]:
-    """A line where a choice of a group has other values than the run, whose own stay.
-
-    Raises UsageError where it is another kind.
-    """
+    """A line where a choice of a group has other values than the run, whose own stay. Raises UsageError where it is of
+    another kind."""
     own, choice = (vars(getattr(config, group)) for config in (stored, compose_config(f"{group}={name}")))
     if group != "logger" and any(choice.get(key) != own.get(key) for key in IDENTITY):
+        kind = own.get("kind") or own["name"]
         raise UsageError(
-            f"resume: {group} of {run} is {own.get('kind') or own.get('name')} and cannot become {name}. "
-            "Leave it out, or train a new run."
+            f"resume: {group} of {run} is {kind} and cannot become {name}. Leave it out, or train a new run."
         )
     kept = [key for key, value in choice.items() if key != "kind" and key in own and own[key] != value]
     kept = ", ".join(kept) if group != "data" else ""
