@@ -14,7 +14,7 @@ class Schedule:
 
     def __init__(self, config: ScheduleConfig, optimizer: torch.optim.Optimizer):
         self.config, self.optimizer = config, optimizer
-        self.base = [group["lr"] for group in optimizer.param_groups]
+        self.base = optimizer.param_groups[0]["lr"]  # of all groups
         self.scale = 1.0  # what plateaus have left
         self.best = math.inf
         self.bad_checks = 0
@@ -29,10 +29,10 @@ class Schedule:
 
     def set(self, step: int, progress: float) -> float:
         """Set the learning rate for a step and return it."""
-        factor, least = self.factor(step, progress), getattr(self.config, "min_lr", 0.0)
-        for group, base in zip(self.optimizer.param_groups, self.base, strict=True):
-            group["lr"] = max(base * factor, least)
-        return self.optimizer.param_groups[0]["lr"]
+        lr = max(self.base * self.factor(step, progress), getattr(self.config, "min_lr", 0.0))
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        return lr
 
     def validated(self, nll: float) -> None:
         """Count a validation: on a plateau schedule, checks without improvement lower the learning rate."""
