@@ -163,7 +163,7 @@ def check_processes(trainer: Any, processes: int) -> None:
         size = f"trainer.batch_size is {trainer.batch_size}, over all processes"
         raise UsageError(f"{size}; give a multiple of their number, {processes}, or start another number of them.")
     if trainer.shard and processes == 1:
-        raise UsageError("trainer.shard is true, but one process has nobody to share with; start more by torchrun.")
+        raise UsageError("trainer.shard is true, but one process is alone; set it to false or start more by torchrun.")
 
 
 def check_against_data(config: Any, vocabulary_size: int, train_tokens: int, processes: int = 1) -> None:
