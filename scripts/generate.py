@@ -1,5 +1,3 @@
-"""`gcnn generate`, from a checkout."""
-
 from gcnn.commands.main import main
 
 if __name__ == "__main__":
