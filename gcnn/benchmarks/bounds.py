@@ -18,7 +18,6 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from gcnn.models.adaptive_softmax import AdaptiveSoftmax, FullSoftmax
 from gcnn.models.inference import prepare_for_inference
 from gcnn.models.language_model import LanguageModel
 from gcnn.models.lstm import LSTM
@@ -118,16 +117,11 @@ def work(model: LanguageModel, targets: Tensor, softmax: bool = True) -> Work:
     weights = encoder.macs() - recurrent
     macs = weights * targets.numel()
     if softmax:
-        for count, rows in zip(model.softmax.weight_counts(), softmax_rows(model.softmax, targets), strict=True):
+        rows_of_parts = [targets.numel(), *map(len, model.softmax.rows(targets))]  # of the head and of each cluster
+        for count, rows in zip(model.softmax.weight_counts(), rows_of_parts, strict=True):
             macs += count * rows
             weights += count if rows else 0
     size, looked_up = embedding.element_size(), embedding.size(1) * targets.numel()
     batch, steps = targets.shape
     sequential = (steps, 2 * batch * recurrent, size * recurrent) if recurrent else ()
     return Work(2 * macs, size * (weights + looked_up), *sequential)
-
-
-def softmax_rows(softmax: AdaptiveSoftmax | FullSoftmax, targets: Tensor) -> list[int]:
-    """How many targets need the head, and each cluster."""
-    clusters = softmax.clusters() if isinstance(softmax, AdaptiveSoftmax) else []
-    return [targets.numel()] + [int(((targets >= low) & (targets < high)).sum()) for low, high in clusters]

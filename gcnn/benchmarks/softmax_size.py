@@ -18,7 +18,7 @@ import torch
 
 from gcnn.benchmarks.bounds import now
 from gcnn.benchmarks.latency import Zipf
-from gcnn.models.adaptive_softmax import AdaptiveSoftmax, FullSoftmax
+from gcnn.models.adaptive_softmax import AdaptiveSoftmax, FullSoftmax, Softmax
 from gcnn.training.run import reuse_large_blocks
 
 VOCABULARIES = (10_000, 25_000, 50_000, 100_000, 200_000, 400_000, 800_000)
@@ -59,7 +59,7 @@ class Step:
         return now(CPU) - start
 
 
-def build(kind: str, size: Size) -> AdaptiveSoftmax | FullSoftmax:
+def build(kind: str, size: Size) -> Softmax:
     if kind == "adaptive":
         return AdaptiveSoftmax(size.hidden_dim, size.vocabulary, cutoffs_of(size.vocabulary))
     return FullSoftmax(size.hidden_dim, size.vocabulary, None, normalised=False, dropout=0.0)

@@ -5,6 +5,7 @@ Log-probabilities are computed in float32 whatever autocast does to the products
 
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -17,47 +18,19 @@ LOGITS_AT_ONCE = 1 << 22  # without gradients: larger tensors would be fetched f
 FACTOR = 4  # cluster i projects from d to d / 4^(i+1)
 
 
-class AdaptiveSoftmax(nn.Module):
-    """Frequent words in the head, rarer words in clusters of smaller dimension; ids are sorted by frequency.
+class Softmax(nn.Module):
+    """Frequent types in the head, the others in clusters between `cutoffs`, if any; ids are sorted by frequency."""
 
-    With an `embedding`, the types' output vectors are their embeddings, in every cluster (Press and Wolf 2017; Inan et
-    al. 2017; not in the paper): a projection brings the hidden states to their dimension.
-    """
-
-    def __init__(
-        self,
-        hidden_dim: int,
-        vocabulary_size: int,
-        cutoffs: list[int],
-        dropout: float = 0.0,
-        embedding: nn.Embedding | None = None,
-    ):
+    def __init__(self, cutoffs: list[int], vocabulary_size: int):
         super().__init__()
         self.cutoffs = [*cutoffs, vocabulary_size]
         self.shortlist = self.cutoffs[0]
-        self.tails = nn.ModuleList()
-        if embedding is not None:
-            self.projection = nn.Linear(hidden_dim, embedding.embedding_dim, bias=False)
-            nn.init.xavier_uniform_(self.projection.weight)
-            self.embedding = (embedding,)  # in a tuple, not to be registered as a second copy
-            self.head = TiedLinear(embedding.embedding_dim, self.shortlist, len(cutoffs))
-            self.tails.extend(TiedLinear(embedding.embedding_dim, high - low) for low, high in self.clusters())
-            return
-        self.projection = nn.Identity()
-        self.head = nn.Linear(hidden_dim, self.shortlist + len(cutoffs), bias=False)
-        for i, (low, high) in enumerate(self.clusters()):
-            tail_dim = max(1, hidden_dim // FACTOR ** (i + 1))
-            down, up = (
-                nn.Linear(hidden_dim, tail_dim, bias=False),
-                nn.Linear(tail_dim, high - low, bias=False),
-            )
-            self.tails.append(nn.Sequential(down, nn.Dropout(dropout), up))
-        for weight in self.parameters():
-            nn.init.xavier_uniform_(weight)
+        self.tails = nn.ModuleList()  # of the clusters
+        self.projection = nn.Identity()  # before all logits
 
     def clusters(self) -> list[tuple[int, int]]:
         """The range of ids of each cluster."""
-        return list(zip(self.cutoffs[:-1], self.cutoffs[1:], strict=True))
+        return list(pairwise(self.cutoffs))
 
     def rows(self, targets: Tensor) -> list[Tensor]:
         """Where among all targets those of each cluster stand. Asked of targets on a GPU, the host waits for it."""
@@ -74,7 +47,7 @@ class AdaptiveSoftmax(nn.Module):
         for i, (low, high) in enumerate(self.clusters()):
             in_cluster = (flat_targets >= low) & (flat_targets < high)
             head_targets = torch.where(in_cluster, self.shortlist + i, head_targets)
-        head, *tails = self.layers()
+        head, *tails = self.logit_layers()
         nll = product_nll(head, self.shortlist + len(tails), flat_hidden, head_targets)
         rows = self.rows(targets) if rows is None else rows
         for cluster_rows, tail, (low, high) in zip(rows, tails, self.clusters(), strict=True):
@@ -87,7 +60,7 @@ class AdaptiveSoftmax(nn.Module):
     def log_prob(self, hidden: Tensor) -> Tensor:
         """Log-probabilities of all types: (..., channels) -> (..., vocabulary), nats."""
         hidden = self.projection(hidden)
-        head_layer, *tails = self.layers()
+        head_layer, *tails = self.logit_layers()
         head = F.log_softmax(head_layer(hidden).float(), dim=-1)
         parts = [head[..., : self.shortlist]]
         for i, tail in enumerate(tails):
@@ -95,7 +68,50 @@ class AdaptiveSoftmax(nn.Module):
             parts.append(within + head[..., self.shortlist + i, None])
         return torch.cat(parts, dim=-1)
 
-    def layers(self) -> list[Callable[[Tensor], Tensor]]:
+    def macs(self, frequencies: Tensor) -> float:
+        """Multiply-accumulate operations for one target, expected under `frequencies` (vocabulary,) of the types."""
+        head, *tails = self.weight_counts()
+        shares = (float(frequencies[low:high].sum()) for low, high in self.clusters())
+        return float(head + sum(tail * share for tail, share in zip(tails, shares, strict=True)))
+
+    def weight_counts(self) -> list[int]:
+        """Weights of the head and of each cluster: each is used once for every target there."""
+        tails = [weight_count(tail) for tail in self.tails]
+        return [weight_count(self) - sum(tails), *tails]
+
+
+class AdaptiveSoftmax(Softmax):
+    """Each cluster is of smaller dimension than the one before (Grave et al. 2016).
+
+    With an `embedding`, the types' output vectors are their embeddings, in every cluster (Press and Wolf 2017; Inan et
+    al. 2017; not in the paper): a projection brings the hidden states to their dimension.
+    """
+
+    def __init__(
+        self,
+        hidden_dim: int,
+        vocabulary_size: int,
+        cutoffs: list[int],
+        dropout: float = 0.0,
+        embedding: nn.Embedding | None = None,
+    ):
+        super().__init__(cutoffs, vocabulary_size)
+        if embedding is not None:
+            self.projection = nn.Linear(hidden_dim, embedding.embedding_dim, bias=False)
+            nn.init.xavier_uniform_(self.projection.weight)
+            self.embedding = (embedding,)  # in a tuple, not to be registered as a second copy
+            self.head = TiedLinear(embedding.embedding_dim, self.shortlist, len(cutoffs))
+            self.tails.extend(TiedLinear(embedding.embedding_dim, high - low) for low, high in self.clusters())
+            return
+        self.head = nn.Linear(hidden_dim, self.shortlist + len(cutoffs), bias=False)
+        for i, (low, high) in enumerate(self.clusters()):
+            tail_dim = max(1, hidden_dim // FACTOR ** (i + 1))
+            down, up = nn.Linear(hidden_dim, tail_dim, bias=False), nn.Linear(tail_dim, high - low, bias=False)
+            self.tails.append(nn.Sequential(down, nn.Dropout(dropout), up))
+        for weight in self.parameters():
+            nn.init.xavier_uniform_(weight)
+
+    def logit_layers(self) -> list[Callable[[Tensor], Tensor]]:
         """What makes the logits of the head and of each cluster."""
         layers = [self.head, *self.tails]
         if not isinstance(self.head, TiedLinear):
@@ -108,19 +124,8 @@ class AdaptiveSoftmax(nn.Module):
     def untie(self) -> None:
         """Give the layers weights of their own, with the same values: for inference."""
         if isinstance(self.head, TiedLinear):
-            head, *tails = (layer.func.untied(layer.keywords["vectors"]) for layer in self.layers())
+            head, *tails = (layer.func.untied(layer.keywords["vectors"]) for layer in self.logit_layers())
             self.head, self.tails = head, nn.ModuleList(tails)
-
-    def macs(self, frequencies: Tensor) -> float:
-        """Multiply-accumulate operations for one target, expected under `frequencies` (vocabulary,) of the types."""
-        head, *tails = self.weight_counts()
-        shares = (float(frequencies[low:high].sum()) for low, high in self.clusters())
-        return float(head + sum(tail * share for tail, share in zip(tails, shares, strict=True)))
-
-    def weight_counts(self) -> list[int]:
-        """Weights of the head and of each cluster: each is used once for every target there."""
-        first = [self.head] if isinstance(self.projection, nn.Identity) else [self.projection, self.head]
-        return [sum(map(weight_count, first)), *map(tail_weight_count, self.tails)]
 
 
 class TiedLinear(nn.Module):
@@ -147,44 +152,22 @@ class TiedLinear(nn.Module):
         return layer
 
 
-class FullSoftmax(nn.Module):
+class FullSoftmax(Softmax):
     """One softmax over all types; `projection_dim` puts a narrower linear layer before it, as fairseq does."""
 
     def __init__(
-        self,
-        hidden_dim: int,
-        vocabulary_size: int,
-        projection_dim: int | None,
-        normalised: bool,
-        dropout: float,
+        self, hidden_dim: int, vocabulary_size: int, projection_dim: int | None, normalised: bool, dropout: float
     ):
-        super().__init__()
+        super().__init__([], vocabulary_size)
         layers = []
         if projection_dim is not None:
             layers += [linear(hidden_dim, projection_dim, normalised, 0.0), nn.Dropout(dropout)]
         layers.append(linear(projection_dim or hidden_dim, vocabulary_size, normalised, dropout))
         self.layers = nn.Sequential(*layers)
 
-    def rows(self, targets: Tensor) -> list[Tensor]:
+    def logit_layers(self) -> list[nn.Module]:
         """There are no clusters."""
-        return []
-
-    def nll(self, hidden: Tensor, targets: Tensor, rows: list[Tensor] | None = None) -> Tensor:
-        """Negative log-likelihood in nats: hidden (..., channels), targets (...) -> (...); 0 where IGNORE."""
-        flat_hidden, flat_targets = hidden.reshape(-1, hidden.size(-1)), targets.reshape(-1)
-        return product_nll(self.layers, self.layers[-1].out_features, flat_hidden, flat_targets).view(targets.shape)
-
-    def log_prob(self, hidden: Tensor) -> Tensor:
-        """Log-probabilities of all types: (..., channels) -> (..., vocabulary), nats."""
-        return F.log_softmax(self.layers(hidden).float(), dim=-1)
-
-    def macs(self, frequencies: Tensor) -> float:
-        """Multiply-accumulate operations for one target."""
-        return float(sum(self.weight_counts()))
-
-    def weight_counts(self) -> list[int]:
-        """Weights, each used once for every target."""
-        return [sum(weight_count(layer) for layer in self.layers if not isinstance(layer, nn.Dropout))]
+        return [self.layers]
 
 
 def product_nll(layer: Callable[[Tensor], Tensor], width: int, hidden: Tensor, targets: Tensor) -> Tensor:
@@ -194,10 +177,6 @@ def product_nll(layer: Callable[[Tensor], Tensor], width: int, hidden: Tensor, t
     rows = max(1, LOGITS_AT_ONCE // width)
     blocks = zip(hidden.split(rows), targets.split(rows), strict=True)
     return torch.cat([cross_entropy(layer(block), block_targets) for block, block_targets in blocks])
-
-
-def tail_weight_count(tail: nn.Module) -> int:
-    return weight_count(tail[0]) + weight_count(tail[-1]) if isinstance(tail, nn.Sequential) else weight_count(tail)
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

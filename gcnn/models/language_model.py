@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from gcnn.checks import check_size
 from gcnn.config import GCNNConfig, LSTMConfig
-from gcnn.models.adaptive_softmax import AdaptiveSoftmax, FullSoftmax
+from gcnn.models.adaptive_softmax import AdaptiveSoftmax, FullSoftmax, Softmax
 from gcnn.models.gcnn import GCNN
 from gcnn.models.layers import dropout
 from gcnn.models.lstm import LSTM
@@ -19,7 +19,7 @@ class LanguageModel(nn.Module):
     A state carried from one call to the next gives what one call on the whole text would.
     """
 
-    def __init__(self, encoder: GCNN | LSTM, softmax: AdaptiveSoftmax | FullSoftmax, output_dropout: float = 0.0):
+    def __init__(self, encoder: GCNN | LSTM, softmax: Softmax, output_dropout: float = 0.0):
         super().__init__()
         self.encoder = encoder
         self.softmax = softmax
@@ -57,12 +57,7 @@ class LanguageModel(nn.Module):
     def parameter_counts(self) -> dict[str, int]:
         """Parameters: total, embedding, body, softmax."""
         total, embedding, softmax = map(count_parameters, (self, self.encoder.embedding, self.softmax))
-        return {
-            "total": total,
-            "embedding": embedding,
-            "body": total - embedding - softmax,
-            "softmax": softmax,
-        }
+        return {"total": total, "embedding": embedding, "body": total - embedding - softmax, "softmax": softmax}
 
     def flops_per_token(self, frequencies: Tensor | None = None) -> float:
         """Floating-point operations of the forward pass per token, matrix products only, a multiplication and an

@@ -66,22 +66,16 @@ def suits_channels_last(hidden: Tensor) -> bool:
     return bf16 and hidden.size(-1) <= MOST_CHANNELS
 
 
-def weight_count(layer: nn.Module) -> int:
-    """Weights of a linear layer, without biases; packed ones (see inference.py) no longer have them as parameters."""
-    return layer.in_features * layer.out_features
+def weight_count(module: nn.Module) -> int:
+    """Weights of a module's linear layers, without biases; packed ones (see inference.py) no longer have parameters."""
+    return sum(m.in_features * m.out_features for m in module.modules() if hasattr(m, "in_features"))
 
 
 class GatedConv(nn.Module):
     """h(X) = (X*W + b) ⊗ σ(X*V + c), shifted so that no kernel sees the future (eq. 1)."""
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        gate: str,
-        normalised: bool,
-        dropout: float,
+        self, in_channels: int, out_channels: int, kernel_size: int, gate: str, normalised: bool, dropout: float
     ):
         super().__init__()
         self.gate = gate
