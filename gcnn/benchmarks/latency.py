@@ -82,11 +82,7 @@ class Zipf:
 
 
 def benchmark(
-    groups: list[list[Candidate]],
-    machine: Machine,
-    repeats: int = 100,
-    long_repeats: int = 3,
-    seed: int = 1,
+    groups: list[list[Candidate]], machine: Machine, repeats: int = 100, long_repeats: int = 3, seed: int = 1
 ) -> dict:
     """Measure groups of models; those of a group have one vocabulary, take turns, and are in memory alone.
 

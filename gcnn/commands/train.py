@@ -30,9 +30,7 @@ register_schemas()
 # Here and not in configs/train.yaml, which a run that is repeated by its stored config never reads: Hydra would leave
 # folders of its own, and a second log, where the command is typed.
 hydra_config = HydraConf(
-    output_subdir=None,
-    run=RunDir("."),
-    callbacks={"sweep": {"_target_": "gcnn.training.sweep.SweepFolder"}},
+    output_subdir=None, run=RunDir("."), callbacks={"sweep": {"_target_": "gcnn.training.sweep.SweepFolder"}}
 )
 hydra_config.job.chdir = False
 hydra_config.defaults = [
