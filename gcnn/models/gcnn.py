@@ -55,5 +55,4 @@ class GCNN(nn.Module):
 
     def macs(self) -> int:
         """Multiply-accumulate operations per token, without the softmax."""
-        linears = [self.input_projection] + [b.projection for b in self.blocks if b.projection is not None]
-        return sum(conv.macs() for conv in self.convs) + sum(map(weight_count, linears))
+        return weight_count(self)

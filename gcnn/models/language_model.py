@@ -56,7 +56,8 @@ class LanguageModel(nn.Module):
 
     def parameter_counts(self) -> dict[str, int]:
         """Parameters: total, embedding, body, softmax."""
-        total, embedding, softmax = map(count_parameters, (self, self.encoder.embedding, self.softmax))
+        modules = self, self.encoder.embedding, self.softmax
+        total, embedding, softmax = (sum(p.numel() for p in module.parameters()) for module in modules)
         return {"total": total, "embedding": embedding, "body": total - embedding - softmax, "softmax": softmax}
 
     def flops_per_token(self, frequencies: Tensor | None = None) -> float:
@@ -82,10 +83,6 @@ def zipf(types: int) -> Tensor:
     return frequencies / frequencies.sum()
 
 
-def count_parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
 def build_model(config: GCNNConfig | LSTMConfig, vocabulary_size: int) -> LanguageModel:
     """The model of a config, freshly initialised from torch's random state.
 
@@ -94,12 +91,11 @@ def build_model(config: GCNNConfig | LSTMConfig, vocabulary_size: int) -> Langua
     shapes_alone = torch.get_default_device().type == "meta"
     check_size(config, vocabulary_size, copies=0 if shapes_alone else 1)
     encoder = GCNN(config, vocabulary_size) if isinstance(config, GCNNConfig) else LSTM(config, vocabulary_size)
+    sizes = encoder.hidden_dim, vocabulary_size
     if config.cutoffs or config.tie_embeddings:
         embedding = encoder.embedding if config.tie_embeddings else None
-        softmax = AdaptiveSoftmax(encoder.hidden_dim, vocabulary_size, config.cutoffs, config.dropout, embedding)
+        softmax = AdaptiveSoftmax(*sizes, config.cutoffs, config.dropout, embedding)
     else:
         normalised = getattr(config, "weight_norm", False)
-        softmax = FullSoftmax(
-            encoder.hidden_dim, vocabulary_size, config.projection_dim, normalised, config.output_dropout
-        )
+        softmax = FullSoftmax(*sizes, config.projection_dim, normalised, config.output_dropout)
     return LanguageModel(encoder, softmax, config.output_dropout)

@@ -20,8 +20,6 @@ def gate(projected: Tensor, kind: str) -> Tensor:
     """Apply a gate (sections 2 and 3): (batch, time, channels of all its paths) -> (batch, time, channels)."""
     if kind == "glu":
         return F.glu(projected, dim=-1)  # its formula, in one pass
-    if GATES[kind].paths == 1:
-        return GATES[kind].formula(projected)
     return GATES[kind].formula(*projected.chunk(GATES[kind].paths, dim=-1))
 
 
@@ -67,8 +65,14 @@ def suits_channels_last(hidden: Tensor) -> bool:
 
 
 def weight_count(module: nn.Module) -> int:
-    """Weights of a module's linear layers, without biases; packed ones (see inference.py) no longer have parameters."""
-    return sum(m.in_features * m.out_features for m in module.modules() if hasattr(m, "in_features"))
+    """Weights of a module's linear layers and convolutions, without biases: multiply-accumulate operations a position.
+
+    Counted by their sizes: packed layers (see inference.py) no longer have parameters.
+    """
+    linears = (layer for layer in module.modules() if hasattr(layer, "in_features"))
+    convs = (layer for layer in module.modules() if isinstance(layer, nn.Conv1d))
+    weights = sum(conv.in_channels * conv.out_channels * conv.kernel_size[0] for conv in convs)
+    return weights + sum(linear.in_features * linear.out_features for linear in linears)
 
 
 class GatedConv(nn.Module):
@@ -112,10 +116,6 @@ class GatedConv(nn.Module):
         if suits_channels_last(hidden):
             return conv_channels_last(hidden, self.conv.weight, self.conv.bias)
         return self.conv(hidden.transpose(1, 2)).transpose(1, 2)
-
-    def macs(self) -> int:
-        """Multiplications with a following addition, per token."""
-        return self.conv.in_channels * self.conv.out_channels * self.conv.kernel_size[0]
 
 
 class ResidualBlock(nn.Module):

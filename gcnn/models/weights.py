@@ -79,11 +79,10 @@ def assign_weights(model: torch.nn.Module, weights: dict[str, Tensor], path: Pat
     """Copy tensors, read from `path`, into a model. Raises UsageError where they are another model's."""
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     stored = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    differing = sorted(name for name in expected.keys() | stored.keys() if expected.get(name) != stored.get(name))
-    if differing:
-        name = differing[0]
-        raise UsageError(
-            f"{path} is of another model: {name} is {stored.get(name, 'absent')} there and "
-            f"{expected.get(name, 'absent')} in the config. Give the checkpoint and the config of one run."
-        )
+    for name in sorted(expected | stored):
+        if expected.get(name) != stored.get(name):
+            raise UsageError(
+                f"{path} is of another model: {name} is {stored.get(name, 'absent')} there and "
+                f"{expected.get(name, 'absent')} in the config. Give the checkpoint and the config of one run."
+            )
     model.load_state_dict(weights)
