@@ -11,6 +11,7 @@ fit one, else out of memory.
 """
 
 import time
+import timeit
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -93,14 +94,8 @@ class Machine:
 
 
 @torch.inference_mode()
-def least_seconds(call: Callable[[], object], device: torch.device, repeats: int = 10) -> float:
-    call()
-    seconds = []
-    for _ in range(repeats):
-        start = now(device)
-        call()
-        seconds.append(now(device) - start)
-    return min(seconds)
+def least_seconds(call: Callable[[], object], device: torch.device) -> float:
+    return min(timeit.repeat(call, timer=partial(now, device), repeat=11, number=1))  # the first one warms up
 
 
 def now(device: torch.device) -> float:

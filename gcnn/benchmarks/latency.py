@@ -6,7 +6,7 @@ stands the least time that the machine would allow (see bounds.py).
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import median, mode
 
 import numpy as np
@@ -27,14 +27,7 @@ WARM_UP = 3  # rounds of sentences
 EOS = 0  # any frequent type
 
 
-@dataclass(frozen=True)
-class Timing:
-    """Seconds of one measurement, up to the hidden states and with the softmax, and what bounds them."""
-
-    hidden: float
-    total: float
-    hidden_bound: Bound
-    total_bound: Bound
+Timing = dict[str, tuple[float, Bound]]  # "hidden" states alone and in "total": seconds, and what bounds them
 
 
 @dataclass
@@ -47,16 +40,19 @@ class Candidate:
     packed_lstm: bool = False
 
 
-@dataclass
 class Subject:
-    """A loaded model, ready for inference, and its measurements by sentence length or protocol."""
+    """A candidate, loaded on the clock and ready for inference, and its measurements."""
 
-    name: str
-    description: str
-    model: LanguageModel
-    parameters: int
-    load_seconds: float
-    timings: dict[int | str, list[Timing]] = field(default_factory=dict)
+    def __init__(self, candidate: Candidate, machine: Machine):
+        start = now(machine.device)
+        self.name, self.description = candidate.name, candidate.description
+        self.model = candidate.load().to(machine.device, machine.dtype)
+        self.parameters = self.model.parameter_counts()["total"]
+        prepare_for_inference(self.model)
+        if candidate.packed_lstm:
+            pack_lstm(self.model)
+        self.load_seconds = now(machine.device) - start
+        self.timings: dict[int | str, list[Timing]] = {}  # by sentence length or protocol
 
 
 class Zipf:
@@ -92,7 +88,7 @@ def benchmark(
     models, pairs = {}, []
     for group in groups:
         log.info("loading %s", ", ".join(candidate.name for candidate in group))
-        subjects = [load(candidate, machine) for candidate in group]
+        subjects = [Subject(candidate, machine) for candidate in group]
         measure(subjects, machine, repeats, long_repeats, seed)
         models |= {subject.name: report(subject) for subject in subjects}
         lstms = [subject.name for subject in subjects if isinstance(subject.model.encoder, LSTM)]
@@ -110,17 +106,6 @@ def benchmark(
         "models": models,
         "pairs": pairs,
     }
-
-
-def load(candidate: Candidate, machine: Machine) -> Subject:
-    """Load a model and make it ready, on the clock."""
-    start = now(machine.device)
-    model = candidate.load().to(machine.device, machine.dtype)
-    parameters = model.parameter_counts()["total"]
-    prepare_for_inference(model)
-    if candidate.packed_lstm:
-        pack_lstm(model)
-    return Subject(candidate.name, candidate.description, model, parameters, now(machine.device) - start)
 
 
 @torch.inference_mode()
@@ -154,9 +139,8 @@ def score(model: LanguageModel, tokens: Tensor, targets: Tensor, machine: Machin
         hidden, state = model(block, state)
         hidden_seconds += now(device) - before
         model.nll(hidden, block_targets).double().sum(dim=1).cpu()
-    total = now(device) - start
-    bounds = [machine.bound(work(model, targets, softmax)) for softmax in (False, True)]
-    return Timing(hidden_seconds, total, *bounds)
+    seconds = {"hidden": hidden_seconds, "total": now(device) - start}
+    return {part: (seconds[part], machine.bound(work(model, targets, part == "total"))) for part in seconds}
 
 
 def report(subject: Subject) -> dict:
@@ -176,8 +160,8 @@ def report(subject: Subject) -> dict:
 
 def latency(timings: list[Timing], part: str) -> dict:
     """Milliseconds of a sentence; part: hidden or total."""
-    percentiles = 1000 * np.percentile([getattr(timing, part) for timing in timings], [50, 95, 99])
-    bounds = [getattr(timing, f"{part}_bound") for timing in timings]
+    seconds, bounds = zip(*(timing[part] for timing in timings), strict=True)
+    percentiles = 1000 * np.percentile(seconds, [50, 95, 99])
     return {
         **dict(zip(("median_ms", "p95_ms", "p99_ms"), percentiles.tolist(), strict=True)),
         "repeats": len(timings),
@@ -187,10 +171,11 @@ def latency(timings: list[Timing], part: str) -> dict:
 
 
 def speed(timings: list[Timing], tokens: int) -> dict:
+    seconds, bounds = zip(*(timing["total"] for timing in timings), strict=True)
     return {
-        "tokens_per_second": tokens / median(timing.total for timing in timings),
-        "bound_tokens_per_second": tokens / median(timing.total_bound.seconds for timing in timings),
-        "bounded_by": mode(timing.total_bound.by for timing in timings),
+        "tokens_per_second": tokens / median(seconds),
+        "bound_tokens_per_second": tokens / median(bound.seconds for bound in bounds),
+        "bounded_by": mode(bound.by for bound in bounds),
         "repeats": len(timings),
     }
 
@@ -199,24 +184,18 @@ def compare(gcnn: str, lstm: str, models: dict[str, dict]) -> dict:
     """How many times faster a GCNN is than an LSTM: measured, and by the bounds of both."""
     fast, slow = models[gcnn], models[lstm]
 
-    def times(sentences: str) -> dict:
-        return {
-            n: {
-                "measured": slow[sentences][n]["median_ms"] / fast[sentences][n]["median_ms"],
-                "bound": slow[sentences][n]["bound_ms"] / fast[sentences][n]["bound_ms"],
-            }
-            for n in fast[sentences]
-        }
+    def ratios(over: dict, under: dict, measured: str, bound: str) -> dict:
+        return {"measured": over[measured] / under[measured], "bound": over[bound] / under[bound]}
 
-    def speeds(protocol: str) -> dict:
-        keys = {"measured": "tokens_per_second", "bound": "bound_tokens_per_second"}
-        return {kind: fast[protocol][key] / slow[protocol][key] for kind, key in keys.items()}
+    def by_length(kind: str) -> dict:
+        return {n: ratios(slow[kind][n], fast[kind][n], "median_ms", "bound_ms") for n in fast[kind]}
 
+    rates = "tokens_per_second", "bound_tokens_per_second"
     return {
         "gcnn": gcnn,
         "lstm": lstm,
-        "ratios": times("sentences"),
-        "ratios_without_softmax": times("sentences_without_softmax"),
-        "responsiveness": speeds("responsiveness"),
-        "throughput": speeds("throughput"),
+        "ratios": by_length("sentences"),
+        "ratios_without_softmax": by_length("sentences_without_softmax"),
+        "responsiveness": ratios(fast["responsiveness"], slow["responsiveness"], *rates),
+        "throughput": ratios(fast["throughput"], slow["throughput"], *rates),
     }
