@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import torch
 
 from gcnn.config import compose_config
-from gcnn.models.adaptive_softmax import AdaptiveSoftmax
 from gcnn.models.language_model import LanguageModel, build_model, zipf
 from gcnn.models.layers import GatedConv
 from gcnn.training.trainer import PASSES
@@ -85,10 +84,6 @@ def kept_bytes(model: LanguageModel) -> float:
     """What the backward pass needs of a token: each convolution's input, dropout's mask, both paths; the logits."""
     convs = [m.conv for m in model.encoder.modules() if isinstance(m, GatedConv)]
     body = sum((BF16 + 1) * conv.in_channels + BF16 * conv.out_channels for conv in convs)
-    return body + FLOAT32 * 2 * logits(model.softmax, zipf(model.vocabulary_size))
-
-
-def logits(softmax: AdaptiveSoftmax, frequencies: torch.Tensor) -> float:
-    """Logits computed for one target, expected under the types' frequencies."""
-    tails = sum(float(frequencies[low:high].sum()) * (high - low) for low, high in softmax.clusters())
-    return softmax.shortlist + len(softmax.tails) + tails
+    softmax, frequencies = model.softmax, zipf(model.vocabulary_size)
+    in_tails = sum(float(frequencies[low:high].sum()) * (high - low) for low, high in softmax.clusters())  # expected
+    return body + FLOAT32 * 2 * (softmax.shortlist + len(softmax.tails) + in_tails)

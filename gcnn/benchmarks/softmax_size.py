@@ -7,11 +7,12 @@ one's memory is measured in a process that holds nothing else and gives back wha
 import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from statistics import median
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,8 +28,6 @@ KINDS = ("adaptive", "full")
 WARM_UP = 2  # rounds
 KEPT = 2  # times what is needed, that a heap which reuses its memory takes of the system
 CPU = torch.device("cpu")
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -68,10 +67,11 @@ def build(kind: str, size: Size) -> Softmax:
 def measure(size: Size, rounds: int, most_bytes: float) -> dict[str, dict]:
     """Parameters, seconds (median) and peak memory of both softmaxes; one that may take more than `most_bytes` of the
     system is not run, and has null for the latter two."""
-    costs = {kind: {"parameters": None, "seconds": None, "memory_bytes": None} for kind in KINDS}
+    costs = {}
     for kind in KINDS:
         with torch.device("meta"):
-            costs[kind]["parameters"] = sum(weight.numel() for weight in build(kind, size).parameters())
+            parameters = sum(weight.numel() for weight in build(kind, size).parameters())
+        costs[kind] = {"parameters": parameters, "seconds": None, "memory_bytes": None}
     kinds = [kind for kind in KINDS if KEPT * least_bytes(size, kind, costs[kind]["parameters"]) <= most_bytes]
     for kind, seconds in in_own_process(partial(times, kinds, size, rounds)).items():
         costs[kind]["seconds"] = seconds
@@ -116,23 +116,16 @@ def peak_resident_bytes() -> int:
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
 
 
-def in_own_process(call: Callable[[], Result]) -> Result:
+def in_own_process(call: Callable[[], Any]) -> Any:
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(call).result()
 
 
 def growth(by_vocabulary: dict[str, dict]) -> dict[str, dict[str, float]]:
     """The exponents of growth with the vocabulary, kind by kind: slopes in log-log; 1 is linear."""
-    exponents = {}
-    for kind in KINDS:
-        exponents[kind] = {}
-        for quantity in ("parameters", "seconds", "memory_bytes"):
-            points = [(int(n), entry[kind][quantity]) for n, entry in by_vocabulary.items() if entry[kind][quantity]]
-            if len(points) > 1:
-                exponents[kind][quantity] = float(np.polyfit(*np.log(np.array(points, float)).T, deg=1)[0])
+    exponents = {kind: {} for kind in KINDS}
+    for kind, quantity in product(KINDS, ("parameters", "seconds", "memory_bytes")):
+        points = [(int(n), entry[kind][quantity]) for n, entry in by_vocabulary.items() if entry[kind][quantity]]
+        if len(points) > 1:
+            exponents[kind][quantity] = float(np.polyfit(*np.log(np.array(points, float)).T, deg=1)[0])
     return exponents
-
-
-def describe(size: Size) -> dict:
-    """What the JSON says of the measurement beside its figures."""
-    return {key: value for key, value in asdict(size).items() if key != "vocabulary"} | {"cutoffs": list(CUTOFFS)}

@@ -24,22 +24,16 @@ from gcnn.training.run import reuse_large_blocks
 from gcnn.training.trainer import PASSES, Trainer
 
 VOCABULARY_SIZE = 33_280
+SMALL = ("model.cutoffs=[2000,10000]", "trainer.batch_size=8", "trainer.block_size=256")
+LONG = ("trainer.batch_size=1", "trainer.block_size=1024")
 WORKLOADS = {
-    "small": ("model=gcnn_small", "model.cutoffs=[2000,10000]", "trainer.batch_size=8", "trainer.block_size=256"),
-    "lstm_small": ("model=lstm_small", "model.cutoffs=[2000,10000]", "trainer.batch_size=8", "trainer.block_size=256"),
-    "gcnn_14": (
-        "experiment=wikitext103/gcnn_14", "model.cutoffs=[10000,20000]", "trainer.batch_size=1",
-        "trainer.block_size=1024",
-    ),
-    "gcnn_8": (
-        "experiment=wikitext103/gcnn_8", "model.cutoffs=[2000,10000]", "trainer.batch_size=1",
-        "trainer.block_size=1024",
-    ),
-    "gcnn_13": (
-        "model=gcnn_13", "model.cutoffs=[10000,20000]", "trainer.batch_size=1", "trainer.block_size=1024",
-    ),
+    "small": ("model=gcnn_small", *SMALL),
+    "lstm_small": ("model=lstm_small", *SMALL),
+    "gcnn_14": ("experiment=wikitext103/gcnn_14", "model.cutoffs=[10000,20000]", *LONG),
+    "gcnn_8": ("experiment=wikitext103/gcnn_8", "model.cutoffs=[2000,10000]", *LONG),
+    "gcnn_13": ("model=gcnn_13", "model.cutoffs=[10000,20000]", *LONG),
     "lstm_1024": ("experiment=wikitext103/lstm_1024", "model.cutoffs=[2000,10000]"),
-}  # fmt: skip
+}
 USUAL = ["small", "lstm_small", "gcnn_14"]  # the others take long on a CPU
 
 

@@ -8,7 +8,7 @@ import argparse
 
 from tqdm import tqdm
 
-from gcnn.benchmarks.softmax_size import VOCABULARIES, Size, describe, growth, measure
+from gcnn.benchmarks.softmax_size import CUTOFFS, VOCABULARIES, Size, growth, measure
 from gcnn.checks import check_output, positive
 from gcnn.commands.arguments import add_number, add_out, add_threads, new_parser
 from gcnn.files import write_json
@@ -21,12 +21,12 @@ def main() -> None:
     arguments = parse_arguments()
     check_output("--out", arguments.out)
     about = made_with()
-    threads = arguments.threads or about["hardware"]["threads"]
+    at = {name: getattr(arguments, name) for name in ("hidden_dim", "tokens", "threads")}
+    at["threads"] = at["threads"] or about["hardware"]["threads"]
     costs = {}
     for vocabulary in tqdm(sorted(set(arguments.vocabularies)), unit=" vocabularies", disable=None):
-        size = Size(vocabulary, arguments.hidden_dim, arguments.tokens, threads)
-        costs[str(vocabulary)] = measure(size, arguments.rounds, arguments.memory * 2**30)
-    about |= {**describe(size), "rounds": arguments.rounds, "vocabularies": costs, "growth": growth(costs)}
+        costs[str(vocabulary)] = measure(Size(vocabulary, **at), arguments.rounds, arguments.memory * 2**30)
+    about |= {**at, "cutoffs": CUTOFFS, "rounds": arguments.rounds, "vocabularies": costs, "growth": growth(costs)}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(arguments.out, about)
     for what, figure in softmax_figures(about).items():
