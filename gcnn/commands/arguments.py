@@ -65,7 +65,6 @@ def add_column(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--column", default="text", help="the text's, in files with columns; default: %(default)s")
 
 
-def add_out(parser: argparse.ArgumentParser, default: str | None, help: str = "the figures as JSON") -> None:
-    path = Path(default) if default else None
-    shown = "%(default)s" if default else "only print them"
-    parser.add_argument("--out", type=Path, default=path, metavar="FILE", help=f"{help}; default: {shown}")
+def add_out(parser: argparse.ArgumentParser, default: str | None = None) -> None:
+    help = f"the figures as JSON; default: {default or 'only print them'}"
+    parser.add_argument("--out", type=Path, default=default, metavar="FILE", help=help)

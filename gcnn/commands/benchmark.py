@@ -7,8 +7,8 @@ which lays out its weights anew at every call, and as ..._packed, with its weigh
 
 import argparse
 import logging
+from collections import defaultdict
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -39,8 +39,8 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     set_threads(arguments.threads)
     machine = Machine(choose_device(arguments.device), PRECISIONS[arguments.precision])
-    names = (arguments.models or ("" if arguments.runs else DEFAULT)).split(",")
-    groups = [*paper_groups([name for name in names if name], machine), *run_groups(arguments.runs)]
+    names = arguments.models or ("" if arguments.runs else DEFAULT)
+    groups = [*paper_groups(list(filter(None, names.split(","))), machine), *run_groups(arguments.runs)]
     if not groups:
         raise UsageError(f"--models {arguments.models!r} names no model; choose from {', '.join(PAPER)}.")
     latency = made_with() | benchmark(groups, machine, *((10, 1) if arguments.quick else (arguments.repeats, 3)))
@@ -55,16 +55,16 @@ def main() -> None:
 
 def paper_groups(names: list[str], machine: Machine) -> list[list[Candidate]]:
     """The paper's models with random weights, those of one vocabulary together."""
-    groups = {}
+    groups = defaultdict(list)
     for name in names:
         size = vocabulary_of(name)
         if size is None:
             raise UsageError(f"--models: the paper has no {name!r}; choose from {', '.join(PAPER)}.")
         load = partial(random_model, name, size)
-        group = groups.setdefault(size, [])
-        group.append(Candidate(name, f"random weights, {size:,} types", load))
+        groups[size].append(Candidate(name, f"random weights, {size:,} types", load))
         if name.startswith("lstm") and machine.device.type == "cpu":
-            group.append(Candidate(f"{name}_packed", "the same, its weights laid out once", load, packed_lstm=True))
+            packed = Candidate(f"{name}_packed", "the same, its weights laid out once", load, packed_lstm=True)
+            groups[size].append(packed)
     return list(groups.values())
 
 
@@ -75,29 +75,21 @@ def random_model(name: str, vocabulary_size: int) -> LanguageModel:
 
 def run_groups(runs: list[Path]) -> list[list[Candidate]]:
     """Trained models, those of one vocabulary together."""
-
-    def vocabulary_size(run: Path) -> int:
-        return load_tokenizer(run / "tokenizer").vocabulary_size
-
     titles = {run: load_config(run).experiment for run in runs}
-    names = {run: title if list(titles.values()).count(title) == 1 else str(run) for run, title in titles.items()}
-    by_size = groupby(sorted(titles, key=vocabulary_size), key=vocabulary_size)
-    return [
-        [Candidate(names[run], f"trained, {size:,} types", partial(trained_model, run)) for run in group]
-        for size, group in by_size
-    ]
-
-
-def trained_model(run: Path) -> LanguageModel:
-    return load_model(run, "cpu").model
+    groups = defaultdict(list)
+    for run, title in titles.items():
+        name = title if list(titles.values()).count(title) == 1 else str(run)
+        size = load_tokenizer(run / "tokenizer").vocabulary_size
+        groups[size].append(Candidate(name, f"trained, {size:,} types", lambda run=run: load_model(run, "cpu").model))
+    return [groups[size] for size in sorted(groups)]
 
 
 def bounds_table(latency: dict) -> Table:
     """What takes most of each model's least time on this machine."""
     rows = []
     for name, model in latency["models"].items():
-        measured = (*(model[kind]["20"] for kind in ("sentences", "sentences_without_softmax")),)
-        measured += model["responsiveness"], model["throughput"]
+        sentences = model["sentences"]["20"], model["sentences_without_softmax"]["20"]
+        measured = *sentences, model["responsiveness"], model["throughput"]
         rows.append([name, *(entry["bounded_by"] for entry in measured)])
     rates = latency["rates"]
     caption = (

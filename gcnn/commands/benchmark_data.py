@@ -115,5 +115,5 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--texts", nargs="+", choices=texts, default=texts, help="kinds of text; default: all")
     add_number(parser, "--tokens", 100_000_000, "of running text")
     add_number(parser, "--shards", 100, "of 500,000 tokens each")
-    add_out(parser, None)
+    add_out(parser)
     return parser.parse_args()

@@ -88,5 +88,5 @@ def parse_arguments() -> argparse.Namespace:
     help = "of the weights; default: all"
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS), help=help)
     parser.add_argument("--price", type=float, default=0.04, help="dollars for a core-hour; default: %(default)s")
-    add_out(parser, None)
+    add_out(parser)
     return parser.parse_args()

@@ -16,12 +16,20 @@ from gcnn.benchmarks.training import USUAL, WORKLOADS, make_trainer, measure
 from gcnn.commands.arguments import add_number, add_out, add_precision, add_threads, new_parser, set_threads
 from gcnn.files import write_json
 from gcnn.provenance import made_with
-from gcnn.reporting.document import Table, to_text
+from gcnn.reporting.document import Table, table_of, to_text
 from gcnn.reporting.units import count, decimals, gibibytes
 from gcnn.training.trainer import Trainer
 
-HEADER = ["workload", "tokens/s", "GFLOP/s", "matrix product, GFLOP/s", "share", "evaluation, tokens/s",
-          "of bare forward", "peak memory"]  # fmt: skip
+COLUMNS = {
+    "workload": lambda entry: entry["workload"],
+    "tokens/s": lambda entry: count(entry["tokens_per_second"]),
+    "GFLOP/s": lambda entry: decimals(entry["flops_per_second"] / 1e9, 0),
+    "matrix product, GFLOP/s": lambda entry: decimals(entry["matrix_product_flops_per_second"] / 1e9, 0),
+    "share": lambda entry: f"{100 * entry['share_of_matrix_product']:.0f} %",
+    "evaluation, tokens/s": lambda entry: count(entry["evaluation_tokens_per_second"]),
+    "of bare forward": lambda entry: f"{100 * entry['evaluation_share_of_forward']:.0f} %",
+    "peak memory": lambda entry: gibibytes(entry["peak_memory_bytes"]),
+}
 
 
 def main() -> None:
@@ -34,32 +42,19 @@ def main() -> None:
         return
     speeds = {}
     for name in arguments.workloads:
-        speed = measure(make_trainer(name, *overrides), name, arguments.rounds, arguments.steps)
-        speeds[name] = speed.report()
-    rows = [[name, *cells(entry)] for name, entry in speeds.items()]
-    caption = f"{arguments.precision}, {torch.get_num_threads()} threads, median of {arguments.rounds} rounds"
-    print(f"{caption}\n{to_text(Table(HEADER, rows))}")
+        speeds[name] = measure(make_trainer(name, *overrides), name, arguments.rounds, arguments.steps).report()
+    table = table_of([{"workload": name, **entry} for name, entry in speeds.items()], COLUMNS)
+    print(f"{arguments.precision}, {torch.get_num_threads()} threads, median of {arguments.rounds} rounds")
+    print(to_text(table))
     if arguments.out:
         write_json(arguments.out, {**made_with(), "precision": arguments.precision, "workloads": speeds})
-
-
-def cells(entry: dict) -> list[str]:
-    return [
-        count(entry["tokens_per_second"]),
-        decimals(entry["flops_per_second"] / 1e9, 0),
-        decimals(entry["matrix_product_flops_per_second"] / 1e9, 0),
-        f"{100 * entry['share_of_matrix_product']:.0f} %",
-        count(entry["evaluation_tokens_per_second"]),
-        f"{100 * entry['evaluation_share_of_forward']:.0f} %",
-        gibibytes(entry["peak_memory_bytes"]),
-    ]
 
 
 def print_profile(trainer: Trainer, warm_up: int = 3, steps: int = 5) -> None:
     """Tables of time and memory, by operator and by module of the model (its forward pass)."""
     for name, module in trainer.model.named_modules():
         if name.count(".") <= 2 and name:
-            annotate(module, name)
+            module.forward = record_function(f"module {name}")(module.forward)
     for _ in range(warm_up):
         trainer.step()
     cuda = [ProfilerActivity.CUDA] if trainer.device.type == "cuda" else []
@@ -89,17 +84,6 @@ def print_profile(trainer: Trainer, warm_up: int = 3, steps: int = 5) -> None:
         print(to_text(Table([title, "ms a step", "of all", "calls a step", "MiB kept"], rows)), end="\n\n")
 
 
-def annotate(module: torch.nn.Module, name: str) -> None:
-    """Give a module's forward pass a name in the profile."""
-    forward = module.forward
-
-    def named(*arguments, **keywords):
-        with record_function(f"module {name}"):
-            return forward(*arguments, **keywords)
-
-    module.forward = named
-
-
 def parse_arguments() -> argparse.Namespace:
     parser = new_parser(__doc__)
     help = "of the config, as for training; default: none"
@@ -111,5 +95,5 @@ def parse_arguments() -> argparse.Namespace:
     add_threads(parser)
     add_number(parser, "--rounds", 5, "whose median counts")
     add_number(parser, "--steps", 3, "updates a round")
-    add_out(parser, None)
+    add_out(parser)
     return parser.parse_args()
