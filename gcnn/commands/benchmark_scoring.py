@@ -6,7 +6,7 @@ Writes Parquet shards of the lines of --text into --dir and has `gcnn score` sco
 import argparse
 import json
 import shutil
-from itertools import cycle, islice
+from itertools import cycle, islice, product
 from pathlib import Path
 
 import pyarrow as pa
@@ -31,27 +31,27 @@ def main() -> None:
     if not lines:
         raise UsageError(f"--text: {arguments.text} has no words. Give a file with some text.")
     measurements = []
-    for precision in arguments.precisions:
-        for processes, rows in ((1, arguments.rows), (1, 4 * arguments.rows), (2, 4 * arguments.rows)):
-            shards = write_shards(arguments.dir / "shards", list(islice(cycle(lines), rows)))
-            output = arguments.dir / "scores"
-            entry = measure(arguments.run, shards, output, precision, processes)
-            size = sum(len(line.encode()) + 1 for line in islice(cycle(lines), rows))
-            hours = TERABYTE / size * entry["tokens"] / entry["tokens_per_second_and_core"] / 3600
-            cost = {"bytes": size, "core_hours_for_1_tb": hours, "dollars_for_1_tb": hours * arguments.price}
-            measurements.append({"precision": precision, "processes": processes, "rows": rows, **entry, **cost})
-            shutil.rmtree(arguments.dir / "shards")
-            shutil.rmtree(output)
+    few, many = arguments.rows, 4 * arguments.rows
+    for precision, (processes, rows) in product(arguments.precisions, ((1, few), (1, many), (2, many))):
+        texts = list(islice(cycle(lines), rows))
+        shards, output = write_shards(arguments.dir / "shards", texts), arguments.dir / "scores"
+        entry = measure(arguments.run, shards, output, precision, processes)
+        size = sum(len(line.encode()) + 1 for line in texts)
+        hours = TERABYTE / size * entry["tokens"] / entry["tokens_per_second_and_core"] / 3600
+        cost = {"bytes": size, "core_hours_for_1_tb": hours, "dollars_for_1_tb": hours * arguments.price}
+        measurements.append({"precision": precision, "processes": processes, "rows": rows, **entry, **cost})
+        shutil.rmtree(arguments.dir / "shards")
+        shutil.rmtree(output)
     print(to_text(Table(HEADER, [cells(entry) for entry in measurements])))
     if arguments.out:
         write_json(arguments.out, {**about, "dollars_for_a_core_hour": arguments.price, "measurements": measurements})
 
 
-def write_shards(folder: Path, lines: list[str], shards: int = 2) -> list[Path]:
+def write_shards(folder: Path, lines: list[str]) -> list[Path]:
     folder.mkdir(parents=True)
-    paths = [folder / f"{i}.parquet" for i in range(shards)]
+    paths = [folder / "0.parquet", folder / "1.parquet"]
     for i, path in enumerate(paths):
-        pq.write_table(pa.table({"text": lines[i::shards]}), path)
+        pq.write_table(pa.table({"text": lines[i::2]}), path)
     return paths
 
 

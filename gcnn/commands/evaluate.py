@@ -5,28 +5,32 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from gcnn.commands.arguments import add_column, add_device, add_number, add_run, add_threads, new_parser, set_threads
 from gcnn.reporting.document import Table, to_text
 from gcnn.reporting.units import count, decimals, perplexity
-
-if TYPE_CHECKING:
-    from gcnn.data.stream import TokenStream
-    from gcnn.evaluation.run import LoadedRun
 
 
 def main() -> None:
     arguments = parse_arguments()
     import numpy as np
 
+    from gcnn.data.corpus import load_corpus
+    from gcnn.data.stream import cached_stream, encode_file
     from gcnn.evaluation.perplexity import evaluate, nlls_in_order
     from gcnn.evaluation.run import load_model
 
     set_threads(arguments.threads)
     run = load_model(arguments.run, arguments.device)
-    sentences = run.config.data.sentences if arguments.sentences is None else arguments.sentences
-    stream = load_text(arguments, run)
+    data = run.config.data
+    sentences = data.sentences if arguments.sentences is None else arguments.sentences
+    if arguments.data_path is not None:
+        data = dataclasses.replace(data, path=arguments.data_path, files={})
+    if arguments.file is not None:
+        path = Path("/dev/stdin" if arguments.file == "-" else arguments.file)
+        stream = encode_file(path, run.tokenizer, arguments.column)
+    else:
+        stream = cached_stream(load_corpus(data, "--data-path"), arguments.split or "test", run.tokenizer)
     inputs = run.model, stream, sentences, arguments.batch_size, arguments.block_size
     sys.stdout.reconfigure(encoding="utf-8")
     if arguments.per_token:
@@ -44,19 +48,6 @@ def main() -> None:
     sys.stdout.flush()
 
 
-def load_text(arguments: argparse.Namespace, run: "LoadedRun") -> "TokenStream":
-    """The text to evaluate, encoded with the run's tokenizer."""
-    from gcnn.data.corpus import load_corpus
-    from gcnn.data.stream import cached_stream, encode_file
-
-    if arguments.file is not None:
-        return encode_file(arguments.file, run.tokenizer, arguments.column)
-    data = run.config.data
-    if arguments.data_path is not None:
-        data = dataclasses.replace(data, path=arguments.data_path, files={})
-    return cached_stream(load_corpus(data, "--data-path"), arguments.split or "test", run.tokenizer)
-
-
 def summary(scores: dict[str, float], sentences: bool) -> str:
     rows = [
         ["perplexity", perplexity(scores["perplexity"])],
@@ -72,24 +63,17 @@ def summary(scores: dict[str, float], sentences: bool) -> str:
     return to_text(Table(["", "sentences" if sentences else "running text"], rows))
 
 
-def file_or_stdin(name: str) -> Path:
-    return Path("/dev/stdin" if name == "-" else name)
-
-
 def parse_arguments() -> argparse.Namespace:
     parser = new_parser(__doc__, "a file is typed as --file FILE")
     add_run(parser)
     text = parser.add_mutually_exclusive_group()
     text.add_argument("--split", choices=["valid", "test", "train"], help="of the run's data; default: test")
     help = "text, JSON lines, Parquet, a pipe, or - for standard input; default: a split"
-    text.add_argument("--file", type=file_or_stdin, metavar="TEXT", help=help)
+    text.add_argument("--file", metavar="TEXT", help=help)
     add_column(parser)
     parser.add_argument("--data-path", metavar="DIR", help="where the splits are; default: the run's data.path")
-    parser.add_argument(
-        "--sentences",
-        action=argparse.BooleanOptionalAction,
-        help="score each line alone, or as running text; default: as the run's data.sentences says",
-    )
+    help = "score each line alone, or as running text; default: as the run's data.sentences says"
+    parser.add_argument("--sentences", action=argparse.BooleanOptionalAction, help=help)
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--per-token", action="store_true", help="print a line a token: its type, a tab, nats")
     output.add_argument("--per-line", action="store_true", help="print a line a line: nats, a tab, tokens")

@@ -49,6 +49,5 @@ def run(name: str) -> int | None:
             f"gcnn has no command {name!r}; choose one of: {', '.join(COMMANDS)}.{nearest(name, COMMANDS)}"
         )
     if name == "sweep":
-        sys.argv[1:1] = ["--multirun"]
-    module = {"sweep": "train"}.get(name, name.replace("-", "_"))
-    return import_module(f"gcnn.commands.{module}").main()
+        name, sys.argv[1:1] = "train", ["--multirun"]
+    return import_module(f"gcnn.commands.{name.replace('-', '_')}").main()

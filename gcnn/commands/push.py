@@ -24,9 +24,8 @@ print(model.score(["a sentence", "another"]), model.perplexity("any text"))"""
 
 def main() -> None:
     parser = new_parser(__doc__)
-    parser.add_argument(
-        "run", type=find_run, metavar="RUN", help="a run, or the newest in a folder; `latest`: in runs/"
-    )
+    help = "a run, or the newest in a folder; `latest`: in runs/"
+    parser.add_argument("run", type=find_run, metavar="RUN", help=help)
     parser.add_argument("repo", metavar="REPO", help="the model's name on the Hub, as user/name")
     parser.add_argument("--card-only", action="store_true", help="write the card and upload nothing; default: both")
     parser.add_argument("--private", action="store_true", help="make a new repository private; default: public")

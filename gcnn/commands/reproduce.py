@@ -84,16 +84,13 @@ def parse_arguments() -> argparse.Namespace:
     parser = new_parser(__doc__)
     parser.add_argument("--figure", metavar="NAME", help="fig2 to fig6, table2, table3, ...; default: all")
     parser.add_argument("--scale", default="cpu", metavar="NAME", help="a folder of sweeps; default: %(default)s")
-    parser.add_argument(
-        "--runs", type=Path, default=Path("runs/reproduce"), metavar="DIR", help="of the sweeps; default: %(default)s"
-    )
+    help = "of the sweeps; default: %(default)s"
+    parser.add_argument("--runs", type=Path, default="runs/reproduce", metavar="DIR", help=help)
     parser.add_argument("--out", type=Path, metavar="DIR", help="of the figures; default: RUNS/figures")
-    parser.add_argument(
-        "--draw-only", action="store_true", help="train nothing: draw the runs that are there; default: off"
-    )
-    parser.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="for training, as data.path=DIR; default: none"
-    )
+    help = "train nothing: draw the runs that are there; default: off"
+    parser.add_argument("--draw-only", action="store_true", help=help)
+    help = "for training, as data.path=DIR; default: none"
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=help)
     arguments = parser.parse_intermixed_args()
     for figure in FIGURES.keys() & set(arguments.overrides):
         raise UsageError(f"{figure}: type it as --figure {figure}.")

@@ -161,9 +161,8 @@ def read_chunk(descriptor: int) -> bytes:
     try:
         return os.read(descriptor, CHUNK)
     except OSError as error:  # it is closed, or a folder
-        raise UsageError(
-            f"standard input cannot be read ({error.strerror}). Give it text, a sentence a line."
-        ) from None
+        reason = error.strerror
+    raise UsageError(f"standard input cannot be read ({reason}). Give it text, a sentence a line.")
 
 
 def read_windows(descriptor: int) -> Iterator[list[bytes]]:
