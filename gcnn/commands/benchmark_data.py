@@ -7,7 +7,6 @@ Writes synthetic texts, as frequent as English and with WikiText-103's 267,735 t
 import argparse
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -60,25 +59,19 @@ def letters(rank: int) -> str:
 
 def write_text(path: Path, words: pa.Array, tokens: int, lines: int, seed: int) -> None:
     """A text of `tokens`, the ends of its `lines` among them, with every word where it is long enough."""
+    zipf, random = Zipf(len(words), seed), np.random.default_rng(seed)
+    every = random.permutation(len(words))
+    parts = -(-(tokens - lines) // AT_ONCE)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
-        for ids, ends in pieces(len(words), tokens - lines, lines, seed):
-            line_offsets = pa.array(np.concatenate([[0], ends]), pa.int32())
-            text = pc.binary_join(pa.ListArray.from_arrays(line_offsets, words.take(pa.array(ids))), " ")
-            file.write("\n".join([*text.to_pylist(), ""]).encode())
-
-
-def pieces(types: int, words: int, lines: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Ids, and where lines end among them, a piece of the text at a time."""
-    zipf, random = Zipf(types, seed), np.random.default_rng(seed)
-    every = random.permutation(types)
-    parts = -(-words // AT_ONCE)
-    for part in range(parts):
-        size, number = ((part + 1) * n // parts - part * n // parts for n in (words, lines))
-        ids = zipf.words(size).numpy()
-        if part == 0 and size > 2 * types:
-            ids[:types] = every
-        yield ids, np.append(np.sort(random.integers(0, size, number - 1)), size)
+        for part in range(parts):
+            size, number = ((part + 1) * n // parts - part * n // parts for n in (tokens - lines, lines))
+            ids = zipf.words(size).numpy()
+            if part == 0 and size > 2 * len(words):
+                ids[: len(words)] = every
+            line_offsets = np.concatenate([[0], np.sort(random.integers(0, size, number - 1)), [size]])
+            in_lines = pa.ListArray.from_arrays(pa.array(line_offsets, pa.int32()), words.take(pa.array(ids)))
+            file.write("\n".join([*pc.binary_join(in_lines, " ").to_pylist(), ""]).encode())
 
 
 def measure(folder: Path, data: str) -> dict[str, float]:

@@ -27,15 +27,11 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = new_parser(__doc__, "a prompt is typed as --prompt TEXT")
     add_run(parser)
-    parser.add_argument(
-        "--prompt", default="", metavar="TEXT",
-        help="the text to continue, its unknown words read as <unk>; default: none, the start of a text",
-    )  # fmt: skip
+    help = "the text to continue, its unknown words read as <unk>; default: none, the start of a text"
+    parser.add_argument("--prompt", default="", metavar="TEXT", help=help)
     parser.add_argument("--tokens", type=int, default=100, metavar="N", help="tokens to add; default: %(default)s")
-    parser.add_argument(
-        "--temperature", type=float, default=1.0, metavar="T",
-        help="below 1 likely tokens become likelier, 0 always takes the likeliest; default: %(default)s",
-    )  # fmt: skip
+    help = "below 1 likely tokens become likelier, 0 always takes the likeliest; default: %(default)s"
+    parser.add_argument("--temperature", type=float, default=1.0, metavar="T", help=help)
     parser.add_argument("--top-k", type=int, metavar="K", help="sample from the K likeliest types; default: from all")
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="of the draws; default: %(default)s")
     parser.add_argument("--samples", type=int, default=1, metavar="N", help="texts to sample; default: %(default)s")

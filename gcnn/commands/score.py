@@ -72,30 +72,22 @@ def parse_arguments() -> argparse.Namespace:
     output = parser.add_mutually_exclusive_group()
     help = "an object or a row a line; default: %(default)s"
     output.add_argument("--format", choices=["jsonl", "tsv"], default="jsonl", help=help)
-    output.add_argument(
-        "--nbest",
-        nargs="?",
-        const="any",
-        choices=KINDS,
-        help="read n-best lists, with lines `id ||| sentence [||| features] [||| score]` (moses), `utt-1 words` "
+    help = (
+        "read n-best lists, with lines `id ||| sentence [||| features] [||| score]` (moses), `utt-1 words` "
         "(kaldi), `acoustic language n words` (srilm, one list) or what of these the first line is (any, and without "
-        "a value); print the lines of each list best first, ` ||| log_prob` appended; default: no lists",
+        "a value); print the lines of each list best first, ` ||| log_prob` appended; default: no lists"
     )
-    parser.add_argument(
-        "--lm-weight",
-        type=float,
-        metavar="W",
-        help="rank n-best lists by score + W * log_prob, and append that sum too; the score is moses' last one or "
-        "srilm's acoustic one, turned into nats; default: rank by log_prob alone",
+    output.add_argument("--nbest", nargs="?", const="any", choices=KINDS, help=help)
+    help = (
+        "rank n-best lists by score + W * log_prob, and append that sum too; the score is moses' last one or "
+        "srilm's acoustic one, turned into nats; default: rank by log_prob alone"
     )
-    parser.add_argument(
-        "--input",
-        nargs="+",
-        type=Path,
-        metavar="FILE",
-        help="score the rows of text, JSON lines or Parquet files instead; any processes that are called alike share "
-        "them (torchrun, a Slurm array), and files whose scores are there already are passed over; default: none",
+    parser.add_argument("--lm-weight", type=float, metavar="W", help=help)
+    help = (
+        "score the rows of text, JSON lines or Parquet files instead; any processes that are called alike share "
+        "them (torchrun, a Slurm array), and files whose scores are there already are passed over; default: none"
     )
+    parser.add_argument("--input", nargs="+", type=Path, metavar="FILE", help=help)
     help = "where --input's scores go, as <name>.parquet; default: none"
     parser.add_argument("--output", type=Path, metavar="DIR", help=help)
     add_column(parser)
