@@ -10,19 +10,15 @@ Lines = Sequence[str] | pa.Array
 TEXT = pa.large_string()
 
 
-def as_strings(lines: Lines) -> Sequence[str]:
-    return lines.to_pylist() if isinstance(lines, pa.Array) else lines
-
-
-def join_lines(lines: Lines, end: str) -> pa.Array:
+def join_lines(lines: pa.Array, end: str) -> pa.Array:
     """One text: each line stripped at both ends and followed by `end`. Without lines, an empty one."""
-    lines = pc.utf8_trim_whitespace(pa.array(lines, TEXT))
-    lines = pa.concat_arrays([lines, pa.array([""], TEXT)])
+    lines = pa.concat_arrays([pc.utf8_trim_whitespace(lines), pa.array([""], TEXT)])
     return pc.binary_join(pa.ListArray.from_arrays([0, len(lines)], lines), pa.scalar(end, TEXT))
 
 
-def without_end_marks(lines: Lines, eos: str) -> Lines:
+def without_end_marks(lines: Lines, eos: str) -> pa.Array:
     """Lines without the word `eos` at their ends, where some toolkits write it: it stands for the end itself."""
+    lines = pa.array(lines, TEXT)
     if not contains_word(lines, eos):
         return lines
 
@@ -31,7 +27,7 @@ def without_end_marks(lines: Lines, eos: str) -> Lines:
             line = words[0] if len(words) == 2 else ""
         return line
 
-    return pa.array(map(unmarked, as_strings(lines)), TEXT)
+    return pa.array(map(unmarked, lines.to_pylist()), TEXT)
 
 
 def first_tokens(batches: Iterable[pa.Array], tokens: int) -> Iterator[pa.Array]:
@@ -45,21 +41,22 @@ def first_tokens(batches: Iterable[pa.Array], tokens: int) -> Iterator[pa.Array]
         tokens -= int(ends[-1]) if len(ends) else 0
 
 
-def count_marks(lines: Lines, eos: str) -> int:
+def count_marks(lines: pa.Array, eos: str) -> int:
     """How often `eos` is a word of the text."""
-    return sum(line.split().count(eos) for line in as_strings(lines)) if contains_word(lines, eos) else 0
+    return sum(line.split().count(eos) for line in lines.to_pylist()) if contains_word(lines, eos) else 0
 
 
-def contains_word(lines: Lines, word: str) -> bool:
-    return bool(pc.any(pc.match_substring(pa.array(lines, TEXT), word)).as_py())
+def contains_word(lines: pa.Array, word: str) -> bool:
+    return bool(pc.any(pc.match_substring(lines, word)).as_py())
 
 
 def split_lines(lines: Lines, eos: str, unk: str) -> pa.Array:
     """The words of all lines, and `eos` after each; the word `eos` becomes `unk` before the end of a line."""
-    if not len(lines):
-        return pa.array([], TEXT)
     lines = without_end_marks(lines, eos)
+    if not len(lines):
+        return lines
     if contains_word(lines, eos):
-        lines = [" ".join(unk if word == eos else word for word in line.split()) for line in as_strings(lines)]
+        known = (" ".join(unk if word == eos else word for word in line.split()) for line in lines.to_pylist())
+        lines = pa.array(known, TEXT)
     text = pc.utf8_trim_whitespace(join_lines(lines, f" {eos} "))  # at its ends Arrow would find empty words
     return pc.utf8_split_whitespace(text).flatten()

@@ -5,46 +5,65 @@ import json
 from collections.abc import Sequence
 from itertools import chain, repeat
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
+import pyarrow.compute as pc
 import sentencepiece
 
-from gcnn.data.lines import Lines, as_strings, split_lines, without_end_marks
+from gcnn.data.lines import Lines, split_lines, without_end_marks
 from gcnn.errors import UsageError, one_line
 
 EOS, UNK = "<eos>", "<unk>"
 
 
-class Tokenizer(Protocol):
+class Tokenizer:
     """Text to ids and back. Id 0 is the most frequent type of the training split."""
 
     kind: str
-    file: str  # of the vocabulary or model, among those saved
+    file: str  # of the vocabulary or model, saved beside tokenizer.json
     types: list[str]  # how each is written
     eos: str  # how the end of a line is written
     vocabulary_size: int
     eos_id: int
     unk_id: int
 
-    @property
-    def fingerprint(self) -> str:
-        """sha256 of the saved files."""
-
     def encode_lines(self, lines: Lines) -> np.ndarray:
         """The ids of all lines, flat, int32; each line ends with eos_id, whether `eos` is written there or not."""
-
-    def encode(self, line: str) -> list[int]:
-        """The ids of one line, without eos_id."""
+        raise NotImplementedError
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text; eos_id becomes an end of line."""
+        raise NotImplementedError
+
+    def _parts(self) -> tuple[dict, bytes]:
+        """What is saved: what tokenizer.json holds besides the kind, and the content of `file`."""
+        raise NotImplementedError
+
+    def encode(self, line: str) -> list[int]:
+        """The ids of one line, without eos_id."""
+        return self.encode_lines([line])[:-1].tolist()
+
+    def _files(self) -> dict[str, bytes]:
+        head, content = self._parts()
+        head_json = json.dumps({"kind": self.kind, **head}, ensure_ascii=False)
+        return {self.file: content, "tokenizer.json": f"{head_json}\n".encode()}
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of the saved files."""
+        digest = hashlib.sha256()
+        for name, content in sorted(self._files().items()):
+            digest.update(f"{name} {len(content)}\n".encode() + content)
+        return digest.hexdigest()
 
     def save(self, directory: str | Path) -> None:
         """Write the files that load_tokenizer reads."""
+        Path(directory).mkdir(parents=True, exist_ok=True)
+        for name, content in self._files().items():
+            (Path(directory) / name).write_bytes(content)
 
 
-class WordTokenizer:
+class WordTokenizer(Tokenizer):
     """Splits at white space; a word outside `types` is `unk`, and so is `eos` before the end of a line."""
 
     kind, file = "word", "vocabulary.txt"
@@ -56,40 +75,28 @@ class WordTokenizer:
         self.vocabulary_size = len(self.types)
         self.eos_id, self.unk_id = self.index[eos], self.index[unk]
 
-    @property
-    def fingerprint(self) -> str:
-        return fingerprint_of(self._files())
-
     def encode_lines(self, lines: Lines) -> np.ndarray:
         words = split_lines(lines, self.eos, self.unk).dictionary_encode()
         types = words.dictionary.to_pylist()  # each looked up once
         ids = np.fromiter(map(self.index.get, types, repeat(self.unk_id)), np.int32, len(types))
         return ids[words.indices]
 
-    def encode(self, line: str) -> list[int]:
-        return self.encode_lines([line])[:-1].tolist()
-
     def decode(self, ids: Sequence[int]) -> str:
         words = ("\n" if i == self.eos_id else self.types[i] for i in ids)
         return " ".join(words).replace(" \n", "\n").replace("\n ", "\n")
 
-    def save(self, directory: str | Path) -> None:
-        write_files(directory, self._files())
-
-    def _files(self) -> dict[str, bytes]:
-        head = {"kind": self.kind, "eos": self.eos, "unk": self.unk}
-        vocabulary = "".join(f"{word}\n" for word in self.types)
-        return {"tokenizer.json": to_json(head), self.file: vocabulary.encode()}
+    def _parts(self) -> tuple[dict, bytes]:
+        return {"eos": self.eos, "unk": self.unk}, "".join(f"{word}\n" for word in self.types).encode()
 
     @classmethod
-    def load(cls, directory: Path, head: dict) -> "WordTokenizer":
-        types = (directory / cls.file).read_bytes().decode().removesuffix("\n").split("\n")
+    def load(cls, head: dict, content: bytes) -> "WordTokenizer":
+        types = content.decode().removesuffix("\n").split("\n")
         if len(set(types)) < len(types):
             raise ValueError("vocabulary.txt lists a type twice")
         return cls(types, head["eos"], head["unk"])
 
 
-class SentencePieceTokenizer:
+class SentencePieceTokenizer(Tokenizer):
     """A SentencePiece model whose ids are its own, re-ranked: id r is the model's id `model_ids[r]`."""
 
     kind, file = "sentencepiece", "sentencepiece.model"
@@ -108,33 +115,21 @@ class SentencePieceTokenizer:
         self.unk_id = int(self.ranks[self.processor.unk_id()])
         self.eos = self.processor.id_to_piece(self.processor.eos_id())
 
-    @property
-    def fingerprint(self) -> str:
-        return fingerprint_of(self._files())
-
     def encode_lines(self, lines: Lines) -> np.ndarray:
-        lines = as_strings(without_end_marks(lines, self.eos))
-        pieces = self.processor.encode([line.strip() for line in lines], add_eos=True)
-        return self.ranks[np.fromiter(chain.from_iterable(pieces), np.int32)]
-
-    def encode(self, line: str) -> list[int]:
-        return self.encode_lines([line])[:-1].tolist()
+        lines = pc.utf8_trim_whitespace(without_end_marks(lines, self.eos)).to_pylist()
+        return self.ranks[np.fromiter(chain.from_iterable(self.processor.encode(lines, add_eos=True)), np.int32)]
 
     def decode(self, ids: Sequence[int]) -> str:
         ids = np.asarray(ids, np.int64)
         lines = np.split(ids, np.flatnonzero(ids == self.eos_id) + 1)
         return "\n".join(self.processor.decode(self.model_ids[line[line != self.eos_id]].tolist()) for line in lines)
 
-    def save(self, directory: str | Path) -> None:
-        write_files(directory, self._files())
-
-    def _files(self) -> dict[str, bytes]:
-        head = {"kind": self.kind, "model_ids": self.model_ids.tolist()}
-        return {"tokenizer.json": to_json(head), self.file: self.model}
+    def _parts(self) -> tuple[dict, bytes]:
+        return {"model_ids": self.model_ids.tolist()}, self.model
 
     @classmethod
-    def load(cls, directory: Path, head: dict) -> "SentencePieceTokenizer":
-        return cls((directory / cls.file).read_bytes(), head["model_ids"])
+    def load(cls, head: dict, content: bytes) -> "SentencePieceTokenizer":
+        return cls(content, head["model_ids"])
 
 
 def load_tokenizer(directory: str | Path) -> WordTokenizer | SentencePieceTokenizer:
@@ -142,8 +137,8 @@ def load_tokenizer(directory: str | Path) -> WordTokenizer | SentencePieceTokeni
     directory = Path(directory)
     try:
         head = json.loads((directory / "tokenizer.json").read_bytes())
-        kinds = {kind.kind: kind for kind in (WordTokenizer, SentencePieceTokenizer)}
-        return kinds[head["kind"]].load(directory, head)
+        kind = {kind.kind: kind for kind in (WordTokenizer, SentencePieceTokenizer)}[head["kind"]]
+        return kind.load(head, (directory / kind.file).read_bytes())
     except FileNotFoundError as error:
         raise UsageError(
             f"no tokenizer in {directory}: {error.filename} is missing. Give the folder of a run."
@@ -151,20 +146,3 @@ def load_tokenizer(directory: str | Path) -> WordTokenizer | SentencePieceTokeni
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         reason = f"{type(error).__name__}: {one_line(error)}"
         raise UsageError(f"the tokenizer in {directory} is damaged ({reason}). Copy the run's folder again.") from None
-
-
-def to_json(value: dict) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode() + b"\n"
-
-
-def fingerprint_of(files: dict[str, bytes]) -> str:
-    digest = hashlib.sha256()
-    for name, content in sorted(files.items()):
-        digest.update(f"{name} {len(content)}\n".encode() + content)
-    return digest.hexdigest()
-
-
-def write_files(directory: str | Path, files: dict[str, bytes]) -> None:
-    Path(directory).mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        (Path(directory) / name).write_bytes(content)
