@@ -8,11 +8,12 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import sentencepiece
 
 from gcnn.config import SentencePieceConfig, WordTokenizerConfig
-from gcnn.data.lines import Lines, as_strings, split_lines, without_end_marks
+from gcnn.data.lines import Lines, split_lines, without_end_marks
 from gcnn.data.tables import read_lines
 from gcnn.data.threads import in_threads
 from gcnn.data.tokenizers import EOS, UNK, SentencePieceTokenizer, WordTokenizer
@@ -33,30 +34,27 @@ def train_tokenizer(
 
 
 def train_words(config: WordTokenizerConfig, lines: Iterable[Lines]) -> WordTokenizer:
-    words = None if config.vocabulary is None else read_vocabulary(Path(config.vocabulary))
-    counts = Counter()
-    for counted in in_threads(lambda batch: pc.value_counts(split_lines(batch, EOS, UNK)), lines):
-        counts.update(dict(zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True)))
-    return WordTokenizer(frequent_types(counts, config.min_count, config.max_size, words))
-
-
-def frequent_types(counts: Counter, min_count: int, max_size: int | None, words: list[str] | None = None) -> list[str]:
-    """Types, or the `words` given, by falling frequency, ties in code-point order.
+    """Types, or the words of `config.vocabulary`, by falling frequency, ties in code-point order.
 
     `<unk>` has the counts of those left out.
     """
-    if max_size is not None and max_size < 3:
-        raise UsageError(f"tokenizer.max_size is {max_size}; give 3 or more (<unk>, <eos> and a word).")
+    if config.max_size is not None and config.max_size < 3:
+        raise UsageError(f"tokenizer.max_size is {config.max_size}; give 3 or more (<unk>, <eos> and a word).")
+    words = None if config.vocabulary is None else read_vocabulary(Path(config.vocabulary))
+    counts = Counter()
+    for counted in in_threads(lambda batch: pc.value_counts(split_lines(batch, EOS, UNK)), lines):
+        counts.update(dict(zip(*(column.to_pylist() for column in counted.flatten()), strict=True)))
 
     def falling(words: Iterable[str]) -> list[str]:
         return sorted(sorted(words), key=counts.__getitem__, reverse=True)
 
     if words is None:
-        words = [word for word, n in counts.items() if n >= min_count]
+        words = [word for word, count in counts.items() if count >= config.min_count]
     words = falling(word for word in words if word not in (EOS, UNK))
-    words = words if max_size is None else words[: max_size - 2]
+    if config.max_size is not None:
+        words = words[: config.max_size - 2]
     counts[UNK] = counts.total() - counts[EOS] - sum(counts[word] for word in words)
-    return falling([*words, EOS, UNK])
+    return WordTokenizer(falling([*words, EOS, UNK]))
 
 
 def read_vocabulary(path: Path) -> list[str]:
@@ -80,9 +78,11 @@ def train_sentencepiece(config: SentencePieceConfig, lines: Iterable[Lines]) -> 
     """A model of a sample of the lines, its ids ranked by their frequency in all of them."""
     lines = (without_end_marks(batch, EOS) for batch in lines)
     if config.model is not None:
-        return rank_by_frequency(read_model(Path(config.model)), lines)
+        own = read_model(Path(config.model))
+        batches = in_threads(lambda batch: np.bincount(own.encode_lines(batch), minlength=own.vocabulary_size), lines)
+        return SentencePieceTokenizer(own.model, np.argsort(-sum(batches), kind="stable"))
     counts, sample, ends = Counter(), LineSample(), 0
-    for batch in map(as_strings, lines):
+    for batch in map(pa.Array.to_pylist, lines):
         counts.update(chain.from_iterable(map(str.split, batch)))
         sample.extend(batch)
         ends += len(batch)
@@ -108,13 +108,6 @@ def read_model(path: Path) -> SentencePieceTokenizer:
         if number < 0:
             raise UsageError(f"tokenizer.model: {path} has no {name}. Give a model that was trained with one.")
     return SentencePieceTokenizer(model, range(processor.vocab_size()))
-
-
-def rank_by_frequency(tokenizer: SentencePieceTokenizer, lines: Iterable[Lines]) -> SentencePieceTokenizer:
-    """The tokenizer with its ids sorted by their frequency in a text."""
-    size = tokenizer.vocabulary_size
-    counts = in_threads(lambda batch: np.bincount(tokenizer.encode_lines(batch), minlength=size), lines)
-    return SentencePieceTokenizer(tokenizer.model, np.argsort(-sum(counts), kind="stable"))
 
 
 class LineSample:
