@@ -51,14 +51,17 @@ def read_rows(path: Path, column: str = "text", option: str = "--column", alone:
     kind = suffix(path)
     if kind in OTHER_SUFFIXES:
         raise UsageError(f"{path}: {kind} files are not read. {REMEDY}.")
-    with damage_named(path):
+    try:
         if kind in PARQUET_SUFFIXES:
             yield from read_parquet(path, column, option, alone)
         elif kind in JSON_SUFFIXES:
             yield from read_json(path, column, option, alone)
         else:
-            for lines in read_text(path):
-                yield pa.table({column: lines})
+            yield from (pa.table({column: lines}) for lines in read_text(path))
+    except (EOFError, OSError, zlib.error, lzma.LZMAError, pa.ArrowException) as error:
+        if getattr(error, "errno", None) or isinstance(error, MemoryError):  # not the file's fault
+            raise
+        raise UsageError(f"{path} is damaged or incomplete ({one_line(error)}). Copy it again.") from None
 
 
 def read_lines(path: Path, column: str = "text", option: str = "--column") -> Iterator[pa.Array]:
@@ -73,30 +76,15 @@ def suffix(path: Path) -> str:
     return path.with_suffix("").suffix if path.suffix in COMPRESSED_SUFFIXES else path.suffix
 
 
-@contextlib.contextmanager
-def damage_named(path: Path) -> Iterator[None]:
-    """Name the file where its decompression or Arrow finds it damaged or cut short."""
-    try:
-        yield
-    except (EOFError, OSError, zlib.error, lzma.LZMAError, pa.ArrowException) as error:
-        if getattr(error, "errno", None) or isinstance(error, MemoryError):  # not the file's fault
-            raise
-        raise UsageError(f"{path} is damaged or incomplete ({one_line(error)}). Copy it again.") from None
-
-
 def read_text(path: Path) -> Iterator[pa.Array]:
     """The lines of a text, compressed or not, as large_string."""
     with open(path, "rb") as raw, decompressed(raw, path) as file:
         number = offset = 0  # of the lines and bytes before a chunk
         for chunk in chunks(file):
-            if offset == 0:
-                offset = len(chunk)
-                chunk = without_mark(chunk, path)
-                offset -= len(chunk)
-                check_no_json(chunk, path)
-                if not chunk:
-                    continue
-            text = pa.array([chunk.replace(b"\r\n", b"\n").removesuffix(b"\n")], pa.large_binary())
+            text = chunk if offset else checked_start(chunk, path)
+            if not text:  # a byte order mark alone
+                continue
+            text = pa.array([text.replace(b"\r\n", b"\n").removesuffix(b"\n")], pa.large_binary())
             try:
                 lines = pc.split_pattern(text.cast(TEXT), "\n").flatten()
             except pa.ArrowInvalid:
@@ -127,19 +115,20 @@ def chunks(file: BinaryIO) -> Iterator[bytes]:
         yield b"".join(rest)
 
 
-def without_mark(start: bytes, what: object) -> bytes:
-    """The start of a file or stream without UTF-8's byte order mark. Raises UsageError for UTF-16's."""
+def checked_start(start: bytes, path: Path) -> bytes:
+    """The start of a file without UTF-8's byte order mark.
+
+    Raises UsageError for UTF-16's, and for rows of JSON under a name that does not say so: braces and quotes are no
+    words.
+    """
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise UsageError(f"{what} is not UTF-8 but UTF-16. Convert it, as with iconv -f utf-16 -t utf-8.")
-    return start.removeprefix(codecs.BOM_UTF8)
-
-
-def check_no_json(start: bytes, path: Path) -> None:
-    """Raise UsageError for rows of JSON under a name that does not say so: braces and quotes are no words."""
+        raise UsageError(f"{path} is not UTF-8 but UTF-16. Convert it, as with iconv -f utf-16 -t utf-8.")
+    start = start.removeprefix(codecs.BOM_UTF8)
     if start.startswith(b"{") and suffix(path) not in (*JSON_SUFFIXES, ".txt"):
         with contextlib.suppress(ValueError, RecursionError):
             json.loads(start.partition(b"\n")[0])
             raise UsageError(f"{path} holds JSON. Let its name end in .jsonl, or in .txt where the JSON is the text.")
+    return start
 
 
 def not_utf8(chunk: bytes, offset: int, number: int, path: Path) -> UsageError:
@@ -196,16 +185,13 @@ def read_parquet(path: Path, column: str, option: str, alone: bool) -> Iterator[
             raise no_column(path, column, file.schema_arrow.names, option)
         arrow_type = file.schema_arrow.field(column).type
         kind = arrow_type.value_type if pa.types.is_dictionary(arrow_type) else arrow_type
-        if not any(is_type(kind) for is_type in TEXT_TYPES):
+        if kind not in (pa.string(), pa.large_string(), pa.string_view(), pa.null()):
             raise UsageError(f"{path}: `{column}` is {arrow_type}, not text. Name another column with {option}.")
         size = sum(file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups))
         rows = 1 + CHUNK // (1 + size // max(1, file.metadata.num_rows))
         for batch in file.iter_batches(rows, columns=[column] if alone else None):
             table = pa.Table.from_batches([batch])
             yield table.set_column(table.column_names.index(column), column, table[column].cast(TEXT))
-
-
-TEXT_TYPES = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
 
 
 def no_column(what: object, column: str, columns: Iterable[str], option: str) -> UsageError:
