@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ from gcnn.errors import UsageError, one_line
 from gcnn.files import sha256, write_json
 
 if TYPE_CHECKING:
-    from datasets import Dataset, DatasetDict
+    from datasets import DatasetDict
 
 HUB_REPOSITORY = "Salesforce/wikitext"
 
@@ -70,16 +71,14 @@ class Corpus:
         """
         if split in self.summaries:
             return self.summaries[split]
-        kinds = [suffix(path) for path in self.files[split]]
-        key = key_of(
-            self.column, self.first.get(split), list(zip(kinds, in_threads(sha256, self.files[split]), strict=True))
-        )
+        files = self.files[split]
+        contents = list(zip(map(suffix, files), in_threads(sha256, files), strict=True))
+        key = key_of(self.column, self.first.get(split), contents)
         memo = self.cache_dir / "texts" / f"{key}.json"
         try:
             summary = TextSummary(**json.loads(memo.read_bytes()))
         except (OSError, ValueError, TypeError):
-            what = f"the {split} split of {self.name} ({list_names(self.files[split])})"
-            summary = summarize(self.lines(split), what)
+            summary = summarize(self.lines(split), f"the {split} split of {self.name} ({list_names(files)})")
             memo.parent.mkdir(parents=True, exist_ok=True)
             write_json(memo, asdict(summary))
         self.summaries[split] = summary
@@ -91,14 +90,15 @@ class HubCorpus(Corpus):
 
     def __init__(self, config: DataConfig, cache_dir: Path):
         hub = load_from_hub(config, str(cache_dir / "datasets"))
-        self.tables: dict[str, Dataset] = {split: hub[name] for split, name in HUB_SPLITS.items()}
+        self.tables = {split: hub[name] for split, name in HUB_SPLITS.items()}
         files = {split: [Path(f["filename"]) for f in table.cache_files] for split, table in self.tables.items()}
         super().__init__(config, files, cache_dir)
 
     def batches(self, split: str) -> Iterator[pa.Array]:
-        if self.column not in self.tables[split].column_names:
-            raise no_column(HUB_REPOSITORY, self.column, self.tables[split].column_names, "data.column")
-        table = self.tables[split].select_columns(self.column).with_format("arrow")
+        table = self.tables[split]
+        if self.column not in table.column_names:
+            raise no_column(HUB_REPOSITORY, self.column, table.column_names, "data.column")
+        table = table.select_columns(self.column).with_format("arrow")
         rows = 1 + CHUNK // (1 + table.data.nbytes // max(1, len(table)))
         for batch in table.iter(batch_size=rows):
             yield batch[self.column].cast(TEXT).combine_chunks().fill_null("")
@@ -138,36 +138,21 @@ def load_from_hub(config: DataConfig, cache_dir: str) -> "DatasetDict":
     import datasets  # here: it takes a second, which other corpora save
     from huggingface_hub import HfApi
 
-    quiet()
+    datasets.disable_progress_bars()  # this project has its own, and its own messages
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    load = partial(datasets.load_dataset, HUB_REPOSITORY, config.hub_config, cache_dir=cache_dir)
+    setting, datasets.config.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE, True
     try:
-        return load_offline(config.hub_config, cache_dir)
+        return load()  # as an earlier run left them, without a request
     except (OSError, ValueError):
         pass
+    finally:
+        datasets.config.HF_HUB_OFFLINE = setting
     try:
         HfApi().dataset_info(HUB_REPOSITORY, timeout=10)  # fails soon where load_dataset would retry for long
-        return datasets.load_dataset(HUB_REPOSITORY, config.hub_config, cache_dir=cache_dir)
+        return load()
     except Exception as error:  # whatever the Hub's client raises, the way out is the same
         raise UsageError(
             f"data={config.name}: cannot get {config.hub_config} of {HUB_REPOSITORY} from the Hub "
             f"({one_line(error)}). {layout_remedy(layouts_of(config)[0])[:-1]}, or with the Parquet files of the Hub."
         ) from None
-
-
-def load_offline(hub_config: str | None, cache_dir: str) -> "DatasetDict":
-    """WikiText's tables as an earlier run left them in the cache, without a request."""
-    import datasets
-
-    setting = datasets.config.HF_HUB_OFFLINE
-    datasets.config.HF_HUB_OFFLINE = True
-    try:
-        return datasets.load_dataset(HUB_REPOSITORY, hub_config, cache_dir=cache_dir)
-    finally:
-        datasets.config.HF_HUB_OFFLINE = setting
-
-
-def quiet() -> None:
-    """Keep the bars and messages of `datasets` to itself: this project has its own."""
-    import datasets
-
-    datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
