@@ -26,7 +26,6 @@ def cached(directory: Path, build: Callable[[Path], object]) -> dict[str, str]:
     """Have `build` fill `directory` unless it is there and intact; returns the sha256 of each of its files."""
 
     def write(aside: Path) -> None:
-        remove(aside)
         aside.mkdir(parents=True)
         build(aside)
         write_json(aside / MANIFEST, {path.name: sha256(path) for path in sorted(aside.iterdir())})

@@ -7,7 +7,6 @@ never installs.
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -66,18 +65,15 @@ def check_archive(archive: Path) -> Path:
 
 
 def write_splits(archive: Path, directory: Path) -> None:
-    """Write each work's lines, stripped and without blank ones, into the file of its split."""
-    splits = {split: [] for split in ("train", "valid", "test")}
-    for name, text in sorted(read_works(archive)):
-        lines = [line for line in map(str.strip, text.split("\n")) if line]
-        splits[HELD_OUT.get(name, "train")] += lines
-    for split, lines in splits.items():
-        (directory / f"{split}.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-
-
-def read_works(archive: Path) -> Iterator[tuple[str, str]]:
-    """The name and text of each work; nothing is unpacked."""
+    """Write each work's lines, stripped and without blank ones, into the file of its split; nothing is unpacked."""
     with tarfile.open(archive, "r:gz") as members:
-        for member in members:
-            if member.isfile() and member.name.endswith(SUFFIX):
-                yield Path(member.name).name.removesuffix(SUFFIX), members.extractfile(member).read().decode()
+        works = {
+            Path(member.name).name.removesuffix(SUFFIX): members.extractfile(member).read().decode()
+            for member in members
+            if member.isfile() and member.name.endswith(SUFFIX)
+        }
+    splits = {split: [] for split in ("train", "valid", "test")}
+    for name, text in sorted(works.items()):
+        splits[HELD_OUT.get(name, "train")] += [f"{line}\n" for line in map(str.strip, text.split("\n")) if line]
+    for split, lines in splits.items():
+        (directory / f"{split}.txt").write_text("".join(lines), encoding="utf-8")
