@@ -3,6 +3,8 @@
 Both read the memory map batch by batch, and both make every token of the stream a target exactly once.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,7 +13,21 @@ IGNORE = -100  # the target of a padded position, as in torch's cross entropy
 SCAN = 1 << 24  # tokens looked at together when line ends are found
 
 
-class RunningText:
+@dataclass
+class Batches:
+    """A stream in batches of `batch_size` sequences of `block_size` tokens, shared out over processes."""
+
+    tokens: np.ndarray  # flat; each line ends with eos_id
+    eos_id: int
+    batch_size: int  # over all processes
+    block_size: int
+    micro_batch_size: int | None = None  # sequences that a process takes at once; None: its whole share
+    rank: int = 0
+    world_size: int = 1
+
+
+@dataclass
+class RunningText(Batches):
     """Blocks of contiguous text: row b of a batch goes on in row b of the next one.
 
     An <eos> precedes the stream. Each of `batch_size` rows reads its own contiguous part; past the end of a
@@ -19,24 +35,12 @@ class RunningText:
     the others, and takes at most `micro_batch_size` of them at once.
     """
 
-    def __init__(
-        self,
-        tokens: np.ndarray,
-        eos_id: int,
-        batch_size: int,
-        block_size: int,
-        micro_batch_size: int | None = None,
-        rank: int = 0,
-        world_size: int = 1,
-    ):
-        self.tokens = tokens
-        self.eos_id = eos_id
-        self.row_length = -(-len(tokens) // batch_size)
-        self.block_size = min(block_size, self.row_length)
-        self.layout = {"sequences": batch_size, "block_size": self.block_size}  # what a batch's number depends on
-        rows = batch_size // world_size
-        self.micro_batch_size = micro_batch_size or rows
-        self.row_starts = (rank * rows + np.arange(rows))[:, None] * self.row_length
+    def __post_init__(self):
+        self.row_length = -(-len(self.tokens) // self.batch_size)
+        self.block_size = min(self.block_size, self.row_length)
+        self.layout = {"sequences": self.batch_size, "block_size": self.block_size}  # what a batch's number depends on
+        rows = self.batch_size // self.world_size
+        self.row_starts = (self.rank * rows + np.arange(rows))[:, None] * self.row_length
         self.shift = 0  # where in the stream, taken as a ring, the first row starts
 
     def __len__(self) -> int:
@@ -68,11 +72,11 @@ class RunningText:
 
     def micro_batches(self, index: int) -> list[tuple[Tensor, Tensor]]:
         """This process's part of a batch, in micro-batches."""
-        return list(zip(*(part.split(self.micro_batch_size) for part in self[index]), strict=True))
+        return list(zip(*(part.split(self.micro_batch_size or len(part)) for part in self[index]), strict=True))
 
     def count_targets(self, index: int) -> int:
         """The targets of a batch, over all processes."""
-        row_starts = np.arange(self.layout["sequences"]) * self.row_length
+        row_starts = np.arange(self.batch_size) * self.row_length
         lengths = np.minimum(self.row_length, len(self.tokens) - row_starts)
         return int(np.clip(lengths - index * self.block_size, 0, self.block_size).sum())
 
@@ -84,7 +88,8 @@ class RunningText:
         return torch.from_numpy(tokens.astype(np.int64))
 
 
-class Sentences:
+@dataclass
+class Sentences(Batches):
     """Lines each alone, <eos> before and after, in batches of about equal length.
 
     A batch holds at most `batch_size * block_size` positions, padding included, and at least one sentence. Of several
@@ -92,25 +97,20 @@ class Sentences:
     sentence, at once.
     """
 
-    def __init__(
-        self,
-        tokens: np.ndarray,
-        eos_id: int,
-        batch_size: int,
-        block_size: int,
-        micro_batch_size: int | None = None,
-        rank: int = 0,
-        world_size: int = 1,
-    ):
-        self.tokens = tokens
-        self.eos_id = eos_id
-        self.rank, self.world_size = rank, world_size
-        self.layout = {"positions": batch_size * block_size}
-        self.micro_positions = (micro_batch_size or batch_size) * block_size
-        self.ends = line_ends(tokens, eos_id)
+    def __post_init__(self):
+        self.capacity = self.batch_size * self.block_size
+        self.layout = {"positions": self.capacity}
+        self.ends = line_ends(self.tokens, self.eos_id)
         self.lengths = np.diff(self.ends, prepend=0)
         self.by_length = np.argsort(self.lengths, kind="stable")
-        self.borders = self._borders(batch_size * block_size)
+        lengths = self.lengths[self.by_length]
+        borders = [0]  # where in `by_length` each batch starts, and the end of the last one
+        while (start := borders[-1]) < len(lengths):
+            stop = min(start + max(1, self.capacity // lengths[start]), len(lengths))
+            while stop > start + 1 and (stop - start) * lengths[stop - 1] > self.capacity:
+                stop = start + max(1, self.capacity // lengths[stop - 1])
+            borders.append(stop)
+        self.borders = np.array(borders)
 
     def draw_order(self, seed: int, epoch: int) -> np.ndarray:
         """Group the lines of equal length anew for an epoch; returns the batches in random order."""
@@ -119,17 +119,6 @@ class Sentences:
         lines = random.permutation(len(self.lengths))
         self.by_length = lines[np.argsort(self.lengths[lines], kind="stable")]
         return order
-
-    def _borders(self, capacity: int) -> np.ndarray:
-        """Where in `by_length` each batch starts, and the end of the last one."""
-        lengths = self.lengths[self.by_length]
-        borders = [0]
-        while (start := borders[-1]) < len(lengths):
-            stop = min(start + max(1, capacity // lengths[start]), len(lengths))
-            while stop > start + 1 and (stop - start) * lengths[stop - 1] > capacity:
-                stop = start + max(1, capacity // lengths[stop - 1])
-            borders.append(stop)
-        return np.array(borders)
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -158,7 +147,8 @@ class Sentences:
         """This process's part of a batch, in micro-batches: as many on every process, for they keep step; one that has
         no line left gets one without targets."""
         rows = self.rows(index)
-        at_once = max(1, self.micro_positions // self.lengths[rows[-1]])
+        positions = (self.micro_batch_size or self.batch_size) * self.block_size
+        at_once = max(1, positions // self.lengths[rows[-1]])
         number = -(-len(rows) // (self.world_size * at_once))
         own_rows = rows[self.rank :: self.world_size]
         micro_batches = [own_rows[i * at_once : (i + 1) * at_once] for i in range(number)]
