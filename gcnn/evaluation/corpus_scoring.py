@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import pyarrow as pa
@@ -26,7 +27,7 @@ from gcnn.errors import UsageError
 from gcnn.evaluation.scoring import Scorer
 from gcnn.files import sha256, write_atomically
 
-TYPES = {"log_prob": pa.float64(), "tokens": pa.int64(), "unknown": pa.int64(), "perplexity": pa.float64()}
+SCORES = pa.schema({"log_prob": pa.float64(), "tokens": pa.int64(), "unknown": pa.int64(), "perplexity": pa.float64()})
 METADATA_KEY = b"gcnn"  # in the metadata of a file's schema: a JSON object, what its scores were made from
 DECIDING = ("model", "tokenizer", "precision", "column", "input")  # the entries of it that make others of the scores
 
@@ -54,19 +55,19 @@ def score_files(scorer: Scorer, files: list[Path], output: Path, column: str = "
     something else; and after all others are scored, for files that are damaged or have no such column.
     """
     targets = targets_of(files, output)
-    done = Done()
     todo = [(path, target) for path, target in targets.items() if not is_done(scorer, path, target, column)]
-    done.skipped = len(files) - len(todo)
+    done, refused = Done(skipped=len(files) - len(todo)), []
     random.shuffle(todo)  # so that processes rarely meet, also where the file system knows no locks
-    refused = []
     with kept_if_used(output):
         for path, target in tqdm(todo, unit=" files", disable=None):
             with claimed(target) as is_claimed:
-                if not is_claimed:
-                    done.elsewhere += 1
-                    continue
                 try:
-                    score_file(scorer, path, target, column, done)
+                    if not is_claimed:
+                        done.elsewhere += 1
+                    elif is_done(scorer, path, target, column):  # meanwhile
+                        done.skipped += 1
+                    else:
+                        score_file(scorer, path, target, column, done)
                 except UsageError as error:
                     refused.append(str(error))
         if refused:
@@ -149,40 +150,24 @@ def claimed(target: Path) -> Iterator[bool]:
 
 
 def score_file(scorer: Scorer, path: Path, target: Path, column: str, done: Done) -> None:
-    if is_done(scorer, path, target, column):  # meanwhile
-        done.skipped += 1
-        return
-    start, metadata_json = time.perf_counter(), json.dumps(made_from(scorer, path, column))
-    write_atomically(target, lambda aside: write_scores(scorer, path, aside, column, metadata_json, done))
+    """Write a file's rows and their scores. Raises UsageError as read_rows does, and where a column has the name of a
+    score."""
+    start, source = time.perf_counter(), json.dumps(made_from(scorer, path, column))
+
+    def write(aside: Path) -> None:
+        tables = read_rows(path, column)
+        first = next(tables, pa.table({column: pa.array([], TEXT)}))  # of an empty file, one without rows
+        if taken := set(SCORES.names) & set(first.column_names):
+            raise UsageError(f"{path} has a column {min(taken)} already. Rename it first.")
+        schema = pa.schema([*first.schema, *SCORES], {**(first.schema.metadata or {}), METADATA_KEY: source})
+        with pq.ParquetWriter(aside, schema) as writer:
+            for rows in chain([first], tables):
+                scores = scorer.score([text or "" for text in rows[column].to_pylist()])
+                columns = pa.Table.from_pylist([score._asdict() for score in scores], SCORES).columns
+                writer.write_table(pa.Table.from_arrays([*rows.columns, *columns], schema=schema))
+                done.rows += len(scores)
+                done.tokens += sum(score.tokens for score in scores)
+
+    write_atomically(target, write)
     done.files += 1
     done.seconds += time.perf_counter() - start
-
-
-def write_scores(scorer: Scorer, path: Path, aside: Path, column: str, metadata_json: str, done: Done) -> None:
-    writer = None
-    try:
-        for rows in checked_rows(path, column):
-            scores = scorer.score([text or "" for text in rows[column].to_pylist()])
-            done.rows += len(scores)
-            done.tokens += sum(score.tokens for score in scores)
-            for name, kind in TYPES.items():
-                rows = rows.append_column(name, pa.array([getattr(score, name) for score in scores], kind))
-            if writer is None:
-                metadata = {**(rows.schema.metadata or {}), METADATA_KEY: metadata_json}
-                writer = pq.ParquetWriter(aside, rows.schema.with_metadata(metadata))
-            writer.write_table(rows)
-    finally:
-        if writer:
-            writer.close()
-
-
-def checked_rows(path: Path, column: str) -> Iterator[pa.Table]:
-    """The rows of a file, some at a time; one table without rows where it is empty. Raises UsageError as read_rows
-    does, and where a column has the name of a score."""
-    rows = None
-    for rows in read_rows(path, column):
-        if taken := set(TYPES) & set(rows.column_names):
-            raise UsageError(f"{path} has a column {min(taken)} already. Rename it first.")
-        yield rows
-    if rows is None:
-        yield pa.table({column: pa.array([], TEXT)})
