@@ -18,6 +18,7 @@ from typing import NamedTuple
 from gcnn.errors import UsageError
 
 KINDS = ("any", "moses", "kaldi", "srilm")
+Fields = tuple[str, str, str, str]  # the names that Hypothesis has for them: list, number, sentence, score as written
 
 
 class Hypothesis(NamedTuple):
@@ -40,7 +41,11 @@ def reader(kind: str, scored: bool) -> Callable[[str], Hypothesis]:
             kind = recognised(line)
             if kind != "moses":
                 print(f"n-best lists as --nbest {kind} reads them.", file=sys.stderr)
-        name, number, sentence, score = PARSERS[kind](line)
+        form, parse = PARSERS[kind]
+        fields = parse(line)
+        if fields is None:
+            raise UsageError(f"is not `{form}`. Give n-best lists of one kind, or leave out --nbest.")
+        name, number, sentence, score = fields
         return Hypothesis(line.rstrip(), name, number, sentence, to_nats(score, kind) if scored else 0.0)
 
     return read_hypothesis
@@ -49,8 +54,7 @@ def reader(kind: str, scored: bool) -> Callable[[str], Hypothesis]:
 def recognised(line: str) -> str:
     if "|||" in line:
         return "moses"
-    with contextlib.suppress(UsageError):
-        read_srilm(line)
+    if parse_srilm(line):
         return "srilm"
     if re.match(r"\S+-[1-9]\d*(\s|$)", line):
         return "kaldi"
@@ -60,44 +64,41 @@ def recognised(line: str) -> str:
     )
 
 
-def read_moses(line: str) -> tuple[str, str, str, str]:
+def parse_moses(line: str) -> Fields | None:
     name, *fields = line.split("|||")
     if not fields:
-        raise UsageError("is not `id ||| sentence`. Give n-best lists of one kind, or leave out --nbest.")
+        return None
     return name.strip(), "", fields[0], (fields[1:3] or [""])[-1]  # the total comes after features, before alignments
 
 
-def read_kaldi(line: str) -> tuple[str, str, str, str]:
+def parse_kaldi(line: str) -> Fields | None:
     match = re.match(r"(\S+?)(?:-([1-9]\d*))?(?:\s+(.*))?$", line.strip())
-    if not match:
-        raise UsageError("is not `utt-1 words`. Give n-best lists of one kind, or leave out --nbest.")
-    return match[1], match[2] or "", match[3] or "", ""
+    return match and (match[1], match[2] or "", match[3] or "", "")
 
 
-def read_srilm(line: str) -> tuple[str, str, str, str]:
+def parse_srilm(line: str) -> Fields | None:
     score, *fields = [*line.split(maxsplit=3), "", ""]
     try:
         float(score), float(fields[0]), int(fields[1])
     except ValueError:
-        raise UsageError(
-            "is not `acoustic language n words`. Give n-best lists of one kind, or leave out --nbest."
-        ) from None
+        return None
     return "", "", fields[2], score
 
 
-PARSERS = {"moses": read_moses, "kaldi": read_kaldi, "srilm": read_srilm}
+PARSERS = {  # of each kind, how a line looks, and what finds its fields or None
+    "moses": ("id ||| sentence", parse_moses),
+    "kaldi": ("utt-1 words", parse_kaldi),
+    "srilm": ("acoustic language n words", parse_srilm),
+}
 
 
 def to_nats(score: str, kind: str) -> float:
-    try:
-        number = float(score)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise UsageError(
-            f"has no score for --lm-weight (found: {score.strip()!r}). Give `id ||| sentence ||| score`, or no weight."
-        )
-    return number * math.log(10) if kind == "srilm" else number
+    with contextlib.suppress(ValueError):
+        if math.isfinite(number := float(score)):
+            return number * math.log(10) if kind == "srilm" else number
+    raise UsageError(
+        f"has no score for --lm-weight (found: {score.strip()!r}). Give `id ||| sentence ||| score`, or no weight."
+    )
 
 
 def rank_lists(entries: Iterable[tuple[Hypothesis, float]], weight: float | None) -> Iterator[str]:
@@ -106,14 +107,12 @@ def rank_lists(entries: Iterable[tuple[Hypothesis, float]], weight: float | None
     The best has the greatest log-probability, or, with a weight, the greatest sum of its score and as many times that.
     """
     for group in split_into_lists(entries):
-        totals = [
-            log_prob if weight is None else hypothesis.score + weight * log_prob for hypothesis, log_prob in group
-        ]
-        lines = []
-        for i in sorted(range(len(group)), key=lambda i: -totals[i]):
-            hypothesis, log_prob = group[i]
-            lines.append(f"{hypothesis.line} ||| {log_prob}" + ("" if weight is None else f" ||| {totals[i]}") + "\n")
-        yield "".join(lines)
+        rows = []
+        for hypothesis, log_prob in group:
+            total = [] if weight is None else [hypothesis.score + weight * log_prob]
+            rows.append([hypothesis.line, log_prob, *total])
+        rows.sort(key=lambda row: -row[-1])
+        yield "".join(" ||| ".join(map(str, row)) + "\n" for row in rows)
 
 
 def split_into_lists(entries: Iterable[tuple[Hypothesis, float]]) -> Iterator[list[tuple[Hypothesis, float]]]:
