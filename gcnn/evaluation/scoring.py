@@ -52,11 +52,7 @@ class Scorer:
     """
 
     def __init__(
-        self,
-        model: LanguageModel,
-        tokenizer: Tokenizer,
-        source: dict[str, str] | None = None,
-        sentences: bool = False,
+        self, model: LanguageModel, tokenizer: Tokenizer, source: dict[str, str] | None = None, sentences: bool = False
     ):
         self.model = model
         self.tokenizer = tokenizer
