@@ -28,14 +28,14 @@ def parse(option: str, text: Any) -> Any:
         return value_of(ast.parse(text.strip(), mode="eval").body)
     except OverflowError:
         raise UsageError(f"{option} is {shown}, a list of more than {MAX_LAYERS} parts.") from None
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
         raise UsageError(
             f"{option} is {shown}; only numbers, lists, tuples, their sums and `list * number` are understood."
         ) from None
 
 
 def value_of(node: ast.expr) -> Any:
-    """Raises ValueError outside the grammar, OverflowError past MAX_LAYERS."""
+    """Raises ValueError or TypeError outside the grammar, OverflowError past MAX_LAYERS."""
     match node:
         case ast.Constant(value=int() as number):
             return number
@@ -43,28 +43,19 @@ def value_of(node: ast.expr) -> Any:
             return [value_of(part) for part in parts]
         case ast.Tuple(elts=parts):
             return tuple(value_of(part) for part in parts)
-        case ast.BinOp(left=left, op=ast.Add() | ast.Mult() as operation, right=right):
-            return combine(value_of(left), operation, value_of(right))
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            left, right = value_of(left), value_of(right)
+            if len(left) + len(right) > MAX_LAYERS:
+                raise OverflowError
+            return left + right
+        case ast.BinOp(left=left, op=ast.Mult(), right=right):
+            sequence, times = value_of(left), value_of(right)
+            if isinstance(sequence, int):
+                sequence, times = times, sequence
+            if len(sequence) * times > MAX_LAYERS:
+                raise OverflowError
+            return sequence * times
     raise ValueError(node)
-
-
-def combine(left: Any, operation: ast.operator, right: Any) -> Any:
-    """A sum of two lists or two tuples, or a list or tuple repeated."""
-    if isinstance(operation, ast.Add):
-        if type(left) is not type(right) or isinstance(left, int):
-            raise ValueError(operation)
-        limit(len(left) + len(right))
-        return left + right
-    sequence, times = (right, left) if isinstance(left, int) else (left, right)
-    if isinstance(sequence, int) or not isinstance(times, int):
-        raise ValueError(operation)
-    limit(len(sequence) * times)
-    return sequence * times
-
-
-def limit(length: int) -> None:
-    if length > MAX_LAYERS:
-        raise OverflowError(length)
 
 
 def parse_layers(text: Any) -> list[Layer]:
