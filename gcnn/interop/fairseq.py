@@ -27,17 +27,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gcnn.config import (
-    ConstantScheduleConfig,
-    DataConfig,
-    GCNNConfig,
-    NesterovConfig,
-    TrainConfig,
-    TrainerConfig,
-    WordTokenizerConfig,
-    save_config,
-    typed,
-)
+from gcnn.config import GCNNConfig, NesterovConfig, TrainConfig, TrainerConfig, save_config, typed
 from gcnn.data.tokenizers import WordTokenizer
 from gcnn.errors import UsageError, one_line
 from gcnn.files import write_atomically
@@ -87,21 +77,21 @@ def import_fairseq(checkpoint: Path, dictionary: Path, out: Path) -> None:
 def run_config(checkpoint: Checkpoint, out: Path) -> TrainConfig:
     """The config of the run; what fairseq trained with is taken over where it is known."""
     options = checkpoint.options
-    config = TrainConfig(
-        experiment=f"fairseq/{out.name}",
-        run_dir=str(out),
-        data=DataConfig(name="local", source="local", sentences=options.get("sample_break_mode") == "eos"),
-        tokenizer=WordTokenizerConfig(),
-        model=model_config(checkpoint),
-        optimizer=optimizer_config(options),
-        schedule=ConstantScheduleConfig(),
-        trainer=TrainerConfig(
-            block_size=number(options, "tokens_per_sample") or TrainerConfig.block_size,
-            clip_norm=number(options, "clip_norm") or None,  # 0 is fairseq's for none
-            max_steps=max(1, checkpoint.updates),
-        ),
-    )
-    return typed(OmegaConf.structured(config))
+    config = {
+        "experiment": f"fairseq/{out.name}",
+        "run_dir": str(out),
+        "data": {"name": "local", "source": "local", "sentences": options.get("sample_break_mode") == "eos"},
+        "tokenizer": {"kind": "word"},
+        "model": model_config(checkpoint),
+        "optimizer": optimizer_config(options),
+        "schedule": {"kind": "constant"},
+        "trainer": {
+            "block_size": number(options, "tokens_per_sample") or TrainerConfig.block_size,
+            "clip_norm": number(options, "clip_norm") or None,  # 0 is fairseq's for none
+            "max_steps": max(1, checkpoint.updates),
+        },
+    }
+    return typed(OmegaConf.create(config))
 
 
 def number(options: dict[str, Any], name: str, default: float = 0) -> float:
