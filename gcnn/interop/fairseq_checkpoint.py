@@ -3,7 +3,9 @@
 import argparse
 import re
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -87,84 +89,68 @@ def convert_weights(weights: dict[str, Tensor], model: GCNNConfig) -> dict[str, 
     """
     with torch.device("meta"):  # shapes alone
         expected = build_model(model, len(weights["decoder.embed_tokens.weight"])).state_dict()
-    layers = {theirs: ours for theirs, ours in layer_names(model).items() if f"{ours}.bias" in expected}
-    others = {
-        "decoder.embed_tokens.weight": "encoder.embedding.weight",
-        "decoder.adaptive_softmax.head.weight": "softmax.head.weight",
-        **{n.replace("softmax.tails", "decoder.adaptive_softmax.tail"): n for n in expected if "softmax.tails" in n},
-    }
-    others = {theirs: ours for theirs, ours in others.items() if ours in expected}
-    check_names(weights, list(layers), list(others), adaptive=bool(model.cutoffs))
-    converted = {ours: weights[theirs] for theirs, ours in others.items()}
-    for theirs, ours in layers.items():
-        gain, direction = gain_and_direction(weights, theirs)
-        converted[f"{ours}.bias"] = weights[f"{theirs}.bias"]
-        converted[f"{ours}.parametrizations.weight.original0"] = gain
-        converted[f"{ours}.parametrizations.weight.original1"] = direction
+    layers, parts = layer_names(model), {"original0": "weight_g", "original1": "weight_v"}
+    names = {}  # ours: fairseq's
+    for name in expected:
+        layer, _, part = name.replace(".parametrizations.weight", "").rpartition(".")
+        names[name] = f"{layers[layer]}.{parts.get(part, part)}"
+    weights = split_weights(weights, [name.removesuffix("_g") for name in names.values() if name.endswith("weight_g")])
+    needed = {*names.values()}
+    if model.cutoffs:
+        needed.add("decoder.adaptive_softmax.version")  # without it clusters had other places in the head
+    check_names(weights, needed)
     for name, weight in expected.items():
-        if converted[name].shape != weight.shape:
+        found = weights[names[name]]
+        if found.shape != weight.shape:
             raise UsageError(
-                f"the weights do not fit the options: {name} is {tuple(converted[name].shape)} in the checkpoint "
+                f"the weights do not fit the options: {name} is {tuple(found.shape)} in the checkpoint "
                 f"and {tuple(weight.shape)} by decoder_layers and adaptive_softmax_cutoff."
             )
-    return {name: weight.contiguous() for name, weight in converted.items()}
+    return {ours: weights[theirs].contiguous() for ours, theirs in names.items()}
 
 
 def layer_names(model: GCNNConfig) -> dict[str, str]:
-    """What the weight-normalised layers are called, there and here; a block need not have the projection."""
-    names = {"decoder.fc1": "encoder.input_projection"}
+    """What the layers that a model may have are called, here and there."""
+    names = {"encoder.embedding": "decoder.embed_tokens", "encoder.input_projection": "decoder.fc1"}
     last = -1  # convolution
-    blocks = [block for block in model.blocks for _ in range(block.repeat)]
-    for i, block in enumerate(blocks):
+    for i, block in enumerate(chain.from_iterable(repeat(block, block.repeat) for block in model.blocks)):
         for j in range(len(block.convs)):
             last += 1
-            names[f"decoder.convolutions.{last}"] = f"encoder.blocks.{i}.convs.{j}.conv"
-        names[f"decoder.projections.{last}"] = f"encoder.blocks.{i}.projection"
-    return {**names, "decoder.fc2": "softmax.layers.0", "decoder.fc3": "softmax.layers.2"}
+            names[f"encoder.blocks.{i}.convs.{j}.conv"] = f"decoder.convolutions.{last}"
+        names[f"encoder.blocks.{i}.projection"] = f"decoder.projections.{last}"
+    for i in range(len(model.cutoffs)):
+        names |= {f"softmax.tails.{i}.{j}": f"decoder.adaptive_softmax.tail.{i}.{j}" for j in (0, 2)}
+    names["softmax.head"] = "decoder.adaptive_softmax.head"
+    return {**names, "softmax.layers.0": "decoder.fc2", "softmax.layers.2": "decoder.fc3"}
 
 
-def check_names(weights: dict[str, Tensor], layers: list[str], others: list[str], adaptive: bool) -> None:
+def check_names(names: Iterable[str], needed: set[str]) -> None:
     """Raise UsageError for weights that are missing or left over."""
-    needed = {*others, *(f"{layer}.bias" for layer in layers)}
-    for layer in layers:
-        normalised = f"{layer}.weight" not in weights
-        needed |= {f"{layer}.weight_g", f"{layer}.weight_v"} if normalised else {f"{layer}.weight"}
-    if adaptive:
-        needed.add("decoder.adaptive_softmax.version")  # without it clusters had other places in the head
-    missing, surplus = sorted(needed - weights.keys()), sorted(weights.keys() - needed - {"decoder.version"})
-    if missing or surplus:
-        differences = [
-            f"{verb} {listed(names)}" for verb, names in (("lacks", missing), ("also has", surplus)) if names
-        ]
+    missing, surplus = sorted(needed.difference(names)), sorted({*names} - needed - {"decoder.version"})
+    differences = [
+        f"{verb} {', '.join(names[:3] + ['...'] * (len(names) > 3))}"
+        for verb, names in (("lacks", missing), ("also has", surplus))
+        if names
+    ]
+    if differences:
         raise UsageError(f"it {' and '.join(differences)}; that is no fconv_lm as its options describe it.")
 
 
-def listed(names: list[str]) -> str:
-    return ", ".join(names[:3] + ["..."] * (len(names) > 3))
-
-
-def gain_and_direction(weights: dict[str, Tensor], layer: str) -> tuple[Tensor, Tensor]:
-    """Weight normalisation's g (out, 1, ...) and v (out, in, ...) of a layer.
+def split_weights(weights: dict[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
+    """The weights with weight normalisation's g (out, 1, ...) and v (out, in, ...) for each one named.
 
     fairseq's convolutions are (kernel_size, in, out). Old ones have a gain for each position of the kernel, and a
     shared or folded weight has none: both are written anew with a gain for each output, as the same weight.
     """
-    if f"{layer}.weight" in weights:
-        return normalise(transpose(weights[f"{layer}.weight"]))
-    gain, direction = (transpose(weights[f"{layer}.{part}"]) for part in ("weight_g", "weight_v"))
-    if direction.dim() == 3 and gain.shape == (1, 1, direction.size(2)):
-        return normalise(direction * (gain / direction.norm(dim=(0, 1), keepdim=True)))
-    return gain, direction
-
-
-def transpose(weight: Tensor) -> Tensor:
-    """A convolution's dimensions reversed; a linear layer as it is."""
-    return weight.permute(2, 1, 0) if weight.dim() == 3 else weight
-
-
-def normalise(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """The gain and direction of a weight (out, in, ...)."""
-    if weight.dim() < 2:
-        return weight, weight  # of no layer: the shapes are checked together
-    gain = torch.linalg.vector_norm(weight.flatten(1), dim=1).view(-1, *[1] * (weight.dim() - 1))
-    return gain, torch.where(gain > 0, weight, 1.0)  # a row of zeros has no direction
+    weights = {name: weight.permute(2, 1, 0) if weight.dim() == 3 else weight for name, weight in weights.items()}
+    for name in names:
+        g, v = f"{name}_g", f"{name}_v"
+        if not {g, v} & weights.keys() and name in weights and weights[name].dim() > 1:
+            weight = weights.pop(name)
+        elif {g, v} <= weights.keys() and weights[v].dim() == 3 and weights[g].shape == (1, 1, weights[v].size(2)):
+            weight = weights[v] * (weights[g] / weights[v].norm(dim=(0, 1), keepdim=True))
+        else:
+            continue
+        gain = torch.linalg.vector_norm(weight.flatten(1), dim=1).view(-1, *[1] * (weight.dim() - 1))
+        weights[g], weights[v] = gain, torch.where(gain > 0, weight, 1.0)  # a row of zeros has no direction
+    return weights
