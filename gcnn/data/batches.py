@@ -31,8 +31,7 @@ class RunningText(Batches):
     """Blocks of contiguous text: row b of a batch goes on in row b of the next one.
 
     An <eos> precedes the stream. Each of `batch_size` rows reads its own contiguous part; past the end of a
-    part, targets are IGNORE and tokens <eos>. Of several processes, each has its own rows of every batch, as many as
-    the others, and takes at most `micro_batch_size` of them at once.
+    part, targets are IGNORE and tokens <eos>. Of several processes, each has as many rows of every batch.
     """
 
     def __post_init__(self):

@@ -65,10 +65,7 @@ class Corpus:
         return self.summary(split).fingerprint
 
     def summary(self, split: str) -> TextSummary:
-        """What identifies and measures a split; remembered for files of this very content.
-
-        Raises UsageError for a split without words.
-        """
+        """What identifies and measures a split, remembered. Raises UsageError for a split without words."""
         if split in self.summaries:
             return self.summaries[split]
         files = self.files[split]

@@ -33,12 +33,12 @@ def without_end_marks(lines: Lines, eos: str) -> pa.Array:
 def first_tokens(batches: Iterable[pa.Array], tokens: int) -> Iterator[pa.Array]:
     """The first lines of a text, until they have `tokens` white-space words and ends of line."""
     for lines in batches:
-        ends = np.cumsum([len(line.split()) + 1 for line in lines.to_pylist()])
-        needed = int(np.searchsorted(ends, tokens)) + 1
+        counts = [len(line.split()) + 1 for line in lines.to_pylist()]
+        needed = int(np.searchsorted(np.cumsum(counts), tokens)) + 1
         yield lines[:needed]
         if needed <= len(lines):
             return
-        tokens -= int(ends[-1]) if len(ends) else 0
+        tokens -= sum(counts)
 
 
 def count_marks(lines: pa.Array, eos: str) -> int:

@@ -57,10 +57,7 @@ def layouts_of(config: DataConfig) -> list[Layout]:
 
 
 def find_layout(folder: Path, layouts: list[Layout], option: str) -> dict[str, list[Path]]:
-    """The files of the first layout that is whole; those of others are named, for they are not read.
-
-    Raises UsageError, naming a missing file, where none is whole.
-    """
+    """The files of the first layout that is whole. Raises UsageError, naming a missing file, where none is."""
     candidates = [
         {split: sorted(filter(Path.is_file, folder.glob(name))) for split, name in layout.items()} for layout in layouts
     ]
@@ -86,10 +83,7 @@ def layout_remedy(layout: Layout, option: str = "data.path") -> str:
 
 
 def expand_globs(patterns: dict[str, list[str]]) -> dict[str, list[Path]]:
-    """The files of `data.files`, in order; the name of a file that exists is no glob.
-
-    Raises UsageError for a wrong split or a glob without a file.
-    """
+    """The files of `data.files`, in order. Raises UsageError for a wrong split or a glob without a file."""
     if set(patterns) != set(SPLITS):
         raise UsageError(f"data.files has the splits {', '.join(patterns)}; give train, valid and test.")
     files: dict[str, list[Path]] = {}
@@ -98,7 +92,7 @@ def expand_globs(patterns: dict[str, list[str]]) -> dict[str, list[Path]]:
         for pattern in globs or ["(nothing)"]:
             path = Path(pattern)
             paths = [path] if path.exists() else map(Path, sorted(glob.glob(pattern, recursive=True)))
-            matches = [path for path in paths if path.is_file()]
+            matches = list(filter(Path.is_file, paths))
             if not matches:
                 raise UsageError(f"data.files.{split}: no file matches {pattern}. Give text files or globs of them.")
             files[split] += matches

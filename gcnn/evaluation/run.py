@@ -42,11 +42,8 @@ def load_model(run_dir: str | Path, device: str = "auto") -> LoadedRun:
 
 
 def choose_device(name: str) -> torch.device:
-    """auto, cpu or cuda, whose float32 is then float32: torch lets cuDNN's convolutions keep 10 bits of it (TF32).
-
-    Raises UsageError where the machine has no such device.
-    """
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    """auto, cpu or cuda, float32 in full precision. Raises UsageError where the machine has no such device."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # TF32 keeps 10 bits
     if name == "cuda" and not torch.cuda.is_available():
         raise UsageError("device is cuda, but torch sees no CUDA device here; choose cpu or auto.")
     if name == "auto":

@@ -61,10 +61,7 @@ class Scorer:
 
     @classmethod
     def from_run(cls, path: str | Path, device: str = "auto", precision: str = "float32") -> "Scorer":
-        """The model of a run directory, its weights in float32 or bf16.
-
-        Raises UsageError and RunError as load_model does.
-        """
+        """The model of a run directory, in float32 or bf16. Raises UsageError and RunError as load_model does."""
         if precision not in PRECISIONS:
             raise UsageError(f"precision is {precision!r}; choose one of: {', '.join(PRECISIONS)}.")
         run = load_model(path, device)
@@ -84,19 +81,13 @@ class Scorer:
             yield from self._score_window(window)
 
     def token_scores(self, text: str, sentences: bool | None = None) -> TokenScores:
-        """The types of a text's tokens and the log-probability of each: (tokens,), nats.
-
-        Raises UsageError for a text without words.
-        """
+        """A text's tokens and their log-probabilities: (tokens,), nats. Raises UsageError for a text without words."""
         stream, types = self._encode(text), self.tokenizer.types
         nlls = nlls_in_order(self.model, stream, self.sentences if sentences is None else sentences)
         return TokenScores([types[i] for i in stream.tokens], -nlls)
 
     def evaluate(self, text: str, sentences: bool | None = None) -> dict[str, float]:
-        """The exact perplexity of a text, its nats, and its normalisations: what `gcnn evaluate --json` prints.
-
-        Raises UsageError for a text without words.
-        """
+        """What `gcnn evaluate --json` prints: exact perplexity, nats and more. Raises UsageError without words."""
         return evaluate(self.model, self._encode(text), self.sentences if sentences is None else sentences)
 
     def perplexity(self, text: str, sentences: bool | None = None) -> float:

@@ -5,11 +5,7 @@ fairseq                                   here
 decoder_layers (out, k), residual 1       a block of one convolution [k, out]
 ... (out, k, r) after r - 1 with 0        a block of r convolutions, as the bottlenecks of Table 1
 ... (out, k, 0) outside such a block      a block without residual
-embed_tokens, fc1                         encoder.embedding, encoder.input_projection
-convolutions.<i>, projections.<i>         encoder.blocks.<b>.convs.<c>.conv, encoder.blocks.<b>.projection
-adaptive_softmax.head, .tail.<i>          softmax.head, softmax.tails.<i>
-fc2, fc3 (without adaptive softmax)       softmax.layers.0 (model.projection_dim), softmax.layers.2
-weight_g, weight_v                        parametrizations.weight.original0, .original1, in the layout of nn.Conv1d
+weights by their layers                   as layer_names of fairseq_checkpoint.py says
 dict.txt after <s>, <pad>, </s>, <unk>    the types of a word tokenizer whose end of line is </s>
 dropout, adaptive_softmax_dropout         model.dropout, model.output_dropout
 lr, momentum, weight_decay of `nag`       optimizer.lr, .momentum, .weight_decay
