@@ -23,7 +23,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gcnn.config import GCNNConfig, NesterovConfig, TrainConfig, TrainerConfig, save_config, typed
+from gcnn.config import GCNNConfig, TrainConfig, TrainerConfig, save_config, typed
 from gcnn.data.tokenizers import WordTokenizer
 from gcnn.errors import UsageError, one_line
 from gcnn.files import write_atomically
@@ -73,13 +73,15 @@ def import_fairseq(checkpoint: Path, dictionary: Path, out: Path) -> None:
 def run_config(checkpoint: Checkpoint, out: Path) -> TrainConfig:
     """The config of the run; what fairseq trained with is taken over where it is known."""
     options = checkpoint.options
+    settings = ("lr", "momentum", "weight_decay") if options.get("optimizer") == "nag" else ()
+    optimizer = {name: number(options, name) for name in settings if options.get(name) is not None}
     config = {
         "experiment": f"fairseq/{out.name}",
         "run_dir": str(out),
         "data": {"name": "local", "source": "local", "sentences": options.get("sample_break_mode") == "eos"},
         "tokenizer": {"kind": "word"},
         "model": model_config(checkpoint),
-        "optimizer": optimizer_config(options),
+        "optimizer": {"kind": "nesterov", **optimizer},
         "schedule": {"kind": "constant"},
         "trainer": {
             "block_size": number(options, "tokens_per_sample") or TrainerConfig.block_size,
@@ -90,14 +92,14 @@ def run_config(checkpoint: Checkpoint, out: Path) -> TrainConfig:
     return typed(OmegaConf.create(config))
 
 
-def number(options: dict[str, Any], name: str, default: float = 0) -> float:
-    """A number, or the first of a list of them. A string would be one for OmegaConf to interpret."""
+def number(options: dict[str, Any], name: str) -> float:
+    """A number, or the first of a list of them, or 0 for none. A string would be one for OmegaConf to interpret."""
     value = options.get(name)
     if isinstance(value, list):
         value = value[0] if value else ""
     if value is not None and type(value) not in (int, float):
         raise UsageError(f"{name} is {reprlib.repr(value)}; expected a number.")
-    return default if value is None else value
+    return value or 0
 
 
 def model_config(checkpoint: Checkpoint) -> GCNNConfig:
@@ -135,15 +137,6 @@ def cutoffs_of(text: Any, vocabulary_size: int) -> list[int]:
             f"adaptive_softmax_cutoff is {reprlib.repr(text)}; expected numbers below the {vocabulary_size} types."
         )
     return cutoffs
-
-
-def optimizer_config(options: dict[str, Any]) -> NesterovConfig:
-    """Nesterov momentum with the options of fairseq's `nag`, or this project's own where fairseq used another."""
-    default = NesterovConfig()
-    if options.get("optimizer") != "nag":
-        return default
-    settings = ("lr", "momentum", "weight_decay")
-    return NesterovConfig(**{name: number(options, name, getattr(default, name)) for name in settings})
 
 
 def read_dictionary(path: Path) -> WordTokenizer:
