@@ -144,5 +144,12 @@ def token_stream(
     if marks and os.environ.get("RANK", "0") == "0":
         log.warning("%s has %s within lines %s times: each is unknown.", what, tokenizer.eos, f"{marks:,}")
     return TokenStream(
-        tokens, tokenizer.eos_id, tokenizer.vocabulary_size, words, size, lines, fingerprint, tokenizer.unk_id
+        tokens=tokens,
+        eos_id=tokenizer.eos_id,
+        vocabulary_size=tokenizer.vocabulary_size,
+        words=words,
+        bytes=size,
+        lines=lines,
+        fingerprint=fingerprint,
+        unk_id=tokenizer.unk_id,
     )

@@ -85,10 +85,16 @@ def sentence_nlls(
             yield at[:, block][counted], nll[counted]
 
 
-def nlls_in_order(model: LanguageModel, stream: TokenStream, sentences: bool = False, *sizes: int) -> np.ndarray:
-    """The negative log-likelihood of each token: (tokens,), nats. `sizes`: the batch's and the block's."""
+def nlls_in_order(
+    model: LanguageModel,
+    stream: TokenStream,
+    sentences: bool = False,
+    batch_size: int = BATCH_SIZE,
+    block_size: int = BLOCK_SIZE,
+) -> np.ndarray:
+    """The negative log-likelihood of each token: (tokens,), nats."""
     nlls = np.empty(len(stream))
-    for positions, values in token_nlls(model, stream, sentences, *sizes):
+    for positions, values in token_nlls(model, stream, sentences, batch_size, block_size):
         nlls[positions] = values
     return nlls
 
