@@ -42,6 +42,11 @@ FRACTION = Range(lambda value: 0 <= value < 1, "give a number from 0 to below 1"
 BETAS = Range(lambda pair: len(pair) == 2 and all(map(FRACTION.allows, pair)), "give two numbers from 0 to below 1")
 CUTOFFS = Range(lambda value: [0, *value] == sorted({0, *value}), "give positive numbers in increasing order")
 SEED = Range(lambda value: 0 <= value < 2**63, "give a number from 0 to 2^63 - 1")
+PATH = Range(lambda path: path != "", "give a path or leave it out")  # a shell's $VARIABLE may be empty
+RESUME = Range(
+    lambda value: isinstance(value, bool) or (isinstance(value, str) and value != ""),
+    "give false, true or the path of a checkpoint",
+)
 
 
 def key(default: Any, meaning: str, allowed: Range | None = None) -> Any:

@@ -17,7 +17,22 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from gcnn.checks import BETAS, COUNT, CUTOFFS, FRACTION, POSITIVE, SEED, THREADS, UNSIGNED, between, check, choice, key
+from gcnn.checks import (
+    BETAS,
+    COUNT,
+    CUTOFFS,
+    FRACTION,
+    PATH,
+    POSITIVE,
+    RESUME,
+    SEED,
+    THREADS,
+    UNSIGNED,
+    between,
+    check,
+    choice,
+    key,
+)
 from gcnn.errors import UsageError, one_line
 from gcnn.files import refuse_links_out, user_path
 from gcnn.gates import GATES
@@ -35,7 +50,7 @@ class DataConfig:
 
     name: str = key(MISSING, "in tables")
     source: str = choice(MISSING, "shakespeare", "wikitext", "local", "billion_word")
-    path: str | None = key(None, "the folder of the corpus's files")
+    path: str | None = key(None, "the folder of the corpus's files", PATH)
     hub_config: str | None = key(None, "the Hub's name of a WikiText variant")
     files: dict[str, list[str]] = key(
         {"train": [], "valid": [], "test": []}, "local: split -> files or globs of any kind, instead of `path`"
@@ -43,7 +58,7 @@ class DataConfig:
     column: str = key("text", "the text's, in JSON lines and Parquet")
     train_tokens: int | None = key(None, "the training split's first lines, of so many words and ends of line", COUNT)
     sentences: bool = key(False, "each line is scored alone, as on Billion Word; otherwise running text")
-    cache_dir: str | None = key(None, "default: $GCNN_CACHE, or ~/.cache/gcnn; no part of a stored config")
+    cache_dir: str | None = key(None, "default: $GCNN_CACHE, or ~/.cache/gcnn; no part of a stored config", PATH)
 
 
 @dataclass
@@ -53,7 +68,7 @@ class WordTokenizerConfig:
     kind: str = "word"
     min_count: int = key(1, "rarer words become <unk>", COUNT)
     max_size: int | None = key(None, "types, <unk> and <eos> included", COUNT)
-    vocabulary: str | None = key(None, "a file with a word a line: the types are these, <unk> and <eos>")
+    vocabulary: str | None = key(None, "a file with a word a line: the types are these, <unk> and <eos>", PATH)
 
 
 @dataclass
@@ -63,7 +78,9 @@ class SentencePieceConfig:
     kind: str = "sentencepiece"
     model_type: str = choice("bpe", "bpe", "unigram")
     vocabulary_size: int = key(8000, "pieces", COUNT)
-    model: str | None = key(None, "a sentencepiece.model that exists already: none is trained, and its size counts")
+    model: str | None = key(
+        None, "a sentencepiece.model that exists already: none is trained, and its size counts", PATH
+    )
 
 
 @dataclass
@@ -182,12 +199,12 @@ class TrainConfig:
     """All of a training run; a run directory holds it, resolved, as config.yaml."""
 
     experiment: str = key("custom", "its name, a folder of runs/")
-    run_dir: str | None = key(None, "default: runs/<experiment>/<time>")
+    run_dir: str | None = key(None, "default: runs/<experiment>/<time>", PATH)
     seed: int = key(1, "of weights, order and dropout", SEED)
     device: str = choice("auto", "auto", "cpu", "cuda")
     threads: int | None = key(None, "CPU threads; default: all cores", between(1, THREADS))
-    init_from: str | None = key(None, "a run: its weights and tokenizer are what this one begins with")
-    resume: Any = key(False, "false | true (the newest intact checkpoint) | a checkpoint's path")
+    init_from: str | None = key(None, "a run: its weights and tokenizer are what this one begins with", PATH)
+    resume: Any = key(False, "false | true (the newest intact checkpoint) | a checkpoint's path", RESUME)
     data: DataConfig = field(default_factory=DataConfig)
     tokenizer: Any = MISSING
     model: Any = MISSING

@@ -72,14 +72,16 @@ def config_error(error: BaseException) -> str:
         group = os.path.dirname(missing) if missing.startswith("hydra/") else missing.partition("/")[0]
         name = missing[len(group) + 1 :]
         names = {option for option in error.options or () if not option.startswith("schema")} | set(choices(group))
-        if not name:  # of --config-name
-            return f"there is no config {group} in the folder of --config-path; that of a run is --config-name config."
+        if not name or (group not in GROUPS and not group.startswith("hydra/")):  # of --config-name
+            return f"there is no config {missing} in the folder of --config-path; a run has --config-name config."
         return f"there is no {group}={name}; choose one of: {', '.join(sorted(names))}.{nearest(name, names)}"
     key = getattr(cause, "full_key", None) or getattr(error, "override", None)
     if isinstance(cause, MissingMandatoryValue):
         key = str(error).splitlines()[0].rpartition(": ")[2]
         return f"{key} has no value; give {key}=VALUE."
-    reasons = dict.fromkeys(str(e).splitlines()[0].rstrip(".:") for e in (error, cause))
+    reasons = dict.fromkeys(
+        str(e).splitlines()[0].partition(": Value '$VALUE'")[0].rstrip(".:") for e in (error, cause)
+    )
     where = f" (key: {key})" if key and key not in " ".join(reasons) else ""
     complaint = " ".join(": ".join(reasons).split()) + where + "."
     if complaint.startswith("Ambiguous"):
@@ -89,7 +91,7 @@ def config_error(error: BaseException) -> str:
     kind = getattr(cause, "object_type", None)
     if " not in '" in complaint and dataclasses.is_dataclass(kind):
         names = [field.name for field in dataclasses.fields(kind)]
-        closest = nearest(str(cause.key), names) or nearest_key(str(cause.key))
+        closest = nearest(str(cause.key), names) or of_another_kind(str(key)) or nearest_key(str(cause.key))
         return f"{complaint} Its keys: {', '.join(names)}.{closest}"
     return f"{complaint} All keys and their values: --help."
 
@@ -97,6 +99,13 @@ def config_error(error: BaseException) -> str:
 def nearest(name: str, names: list[str] | set[str]) -> str:
     matches = difflib.get_close_matches(name, names, n=1)
     return f" The nearest is {matches[0]}." if matches else ""
+
+
+def of_another_kind(key: str) -> str:
+    """Which kind of a group has a key that the chosen one lacks."""
+    group, _, name = key.partition(".")
+    kinds = [kind for kind, schema in SCHEMAS.get(group, {}).items() if name in schema.__dataclass_fields__]
+    return f" {key} goes with {group}s of the kind {' or '.join(kinds)}." if kinds else ""
 
 
 def nearest_key(name: str) -> str:
@@ -114,12 +123,14 @@ def explain_unreadable(override: str) -> str:
     """What to type for an override that Hydra's grammar does not take."""
     key, equals, value = override.partition("=")
     if override.startswith("-"):
-        name = key.lstrip("-").replace("-", "_")
+        name = key.lstrip("-").replace("-", "_").rpartition(".")[2]
         return f"there is no option {key}; a setting is typed as key=value, without dashes.{nearest_key(name)}"
     if not equals or not key:
         group = next((group for group in GROUPS if override in choices(group)), None)
         example = f"{group}={override}" if group else "trainer.max_steps=100"
         return f"{override!r} is no key=value; type it as {example}."
+    if key.rstrip() != key:
+        return f"{override!r} has blanks around its =; type it as {key.strip()}={value.strip()}."
     if value[:1] in ("[", "{"):
         shown = shlex.quote(f'{key}=["a, b.txt"]')
         return f"{override}: Hydra cannot read this value; put quotes around each text in it, for the shell as {shown}."

@@ -62,7 +62,7 @@ def set_threads(number: int | None) -> None:
 
 
 def add_column(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--column", default="text", help="the text's, in files with columns; default: %(default)s")
+    parser.add_argument("--column", help="the text's, in files with columns; default: text")
 
 
 def add_out(parser: argparse.ArgumentParser, default: str | None = None) -> None:

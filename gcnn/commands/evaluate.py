@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from gcnn.commands.arguments import add_column, add_device, add_number, add_run, add_threads, new_parser, set_threads
+from gcnn.errors import UsageError
 from gcnn.reporting.document import Table, to_text
 from gcnn.reporting.units import count, decimals, perplexity
 
@@ -20,6 +21,10 @@ def main() -> None:
     from gcnn.evaluation.perplexity import evaluate, nlls_in_order
     from gcnn.evaluation.run import load_model
 
+    if arguments.file is not None and arguments.data_path is not None:
+        raise UsageError("--data-path is where the run's splits are; leave it or --file out.")
+    if arguments.file is None and arguments.column is not None:
+        raise UsageError("--column is of --file; a split is read by the run's data.column. Leave it out.")
     set_threads(arguments.threads)
     run = load_model(arguments.run, arguments.device)
     data = run.config.data
@@ -28,7 +33,7 @@ def main() -> None:
         data = dataclasses.replace(data, path=arguments.data_path, files={})
     if arguments.file is not None:
         path = Path("/dev/stdin" if arguments.file == "-" else arguments.file)
-        stream = encode_file(path, run.tokenizer, arguments.column)
+        stream = encode_file(path, run.tokenizer, arguments.column or "text")
     else:
         stream = cached_stream(load_corpus(data, "--data-path"), arguments.split or "test", run.tokenizer)
     inputs = run.model, stream, sentences, arguments.batch_size, arguments.block_size

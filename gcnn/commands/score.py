@@ -44,6 +44,10 @@ def main() -> None:
         raise UsageError("--input and --output belong together; give both, or neither to score standard input.")
     if arguments.input is None and (sys.__stdin__ is None or sys.__stdout__ is None):
         raise UsageError("standard input or output is closed. Give both, or --input and --output.")
+    if arguments.input is not None and (arguments.nbest or arguments.format):
+        raise UsageError("--input writes Parquet files; --format and --nbest are of standard input. Leave them out.")
+    if arguments.input is None and arguments.column is not None:
+        raise UsageError("--column is of the files of --input; leave it out to score standard input.")
     from gcnn.evaluation.corpus_scoring import score_files
     from gcnn.evaluation.scoring import Scorer
     from gcnn.models.inference import forget_kernels
@@ -52,7 +56,7 @@ def main() -> None:
     forget_kernels()
     scorer = Scorer.from_run(arguments.run, arguments.device, arguments.precision)
     if arguments.input is not None:
-        done = score_files(scorer, arguments.input, arguments.output, arguments.column)
+        done = score_files(scorer, arguments.input, arguments.output, arguments.column or "text")
         print(json.dumps(asdict(done) | {"tokens_per_second": done.tokens_per_second}))
         return
     lines = read_windows(STDIN)
@@ -70,8 +74,8 @@ def parse_arguments() -> argparse.Namespace:
     parser = new_parser(__doc__, "files are typed as --input FILE, with --output DIR")
     add_run(parser)
     output = parser.add_mutually_exclusive_group()
-    help = "an object or a row a line; default: %(default)s"
-    output.add_argument("--format", choices=["jsonl", "tsv"], default="jsonl", help=help)
+    help = "an object or a row a line; default: jsonl"
+    output.add_argument("--format", choices=["jsonl", "tsv"], help=help)
     help = (
         "read n-best lists, with lines `id ||| sentence [||| features] [||| score]` (moses), `utt-1 words` "
         "(kaldi), `acoustic language n words` (srilm, one list) or what of these the first line is (any, and without "
@@ -97,7 +101,7 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def score_windows(scorer: "Scorer", windows: Iterator[list[bytes]], form: str) -> Iterator[str]:
+def score_windows(scorer: "Scorer", windows: Iterator[list[bytes]], form: str | None) -> Iterator[str]:
     """The scores of each window of lines, as text."""
     if form == "tsv":
         yield "log_prob\ttokens\tunknown\tperplexity\n"
@@ -125,10 +129,13 @@ def rerank_windows(
 
 def to_text(raw: bytes) -> str:
     try:
-        return raw.decode().removesuffix("\r")
+        text = raw.decode().removesuffix("\r")
     except UnicodeDecodeError as error:
         byte = f"byte 0x{raw[error.start]:02x} at offset {error.start}"
         raise UsageError(f"is not UTF-8: {byte}. Convert the text, as with iconv.") from None
+    if 4 * text.count("\0") > len(text) > 0:
+        raise UsageError("is no UTF-8: it is full of zero bytes, as UTF-16 is. Convert the text, as with iconv.")
+    return text
 
 
 def parse_windows(windows: Iterator[list[bytes]], parse: Callable[[bytes], Line]) -> Iterator[list[Line]]:

@@ -7,6 +7,7 @@ With --help: the choices of each group, and each key with its value under the ot
 
 import logging
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -109,10 +110,12 @@ def new_train_parser() -> Parser:
     which --experiment is of that."""
     parser = Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("overrides", nargs="*")
-    for names in (("--config-name", "-cn"), ("--config-dir", "-cd"), ("--package", "-p"), ("--cfg", "-c")):
+    for names in (("--config-name", "-cn"), ("--config-dir", "-cd"), ("--package", "-p")):
         parser.add_argument(*names)
+    parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
     parser.add_argument("--config-path", "-cp", type=Path)
-    parser.add_argument("--info", "-i", nargs="?", const="all")
+    info = ["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"]
+    parser.add_argument("--info", "-i", nargs="?", const="all", choices=info)
     for names in (("--multirun", "-m"), ("--help", "-h"), ("--hydra-help",), ("--resolve",), ("--shell-completion",)):
         parser.add_argument(*names, action="store_true")
     return parser
@@ -124,6 +127,8 @@ def main() -> None:
     if parsed.help:
         print(__doc__, *help_lines(sys.argv[1:]), sep="\n")
         return
+    if parsed.shell_completion and not any(re.match("(un)?install=|query=", word) for word in sys.argv[1:]):
+        raise UsageError("--shell-completion takes install=bash, uninstall=bash or query=bash; fish and zsh likewise.")
     overrides = prepare([*unknown, *parsed.overrides], sweep=parsed.multirun)
     options = [argument for argument in sys.argv[1:] if argument not in parsed.overrides]
     if parsed.config_path is not None:

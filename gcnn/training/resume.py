@@ -10,6 +10,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ValidationError
 
 from gcnn.config import SCHEMAS, TrainConfig, compose_config, load_config, typed
 from gcnn.errors import UsageError
@@ -69,7 +70,10 @@ def resumed_config(run: Path, overrides: list[str]) -> tuple[TrainConfig, list[s
             if key == "logger":
                 config.logger.kind = value
         else:
-            OmegaConf.update(config, key, value)
+            try:
+                OmegaConf.update(config, key, value)
+            except ValidationError:
+                raise UsageError(f"resume: {key} cannot be {value!r}. All keys and their values: --help.") from None
     if isinstance(config.resume, str):
         config.resume = str(Path(config.resume).absolute())
     elif isinstance(stored.resume, str):  # it was killed while it turned back to that checkpoint

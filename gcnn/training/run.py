@@ -182,11 +182,11 @@ def measure(config: TrainConfig, model: LanguageModel, data: PreparedData, train
 
 def choose_run_dir(config: TrainConfig) -> Path:
     """Where the run goes: `run_dir`, or a new folder. Raises UsageError where that holds something else."""
-    if not isinstance(config.resume, bool | str):
-        raise UsageError(f"resume is {config.resume!r}; give false, true or the path of a checkpoint.")
     run_dir = Path(config.run_dir or f"runs/{config.experiment}/{datetime.datetime.now():%Y-%m-%d_%H-%M-%S-%f}")
     if config.resume is False and (run_dir / "config.yaml").exists():
         raise UsageError(f"run_dir {run_dir} already holds a run; go on with resume=true, or give another run_dir.")
+    if (run_dir.absolute().parent / "config.yaml").exists() and (run_dir.absolute().parent / "train.log").exists():
+        raise UsageError(f"run_dir {run_dir} lies within a run; give that run's folder to go on, or another run_dir.")
     check_output("run_dir", run_dir, folder=True)
     parts = [name for name in (WEIGHTS, "tokenizer", "checkpoints", "results.json") if (run_dir / name).exists()]
     if parts and not (run_dir / "config.yaml").exists():

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from gcnn.checks import check_output
+from gcnn.checks import RESUME, check_output, check_value
 from gcnn.config import typed
 from gcnn.errors import Interrupted, UsageError, explain, one_line, one_line_errors
 from gcnn.files import MEMBER, taken_by, write_json
@@ -61,6 +61,7 @@ def choose_folder(config: DictConfig) -> Path:
     """`run_dir`, or runs/<experiment>/sweep. Raises UsageError where it holds something that may not be overwritten."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise UsageError("a sweep trains each member in one process; start --multirun without torchrun.")
+    check_value("resume", config.resume, RESUME)
     experiment = config.hydra.runtime.choices.get("experiment") or config.experiment
     folder = Path(config.run_dir or f"runs/{experiment}/sweep").absolute()
     if (folder / "config.yaml").exists():

