@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import NoReturn
 
-from gcnn.checks import THREADS, positive
+from gcnn.checks import THREADS, check_output, positive
 from gcnn.errors import UsageError
 from gcnn.files import find_run
 
@@ -67,4 +67,10 @@ def add_column(parser: argparse.ArgumentParser) -> None:
 
 def add_out(parser: argparse.ArgumentParser, default: str | None = None) -> None:
     help = f"the figures as JSON; default: {default or 'only print them'}"
-    parser.add_argument("--out", type=Path, default=default, metavar="FILE", help=help)
+    parser.add_argument("--out", type=output_file, default=default, metavar="FILE", help=help)
+
+
+def output_file(path: str) -> Path:
+    """A path that a file can be written to: this is said before minutes of work, not after."""
+    check_output("--out", Path(path))
+    return Path(path)

@@ -15,7 +15,6 @@ import torch
 
 from gcnn.benchmarks.bounds import Machine
 from gcnn.benchmarks.latency import Candidate, benchmark
-from gcnn.checks import check_output
 from gcnn.commands.arguments import add_device, add_number, add_out, add_precision, add_threads, new_parser, set_threads
 from gcnn.config import compose_config, load_config
 from gcnn.data.tokenizers import load_tokenizer
@@ -35,7 +34,6 @@ DEFAULT = "gcnn_9,gcnn_8b,lstm_2048,gcnn_8,gcnn_14,lstm_1024"
 
 def main() -> None:
     arguments = parse_arguments()
-    check_output("--out", arguments.out)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     set_threads(arguments.threads)
     machine = Machine(choose_device(arguments.device), PRECISIONS[arguments.precision])

@@ -50,6 +50,7 @@ def main() -> None:
     rows = [[name, *cells(entry)] for name, entry in texts.items()]
     print(to_text(Table(HEADER, rows)))
     if arguments.out:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
         write_json(arguments.out, {**about, "types": TYPES, "texts": texts})
 
 

@@ -5,9 +5,9 @@ Writes Parquet shards of the lines of --text into --dir and has `gcnn score` sco
 
 import argparse
 import json
-import shutil
 from itertools import cycle, islice, product
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,6 +27,7 @@ HEADER = ["precision", "processes", "rows", "tokens/s and core", "peak memory", 
 def main() -> None:
     arguments = parse_arguments()
     about = made_with()
+    arguments.dir.mkdir(parents=True, exist_ok=True)
     lines = [line.strip() for line in arguments.text.read_text(encoding="utf-8").splitlines() if line.strip()]
     if not lines:
         raise UsageError(f"--text: {arguments.text} has no words. Give a file with some text.")
@@ -34,21 +35,20 @@ def main() -> None:
     few, many = arguments.rows, 4 * arguments.rows
     for precision, (processes, rows) in product(arguments.precisions, ((1, few), (1, many), (2, many))):
         texts = list(islice(cycle(lines), rows))
-        shards, output = write_shards(arguments.dir / "shards", texts), arguments.dir / "scores"
-        entry = measure(arguments.run, shards, output, precision, processes)
+        with TemporaryDirectory(dir=arguments.dir) as folder:
+            shards = write_shards(Path(folder), texts)
+            entry = measure(arguments.run, shards, Path(folder) / "scores", precision, processes)
         size = sum(len(line.encode()) + 1 for line in texts)
         hours = TERABYTE / size * entry["tokens"] / entry["tokens_per_second_and_core"] / 3600
         cost = {"bytes": size, "core_hours_for_1_tb": hours, "dollars_for_1_tb": hours * arguments.price}
         measurements.append({"precision": precision, "processes": processes, "rows": rows, **entry, **cost})
-        shutil.rmtree(arguments.dir / "shards")
-        shutil.rmtree(output)
     print(to_text(Table(HEADER, [cells(entry) for entry in measurements])))
     if arguments.out:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
         write_json(arguments.out, {**about, "dollars_for_a_core_hour": arguments.price, "measurements": measurements})
 
 
 def write_shards(folder: Path, lines: list[str]) -> list[Path]:
-    folder.mkdir(parents=True)
     paths = [folder / "0.parquet", folder / "1.parquet"]
     for i, path in enumerate(paths):
         pq.write_table(pa.table({"text": lines[i::2]}), path)

@@ -9,7 +9,7 @@ import argparse
 from tqdm import tqdm
 
 from gcnn.benchmarks.softmax_size import CUTOFFS, VOCABULARIES, Size, growth, measure
-from gcnn.checks import check_output, positive
+from gcnn.checks import positive
 from gcnn.commands.arguments import add_number, add_out, add_threads, new_parser
 from gcnn.files import write_json
 from gcnn.provenance import made_with
@@ -19,7 +19,6 @@ from gcnn.reporting.softmax_size import softmax_figures, softmax_table
 
 def main() -> None:
     arguments = parse_arguments()
-    check_output("--out", arguments.out)
     about = made_with()
     at = {name: getattr(arguments, name) for name in ("hidden_dim", "tokens", "threads")}
     at["threads"] = at["threads"] or about["hardware"]["threads"]

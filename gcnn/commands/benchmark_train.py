@@ -47,6 +47,7 @@ def main() -> None:
     print(f"{arguments.precision}, {torch.get_num_threads()} threads, median of {arguments.rounds} rounds")
     print(to_text(table))
     if arguments.out:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
         write_json(arguments.out, {**made_with(), "precision": arguments.precision, "workloads": speeds})
 
 

@@ -30,16 +30,16 @@ def main() -> int:
     check_output("--out", out, folder=True)
     chosen = sweeps(arguments.scale, arguments.figure)
     drawn, unfinished = 0, []
-    for number, (figure, names) in enumerate(chosen.items(), start=1):
+    for figure, names in chosen.items():
         folders = [arguments.runs / arguments.scale / name for name in names]
-        for folder in folders:
+        for number, folder in enumerate(folders, start=1):
             kept = out / arguments.scale / "runs" / f"{folder.name}.jsonl"
             if arguments.out and (restored := restore_runs(kept, folder, overrides)):
                 print(f"{figure}: {plural(restored, 'run')} of {folder.name} from {kept}", file=sys.stderr)
             code = 0
             if not arguments.draw_only:
                 planned = count_members(arguments.scale, folder.name) or "as many as asked for"
-                print(f"{figure}, {number} of {len(chosen)}: {folder.name}, members: {planned}", file=sys.stderr)
+                print(f"{figure}, sweep {number} of {len(names)}: {folder.name}, members: {planned}", file=sys.stderr)
                 code = train(f"{arguments.scale}/{folder.name}", folder, overrides)
             keep_runs(folder, kept)
             if code not in (0, 1):

@@ -146,6 +146,7 @@ REPORT = [
 ]
 BENCHMARK_TRAIN = [
     (["--workloads", "huge"], 2, "--workloads.*'huge'"),
+    (["--workloads", "small", "--out", "{tmp}/text/speed.json"], 2, "--out: .*text is a file"),
     (["--workloads", "small", "--steps", "0"], 2, "--steps.*0 is not from 1"),
     (["--workloads", "small", "--rounds", "many"], 2, "--rounds.*'many'"),
     (["--workloads", "small", "--threads", HUGE], 2, "--threads.*is not from 1"),
