@@ -223,7 +223,7 @@ FILES = {
     "blank": b"\n \n\t\n",
     "latin-1": "w1\ncaf\u00e9\n".encode("latin-1"),
     "utf-16": "w1 w2\n".encode("utf-16"),
-    "utf-16-le": "w1 w2\n".encode("utf-16-le"),
+    "utf-16-le": ("w1 w2\n" * 100).encode("utf-16-le"),
     "utf-32": "w1 w2\n".encode("utf-32"),
     "cut": "caf\u00e9".encode()[:-1],
     "zip": b"PK\x03\x04\xff\xfe" * 20,
