@@ -131,6 +131,12 @@ def check_output(option: str, path: Path, folder: bool = False) -> None:
             raise UsageError(f"{option}: {part} is a file; give a folder.")
 
 
+def check_no_utf16(text: bytes, what: object) -> None:
+    """Raise UsageError for UTF-16 that lacks its mark, by its zero bytes; a few lines may be anything."""
+    if 4 * text.count(0) > len(text) > 1000:
+        raise UsageError(f"{what} is no UTF-8 text: it is full of zero bytes, as UTF-16 is. Convert it, as with iconv.")
+
+
 def check_size(model: Any, vocabulary_size: int, copies: int = 1, positions: int = 0) -> None:
     """Raise UsageError for cutoffs past the vocabulary, and for a model that the machine cannot hold: its weights
     `copies` times, and what its layers compute at `positions` tokens, in bf16."""

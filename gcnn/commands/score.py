@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from gcnn.checks import check_no_utf16
 from gcnn.commands.arguments import add_column, add_device, add_precision, add_run, add_threads, new_parser, set_threads
 from gcnn.errors import UsageError, run_command
 from gcnn.evaluation.nbest import KINDS, Hypothesis, rank_lists, reader
@@ -129,13 +130,10 @@ def rerank_windows(
 
 def to_text(raw: bytes) -> str:
     try:
-        text = raw.decode().removesuffix("\r")
+        return raw.decode().removesuffix("\r")
     except UnicodeDecodeError as error:
         byte = f"byte 0x{raw[error.start]:02x} at offset {error.start}"
         raise UsageError(f"is not UTF-8: {byte}. Convert the text, as with iconv.") from None
-    if 4 * text.count("\0") > len(text) > 0:
-        raise UsageError("is no UTF-8: it is full of zero bytes, as UTF-16 is. Convert the text, as with iconv.")
-    return text
 
 
 def parse_windows(windows: Iterator[list[bytes]], parse: Callable[[bytes], Line]) -> Iterator[list[Line]]:
@@ -168,6 +166,7 @@ def read_windows(descriptor: int) -> Iterator[list[bytes]]:
     """The lines of a pipe or file, as many together as are at hand, about WINDOW bytes (or one line) at most."""
     buffer, complete = bytearray(), 0  # bytes read, and how many of them are whole lines
     while chunk := read_chunk(descriptor):
+        check_no_utf16(chunk, "standard input")
         end = chunk.rfind(b"\n") + 1
         complete = len(buffer) + end if end else complete
         buffer += chunk

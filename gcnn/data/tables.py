@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from gcnn.checks import check_no_utf16
 from gcnn.data.lines import TEXT
 from gcnn.errors import UsageError, one_line
 
@@ -123,8 +124,7 @@ def checked_start(start: bytes, path: Path) -> bytes:
     """
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise UsageError(f"{path} is not UTF-8 but UTF-16. Convert it, as with iconv -f utf-16 -t utf-8.")
-    if 4 * start.count(0) > len(start) > 1000:  # a few lines may be anything
-        raise UsageError(f"{path} is no UTF-8 text: it is full of zero bytes, as UTF-16 is. Convert it, as with iconv.")
+    check_no_utf16(start, path)
     start = start.removeprefix(codecs.BOM_UTF8)
     if start.startswith(b"{") and suffix(path) not in (*JSON_SUFFIXES, ".txt"):
         with contextlib.suppress(ValueError, RecursionError):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import chain, repeat
 from pathlib import Path
@@ -16,7 +17,7 @@ from gcnn.errors import UsageError, one_line
 EOS, UNK = "<eos>", "<unk>"
 
 
-class Tokenizer:
+class Tokenizer(ABC):
     """Text to ids and back. Id 0 is the most frequent type of the training split."""
 
     kind: str
@@ -27,17 +28,17 @@ class Tokenizer:
     eos_id: int
     unk_id: int
 
+    @abstractmethod
     def encode_lines(self, lines: Lines) -> np.ndarray:
         """The ids of all lines, flat, int32; each line ends with eos_id, whether `eos` is written there or not."""
-        raise NotImplementedError
 
+    @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
         """Text; eos_id becomes an end of line."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _parts(self) -> tuple[dict, bytes]:
         """What is saved: what tokenizer.json holds besides the kind, and the content of `file`."""
-        raise NotImplementedError
 
     def encode(self, line: str) -> list[int]:
         """The ids of one line, without eos_id."""

@@ -46,12 +46,12 @@ def reproduction_blocks(records: dict[str, dict[str, Record]], latency: Latency 
 
 def verdicts_table(records: dict[str, dict[str, Record]], latency: Latency | None) -> Table:
     """Each claim's verdict at each scale, with the tokens that the longest run behind it was trained on."""
-    rows = []
+    rows, asked = [], {scale: claims_asked(scale, by_figure) for scale, by_figure in records.items()}
     for name, claim in CLAIMS.items():
         verdicts = []
         for scale, by_figure in records.items():
             record = latency if name == "table4" else by_figure.get(name)
-            verdicts.append(verdict_and_tokens(claim, record) if name in claims_asked(scale, by_figure) else DASH)
+            verdicts.append(verdict_and_tokens(claim, record) if name in asked[scale] else DASH)
         rows.append([FIGURES[name][0], claim.text, *verdicts])
     return Table(["Table or figure", "Claim", *records], rows, text_columns=2 + len(records))
 

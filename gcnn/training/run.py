@@ -185,7 +185,7 @@ def choose_run_dir(config: TrainConfig) -> Path:
     run_dir = Path(config.run_dir or f"runs/{config.experiment}/{datetime.datetime.now():%Y-%m-%d_%H-%M-%S-%f}")
     if config.resume is False and (run_dir / "config.yaml").exists():
         raise UsageError(f"run_dir {run_dir} already holds a run; go on with resume=true, or give another run_dir.")
-    if (run_dir.absolute().parent / "config.yaml").exists() and (run_dir.absolute().parent / "train.log").exists():
+    if all((run_dir.absolute().parent / name).exists() for name in ("config.yaml", "train.log")):
         raise UsageError(f"run_dir {run_dir} lies within a run; give that run's folder to go on, or another run_dir.")
     check_output("run_dir", run_dir, folder=True)
     parts = [name for name in (WEIGHTS, "tokenizer", "checkpoints", "results.json") if (run_dir / name).exists()]

@@ -271,7 +271,8 @@ STREAMS = [
     (b"\xff\xfe\n", [], "line 1 of the input is not UTF-8: byte 0xff at offset 0", 0),
     (b"w1\nw2 \xe9\nw3\n", [], "line 2 of the input is not UTF-8: byte 0xe9 at offset 3", 1),
     ("w1 w2\n".encode("utf-16"), [], "line 1 of the input is not UTF-8", 0),
-    ("w1 w2\n".encode("utf-16-le"), [], "line 1 of the input is no UTF-8", 0),
+    (("w1 w2\n" * 100).encode("utf-16-le"), [], "standard input is no UTF-8 text: .* zero bytes", 0),
+    (b"w1 w2\n\0\n\xff\n", [], "line 3 of the input is not UTF-8", 2),  # a line of zero bytes is a line
     (b"w1\n\nw2\ncaf\xc3", [], "line 4 of the input is not UTF-8", 3),
     (b"w1\n\xed\xa0\x80\n", [], "line 2 of the input is not UTF-8", 1),
     (b"w1\n\xff", ["--format", "tsv"], "line 2 of the input is not UTF-8", 2),
