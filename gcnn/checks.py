@@ -94,7 +94,22 @@ def check(config: Any) -> None:
     lr = config.optimizer.lr
     at_most_lr = Range(lambda value: value <= lr, f"give at most optimizer.lr, {lr}")
     check_value("schedule.min_lr", getattr(config.schedule, "min_lr", 0), at_most_lr)
-    blocks = getattr(config.model, "blocks", None)
+    check_model(config.model)
+
+
+def check_model(model: Any) -> None:
+    """Raise UsageError for keys of a model that do not go together, and for blocks that are none."""
+    if model.projection_dim is not None and model.tie_embeddings:
+        raise UsageError(
+            "model.projection_dim: with model.tie_embeddings the layer before the softmax has the "
+            "embedding's channels. Leave it out, or set model.tie_embeddings=false."
+        )
+    if model.projection_dim is not None and model.kind == "gcnn" and model.cutoffs:
+        raise UsageError(
+            "model.projection_dim of a GCNN is a layer before the full softmax, but model.cutoffs make "
+            "an adaptive one. Leave it out, narrow the last block, or set model.cutoffs=[]."
+        )
+    blocks = getattr(model, "blocks", None)
     if blocks == []:
         raise UsageError("model.blocks is empty; give at least one block, as {convs: [[4, 256]], repeat: 6}.")
     for block in blocks or []:

@@ -102,9 +102,10 @@ class GCNNConfig:
     tie_embeddings: bool = key(False, "the softmax's vectors are the embeddings; not in the paper")
     projection_dim: int | None = key(None, "full softmax: a narrower linear layer before it", COUNT)
     weight_norm: bool = key(True, "of convolutions and projections")
-    dropout: float = key(0.0, "on the embedding, before every convolution, within the softmax's clusters", FRACTION)
+    dropout: float = key(0.0, "on the embedding and before every convolution", FRACTION)
     embedding_dropout: float | None = key(None, "on the embedding instead", FRACTION)
     output_dropout: float = key(0.0, "before the softmax", FRACTION)
+    softmax_dropout: float = key(0.0, "within the adaptive softmax's clusters", FRACTION)
 
 
 @dataclass
@@ -115,9 +116,12 @@ class LSTMConfig:
     num_layers: int = key(1, "layers", COUNT)
     cutoffs: list[int] = key(MISSING, "adaptive softmax; empty: a full softmax", CUTOFFS)
     tie_embeddings: bool = key(False, "the softmax's vectors are the embeddings")
-    projection_dim: int | None = key(None, "full softmax: a narrower linear layer before it", COUNT)
-    dropout: float = key(0.0, "on the embedding, between layers, within the softmax's clusters", FRACTION)
+    projection_dim: int | None = key(
+        None, "a linear layer from the units to so many channels, before the softmax", COUNT
+    )
+    dropout: float = key(0.0, "on the embedding and between layers", FRACTION)
     output_dropout: float = key(0.0, "before the softmax", FRACTION)
+    softmax_dropout: float = key(0.0, "within the adaptive softmax's clusters", FRACTION)
 
 
 @dataclass
@@ -180,7 +184,11 @@ class TrainerConfig:
     keep_checkpoints: int = key(2, "the newest", COUNT)
     log_every: int = key(50, "steps", COUNT)
     clip_norm: float | None = key(0.1, "of the gradient, all parameters together; null: none", POSITIVE)
-    carry_state: bool = key(False, "blocks in the text's order, each with the state of the one before; else shuffled")
+    carry_state: bool | None = key(
+        None,
+        "blocks in the text's order, each with the state of the one before, or shuffled blocks; "
+        "null: in order for an LSTM on running text, shuffled otherwise",
+    )
     precision: str = choice("float32", "float32", "bf16")
     compile: bool = key(False, "torch.compile the model")
     shard: bool = key(False, "parameters and optimizer state over the processes of torchrun, not a copy in each")
@@ -246,6 +254,8 @@ def typed(config: DictConfig) -> TrainConfig:
             raise UsageError(f"{group}.kind is {kind!r}; choose one of: {', '.join(kinds)}.")
         content[group] = OmegaConf.unsafe_merge(OmegaConf.structured(kinds[kind]), chosen)
     result = OmegaConf.to_object(OmegaConf.unsafe_merge(OmegaConf.structured(TrainConfig), content))
+    if result.trainer.carry_state is None:
+        result.trainer.carry_state = result.model.kind == "lstm" and not result.data.sentences
     check(result)
     make_absolute(result)
     return result
@@ -283,7 +293,7 @@ def load_config(run_dir: str | Path) -> TrainConfig:
     try:
         text = path.read_text(encoding="utf-8")
         check_plain(text)
-        config = typed(renamed(OmegaConf.create(text)))
+        config = typed(migrated(OmegaConf.create(text)))
     except (FileNotFoundError, NotADirectoryError):
         raise UsageError(f"{run_dir} is not a run directory: no config.yaml. Give the folder of a run.") from None
     except UsageError as error:
@@ -299,12 +309,15 @@ def load_config(run_dir: str | Path) -> TrainConfig:
     return config
 
 
-def renamed(config: DictConfig) -> DictConfig:
-    """A config that was stored when `trainer.batch_size` was what is now `trainer.micro_batch_size`."""
-    trainer = config.get("trainer", {})
-    if "accumulate" in trainer:
+def migrated(config: DictConfig) -> DictConfig:
+    """A stored config in today's keys, meaning what it meant when it was stored; changes `config` itself."""
+    trainer, model = config.get("trainer", {}), config.get("model", {})
+    if "accumulate" in trainer:  # trainer.batch_size was what is now trainer.micro_batch_size
         trainer.micro_batch_size = trainer.batch_size
         trainer.batch_size *= trainer.pop("accumulate")
+    if "kind" in model and "softmax_dropout" not in model:  # model.dropout was within the clusters, too
+        has_clusters = bool(model.get("cutoffs")) and not model.get("tie_embeddings")
+        model.softmax_dropout = model.get("dropout", 0.0) if has_clusters else 0.0
     return config
 
 

@@ -53,8 +53,15 @@ class RunningText(Batches):
         self.shift = int(random.integers(len(self.tokens)))
         return order
 
+    def text_order(self, seed: int, epoch: int) -> range:
+        """The batches in the text's order; from the second epoch on cut anew, from a random token on."""
+        self.shift = 0
+        if epoch > 0:
+            self.shift = int(np.random.default_rng((seed, epoch)).integers(len(self.tokens)))
+        return range(len(self))
+
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Tokens and targets of a batch, each (batch, time), int64."""
+        """Tokens and targets of a batch as the last drawn order cuts them, each (batch, time), int64."""
         positions, inside = self.positions(index)
         positions = np.where(inside, (positions + self.shift) % len(self.tokens), 0)
         targets = np.where(inside, self.tokens[positions], IGNORE)

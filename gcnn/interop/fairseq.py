@@ -7,7 +7,7 @@ decoder_layers (out, k), residual 1       a block of one convolution [k, out]
 ... (out, k, 0) outside such a block      a block without residual
 weights by their layers                   as layer_names of fairseq_checkpoint.py says
 dict.txt after <s>, <pad>, </s>, <unk>    the types of a word tokenizer whose end of line is </s>
-dropout, adaptive_softmax_dropout         model.dropout, model.output_dropout
+dropout, adaptive_softmax_dropout         model.dropout, model.output_dropout and model.softmax_dropout
 lr, momentum, weight_decay of `nag`       optimizer.lr, .momentum, .weight_decay
 clip_norm, tokens_per_sample, updates     trainer.clip_norm, .block_size, .max_steps
 sample_break_mode eos                     data.sentences: each line scored alone
@@ -116,13 +116,15 @@ def model_config(checkpoint: Checkpoint) -> GCNNConfig:
     vocabulary_size, embedding_dim = embedding.shape
     adaptive = "decoder.adaptive_softmax.head.weight" in checkpoint.weights
     dropout = number(options, "dropout")
+    softmax_dropout = number(options, "adaptive_softmax_dropout") if adaptive else 0.0
     return GCNNConfig(
         embedding_dim=embedding_dim,
         blocks=blocks_of(parse_layers(options["decoder_layers"])),
         cutoffs=cutoffs_of(options.get("adaptive_softmax_cutoff"), vocabulary_size) if adaptive else [],
         projection_dim=None if adaptive else embedding_dim,
         dropout=dropout,
-        output_dropout=number(options, "adaptive_softmax_dropout") if adaptive else dropout,
+        output_dropout=softmax_dropout if adaptive else dropout,
+        softmax_dropout=softmax_dropout,
     )
 
 

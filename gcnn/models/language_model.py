@@ -94,8 +94,9 @@ def build_model(config: GCNNConfig | LSTMConfig, vocabulary_size: int) -> Langua
     sizes = encoder.hidden_dim, vocabulary_size
     if config.cutoffs or config.tie_embeddings:
         embedding = encoder.embedding if config.tie_embeddings else None
-        softmax = AdaptiveSoftmax(*sizes, config.cutoffs, config.dropout, embedding)
+        softmax = AdaptiveSoftmax(*sizes, config.cutoffs, config.softmax_dropout, embedding)
     else:
         normalised = getattr(config, "weight_norm", False)
-        softmax = FullSoftmax(*sizes, config.projection_dim, normalised, config.output_dropout)
+        projection_dim = config.projection_dim if isinstance(config, GCNNConfig) else None  # an LSTM's own
+        softmax = FullSoftmax(*sizes, projection_dim, normalised, config.output_dropout)
     return LanguageModel(encoder, softmax, config.output_dropout)

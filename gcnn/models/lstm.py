@@ -6,14 +6,18 @@ import torch
 from torch import Tensor, nn
 
 from gcnn.config import LSTMConfig
-from gcnn.models.layers import dropout
+from gcnn.models.layers import dropout, linear
 
 EMBEDDING = 0.1  # embeddings start uniform up to it
-State = list[Tensor]  # h and c, (batch, layers, hidden_dim)
+State = list[Tensor]  # h and c, (batch, layers, units)
 
 
 class LSTM(nn.Module):
-    """Tokens to hidden states; the context is unbounded."""
+    """Tokens to hidden states; the context is unbounded.
+
+    With `projection_dim`, a linear layer takes the units to as many channels before the softmax, so
+    that more of the operations are the LSTM's own (LSTM-2048-512, Jozefowicz et al. 2016).
+    """
 
     receptive_field = None
 
@@ -24,7 +28,11 @@ class LSTM(nn.Module):
         nn.init.uniform_(self.embedding.weight, -EMBEDDING, EMBEDDING)
         between = config.dropout if config.num_layers > 1 else 0.0
         self.lstm = nn.LSTM(config.embedding_dim, config.hidden_dim, config.num_layers, dropout=between)
-        self.hidden_dim = config.hidden_dim
+        self.units = config.hidden_dim
+        self.projection: nn.Linear | None = None
+        if config.projection_dim is not None:
+            self.projection = linear(config.hidden_dim, config.projection_dim, False, 0.0)
+        self.hidden_dim = config.projection_dim or config.hidden_dim  # channels of the output
         self._initialise()
 
     @torch.no_grad()
@@ -42,7 +50,7 @@ class LSTM(nn.Module):
                 for gate in parameter.chunk(4):
                     nn.init.orthogonal_(gate)
             elif name.startswith("bias_ih"):  # forget gates start open: f is the second of the four gates
-                parameter.zero_()[self.hidden_dim : 2 * self.hidden_dim] = 1.0
+                parameter.zero_()[self.units : 2 * self.units] = 1.0
 
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """tokens (batch, time) -> hidden (batch, time, hidden_dim), and the state after them."""
@@ -50,18 +58,21 @@ class LSTM(nn.Module):
         before = None if state is None else tuple(tensor.transpose(0, 1).contiguous() for tensor in state)
         with torch.autocast("cuda", enabled=False):  # under it cuDNN's LSTM would compute in float16
             hidden, after = self.lstm(embedded, before)
+        if self.projection is not None:
+            hidden = self.projection(hidden)
         return hidden.transpose(0, 1), [tensor.transpose(0, 1) for tensor in after]
 
     def empty_state(self, batch_size: int) -> State:
         """The state before a text."""
-        zeros = self.embedding.weight.new_zeros(batch_size, self.lstm.num_layers, self.hidden_dim)
+        zeros = self.embedding.weight.new_zeros(batch_size, self.lstm.num_layers, self.units)
         return [zeros, zeros.clone()]
 
     def macs(self) -> int:
         """Multiply-accumulate operations per token, without the softmax."""
-        inputs = self.embedding.embedding_dim + (self.lstm.num_layers - 1) * self.hidden_dim
-        return 4 * inputs * self.hidden_dim + self.recurrent_macs()
+        inputs = self.embedding.embedding_dim + (self.lstm.num_layers - 1) * self.units
+        projection = 0 if self.projection is None else self.units * self.hidden_dim
+        return 4 * inputs * self.units + self.recurrent_macs() + projection
 
     def recurrent_macs(self) -> int:
         """Those of them that must wait for the token before."""
-        return 4 * self.lstm.num_layers * self.hidden_dim**2
+        return 4 * self.lstm.num_layers * self.units**2

@@ -249,7 +249,8 @@ def varying(members: list[dict[str, str]]) -> list[dict[str, str]]:
 def describe_model(model: GCNNConfig | LSTMConfig) -> str:
     """Its size in a few words."""
     if model.kind == "lstm":
-        return f"LSTM, {model.num_layers} × {model.hidden_dim}"
+        projection = f", projection {model.projection_dim}" if model.projection_dim else ""
+        return f"LSTM, {model.num_layers} × {model.hidden_dim}{projection}"
     convolutions = sum(block.repeat * len(block.convs) for block in model.blocks)
     return f"GCNN, {convolutions} layers" + (f", {model.gate}" if model.gate != "glu" else "")
 

@@ -11,7 +11,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from gcnn.config import compose_config, typed
+from gcnn.config import compose_config, migrated, typed
 from gcnn.errors import UsageError
 from gcnn.files import MEMBER, write_atomically, write_json
 from gcnn.provenance import PLACES, portable
@@ -98,7 +98,7 @@ composed_once = cache(compose_config)  # a third of a second; the seeds of a rec
 def check_recipe(run: KeptRun, path: Path) -> None:
     """Raise UsageError for a run that was trained by another recipe than its experiment is today."""
     overrides = (override for override in run.files[MEMBER]["overrides"] if not override.startswith("seed="))
-    today, then = composed_once(*overrides), typed(OmegaConf.create(run.config))
+    today, then = composed_once(*overrides), typed(migrated(OmegaConf.create(run.config)))
     for group in ("data", "tokenizer", "model", "optimizer", "schedule", "trainer"):
         new, old = (dataclasses.asdict(getattr(config, group)) for config in (today, then))
         for key in sorted(new.keys() | old.keys()):

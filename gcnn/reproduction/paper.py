@@ -96,7 +96,8 @@ def model_name(model: GCNNConfig | LSTMConfig) -> str | None:
     """The name of the paper's model that this config is, by its architecture; None where it is another."""
     if model.kind == "lstm":
         size = (model.hidden_dim, model.num_layers)
-        return next((name for name, published in LSTM_SIZES.items() if published == size), None)
+        names = [name for name, published in LSTM_SIZES.items() if published == size]
+        return names[0] if names and model.projection_dim is None else None
     if model.gate != "glu":
         return None
     blocks = tuple(tuple(map(tuple, block.convs)) for block in model.blocks for _ in range(block.repeat))

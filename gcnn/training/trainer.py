@@ -163,8 +163,8 @@ class Trainer:
             progress.epoch, progress.index, self.state, self.order = progress.epoch + 1, 0, None, None
         if self.order is None:
             in_order = self.config.trainer.carry_state  # a state is of no use but in the text's order
-            order = range(len(self.batches)) if in_order else self.batches.draw_order(self.config.seed, progress.epoch)
-            self.order = order
+            draw = self.batches.text_order if in_order else self.batches.draw_order
+            self.order = draw(self.config.seed, progress.epoch)
         index = int(self.order[progress.index])
         progress.index += 1
         batches = self.batches.micro_batches(index)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from omegaconf import OmegaConf
+from torch import nn
 
 from gcnn.config import BlockConfig, GCNNConfig, LSTMConfig
 from gcnn.models.language_model import build_model
@@ -18,10 +19,11 @@ BOTTLENECK = [
 ]
 SMALL = GCNNConfig(embedding_dim=6, blocks=BOTTLENECK, cutoffs=[10, 30])
 LSTM = LSTMConfig(embedding_dim=6, hidden_dim=16, num_layers=2, cutoffs=[10, 30])
+PROJECTED = dataclasses.replace(LSTM, projection_dim=10)
 TABLE_1 = {"gcnn_13": 40, "gcnn_14b": 57, "gcnn_9": 28, "gcnn_8b": 25, "gcnn_8": 25, "gcnn_14": 47}
 
 
-@pytest.fixture(params=[SMALL, LSTM], ids=["gcnn", "lstm"])
+@pytest.fixture(params=[SMALL, LSTM, PROJECTED], ids=["gcnn", "lstm", "projected"])
 def model(request):
     torch.manual_seed(0)
     return build_model(request.param, VOCABULARY).eval()
@@ -189,6 +191,31 @@ def test_dropout_acts_in_training_only():
     assert not torch.equal(model(tokens)[0], model(tokens)[0])
     model.eval()
     assert torch.equal(model(tokens)[0], model(tokens)[0])
+
+
+def test_an_lstm_is_projected_before_either_softmax():
+    """By hand: four gates of 16 units, two layers, and 16 units to 10 channels."""
+    gates = 4 * (6 + 16) * 16 + 4 * (16 + 16) * 16
+    for cutoffs in ([10, 30], []):
+        model = build_model(dataclasses.replace(PROJECTED, cutoffs=cutoffs), VOCABULARY)
+        assert model(torch.zeros(1, 3, dtype=torch.long))[0].shape == (1, 3, 10)
+        assert model.encoder.macs() == gates + 16 * 10
+        biases = 2 * 2 * 4 * 16 + 10
+        assert model.parameter_counts()["body"] == model.encoder.macs() + biases
+    head = dict(model.softmax.named_parameters())
+    assert [tuple(weight.shape) for weight in head.values()] == [(50, 10), (50,)]  # not projected twice
+
+
+@pytest.mark.parametrize("config", [SMALL, PROJECTED], ids=["gcnn", "lstm"])
+def test_the_clusters_have_a_dropout_of_their_own(config):
+    torch.manual_seed(0)
+    model = build_model(dataclasses.replace(config, dropout=0.25, softmax_dropout=0.5), VOCABULARY)
+    dropouts = [layer.p for tail in model.softmax.tails for layer in tail if isinstance(layer, nn.Dropout)]
+    assert dropouts == [0.5, 0.5]
+    hidden = torch.randn(1, 4, model.encoder.hidden_dim)
+    frequent, rare = torch.zeros(1, 4, dtype=torch.long), torch.full((1, 4), 45)
+    assert torch.equal(model.nll(hidden, frequent), model.nll(hidden, frequent))
+    assert not torch.equal(model.nll(hidden, rare), model.nll(hidden, rare))
 
 
 @pytest.mark.parametrize("layers", [1, 2, 4])
