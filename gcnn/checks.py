@@ -99,12 +99,18 @@ def check(config: Any) -> None:
 
 def check_model(model: Any) -> None:
     """Raise UsageError for keys of a model that do not go together, and for blocks that are none."""
-    if model.projection_dim is not None and model.tie_embeddings:
+    if model.kind == "transformer" and model.hidden_dim % (2 * model.num_heads):
+        raise UsageError(
+            f"model.hidden_dim is {model.hidden_dim}; rotary positions turn pairs of channels of each head: give a "
+            f"multiple of twice model.num_heads, {2 * model.num_heads}."
+        )
+    projection_dim = getattr(model, "projection_dim", None)
+    if projection_dim is not None and model.tie_embeddings:
         raise UsageError(
             "model.projection_dim: with model.tie_embeddings the layer before the softmax has the "
             "embedding's channels. Leave it out, or set model.tie_embeddings=false."
         )
-    if model.projection_dim is not None and model.kind == "gcnn" and model.cutoffs:
+    if projection_dim is not None and model.kind == "gcnn" and model.cutoffs:
         raise UsageError(
             "model.projection_dim of a GCNN is a layer before the full softmax, but model.cutoffs make "
             "an adaptive one. Leave it out, narrow the last block, or set model.cutoffs=[]."
@@ -171,6 +177,10 @@ def least_size(model: Any, vocabulary_size: int) -> tuple[int, int, int]:
     if model.kind == "lstm":
         inputs = model.embedding_dim + (2 * model.num_layers - 1) * model.hidden_dim
         return model.num_layers, embedding + 4 * inputs * model.hidden_dim, model.num_layers * model.hidden_dim
+    if model.kind == "transformer":
+        weights = 4 * model.hidden_dim**2 + 2 * model.hidden_dim * model.feed_forward_dim
+        width = 4 * model.hidden_dim + model.feed_forward_dim
+        return model.num_layers, embedding + model.num_layers * weights, model.num_layers * width
     channels = model.blocks[0].convs[0][1]
     layers, weights, width = 0, embedding + model.embedding_dim * channels, channels
     for block in model.blocks:

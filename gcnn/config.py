@@ -125,6 +125,25 @@ class LSTMConfig:
 
 
 @dataclass
+class TransformerConfig:
+    """Not in the paper: attention over a sliding window, to compare with."""
+
+    kind: str = "transformer"
+    embedding_dim: int = key(MISSING, "the lookup table's vectors", COUNT)
+    hidden_dim: int = key(MISSING, "channels of a layer", COUNT)
+    num_layers: int = key(MISSING, "layers, each of attention and feed-forward", COUNT)
+    num_heads: int = key(MISSING, "of attention; twice as many divide hidden_dim", COUNT)
+    feed_forward_dim: int = key(MISSING, "channels within the feed-forward layer", COUNT)
+    window: int = key(MISSING, "tokens that a token attends to, itself among them", COUNT)
+    cutoffs: list[int] = key(MISSING, "adaptive softmax; empty: a full softmax", CUTOFFS)
+    gate: str = choice("swiglu", *GATES)
+    tie_embeddings: bool = key(False, "the softmax's vectors are the embeddings")
+    dropout: float = key(0.0, "on the embedding and on what each layer adds", FRACTION)
+    output_dropout: float = key(0.0, "before the softmax", FRACTION)
+    softmax_dropout: float = key(0.0, "within the adaptive softmax's clusters", FRACTION)
+
+
+@dataclass
 class NesterovConfig:
     """The paper's optimizer; weight decay is decoupled, as in fairseq's `nag`."""
 
@@ -224,7 +243,7 @@ class TrainConfig:
 
 SCHEMAS = {
     "tokenizer": {"word": WordTokenizerConfig, "sentencepiece": SentencePieceConfig},
-    "model": {"gcnn": GCNNConfig, "lstm": LSTMConfig},
+    "model": {"gcnn": GCNNConfig, "lstm": LSTMConfig, "transformer": TransformerConfig},
     "optimizer": {"nesterov": NesterovConfig, "adamw": AdamWConfig},
     "schedule": {"constant": ConstantScheduleConfig, "plateau": PlateauScheduleConfig, "cosine": CosineScheduleConfig},
 }

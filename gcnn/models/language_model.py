@@ -4,12 +4,15 @@ import torch
 from torch import Tensor, nn
 
 from gcnn.checks import check_size
-from gcnn.config import GCNNConfig, LSTMConfig
+from gcnn.config import GCNNConfig, LSTMConfig, TransformerConfig
 from gcnn.models.adaptive_softmax import AdaptiveSoftmax, FullSoftmax, Softmax
 from gcnn.models.gcnn import GCNN
 from gcnn.models.layers import dropout
 from gcnn.models.lstm import LSTM
+from gcnn.models.transformer import Transformer
 
+ENCODERS = {"gcnn": GCNN, "lstm": LSTM, "transformer": Transformer}  # by the kind of their config
+ModelConfig = GCNNConfig | LSTMConfig | TransformerConfig
 State = list[Tensor]  # tensors whose first dimension is the batch; what they hold is the encoder's affair
 
 
@@ -19,7 +22,7 @@ class LanguageModel(nn.Module):
     A state carried from one call to the next gives what one call on the whole text would.
     """
 
-    def __init__(self, encoder: GCNN | LSTM, softmax: Softmax, output_dropout: float = 0.0):
+    def __init__(self, encoder: GCNN | LSTM | Transformer, softmax: Softmax, output_dropout: float = 0.0):
         super().__init__()
         self.encoder = encoder
         self.softmax = softmax
@@ -83,14 +86,14 @@ def zipf(types: int) -> Tensor:
     return frequencies / frequencies.sum()
 
 
-def build_model(config: GCNNConfig | LSTMConfig, vocabulary_size: int) -> LanguageModel:
+def build_model(config: ModelConfig, vocabulary_size: int) -> LanguageModel:
     """The model of a config, freshly initialised from torch's random state.
 
     Raises UsageError where its cutoffs do not fit the vocabulary, or its weights the machine.
     """
     shapes_alone = torch.get_default_device().type == "meta"
     check_size(config, vocabulary_size, copies=0 if shapes_alone else 1)
-    encoder = GCNN(config, vocabulary_size) if isinstance(config, GCNNConfig) else LSTM(config, vocabulary_size)
+    encoder = ENCODERS[config.kind](config, vocabulary_size)
     sizes = encoder.hidden_dim, vocabulary_size
     if config.cutoffs or config.tie_embeddings:
         embedding = encoder.embedding if config.tie_embeddings else None

@@ -8,7 +8,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from gcnn.config import BlockConfig, GCNNConfig, LSTMConfig
+from gcnn.config import BlockConfig, GCNNConfig, LSTMConfig, TransformerConfig
 from gcnn.models.language_model import build_model
 
 VOCABULARY = 50
@@ -19,11 +19,14 @@ BOTTLENECK = [
 ]
 SMALL = GCNNConfig(embedding_dim=6, blocks=BOTTLENECK, cutoffs=[10, 30])
 LSTM = LSTMConfig(embedding_dim=6, hidden_dim=16, num_layers=2, cutoffs=[10, 30])
+TRANSFORMER = TransformerConfig(
+    embedding_dim=6, hidden_dim=8, num_layers=2, num_heads=2, feed_forward_dim=12, window=4, cutoffs=[10, 30]
+)
 PROJECTED = dataclasses.replace(LSTM, projection_dim=10)
 TABLE_1 = {"gcnn_13": 40, "gcnn_14b": 57, "gcnn_9": 28, "gcnn_8b": 25, "gcnn_8": 25, "gcnn_14": 47}
 
 
-@pytest.fixture(params=[SMALL, LSTM, PROJECTED], ids=["gcnn", "lstm", "projected"])
+@pytest.fixture(params=[SMALL, LSTM, PROJECTED, TRANSFORMER], ids=["gcnn", "lstm", "projected", "transformer"])
 def model(request):
     torch.manual_seed(0)
     return build_model(request.param, VOCABULARY).eval()
@@ -46,7 +49,10 @@ def test_no_output_sees_the_future(model, tokens):
         assert not torch.equal(after[:, t], before[:, t])
 
 
-@pytest.mark.parametrize("config", [SMALL, GCNNConfig(embedding_dim=4, blocks=[BlockConfig([[4, 4]], 5)], cutoffs=[9])])
+FIVE_LAYERS = GCNNConfig(embedding_dim=4, blocks=[BlockConfig([[4, 4]], 5)], cutoffs=[9])
+
+
+@pytest.mark.parametrize("config", [SMALL, FIVE_LAYERS, TRANSFORMER])
 def test_receptive_field_is_where_gradients_end(config):
     torch.manual_seed(0)
     model = build_model(config, VOCABULARY).eval()
@@ -137,7 +143,7 @@ def test_lstm_parameters():
     assert found == {"total": sum(expected.values()), **expected}
 
 
-@pytest.mark.parametrize("config", [SMALL, LSTM], ids=["gcnn", "lstm"])
+@pytest.mark.parametrize("config", [SMALL, LSTM, TRANSFORMER], ids=["gcnn", "lstm", "transformer"])
 def test_tied_parameters_and_operations(config):
     """Beside the embeddings the softmax has a projection, the clusters' vectors, and a bias for each logit."""
     model = build_model(dataclasses.replace(config, tie_embeddings=True), VOCABULARY)

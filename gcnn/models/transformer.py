@@ -1,0 +1,154 @@
+"""A Transformer decoder of today, to compare with: attention over a sliding window, and gated feed-forward layers.
+
+Not in the paper. Pre-norm residual blocks (RMSNorm), rotary relative positions (Su et al., arXiv
+2104.09864), and a feed-forward layer whose gate is one of the project's own (Shazeer, arXiv 2002.05202).
+The window makes the context finite, as a GCNN's is.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gcnn.config import TransformerConfig
+from gcnn.gates import GATES
+from gcnn.models.layers import dropout, gate, linear, weight_count
+
+ROTARY_BASE = 10_000.0  # wavelengths of the rotations reach 2 pi times it (arXiv 2104.09864)
+State = list[Tensor]  # which places hold a token, (batch, window - 1); each layer's keys and values there
+
+
+class Transformer(nn.Module):
+    """Tokens to hidden states with a finite context, `receptive_field` tokens."""
+
+    def __init__(self, config: TransformerConfig, vocabulary_size: int):
+        super().__init__()
+        self.dropout = config.dropout
+        self.context = config.window - 1
+        self.hidden_dim = config.hidden_dim
+        self.embedding = nn.Embedding(vocabulary_size, config.embedding_dim)
+        nn.init.normal_(self.embedding.weight, std=0.1)
+        self.input_projection = linear(config.embedding_dim, config.hidden_dim, False, config.dropout)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.norm = nn.RMSNorm(config.hidden_dim)
+
+    @property
+    def receptive_field(self) -> int:
+        """Tokens that a hidden state depends on, its own included."""
+        return 1 + len(self.blocks) * self.context
+
+    def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """tokens (batch, time) -> hidden (batch, time, hidden_dim), and the state after them.
+
+        Without a state the text starts here: there is nothing before the first token to attend to.
+        """
+        present, *caches = self.empty_state(len(tokens)) if state is None else state
+        embedded = dropout(self.embedding(tokens), self.dropout, self.training)
+        hidden = self.input_projection(embedded)  # (batch, time, hidden_dim)
+        present = torch.cat([present, present.new_ones(tokens.shape)], dim=1)  # (batch, context + time)
+        new_state = [last(present, self.context)]
+        for block, cache in zip(self.blocks, caches, strict=True):
+            hidden, cache = block(hidden, cache, present)
+            new_state.append(cache)
+        return self.norm(hidden), new_state
+
+    def empty_state(self, batch_size: int) -> State:
+        """The state before a text: no place holds a token."""
+        weight = self.embedding.weight
+        keys_and_values = (batch_size, self.context, 2 * self.hidden_dim)
+        caches = [weight.new_zeros(keys_and_values) for _ in self.blocks]
+        return [weight.new_zeros(batch_size, self.context), *caches]
+
+    def macs(self) -> int:
+        """Multiply-accumulate operations per token, without the softmax: a query meets `window` keys and values."""
+        window = self.context + 1
+        return weight_count(self) + len(self.blocks) * 2 * window * self.hidden_dim
+
+
+class Block(nn.Module):
+    """Attention and a gated feed-forward layer, each on the normalised sum of what came before, and added to it."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        width, inner = config.hidden_dim, config.feed_forward_dim
+        self.dropout = config.dropout
+        self.gate = config.gate
+        self.attention_norm = nn.RMSNorm(width)
+        self.attention = WindowAttention(width, config.num_heads, config.window)
+        self.feed_forward_norm = nn.RMSNorm(width)
+        self.expand = linear(width, inner * GATES[config.gate].paths, False, 0.0)
+        with torch.no_grad():
+            self.expand.weight.mul_(math.sqrt(GATES[config.gate].gain))
+            self.expand.bias[inner:].fill_(GATES[config.gate].gate_bias)
+        self.contract = linear(inner, width, False, 0.0)
+        with torch.no_grad():  # all that the blocks add together has about the variance of one block's output
+            for layer in (self.attention.output, self.contract):
+                layer.weight.div_(math.sqrt(2 * config.num_layers))
+
+    def forward(self, hidden: Tensor, cache: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        """hidden (batch, time, hidden_dim) -> the same shape; `cache` as WindowAttention has it."""
+        attended, cache = self.attention(self.attention_norm(hidden), cache, present)
+        hidden = hidden + dropout(attended, self.dropout, self.training)
+        expanded = gate(self.expand(self.feed_forward_norm(hidden)), self.gate)
+        hidden = hidden + dropout(self.contract(expanded), self.dropout, self.training)
+        return hidden, cache
+
+
+class WindowAttention(nn.Module):
+    """Causal self-attention of each token to itself and the `window - 1` tokens before it."""
+
+    def __init__(self, width: int, num_heads: int, window: int):
+        super().__init__()
+        self.num_heads, self.window = num_heads, window
+        self.inputs = linear(width, 3 * width, False, 0.0)  # queries, keys and values
+        self.output = linear(width, width, False, 0.0)
+
+    def forward(self, hidden: Tensor, cache: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        """hidden (batch, time, width) -> (batch, time, width), and the cache after it.
+
+        `cache` (batch, window - 1, 2 * width) has the keys and values of the tokens before, keys not yet
+        rotated; `present` (batch, window - 1 + time) is 1 where there is a token, 0 before a text.
+        """
+        context, time = self.window - 1, hidden.size(1)
+        queries, keys_and_values = self.inputs(hidden).tensor_split([hidden.size(-1)], dim=-1)
+        keys_and_values = torch.cat([cache.to(keys_and_values.dtype), keys_and_values], dim=1)
+        cache = last(keys_and_values, context)
+
+        # Chunks of queries, each with the keys that any of them may see: the cost grows with time * window
+        chunk = min(self.window, time)
+        padding = -time % chunk
+        queries = F.pad(queries, (0, 0, 0, padding)).unflatten(1, (-1, chunk))  # (batch, chunks, chunk, width)
+        spans = F.pad(keys_and_values, (0, 0, 0, padding)).unfold(1, context + chunk, chunk).mT
+        keys, values = spans.chunk(2, dim=-1)  # (batch, chunks, context + chunk, width)
+        is_token = F.pad(present, (0, padding)).unfold(1, context + chunk, chunk)  # (batch, chunks, context + chunk)
+
+        heads = (self.num_heads, -1)
+        queries, keys, values = (part.unflatten(-1, heads).transpose(2, 3) for part in (queries, keys, values))
+        positions = torch.arange(context + chunk, device=hidden.device)
+        distance = positions[context:, None] - positions  # of a query to each key: (chunk, context + chunk)
+        sees = (distance >= 0) & (distance <= context) & (is_token[:, :, None, None, :] > 0)
+        sees = sees | (distance == 0)  # a query past the end of the text sees itself: nothing is divided by 0
+        attended = F.scaled_dot_product_attention(
+            rotated(queries, positions[context:]), rotated(keys, positions), values, attn_mask=sees
+        )
+        attended = attended.transpose(2, 3).flatten(-2).flatten(1, 2)[:, :time]  # (batch, time, width)
+        return self.output(attended), cache
+
+
+def rotated(vectors: Tensor, positions: Tensor) -> Tensor:
+    """Rotary positions: vectors (..., time, channels), each pair of channels turned by its position (time,).
+
+    Products of a query and a key depend on the difference of their positions alone.
+    """
+    half = vectors.size(-1) // 2
+    rates = ROTARY_BASE ** -(torch.arange(half, device=vectors.device, dtype=torch.float64) / half)
+    angles = positions[:, None] * rates  # (time, channels / 2)
+    cosines, sines = angles.cos().to(vectors.dtype), angles.sin().to(vectors.dtype)
+    first, second = vectors.chunk(2, dim=-1)
+    return torch.cat([first * cosines - second * sines, first * sines + second * cosines], dim=-1)
+
+
+def last(tensor: Tensor, count: int) -> Tensor:
+    """The last `count` places of time: (batch, time, ...) -> (batch, count, ...)."""
+    return tensor[:, tensor.size(1) - count :]

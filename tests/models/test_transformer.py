@@ -1,0 +1,63 @@
+"""Attention over a sliding window, against a slow reference that looks at one query at a time."""
+
+import math
+
+import pytest
+import torch
+
+from gcnn.models.transformer import WindowAttention
+
+
+def rotation(channels: int, position: int) -> torch.Tensor:
+    """The matrix that turns pairs (i, i + channels / 2) by position * 10,000^(-2 i / channels)."""
+    half = channels // 2
+    matrix = torch.zeros(channels, channels, dtype=torch.float64)
+    for i in range(half):
+        angle = position * 10_000 ** (-2 * i / channels)
+        matrix[i, i] = matrix[i + half, i + half] = math.cos(angle)
+        matrix[i + half, i], matrix[i, i + half] = math.sin(angle), -math.sin(angle)
+    return matrix
+
+
+def slow_attention(attention: WindowAttention, hidden: torch.Tensor) -> torch.Tensor:
+    """hidden (time, width) -> (time, width): each query with the keys of its window, one after the other."""
+    width = hidden.size(-1)
+    channels = width // attention.num_heads
+    queries, keys, values = attention.inputs(hidden).split(width, dim=-1)
+    outputs = torch.zeros_like(hidden)
+    for t in range(len(hidden)):
+        window = range(max(0, t - attention.window + 1), t + 1)
+        for head in range(attention.num_heads):
+            part = slice(head * channels, (head + 1) * channels)
+            query = rotation(channels, t) @ queries[t, part]
+            scores = [query @ (rotation(channels, s) @ keys[s, part]) / math.sqrt(channels) for s in window]
+            weights = torch.stack(scores).softmax(dim=0)
+            outputs[t, part] = sum(weight * values[s, part] for weight, s in zip(weights, window, strict=True))
+    return attention.output(outputs)
+
+
+@pytest.mark.parametrize("time", [1, 3, 5, 10, 23])
+@torch.no_grad()
+def test_attention_is_that_of_each_query_to_its_window(time):
+    torch.manual_seed(0)
+    attention = WindowAttention(width=8, num_heads=2, window=5).double()
+    hidden = torch.randn(2, time, 8, dtype=torch.float64)
+    found, cache = attention(hidden, torch.zeros(2, 4, 16).double(), torch.cat([torch.zeros(2, 4), torch.ones(2, time)], 1))
+    for row in range(2):
+        torch.testing.assert_close(found[row], slow_attention(attention, hidden[row]))
+    assert cache.shape == (2, 4, 16)
+
+
+@torch.no_grad()
+def test_a_row_that_begins_a_text_attends_to_nothing_before_it():
+    """As evaluation has it: one row goes on, another begins, by zeros in all of its state."""
+    torch.manual_seed(0)
+    attention = WindowAttention(width=8, num_heads=2, window=5).double()
+    before, hidden = torch.randn(2, 2, 6, 8, dtype=torch.float64)
+    _, cache = attention(before, torch.zeros(2, 4, 16).double(), torch.cat([torch.zeros(2, 4), torch.ones(2, 6)], 1))
+    present = torch.ones(2, 4 + 6)
+    cache[1], present[1, :4] = 0, 0
+    found, _ = attention(hidden, cache, present)
+    whole = slow_attention(attention, torch.cat([before[0], hidden[0]]))
+    torch.testing.assert_close(found[0], whole[6:])
+    torch.testing.assert_close(found[1], slow_attention(attention, hidden[1]))
