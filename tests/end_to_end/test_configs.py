@@ -135,7 +135,7 @@ def test_memory_is_counted_from_below_and_not_by_far(name):
     encoder = sum(parameter.numel() for parameter in model.encoder.parameters())
     layers, weights, width = least_size(config, 250_000)
     assert encoder / 2 < weights < encoder
-    assert layers == (config.num_layers if config.kind == "lstm" else len(model.encoder.convs))
+    assert layers == (len(model.encoder.convs) if config.kind == "gcnn" else config.num_layers)
     assert width >= max(part[0].numel() for part in model.empty_state(1)) / 8
 
 

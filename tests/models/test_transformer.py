@@ -42,7 +42,9 @@ def test_attention_is_that_of_each_query_to_its_window(time):
     torch.manual_seed(0)
     attention = WindowAttention(width=8, num_heads=2, window=5).double()
     hidden = torch.randn(2, time, 8, dtype=torch.float64)
-    found, cache = attention(hidden, torch.zeros(2, 4, 16).double(), torch.cat([torch.zeros(2, 4), torch.ones(2, time)], 1))
+    found, cache = attention(
+        hidden, torch.zeros(2, 4, 16).double(), torch.cat([torch.zeros(2, 4), torch.ones(2, time)], 1)
+    )
     for row in range(2):
         torch.testing.assert_close(found[row], slow_attention(attention, hidden[row]))
     assert cache.shape == (2, 4, 16)
