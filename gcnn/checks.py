@@ -194,12 +194,10 @@ def least_size(model: Any, vocabulary_size: int) -> tuple[int, int, int]:
 
 
 def check_processes(trainer: Any, processes: int) -> None:
-    """Raise UsageError for a batch that the processes cannot share evenly, and for sharding with nobody."""
+    """Raise UsageError for a batch that the processes cannot share evenly."""
     if trainer.batch_size % processes:
         size = f"trainer.batch_size is {trainer.batch_size}, over all processes"
         raise UsageError(f"{size}; give a multiple of their number, {processes}, or start another number of them.")
-    if trainer.shard and processes == 1:
-        raise UsageError("trainer.shard is true, but one process is alone; set it to false or start more by torchrun.")
 
 
 def check_against_data(config: Any, vocabulary_size: int, train_tokens: int, processes: int = 1) -> None:
@@ -207,7 +205,7 @@ def check_against_data(config: Any, vocabulary_size: int, train_tokens: int, pro
     trainer = config.trainer
     share = trainer.batch_size // processes
     positions = min(min(share, trainer.micro_batch_size or share) * trainer.block_size, train_tokens)
-    check_size(config.model, vocabulary_size, 1 if trainer.shard else COPIES, positions)
+    check_size(config.model, vocabulary_size, COPIES, positions)
     if config.data.sentences:
         return
     batch_size, block_size = trainer.batch_size, trainer.block_size

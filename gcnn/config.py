@@ -116,9 +116,7 @@ class LSTMConfig:
     num_layers: int = key(1, "layers", COUNT)
     cutoffs: list[int] = key(MISSING, "adaptive softmax; empty: a full softmax", CUTOFFS)
     tie_embeddings: bool = key(False, "the softmax's vectors are the embeddings")
-    projection_dim: int | None = key(
-        None, "a linear layer from the units to so many channels, before the softmax", COUNT
-    )
+    projection_dim: int | None = key(None, "channels of a linear layer before the softmax", COUNT)
     dropout: float = key(0.0, "on the embedding and between layers", FRACTION)
     output_dropout: float = key(0.0, "before the softmax", FRACTION)
     softmax_dropout: float = key(0.0, "within the adaptive softmax's clusters", FRACTION)
@@ -204,13 +202,10 @@ class TrainerConfig:
     log_every: int = key(50, "steps", COUNT)
     clip_norm: float | None = key(0.1, "of the gradient, all parameters together; null: none", POSITIVE)
     carry_state: bool | None = key(
-        None,
-        "blocks in the text's order, each with the state of the one before, or shuffled blocks; "
-        "null: in order for an LSTM on running text, shuffled otherwise",
+        None, "blocks in the text's order, the state carried on; else shuffled; null: carried for an LSTM"
     )
     precision: str = choice("float32", "float32", "bf16")
     compile: bool = key(False, "torch.compile the model")
-    shard: bool = key(False, "parameters and optimizer state over the processes of torchrun, not a copy in each")
     skip_nonfinite: int = key(0, "updates that may be skipped for a loss or gradient that is not finite", UNSIGNED)
 
 
@@ -334,6 +329,7 @@ def migrated(config: DictConfig) -> DictConfig:
     if "accumulate" in trainer:  # trainer.batch_size was what is now trainer.micro_batch_size
         trainer.micro_batch_size = trainer.batch_size
         trainer.batch_size *= trainer.pop("accumulate")
+    trainer.pop("shard", None)  # parameters were shared out over processes, which changed no result
     if "kind" in model and "softmax_dropout" not in model:  # model.dropout was within the clusters, too
         has_clusters = bool(model.get("cutoffs")) and not model.get("tie_embeddings")
         model.softmax_dropout = model.get("dropout", 0.0) if has_clusters else 0.0

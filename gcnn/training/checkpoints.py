@@ -1,32 +1,22 @@
-"""Checkpoints that are whole or absent, and known to be so; and how a trainer is saved in one and goes on from it.
+"""Checkpoints of a run on disk: each is whole or absent, and known to be so.
 
 A checkpoint is a folder `checkpoints/step_<n>/` of a run: the weights in safetensors, the training state as tensors
 and plain values, and a manifest with the size and sha256 of both and of itself. Nothing in it is ever unpickled freely.
 Beside them lie the best weights until then: a link, which takes no room, to what was the run's model.safetensors.
 """
 
-import dataclasses
 import hashlib
 import json
 import logging
-import math
 import shutil
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from gcnn.errors import RunError, UsageError, one_line
 from gcnn.files import remove, sha256, write_atomically, write_json
 from gcnn.models.weights import WEIGHTS, load_weights, read_weights, write_weights
-from gcnn.training import distributed
-from gcnn.training.distributed import rank, world_size
-from gcnn.training.sharding import gather_on_rank_0, load_optimizer_state
-
-if TYPE_CHECKING:
-    from gcnn.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 STATE, MANIFEST, BEST = "state.pt", "manifest.json", "best.safetensors"
@@ -89,9 +79,11 @@ class Checkpoints:
         for old in self.all()[: -self.keep]:
             remove(old)
 
-    def turn_back(self, path: Path) -> tuple[Path, list[Path]] | None:
-        """Set aside what `path` leaves behind: the checkpoints after it, or all where it lies elsewhere. Returns where
-        they are now, and what they were called; None where there are none."""
+    def set_aside_newer(self, path: Path) -> tuple[Path, list[Path]] | None:
+        """Move the checkpoints newer than `path` (all, where `path` is another run's) into a folder abandoned_<n>.
+
+        Returns that folder and the paths that they had; None where there are none.
+        """
         own = path.resolve().parent == self.folder.resolve()
         later = [checkpoint for checkpoint in self.all() if not own or checkpoint.name > path.name]
         if not later:
@@ -104,8 +96,11 @@ class Checkpoints:
         return aside, later
 
     def restore_best(self, path: Path) -> bool:
-        """Make the run's best weights those that were so at a checkpoint, for the present ones may be of steps that are
-        done anew. Returns False, and leaves none, where the checkpoint does not have them whole."""
+        """Make the run's model.safetensors the best weights of the time of a checkpoint.
+
+        The present ones may come from steps that will be made again. Returns False, and leaves no
+        model.safetensors, where the checkpoint does not have them whole.
+        """
         best = path / BEST
         try:
             read_weights(best, self.identity["tokenizer"])
@@ -164,84 +159,3 @@ class Checkpoints:
         if damaged:
             raise RunError(f"{self.folder}: no checkpoint is intact. Start again in a new run_dir.")
         return None
-
-
-def save_checkpoint(trainer: "Trainer") -> None:
-    """Write a checkpoint of all that decides how the run goes on."""
-    state = {
-        "progress": dataclasses.asdict(trainer.progress),
-        "optimizer": gather_on_rank_0(trainer.optimizer.state_dict()),
-        "schedule": trainer.schedule.state_dict(),
-        "random": distributed.all_gather(torch.get_rng_state()),  # of each rank
-        "random_cuda": distributed.all_gather(torch.cuda.get_rng_state()) if trainer.device.type == "cuda" else [],
-        "state": trainer.state and [torch.cat(distributed.all_gather(rows)) for rows in trainer.state],
-        "layout": trainer.batches.layout,
-    }
-    weights = gather_on_rank_0(trainer.model.state_dict())
-    if rank() == 0:
-        trainer.checkpoints.save(trainer.progress.step, weights, state)
-    trainer.saved_at = time.monotonic()
-
-
-def resume_from_checkpoint(trainer: "Trainer", path: Path | None, write_config: Callable = lambda: None) -> None:
-    """Go on from a checkpoint, or from the newest intact one where `path` is None; without any, from the start.
-
-    `write_config` is called when the checkpoint is known to fit, before anything else changes: what is killed after it
-    can be resumed. Raises UsageError where it does not fit, RunError where it is damaged.
-    """
-    newest = trainer.checkpoints.load_newest(trainer.model) if path is None and rank() == 0 else None
-    path = path or distributed.from_rank_0(newest and newest[0])
-    if path is None:
-        log.info("No checkpoint in %s: starting at step 0.", trainer.run_dir)
-        return write_config()
-    try:
-        state = newest[1] if newest else trainer.checkpoints.load(path, trainer.model)
-    except RunError as error:
-        raise RunError(f"{error} Give another checkpoint, or resume=true for the newest intact one.") from None
-    if state.get("layout") != trainer.batches.layout:
-        raise UsageError(
-            f"checkpoint {path} stands at a place in batches of {state.get('layout')}, over all processes; the "
-            f"config gives {trainer.batches.layout}. Set trainer.batch_size and trainer.block_size as they were."
-        )
-    try:
-        load_training_state(trainer, state)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = f"{type(error).__name__}: {one_line(error)}"
-        raise UsageError(f"checkpoint {path} does not fit this config ({reason}). Resume with its run's.") from None
-    write_config()
-    if rank() == 0:
-        set_aside_later(trainer, path)
-    trainer.progress.best_nll = distributed.from_rank_0(trainer.progress.best_nll)
-    log.info("Resumed at step %s from %s.", f"{trainer.progress.step:,}", path)
-
-
-def set_aside_later(trainer: "Trainer", path: Path) -> None:
-    """Leave nothing of what came after a checkpoint where it could be taken for this run's."""
-    turned = trainer.checkpoints.turn_back(path)
-    if turned is not None:
-        aside, later = turned
-        names = ", ".join(checkpoint.name for checkpoint in later)
-        log.warning("What was trained after %s is set aside in %s: %s.", path, aside, names)
-    if trainer.progress.best_nll == math.inf:
-        (trainer.run_dir / WEIGHTS).unlink(missing_ok=True)  # of a later step
-    elif not (path / BEST).exists() and turned is None:
-        return  # of an older version, whose best weights lie in the run alone
-    elif not trainer.checkpoints.restore_best(path):
-        log.warning("%s has no intact %s: the best weights are those from here on.", path, BEST)
-        trainer.progress.best_nll = math.inf
-
-
-def load_training_state(trainer: "Trainer", state: dict[str, Any]) -> None:
-    """Take up a checkpoint's training state; what `save_checkpoint` wrote."""
-    trainer.progress = type(trainer.progress)(**state["progress"])
-    load_optimizer_state(trainer.optimizer, state["optimizer"])
-    trainer.schedule.load_state_dict(state["schedule"])
-    if state["state"] is not None:
-        trainer.state = [rows.chunk(world_size())[rank()].to(trainer.device) for rows in state["state"]]
-    if len(state["random"]) != world_size():
-        torch.manual_seed(hash((trainer.config.seed, trainer.progress.step, rank())) % (1 << 63))
-        log.warning("Resumed with another number of processes: dropout goes on with other random numbers.")
-        return
-    torch.set_rng_state(state["random"][rank()])
-    if trainer.device.type == "cuda" and state["random_cuda"]:
-        torch.cuda.set_rng_state(state["random_cuda"][rank()])

@@ -18,9 +18,8 @@ class Nesterov(torch.optim.SGD):
     grad_scale: Tensor | None = None
     found_inf: Tensor | None = None
 
-    def __init__(self, params, lr: float, momentum: float, weight_decay: float, sharded: bool = False):
-        ways = {"fused": not sharded, "foreach": sharded}  # torch has no fused SGD for sharded parameters
-        super().__init__(params, lr=lr, momentum=momentum, nesterov=momentum > 0, **ways)
+    def __init__(self, params, lr: float, momentum: float, weight_decay: float):
+        super().__init__(params, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=True)
         self.decay = weight_decay
         for parameter in self.param_groups[0]["params"] if momentum else ():  # a first step that is left out makes none
             self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
@@ -29,22 +28,16 @@ class Nesterov(torch.optim.SGD):
     def step(self, closure=None):
         (group,) = self.param_groups
         touched = [p for p in group["params"] if p.grad is not None]
-        if group["foreach"] and self.found_inf is not None and self.found_inf.item():
-            return None
-        if group["foreach"] and self.grad_scale is not None:
-            torch._foreach_div_([p.grad for p in touched], self.grad_scale.item())
-        if group["foreach"]:
-            self.grad_scale = self.found_inf = None  # torch knows them in its fused way alone
         if self.decay:
             steps = 1.0 if self.found_inf is None else 1 - self.found_inf
             torch._foreach_mul_(touched, 1 - group["lr"] * self.decay * steps)
         return super().step(closure)
 
 
-def build_optimizer(config: NesterovConfig | AdamWConfig, model: nn.Module, sharded: bool = False) -> Optimizer:
+def build_optimizer(config: NesterovConfig | AdamWConfig, model: nn.Module) -> Optimizer:
     """The optimizer of a config, over all parameters. AdamW does not decay gains, biases and embeddings."""
     if isinstance(config, NesterovConfig):
-        return Nesterov(model.parameters(), config.lr, config.momentum, config.weight_decay, sharded)
+        return Nesterov(model.parameters(), config.lr, config.momentum, config.weight_decay)
     matrices, others = [], []
     for name, parameter in model.named_parameters():
         is_gain = name.endswith("original0")  # weight normalisation's; stored with the weight's number of dimensions

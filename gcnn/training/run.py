@@ -27,6 +27,7 @@ from gcnn.models.weights import WEIGHTS, assign_weights, load_weights, read_weig
 from gcnn.provenance import git_commit, hardware, made_with, peak_memory_bytes
 from gcnn.training.distributed import first_of_each_machine, from_rank_0, process_group, rank, world_size
 from gcnn.training.metrics import check_logger
+from gcnn.training.restore import restore
 from gcnn.training.resume import MAY_CHANGE, differences
 from gcnn.training.trainer import Trainer
 
@@ -43,8 +44,7 @@ def train(config: TrainConfig, notes: Sequence[str] = ()) -> tuple[Path, dict[st
 
 def train_in_group(config: TrainConfig, notes: Sequence[str] = ()) -> tuple[Path, dict[str, Any] | None]:
     commit = git_commit()  # of the code that was loaded: a checkout may change while it runs
-    if not config.trainer.shard:  # who shards lacks memory
-        reuse_large_blocks()
+    reuse_large_blocks()
     device = choose_device(config.device)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -64,8 +64,7 @@ def train_in_group(config: TrainConfig, notes: Sequence[str] = ()) -> tuple[Path
     model = build_model(config.model, data.tokenizer.vocabulary_size)
     if source not in (None, run_dir):
         assign_weights(model, read_weights(source / WEIGHTS, data.tokenizer.fingerprint), source / WEIGHTS)
-    if not config.trainer.shard:  # else its part goes there
-        model.to(device)
+    model.to(device)
     if world_size() > 1:
         torch.manual_seed(config.seed + rank())  # each its own dropout
     if config.resume is True:
@@ -83,7 +82,7 @@ def train_in_group(config: TrainConfig, notes: Sequence[str] = ()) -> tuple[Path
 
         if config.resume is not False:
             at = config.resume if isinstance(config.resume, str) else False
-            trainer.resume(Path(at) if at else None, lambda: write_config(at))
+            restore(trainer, Path(at) if at else None, lambda: write_config(at))
         write_config(False)
         if rank() > 0:
             trainer.run()
@@ -97,8 +96,6 @@ def train_in_group(config: TrainConfig, notes: Sequence[str] = ()) -> tuple[Path
         describe = f"{model.parameter_counts()['total']:,} parameters, {len(data.streams['train']):,} training tokens"
         log.info("%s: %s, %s, in %s", config.experiment, describe, device, run_dir)
         trainer.run()
-        if config.trainer.shard:  # the others are done and a part computes nothing
-            model = build_model(config.model, data.tokenizer.vocabulary_size).to(device)
         load_weights(model, run_dir / WEIGHTS)  # the best on validation
         results = {**measure(config, model, data, trainer), "git_commit": commit}
         write_json(run_dir / "results.json", results)

@@ -23,34 +23,16 @@ from gcnn.evaluation.perplexity import evaluate, type_counts
 from gcnn.models.language_model import LanguageModel, State
 from gcnn.models.weights import WEIGHTS, save_weights
 from gcnn.training import distributed
-from gcnn.training.checkpoints import Checkpoints, resume_from_checkpoint, save_checkpoint
+from gcnn.training.checkpoints import Checkpoints
 from gcnn.training.distributed import SIGNALS, rank, world_size
 from gcnn.training.metrics import Metrics, ProgressBar
 from gcnn.training.optimizers import build_optimizer
+from gcnn.training.progress import Progress
 from gcnn.training.schedules import Schedule
-from gcnn.training.sharding import full_tensor, gather_on_rank_0, shard
 
 log = logging.getLogger(__name__)
 MicroBatch = tuple[Tensor, Tensor, list[Tensor]]  # tokens and targets (batch, time), the targets' rows in each cluster
 PASSES = 3  # forward, and two products of its size backward
-
-
-@dataclasses.dataclass
-class Progress:
-    """Where a run stands; with the tensors of a checkpoint it says how to go on."""
-
-    step: int = 0  # updates made
-    epoch: int = 0  # full passes made
-    index: int = 0  # batches of this epoch taken
-    tokens: int = 0  # targets trained on
-    seconds: float = 0.0  # of training; validation and checkpoints are not counted
-    best_nll: float = math.inf  # validation, nats a token
-    validated: int = 0  # the step of the last validation
-    no_better: int = 0  # validations in a row that were not the best, every `validate_every` steps
-    skipped: int = 0  # updates left out for a loss or gradient that was not finite
-    logged_nll: float = 0.0  # nats since the last line of metrics
-    logged_tokens: int = 0
-    logged_seconds: float = 0.0
 
 
 class Trainer:
@@ -69,17 +51,15 @@ class Trainer:
         if config.trainer.max_flops is not None:
             flops_per_token = PASSES * model.flops_per_token(torch.from_numpy(type_counts(train)))
             self.max_tokens = config.trainer.max_flops / flops_per_token
-        if config.trainer.shard:
-            shard(model, config.model.tie_embeddings, device)
         loss = distributed.Loss(model)
         self.loss = torch.compile(loss) if config.trainer.compile else loss
-        if world_size() > 1 and not config.trainer.shard:  # a sharded model averages gradients by itself
+        if world_size() > 1:
             self.loss = DistributedDataParallel(self.loss, gradient_as_bucket_view=True)
         kind = Sentences if config.data.sentences else RunningText
         sizes = config.trainer.batch_size, config.trainer.block_size, config.trainer.micro_batch_size
         self.batches = kind(train.tokens, train.eos_id, *sizes, rank(), world_size())
         self.order: Sequence[int] | None = None  # of the batches in this epoch
-        self.optimizer = build_optimizer(config.optimizer, model, config.trainer.shard)
+        self.optimizer = build_optimizer(config.optimizer, model)
         self.schedule = Schedule(config.schedule, self.optimizer)
         identity = {
             "model": {k: v for k, v in dataclasses.asdict(config.model).items() if "dropout" not in k},  # may change
@@ -188,7 +168,7 @@ class Trainer:
             self.state = [torch.cat(parts) for parts in zip(*states, strict=True)]
         clock = time.perf_counter() - start
         status = distributed.share_status(loss, progress.seconds + self.uncounted_seconds + clock, self.signal)
-        norm = self.update(status[0])
+        norm = self.clip_and_update(status[0])
         self.optimizer.zero_grad(set_to_none=True)
         loss, self.grad_norm, seconds, signals = self.wait_for_status(status, norm)
         self.stopping = signals[-1] if signals else None
@@ -202,13 +182,17 @@ class Trainer:
         progress.logged_seconds += seconds - progress.seconds
         progress.seconds, self.uncounted_seconds = seconds, time.perf_counter() - start - clock
 
-    def update(self, loss: Tensor) -> Tensor:
-        """The optimizer's step by the gradients, clipped, where these and the loss are finite; returns their norm."""
+    def clip_and_update(self, loss: Tensor) -> Tensor:
+        """Clip the gradients (section 4.2) and make the optimizer's step; returns their norm before clipping.
+
+        This is torch's clip_grad_norm_ and step, without waiting for the device: its fused optimizers divide
+        gradients by `grad_scale`, and make no step where `found_inf` is 1 (a loss or norm that is not finite).
+        """
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        norm = full_tensor(torch.nn.utils.get_total_norm(gradients))
+        norm = torch.nn.utils.get_total_norm(gradients)
         limit = self.config.trainer.clip_norm
         self.optimizer.found_inf = (~(loss.isfinite() & norm.isfinite())).float()
-        self.optimizer.grad_scale = None if limit is None else ((norm + 1e-6) / limit).clamp(min=1)  # divides them
+        self.optimizer.grad_scale = None if limit is None else ((norm + 1e-6) / limit).clamp(min=1)
         self.optimizer.step()
         return norm
 
@@ -265,7 +249,7 @@ class Trainer:
         if not due and trainer.checkpoint_minutes is not None:  # saving is collective: one clock decides
             due = distributed.from_rank_0(time.monotonic() - self.saved_at) >= 60 * trainer.checkpoint_minutes
         if due:
-            save_checkpoint(self)
+            self.save_checkpoint()
         if self.stopping is not None:  # after the last step too: a sweep would begin its next member
             distributed.wait_for_all()  # torchrun ends the others soon after the first has left
             name = signal.Signals(self.stopping).name
@@ -290,7 +274,7 @@ class Trainer:
     def validate(self) -> None:
         """Measure the exact validation perplexity; keep the weights if it is the best so far."""
         valid = self.data.streams["valid"]
-        shared = world_size() > 1 and not self.config.trainer.shard  # a sharded model computes on all ranks or none
+        shared = world_size() > 1
         scores = distributed.from_rank_0(evaluate(self.model, valid, self.config.data.sentences, shared=shared))
         nll = scores["nll_nats"] / scores["tokens"]
         self.metrics.write("validation", **self.position(), nll_nats=nll, perplexity=scores["perplexity"])
@@ -299,16 +283,54 @@ class Trainer:
         self.progress.no_better += on_grid
         if nll < self.progress.best_nll:
             self.progress.best_nll, self.best_scores, self.progress.no_better = nll, scores, 0
-            weights = gather_on_rank_0(self.model.state_dict())
             if rank() == 0:
-                save_weights(weights, self.run_dir / WEIGHTS, self.data.tokenizer.fingerprint)
+                save_weights(self.model.state_dict(), self.run_dir / WEIGHTS, self.data.tokenizer.fingerprint)
         if on_grid:
             self.schedule.validated(nll)
         log.info("step %s: validation perplexity %.2f", f"{self.progress.step:,}", scores["perplexity"])
         if self.progress.no_better >= (self.config.trainer.patience or math.inf):
             log.info("Validation has not improved %d times in a row: the run ends.", self.progress.no_better)
 
-    resume = resume_from_checkpoint
+    def save_checkpoint(self) -> None:
+        """Write a checkpoint; all processes must call it."""
+        state = self.state_dict()
+        if rank() == 0:
+            self.checkpoints.save(self.progress.step, self.model.state_dict(), state)
+        self.saved_at = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that decides how the run goes on, but for the weights; all processes must call it."""
+        on_gpu = self.device.type == "cuda"
+        return {
+            "progress": dataclasses.asdict(self.progress),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "random": distributed.all_gather(torch.get_rng_state()),  # of each rank
+            "random_cuda": distributed.all_gather(torch.cuda.get_rng_state()) if on_gpu else [],
+            "state": self.state and [torch.cat(distributed.all_gather(rows)) for rows in self.state],
+            "layout": self.batches.layout,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what `state_dict` returned, in as many processes or others; sets torch's random state.
+
+        Learning rate, momentum and weight decay stay those of the config. Raises KeyError, TypeError,
+        ValueError or RuntimeError, as torch does, for a state that does not fit.
+        """
+        self.progress = Progress(**state["progress"])
+        pairs = zip(self.optimizer.param_groups, state["optimizer"]["param_groups"], strict=True)
+        groups = [{**own, "params": saved["params"]} for own, saved in pairs]
+        self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
+        self.schedule.load_state_dict(state["schedule"])
+        if state["state"] is not None:
+            self.state = [rows.chunk(world_size())[rank()].to(self.device) for rows in state["state"]]
+        if len(state["random"]) != world_size():
+            torch.manual_seed(hash((self.config.seed, self.progress.step, rank())) % (1 << 63))
+            log.warning("Resumed with another number of processes: dropout goes on with other random numbers.")
+            return
+        torch.set_rng_state(state["random"][rank()])
+        if self.device.type == "cuda" and state["random_cuda"]:
+            torch.cuda.set_rng_state(state["random_cuda"][rank()])
 
 
 def handled(numbers: tuple[signal.Signals, ...]) -> list[signal.Signals]:

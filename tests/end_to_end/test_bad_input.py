@@ -72,7 +72,6 @@ TRAIN = [
     (["trainer.carry_state=true", "data.sentences=true"], "trainer.carry_state is true.*data.sentences"),
     (["model.tie_embeddings=true", "model.projection_dim=8"], "projection_dim.*tie_embeddings"),
     (["model=gcnn_small", "model.projection_dim=8"], "projection_dim of a GCNN.*cutoffs"),
-    (["trainer.shard=true"], "trainer.shard is true, but one process.*torchrun"),
     (["trainer.skip_nonfinite=-1"], "trainer.skip_nonfinite is -1"),
     (["optimizer.lr=0"], "optimizer.lr is 0"),
     (["optimizer.lr=fast"], "optimizer.lr.*fast"),

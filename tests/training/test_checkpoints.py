@@ -59,14 +59,14 @@ def test_a_step_saved_again_replaces_what_has_its_name(checkpoints, model):
 
 
 def test_what_comes_after_an_older_checkpoint_is_set_aside_and_never_taken(checkpoints, model):
-    aside, later = checkpoints.turn_back(checkpoints.path(10))
+    aside, later = checkpoints.set_aside_newer(checkpoints.path(10))
     assert [found.name for found in later] == ["step_000000020"]
     assert checkpoints.load_newest(model)[0] == checkpoints.path(10)
     for step in (15, 18, 19):
         checkpoints.save(step, model.state_dict(), {})
     assert [found.name for found in checkpoints.all()] == ["step_000000018", "step_000000019"]
     assert checkpoints.load(aside / "step_000000020", model)["progress"]["step"] == 20  # it is not lost
-    assert checkpoints.turn_back(checkpoints.path(19)) is None
+    assert checkpoints.set_aside_newer(checkpoints.path(19)) is None
 
 
 def damage_truncate(path):

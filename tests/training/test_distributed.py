@@ -122,7 +122,7 @@ def test_another_global_batch_is_refused_on_resume(start, whole, tmp_path):
 
 def test_a_signal_to_one_process_saves_and_stops_all(start, corpus, tmp_path):
     run = tmp_path / "run"
-    arguments = settings(corpus, run, "trainer.shard=true", "trainer.max_steps=100000",
+    arguments = settings(corpus, run, "trainer.max_steps=100000",
                          "trainer.checkpoint_every=100000", "trainer.validate_every=100000")  # fmt: skip
     command = [sys.executable, *LAUNCH, str(ROOT / "scripts" / "train.py"), *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as torchrun:
@@ -134,7 +134,7 @@ def test_a_signal_to_one_process_saves_and_stops_all(start, corpus, tmp_path):
     assert err.count(f"exitcode  : {128 + signal.SIGUSR1}") == 2
     (saved,) = (run / "checkpoints").iterdir()
     step = int(saved.name.removeprefix("step_"))
-    finish(start(run, 2, "trainer.shard=true", f"trainer.max_steps={step + 5}", "resume=true"))
+    finish(start(run, 2, f"trainer.max_steps={step + 5}", "resume=true"))
     assert records(run, "train", "step") == list(range(1, step + 6))
 
 

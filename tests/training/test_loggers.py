@@ -8,6 +8,7 @@ import pytest
 from gcnn.errors import UsageError
 from gcnn.training import metrics
 from gcnn.training.metrics import check_logger
+from gcnn.training.restore import restore
 
 
 def scalars(folder):
@@ -23,7 +24,7 @@ def test_tensorboard_has_the_lines_of_metrics_under_the_names_of_wandb(config, m
     config.logger.kind = "tensorboard"
     make_trainer(config, max_steps=10).run()
     trainer = make_trainer(config, max_steps=20)
-    trainer.resume(trainer.checkpoints.path(5))  # what was told of steps 6 to 10 is told anew
+    restore(trainer, trainer.checkpoints.path(5))  # what was told of steps 6 to 10 is told anew
     trainer.run()
     told = {"steps": 20, "tokens": 3}
     results = dict.fromkeys(("parameters", "receptive_field", "flops_per_token", "data", "validation"), 1)

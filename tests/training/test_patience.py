@@ -5,6 +5,7 @@ import safetensors.torch
 import torch
 
 from gcnn.models.weights import WEIGHTS
+from gcnn.training.restore import restore
 
 NATS = [5.0, 4.0, 4.5, 4.2, 3.9, 3.9, 4.1, 4.0, 3.0, 2.0]  # validation, every 2 steps
 ENDS = {1: 3, 2: 4, 3: 8, 4: 10}  # patience -> validations made, at most 10
@@ -48,7 +49,7 @@ def test_patience_goes_on_counting_where_a_resumed_run_stands(make):
     trainer.run()
     for _ in range(2):
         trainer = make("run", patience=3)
-        trainer.resume(None)
+        restore(trainer, None)
         trainer.run()
         assert trainer.progress.step == 16  # the second time it is past its end
 

@@ -12,6 +12,7 @@ from gcnn.config import AdamWConfig, NesterovConfig
 from gcnn.errors import RunError
 from gcnn.models.weights import WEIGHTS
 from gcnn.training.optimizers import build_optimizer
+from gcnn.training.restore import restore
 from gcnn.training.trainer import SIGNALS, handled
 
 
@@ -29,7 +30,7 @@ def test_turning_back_leaves_nothing_of_what_came_after(config, make_trainer):
     config.optimizer = AdamWConfig(lr=1e-6)  # so that no later step is better than those set aside
     for name in ("run", "never"):
         trainer = make_trainer(config, name, max_steps=15, **options)
-        trainer.resume(trainer.checkpoints.path(5))
+        restore(trainer, trainer.checkpoints.path(5))
         trainer.run()
     run, never = trainer.run_dir.with_name("run"), trainer.run_dir
     found = safetensors.torch.load_file(run / WEIGHTS)
@@ -41,7 +42,7 @@ def test_turning_back_leaves_nothing_of_what_came_after(config, make_trainer):
         f"step_{step:09}" for step in (10, 15, 20)
     ]
     resumed = make_trainer(config, "run", max_steps=15, **options)
-    resumed.resume(None)
+    restore(resumed, None)
     assert resumed.progress.step == 15
     assert equal(resumed.model.state_dict(), trainer.model.state_dict())
 
@@ -55,7 +56,7 @@ def test_settings_of_the_optimizer_that_are_changed_on_resume_take_effect(config
     make_trainer(config, max_steps=5).run()
     config.optimizer = after
     trainer = make_trainer(config, max_steps=6)
-    trainer.resume(None)
+    restore(trainer, None)
     trainer.run()
     fresh = build_optimizer(after, trainer.model)
     for found, expected in zip(trainer.optimizer.param_groups, fresh.param_groups, strict=True):
@@ -65,7 +66,7 @@ def test_settings_of_the_optimizer_that_are_changed_on_resume_take_effect(config
 def test_a_bound_below_the_step_reached_is_said_and_ends_the_run(config, make_trainer, caplog):
     make_trainer(config, max_steps=8).run()
     trainer = make_trainer(config, max_steps=5)
-    trainer.resume(None)
+    restore(trainer, None)
     with caplog.at_level("INFO", logger="gcnn"):
         trainer.run()
     assert trainer.progress.step == 8

@@ -15,6 +15,7 @@ from gcnn.config import AdamWConfig, LSTMConfig, NesterovConfig, PlateauSchedule
 from gcnn.data.batches import IGNORE
 from gcnn.errors import Interrupted, RunError
 from gcnn.training.metrics import Metrics
+from gcnn.training.restore import restore
 
 
 def weights(trainer):
@@ -185,7 +186,7 @@ def test_resumed_run_ends_bit_for_bit_like_an_undisturbed_one(config, make_train
         stopped.after_step()
     resumed = make_trainer(config, "parts", **options)
     torch.manual_seed(99)  # what a new process would have
-    resumed.resume(None)
+    restore(resumed, None)
     assert resumed.progress.step == 10
     resumed.run()
     assert equal(weights(whole), weights(resumed))

@@ -1,4 +1,4 @@
-"""Two processes that share parameters and optimizer state out train as one process does, and stop as copies do."""
+"""Two processes, each with a copy of the model, train as one process does, and stop together."""
 
 import dataclasses
 import json
@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from torch.distributed.tensor import DTensor
 
 import gcnn
 from gcnn.config import TrainConfig, compose_config
@@ -30,7 +29,6 @@ ARGUMENTS = (
     "trainer.carry_state=true", "trainer.max_steps=10", "trainer.keep_checkpoints=1",
 )  # fmt: skip
 GCNN = ("model.blocks=[{convs:[[3,16]],repeat:2}]",)
-WAYS = {"sharded": True, "copies": False}
 CASES = {  # the rarest cluster has 2 types of 42: many a batch does without it
     "adamw": (*GCNN, "trainer.micro_batch_size=1"),
     "nesterov": (*GCNN, "optimizer=nesterov", "optimizer.weight_decay=0.01", "trainer.clip_norm=0.05"),
@@ -58,17 +56,17 @@ def settings(config: TrainConfig, run_dir: Path, resume: bool = False, **trainer
     return dataclasses.replace(config, run_dir=str(run_dir), resume=resume, trainer=trainer)
 
 
-def with_dropout(config: TrainConfig, folder: Path, shard: bool) -> None:
+def with_dropout(config: TrainConfig, folder: Path) -> None:
     """A run with dropout, at once and in two parts."""
     for name, steps in (("whole", 4), ("parts", 2), ("parts", 4)):
-        train_in_group(settings(config, folder / name, True, max_steps=steps, shard=shard))
+        train_in_group(settings(config, folder / name, True, max_steps=steps))
 
 
-def timed(config: TrainConfig, run_dir: Path, shard: bool) -> int:
+def timed(config: TrainConfig, run_dir: Path) -> int:
     """A run with a time limit, of which rank 1 thinks that it is over soon; the steps that this rank saw."""
     clock, speed = time.perf_counter, 1 + 9 * distributed.rank()
     limits = {"max_steps": None, "max_minutes": 0.003, "checkpoint_minutes": 0.0001}
-    trainer = make_trainer(settings(config, run_dir, shard=shard, **limits))
+    trainer = make_trainer(settings(config, run_dir, **limits))
     time.perf_counter = lambda: speed * clock()
     try:
         trainer.run()
@@ -86,13 +84,9 @@ def make_trainer(config: TrainConfig) -> Trainer:
     return Trainer(config, model, data, Path(config.run_dir), torch.device("cpu"))
 
 
-def local(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
-def not_finite(config: TrainConfig, run_dir: Path, shard: bool) -> dict:
+def not_finite(config: TrainConfig, run_dir: Path) -> dict:
     """A loss that is not finite on rank 1 alone: skipped once, then the end. What this rank says and holds."""
-    trainer = make_trainer(settings(config, run_dir, skip_nonfinite=1, shard=shard))
+    trainer = make_trainer(settings(config, run_dir, skip_nonfinite=1))
     trainer.step()
     found = [weights(trainer)]
     if distributed.rank() == 1:
@@ -112,38 +106,23 @@ def not_finite(config: TrainConfig, run_dir: Path, shard: bool) -> dict:
 
 
 def weights(trainer: Trainer) -> list[float]:
-    return torch.cat([local(parameter).detach().flatten() for parameter in trainer.model.parameters()]).tolist()
-
-
-def held(config: TrainConfig, run_dir: Path, shard: bool) -> dict[str, list[int]]:
-    """Numbers that this rank holds in the largest tensors, and in all: parameters, gradients, optimizer state."""
-    trainer = make_trainer(settings(config, run_dir, shard=shard))
-    trainer.optimizer.zero_grad = lambda set_to_none: None  # to see the gradients
-    trainer.step()
-    parameters = list(trainer.model.parameters())
-    moments = [value for of in trainer.optimizer.state.values() for value in of.values() if value.dim()]
-    kinds = {"parameters": parameters, "gradients": [p.grad for p in parameters], "moments": moments}
-    return {kind: sum(local(tensor).numel() for tensor in tensors) for kind, tensors in kinds.items()}
+    return torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()]).tolist()
 
 
 def two(rank: int, environments: list[dict[str, object]], configs: dict[str, TrainConfig], folder: Path) -> None:
     """All that one of the two processes does; what it found is in rank_<rank>.json."""
     os.environ.update({key: str(value) for key, value in environments[rank].items()})
     torch.set_num_threads(1)
-    found = {}
     with distributed.process_group():
         for case in CASES:
-            train_in_group(settings(configs[case], folder / case, shard=True))
+            train_in_group(settings(configs[case], folder / case))
         for case in CHAINED:
-            for steps, shard in ((4, True), (6, False), (8, True)):
-                train_in_group(settings(configs[case], folder / "chain" / case, True, max_steps=steps, shard=shard))
-        for name, shard in WAYS.items():
-            with_dropout(configs["dropout"], folder / name, shard)
-            found[name] = {
-                "timed": timed(configs["plain"], folder / name / "timed", shard),
-                "not finite": not_finite(configs["plain"], folder / name / "not_finite", shard),
-                "held": held(configs["tied"], folder / name / "held", shard),
-            }
+            train_in_group(settings(configs[case], folder / "chain" / case, True, max_steps=6))
+        with_dropout(configs["dropout"], folder)
+        found = {
+            "timed": timed(configs["plain"], folder / "timed"),
+            "not finite": not_finite(configs["plain"], folder / "not_finite"),
+        }
     (folder / f"rank_{rank}.json").write_text(json.dumps(found))
 
 
@@ -185,7 +164,7 @@ def check_same_curve(one: Path, two: Path) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_shards_have_the_curve_of_one_process(runs, case):
+def test_copies_have_the_curve_of_one_process(runs, case):
     one, two = (folder / case for folder in runs)
     check_same_curve(one, two)
     first, second = (safetensors.torch.load_file(run / "model.safetensors") for run in (one, two))
@@ -195,7 +174,7 @@ def test_shards_have_the_curve_of_one_process(runs, case):
 
 
 @pytest.mark.parametrize("case", CHAINED)
-def test_shards_copies_and_one_process_go_on_from_each_other(runs, case):
+def test_copies_and_one_process_go_on_from_each_other(runs, case):
     one, two = runs
     check_same_curve(one / case, two / "chain" / case)
     states = [folder / "checkpoints" / "step_000000010" / "state.pt" for folder in (one / case, two / case)]
@@ -206,7 +185,7 @@ def test_shards_copies_and_one_process_go_on_from_each_other(runs, case):
             np.testing.assert_allclose(second[i][name], value, atol=1e-4, err_msg=f"{name} of parameter {i}")
 
 
-def test_run_of_shards_scores_as_that_of_one_process(runs):
+def test_a_run_of_two_processes_scores_as_that_of_one(runs):
     one, two = (folder / "adamw" for folder in runs)
     results = [json.loads((run / "results.json").read_text()) for run in (one, two)]
     assert results[1]["parameters"] == results[0]["parameters"]
@@ -216,20 +195,8 @@ def test_run_of_shards_scores_as_that_of_one_process(runs):
         assert second.log_prob == pytest.approx(first.log_prob, abs=1e-3)
 
 
-def test_each_process_holds_half(runs):
-    """Tensors with an odd number of rows leave one process a row more."""
-    sizes = [json.loads((runs[1] / f"rank_{rank}.json").read_text()) for rank in (0, 1)]
-    whole = sizes[0]["copies"]["held"]
-    parts = [size["sharded"]["held"] for size in sizes]
-    assert whole["moments"] == 2 * whole["gradients"] == 2 * whole["parameters"]
-    for kind, number in whole.items():
-        assert sum(part[kind] for part in parts) == number
-        assert max(part[kind] for part in parts) < 0.52 * number
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_two_processes_resume_bit_for_bit(runs, way):
-    folders = [runs[1] / way / name for name in ("whole", "parts")]
+def test_two_processes_resume_bit_for_bit(runs):
+    folders = [runs[1] / name for name in ("whole", "parts")]
     first, second = map(curve, folders)
     assert first == second
     assert first["train step"][-1] == 4
@@ -237,17 +204,15 @@ def test_two_processes_resume_bit_for_bit(runs, way):
     assert not torch.equal(*state["random"])  # each rank has dropout of its own
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_time_limit_ends_all_at_the_same_step(runs, way):
-    first, second = (json.loads((runs[1] / f"rank_{rank}.json").read_text())[way]["timed"] for rank in (0, 1))
+def test_time_limit_ends_all_at_the_same_step(runs):
+    first, second = (json.loads((runs[1] / f"rank_{rank}.json").read_text())["timed"] for rank in (0, 1))
     assert first == second > 0
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_loss_that_is_not_finite_on_one_rank_stops_all(runs, way):
-    found = [json.loads((runs[1] / f"rank_{rank}.json").read_text())[way]["not finite"] for rank in (0, 1)]
+def test_loss_that_is_not_finite_on_one_rank_stops_all(runs):
+    found = [json.loads((runs[1] / f"rank_{rank}.json").read_text())["not finite"] for rank in (0, 1)]
     for rank in found:
         assert rank["skipped"] == 1
         assert rank["weights"][0] == rank["weights"][1] == rank["weights"][2]
         assert "step 3" in rank["error"]
-    assert (found[0]["weights"] == found[1]["weights"]) is (way == "copies")
+    assert found[0]["weights"] == found[1]["weights"]

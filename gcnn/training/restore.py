@@ -1,0 +1,64 @@
+"""Going on from a checkpoint: the newest intact one or one that is named, and what the run leaves behind."""
+
+import logging
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+from gcnn.errors import RunError, UsageError, one_line
+from gcnn.models.weights import WEIGHTS
+from gcnn.training import distributed
+from gcnn.training.checkpoints import BEST
+from gcnn.training.distributed import rank
+from gcnn.training.trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+
+def restore(trainer: Trainer, path: Path | None, write_config: Callable[[], None] = lambda: None) -> None:
+    """Load a checkpoint into a trainer; `path` None: the newest intact one, or step 0 where there is none.
+
+    All processes must call it. `write_config` is called once the checkpoint is known to fit and before
+    anything on disk changes: a process that is killed after it can be resumed. Newer checkpoints are set
+    aside. Raises UsageError where the checkpoint does not fit the config, RunError where it is damaged.
+    """
+    newest = trainer.checkpoints.load_newest(trainer.model) if path is None and rank() == 0 else None
+    path = path or distributed.from_rank_0(newest and newest[0])
+    if path is None:
+        log.info("No checkpoint in %s: starting at step 0.", trainer.run_dir)
+        return write_config()
+    try:
+        state = newest[1] if newest else trainer.checkpoints.load(path, trainer.model)
+    except RunError as error:
+        raise RunError(f"{error} Give another checkpoint, or resume=true for the newest intact one.") from None
+    if state.get("layout") != trainer.batches.layout:
+        raise UsageError(
+            f"checkpoint {path} stands at a place in batches of {state.get('layout')}, over all processes; the "
+            f"config gives {trainer.batches.layout}. Set trainer.batch_size and trainer.block_size as they were."
+        )
+    try:
+        trainer.load_state_dict(state)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise UsageError(f"checkpoint {path} does not fit this config ({reason}). Resume with its run's.") from None
+    write_config()
+    if rank() == 0:
+        forget_newer(trainer, path)
+    trainer.progress.best_nll = distributed.from_rank_0(trainer.progress.best_nll)
+    log.info("Resumed at step %s from %s.", f"{trainer.progress.step:,}", path)
+
+
+def forget_newer(trainer: Trainer, path: Path) -> None:
+    """Set aside newer checkpoints, and go back to the best weights of that time."""
+    newer = trainer.checkpoints.set_aside_newer(path)
+    if newer is not None:
+        folder, checkpoints = newer
+        names = ", ".join(checkpoint.name for checkpoint in checkpoints)
+        log.warning("What was trained after %s is set aside in %s: %s.", path, folder, names)
+    if trainer.progress.best_nll == math.inf:
+        (trainer.run_dir / WEIGHTS).unlink(missing_ok=True)  # of a later step
+    elif not (path / BEST).exists() and newer is None:
+        return  # of an older version, whose best weights lie in the run alone
+    elif not trainer.checkpoints.restore_best(path):
+        log.warning("%s has no intact %s: the best weights are those from here on.", path, BEST)
+        trainer.progress.best_nll = math.inf
