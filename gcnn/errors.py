@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from gcnn import torchrun
+
 
 class UsageError(Exception):
     """What was asked cannot be done as asked (a wrong path, key or value)."""
@@ -57,14 +59,17 @@ def explain(error: BaseException) -> tuple[str, int] | None:
     if isinstance(error, UnicodeDecodeError):  # of a config too, which it does not name
         before = error.object[: error.start].decode(errors="replace").split("\n")[-1]
         return f"a file is not UTF-8: byte 0x{error.object[error.start]:02x} after `{before}`. Store it as UTF-8.", 2
+    if isinstance(error, UnicodeEncodeError):  # of a path: it holds bytes that are no letters
+        name = error.object.encode(errors="backslashreplace").decode()
+        return f"{name[:200]} is not UTF-8. Rename that file or folder.", 2
     if isinstance(error, OSError):
-        remedy = "Free some space" if error.errno == errno.ENOSPC else "Check the path and its permissions"
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)  # the disk, or what this user may have of it
+        remedy = "Free some space" if full else "Check the path and its permissions"
         return f"{one_line(error)}. {remedy} and run the command again.", 1
     if isinstance(error, MemoryError | RuntimeError) and out_of_memory(error):
         return f"out of memory ({one_line(error)[:200]}). Give smaller sizes or a smaller model.", 1
-    several = int(os.environ.get("WORLD_SIZE", 1)) > 1
-    lost = several and re.search(r"gloo|NCCL|TCPStore|Connection (closed|reset)", str(error))  # one for each backend
-    if lost and isinstance(error, RuntimeError):
+    lost = re.search(r"gloo|NCCL|TCPStore|Connection (closed|reset)", str(error))  # one for each backend
+    if lost and isinstance(error, RuntimeError) and torchrun.world_size() > 1:
         return "another process of this run has ended; its own message says why. Mend that and resume.", 1
     return ("interrupted", 130) if isinstance(error, KeyboardInterrupt) else None
 
@@ -109,7 +114,7 @@ def one_line_errors() -> Iterator[None]:
         if explained is None:
             raise
         message, code = explained
-    if os.environ.get("RANK", "0") != "0" and code == 2:
+    if torchrun.rank() > 0 and code == 2:
         time.sleep(10)  # rank 0 says the same, and torchrun ends this process when rank 0 has ended
     print(f"error: {message}", file=sys.stderr)
     sys.exit(code)
@@ -128,7 +133,8 @@ def open_missing_streams() -> None:
 
 def run_command(command: Callable[[], int | None]) -> None:
     """Run a command's main function and exit, in every case: 0 where it is done."""
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises instead of printing and exiting itself
+    # Hydra then raises instead of printing and exiting itself.
+    os.environ["HYDRA_FULL_ERROR"] = os.environ.get("HYDRA_FULL_ERROR") or "1"
     open_missing_streams()
     sys.stdout.reconfigure(errors="backslashreplace")  # a letter that the terminal lacks is no failure
     try:
@@ -137,7 +143,7 @@ def run_command(command: Callable[[], int | None]) -> None:
             sys.stdout.flush()  # here, where a reader that has left is no error
             sys.exit(code)
     except SystemExit as stop:
-        if int(os.environ.get("WORLD_SIZE", 1)) > 1:  # threads of torch's process group can abort the end of Python
+        if torchrun.world_size() > 1:  # threads of torch's process group can abort the end of Python
             sys.stderr.flush()
             os._exit(stop.code or 0)
         raise

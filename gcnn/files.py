@@ -1,22 +1,28 @@
 """Files that are whole or absent: written aside, synced, renamed. And the folder of a run, found."""
 
+import errno
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, TextIO
 
 from gcnn.errors import UsageError
 
+log = logging.getLogger(__name__)
 MEMBER = "member.json"  # in the folder of a sweep's member: its number, its overrides, and why it failed
 
 
 def user_path(path: str, use: str) -> Path:
     """A path in which `~` stands for the user's home. Raises UsageError, naming its `use`, where there is none."""
+    if os.environ.get("HOME") == "":  # is as unset; it would stand for the root folder
+        del os.environ["HOME"]
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -49,22 +55,49 @@ def refuse_links_out(folder: Path) -> None:
             raise UsageError(f"{path} is a link that leads out of the run. Put the file itself there or remove it.")
 
 
-def taken_by(lock: TextIO) -> str | None:
-    """Take a run directory's lock, which the kernel drops with this process; who holds it, where another one does."""
+def lock(file: TextIO) -> bool:
+    """Take the lock of an open file; the kernel drops it when the file is closed or this process ends. Returns False
+    where another process holds it. On a file system without locks nothing is held, which a warning says once a folder,
+    and the caller goes on as if it held the lock."""
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        lock.seek(0)
-        return lock.read().strip() or "another process"
-    return None
+        return False
+    except OSError as error:  # Lustre without -o flock, NFS without a lock daemon
+        warn_of_no_locks(Path(file.name).parent, error.strerror)
+    return True
+
+
+@cache
+def warn_of_no_locks(folder: Path, reason: str) -> None:
+    log.warning(
+        "%s: its file system has no locks (%s), so nothing keeps two processes from writing the same files there. "
+        "Start one alone.", folder, reason,
+    )  # fmt: skip
+
+
+def lock_or_owner(file: TextIO) -> str | None:
+    """Take the lock of a run directory; who holds it, where another process does."""
+    if lock(file):
+        return None
+    file.seek(0)
+    return file.read().strip() or "another process"
 
 
 def sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    """Have a file or folder written to its disk, as far as the file system can: some cannot sync a folder, or refuse
+    to open it. Raises OSError where the disk says that it failed."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        unable = error.errno in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
+        lost = error.errno in (errno.EIO, errno.ENOSPC, errno.EDQUOT)
+        if lost or not (unable or path.is_dir()):
+            raise
 
 
 def remove(path: Path) -> None:
@@ -76,8 +109,9 @@ def remove(path: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    write_atomically(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+    """Write JSON, atomically. What is no Unicode, as a folder's name may be, is escaped and read back as it was."""
+    content = (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+    write_atomically(path, lambda aside: aside.write_bytes(content))
 
 
 def sha256(path: Path) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from gcnn import torchrun
 from gcnn.errors import RunError
 
 PLACES = {"data.path": "DIR", "tokenizer.vocabulary": "FILE", "tokenizer.model": "FILE"}  # how commands show them
@@ -61,7 +62,7 @@ def made_with() -> dict[str, Any]:
     """What a benchmark's JSON says of how it was made."""
     return {
         "command": command(),
-        "processes": processes(),
+        "processes": torchrun.world_size(),
         "git_commit": git_commit(),
         "hardware": hardware(),
         "versions": versions(),
@@ -84,18 +85,13 @@ def command() -> str:
     """What to type to do the same again: under torchrun, with as many processes on as many machines."""
     installed = sys.argv[0].startswith("gcnn ")  # the console command and the first of its words
     words = [*sys.argv[0].split(), *sys.argv[1:]] if installed else sys.argv
-    if processes() == 1:
+    if torchrun.world_size() == 1:
         return shlex.join(words if installed else ["python", *words])
-    machines = os.environ.get("GROUP_WORLD_SIZE", "1")
-    where = "--standalone" if machines == "1" else f"--nnodes={machines}"
-    each = f"--nproc-per-node={os.environ.get('LOCAL_WORLD_SIZE', processes())}"
+    machines = torchrun.machines()
+    where = "--standalone" if machines == 1 else f"--nnodes={machines}"
+    each = f"--nproc-per-node={torchrun.local_world_size()}"
     module = ["-m"] if installed else []
     return shlex.join(["python", "-m", "torch.distributed.run", where, each, *module, "--", *words])
-
-
-def processes() -> int:
-    """How many torchrun has started, 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", 1))
 
 
 def peak_memory_bytes(device: torch.device) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BASE = {"config", "checks", "errors", "files", "gates", "provenance"}
+BASE = {"config", "checks", "errors", "files", "gates", "provenance", "torchrun"}
 MAY_IMPORT = {
     "data": BASE,
     "models": BASE | {"data"},

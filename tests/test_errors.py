@@ -1,5 +1,7 @@
 """What a command does with an error, whatever the command."""
 
+import errno
+import os
 import re
 import subprocess
 import sys
@@ -7,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from gcnn.errors import run_command
+from gcnn.errors import explain, run_command
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("[enforce fail] can't allocate memory: 8 bytes"),
@@ -42,7 +44,7 @@ def test_a_closed_stream_is_never_a_file_that_is_opened_later(stream, tmp_path):
     """A closed number is free: the next file would get it, and whatever the process or a child prints there."""
     code = f"""
 import os
-from gcnn.errors import run_command
+from gcnn.errors import explain, run_command
 def command():
     print("out")
     with open("weights", "w") as file:
@@ -55,3 +57,17 @@ run_command(command)"""
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     assert int((tmp_path / "weights").read_text()) > 2
+
+
+@pytest.mark.parametrize(("number", "remedy"), [(errno.ENOSPC, "Free some space"), (errno.EDQUOT, "Free some space"),
+                                                (errno.EACCES, "Check the path and its permissions")])  # fmt: skip
+def test_a_full_disk_and_a_full_quota_need_the_same(number, remedy):
+    message, code = explain(OSError(number, os.strerror(number), "run/model.safetensors"))
+    assert f"'run/model.safetensors'. {remedy} and run the command again." in message
+    assert code == 1
+
+
+def test_a_name_that_is_no_utf8_is_named():
+    with pytest.raises(UnicodeEncodeError) as error:
+        os.fsdecode(b"caf\xe9/a.txt").encode()
+    assert explain(error.value) == ("caf\\udce9/a.txt is not UTF-8. Rename that file or folder.", 2)

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -141,7 +140,7 @@ def token_stream(
 ) -> TokenStream:
     """A stream, and a warning of words in it that are the end of a line by their looks alone."""
     words, size, marks = counts
-    if marks and os.environ.get("RANK", "0") == "0":
+    if marks:
         log.warning("%s has %s within lines %s times: each is unknown.", what, tokenizer.eos, f"{marks:,}")
     return TokenStream(
         tokens=tokens,

@@ -6,7 +6,6 @@ is there already, made from the same, is not scored again: an interrupted job is
 """
 
 import contextlib
-import fcntl
 import json
 import random
 import time
@@ -25,7 +24,7 @@ from gcnn.data.lines import TEXT
 from gcnn.data.tables import read_rows
 from gcnn.errors import UsageError
 from gcnn.evaluation.scoring import Scorer
-from gcnn.files import sha256, write_atomically
+from gcnn.files import lock, sha256, write_atomically
 
 SCORES = pa.schema({"log_prob": pa.float64(), "tokens": pa.int64(), "unknown": pa.int64(), "perplexity": pa.float64()})
 METADATA_KEY = b"gcnn"  # in the metadata of a file's schema: a JSON object, what its scores were made from
@@ -134,19 +133,15 @@ def is_done(scorer: Scorer, path: Path, target: Path, column: str) -> bool:
 @contextlib.contextmanager
 def claimed(target: Path) -> Iterator[bool]:
     """Whether this process may write a file; no other one may then. The lock of a dead process holds nobody up."""
-    lock = target.with_name(f".{target.name}.lock")
-    with lock.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    path = target.with_name(f".{target.name}.lock")
+    with path.open("a") as file:
+        if not lock(file):
             yield False
             return
-        except OSError:  # a file system without locks: at worst two score the same
-            pass
         try:
             yield True
         finally:
-            lock.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
 
 def score_file(scorer: Scorer, path: Path, target: Path, column: str, done: Done) -> None:

@@ -1,7 +1,6 @@
 """Exact perplexity: the same whatever the block and batch size, for the state is carried over every border."""
 
 import math
-import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -118,7 +117,8 @@ def evaluate(
     model.eval()
     sums = np.zeros(3)  # nats, those of unknown tokens, unknown tokens
     rank, world_size = (dist.get_rank(), dist.get_world_size()) if shared else (0, 1)
-    quiet = True if os.environ.get("RANK", "0") != "0" else None  # None: where nobody watches
+    first = not dist.is_initialized() or dist.get_rank() == 0
+    quiet = None if first else True  # None: where nobody watches
     tokens = len(stream) // world_size
     with tqdm(total=tokens, unit=" tokens", unit_scale=True, disable=quiet, delay=2, leave=False) as bar:
         for positions, nll in token_nlls(model, stream, sentences, batch_size, block_size, rank, world_size):

@@ -120,7 +120,7 @@ def forget_kernels() -> None:
     """Have oneDNN keep its kernels for the last 128 shapes instead of 1,024: those of batches of many lengths hardly
     come again, and take a gigabyte. To be called before the first product; the user's own settings stay."""
     for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):  # oneDNN's own, and torch's before it
-        os.environ.setdefault(name, "128")
+        os.environ[name] = os.environ.get(name) or "128"
 
 
 def pack_lstm(model: nn.Module) -> None:

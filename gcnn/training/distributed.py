@@ -15,8 +15,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from gcnn import torchrun
+from gcnn.errors import UsageError
 from gcnn.models.language_model import LanguageModel, State
-from gcnn.provenance import processes
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)  # that end a run, saved
 TIMEOUT = datetime.timedelta(hours=1)  # the others wait while rank 0 evaluates at the end
@@ -32,13 +33,19 @@ def world_size() -> int:
 
 @contextlib.contextmanager
 def process_group() -> Iterator[None]:
-    """Join torchrun's processes, by gloo on CPUs and NCCL on GPUs; nothing where there is one process."""
-    if processes() == 1:
+    """Join torchrun's processes, by gloo on CPUs and NCCL on GPUs; nothing where there is one process. Raises
+    UsageError where the environment says that there are several and not how to find them."""
+    if torchrun.world_size() == 1:
         yield
         return
+    if unset := [name for name in torchrun.RENDEZVOUS if not os.environ.get(name)]:
+        raise UsageError(
+            f"WORLD_SIZE is {torchrun.world_size()}, but {', '.join(unset)} is not set. Start with torchrun, or unset "
+            "WORLD_SIZE to train in one process."
+        )
     backend = "gloo"
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(torchrun.local_rank())
         backend = "cpu:gloo,cuda:nccl"
     dist.init_process_group(backend, timeout=TIMEOUT)
     if rank() > 0:
@@ -51,7 +58,7 @@ def process_group() -> Iterator[None]:
 @contextlib.contextmanager
 def first_of_each_machine() -> Iterator[None]:
     """Let one process of each machine do something before the others do it: they find its files."""
-    first = int(os.environ.get("LOCAL_RANK", 0)) == 0
+    first = torchrun.local_rank() == 0
     if not first:
         wait_for_all()
     yield

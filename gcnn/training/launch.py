@@ -7,7 +7,8 @@ import logging
 import os
 import sys
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # torchrun's own default, which it announces among stars
+# torchrun's own default, which it announces among stars.
+os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or "1"
 
 from torch.distributed import run
 from torch.distributed.elastic.multiprocessing.api import SignalException

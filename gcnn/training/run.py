@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from gcnn import torchrun
 from gcnn.checks import check_against_data, check_output, check_processes
 from gcnn.config import TrainConfig, load_config, save_config
 from gcnn.data.stream import PreparedData, prepare
@@ -21,7 +22,7 @@ from gcnn.data.tokenizers import load_tokenizer
 from gcnn.errors import UsageError
 from gcnn.evaluation.perplexity import evaluate, type_counts, unigram_perplexity
 from gcnn.evaluation.run import choose_device
-from gcnn.files import refuse_links_out, remove, taken_by, write_atomically, write_json
+from gcnn.files import lock_or_owner, refuse_links_out, remove, write_atomically, write_json
 from gcnn.models.language_model import LanguageModel, build_model
 from gcnn.models.weights import WEIGHTS, assign_weights, load_weights, read_weights
 from gcnn.provenance import git_commit, hardware, made_with, peak_memory_bytes
@@ -109,7 +110,7 @@ def run_directory(run_dir: Path) -> Iterator[None]:
     ends, that of Weights & Biases ends with it: a sweep's next member begins another. Raises UsageError where another
     process holds it."""
     with (run_dir / ".lock").open("a+") as lock:
-        if (owner := taken_by(lock)) is not None:
+        if (owner := lock_or_owner(lock)) is not None:
             raise UsageError(f"run_dir {run_dir} is in use by {owner}; wait for it or give another run_dir.")
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {os.uname().nodename}")
@@ -133,7 +134,7 @@ def check_precision(config: TrainConfig, device: torch.device) -> None:
 
 def warn_of_threads(device: torch.device) -> None:
     """Say where this machine's processes have more threads together than it has cores: they wait for one another."""
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    local = torchrun.local_world_size()
     threads, cores = torch.get_num_threads(), hardware()["cores"]
     if device.type == "cpu" and threads * local > cores:
         each = f" in each of {local} processes" if local > 1 else ""

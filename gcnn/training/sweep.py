@@ -16,10 +16,11 @@ from typing import Any, ClassVar
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from gcnn import torchrun
 from gcnn.checks import RESUME, check_output, check_value
 from gcnn.config import typed
 from gcnn.errors import Interrupted, UsageError, explain, one_line, one_line_errors
-from gcnn.files import MEMBER, taken_by, write_json
+from gcnn.files import MEMBER, lock_or_owner, write_json
 from gcnn.training.resume import begin_with_model_of_source, resumed_config
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ def report_progress(folder: Path) -> None:
 
 def choose_folder(config: DictConfig) -> Path:
     """`run_dir`, or runs/<experiment>/sweep. Raises UsageError where it holds something that may not be overwritten."""
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    if torchrun.world_size() > 1:
         raise UsageError("a sweep trains each member in one process; start --multirun without torchrun.")
     check_value("resume", config.resume, RESUME)
     experiment = config.hydra.runtime.choices.get("experiment") or config.experiment
@@ -82,7 +83,7 @@ def stop_sweep(number: int, frame: Any) -> None:
         signal.signal(number_again, again)  # (a terminal that closes says so twice)
     for path in SweepFolder.path.glob("*/.lock"):
         with path.open("a+") as lock:
-            words = (taken_by(lock) or "").split()  # "process 123 on host"
+            words = (lock_or_owner(lock) or "").split()  # "process 123 on host"
             if words[2:] == ["on", os.uname().nodename] and int(words[1]) != os.getpid():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(int(words[1]), signal.SIGTERM)

@@ -1,0 +1,78 @@
+"""Files on file systems that lack what others have: locks, the sync of a folder, names of Unicode alone."""
+
+import errno
+import fcntl
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from gcnn.files import lock, lock_or_owner, user_path, warn_of_no_locks, write_atomically, write_json
+
+
+def failing(number):
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_without_locks_nobody_is_kept_out_and_a_warning_says_so_once(tmp_path, monkeypatch, caplog, number):
+    monkeypatch.setattr(fcntl, "flock", failing(number))
+    warn_of_no_locks.cache_clear()
+    for name in ("a", "b"):
+        with (tmp_path / name).open("a+") as file, (tmp_path / name).open("a+") as again:
+            assert lock(file)
+            assert lock_or_owner(again) is None
+    (record,) = caplog.records
+    assert str(tmp_path) in record.getMessage()
+    assert "has no locks" in record.getMessage()
+
+
+def test_a_lock_that_another_one_holds(tmp_path):
+    with (tmp_path / "a").open("a+") as file, (tmp_path / "a").open("a+") as again:
+        assert lock(file)
+        file.write("process 1 on host")
+        file.flush()
+        assert not lock(again)
+        assert lock_or_owner(again) == "process 1 on host"
+    with (tmp_path / "a").open("a+") as file:
+        assert lock(file)
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EACCES, errno.EBADF])
+def test_a_folder_that_cannot_be_synced_holds_nobody_up(tmp_path, monkeypatch, number):
+    fsync = os.fsync
+
+    def fsync_of_files(descriptor):
+        failing(number)() if os.path.isdir(f"/proc/self/fd/{descriptor}") else fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync_of_files)
+    write_json(tmp_path / "a.json", [1])
+    write_atomically(tmp_path / "folder", Path.mkdir)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "folder"]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+def test_what_a_disk_lost_is_never_taken_for_written(tmp_path, monkeypatch, number):
+    monkeypatch.setattr(os, "fsync", failing(number))
+    with pytest.raises(OSError, match=r"a\.json") as error:
+        write_json(tmp_path / "a.json", [1])
+    assert error.value.errno == number
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_name_that_is_no_unicode_comes_back_out_of_json_as_it_was(tmp_path):
+    name = os.fsdecode(b"caf\xe9 \xf0\x9f\x99\x82")
+    write_json(tmp_path / "a.json", {"path": name})
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"path": name}
+
+
+def test_an_empty_home_is_none(monkeypatch):
+    monkeypatch.delenv("HOME")
+    expected = user_path("~/a", "its files")
+    monkeypatch.setenv("HOME", "")
+    assert user_path("~/a", "its files") == expected
+    assert expected != Path("/a")
