@@ -5,6 +5,7 @@ import copy
 import dataclasses
 import math
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,10 @@ from gcnn.errors import UsageError
 LAYER = 1 << 14  # bytes of a layer's objects, besides its weights
 LARGEST = 2**31 - 1  # of sizes and counts: ids are int32
 THREADS = 1024  # torch starts as many as it is told
+POINTERS = {  # how the small files begin that stand for large ones, and what fetches those
+    b"version https://git-lfs.github.com/spec/": "git lfs pull",
+    b"/annex/objects/": "git annex get",
+}
 COPIES = 3  # of the weights in training: the weights, their gradient, the optimizer's momentum
 
 
@@ -152,10 +157,43 @@ def check_output(option: str, path: Path, folder: bool = False) -> None:
             raise UsageError(f"{option}: {part} is a file; give a folder.")
 
 
+def check_no_pointer(beginning: bytes, what: object) -> None:
+    """Raise UsageError for a file that Git LFS or git-annex keeps elsewhere, by its first bytes: a clone made without
+    them, or a download of the raw file, has a few lines in its place."""
+    for start, command in POINTERS.items():
+        if beginning.startswith(start):
+            raise UsageError(
+                f"{what} is not the file itself but a pointer to it. Fetch it with {command}, or download it anew."
+            )
+
+
+def check_no_pointer_at(path: Path) -> None:
+    """Raise UsageError, as check_no_pointer does, for the file at a path; a file that is not there is no pointer."""
+    if path.is_file():
+        with path.open("rb") as file:
+            check_no_pointer(file.read(64), path)
+
+
 def check_no_utf16(text: bytes, what: object) -> None:
-    """Raise UsageError for UTF-16 that lacks its mark, by its zero bytes; a few lines may be anything."""
-    if 4 * text.count(0) > len(text) > 1000:
-        raise UsageError(f"{what} is no UTF-8 text: it is full of zero bytes, as UTF-16 is. Convert it, as with iconv.")
+    """Raise UsageError for UTF-16 that lacks its mark; a few lines may be anything.
+
+    Of letters below U+0100 every second byte is zero. Of other alphabets only blanks and ends of line have zero bytes,
+    and Cyrillic, Arabic or Thai are ASCII, byte by byte: but zero bytes are all over the text, and its bytes at even
+    places are not those at odd ones, as in UTF-8.
+    """
+    text = text[: 1 << 16]
+    quarter = 1 + len(text) // 4
+    all_over = len(text) > 200 and all(0 in text[start : start + quarter] for start in range(0, len(text), quarter))
+    full_of_zeros = 4 * text.count(0) > len(text) > 1000
+    if full_of_zeros or (all_over and parity_distance(text) > 0.5):
+        raise UsageError(f"{what} is no UTF-8 text: it has zero bytes as UTF-16 has. Convert it, as with iconv.")
+
+
+def parity_distance(text: bytes) -> float:
+    """How the bytes at even places differ from those at odd ones: 0, they are alike, to 1, they have none in common."""
+    even, odd = Counter(text[::2]), Counter(text[1::2])
+    common = sum(min(count / len(text[::2]), odd[byte] / len(text[1::2])) for byte, count in even.items())
+    return 1 - common
 
 
 def check_size(model: Any, vocabulary_size: int, copies: int = 1, positions: int = 0) -> None:

@@ -30,6 +30,7 @@ from gcnn.checks import (
     UNSIGNED,
     between,
     check,
+    check_no_pointer_at,
     choice,
     key,
 )
@@ -305,6 +306,7 @@ def load_config(run_dir: str | Path) -> TrainConfig:
     if os.path.lexists(path):  # else it is no run, and may be a folder of any size
         refuse_links_out(Path(run_dir))
     try:
+        check_no_pointer_at(path)
         text = path.read_text(encoding="utf-8")
         check_plain(text)
         config = typed(migrated(OmegaConf.create(text)))

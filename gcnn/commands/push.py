@@ -7,6 +7,7 @@ HF_TOKEN.
 
 from pathlib import Path
 
+from gcnn.checks import check_no_pointer_at
 from gcnn.commands.arguments import new_parser
 from gcnn.errors import RunError, UsageError, one_line
 from gcnn.files import find_run, write_atomically
@@ -41,6 +42,7 @@ def main() -> None:
     missing = [name for name in ("model.safetensors", "results.json", "tokenizer") if not (run.path / name).exists()]
     if missing:
         raise UsageError(f"{run.path} has no {', '.join(missing)}. Push a run that has finished.")
+    check_no_pointer_at(run.path / "model.safetensors")
     path = run.path / "README.md"
     if not path.exists():
         write_atomically(path, lambda aside: aside.write_text(card(run, arguments.repo), encoding="utf-8"))

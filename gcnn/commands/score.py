@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from gcnn.checks import check_no_utf16
+from gcnn.checks import check_no_pointer, check_no_utf16
 from gcnn.commands.arguments import add_column, add_device, add_precision, add_run, add_threads, new_parser, set_threads
 from gcnn.errors import UsageError, run_command
 from gcnn.evaluation.nbest import KINDS, Hypothesis, rank_lists, reader
@@ -165,7 +165,11 @@ def read_chunk(descriptor: int) -> bytes:
 def read_windows(descriptor: int) -> Iterator[list[bytes]]:
     """The lines of a pipe or file, as many together as are at hand, about WINDOW bytes (or one line) at most."""
     buffer, complete = bytearray(), 0  # bytes read, and how many of them are whole lines
+    is_start = True
     while chunk := read_chunk(descriptor):
+        if is_start:
+            check_no_pointer(chunk, "standard input")
+            is_start = False
         check_no_utf16(chunk, "standard input")
         end = chunk.rfind(b"\n") + 1
         complete = len(buffer) + end if end else complete

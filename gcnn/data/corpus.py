@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -25,6 +26,7 @@ from gcnn.files import sha256, write_json
 if TYPE_CHECKING:
     from datasets import DatasetDict
 
+log = logging.getLogger(__name__)
 HUB_REPOSITORY = "Salesforce/wikitext"
 
 
@@ -35,6 +37,12 @@ class TextSummary:
     fingerprint: str  # sha256 of those bytes; a newline within a line counts as "\r\n", which no line ends with
     bytes: int
     lines: int
+    null_rows: int  # rows without a text, which are no lines
+
+    def warn_of_null_rows(self, what: str) -> None:
+        if self.null_rows:
+            rows = f"{self.null_rows:,} of {self.null_rows + self.lines:,} rows"
+            log.warning("%s: %s have no text (null) and are left out.", what, rows)
 
 
 class Corpus:
@@ -50,12 +58,16 @@ class Corpus:
 
     def lines(self, split: str) -> Iterator[pa.Array]:
         """The lines of a split in batches. Raises UsageError for a file that is damaged, not UTF-8 or without text."""
+        return (rows.drop_null() for rows in self.rows(split))
+
+    def rows(self, split: str) -> Iterator[pa.Array]:
+        """The lines of a split in batches, and null for each row without a text. Raises as `lines` does."""
         total = self.summaries[split].lines if split in self.summaries else None
         with tqdm(desc=split, total=total, unit=" lines", disable=None, delay=2, leave=False) as bar:
             batches, most = self.batches(split), self.first.get(split)
-            for lines in batches if most is None else first_tokens(batches, most):
-                yield lines
-                bar.update(len(lines))
+            for rows in batches if most is None else first_tokens(batches, most):
+                yield rows
+                bar.update(len(rows))
 
     def batches(self, split: str) -> Iterator[pa.Array]:
         return chain.from_iterable(read_lines(path, self.column, "data.column") for path in self.files[split])
@@ -75,10 +87,11 @@ class Corpus:
         try:
             summary = TextSummary(**json.loads(memo.read_bytes()))
         except (OSError, ValueError, TypeError):
-            summary = summarize(self.lines(split), f"the {split} split of {self.name} ({list_names(files)})")
+            summary = summarize(self.rows(split), f"the {split} split of {self.name} ({list_names(files)})")
             memo.parent.mkdir(parents=True, exist_ok=True)
             write_json(memo, asdict(summary))
         self.summaries[split] = summary
+        summary.warn_of_null_rows(f"the {split} split of {self.name}")
         return summary
 
 
@@ -98,7 +111,7 @@ class HubCorpus(Corpus):
         table = table.select_columns(self.column).with_format("arrow")
         rows = 1 + CHUNK // (1 + table.data.nbytes // max(1, len(table)))
         for batch in table.iter(batch_size=rows):
-            yield batch[self.column].cast(TEXT).combine_chunks().fill_null("")
+            yield batch[self.column].cast(TEXT).combine_chunks()
 
 
 def load_corpus(config: DataConfig, option: str = "data.path") -> Corpus:
@@ -109,25 +122,26 @@ def load_corpus(config: DataConfig, option: str = "data.path") -> Corpus:
     return Corpus(config, find_files(config, option), cache_dir)
 
 
-def summarize(lines: Iterable[pa.Array], what: str) -> TextSummary:
-    """Measure a text. Raises UsageError, naming `what`, where it has no words."""
+def summarize(rows: Iterable[pa.Array], what: str) -> TextSummary:
+    """Measure a text, given its rows. Raises UsageError, naming `what`, where it has no words."""
 
-    def joined(batch: pa.Array) -> tuple[pa.Buffer, int, int]:
-        batch = pc.utf8_trim_whitespace(batch)
+    def joined(rows: pa.Array) -> tuple[pa.Buffer, int, int, int]:
+        batch = pc.utf8_trim_whitespace(rows.drop_null())
         inner = pc.sum(pc.count_substring(batch, "\n")).as_py() or 0
         if inner:  # documents, which must not have the fingerprint of their lines
             batch = pc.replace_substring(batch, "\n", "\r\n")
-        return join_lines(batch, "\n")[0].as_buffer(), len(batch), inner
+        return join_lines(batch, "\n")[0].as_buffer(), len(batch), inner, rows.null_count
 
     digest = hashlib.sha256()
-    size = count = 0
-    for content, number, added in in_threads(joined, lines):
+    size = count = null_rows = 0
+    for content, number, added, nulls in in_threads(joined, rows):
         digest.update(content)
         size += len(content) - added
         count += number
+        null_rows += nulls
     if size == count:
         raise UsageError(f"data: {what} has no words. Give a file with some text.")
-    return TextSummary(digest.hexdigest(), size, count)
+    return TextSummary(digest.hexdigest(), size, count, null_rows)
 
 
 def load_from_hub(config: DataConfig, cache_dir: str) -> "DatasetDict":

@@ -31,9 +31,9 @@ def without_end_marks(lines: Lines, eos: str) -> pa.Array:
 
 
 def first_tokens(batches: Iterable[pa.Array], tokens: int) -> Iterator[pa.Array]:
-    """The first lines of a text, until they have `tokens` white-space words and ends of line."""
+    """The first lines of a text, until they have `tokens` white-space words and ends of line; null is no line."""
     for lines in batches:
-        counts = [len(line.split()) + 1 for line in lines.to_pylist()]
+        counts = [0 if line is None else len(line.split()) + 1 for line in lines.to_pylist()]
         needed = int(np.searchsorted(np.cumsum(counts), tokens)) + 1
         yield lines[:needed]
         if needed <= len(lines):

@@ -10,6 +10,7 @@ import tarfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from gcnn.checks import check_no_pointer_at
 from gcnn.data.cache import cache_root, cached, key_of
 from gcnn.errors import UsageError
 from gcnn.files import sha256
@@ -59,6 +60,7 @@ def download(directory: Path) -> Path:
 def check_archive(archive: Path) -> Path:
     if not archive.is_file():
         raise UsageError(f"data.path: no {ARCHIVE} in {archive.parent}. {REMEDY} For text of your own, add data=local.")
+    check_no_pointer_at(archive)
     if sha256(archive) != SHA256:
         raise UsageError(f"data.path: {archive} is not the published file (its sha256 differs). {REMEDY}")
     return archive

@@ -126,10 +126,12 @@ def encode_file(path: str | Path, tokenizer: Tokenizer, column: str = "text") ->
 
 
 def encode_text(batches: Iterable[pa.Array], tokenizer: Tokenizer, what: str) -> TokenStream:
-    """Lines, some at a time, encoded in memory. Raises UsageError, naming `what`, where they have no words."""
-    lines = list(batches)  # a pipe can be read once
-    summary = summarize(lines, what)
-    encoded, *counts = zip(*encode(lines, tokenizer), strict=True)
+    """Rows, some at a time, encoded in memory; those without a text are left out, with a warning. Raises UsageError,
+    naming `what`, where they have no words."""
+    rows = list(batches)  # a pipe can be read once
+    summary = summarize(rows, what)
+    summary.warn_of_null_rows(what)
+    encoded, *counts = zip(*encode((batch.drop_null() for batch in rows), tokenizer), strict=True)
     tokens = np.concatenate(encoded)
     fingerprint = hashlib.sha256(tokens).hexdigest()
     return token_stream(tokens, tokenizer, list(map(sum, counts)), summary.lines, fingerprint, what)

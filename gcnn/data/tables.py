@@ -11,6 +11,7 @@ import contextlib
 import gzip
 import json
 import lzma
+import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator
@@ -21,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from gcnn.checks import check_no_utf16
+from gcnn.checks import check_no_pointer, check_no_pointer_at, check_no_utf16
 from gcnn.data.lines import TEXT
 from gcnn.errors import UsageError, one_line
 
@@ -30,7 +31,7 @@ COMPRESSED = {  # by their first bytes, none of which a text has
     rb"\x1f\x8b": gzip.open,
     rb"BZh[1-9](1AY&SY|\x17rE8P\x90)": bz2.open,
     rb"\xfd7zXZ\0": lzma.open,
-    rb"\x28\xb5\x2f\xfd": lambda file: pa.CompressedInputStream(file, "zstd"),
+    rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18": lambda file: pa.CompressedInputStream(file, "zstd"),
 }
 ARCHIVES = rb"PK(\x03\x04|\x05\x06|\x07\x08)|Rar!\x1a|7z\xbc\xaf"
 COMPRESSED_SUFFIXES = (".bz2", ".gz", ".xz", ".zst")
@@ -62,13 +63,18 @@ def read_rows(path: Path, column: str = "text", option: str = "--column", alone:
     except (EOFError, OSError, zlib.error, lzma.LZMAError, pa.ArrowException) as error:
         if getattr(error, "errno", None) or isinstance(error, MemoryError):  # not the file's fault
             raise
+        if "Frame requires too much memory" in str(error):  # zstd --long=28 to 31, or --ultra
+            raise UsageError(
+                f"{path} was packed with a window of more than 128 MiB, which is not read here. Unpack it with zstd -d "
+                "--long=31, or give the text as a pipe of zstd -dc --long=31."
+            ) from None
         raise UsageError(f"{path} is damaged or incomplete ({one_line(error)}). Copy it again.") from None
 
 
 def read_lines(path: Path, column: str = "text", option: str = "--column") -> Iterator[pa.Array]:
-    """The text of each row, as read_rows has it; that of a row without one is empty."""
+    """The text of each row, as read_rows has it: large_string, null where a row has none."""
     for rows in read_rows(path, column, option, alone=True):
-        yield rows[column].combine_chunks().fill_null("")
+        yield rows[column].combine_chunks()
 
 
 def suffix(path: Path) -> str:
@@ -119,12 +125,13 @@ def chunks(file: BinaryIO) -> Iterator[bytes]:
 def checked_start(start: bytes, path: Path) -> bytes:
     """The start of a file without UTF-8's byte order mark.
 
-    Raises UsageError for UTF-16's, and for rows of JSON under a name that does not say so: braces and quotes are no
-    words.
+    Raises UsageError for UTF-16, for a pointer of Git LFS, and for rows of JSON under a name that does not say so:
+    braces and quotes are no words.
     """
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise UsageError(f"{path} is not UTF-8 but UTF-16. Convert it, as with iconv -f utf-16 -t utf-8.")
     check_no_utf16(start, path)
+    check_no_pointer(start, path)
     start = start.removeprefix(codecs.BOM_UTF8)
     if start.startswith(b"{") and suffix(path) not in (*JSON_SUFFIXES, ".txt"):
         with contextlib.suppress(ValueError, RecursionError):
@@ -181,7 +188,8 @@ def parse_object(line: str, where: str) -> dict:
 
 
 def read_parquet(path: Path, column: str, option: str, alone: bool) -> Iterator[pa.Table]:
-    with pa.OSFile(str(path)) as source:
+    check_no_pointer_at(path)
+    with pa.OSFile(os.fsencode(path)) as source:
         file = pq.ParquetFile(source)
         if column not in file.schema_arrow.names:
             raise no_column(path, column, file.schema_arrow.names, option)

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import sentencepiece
 
+from gcnn.checks import check_no_pointer_at
 from gcnn.config import SentencePieceConfig, WordTokenizerConfig
 from gcnn.data.lines import Lines, split_lines, without_end_marks
 from gcnn.data.tables import read_lines
@@ -64,7 +65,7 @@ def read_vocabulary(path: Path) -> list[str]:
             f"tokenizer.vocabulary: no file {path}. Give one with a word a line; the vocabulary of a corpus is where "
             "gcnn data says, that of a run in its folder tokenizer/."
         )
-    words = [line.strip() for lines in read_lines(path) for line in lines.to_pylist()]
+    words = [line.strip() for lines in read_lines(path) for line in lines.drop_null().to_pylist()]
     seen = set()
     for number, word in enumerate(words, start=1):
         if len(word.split()) != 1 or word in seen:
@@ -99,6 +100,7 @@ def read_model(path: Path) -> SentencePieceTokenizer:
     """A SentencePiece model of one's own with the ids that it has."""
     if not path.is_file():
         raise UsageError(f"tokenizer.model: no file {path}. Give a sentencepiece.model.")
+    check_no_pointer_at(path)
     model, processor = path.read_bytes(), sentencepiece.SentencePieceProcessor()
     try:
         processor.LoadFromSerializedProto(model)

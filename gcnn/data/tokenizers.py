@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.compute as pc
 import sentencepiece
 
+from gcnn.checks import check_no_pointer_at
 from gcnn.data.lines import Lines, split_lines, without_end_marks
 from gcnn.errors import UsageError, one_line
 
@@ -134,8 +135,10 @@ class SentencePieceTokenizer(Tokenizer):
 
 
 def load_tokenizer(directory: str | Path) -> WordTokenizer | SentencePieceTokenizer:
-    """The tokenizer saved in a folder. Raises UsageError where files are missing or damaged."""
+    """The tokenizer saved in a folder. Raises UsageError where files are missing, damaged or pointers of Git LFS."""
     directory = Path(directory)
+    for file in ("tokenizer.json", WordTokenizer.file, SentencePieceTokenizer.file):
+        check_no_pointer_at(directory / file)
     try:
         head = json.loads((directory / "tokenizer.json").read_bytes())
         kind = {kind.kind: kind for kind in (WordTokenizer, SentencePieceTokenizer)}[head["kind"]]

@@ -7,6 +7,7 @@ is there already, made from the same, is not scored again: an interrupted job is
 
 import contextlib
 import json
+import os
 import random
 import time
 from collections import Counter
@@ -21,12 +22,13 @@ from tqdm import tqdm
 
 from gcnn.checks import check_output
 from gcnn.data.lines import TEXT
-from gcnn.data.tables import read_rows
+from gcnn.data.tables import COMPRESSED_SUFFIXES, JSON_SUFFIXES, PARQUET_SUFFIXES, read_rows
 from gcnn.errors import UsageError
-from gcnn.evaluation.scoring import Scorer
+from gcnn.evaluation.scoring import Score, Scorer
 from gcnn.files import lock, sha256, write_atomically
 
 SCORES = pa.schema({"log_prob": pa.float64(), "tokens": pa.int64(), "unknown": pa.int64(), "perplexity": pa.float64()})
+KINDS = (".txt", *JSON_SUFFIXES, *PARQUET_SUFFIXES, *COMPRESSED_SUFFIXES)  # else a dot is part of a name
 METADATA_KEY = b"gcnn"  # in the metadata of a file's schema: a JSON object, what its scores were made from
 DECIDING = ("model", "tokenizer", "precision", "column", "input")  # the entries of it that make others of the scores
 
@@ -91,7 +93,7 @@ def kept_if_used(folder: Path) -> Iterator[None]:
 
 def targets_of(files: list[Path], output: Path) -> dict[Path, Path]:
     """Where the scores of each file go. Raises UsageError for a file that is missing and for paths that meet."""
-    targets = [output / f"{path.stem}.parquet" for path in files]
+    targets = [output / f"{path.stem if path.suffix.lower() in KINDS else path.name}.parquet" for path in files]
     twice = [path for path, count in Counter(targets).items() if count > 1]
     for path in files:
         if not path.is_file():
@@ -114,7 +116,8 @@ def is_done(scorer: Scorer, path: Path, target: Path, column: str) -> bool:
     if not target.exists():
         return False
     try:
-        recorded = dict(json.loads(pq.read_schema(target).metadata[METADATA_KEY]))
+        with pa.OSFile(os.fsencode(target)) as file:
+            recorded = dict(json.loads(pq.read_schema(file).metadata[METADATA_KEY]))
     except (OSError, TypeError, KeyError, ValueError):  # Arrow's errors are of these, too
         raise UsageError(
             f"--output: {target} does not say what scores it holds. Give another folder or remove the file."
@@ -144,9 +147,16 @@ def claimed(target: Path) -> Iterator[bool]:
             path.unlink(missing_ok=True)
 
 
+def score_columns(texts: list[str | None], scores: list[Score]) -> list[pa.ChunkedArray]:
+    """The columns of SCORES: of each text its score, of a row without one null."""
+    of_texts = iter(scores)
+    rows = [{} if text is None else next(of_texts)._asdict() for text in texts]
+    return pa.Table.from_pylist(rows, SCORES).columns
+
+
 def score_file(scorer: Scorer, path: Path, target: Path, column: str, done: Done) -> None:
-    """Write a file's rows and their scores. Raises UsageError as read_rows does, and where a column has the name of a
-    score."""
+    """Write a file's rows and their scores, null for a row without a text. Raises UsageError as read_rows does, and
+    where a column has the name of a score."""
     start, source = time.perf_counter(), json.dumps(made_from(scorer, path, column))
 
     def write(aside: Path) -> None:
@@ -155,12 +165,13 @@ def score_file(scorer: Scorer, path: Path, target: Path, column: str, done: Done
         if taken := set(SCORES.names) & set(first.column_names):
             raise UsageError(f"{path} has a column {min(taken)} already. Rename it first.")
         schema = pa.schema([*first.schema, *SCORES], {**(first.schema.metadata or {}), METADATA_KEY: source})
-        with pq.ParquetWriter(aside, schema) as writer:
+        with pa.OSFile(os.fsencode(aside), "wb") as sink, pq.ParquetWriter(sink, schema) as writer:
             for rows in chain([first], tables):
-                scores = scorer.score([text or "" for text in rows[column].to_pylist()])
-                columns = pa.Table.from_pylist([score._asdict() for score in scores], SCORES).columns
+                texts = rows[column].to_pylist()
+                scores = scorer.score([text for text in texts if text is not None])
+                columns = score_columns(texts, scores)
                 writer.write_table(pa.Table.from_arrays([*rows.columns, *columns], schema=schema))
-                done.rows += len(scores)
+                done.rows += len(texts)
                 done.tokens += sum(score.tokens for score in scores)
 
     write_atomically(target, write)

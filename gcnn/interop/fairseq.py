@@ -23,6 +23,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from gcnn.checks import check_no_pointer_at
 from gcnn.config import GCNNConfig, TrainConfig, TrainerConfig, save_config, typed
 from gcnn.data.tokenizers import WordTokenizer
 from gcnn.errors import UsageError, one_line
@@ -147,6 +148,7 @@ def read_dictionary(path: Path) -> WordTokenizer:
     A line that ends with `#fairseq:overwrite` takes the word from an earlier line, whose id then has no text. Raises
     UsageError for a file that is missing, not UTF-8 or not of this form.
     """
+    check_no_pointer_at(path)
     try:
         lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except OSError as error:

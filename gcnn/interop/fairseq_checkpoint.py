@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gcnn.checks import check_no_pointer_at
 from gcnn.config import GCNNConfig
 from gcnn.errors import UsageError
 from gcnn.models.language_model import build_model
@@ -37,8 +38,9 @@ class Checkpoint:
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint; of classes, only argparse.Namespace and stand-ins for fairseq's meters are ever made.
 
-    Raises UsageError for a file that is missing, damaged, hostile or of another kind.
+    Raises UsageError for a file that is missing, damaged, hostile, a pointer of Git LFS or of another kind.
     """
+    check_no_pointer_at(path)
     try:
         with torch.serialization.safe_globals(ALLOWED), warnings.catch_warnings(action="ignore"):
             content = torch.load(path, map_location="cpu", weights_only=True)

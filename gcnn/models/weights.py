@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from gcnn.checks import check_no_pointer_at
 from gcnn.errors import RunError, UsageError, one_line
 from gcnn.files import write_atomically
 
@@ -43,10 +44,12 @@ def load_weights(model: torch.nn.Module, path: Path) -> None:
 def read_weights(path: Path, tokenizer: str | None = None) -> dict[str, Tensor]:
     """The tensors of a file, on the CPU.
 
-    Raises UsageError where it is absent or of another `tokenizer` (its fingerprint), RunError where it is damaged.
+    Raises UsageError where it is absent, a pointer of Git LFS or of another `tokenizer` (its fingerprint), RunError
+    where it is damaged.
     """
     if not path.is_file():
         raise UsageError(f"{path.parent} holds no {path.name}: no model was saved yet. Train it, or give another run.")
+    check_no_pointer_at(path)
     try:
         with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata() or {}

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from gcnn.checks import check_no_pointer_at
 from gcnn.errors import RunError, UsageError, one_line
 from gcnn.files import remove, sha256, write_atomically, write_json
 from gcnn.models.weights import WEIGHTS, load_weights, read_weights, write_weights
@@ -112,7 +113,10 @@ class Checkpoints:
         return True
 
     def verify(self, path: Path) -> None:
-        """Raise RunError where a checkpoint is not what was written, UsageError where it is another model's."""
+        """Raise RunError where a checkpoint is not what was written, UsageError where it is another model's or has
+        pointers of Git LFS."""
+        for name in (MANIFEST, WEIGHTS, STATE):
+            check_no_pointer_at(path / name)
         try:
             manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
             if manifest.pop("sha256") != manifest_digest(manifest):

@@ -130,10 +130,11 @@ def test_own_files_and_globs(corpus_of, tmp_path):
     (folder / "valid 2.txt").write_text("x y")
     escaped = str(folder).replace("[", "[[]").replace("*", "[*]")
     files = {split: [f"{escaped}/{split}*.txt"] for split in LINES}
-    files["test"] = [f"{escaped}/test.txt", f"{escaped}/train.txt"]
+    files["test"] = [f"{escaped}/test.txt", f"{escaped}/more.txt"]
+    (folder / "more.txt").write_text("of the test split\n")
     expected = stripped()
     expected["valid"] = ["x y", *expected["valid"]]
-    expected["test"] = [*expected["test"], *expected["train"]]
+    expected["test"] = [*expected["test"], "of the test split"]
     assert content(corpus_of(path=None, files=files)) == expected
 
 
@@ -141,11 +142,11 @@ def test_billion_word(corpus_of, tmp_path):
     train, held_out = (tmp_path / f"{name}-monolingual.tokenized.shuffled" for name in ("training", "heldout"))
     train.mkdir()
     held_out.mkdir()
-    for i in (2, 1, 10):
+    for i in [*range(99, 0, -1)]:
         (train / f"news.en-{i:05}-of-00100").write_text(f"shard {i} .\n")
     for i in range(3):
         (held_out / f"news.en.heldout-{i:05}-of-00050").write_text(f"held out {i} .\n")
-    expected = {"train": ["shard 1 .", "shard 2 .", "shard 10 ."], "valid": ["held out 1 ."], "test": ["held out 0 ."]}
+    expected = {"train": [f"shard {i} ." for i in range(1, 100)], "valid": ["held out 1 ."], "test": ["held out 0 ."]}
     assert content(corpus_of("billion_word")) == expected
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gcnn.config import DataConfig, WordTokenizerConfig, compose_config, load_config, save_config
+from gcnn.config import DataConfig, SentencePieceConfig, WordTokenizerConfig, compose_config, load_config, save_config
 from gcnn.data import stream, tables
 from gcnn.data.corpus import Corpus, load_corpus
 from gcnn.data.sources import SPLITS
@@ -146,6 +146,44 @@ def test_the_first_tokens_of_the_training_split(corpus_of, tmp_path, monkeypatch
     assert content(part) == {"train": lines[:needed], "valid": lines, "test": lines}
     assert part.summary("train").lines == needed
     assert (part.fingerprint("train") == whole) == (needed == 5)
+
+
+def test_rows_without_a_text_are_left_out_with_a_warning_each_time(tmp_path, caplog):
+    words = [None, "a b", None, "", "c", None]
+    texts = [text for text in words if text is not None]
+    rows = tmp_path / "rows"
+    rows.mkdir()
+    for split in SPLITS:
+        pq.write_table(pa.table({"text": pa.array(words, pa.string())}), rows / f"{split}.parquet")
+    plain = write_text(tmp_path / "plain")
+    for split in SPLITS:
+        (plain / f"{split}.txt").write_text("".join(f"{text}\n" for text in texts))
+    for tokenizer in (WordTokenizerConfig(), SentencePieceConfig(vocabulary_size=262)):
+        prepared = [
+            prepare(DataConfig(name="local", source="local", path=str(path), cache_dir=str(tmp_path / ".c")), tokenizer)
+            for path in (rows, plain)
+        ]
+        assert prepared[0].fingerprint == prepared[1].fingerprint
+        assert prepared[0].streams["test"].lines == len(texts)
+        found = stream.encode_file(rows / "test.parquet", prepared[0].tokenizer)
+        assert found.tokens.tolist() == prepared[1].streams["test"].tokens.tolist()
+        said = [record.getMessage() for record in caplog.records]
+        left_out = "3 of 6 rows have no text (null) and are left out."
+        assert said == [
+            *(f"the {split} split of local: {left_out}" for split in SPLITS),
+            f"{rows / 'test.parquet'}: {left_out}",
+        ]
+        caplog.clear()
+
+
+def test_rows_without_a_text_are_not_among_the_first_tokens(corpus_of, tmp_path):
+    rows = [{"text": None}, {"text": "a b"}, {}, {"text": "c"}, {"text": "d"}]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    corpus = corpus_of(files=every_split([str(path)]), train_tokens=5)
+    assert content(corpus)["train"] == ["a b", "c"]
+    assert corpus.summary("train").null_rows == 2
+    assert corpus.summary("test").null_rows == 2
 
 
 def test_a_path_that_is_not_read_is_named(corpus_of, tmp_path, caplog):

@@ -35,7 +35,7 @@ def written(path: Path, content: bytes | pa.Table) -> Path:
     return path
 
 
-def texts(path: Path, **options) -> list[str]:
+def texts(path: Path, **options) -> list[str | None]:
     return [text for lines in read_lines(path, **options) for text in lines.to_pylist()]
 
 
@@ -89,6 +89,81 @@ def test_compressed_text_is_its_text_and_never_a_part_of_it(tmp_path, packer):
         assert "damaged or incomplete" in refusal(written(tmp_path / f"cut.{packer}", packed[:size]))
 
 
+def skippable(size: int) -> bytes:
+    """A frame of zstd that holds no text, as pzstd writes before each one of its own."""
+    return b"\x50\x2a\x4d\x18" + size.to_bytes(4, "little") + bytes(size)
+
+
+@pytest.mark.parametrize("sizes", [(4, 4, 0), (0, 100_000, 0), (0, 0, 100_000), (100_000, 3, 3)])
+def test_zstd_of_parallel_writers_is_read_frame_by_frame(tmp_path, sizes):
+    lines = [f"line {i}" for i in range(20_000)]
+    text = "".join(f"{line}\n" for line in lines).encode()
+    first, second = (PACKERS["zst"](part) for part in (text[:77_777], text[77_777:]))
+    packed = skippable(sizes[0]) + first + skippable(sizes[1]) + PACKERS["zst"](b"") + second + skippable(sizes[2])
+    path = written(tmp_path / "a.zst", packed)
+    assert texts(path) == lines
+    for cut in (len(packed) - sizes[2] - 12, len(skippable(sizes[0]) + first) - 5):
+        assert "damaged or incomplete" in refusal(written(path, packed[:cut]))
+
+
+@pytest.mark.parametrize("log", [28, 31])
+def test_zstd_of_a_long_window_is_not_called_damaged(tmp_path, log):
+    text = b"a b\n" * 10
+    header = b"\x28\xb5\x2f\xfd\0" + bytes([(log - 10) << 3])
+    raw_block = (1 | len(text) << 3).to_bytes(3, "little") + text
+    said = refusal(written(tmp_path / "a.zst", header + raw_block))
+    assert "zstd -d --long=31" in said
+    assert "damaged" not in said
+    assert texts(written(tmp_path / "a.zst", header[:-1] + bytes([(27 - 10) << 3]) + raw_block)) == ["a b"] * 10
+
+
+ALPHABETS = {
+    "Latin": "the cat sat on the mat and saw a dog run",
+    "Cyrillic": "\u043c\u0430\u043c\u0430 \u043c\u044b\u043b\u0430 \u0440\u0430\u043c\u0443",
+    "Greek": "\u03b7 \u03b3\u03ac\u03c4\u03b1 \u03ba\u03ac\u03b8\u03b7\u03c3\u03b5",
+    "Arabic": "\u062c\u0644\u0633\u062a \u0627\u0644\u0642\u0637\u0629",
+    "Hebrew": "\u05d4\u05d7\u05ea\u05d5\u05dc \u05d9\u05e9\u05d1",
+    "Devanagari": "\u092c\u093f\u0932\u094d\u0932\u0940 \u092c\u0948\u0920\u0940",
+    "Thai": "\u0e41\u0e21\u0e27\u0e19\u0e31\u0e48\u0e07\u0e1a\u0e19\u0e40\u0e2a\u0e37\u0e48\u0e2d",
+    "Chinese": "\u732b\u5750\u5728\u57ab\u5b50\u4e0a\u3002\u4e00\u53ea\u72d7\u8dd1\u4e86",
+    "Japanese": "\u732b\u304c\u30de\u30c3\u30c8\u306b\u5ea7\u3063\u305f",
+    "Korean": "\uace0\uc591\uc774\uac00 \uc549\uc558\ub2e4",
+}
+
+
+@pytest.mark.parametrize("alphabet", ALPHABETS)
+@pytest.mark.parametrize("lines", [12, 3000])
+def test_utf16_without_a_mark_is_refused_in_every_alphabet(tmp_path, alphabet, lines):
+    text = "".join(f"{ALPHABETS[alphabet]}\n" for _ in range(lines))
+    for order in ("utf-16-le", "utf-16-be"):
+        said = refusal(written(tmp_path / "a.txt", text.encode(order)))
+        assert "zero bytes as UTF-16 has" in said
+        assert "iconv" in said
+    for stray in ("", "\0", "\0" * 8 + "\n"):  # in UTF-8, zero bytes are text
+        assert texts(written(tmp_path / "a.txt", (stray + text).encode())) == (stray + text).split("\n")[:-1]
+
+
+@pytest.mark.parametrize("line", ["t h e _ c a t", "\0" * 300, "a\0" * 20, "0 1 1 0 1 0"])
+def test_text_that_only_looks_a_little_like_utf16_is_text(tmp_path, line):
+    lines = [line, *["t h e _ c a t _ s a t"] * 400]
+    assert texts(written(tmp_path / "a.txt", "".join(f"{line}\n" for line in lines).encode())) == lines
+
+
+POINTERS = {
+    "git lfs pull": b"version https://git-lfs.github.com/spec/v1\noid sha256:0007\nsize 1256449\n",
+    "git annex get": b"/annex/objects/MD5E-s10--0007.txt\n",
+}
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a", "a.jsonl", "a.parquet", "a.txt.gz", "a.jsonl.zst"])
+@pytest.mark.parametrize("command", POINTERS)
+def test_a_pointer_is_no_text(tmp_path, name, command):
+    said = refusal(written(tmp_path / name, POINTERS[command]))
+    assert "is not the file itself but a pointer" in said
+    assert command in said
+    assert "damaged" not in said
+
+
 @pytest.mark.parametrize("packer", [bytes, gzip.compress])
 def test_a_pipe_is_read_once(tmp_path, packer):
     path = tmp_path / "pipe"
@@ -116,7 +191,7 @@ def test_rows_of_json_are_kept_as_they_are(tmp_path, name):
         '{"other":"nan"}',
     ]
     path = written(tmp_path / name, ("\r\n".join(rows[:2]) + "\n\n" + "\n".join(rows[2:])).encode())
-    assert texts(path) == ["2020-01-01", "two\nlines \u00e9", "", ""]
+    assert texts(path) == ["2020-01-01", "two\nlines \u00e9", None, None]
     found = pa.concat_tables(read_rows(path))
     assert found["json"].to_pylist() == rows
     assert found["text"].to_pylist() == ["2020-01-01", "two\nlines \u00e9", None, None]
@@ -137,8 +212,8 @@ def test_text_in_parquet_is_text_whatever_arrow_calls_it(tmp_path):
         assert rows.column_names == ["n", "text", "label"]
         assert rows.schema.types == [other.type, pa.large_string(), plain.dictionary_encode().type]
         assert rows["text"].to_pylist() == words
-        assert texts(path) == ["a", "", "c d"]
-    assert texts(written(tmp_path / "null.parquet", pa.table({"text": pa.nulls(2)}))) == ["", ""]
+        assert texts(path) == words
+    assert texts(written(tmp_path / "null.parquet", pa.table({"text": pa.nulls(2)}))) == [None, None]
 
 
 def test_large_parquet_comes_in_parts(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ import pytest
 
 from gcnn.data import tables
 from gcnn.errors import UsageError
-from gcnn.evaluation.corpus_scoring import claimed, score_files
+from gcnn.evaluation.corpus_scoring import claimed, score_files, targets_of
 from gcnn.evaluation.scoring import Scorer
 from gcnn.models.weights import WEIGHTS, read_metadata, read_weights, save_weights
 
@@ -229,4 +229,35 @@ def test_empty_shards_and_null_texts(scorer, tmp_path):
     score_files(scorer, [nothing, nulls], tmp_path / "out")
     empty = pq.read_table(tmp_path / "out" / "a.parquet")
     assert (empty.num_rows, empty.column_names) == (0, ["text", "log_prob", "tokens", "unknown", "perplexity"])
-    assert [row["tokens"] for row in scores_in(tmp_path / "out")] == [1, 2]
+    assert [row["tokens"] for row in scores_in(tmp_path / "out")] == [None, 2]
+
+
+def test_a_row_without_a_text_has_no_score_and_moves_none(scorer, tmp_path):
+    words = [None, "the cat .", None, None, "", "a dog .", None]
+    score_files(
+        scorer,
+        [
+            bad(tmp_path, "a.parquet", pa.table({"text": pa.array(words, pa.string())})),
+            bad(tmp_path, "b.jsonl", "".join(f"{json.dumps({'text': t})}\n" for t in words).encode()),
+            bad(tmp_path, "c.jsonl", b'{"text": "a dog ."}\n{"id": 1}\n'),
+            bad(tmp_path, "d.parquet", pa.table({"text": pa.nulls(2, pa.string())})),
+        ],
+        tmp_path / "out",
+    )
+    names = ("log_prob", "tokens", "unknown", "perplexity")
+    of_texts = iter(scorer.score([text for text in [*words, *words, "a dog ."] if text is not None]))
+    expected = [None if text is None else next(of_texts) for text in [*words, *words, "a dog .", None, None, None]]
+    for row, score in zip(scores_in(tmp_path / "out"), expected, strict=True):
+        assert tuple(row[name] for name in names) == (score or (None,) * 4)
+
+
+@pytest.mark.parametrize(("names", "targets"), [
+    (["news.en-00001-of-00003", "news.en-00002-of-00003"], ["news.en-00001-of-00003", "news.en-00002-of-00003"]),
+    (["corpus.aa", "corpus.ab", "corpus.1", "x.en", "x.de"], ["corpus.aa", "corpus.ab", "corpus.1", "x.en", "x.de"]),
+    (["a.txt", "b.v2.TXT", "c.jsonl", "d.json.gz", "e.gz"], ["a", "b.v2", "c", "d.json", "e"]),
+    (["a.b", "no_dot", ".hidden"], ["a.b", "no_dot", ".hidden"]),
+])  # fmt: skip
+def test_scores_have_the_name_of_their_file_without_its_kind(tmp_path, names, targets):
+    files = [bad(tmp_path, name, b"a\n") for name in names]
+    found = targets_of(files, tmp_path / "out")
+    assert found == {path: tmp_path / "out" / f"{target}.parquet" for path, target in zip(files, targets, strict=True)}
