@@ -157,6 +157,15 @@ def check_output(option: str, path: Path, folder: bool = False) -> None:
             raise UsageError(f"{option}: {part} is a file; give a folder.")
 
 
+def check_run_name(option: str, run_dir: Path) -> None:
+    """Raise UsageError for a run's folder whose path is not UTF-8: safetensors writes weights to no such path."""
+    try:
+        str(run_dir.absolute()).encode()
+    except UnicodeEncodeError:
+        name = str(run_dir).encode(errors="backslashreplace").decode()
+        raise UsageError(f"{option}: the name of {name} is not UTF-8. Rename that folder or give another.") from None
+
+
 def check_no_pointer(beginning: bytes, what: object) -> None:
     """Raise UsageError for a file that Git LFS or git-annex keeps elsewhere, by its first bytes: a clone made without
     them, or a download of the raw file, has a few lines in its place."""

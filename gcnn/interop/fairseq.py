@@ -23,7 +23,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gcnn.checks import check_no_pointer_at
+from gcnn.checks import check_no_pointer_at, check_run_name
 from gcnn.config import GCNNConfig, TrainConfig, TrainerConfig, save_config, typed
 from gcnn.data.tokenizers import WordTokenizer
 from gcnn.errors import UsageError, one_line
@@ -47,6 +47,7 @@ def import_fairseq(checkpoint: Path, dictionary: Path, out: Path) -> None:
     out = out.resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} exists already. Give a new folder.")
+    check_run_name("OUT", out)
     loaded = load_checkpoint(checkpoint)
     tokenizer = read_dictionary(dictionary)
     try:

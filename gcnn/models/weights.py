@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from gcnn.checks import check_no_pointer_at
+from gcnn.checks import check_no_pointer_at, check_run_name
 from gcnn.errors import RunError, UsageError, one_line
 from gcnn.files import write_atomically
 
@@ -49,6 +49,7 @@ def read_weights(path: Path, tokenizer: str | None = None) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise UsageError(f"{path.parent} holds no {path.name}: no model was saved yet. Train it, or give another run.")
+    check_run_name("run", path.parent)
     check_no_pointer_at(path)
     try:
         with safetensors.safe_open(path, "pt") as file:

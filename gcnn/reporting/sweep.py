@@ -76,7 +76,7 @@ def write_sweep(folder: Path) -> list[dict]:
         table = sweep_table(members)
         page = to_markdown(f"Sweep {folder.name}", [table])
         write_json(folder / "sweep.json", members)
-        write_atomically(folder / "sweep.md", lambda aside: aside.write_text(page, encoding="utf-8"))
+        write_atomically(folder / "sweep.md", lambda aside: aside.write_text(page, encoding="utf-8", errors="replace"))
         print(f"{to_text(table)}\nsweep: {folder}")
     return members
 

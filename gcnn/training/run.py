@@ -15,7 +15,7 @@ import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from gcnn import torchrun
-from gcnn.checks import check_against_data, check_output, check_processes
+from gcnn.checks import check_against_data, check_output, check_processes, check_run_name
 from gcnn.config import TrainConfig, load_config, save_config
 from gcnn.data.stream import PreparedData, prepare
 from gcnn.data.tokenizers import load_tokenizer
@@ -186,6 +186,7 @@ def choose_run_dir(config: TrainConfig) -> Path:
     if all((run_dir.absolute().parent / name).exists() for name in ("config.yaml", "train.log")):
         raise UsageError(f"run_dir {run_dir} lies within a run; give that run's folder to go on, or another run_dir.")
     check_output("run_dir", run_dir, folder=True)
+    check_run_name("run_dir", run_dir)
     parts = [name for name in (WEIGHTS, "tokenizer", "checkpoints", "results.json") if (run_dir / name).exists()]
     if parts and not (run_dir / "config.yaml").exists():
         raise UsageError(f"run_dir {run_dir} holds {', '.join(parts)} and is no run; give another run_dir.")
@@ -221,7 +222,7 @@ def check_nothing_is_lost(run_dir: Path, tokenizer: str) -> None:
 def log_file(path: Path) -> Iterator[None]:
     """Send the project's log to a file as well, and past the progress bar."""
     project = logging.getLogger("gcnn")
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     project.addHandler(handler)
     try:

@@ -17,7 +17,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from gcnn import torchrun
-from gcnn.checks import RESUME, check_output, check_value
+from gcnn.checks import RESUME, check_output, check_run_name, check_value
 from gcnn.config import typed
 from gcnn.errors import Interrupted, UsageError, explain, one_line, one_line_errors
 from gcnn.files import MEMBER, lock_or_owner, write_json
@@ -68,6 +68,7 @@ def choose_folder(config: DictConfig) -> Path:
     if (folder / "config.yaml").exists():
         raise UsageError(f"run_dir {folder} holds a run; give another run_dir for the sweep.")
     check_output("run_dir", folder, folder=True)
+    check_run_name("run_dir", folder)
     for record in folder.glob(f"*/{MEMBER}") if config.resume is False else []:
         if record.with_name("config.yaml").exists():
             raise UsageError(f"run_dir {folder} already holds a sweep; set resume=true to go on, or another run_dir.")

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -261,3 +262,14 @@ def test_scores_have_the_name_of_their_file_without_its_kind(tmp_path, names, ta
     files = [bad(tmp_path, name, b"a\n") for name in names]
     found = targets_of(files, tmp_path / "out")
     assert found == {path: tmp_path / "out" / f"{target}.parquet" for path, target in zip(files, targets, strict=True)}
+
+
+def test_names_that_are_no_utf8_are_scored(scorer, tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    table = bad(folder, os.fsdecode(b"\xe9.txt"), b"a b\n")
+    with pa.OSFile(os.fsencode(folder / "t.parquet"), "wb") as sink:
+        pq.write_table(pa.table({"text": ["c"]}), sink)
+    files = [table, folder / "t.parquet"]
+    assert score_files(scorer, files, folder / "out").files == 2
+    assert score_files(scorer, files, folder / "out").skipped == 2
