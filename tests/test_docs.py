@@ -236,7 +236,7 @@ def test_commands_exist(page):
 
 def test_the_gate_and_the_experiment_that_the_docs_add_work_as_shown(tmp_path):
     """Each `+` line comes after the line that is shown before it, or into a file of its own."""
-    for folder in ("gcnn", "configs"):
+    for folder in ("gcnn", "configs", "tests/models"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for diff in re.findall(r"^```diff\n(.*?)^```", (DOCS / "ARCHITECTURE.md").read_text(), re.DOTALL | re.MULTILINE):
         lines = diff.splitlines()
@@ -252,10 +252,13 @@ import torch
 from gcnn.config import compose_config
 from gcnn.models.language_model import build_model
 from gcnn.models.layers import gate
+from tests.models import test_layers
+torch.manual_seed(0)
 model = build_model(compose_config("model=gcnn_small", "model.cutoffs=[20]", "model.gate=swiglu").model, 100)
 assert model(torch.arange(6).view(2, 3))[0].isfinite().all()
 a, b = torch.randn(2, 3, 5)
 torch.testing.assert_close(gate(torch.cat([a, b], -1), "swiglu"), a * torch.nn.functional.silu(b))
+test_layers.test_initialisation_keeps_the_signal_through_thirteen_blocks("swiglu", 0.0)
 print(compose_config("experiment=quickstart_relu").model)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from gcnn.checks import check_no_pointer, check_no_utf16
 from gcnn.commands.arguments import add_column, add_device, add_precision, add_run, add_threads, new_parser, set_threads
-from gcnn.errors import UsageError, run_command
+from gcnn.errors import UsageError
 from gcnn.evaluation.nbest import KINDS, Hypothesis, rank_lists, reader
 
 if TYPE_CHECKING:
@@ -30,11 +30,6 @@ WINDOW = 1 << 18  # bytes of lines scored together; smaller than the scorer's ow
 PATIENCE = 0.002  # seconds that lines at hand wait for others
 
 Line = TypeVar("Line")
-
-
-def gcnn_score() -> None:
-    """The command `gcnn-score`, which is `gcnn score`."""
-    run_command(main)
 
 
 def main() -> None:

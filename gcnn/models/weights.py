@@ -1,9 +1,12 @@
 """Weights on disk: safetensors, written whole or not at all, read without unpickling anything.
 
-A file says the sha256 of its tensors and the fingerprint of the tokenizer that its ids belong to.
+A file's metadata says the sha256 of its tensors and the fingerprint of the tokenizer that its ids
+belong to. They are JSON in one entry, for safetensors writes several in random order, and equal
+weights are to be equal files.
 """
 
 import hashlib
+import json
 from pathlib import Path
 
 import safetensors.torch
@@ -15,6 +18,7 @@ from gcnn.errors import RunError, UsageError, one_line
 from gcnn.files import write_atomically
 
 WEIGHTS = "model.safetensors"  # in a run directory or a checkpoint
+ENTRY = "gcnn"  # of the metadata
 
 
 def save_weights(weights: dict[str, Tensor], path: Path, tokenizer: str) -> None:
@@ -27,7 +31,8 @@ def write_weights(weights: dict[str, Tensor], path: Path, tokenizer: str) -> Non
     try:
         path.touch()
         mode = path.stat().st_mode  # that of the umask; safetensors writes for the owner alone
-        safetensors.torch.save_file(contiguous, path, {"sha256": digest(contiguous), "tokenizer": tokenizer})
+        metadata = {"sha256": digest(contiguous), "tokenizer": tokenizer}
+        safetensors.torch.save_file(contiguous, path, {ENTRY: json.dumps(metadata)})
         path.chmod(mode)
     except safetensors.SafetensorError as error:  # how it reports a full disk
         raise RunError(f"{path} could not be written: {one_line(error)}. Free some space and resume.") from None
@@ -53,11 +58,11 @@ def read_weights(path: Path, tokenizer: str | None = None) -> dict[str, Tensor]:
     check_no_pointer_at(path)
     try:
         with safetensors.safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
+            metadata = metadata_of(file)
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
         if metadata.get("sha256") != digest(weights):
             raise ValueError("its tensors are not those that were written")
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
+    except (safetensors.SafetensorError, OSError, ValueError, AttributeError, RecursionError) as error:
         raise RunError(f"{path} is damaged ({one_line(error)}). Use another checkpoint or train again.") from None
     if tokenizer is not None and metadata.get("tokenizer") != tokenizer:
         raise UsageError(f"{path} was trained with another tokenizer. Copy the tokenizer and the weights of one run.")
@@ -67,7 +72,13 @@ def read_weights(path: Path, tokenizer: str | None = None) -> dict[str, Tensor]:
 def read_metadata(path: Path) -> dict[str, str]:
     """The sha256 and the tokenizer that an intact file of weights says."""
     with safetensors.safe_open(path, "pt") as file:
-        return file.metadata()
+        return metadata_of(file)
+
+
+def metadata_of(file: safetensors.safe_open) -> dict[str, str]:
+    """The sha256 and the tokenizer, where an opened file says them. Raises ValueError for an entry that is no JSON."""
+    metadata = file.metadata() or {}
+    return json.loads(metadata[ENTRY]) if ENTRY in metadata else metadata  # older files have an entry for each
 
 
 def digest(weights: dict[str, Tensor]) -> str:

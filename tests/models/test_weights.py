@@ -4,11 +4,12 @@ import os
 import random
 
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
 from gcnn.errors import RunError, UsageError
-from gcnn.models.weights import assign_weights, load_weights, read_weights, save_weights
+from gcnn.models.weights import assign_weights, digest, load_weights, read_metadata, read_weights, save_weights
 
 TOKENIZER = "0123abcd"
 
@@ -30,6 +31,29 @@ def test_tensors_come_back(saved):
     found = read_weights(path, TOKENIZER)
     assert same(found, weights)
     assert {name: tensor.dtype for name, tensor in found.items()} == {n: t.dtype for n, t in weights.items()}
+
+
+def test_equal_weights_are_equal_files(saved, tmp_path):
+    """A map of several entries is written in an order that differs from one write to the next."""
+    weights, path = saved
+    for number in range(8):
+        other = tmp_path / f"{number}.safetensors"
+        save_weights(dict(reversed(weights.items())), other, TOKENIZER)
+        assert other.read_bytes() == path.read_bytes()
+
+
+def test_a_file_with_an_entry_for_each_fact_stays_readable(saved, tmp_path):
+    weights, facts = saved[0], {"sha256": digest(saved[0]), "tokenizer": TOKENIZER}
+    safetensors.torch.save_file(weights, tmp_path / "old.safetensors", facts)
+    assert same(read_weights(tmp_path / "old.safetensors", TOKENIZER), weights)
+    assert read_metadata(tmp_path / "old.safetensors") == facts == read_metadata(saved[1])
+
+
+@pytest.mark.parametrize("entry", ["", "[]", "[" * 100_000, "7"])
+def test_metadata_that_is_none_of_ours_is_damage(saved, tmp_path, entry):
+    safetensors.torch.save_file(saved[0], tmp_path / "other.safetensors", {"gcnn": entry})
+    with pytest.raises(RunError, match="damaged"):
+        read_weights(tmp_path / "other.safetensors")
 
 
 def test_a_flipped_bit_is_never_read_as_a_weight(saved):
