@@ -76,12 +76,25 @@ def warn_of_no_locks(folder: Path, reason: str) -> None:
     )  # fmt: skip
 
 
-def lock_or_owner(file: TextIO) -> str | None:
-    """Take the lock of a run directory; who holds it, where another process does."""
+def lock_or_owner(file: TextIO) -> dict[str, Any] | None:
+    """Take the lock of a run directory. Returns None, or what `write_owner` wrote of the process that holds it: empty
+    where that has not written yet."""
     if lock(file):
         return None
     file.seek(0)
-    return file.read().strip() or "another process"
+    try:
+        owner = json.loads(file.read())
+    except ValueError:
+        return {}
+    return owner if isinstance(owner, dict) else {}
+
+
+def write_owner(lock: TextIO) -> None:
+    """Say in a lock that is held which process holds it: JSON, blanks around the number for `cut`."""
+    lock.truncate(0)
+    owner = {"process": os.getpid(), "host": os.uname().nodename}
+    lock.write(json.dumps(owner, separators=(" , ", ": ")))
+    lock.flush()
 
 
 def sync(path: Path) -> None:

@@ -22,7 +22,7 @@ from gcnn.data.tokenizers import load_tokenizer
 from gcnn.errors import UsageError
 from gcnn.evaluation.perplexity import evaluate, type_counts, unigram_perplexity
 from gcnn.evaluation.run import choose_device
-from gcnn.files import lock_or_owner, refuse_links_out, remove, write_atomically, write_json
+from gcnn.files import lock_or_owner, refuse_links_out, remove, write_atomically, write_json, write_owner
 from gcnn.models.language_model import LanguageModel, build_model
 from gcnn.models.weights import WEIGHTS, assign_weights, load_weights, read_weights
 from gcnn.provenance import git_commit, hardware, made_with, peak_memory_bytes
@@ -111,10 +111,9 @@ def run_directory(run_dir: Path) -> Iterator[None]:
     process holds it."""
     with (run_dir / ".lock").open("a+") as lock:
         if (owner := lock_or_owner(lock)) is not None:
-            raise UsageError(f"run_dir {run_dir} is in use by {owner}; wait for it or give another run_dir.")
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {os.uname().nodename}")
-        lock.flush()
+            who = "process {process} on {host}".format_map(owner) if owner else "another process"
+            raise UsageError(f"run_dir {run_dir} is in use by {who}; wait for it or give another run_dir.")
+        write_owner(lock)
         for unfinished in run_dir.rglob(".*.tmp"):
             remove(unfinished)
         with log_file(run_dir / "train.log"):

@@ -84,10 +84,10 @@ def stop_sweep(number: int, frame: Any) -> None:
         signal.signal(number_again, again)  # (a terminal that closes says so twice)
     for path in SweepFolder.path.glob("*/.lock"):
         with path.open("a+") as lock:
-            words = (lock_or_owner(lock) or "").split()  # "process 123 on host"
-            if words[2:] == ["on", os.uname().nodename] and int(words[1]) != os.getpid():
+            owner = lock_or_owner(lock) or {}
+            if owner.get("host") == os.uname().nodename and owner["process"] != os.getpid():
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(words[1]), signal.SIGTERM)
+                    os.kill(owner["process"], signal.SIGTERM)
                 fcntl.flock(lock, fcntl.LOCK_EX)
     name = signal.Signals(number).name
     print(f"error: {name}: the sweep has stopped; the same command with resume=true goes on.", file=sys.stderr)
