@@ -289,14 +289,17 @@ def make_absolute(config: TrainConfig) -> None:
             patterns[i] = str(Path(here, path))
 
 
-def compose_config(*overrides: str) -> TrainConfig:
-    """The config that a training command with these overrides would have. Raises UsageError, Hydra's or OmegaConf's own
-    error for one that does not fit."""
-    from gcnn.overrides import prepare  # late: it lists this file's schemas
+def compose_config(*overrides: str, config_dir: Path | None = None) -> TrainConfig:
+    """The config that a training command with these overrides would have; `config_dir` is a folder of
+    the user's own choices and experiments, as Hydra's --config-dir is.
+
+    Raises UsageError, Hydra's or OmegaConf's own error for an override that does not fit."""
+    from gcnn.overrides import prepare, quoted  # late: it lists this file's schemas
 
     register_schemas()
+    own = [] if config_dir is None else [f"hydra.searchpath=[{quoted(f'file://{config_dir}')}]"]
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return typed(compose("train", overrides=prepare(list(overrides))))
+        return typed(compose("train", overrides=[*prepare(list(overrides)), *own]))
 
 
 def load_config(run_dir: str | Path) -> TrainConfig:

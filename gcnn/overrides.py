@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterator
+from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
@@ -22,10 +23,18 @@ SWEPT_PATHS = ("data.path", "tokenizer.vocabulary", "tokenizer.model")
 PATHS = (*SWEPT_PATHS, "data.cache_dir", "run_dir", "init_from", "resume")
 
 
-def choices(group: str) -> list[str]:
-    """The names that may follow `group=`."""
-    folder = CONFIGS / group
-    return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
+def choices(group: str, config_dir: Path | None = None) -> list[str]:
+    """The names that may follow `group=`, those of a folder of the user's own among them."""
+    names = set()
+    for configs in filter(None, (CONFIGS, config_dir)):
+        files = (configs / group).rglob("*.yaml")
+        names |= {str(path.relative_to(configs / group).with_suffix("")) for path in files}
+    return sorted(names)
+
+
+def quoted(text: str) -> str:
+    """A text as Hydra reads it whatever letters it has."""
+    return QuotedString(text, Quote.single).with_quotes()
 
 
 def prepare(arguments: list[str], sweep: bool = False) -> list[str]:
@@ -59,7 +68,7 @@ def quote_path(argument: str, sweep: bool) -> str:
     except HydraException:
         value = None
     path = os.path.expanduser(path)
-    return argument if value == path else f"{key}={QuotedString(path, Quote.single).with_quotes()}"
+    return argument if value == path else f"{key}={quoted(path)}"
 
 
 def config_error(error: BaseException) -> str:
@@ -138,11 +147,15 @@ def explain_unreadable(override: str) -> str:
     return f"{override}: Hydra cannot read this value; as a text it needs quotes, for the shell {shown}."
 
 
-def help_lines(arguments: list[str], groups: tuple[str, ...] = (*GROUPS, "trainer")) -> Iterator[str]:
-    """The groups with their choices, then every key, with its value under these arguments and its meaning."""
-    config = compose_config(*(argument for argument in arguments if "=" in argument))
+def help_lines(
+    overrides: list[str],
+    groups: tuple[str, ...] = (*GROUPS, "trainer"),
+    config_dir: Path | None = None,
+) -> Iterator[str]:
+    """The groups with their choices, then every key, with its value under these overrides and its meaning."""
+    config = compose_config(*overrides, config_dir=config_dir)
     for group in filter(GROUPS.__contains__, groups):
-        yield f"{group + '=':12}{', '.join(choices(group))}"
+        yield f"{group + '=':12}{', '.join(choices(group, config_dir))}"
     for group in groups:
         chosen = config if group == "experiment" else getattr(config, group)
         others = [schema for schema in SCHEMAS.get(group, {}).values() if not isinstance(chosen, schema)]

@@ -26,6 +26,18 @@ def new_parser(description: str, stray_words: str = "") -> Parser:
     return parser
 
 
+def folder(path: str) -> Path:
+    """A folder that is there, for argparse; absolute."""
+    if not Path(path).is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is not a folder")
+    return Path(path).absolute()
+
+
+def add_config_dir(parser: argparse.ArgumentParser) -> None:
+    help = "a folder of your own choices and experiments: DIR/experiment/NAME.yaml is experiment=NAME"
+    parser.add_argument("--config-dir", "-cd", type=folder, metavar="DIR", help=help)
+
+
 def threads(text: str) -> int:
     return positive(text, THREADS)
 

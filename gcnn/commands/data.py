@@ -1,18 +1,27 @@
-"""Encode a corpus ahead of training: gcnn data data=NAME tokenizer=KIND data.path=DIR ..."""
+"""Encode a corpus ahead of training: gcnn data data=NAME tokenizer=KIND data.path=DIR ...
+
+--config-dir DIR: a folder of your own, whose experiment/NAME.yaml is experiment=NAME.
+"""
 
 import sys
 
+from gcnn.commands.arguments import Parser, add_config_dir
 from gcnn.config import compose_config
 from gcnn.overrides import help_lines
 
 
 def main() -> None:
-    if {"--help", "-h"} & set(sys.argv[1:]):
-        print(__doc__, *help_lines(sys.argv[1:], ("experiment", "data", "tokenizer")), sep="\n")
+    parser = Parser(add_help=False, allow_abbrev=False)
+    add_config_dir(parser)
+    parser.add_argument("--help", "-h", action="store_true")
+    parsed, overrides = parser.parse_known_args()
+    if parsed.help:
+        groups = ("experiment", "data", "tokenizer")
+        print(__doc__, *help_lines(overrides, groups, parsed.config_dir), sep="\n")
         return
     from gcnn.data.stream import prepare
 
-    config = compose_config(*sys.argv[1:])
+    config = compose_config(*overrides, config_dir=parsed.config_dir)
     data = prepare(config.data, config.tokenizer)
     tokenizer = data.tokenizer
     print(f"vocabulary: {data.tokenizer_dir.resolve() / tokenizer.file}", file=sys.stderr)  # the same text, elsewhere

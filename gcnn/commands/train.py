@@ -2,6 +2,7 @@
 
 `make train EXPERIMENT=NAME ARGS="key=value ..."` is the same; `gcnn sweep` (`make sweep`) or --multirun trains one for
 each combination of key=a,b.
+With --config-dir DIR: choices and experiments of your own too, as DIR/experiment/NAME.yaml.
 With --help: the choices of each group, and each key with its value under the other arguments (--hydra-help: Hydra's).
 """
 
@@ -18,7 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from gcnn.commands.arguments import Parser
+from gcnn.commands.arguments import Parser, add_config_dir
 from gcnn.config import CONFIGS, load_config, register_schemas, typed
 from gcnn.errors import RunError, UsageError, on_terminal, one_line_errors, outlive_readers
 from gcnn.overrides import help_lines, prepare
@@ -98,11 +99,11 @@ def start_log() -> None:
     logging.getLogger("gcnn").setLevel(logging.DEBUG)
 
 
-def go_on(run: Path, overrides: list[str]) -> None:
+def go_on(run: Path, overrides: list[str], config_dir: Path | None) -> None:
     from gcnn.training.run import train
 
     start_log()
-    print_results(*train(*resumed_config(run, overrides)))
+    print_results(*train(*resumed_config(run, overrides, config_dir)))
 
 
 def new_train_parser() -> Parser:
@@ -110,7 +111,8 @@ def new_train_parser() -> Parser:
     which --experiment is of that."""
     parser = Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("overrides", nargs="*")
-    for names in (("--config-name", "-cn"), ("--config-dir", "-cd"), ("--package", "-p")):
+    add_config_dir(parser)
+    for names in (("--config-name", "-cn"), ("--package", "-p")):
         parser.add_argument(*names)
     parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
     parser.add_argument("--config-path", "-cp", type=Path)
@@ -125,7 +127,7 @@ def main() -> None:
     """Train; a run to be repeated may be a stranger's, and Hydra would obey its config: it must be plain data."""
     parsed, unknown = new_train_parser().parse_known_intermixed_args()
     if parsed.help:
-        print(__doc__, *help_lines(sys.argv[1:]), sep="\n")
+        print(__doc__, *help_lines(parsed.overrides, config_dir=parsed.config_dir), sep="\n")
         return
     if parsed.shell_completion and not any(re.match("(un)?install=|query=", word) for word in sys.argv[1:]):
         raise UsageError("--shell-completion takes install=bash, uninstall=bash or query=bash; fish and zsh likewise.")
@@ -135,11 +137,11 @@ def main() -> None:
         load_config(parsed.config_path)
         options += ["--config-path", str(parsed.config_path.absolute())]  # Hydra would look beside this file
     sys.argv[1:] = [*overrides, *options]
-    asks_hydra = parsed.cfg or parsed.info or parsed.hydra_help or parsed.shell_completion or parsed.config_dir
+    asks_hydra = parsed.cfg or parsed.info or parsed.hydra_help or parsed.shell_completion
     if not (parsed.multirun or asks_hydra):
         run = run_to_resume(overrides, parsed.config_path)
         if run is not None:
-            return go_on(run, overrides)
+            return go_on(run, overrides, parsed.config_dir)
     outlive_readers()
     SweepFolder.path = None
     members = []

@@ -52,9 +52,11 @@ def finished(run: Path) -> bool:
     return (run / "results.json").exists()
 
 
-def resumed_config(run: Path, overrides: list[str]) -> tuple[TrainConfig, list[str]]:
-    """The config of a run as it goes on, and a line for each thing that a command line changes. Raises UsageError,
-    naming what was stored and what was asked, for a change that would make another run of it."""
+def resumed_config(run: Path, overrides: list[str], config_dir: Path | None = None) -> tuple[TrainConfig, list[str]]:
+    """The config of a run as it goes on, and a line for each thing that a command line changes.
+    `config_dir` is the user's own folder of choices.
+
+    Raises UsageError, naming what was stored and what was asked, for a change that would make another run of it."""
     stored = load_config(run)
     config, notes = OmegaConf.structured(stored), []
     config.run_dir, config.resume = None, True
@@ -66,7 +68,7 @@ def resumed_config(run: Path, overrides: list[str]) -> tuple[TrainConfig, list[s
             if value not in (None, stored.experiment):
                 notes.append(f"resume: {run} is of {stored.experiment}, not {value}; its own config counts")
         elif key in GROUPS and isinstance(value, str):
-            notes += compare_choice(run, stored, key, value)
+            notes += compare_choice(run, stored, f"{key}={value}", config_dir)
             if key == "logger":
                 config.logger.kind = value
         else:
@@ -115,10 +117,12 @@ def begin_with_model_of_source(config: DictConfig, overrides: list[str]) -> list
     return notes
 
 
-def compare_choice(run: Path, stored: TrainConfig, group: str, name: str) -> list[str]:
-    """A line where a choice of a group has other values than the run, whose own stay. Raises UsageError where it is of
-    another kind."""
-    own, choice = (vars(getattr(config, group)) for config in (stored, compose_config(f"{group}={name}")))
+def compare_choice(run: Path, stored: TrainConfig, override: str, config_dir: Path | None) -> list[str]:
+    """A line where a choice of a group (`model=gcnn_8`) has other values than the run, whose own stay.
+    Raises UsageError where it is of another kind."""
+    group, _, name = override.partition("=")
+    chosen = compose_config(override, config_dir=config_dir)
+    own, choice = (vars(getattr(config, group)) for config in (stored, chosen))
     if group != "logger" and any(choice.get(key) != own.get(key) for key in IDENTITY):
         kind = own.get("kind") or own["name"]
         raise UsageError(
