@@ -26,10 +26,12 @@ class RunError(Exception):
 
 
 class Interrupted(RunError):
-    """A signal ended the run after its work was saved."""
+    """A signal ended the run after its work was saved; `go_on` is the command that goes on with it."""
 
-    def __init__(self, message: str, signal_number: int):
-        super().__init__(message)
+    def __init__(self, saved: str, go_on: str, signal_number: int):
+        super().__init__(f"{saved}; go on with: {go_on}")
+        self.saved = saved
+        self.signal_number = signal_number
         self.exit_code = 128 + signal_number  # the shell's convention
 
 

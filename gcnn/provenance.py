@@ -81,10 +81,12 @@ def run_child(call: list[str]) -> tuple[str, resource.struct_rusage]:
     return text, used
 
 
-def command() -> str:
-    """What to type to do the same again: under torchrun, with as many processes on as many machines."""
+def command(arguments: list[str] | None = None) -> str:
+    """What to type to do the same again, or the same with other `arguments`: under torchrun, with as
+    many processes on as many machines."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     installed = sys.argv[0].startswith("gcnn ")  # the console command and the first of its words
-    words = [*sys.argv[0].split(), *sys.argv[1:]] if installed else sys.argv
+    words = [*(sys.argv[0].split() if installed else sys.argv[:1]), *arguments]
     if torchrun.world_size() == 1:
         return shlex.join(words if installed else ["python", *words])
     machines = torchrun.machines()
@@ -92,6 +94,19 @@ def command() -> str:
     each = f"--nproc-per-node={torchrun.local_world_size()}"
     module = ["-m"] if installed else []
     return shlex.join(["python", "-m", "torch.distributed.run", where, each, *module, "--", *words])
+
+
+def command_to_resume(run_dir: Path | None = None) -> str:
+    """What to type to go on with a run, which has its own config; without `run_dir`, with all that this
+    command does. The Python is this one, whether or not its environment is activated."""
+    if run_dir is None:
+        arguments = [word for word in sys.argv[1:] if not word.startswith("resume=")]
+    else:
+        arguments = [f"run_dir={run_dir}"]
+    line = command([*arguments, "resume=true"])
+    here = os.path.relpath(sys.executable)
+    python = sys.executable if here.startswith("..") else here
+    return shlex.quote(python) + line.removeprefix("python") if line.startswith("python ") else line
 
 
 def peak_memory_bytes(device: torch.device) -> int:

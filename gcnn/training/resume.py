@@ -31,8 +31,11 @@ def parse_overrides(overrides: list[str]) -> list[Override]:
 
 
 def run_to_resume(overrides: list[str], repeated: Path | None = None) -> Path | None:
-    """The run that a command goes on with: `run_dir`, the one `repeated` with --config-path, that of the checkpoint, or
-    the experiment's newest, unfinished ones first. None where `resume` is not asked for or no run is there."""
+    """The run that a command goes on with: `run_dir`, the one `repeated` with --config-path, that of the
+    checkpoint, or the experiment's newest that is not finished. None where `resume` is not asked for,
+    or no run is there yet in the folder that the command names.
+
+    Raises UsageError where none is named, and none is unfinished."""
     overridden = {override.key_or_group: override.value() for override in parse_overrides(overrides)}
     resume, run_dir = overridden.get("resume", False), overridden.get("run_dir")
     if resume is False or not isinstance(resume, bool | str):
@@ -45,7 +48,18 @@ def run_to_resume(overrides: list[str], repeated: Path | None = None) -> Path | 
         return repeated if run_dir is None else None
     folder = Path("runs", str(overridden.get("experiment") or "custom"))
     runs = [path.parent for path in folder.glob("*/config.yaml") if path.with_name("train.log").exists()]
-    return max(runs, key=lambda run: (not finished(run), (run / "config.yaml").stat().st_mtime_ns), default=None)
+    runs.sort(key=lambda run: (run / "config.yaml").stat().st_mtime_ns)
+    unfinished = [run for run in runs if not finished(run)]
+    if not unfinished and not runs:
+        raise UsageError(
+            f"resume=true: no run in {folder} to go on with. Leave resume out to begin one, or give its run_dir."
+        )
+    if not unfinished:
+        raise UsageError(
+            f"resume=true: all runs in {folder} are finished, the newest is {runs[-1]}. To train it further, give "
+            f"run_dir={runs[-1]} resume=true and a later bound, as trainer.max_steps; for a new run leave resume out."
+        )
+    return unfinished[-1]
 
 
 def finished(run: Path) -> bool:

@@ -89,8 +89,10 @@ def stop_sweep(number: int, frame: Any) -> None:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(owner["process"], signal.SIGTERM)
                 fcntl.flock(lock, fcntl.LOCK_EX)
-    name = signal.Signals(number).name
-    print(f"error: {name}: the sweep has stopped; the same command with resume=true goes on.", file=sys.stderr)
+    from gcnn.provenance import command_to_resume  # late: it imports torch
+
+    name, go_on = signal.Signals(number).name, command_to_resume()
+    print(f"error: {name}: the sweep has stopped; go on with: {go_on}", file=sys.stderr)
     sys.exit(128 + number)
 
 
@@ -105,7 +107,8 @@ def member_overrides(hydra_config: DictConfig) -> list[str]:
 def train_member(config: DictConfig, hydra_config: DictConfig) -> dict[str, Any] | None:
     """Train a member in its folder; returns its results, None where it failed: its one line is told and kept. Raises
     Interrupted, which ends the sweep."""
-    from gcnn.training.run import train  # late: Hydra makes the callback above for every command
+    from gcnn.provenance import command_to_resume  # late: Hydra makes the callback above for every command
+    from gcnn.training.run import train
 
     folder, number = Path(hydra_config.runtime.output_dir), hydra_config.job.num
     record = {"number": number, "overrides": member_overrides(hydra_config)}
@@ -117,8 +120,8 @@ def train_member(config: DictConfig, hydra_config: DictConfig) -> dict[str, Any]
             return train(*resumed_config(folder, []))[1]  # begun with these overrides, see finished_results
         notes = begin_with_model_of_source(config, record["overrides"])
         return train(typed(config), notes)[1]
-    except Interrupted:
-        raise
+    except Interrupted as stop:  # all of the sweep is to go on
+        raise Interrupted(stop.saved, command_to_resume(), stop.signal_number) from None
     except Exception as error:
         explained = explain(error)
         if explained is None:  # a mistake in the code

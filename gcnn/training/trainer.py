@@ -22,6 +22,7 @@ from gcnn.errors import Interrupted, RunError, one_line, out_of_memory
 from gcnn.evaluation.perplexity import evaluate, type_counts
 from gcnn.models.language_model import LanguageModel, State
 from gcnn.models.weights import WEIGHTS, save_weights
+from gcnn.provenance import command_to_resume
 from gcnn.training import distributed
 from gcnn.training.checkpoints import Checkpoints
 from gcnn.training.distributed import SIGNALS, rank, world_size
@@ -253,7 +254,8 @@ class Trainer:
         if self.stopping is not None:  # after the last step too: a sweep would begin its next member
             distributed.wait_for_all()  # torchrun ends the others soon after the first has left
             name = signal.Signals(self.stopping).name
-            raise Interrupted(f"{name}: saved at step {step} in {self.run_dir}; resume=true goes on.", self.stopping)
+            saved = f"{name}: saved at step {step} in {self.run_dir}"
+            raise Interrupted(saved, command_to_resume(self.run_dir), self.stopping)
 
     def log_metrics(self) -> None:
         progress = self.progress

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -94,10 +95,12 @@ def test_signal_saves_and_resume_goes_on(call, spawn, tiny, tmp_path, number, co
     while process.is_alive() and (not metrics.exists() or not metrics.read_text()):
         time.sleep(0.05)
     os.kill(process.pid, number)
-    assert "resume=true goes on" in process.finish(code)
+    go_on = shlex.split(process.finish(code).splitlines()[-1].partition("; go on with: ")[2])
+    assert go_on[1:] == [str(ROOT / "scripts" / "train.py"), f"run_dir={tmp_path / 'run'}", "resume=true"]
+    assert os.access(go_on[0], os.X_OK)
     (saved,) = (tmp_path / "run" / "checkpoints").iterdir()
     step = int(saved.name.removeprefix("step_"))
-    done = call("train", *arguments[:-1], f"trainer.max_steps={step + 10}", "resume=true")
+    done = call("train", *go_on[2:], f"trainer.max_steps={step + 10}")
     assert done.code == 0, done.err
     assert json.loads((tmp_path / "run" / "results.json").read_text())["train"]["steps"] == step + 10
 
@@ -199,10 +202,25 @@ def test_the_newest_unfinished_run_goes_on_by_time(call, tiny, tmp_path, run_dir
         (runs / name / "results.json").unlink()
         os.utime(runs / name / "config.yaml", (hours, hours))
     shutil.copytree(run_dir, runs / "done")  # later, but finished
+    os.utime(runs / "done" / "config.yaml", (9, 9))
     done = call("train", "resume=true", "trainer.max_steps=25")
     assert done.code == 0, done.err
     assert f"going on with the unfinished run {Path('runs/custom/alpha')}" in done.err
     assert done.out.splitlines()[-1] == f"run: {runs / 'alpha'}"
+
+
+@pytest.mark.parametrize("there", ["nothing", "finished"])
+def test_resume_without_an_unfinished_run_is_an_error_and_begins_none(call, tmp_path, trained, snapshot, there):
+    """Another run's table and exit code 0 would look as if the one meant had ended well."""
+    run = Path("runs", "custom", "done")
+    if there == "finished":
+        shutil.copytree(trained, tmp_path / run)
+    before = snapshot()
+    done = call("train", "resume=true", "trainer.max_steps=25")
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1), done.err
+    named = f"run_dir={run} resume=true" if there == "finished" else f"no run in {run.parent}"
+    assert named in done.err
+    assert snapshot() == before
 
 
 def test_training_outlives_the_reader_of_its_messages(tiny, tmp_path):
