@@ -6,7 +6,7 @@ import dataclasses
 import math
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,9 +62,13 @@ def key(default: Any, meaning: str, allowed: Range | None = None) -> Any:
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def one_of(*names: str) -> Range:
+    return Range(names.__contains__, f"choose one of: {', '.join(names)}")
+
+
 def choice(default: str, *names: str) -> Any:
     """A field that has one of some names."""
-    return key(default, " | ".join(names), Range(names.__contains__, f"choose one of: {', '.join(names)}"))
+    return key(default, " | ".join(names), one_of(*names))
 
 
 def check_value(name: str, value: Any, allowed: Range) -> None:
@@ -86,11 +90,6 @@ def check_ranges(config: Any, group: str = "") -> None:
 def check(config: Any) -> None:
     """Raise UsageError for values out of their ranges or at odds with each other, whatever the data."""
     check_ranges(config)
-    words = config.tokenizer
-    if getattr(words, "vocabulary", None) is not None and (words.min_count, words.max_size) != (1, None):
-        raise UsageError("tokenizer.vocabulary lists the types; set tokenizer.min_count=1 and tokenizer.max_size=null.")
-    if getattr(words, "model", None) is not None and (words.model_type, words.vocabulary_size) != ("bpe", 8000):
-        raise UsageError("tokenizer.model is trained already; leave out tokenizer.model_type and vocabulary_size.")
     trainer = config.trainer
     if {trainer.max_steps, trainer.max_epochs, trainer.max_minutes, trainer.max_flops} == {None}:
         raise UsageError("The run has no end: set trainer.max_steps, max_epochs, max_minutes or max_flops.")
@@ -129,6 +128,54 @@ def check_model(model: Any) -> None:
                 f"model.blocks: {{convs: {block.convs}, repeat: {block.repeat}}} is no block; "
                 "give pairs [kernel_size, out_channels] of positive numbers and a positive repeat."
             )
+
+
+def unread_keys(config: Any) -> dict[str, str]:
+    """The keys whose values are not their defaults, and change nothing beside the config's other values;
+    with the reason. (A kind's own keys are refused by name where another kind is chosen.)"""
+    data, words, model, logger = config.data, config.tokenizer, config.model, config.logger
+    source = f"data={data.name} does not read it"
+    listed, trained = "tokenizer.vocabulary lists the types", "tokenizer.model is trained already"
+    names_files = any(data.files.values())
+    vocabulary, pieces = getattr(words, "vocabulary", None), getattr(words, "model", None)
+    beside_corpus = str(vocabulary).startswith(f"{data.path}{os.sep}")  # as tokenizer=word_listed has it
+    clusters = bool(model.cutoffs) and not model.tie_embeddings
+    needs = [  # key, whether it is read, why not
+        ("data.files", data.source == "local", source),
+        ("data.path", not names_files or beside_corpus, "data.files names the files"),
+        ("data.hub_config", data.source == "wikitext", source),
+        ("data.column", data.source in ("local", "wikitext"), source),
+        ("tokenizer.min_count", vocabulary is None, listed),
+        ("tokenizer.max_size", vocabulary is None, listed),
+        ("tokenizer.model_type", pieces is None, trained),
+        ("tokenizer.vocabulary_size", pieces is None, trained),
+        ("model.projection_dim", not model.tie_embeddings, "model.tie_embeddings has a projection of its own"),
+        ("model.softmax_dropout", clusters, "only clusters of their own dimension have it, and there are none"),
+        ("logger.project", logger.kind == "wandb", f"logger={logger.kind} has no projects"),
+        ("logger.mode", logger.kind == "wandb", f"logger={logger.kind} has no modes"),
+    ]
+    unread = {}
+    for key, read, reason in needs:
+        group, _, name = key.partition(".")
+        fields = getattr(config, group).__dataclass_fields__
+        if not read and name in fields and getattr(getattr(config, group), name) != default_of(fields[name]):
+            unread[key] = reason
+    return unread
+
+
+def default_of(field: dataclasses.Field) -> Any:
+    made = field.default_factory is not dataclasses.MISSING
+    return field.default_factory() if made else field.default
+
+
+def check_read(config: Any, keys: Collection[str] | None = None) -> None:
+    """Raise UsageError for a key (of `keys`, where they are given) that is set and changes nothing."""
+    for key, reason in unread_keys(config).items():
+        if keys is None or key in keys:
+            group, _, name = key.partition(".")
+            default = default_of(getattr(config, group).__dataclass_fields__[name])
+            default = "null" if default is None else default
+            raise UsageError(f"{key} would change nothing: {reason}. Leave it out, or set it to {default}.")
 
 
 def check_count(name: str, value: int, most: int = LARGEST) -> None:

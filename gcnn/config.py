@@ -31,8 +31,10 @@ from gcnn.checks import (
     between,
     check,
     check_no_pointer_at,
+    check_read,
     choice,
     key,
+    one_of,
 )
 from gcnn.errors import UsageError, one_line
 from gcnn.files import refuse_links_out, user_path
@@ -213,8 +215,8 @@ class TrainerConfig:
 @dataclass
 class LoggerConfig:
     kind: str = choice("none", "none", "wandb", "tensorboard")
-    project: str = key("gcnn", "of Weights & Biases")
-    mode: str = choice("offline", "offline", "online")
+    project: str | None = key(None, "of Weights & Biases; null: $WANDB_PROJECT, or gcnn")
+    mode: str | None = key(None, "offline | online; null: $WANDB_MODE, or offline", one_of("offline", "online"))
 
 
 @dataclass
@@ -299,7 +301,9 @@ def compose_config(*overrides: str, config_dir: Path | None = None) -> TrainConf
     register_schemas()
     own = [] if config_dir is None else [f"hydra.searchpath=[{quoted(f'file://{config_dir}')}]"]
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return typed(compose("train", overrides=[*prepare(list(overrides)), *own]))
+        config = typed(compose("train", overrides=[*prepare(list(overrides)), *own]))
+    check_read(config)
+    return config
 
 
 def load_config(run_dir: str | Path) -> TrainConfig:

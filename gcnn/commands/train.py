@@ -20,12 +20,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from gcnn.commands.arguments import Parser, add_config_dir
-from gcnn.config import CONFIGS, load_config, register_schemas, typed
+from gcnn.config import CONFIGS, load_config, register_schemas
 from gcnn.errors import RunError, UsageError, on_terminal, one_line_errors, outlive_readers
 from gcnn.overrides import help_lines, prepare
 from gcnn.reporting.results import results_table
 from gcnn.reporting.sweep import check_members, finished_results, write_sweep
-from gcnn.training.resume import begin_with_model_of_source, resumed_config, run_to_resume
+from gcnn.training.resume import begin_with_model_of_source, checked, resumed_config, run_to_resume
 from gcnn.training.sweep import SweepFolder, member_overrides, train_member
 
 register_schemas()
@@ -67,7 +67,7 @@ def run(config: DictConfig, hydra_config: DictConfig) -> float | None:
     else:
         refuse_sweep(hydra_config)
         notes = begin_with_model_of_source(config, hydra_config.overrides.task)
-        run_dir, results = train(typed(config), notes)
+        run_dir, results = train(checked(config, hydra_config), notes)
     return print_results(run_dir, results)
 
 

@@ -15,11 +15,12 @@ from gcnn.config import DataConfig, SentencePieceConfig, WordTokenizerConfig
 from gcnn.data.cache import cached, key_of
 from gcnn.data.corpus import Corpus, load_corpus, summarize
 from gcnn.data.lines import count_marks, split_lines, without_end_marks
-from gcnn.data.sources import SPLITS
-from gcnn.data.tables import read_lines
+from gcnn.data.sources import SPLITS, list_names
+from gcnn.data.tables import JSON_SUFFIXES, PARQUET_SUFFIXES, read_lines, suffix
 from gcnn.data.threads import in_threads
 from gcnn.data.tokenizer_training import train_tokenizer
 from gcnn.data.tokenizers import EOS, UNK, Tokenizer, load_tokenizer
+from gcnn.errors import UsageError
 from gcnn.files import sha256
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ def prepare(
     Raises UsageError for a corpus that is missing, empty or not UTF-8 and for a vocabulary size past the text.
     """
     corpus = load_corpus(data)
+    check_column(data, corpus)
     for split in SPLITS:
         corpus.summary(split)  # every split is found fit before work begins
     directory = tokenizer_dir or tokenizer_directory(corpus, config)
@@ -70,6 +72,16 @@ def prepare(
     fingerprints = [tokenizer.fingerprint, *(stream.fingerprint for stream in streams.values())]
     fingerprint = hashlib.sha256(" ".join(fingerprints).encode()).hexdigest()
     return PreparedData(tokenizer, streams, data.name, fingerprint, directory)
+
+
+def check_column(data: DataConfig, corpus: Corpus) -> None:
+    """Raise UsageError for a column that is asked of text, which has none."""
+    files = [path for paths in corpus.files.values() for path in paths]
+    kinds = {suffix(path) for path in files}
+    if data.column != DataConfig.column and not kinds & {*JSON_SUFFIXES, *PARQUET_SUFFIXES, ".arrow"}:
+        raise UsageError(
+            f"data.column would change nothing: {list_names(files)} are text, without columns. Leave it out."
+        )
 
 
 def tokenizer_directory(corpus: Corpus, config: WordTokenizerConfig | SentencePieceConfig) -> Path:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 import math
+import os
 import secrets
 import time
 from importlib.util import find_spec
@@ -93,21 +94,34 @@ class TensorBoard:
 
 
 def start_wandb(config: TrainConfig, run_dir: Path):
+    """Begin the run in Weights & Biases, or go on with it. What the config leaves open is what W&B's own
+    variables of the environment say, and else offline, silent and in the run's folder."""
     import wandb
 
     kept = run_dir / "wandb_id"  # a run that goes on is one curve
     if not kept.exists():
-        write_atomically(kept, lambda aside: aside.write_text(secrets.token_hex(4), encoding="utf-8"))
+        new = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
+        write_atomically(kept, lambda aside: aside.write_text(new, encoding="utf-8"))
+    logger = config.logger
+    for key, value in (("project", logger.project), ("mode", logger.mode)):
+        variable = f"WANDB_{key.upper()}"
+        if value is not None and os.environ.get(variable, value) != value:
+            log.warning("logger.%s=%s counts, not %s=%s.", key, value, variable, os.environ[variable])
     return wandb.init(
         id=kept.read_text(encoding="utf-8").strip(),
-        resume="allow",
-        project=config.logger.project,
-        mode=config.logger.mode,
-        dir=run_dir,
-        name=f"{config.experiment}/{run_dir.name}",
+        resume=unless_set("WANDB_RESUME", "allow"),
+        project=logger.project or unless_set("WANDB_PROJECT", "gcnn"),
+        mode=logger.mode or unless_set("WANDB_MODE", "offline"),
+        dir=unless_set("WANDB_DIR", run_dir),
+        name=unless_set("WANDB_NAME", f"{config.experiment}/{run_dir.name}"),
         config=dataclasses.asdict(config),
-        settings=wandb.Settings(silent=True),
+        settings=unless_set("WANDB_SILENT", wandb.Settings(silent=True)),
     )
+
+
+def unless_set(variable: str, value: Any) -> Any:
+    """A value for wandb.init; None, which has it read the environment, where this has the variable."""
+    return None if os.environ.get(variable) else value
 
 
 class ProgressBar:

@@ -12,6 +12,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ValidationError
 
+from gcnn.checks import check_read
 from gcnn.config import SCHEMAS, TrainConfig, compose_config, load_config, typed
 from gcnn.errors import UsageError
 
@@ -21,7 +22,7 @@ IDENTITY = ("kind", "source", "hub_config")  # what tells the choices of a group
 FIXED = re.compile(
     r"(data|tokenizer|model)\..*|seed|init_from|optimizer\.kind|schedule\.kind|trainer\.(batch_size|block_size|carry_state)"
 )
-MAY_CHANGE = re.compile(r".*dropout|data\.(path|files|cache_dir)(\..*)?|tokenizer\.(vocabulary|model)")
+MAY_CHANGE = re.compile(r".*dropout|data\.(path|files|column|cache_dir)(\..*)?|tokenizer\.(vocabulary|model)")
 UNNAMED = ("run_dir", "resume", "experiment", "data.cache_dir")
 
 
@@ -98,6 +99,7 @@ def resumed_config(run: Path, overrides: list[str], config_dir: Path | None = No
         config.run_dir = str(run)
         notes.insert(0, f"resume: going on with the {'finished' if finished(run) else 'unfinished'} run {run}")
     resumed = typed(config)
+    check_read(resumed, {key for key, _, _ in differences(stored, resumed)})
     for key, old, new in differences(stored, resumed):
         if FIXED.fullmatch(key) and not MAY_CHANGE.fullmatch(key):
             raise UsageError(
@@ -106,6 +108,15 @@ def resumed_config(run: Path, overrides: list[str], config_dir: Path | None = No
         if key not in UNNAMED:
             notes.append(f"resume: {key} {old} -> {new}")
     return resumed, notes
+
+
+def checked(config: DictConfig, hydra_config: DictConfig) -> TrainConfig:
+    """A composed config, typed. Raises UsageError where it sets what changes nothing. (A stored config that
+    is repeated may be of an older version: there the command line alone counts.)"""
+    typed_config = typed(config)
+    given = {override.key_or_group for override in parse_overrides(list(hydra_config.overrides.task))}
+    check_read(typed_config, None if hydra_config.job.config_name == "train" else given)
+    return typed_config
 
 
 def differences(stored: TrainConfig, wanted: TrainConfig) -> list[tuple[str, str, str]]:

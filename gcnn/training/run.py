@@ -5,6 +5,7 @@ import ctypes
 import dataclasses
 import datetime
 import logging
+import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -29,7 +30,7 @@ from gcnn.provenance import git_commit, hardware, made_with, peak_memory_bytes
 from gcnn.training.distributed import first_of_each_machine, from_rank_0, process_group, rank, world_size
 from gcnn.training.metrics import check_logger
 from gcnn.training.restore import restore
-from gcnn.training.resume import MAY_CHANGE, differences
+from gcnn.training.resume import differences
 from gcnn.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -92,11 +93,15 @@ def train_in_group(config: TrainConfig, notes: Sequence[str] = ()) -> tuple[Path
             write_atomically(run_dir / "tokenizer", data.tokenizer.save)
         for note in notes:
             log.info("%s", note)
+        steps = steps_of(trainer)
+        warn_of_short_run(config, steps)
         if not trainer.finished():
             (run_dir / "results.json").unlink(missing_ok=True)  # of a run that was finished and is extended
         describe = f"{model.parameter_counts()['total']:,} parameters, {len(data.streams['train']):,} training tokens"
         log.info("%s: %s, %s, in %s", config.experiment, describe, device, run_dir)
         trainer.run()
+        if steps == math.inf:  # minutes ended it
+            warn_of_short_run(config, trainer.progress.step)
         load_weights(model, run_dir / WEIGHTS)  # the best on validation
         results = {**measure(config, model, data, trainer), "git_commit": commit}
         write_json(run_dir / "results.json", results)
@@ -138,6 +143,33 @@ def warn_of_threads(device: torch.device) -> None:
     if device.type == "cpu" and threads * local > cores:
         each = f" in each of {local} processes" if local > 1 else ""
         log.warning("%d threads%s on %d cores is slow; set threads=%d.", threads, each, cores, max(1, cores // local))
+
+
+def steps_of(trainer: Trainer) -> float:
+    """The steps after which a run ends; infinity where its minutes alone are bounded."""
+    bounds, batches = trainer.config.trainer, len(trainer.batches)
+    tokens_per_step = len(trainer.data.streams["train"]) / batches
+    return min(
+        bounds.max_steps or math.inf,
+        (bounds.max_epochs or math.inf) * batches,
+        (trainer.max_tokens or math.inf) / tokens_per_step,
+    )
+
+
+def warn_of_short_run(config: TrainConfig, steps: float) -> None:
+    """Say where a run of so many steps ends before a setting has its effect."""
+    warmup, trainer = config.schedule.warmup_steps, config.trainer
+    if steps < warmup:
+        log.warning(
+            "The run ends after %s steps, within the warm-up of %s: the learning rate reaches %.2g, not %g. "
+            "Lower schedule.warmup_steps.",
+            f"{steps:,.0f}", f"{warmup:,}", config.optimizer.lr * steps / warmup, config.optimizer.lr,
+        )  # fmt: skip
+    if trainer.patience is not None and steps // trainer.validate_every <= trainer.patience:
+        log.warning(
+            "trainer.patience=%d ends no run of %s steps, validated every %s. Lower one of the two.",
+            trainer.patience, f"{steps:,.0f}", f"{trainer.validate_every:,}",
+        )  # fmt: skip
 
 
 def reuse_large_blocks() -> None:
@@ -197,7 +229,7 @@ def check_source(config: TrainConfig) -> Path:
     tokenizer; dropout may differ."""
     source = Path(config.init_from)
     for key, theirs, ours in differences(load_config(source), config):
-        if key.startswith(("model.", "tokenizer.")) and not MAY_CHANGE.fullmatch(key):
+        if key.startswith(("model.", "tokenizer.")) and not key.endswith("dropout"):
             raise UsageError(
                 f"init_from: {key} of {source} is {theirs}, not {ours}. Leave the model and the tokenizer out: "
                 "they are those of that run."

