@@ -19,6 +19,7 @@ POINTERS = {  # how the small files begin that stand for large ones, and what fe
     b"version https://git-lfs.github.com/spec/": "git lfs pull",
     b"/annex/objects/": "git annex get",
 }
+SET_BY_CHOICES = ("model.softmax_dropout",)  # of model=, whose clusters a command line may take away
 COPIES = 3  # of the weights in training: the weights, their gradient, the optimizer's momentum
 
 
@@ -108,17 +109,6 @@ def check_model(model: Any) -> None:
             f"model.hidden_dim is {model.hidden_dim}; rotary positions turn pairs of channels of each head: give a "
             f"multiple of twice model.num_heads, {2 * model.num_heads}."
         )
-    projection_dim = getattr(model, "projection_dim", None)
-    if projection_dim is not None and model.tie_embeddings:
-        raise UsageError(
-            "model.projection_dim: with model.tie_embeddings the layer before the softmax has the "
-            "embedding's channels. Leave it out, or set model.tie_embeddings=false."
-        )
-    if projection_dim is not None and model.kind == "gcnn" and model.cutoffs:
-        raise UsageError(
-            "model.projection_dim of a GCNN is a layer before the full softmax, but model.cutoffs make "
-            "an adaptive one. Leave it out, narrow the last block, or set model.cutoffs=[]."
-        )
     blocks = getattr(model, "blocks", None)
     if blocks == []:
         raise UsageError("model.blocks is empty; give at least one block, as {convs: [[4, 256]], repeat: 6}.")
@@ -139,7 +129,7 @@ def unread_keys(config: Any) -> dict[str, str]:
     names_files = any(data.files.values())
     vocabulary, pieces = getattr(words, "vocabulary", None), getattr(words, "model", None)
     beside_corpus = str(vocabulary).startswith(f"{data.path}{os.sep}")  # as tokenizer=word_listed has it
-    clusters = bool(model.cutoffs) and not model.tie_embeddings
+    full = not model.cutoffs
     needs = [  # key, whether it is read, why not
         ("data.files", data.source == "local", source),
         ("data.path", not names_files or beside_corpus, "data.files names the files"),
@@ -149,8 +139,9 @@ def unread_keys(config: Any) -> dict[str, str]:
         ("tokenizer.max_size", vocabulary is None, listed),
         ("tokenizer.model_type", pieces is None, trained),
         ("tokenizer.vocabulary_size", pieces is None, trained),
-        ("model.projection_dim", not model.tie_embeddings, "model.tie_embeddings has a projection of its own"),
-        ("model.softmax_dropout", clusters, "only clusters of their own dimension have it, and there are none"),
+        ("model.projection_dim", not model.tie_embeddings, "model.tie_embeddings makes a layer of its own there"),
+        ("model.projection_dim", full or model.kind == "lstm", "before an adaptive softmax only an LSTM has it"),
+        ("model.softmax_dropout", not (full or model.tie_embeddings), "without clusters of vectors there is none"),
         ("logger.project", logger.kind == "wandb", f"logger={logger.kind} has no projects"),
         ("logger.mode", logger.kind == "wandb", f"logger={logger.kind} has no modes"),
     ]
@@ -159,7 +150,7 @@ def unread_keys(config: Any) -> dict[str, str]:
         group, _, name = key.partition(".")
         fields = getattr(config, group).__dataclass_fields__
         if not read and name in fields and getattr(getattr(config, group), name) != default_of(fields[name]):
-            unread[key] = reason
+            unread.setdefault(key, reason)
     return unread
 
 
@@ -168,10 +159,11 @@ def default_of(field: dataclasses.Field) -> Any:
     return field.default_factory() if made else field.default
 
 
-def check_read(config: Any, keys: Collection[str] | None = None) -> None:
-    """Raise UsageError for a key (of `keys`, where they are given) that is set and changes nothing."""
+def check_read(config: Any, given: Collection[str], all_keys: bool = True) -> None:
+    """Raise UsageError for a key that is set and changes nothing: one of those that a command line has
+    `given`, or any."""
     for key, reason in unread_keys(config).items():
-        if keys is None or key in keys:
+        if key in given or (all_keys and key not in SET_BY_CHOICES):
             group, _, name = key.partition(".")
             default = default_of(getattr(config, group).__dataclass_fields__[name])
             default = "null" if default is None else default

@@ -7,6 +7,7 @@ data is read. The rest of the code receives the dataclass instances, never dicti
 import glob
 import operator
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -302,8 +303,13 @@ def compose_config(*overrides: str, config_dir: Path | None = None) -> TrainConf
     own = [] if config_dir is None else [f"hydra.searchpath=[{quoted(f'file://{config_dir}')}]"]
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         config = typed(compose("train", overrides=[*prepare(list(overrides)), *own]))
-    check_read(config)
+    check_read(config, keys_of(overrides))
     return config
+
+
+def keys_of(overrides: Iterable[str]) -> set[str]:
+    """The keys that command-line overrides set."""
+    return {override.partition("=")[0].lstrip("+~") for override in overrides}
 
 
 def load_config(run_dir: str | Path) -> TrainConfig:
@@ -342,6 +348,8 @@ def migrated(config: DictConfig) -> DictConfig:
     if "kind" in model and "softmax_dropout" not in model:  # model.dropout was within the clusters, too
         has_clusters = bool(model.get("cutoffs")) and not model.get("tie_embeddings")
         model.softmax_dropout = model.get("dropout", 0.0) if has_clusters else 0.0
+        if model.get("cutoffs") or model.get("tie_embeddings"):  # it was read of a full softmax alone
+            model.projection_dim = None
     return config
 
 

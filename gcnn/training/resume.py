@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ValidationError
 
 from gcnn.checks import check_read
-from gcnn.config import SCHEMAS, TrainConfig, compose_config, load_config, typed
+from gcnn.config import SCHEMAS, TrainConfig, compose_config, keys_of, load_config, typed
 from gcnn.errors import UsageError
 
 GROUPS = ("data", *SCHEMAS, "logger")
@@ -99,7 +99,7 @@ def resumed_config(run: Path, overrides: list[str], config_dir: Path | None = No
         config.run_dir = str(run)
         notes.insert(0, f"resume: going on with the {'finished' if finished(run) else 'unfinished'} run {run}")
     resumed = typed(config)
-    check_read(resumed, {key for key, _, _ in differences(stored, resumed)})
+    check_read(resumed, {key for key, _, _ in differences(stored, resumed)}, all_keys=False)
     for key, old, new in differences(stored, resumed):
         if FIXED.fullmatch(key) and not MAY_CHANGE.fullmatch(key):
             raise UsageError(
@@ -113,10 +113,10 @@ def resumed_config(run: Path, overrides: list[str], config_dir: Path | None = No
 def checked(config: DictConfig, hydra_config: DictConfig) -> TrainConfig:
     """A composed config, typed. Raises UsageError where it sets what changes nothing. (A stored config that
     is repeated may be of an older version: there the command line alone counts.)"""
-    typed_config = typed(config)
-    given = {override.key_or_group for override in parse_overrides(list(hydra_config.overrides.task))}
-    check_read(typed_config, None if hydra_config.job.config_name == "train" else given)
-    return typed_config
+    result = typed(config)
+    composed = hydra_config.job.config_name == "train"
+    check_read(result, keys_of(hydra_config.overrides.task), all_keys=composed)
+    return result
 
 
 def differences(stored: TrainConfig, wanted: TrainConfig) -> list[tuple[str, str, str]]:
