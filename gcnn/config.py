@@ -81,7 +81,7 @@ class SentencePieceConfig:
 
     kind: str = "sentencepiece"
     model_type: str = choice("bpe", "bpe", "unigram")
-    vocabulary_size: int = key(8000, "pieces", COUNT)
+    vocabulary_size: int | None = key(None, "pieces; null: 8,000, or as many as a smaller text gives", COUNT)
     model: str | None = key(
         None, "a sentencepiece.model that exists already: none is trained, and its size counts", PATH
     )

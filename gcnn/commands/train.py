@@ -25,7 +25,7 @@ from gcnn.errors import RunError, UsageError, on_terminal, one_line_errors, outl
 from gcnn.overrides import help_lines, prepare
 from gcnn.reporting.results import results_table
 from gcnn.reporting.sweep import check_members, finished_results, write_sweep
-from gcnn.training.resume import begin_with_model_of_source, checked, resumed_config, run_to_resume
+from gcnn.training.resume import begin_with_model_of_source, checked, may_fit_cutoffs, resumed_config, run_to_resume
 from gcnn.training.sweep import SweepFolder, member_overrides, train_member
 
 register_schemas()
@@ -67,7 +67,7 @@ def run(config: DictConfig, hydra_config: DictConfig) -> float | None:
     else:
         refuse_sweep(hydra_config)
         notes = begin_with_model_of_source(config, hydra_config.overrides.task)
-        run_dir, results = train(checked(config, hydra_config), notes)
+        run_dir, results = train(checked(config, hydra_config), notes, may_fit_cutoffs(hydra_config))
     return print_results(run_dir, results)
 
 

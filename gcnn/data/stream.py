@@ -18,7 +18,7 @@ from gcnn.data.lines import count_marks, split_lines, without_end_marks
 from gcnn.data.sources import SPLITS, list_names
 from gcnn.data.tables import JSON_SUFFIXES, PARQUET_SUFFIXES, read_lines, suffix
 from gcnn.data.threads import in_threads
-from gcnn.data.tokenizer_training import train_tokenizer
+from gcnn.data.tokenizer_training import PIECES, train_tokenizer
 from gcnn.data.tokenizers import EOS, UNK, Tokenizer, load_tokenizer
 from gcnn.errors import UsageError
 from gcnn.files import sha256
@@ -68,6 +68,10 @@ def prepare(
         corpus.summary(split)  # every split is found fit before work begins
     directory = tokenizer_dir or tokenizer_directory(corpus, config)
     tokenizer = load_tokenizer(directory)
+    size = tokenizer.vocabulary_size
+    pieces = isinstance(config, SentencePieceConfig) and config.model is None and tokenizer_dir is None
+    if pieces and config.vocabulary_size is None and size < PIECES:
+        log.warning("tokenizer.vocabulary_size is %s, not %s: the text gives no more.", f"{size:,}", f"{PIECES:,}")
     streams = {split: cached_stream(corpus, split, tokenizer) for split in SPLITS}
     fingerprints = [tokenizer.fingerprint, *(stream.fingerprint for stream in streams.values())]
     fingerprint = hashlib.sha256(" ".join(fingerprints).encode()).hexdigest()

@@ -20,6 +20,7 @@ from gcnn.data.threads import in_threads
 from gcnn.data.tokenizers import EOS, UNK, SentencePieceTokenizer, WordTokenizer
 from gcnn.errors import UsageError, one_line
 
+PIECES = 8000  # of a text that gives so many
 SAMPLE = 20_000_000  # characters that SentencePiece is trained on
 LONGEST = 1 << 18  # characters of a line
 
@@ -144,30 +145,43 @@ def split_long_line(line: str, size: int) -> Iterator[str]:
 
 
 def sentencepiece_model(config: SentencePieceConfig, lines: Sequence[str]) -> bytes:
-    """A SentencePiece model. Bytes stand in for rare characters, so that any text decodes to itself."""
-    model = io.BytesIO()
+    """A SentencePiece model, of as many pieces as the text gives where the config does not say.
+
+    Raises UsageError for a size that the text cannot give."""
+    size = config.vocabulary_size or PIECES
     try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(lines),
-            model_writer=model,
-            model_type=config.model_type,
-            vocab_size=config.vocabulary_size,
-            byte_fallback=True,
-            character_coverage=0.9999,
-            normalization_rule_name="identity",
-            remove_extra_whitespaces=False,
-            max_sentence_length=4 * LONGEST,  # bytes
-            num_threads=2,  # a constant: sums of floats, and so the pieces, depend on it
-            unk_id=0,
-            unk_piece=UNK,
-            eos_id=1,
-            eos_piece=EOS,
-            bos_id=-1,
-            pad_id=-1,
-            minloglevel=2,
-        )
+        return train_pieces(config.model_type, size, lines)
     except RuntimeError as error:
-        raise UsageError(vocabulary_size_message(config.vocabulary_size, one_line(error))) from None
+        reason = one_line(error)
+    most = re.search(r"value <= (\d+)", reason)
+    if most and config.vocabulary_size is None:
+        return train_pieces(config.model_type, int(most[1]), lines)
+    raise UsageError(vocabulary_size_message(size, reason))
+
+
+def train_pieces(model_type: str, size: int, lines: Sequence[str]) -> bytes:
+    """A SentencePiece model. Bytes stand in for rare characters, so that any text decodes to itself.
+    Raises RuntimeError, in SentencePiece's words, for a size that the text cannot give."""
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines),
+        model_writer=model,
+        model_type=model_type,
+        vocab_size=size,
+        byte_fallback=True,
+        character_coverage=0.9999,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        max_sentence_length=4 * LONGEST,  # bytes
+        num_threads=2,  # a constant: sums of floats, and so the pieces, depend on it
+        unk_id=0,
+        unk_piece=UNK,
+        eos_id=1,
+        eos_piece=EOS,
+        bos_id=-1,
+        pad_id=-1,
+        minloglevel=2,
+    )
     return model.getvalue()
 
 

@@ -119,6 +119,11 @@ def checked(config: DictConfig, hydra_config: DictConfig) -> TrainConfig:
     return result
 
 
+def may_fit_cutoffs(hydra_config: DictConfig) -> bool:
+    """Whether model.cutoffs are those of a choice, not of the command line."""
+    return "model.cutoffs" not in keys_of(hydra_config.overrides.task)
+
+
 def differences(stored: TrainConfig, wanted: TrainConfig) -> list[tuple[str, str, str]]:
     """Each key whose value differs, kinds first, with the stored and the wanted value as they are typed."""
     before, after = dict(flatten(stored)), dict(flatten(wanted))

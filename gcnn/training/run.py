@@ -36,15 +36,18 @@ from gcnn.training.trainer import Trainer
 log = logging.getLogger(__name__)
 
 
-def train(config: TrainConfig, notes: Sequence[str] = ()) -> tuple[Path, dict[str, Any] | None]:
+def train(
+    config: TrainConfig, notes: Sequence[str] = (), fit_cutoffs: bool = False
+) -> tuple[Path, dict[str, Any] | None]:
     """Train, evaluate and write a run directory; returns it and its results, the latter on torchrun's rank 0 alone.
-    `notes` are lines for its log: what is changed of a run that goes on. Raises UsageError before anything is written
-    where the config does not fit the machine or the data."""
+    `notes` are lines for its log: what is changed of a run that goes on. With `fit_cutoffs` those past the
+    vocabulary of a small text are left out, which a line says; else they are refused. Raises UsageError
+    before anything is written where the config does not fit the machine or the data."""
     with process_group():
-        return train_in_group(config, notes)
+        return train_in_group(config, notes, fit_cutoffs)
 
 
-def train_in_group(config: TrainConfig, notes: Sequence[str] = ()) -> tuple[Path, dict[str, Any] | None]:
+def train_in_group(config: TrainConfig, notes: Sequence[str], fit_cutoffs: bool) -> tuple[Path, dict[str, Any] | None]:
     commit = git_commit()  # of the code that was loaded: a checkout may change while it runs
     reuse_large_blocks()
     device = choose_device(config.device)
@@ -61,6 +64,8 @@ def train_in_group(config: TrainConfig, notes: Sequence[str] = ()) -> tuple[Path
         source = run_dir if begun else check_source(config)
     with first_of_each_machine():
         data = prepare(config.data, config.tokenizer, source and source / "tokenizer")
+    if fit_cutoffs:
+        config, notes = with_fitting_cutoffs(config, data.tokenizer.vocabulary_size, notes)
     check_against_data(config, data.tokenizer.vocabulary_size, len(data.streams["train"]), world_size())
     torch.manual_seed(config.seed)
     model = build_model(config.model, data.tokenizer.vocabulary_size)
@@ -143,6 +148,19 @@ def warn_of_threads(device: torch.device) -> None:
     if device.type == "cpu" and threads * local > cores:
         each = f" in each of {local} processes" if local > 1 else ""
         log.warning("%d threads%s on %d cores is slow; set threads=%d.", threads, each, cores, max(1, cores // local))
+
+
+def with_fitting_cutoffs(
+    config: TrainConfig, vocabulary_size: int, notes: Sequence[str]
+) -> tuple[TrainConfig, Sequence[str]]:
+    """The config without cutoffs past the vocabulary, and the notes with a line that says so."""
+    cutoffs = config.model.cutoffs
+    fitting = [cutoff for cutoff in cutoffs if cutoff < vocabulary_size]
+    if fitting == cutoffs:
+        return config, notes
+    note = f"model.cutoffs are {fitting}, not {cutoffs}: the vocabulary has {vocabulary_size:,} types."
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, cutoffs=fitting))
+    return config, [*notes, note]
 
 
 def steps_of(trainer: Trainer) -> float:

@@ -20,7 +20,7 @@ from gcnn import torchrun
 from gcnn.checks import RESUME, check_output, check_run_name, check_value
 from gcnn.errors import Interrupted, UsageError, explain, one_line, one_line_errors
 from gcnn.files import MEMBER, lock_or_owner, write_json
-from gcnn.training.resume import begin_with_model_of_source, checked, resumed_config
+from gcnn.training.resume import begin_with_model_of_source, checked, may_fit_cutoffs, resumed_config
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ def train_member(config: DictConfig, hydra_config: DictConfig) -> dict[str, Any]
         if config.resume is True and (folder / "config.yaml").exists():
             return train(*resumed_config(folder, []))[1]  # begun with these overrides, see finished_results
         notes = begin_with_model_of_source(config, record["overrides"])
-        return train(checked(config, hydra_config), notes)[1]
+        return train(checked(config, hydra_config), notes, may_fit_cutoffs(hydra_config))[1]
     except Interrupted as stop:  # all of the sweep is to go on
         raise Interrupted(stop.saved, command_to_resume(), stop.signal_number) from None
     except Exception as error:

@@ -1,0 +1,39 @@
+"""The quick start on a text too small for its vocabulary and its cutoffs, and sizes that were asked for."""
+
+import pytest
+
+from gcnn.config import load_config
+from gcnn.data.tokenizers import load_tokenizer
+
+QUICK = (
+    "experiment=quickstart", "data=local", "trainer.max_steps=2", "schedule.warmup_steps=0",
+    "model.embedding_dim=8", "model.blocks=[{convs:[[3,16]]}]", "device=cpu", "threads=1",
+)  # fmt: skip
+
+
+@pytest.fixture
+def quick(corpus, tmp_path):
+    return [*QUICK, f"data.path={corpus}", f"data.cache_dir={tmp_path / 'cache'}", f"run_dir={tmp_path / 'run'}"]
+
+
+def test_defaults_shrink_to_a_small_text_and_say_so(call, quick, tmp_path):
+    done = call("train", *quick)
+    assert done.code == 0, done.err
+    size = load_tokenizer(tmp_path / "run" / "tokenizer").vocabulary_size
+    assert 256 < size < 1000
+    assert f"tokenizer.vocabulary_size is {size}, not 8,000" in done.err
+    assert f"model.cutoffs are [], not [1000, 4000]: the vocabulary has {size} types." in done.err
+    assert load_config(tmp_path / "run").model.cutoffs == []
+    assert call("evaluate", "--run", tmp_path / "run", "--json").code == 0
+    done = call("train", *quick, "resume=true", "trainer.max_steps=4")  # the same command goes on
+    assert done.code == 0, done.err
+    done = call("train", "--multirun", *quick[:-1], f"run_dir={tmp_path / 'sweep'}", "seed=1,2")
+    assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize("asked", ["tokenizer.vocabulary_size=8000", "model.cutoffs=[1000,4000]"])
+def test_sizes_that_were_asked_for_do_not_shrink(call, quick, tmp_path, asked):
+    done = call("train", *quick, asked)
+    assert done.code == 2, done.err
+    assert f"error: {asked.partition('=')[0]} is " in done.err.splitlines()[-1]
+    assert not (tmp_path / "run").exists()
