@@ -135,6 +135,11 @@ def sha256(path: Path) -> str:
 def find_run(path: str) -> Path:
     """The run directory at a path, or the newest finished run below it, which is named; `latest`: below runs/."""
     folder = Path("runs" if path == "latest" else path)
+    if path == "latest" and not folder.is_dir():
+        raise UsageError(
+            f"latest is the newest finished run below runs/, and there is no folder runs in {Path.cwd()}. "
+            "Call it where the run was trained, or give the run's folder."
+        )
     if not path or os.path.lexists(folder / "config.yaml") or not os.path.isdir(folder):
         return folder  # its reader says what is wrong with it
     levels = ("*/" * depth for depth in range(1, 5))  # runs/<group>/<experiment>/sweep/<member>

@@ -34,6 +34,11 @@ def main() -> None:
     if arguments.file is not None:
         path = Path("/dev/stdin" if arguments.file == "-" else arguments.file)
         stream = encode_file(path, run.tokenizer, arguments.column or "text")
+    elif data.source == "local" and data.path is None and not any(data.files.values()):  # as imported runs are
+        raise UsageError(
+            f"{arguments.run} names no data of its own. Give --file TEXT, or --data-path DIR, a folder with "
+            "{train,valid,test}.txt."
+        )
     else:
         stream = cached_stream(load_corpus(data, "--data-path"), arguments.split or "test", run.tokenizer)
     inputs = run.model, stream, sentences, arguments.batch_size, arguments.block_size

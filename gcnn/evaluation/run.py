@@ -1,5 +1,6 @@
 """A trained model out of its run directory, ready for inference."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,12 +34,28 @@ def load_model(run_dir: str | Path, device: str = "auto") -> LoadedRun:
     where = choose_device(device)
     config = load_config(run_dir)
     tokenizer = load_tokenizer(run_dir / "tokenizer")
+    if not (run_dir / WEIGHTS).exists():
+        check_no_checkpoint(run_dir)
     weights = read_weights(run_dir / WEIGHTS, tokenizer.fingerprint)
     model = build_model(config.model, tokenizer.vocabulary_size)
     assign_weights(model, weights, run_dir / WEIGHTS)
     fold_weight_norm(model)
     model = model.to(where).eval().requires_grad_(False)
     return LoadedRun(model, tokenizer, config, read_metadata(run_dir / WEIGHTS)["sha256"])
+
+
+def check_no_checkpoint(run_dir: Path) -> None:
+    """Raise UsageError, with what to do, for a run without a model that was stopped and can go on."""
+    if (run_dir / "results.json").exists():
+        return
+    checkpoints = sorted((run_dir / "checkpoints").glob("step_*"))
+    if checkpoints:
+        copy = shlex.join(["cp", str(checkpoints[-1] / WEIGHTS), str(run_dir)])
+        resume = shlex.join([f"run_dir={run_dir}", "resume=true"])
+        raise UsageError(
+            f"{run_dir} has no {WEIGHTS} yet: it stopped before its first validation, which chooses the best. "
+            f"Go on with it (gcnn train {resume}), or take the weights of its newest checkpoint ({copy})."
+        )
 
 
 def choose_device(name: str) -> torch.device:

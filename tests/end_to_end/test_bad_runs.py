@@ -2,7 +2,9 @@
 
 import json
 import re
+import shlex
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from itertools import cycle
 from pathlib import Path
@@ -228,3 +230,34 @@ def test_a_run_without_an_intact_checkpoint_is_not_resumed(call, tiny, run_dir, 
     assert re.fullmatch("error: .*checkpoints: no checkpoint is intact. Start again.*", done.err.splitlines()[-1])
     assert "Traceback" not in done.err
     assert snapshot() == before
+
+
+def test_a_run_without_a_validation_can_be_evaluated_by_its_checkpoint(call, run_dir):
+    """The command in the message, typed as it is printed; and the run goes on after it."""
+    for name in ("model.safetensors", "results.json"):
+        (run_dir / name).unlink()
+    for command in ("evaluate", "generate"):
+        done = call(command, "--run", run_dir)
+        assert (done.code, done.err.count("\n")) == (2, 1), done.err
+        assert f"(gcnn train run_dir={run_dir} resume=true)" in done.err
+    copy = shlex.split(re.search(r"\((cp .*)\)", done.err)[1])
+    subprocess.run(copy, check=True)
+    assert call("evaluate", "--run", run_dir).code == 0
+    assert call("train", f"run_dir={run_dir}", "resume=true", "trainer.max_steps=25").code == 0
+
+
+def test_an_imported_run_is_evaluated_by_a_file_or_a_folder(call, run_dir, corpus):
+    """It names no data of its own, as fairseq's checkpoints do not."""
+    edit("config.yaml", str(corpus), "null")(run_dir)
+    done = call("evaluate", "--run", run_dir)
+    assert (done.code, done.err.count("\n")) == (2, 1), done.err
+    assert "Give --file TEXT, or --data-path DIR" in done.err
+    expected = call("evaluate", "--run", run_dir, "--data-path", corpus, "--json")
+    assert expected.code == 0, expected.err
+    assert call("evaluate", "--run", run_dir, "--file", corpus / "test.txt", "--json").out == expected.out
+
+
+def test_the_latest_run_is_asked_for_where_there_is_none(call, tmp_path):
+    done = call("evaluate", "--run", "latest")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert f"there is no folder runs in {tmp_path}" in done.err
