@@ -252,6 +252,7 @@ SCHEMAS = {
 def register_schemas() -> None:
     """Give Hydra the schemas, once: `train_schema`, and `<group>/schema_<kind>` for groups with a choice of kinds."""
     OmegaConf.register_new_resolver("not", operator.not_, replace=True)  # what an experiment derives from a choice
+    OmegaConf.register_new_resolver("plus", operator.add, replace=True)  # the number of a search's member
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(group="data", name="schema", node=DataConfig)

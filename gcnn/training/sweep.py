@@ -21,6 +21,7 @@ from gcnn.checks import RESUME, check_output, check_run_name, check_value
 from gcnn.errors import Interrupted, UsageError, explain, one_line, one_line_errors
 from gcnn.files import MEMBER, lock_or_owner, write_json
 from gcnn.training.resume import begin_with_model_of_source, checked, may_fit_cutoffs, resumed_config
+from gcnn.training.search import continue_search
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ class SweepFolder(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with one_line_errors():  # Hydra would make a warning of an error
             SweepFolder.path = folder = choose_folder(config)
+            continue_search(config, folder)
         print(f"sweep: each member logs into {folder}/<number>/train.log", file=sys.stderr)
         config.hydra.sweep.dir = str(folder)
         quoted = str(folder).replace("'", "\\'")
@@ -109,7 +111,8 @@ def train_member(config: DictConfig, hydra_config: DictConfig) -> dict[str, Any]
     from gcnn.provenance import command_to_resume  # late: Hydra makes the callback above for every command
     from gcnn.training.run import train
 
-    folder, number = Path(hydra_config.runtime.output_dir), hydra_config.job.num
+    folder = Path(hydra_config.runtime.output_dir)
+    number = int(folder.name)  # not hydra.job.num, which a search that goes on counts from 0
     record = {"number": number, "overrides": member_overrides(hydra_config)}
     log.info("member %d: %s", number, " ".join(record["overrides"]))
     config.run_dir = str(folder)

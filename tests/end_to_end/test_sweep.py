@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -173,3 +174,55 @@ def test_a_search_minimises_the_validation_perplexity(call, tiny, tmp_path):
     assert float(found.split("best_value:")[1]) == min(values)
     assert call("train", *search, "resume=true").code == 1
     assert (tmp_path / "run" / "optimization_results.yaml").read_text() == found
+
+
+def search_in_a_database(tiny, storage, n_trials):
+    return [
+        "--multirun", *tiny, "hydra/sweeper=optuna", f"hydra.sweeper.storage={storage}",
+        f"hydra.sweeper.n_trials={n_trials}", "hydra.sweeper.n_jobs=1", "hydra.sweeper.sampler.seed=3",
+        "optimizer.lr=tag(log,interval(0.001,0.1))",
+    ]  # fmt: skip
+
+
+def test_a_search_goes_on_from_its_database(call, tiny, tmp_path):
+    """With the trials that are missing: the one under way at its checkpoint, then new values."""
+    sqlalchemy = pytest.importorskip("sqlalchemy")
+    if not sqlalchemy.__version__.startswith("1."):
+        pytest.skip("Optuna 2 needs SQLAlchemy 1.4")
+    import optuna
+
+    storage = f"sqlite:///{tmp_path}/search.db"
+    sweep = tmp_path / "run"
+    assert call("train", *search_in_a_database(tiny, storage, 2)).code == 0
+    # A third trial, that was stopped: it is under way in the database, and its member has no results.
+    study = optuna.load_study(study_name=str(sweep), storage=storage)
+    trial = study.ask({"optimizer.lr": optuna.distributions.LogUniformDistribution(0.001, 0.1)})
+    shutil.copytree(sweep / "1", sweep / "2")
+    (sweep / "2" / "results.json").unlink()
+    for name in ("config.yaml", "member.json"):
+        text = (sweep / "2" / name).read_text()
+        before = load_config(sweep / "1").optimizer.lr
+        text = text.replace(str(before), str(trial.params["optimizer.lr"])).replace('"number": 1', '"number": 2')
+        (sweep / "2" / name).write_text(text)
+
+    done = call("train", *search_in_a_database(tiny, storage, 4), "resume=true")
+    assert done.code == 0, done.err
+    assert "Resumed at step 20" in (sweep / "2" / "train.log").read_text()
+    rows = json.loads((sweep / "sweep.json").read_text())
+    assert sorted(row["member"] for row in rows) == [0, 1, 2, 3]
+    assert {row["status"] for row in rows} == {"done"}
+    rates = {load_config(sweep / str(n)).optimizer.lr for n in range(4)}
+    assert len(rates) == 4
+    assert trial.params["optimizer.lr"] in rates
+    best = (sweep / "optimization_results.yaml").read_text().split("best_value:")[1]
+    assert float(best) == min(row["validation_perplexity"] for row in rows)
+    done = call("train", *search_in_a_database(tiny, storage, 4), "resume=true")  # nothing is left to do
+    assert done.code == 0, done.err
+    assert len(list(sweep.glob("*/member.json"))) == 4
+
+
+def test_a_database_that_does_not_open_is_one_line(call, tiny):
+    search = search_in_a_database(tiny, "sqlite:////no/such/folder/search.db", 2)
+    done = call("train", *search, "resume=true")
+    assert (done.code, done.err.count("\n")) == (2, 1), done.err
+    assert "hydra.sweeper.storage: sqlite:////no/such/folder/search.db does not open" in done.err
