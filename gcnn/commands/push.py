@@ -1,22 +1,34 @@
 """Write a run's model card (README.md in its folder) and upload what scoring needs to the Hugging Face Hub.
 
-Uploaded are config.yaml, tokenizer/, model.safetensors, results.json and the card; no checkpoints, no logs. A card
-that is there is kept: write it with --card-only, name a license in it, push. The token is that of `hf auth login`, or
-HF_TOKEN.
+Uploaded are config.yaml, tokenizer/, model.safetensors, results.json and the card; no checkpoints, no logs. Where the
+text and the run lay on this machine is left out of config.yaml, results.json and a new card; --card-only names each
+other file that still says it. A card that is there is kept: write it with --card-only, name a license in it, push. The
+token is that of `hf auth login`, or HF_TOKEN.
 """
 
+import dataclasses
+import json
+import re
+import shlex
+import shutil
+import tempfile
 from pathlib import Path
 
 from gcnn.checks import check_no_pointer_at
 from gcnn.commands.arguments import new_parser
+from gcnn.config import TrainConfig, save_config
 from gcnn.errors import RunError, UsageError, one_line
-from gcnn.files import find_run, write_atomically
+from gcnn.files import find_run, write_atomically, write_json
+from gcnn.provenance import portable
 from gcnn.reporting.document import Code, Heading, Paragraph, Table, to_markdown
+from gcnn.reporting.files import read_text
 from gcnn.reporting.results import Run, load_run, results_table
 from gcnn.reporting.units import count, decimals, perplexity
 from gcnn.reproduction.paper import PAPER
 
 UPLOADED = ["README.md", "config.yaml", "model.safetensors", "results.json", "tokenizer/*"]
+NAMES = {"init_from": "RUN", "data.files": "FILES", "--config-dir": "DIR", "-cd": "DIR", "--config-path": "RUN"}
+LINKED = ["README.md", "model.safetensors"]  # uploaded as they are; weights may be large
 LICENSE = "# license: yours to choose, as a line `license: mit`; the text that it was trained on may have a say"
 USE = """import gcnn, huggingface_hub
 model = gcnn.load(huggingface_hub.snapshot_download("{repo}", local_dir="model"))
@@ -47,8 +59,69 @@ def main() -> None:
     if not path.exists():
         write_atomically(path, lambda aside: aside.write_text(card(run, arguments.repo), encoding="utf-8"))
     print(f"card: {path.resolve()}")
-    if not arguments.card_only:
-        print(f"model: {upload(run.path, arguments.repo, arguments.private)}")
+    with tempfile.TemporaryDirectory() as folder:
+        make_public(run, Path(folder))
+        print("paths: config.yaml and results.json are uploaded without the paths of this machine")
+        telling = files_with_paths(run, Path(folder))
+        if telling:
+            print(f"paths: {', '.join(telling)} names some of them; change that first, for what is pushed is public")
+        if not arguments.card_only:
+            print(f"model: {upload(Path(folder), arguments.repo, arguments.private)}")
+
+
+def make_public(run: Run, folder: Path) -> None:
+    """Put what is uploaded of a run into a folder, without the paths of its config, command and results."""
+    for name in LINKED:
+        (folder / name).symlink_to((run.path / name).resolve())
+    shutil.copytree(run.path / "tokenizer", folder / "tokenizer")
+    results = json.loads(read_text(run.path / "results.json"))
+    results["command"] = public_command(run.results.command)
+    results["init_from"] = None
+    write_json(folder / "results.json", results)
+    save_config(public_config(run.config), folder / "config.yaml")
+
+
+def public_command(line: str | None) -> str:
+    """A run's command without places on the machine where it ran."""
+    public, before = [], ""
+    for word in portable(shlex.split(line or "")):
+        key, equals, _ = word.partition("=")
+        if equals and key in NAMES:
+            word = f"{key}={NAMES[key]}"
+        elif before in NAMES:
+            word = NAMES[before]
+        elif word.endswith(".py"):
+            word = "/".join(Path(word).parts[-2:])
+        elif re.search(r"(^|[=\[,:{'\"])[/~]", word):
+            word = f"{key}=PATH" if equals else "PATH"
+        public.append(word)
+        before = word
+    return shlex.join(public)
+
+
+def public_config(config: TrainConfig) -> TrainConfig:
+    """A config without places: its data is to be named anew, its tokenizer lies beside it."""
+    tokenizer = config.tokenizer
+    for name, file in (("vocabulary", "vocabulary.txt"), ("model", "sentencepiece.model")):
+        if getattr(tokenizer, name, None) is not None:
+            tokenizer = dataclasses.replace(tokenizer, **{name: file})  # absent, so that the run's own is taken
+    data = dataclasses.replace(config.data, path=None, files={split: [] for split in config.data.files})
+    return dataclasses.replace(config, run_dir=None, init_from=None, resume=False, data=data, tokenizer=tokenizer)
+
+
+def files_with_paths(run: Run, folder: Path) -> list[str]:
+    """The files to upload that name a place of this run on this machine: a card that was kept, a SentencePiece
+    model that says what it was trained on."""
+    config = run.config
+    places = [run.path.resolve(), Path.home(), config.run_dir, config.data.path, config.init_from]
+    places += [getattr(config.tokenizer, name, None) for name in ("vocabulary", "model")]
+    places += [file for files in config.data.files.values() for file in files]
+    found = {str(place).encode() for place in places if place is not None and len(Path(place).parts) > 2}
+    names = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.suffix != ".safetensors" and any(place in path.read_bytes() for place in found):
+            names.append(str(path.relative_to(folder)))
+    return names
 
 
 def card(run: Run, repo: str) -> str:
@@ -75,7 +148,7 @@ def card(run: Run, repo: str) -> str:
             f"fingerprint {data.fingerprint}; {'each line alone' if run.config.data.sentences else 'running text'}."
         ),
         Heading("Training"),
-        Code(f"{results.command}\n\n{results_table(results)}"),
+        Code(f"{public_command(results.command)}\n\n{results_table(results)}"),
         Paragraph(f"Commit {results.git_commit or 'unknown'}, seed {run.config.seed}; the rest is in config.yaml."),
     ]
     front = ["---", "library_name: gcnn", "pipeline_tag: text-generation", LICENSE, "tags: [gated-cnn]", "---", ""]

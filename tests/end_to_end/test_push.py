@@ -10,6 +10,7 @@ import huggingface_hub
 import pytest
 
 import gcnn
+from gcnn.config import load_config
 from gcnn.reporting.results import load_run
 
 
@@ -39,6 +40,7 @@ def hub(monkeypatch, tmp_path):
 def test_a_pushed_model_scores_as_the_run_does(hub, call, run_dir, tmp_path):
     done = call("push", run_dir, "someone/tiny")
     assert (done.code, done.err) == (0, "")
+    assert "names some of them" not in done.out
     assert done.out.splitlines()[-1] == "model: https://hub/someone/tiny"
     assert hub == [("someone/tiny", False, True)]
     files = sorted(str(path.relative_to(tmp_path / "hub")) for path in (tmp_path / "hub").rglob("*") if path.is_file())
@@ -56,12 +58,47 @@ def test_the_card_says_what_it_is_and_one_of_the_users_own_is_kept(hub, call, ru
     results = load_run(run_dir).results
     for said in (
         "arxiv.org/abs/1612.08083", results.data.fingerprint, f"{results.test.perplexity:,.2f}",
-        "someone/tiny", "# license:", "gcnn.load(", results.command,
+        "someone/tiny", "# license:", "gcnn.load(", f"{results.train.steps:,} steps",
     ):  # fmt: skip
         assert said in card
     (run_dir / "README.md").write_text("my own")
     assert call("push", run_dir, "someone/tiny").code == 0
     assert (run_dir / "README.md").read_text() == "my own"
+
+
+def test_what_is_uploaded_does_not_say_where_it_was_made(hub, call, tiny, corpus, tmp_path, monkeypatch):
+    """Neither the user's name nor the client's, in any file; the run's own config stays as it is."""
+    secret = tmp_path / "jane.roe" / "client acme"
+    shutil.copytree(corpus, secret / "text", ignore=shutil.ignore_patterns("cache"))
+    own = secret / "words.txt"
+    own.write_text("".join(f"w{i}\n" for i in range(40)))
+    (secret / "mine" / "experiment").mkdir(parents=True)
+    (secret / "mine" / "experiment" / "own.yaml").write_text("# @package _global_\nseed: 1\n")
+    run = secret / "run"
+    kept = [word for word in tiny if not word.startswith(("data.path", "run_dir"))]
+    files = ",".join(f"{split}:['{secret}/text/{split}.txt']" for split in ("train", "valid", "test"))
+    arguments = ["--config-dir", secret / "mine", "experiment=own", *kept, f"run_dir={run}"]
+    done = call("train", *arguments, f"data.files={{{files}}}", f"tokenizer.vocabulary={own}")
+    assert done.code == 0, done.err
+    assert "acme" in (run / "config.yaml").read_text()
+    assert "acme" in (run / "results.json").read_text()
+    monkeypatch.setenv("HOME", str(secret))
+    done = call("push", run, "someone/tiny")
+    assert done.code == 0, done.err
+    assert "paths: config.yaml and results.json are uploaded without" in done.out
+    assert "names some of them" not in done.out
+    uploaded = [path for path in (tmp_path / "hub").rglob("*") if path.is_file()]
+    assert len(uploaded) == 6
+    for path in uploaded:
+        for word in (b"acme", b"jane.roe", str(tmp_path).encode()):
+            assert word not in path.read_bytes(), path
+    assert "data.files=FILES" in (tmp_path / "hub" / "README.md").read_text()
+    assert load_config(run).data.files["train"] == [f"{secret}/text/train.txt"]
+    here, there = (gcnn.load(folder, "cpu").score(["w1 w2", "w3"]) for folder in (run, tmp_path / "hub"))
+    assert here == there
+    (run / "README.md").write_text(f"Trained in {secret}.")  # a card of one's own is kept, and named
+    done = call("push", run, "someone/tiny", "--card-only")
+    assert "paths: README.md names some of them" in done.out
 
 
 @pytest.mark.parametrize(("repo", "spoil", "code", "named"), [
