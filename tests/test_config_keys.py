@@ -27,6 +27,7 @@ from gcnn.config import (
     SentencePieceConfig,
     TrainConfig,
     TrainerConfig,
+    TransformerConfig,
     WordTokenizerConfig,
 )
 from gcnn.data.batches import RunningText
@@ -47,6 +48,9 @@ DATA = DataConfig(name="own", source="local", path="text")
 WORD, PIECES = WordTokenizerConfig(), SentencePieceConfig(vocabulary_size=275)
 GCNN = GCNNConfig(embedding_dim=6, blocks=[BlockConfig([[3, 8]], 2)], cutoffs=[5])
 LSTM = LSTMConfig(embedding_dim=6, hidden_dim=8, cutoffs=[5])
+TRANSFORMER = TransformerConfig(
+    embedding_dim=6, hidden_dim=8, num_layers=1, num_heads=2, feed_forward_dim=8, window=4, cutoffs=[5]
+)
 NESTEROV, ADAMW = NesterovConfig(lr=0.1, weight_decay=0.1), AdamWConfig(lr=0.1)
 SHORT = TrainerConfig(
     batch_size=2, block_size=8, max_steps=4, validate_every=2, checkpoint_every=2, log_every=2, keep_checkpoints=9
@@ -79,10 +83,6 @@ def what_is_read(data):
         return layouts_of(data)
     prepared = prepare(data, WORD)
     return prepared.name, prepared.fingerprint, str(prepared.tokenizer_dir)
-
-
-def sequences(data):
-    return written(dataclasses.replace(RUN, data=data))
 
 
 def vocabulary(tokenizer):
@@ -206,7 +206,7 @@ EFFECTS = {
         "files": (what_is_read, DATA, {split: [f"other/{split}.txt"] for split in ROWS}),
         "column": (what_is_read, IN_COLUMNS, "title"),
         "train_tokens": (what_is_read, DATA, 20),
-        "sentences": (sequences, DATA, True),
+        "sentences": (lambda data: written(dataclasses.replace(RUN, data=data)), DATA, True),
         "cache_dir": (what_is_read, DATA, "elsewhere"),
     },
     WordTokenizerConfig: {
@@ -247,6 +247,20 @@ EFFECTS = {
         "dropout": (function, LSTM, 0.5),
         "output_dropout": (function, LSTM, 0.5),
         "softmax_dropout": (function, LSTM, 0.5),
+    },
+    TransformerConfig: {
+        "embedding_dim": (function, TRANSFORMER, 7),
+        "hidden_dim": (function, TRANSFORMER, 12),
+        "num_layers": (function, TRANSFORMER, 2),
+        "num_heads": (function, TRANSFORMER, 1),
+        "feed_forward_dim": (function, TRANSFORMER, 9),
+        "window": (function, TRANSFORMER, 2),
+        "cutoffs": (function, TRANSFORMER, [6]),
+        "gate": (function, TRANSFORMER, "glu"),
+        "tie_embeddings": (function, TRANSFORMER, True),
+        "dropout": (function, TRANSFORMER, 0.5),
+        "output_dropout": (function, TRANSFORMER, 0.5),
+        "softmax_dropout": (function, TRANSFORMER, 0.5),
     },
     NesterovConfig: {
         "lr": (updates, NESTEROV, 0.2),
@@ -328,10 +342,8 @@ def test_another_value_changes_something(schema, name, tmp_path, monkeypatch):
     observe, config, value = EFFECTS[schema][name]
     value = value() if callable(value) else value
     assert value != getattr(config, name)
-    config = dataclasses.replace(config)
     before = observe(config)
-    for folder in ("run", "run_again"):
-        shutil.rmtree(tmp_path / folder, ignore_errors=True)
+    shutil.rmtree(tmp_path / "run", ignore_errors=True)
     assert observe(config) == before  # or else nothing is shown by a difference
     shutil.rmtree(tmp_path / "run", ignore_errors=True)
     assert observe(dataclasses.replace(config, **{name: value})) != before

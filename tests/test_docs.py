@@ -254,11 +254,11 @@ from gcnn.models.language_model import build_model
 from gcnn.models.layers import gate
 from tests.models import test_layers
 torch.manual_seed(0)
-model = build_model(compose_config("model=gcnn_small", "model.cutoffs=[20]", "model.gate=swiglu").model, 100)
+model = build_model(compose_config("model=gcnn_small", "model.cutoffs=[20]", "model.gate=hard_glu").model, 100)
 assert model(torch.arange(6).view(2, 3))[0].isfinite().all()
 a, b = torch.randn(2, 3, 5)
-torch.testing.assert_close(gate(torch.cat([a, b], -1), "swiglu"), a * torch.nn.functional.silu(b))
-test_layers.test_initialisation_keeps_the_signal_through_thirteen_blocks("swiglu", 0.0)
+torch.testing.assert_close(gate(torch.cat([a, b], -1), "hard_glu"), a * torch.nn.functional.hardsigmoid(b))
+test_layers.test_initialisation_keeps_the_signal_through_thirteen_blocks("hard_glu", 0.0)
 print(compose_config("experiment=quickstart_relu").model)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
