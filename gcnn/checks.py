@@ -6,9 +6,11 @@ import dataclasses
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import yaml
 
 from gcnn.errors import UsageError
 
@@ -168,6 +170,21 @@ def check_read(config: Any, given: Collection[str], all_keys: bool = True) -> No
             default = default_of(getattr(config, group).__dataclass_fields__[name])
             default = "null" if default is None else default
             raise UsageError(f"{key} would change nothing: {reason}. Leave it out, or set it to {default}.")
+
+
+def keys_of(overrides: Iterable[str]) -> set[str]:
+    """The keys that command-line overrides set."""
+    return {override.partition("=")[0].lstrip("+~") for override in overrides}
+
+
+def check_plain(text: str) -> None:
+    """Raise UsageError for YAML that no stored config has: an interpolation would tell our environment to whoever reads
+    a report, aliases can grow without bound, and deep nesting takes time with its square."""
+    depth = 0
+    for event in yaml.parse(text):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if "${" in text or isinstance(event, yaml.AliasEvent) or depth > 10:
+            raise UsageError("it has an interpolation, an alias or deep nesting, which a stored config never has.")
 
 
 def check_count(name: str, value: int, most: int = LARGEST) -> None:

@@ -7,13 +7,11 @@ data is read. The rest of the code receives the dataclass instances, never dicti
 import glob
 import operator
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -32,9 +30,11 @@ from gcnn.checks import (
     between,
     check,
     check_no_pointer_at,
+    check_plain,
     check_read,
     choice,
     key,
+    keys_of,
     one_of,
 )
 from gcnn.errors import UsageError, one_line
@@ -120,7 +120,7 @@ class LSTMConfig:
     num_layers: int = key(1, "layers", COUNT)
     cutoffs: list[int] = key(MISSING, "adaptive softmax; empty: a full softmax", CUTOFFS)
     tie_embeddings: bool = key(False, "the softmax's vectors are the embeddings")
-    projection_dim: int | None = key(None, "channels of a linear layer before the softmax", COUNT)
+    projection_dim: int | None = key(None, "channels of a linear layer between the units and the softmax", COUNT)
     dropout: float = key(0.0, "on the embedding and between layers", FRACTION)
     output_dropout: float = key(0.0, "before the softmax", FRACTION)
     softmax_dropout: float = key(0.0, "within the adaptive softmax's clusters", FRACTION)
@@ -294,10 +294,8 @@ def make_absolute(config: TrainConfig) -> None:
 
 
 def compose_config(*overrides: str, config_dir: Path | None = None) -> TrainConfig:
-    """The config that a training command with these overrides would have; `config_dir` is a folder of
-    the user's own choices and experiments, as Hydra's --config-dir is.
-
-    Raises UsageError, Hydra's or OmegaConf's own error for an override that does not fit."""
+    """The config that a training command with these overrides, and --config-dir, would have. Raises UsageError, Hydra's
+    or OmegaConf's own error for an override that does not fit."""
     from gcnn.overrides import prepare, quoted  # late: it lists this file's schemas
 
     register_schemas()
@@ -306,11 +304,6 @@ def compose_config(*overrides: str, config_dir: Path | None = None) -> TrainConf
         config = typed(compose("train", overrides=[*prepare(list(overrides)), *own]))
     check_read(config, keys_of(overrides))
     return config
-
-
-def keys_of(overrides: Iterable[str]) -> set[str]:
-    """The keys that command-line overrides set."""
-    return {override.partition("=")[0].lstrip("+~") for override in overrides}
 
 
 def load_config(run_dir: str | Path) -> TrainConfig:
@@ -329,8 +322,7 @@ def load_config(run_dir: str | Path) -> TrainConfig:
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
     except Exception as error:
-        reason = one_line(error)
-        raise UsageError(f"{path} is not a config of this project ({reason}). Give the folder of a run.") from None
+        raise UsageError(f"{path} is not a config of this project ({one_line(error)}). Give a run's folder.") from None
     config.data.cache_dir = None
     for name, file in (("vocabulary", "vocabulary.txt"), ("model", "sentencepiece.model")):
         given, own = getattr(config.tokenizer, name, None), Path(run_dir).absolute() / "tokenizer" / file
@@ -352,16 +344,6 @@ def migrated(config: DictConfig) -> DictConfig:
         if model.get("cutoffs") or model.get("tie_embeddings"):  # it was read of a full softmax alone
             model.projection_dim = None
     return config
-
-
-def check_plain(text: str) -> None:
-    """Raise UsageError for YAML that no stored config has: an interpolation would tell our environment to whoever reads
-    a report, aliases can grow without bound, and deep nesting takes time with its square."""
-    depth = 0
-    for event in yaml.parse(text):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if "${" in text or isinstance(event, yaml.AliasEvent) or depth > 10:
-            raise UsageError("it has an interpolation, an alias or deep nesting, which a stored config never has.")
 
 
 def save_config(config: TrainConfig, path: Path) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ValidationError
 
-from gcnn.checks import check_read
-from gcnn.config import SCHEMAS, TrainConfig, compose_config, keys_of, load_config, typed
+from gcnn.checks import check_read, keys_of
+from gcnn.config import SCHEMAS, TrainConfig, compose_config, load_config, migrated, typed
 from gcnn.errors import UsageError
 
 GROUPS = ("data", *SCHEMAS, "logger")
@@ -113,8 +113,11 @@ def resumed_config(run: Path, overrides: list[str], config_dir: Path | None = No
 def checked(config: DictConfig, hydra_config: DictConfig) -> TrainConfig:
     """A composed config, typed. Raises UsageError where it sets what changes nothing. (A stored config that
     is repeated may be of an older version: there the command line alone counts.)"""
-    result = typed(config)
     composed = hydra_config.job.config_name == "train"
+    if not composed:
+        with open_dict(config):
+            migrated(config)
+    result = typed(config)
     check_read(result, keys_of(hydra_config.overrides.task), all_keys=composed)
     return result
 

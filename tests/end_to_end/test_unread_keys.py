@@ -2,7 +2,7 @@
 
 import pytest
 
-from gcnn.config import DataConfig, WordTokenizerConfig, compose_config
+from gcnn.config import DataConfig, WordTokenizerConfig, compose_config, load_config
 from gcnn.data.stream import prepare
 from gcnn.errors import UsageError
 
@@ -52,7 +52,10 @@ def test_a_column_of_text_without_columns_is_refused(tmp_path):
 def test_a_run_that_goes_on_is_not_asked_for_what_it_keeps(call, run_dir):
     """A stored config may be of an older version; what the command line says besides is refused."""
     config = (run_dir / "config.yaml").read_text()
-    (run_dir / "config.yaml").write_text(config.replace("project: null", "project: gcnn"))
+    config = config.replace("project: null", "project: gcnn").replace("dropout: 0.15\n", "dropout: 0.25\n", 1)
+    older = config.replace("  softmax_dropout: 0.15\n", "")
+    assert older != config
+    (run_dir / "config.yaml").write_text(older)
     done = call("train", f"run_dir={run_dir}", "resume=true", "trainer.max_steps=21")
     assert done.code == 0, done.err
     done = call("train", f"run_dir={run_dir}", "resume=true", "logger.mode=online")
@@ -60,3 +63,4 @@ def test_a_run_that_goes_on_is_not_asked_for_what_it_keeps(call, run_dir):
     assert "logger.mode would change nothing: logger=none" in done.err
     again = ["--config-path", run_dir, "--config-name", "config", f"run_dir={run_dir.parent / 'again'}"]
     assert call("train", *again).code == 0
+    assert load_config(run_dir.parent / "again").model.softmax_dropout == 0.25  # as it was when this was stored
