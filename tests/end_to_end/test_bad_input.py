@@ -148,7 +148,7 @@ TRAIN = [
     (["data.path=/no/such/folder"], "/no/such/folder"),
     (["data.path=null"], "data.path"),
     (["data.files={dev:[a]}"], "data.files.dev"),
-    (["data.files={train:[a]}"], "data.files.train: no file matches .*/a"),
+    (["data.path=null", "data.files={train:[a]}"], "data.files.train: no file matches .*/a"),
     (["data=wikitext2", "data.path=/no/such/folder"], "/no/such/folder"),
     (["data=billion_word", "data.path=/no/such/folder"], "/no/such/folder"),
 ]
