@@ -6,7 +6,6 @@ import dataclasses
 import datetime
 import logging
 import math
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
