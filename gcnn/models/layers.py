@@ -34,14 +34,18 @@ def linear(in_features: int, out_features: int, normalised: bool, dropout: float
 def dropout(hidden: Tensor, probability: float, training: bool) -> Tensor:
     """torch's dropout; on a CPU with 16 random bits an element instead of a Bernoulli draw, a third of its time.
 
-    The share of elements that are kept, and their scale, are rounded to 1/65,536.
+    The share of elements that are kept is rounded to 1/65,536 there, and their scale is its
+    inverse. A share that would be rounded to none or to all is left to torch.
     """
-    if not training or probability == 0 or hidden.device.type != "cpu":
+    kept = round((1 - probability) * 2**16)
+    if not training or hidden.device.type != "cpu" or kept in (0, 2**16):
         return F.dropout(hidden, probability, training)
-    kept = max(1, round((1 - probability) * 2**16))
     words = torch.empty(-(-hidden.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
     mask = words.view(torch.int16)[: hidden.numel()].view(hidden.shape) < kept - 2**15
-    return hidden * mask.to(hidden.dtype).mul_(2**16 / kept)
+    factors, scale = mask.to(hidden.dtype), 2**16 / kept
+    if hidden.dtype == torch.bfloat16:  # its 8 bits are too few for the scale alone
+        return hidden * factors * scale
+    return hidden * factors.mul_(scale)
 
 
 def conv_channels_last(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -97,13 +101,15 @@ class GatedConv(nn.Module):
         return self.conv.bias.new_zeros(batch_size, self.context, self.conv.in_channels)
 
     def forward(self, hidden: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        """hidden (batch, time, in_channels) -> (batch, time, out_channels), and the last kernel_size - 1 inputs."""
+        """hidden (batch, time, in_channels) -> (batch, time, out_channels), and the state after it: the
+        last kernel_size - 1 inputs, copied, for a view would keep each layer's whole input in memory."""
         hidden = dropout(hidden, self.dropout, self.training)
         if self.context and state is None:
             hidden = F.pad(hidden, (0, 0, self.context, 0))
         elif self.context:
             hidden = torch.cat([state.to(hidden.dtype), hidden], dim=1)
-        return gate(self.project(hidden), self.gate), hidden[:, hidden.size(1) - self.context :]
+        last = hidden[:, hidden.size(1) - self.context :].clone()
+        return gate(self.project(hidden), self.gate), last
 
     def project(self, hidden: Tensor) -> Tensor:
         """The input of the gate: (batch, context + time, in_channels) -> (batch, time, channels of both paths)."""
