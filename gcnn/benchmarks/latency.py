@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gcnn.benchmarks.bounds import LARGE, Bound, Machine, now, work
-from gcnn.models.inference import pack_lstm, prepare_for_inference
+from gcnn.models.inference import prepare_for_inference
 from gcnn.models.language_model import LanguageModel, zipf
 from gcnn.models.lstm import LSTM
 
@@ -48,9 +48,7 @@ class Subject:
         self.name, self.description = candidate.name, candidate.description
         self.model = candidate.load().to(machine.device, machine.dtype)
         self.parameters = self.model.parameter_counts()["total"]
-        prepare_for_inference(self.model)
-        if candidate.packed_lstm:
-            pack_lstm(self.model)
+        prepare_for_inference(self.model, candidate.packed_lstm)
         self.load_seconds = now(machine.device) - start
         self.timings: dict[int | str, list[Timing]] = {}  # by sentence length or protocol
 

@@ -71,6 +71,10 @@ def random_model(name: str, vocabulary_size: int) -> LanguageModel:
     return build_model(compose_config(f"model={name}").model, vocabulary_size)
 
 
+def trained_model(run: Path) -> LanguageModel:
+    return load_model(run, "cpu").model
+
+
 def run_groups(runs: list[Path]) -> list[list[Candidate]]:
     """Trained models, those of one vocabulary together."""
     titles = {run: load_config(run).experiment for run in runs}
@@ -78,7 +82,8 @@ def run_groups(runs: list[Path]) -> list[list[Candidate]]:
     for run, title in titles.items():
         name = title if list(titles.values()).count(title) == 1 else str(run)
         size = load_tokenizer(run / "tokenizer").vocabulary_size
-        groups[size].append(Candidate(name, f"trained, {size:,} types", lambda run=run: load_model(run, "cpu").model))
+        load = partial(trained_model, run)
+        groups[size].append(Candidate(name, f"trained, {size:,} types", load, packed_lstm=True))
     return [groups[size] for size in sorted(groups)]
 
 

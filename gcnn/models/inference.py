@@ -6,7 +6,8 @@ those of an LSTM at every call.
 """
 
 import os
-from functools import cached_property
+from functools import cache, cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,15 @@ class PackedLinear(nn.Module):
         self.out_features, self.in_features = weight.shape
         self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous())
         self.register_buffer("bias", None if bias is None else bias.detach())
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle and copy, which cannot store packed weights: plain ones in their place."""
+        state = {name: value for name, value in self.__dict__.items() if name != "points"}
+        return state | {"packed": self.packed.to_dense()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(self.packed)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """inputs (..., in_features) -> (..., out_features)."""
@@ -67,14 +77,31 @@ class PackedLSTM(nn.Module):
     def __init__(self, lstm: nn.LSTM):
         super().__init__()
         self.hidden_size, self.num_layers = lstm.hidden_size, lstm.num_layers
-        self.layers = []
+        self.layers = []  # packed input and recurrent weights of each, and the two biases
         for layer in range(lstm.num_layers):
             names = (f"{kind}_l{layer}" for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
-            inputs, recurrent, *biases = (getattr(lstm, name).detach() for name in names)
-            packed = torch.ops.mkldnn._reorder_mkldnn_rnn_layer_weight(
-                inputs, recurrent, self.hidden_size, False, True, False, [1, 1, inputs.size(1)]
-            )
-            self.layers.append((*packed, *biases))
+            self.layers.append(self.pack(*(getattr(lstm, name).detach() for name in names)))
+
+    def pack(self, inputs: Tensor, recurrent: Tensor, *biases: Tensor) -> tuple[Tensor, ...]:
+        """A layer's weights as they multiply: inputs (4 hidden_size, channels), recurrent
+        (4 hidden_size, hidden_size)."""
+        packed = torch.ops.mkldnn._reorder_mkldnn_rnn_layer_weight(
+            inputs, recurrent, self.hidden_size, False, True, False, [1, 1, inputs.size(1)]
+        )
+        return (*packed, *biases)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle and copy, which cannot store packed weights: plain ones in their place."""
+        layers = []
+        for *packed, bias_ih, bias_hh in self.layers:
+            # (1, 1, channels, 4, hidden_size) each
+            plain = [weight.to_dense().flatten(3)[0, 0].T.contiguous() for weight in packed]
+            layers.append((*plain, bias_ih, bias_hh))
+        return self.__dict__ | {"layers": layers}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.layers = [self.pack(*layer) for layer in self.layers]
 
     def forward(
         self, inputs: Tensor, state: tuple[Tensor, Tensor] | None = None
@@ -96,10 +123,9 @@ class PackedLSTM(nn.Module):
 LSTM_MODE = 2  # of ATen's RNN modes
 
 
-def prepare_for_inference(model: nn.Module) -> None:
-    """Make a model fast, and unfit for training: weight norm folded, linear layers and convolutions packed on a CPU.
-
-    What it computes stays the same to rounding. An LSTM's own weights stay as they are: see `pack_lstm`.
+def prepare_for_inference(model: nn.Module, lstms: bool = True) -> None:
+    """Make a model fast, and unfit for training: fold weight norm, and on a CPU pack linear layers,
+    convolutions and `lstms`. What it computes stays the same to rounding.
     """
     model.eval().requires_grad_(False)
     fold_weight_norm(model)
@@ -114,23 +140,23 @@ def prepare_for_inference(model: nn.Module) -> None:
                 setattr(parent, name, PackedLinear(child.weight, child.bias))
             elif isinstance(child, nn.Conv1d):
                 setattr(parent, name, PackedConv(child))
+            elif isinstance(child, nn.LSTM) and lstms:
+                setattr(parent, name, PackedLSTM(child))
 
 
 def forget_kernels() -> None:
-    """Have oneDNN keep its kernels for the last 128 shapes instead of 1,024: those of batches of many lengths hardly
-    come again, and take a gigabyte. To be called before the first product; the user's own settings stay."""
+    """Have oneDNN keep its kernels for the last 128 shapes instead of 1,024: those of batches of many
+    lengths hardly come again, and take a gigabyte. It works before the process's first product
+    alone. The user's own settings stay."""
     for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):  # oneDNN's own, and torch's before it
         os.environ[name] = os.environ.get(name) or "128"
 
 
-def pack_lstm(model: nn.Module) -> None:
-    """Pack the weights of every LSTM in a model, for inference on a CPU: short texts gain, the results are the same."""
-    if not packable(model):
-        return
-    for parent in list(model.modules()):
-        for name, child in parent.named_children():
-            if isinstance(child, nn.LSTM):
-                setattr(parent, name, PackedLSTM(child))
+@cache
+def compute_alone_after_fork() -> None:
+    """Have the processes that this one forks compute with one thread each. OpenMP's threads are not
+    there after a fork, and a product that waits for them never ends."""
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 def packable(model: nn.Module) -> bool:

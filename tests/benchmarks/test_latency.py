@@ -12,7 +12,7 @@ from gcnn.benchmarks.bounds import Bound, Machine, Work, work
 from gcnn.benchmarks.latency import LENGTHS, Candidate, Zipf, benchmark
 from gcnn.config import BlockConfig, GCNNConfig, LSTMConfig
 from gcnn.files import write_json
-from gcnn.models.inference import pack_lstm, prepare_for_inference
+from gcnn.models.inference import prepare_for_inference
 from gcnn.models.language_model import LanguageModel, build_model
 from gcnn.reporting.latency import latency_table, load_latency, ratio_table, speed_table
 
@@ -138,7 +138,7 @@ def test_clusters_that_no_target_needs_cost_nothing():
 def test_work_of_an_lstm_counts_its_recurrent_weights_every_step(packed):
     model = build_model(LSTM, VOCABULARY)
     if packed:
-        pack_lstm(model)
+        prepare_for_inference(model)
     targets = torch.zeros(3, 7, dtype=torch.long)
     expected = Work(2 * 21 * LSTM_INPUT, 4 * (LSTM_INPUT + 21 * 5), 7, 2 * 3 * LSTM_RECURRENT, 4 * LSTM_RECURRENT)
     assert work(model, targets, softmax=False) == expected

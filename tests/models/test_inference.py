@@ -1,5 +1,8 @@
 """Models made ready for inference compute what they computed in training."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,7 +10,7 @@ from torch import nn
 
 from gcnn.config import BlockConfig, GCNNConfig, LSTMConfig
 from gcnn.models import adaptive_softmax
-from gcnn.models.inference import PackedConv, PackedLinear, PackedLSTM, pack_lstm, prepare_for_inference
+from gcnn.models.inference import PackedConv, PackedLinear, PackedLSTM, prepare_for_inference
 from gcnn.models.language_model import build_model
 
 VOCABULARY = 90
@@ -68,7 +71,6 @@ def test_ready_model_gives_the_same_numbers(name, batch):
     expected = [hidden, *state, model.nll(hidden, targets), model.log_prob(hidden)]
     flops = model.flops_per_token()
     prepare_for_inference(model)
-    pack_lstm(model)
     with torch.inference_mode():
         hidden, state = model(tokens)
         found = [hidden, *state, model.nll(hidden, targets), model.log_prob(hidden)]
@@ -85,7 +87,6 @@ def test_ready_model_gives_the_same_numbers(name, batch):
 def test_every_weight_matrix_is_packed_on_a_cpu(name):
     model = build_model(CONFIGS[name], VOCABULARY)
     prepare_for_inference(model)
-    pack_lstm(model)
     assert not [module for module in model.modules() if isinstance(module, nn.Linear | nn.Conv1d | nn.LSTM)]
 
 
@@ -98,3 +99,22 @@ def test_few_logits_at_once_change_no_score(name, monkeypatch):
     monkeypatch.setattr(adaptive_softmax, "LOGITS_AT_ONCE", 100)
     with torch.no_grad():
         torch.testing.assert_close(model.nll(hidden, targets), at_once.detach(), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_ready_model_can_be_pickled_and_copied(name, dtype):
+    model = build_model(CONFIGS[name], VOCABULARY).to(dtype)
+    tokens = torch.randint(VOCABULARY, (2, 400))  # enough for winograd
+    prepare_for_inference(model)
+    with torch.inference_mode():
+        expected = model.log_prob(model(tokens)[0])
+        for other in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+            assert torch.equal(other.log_prob(other(tokens)[0]), expected)
+            assert other.flops_per_token() == model.flops_per_token()
+
+
+def test_an_lstm_is_left_as_it_is_where_that_is_asked_for():
+    model = build_model(CONFIGS["lstm"], VOCABULARY)
+    prepare_for_inference(model, lstms=False)
+    assert isinstance(model.encoder.lstm, nn.LSTM)
