@@ -5,8 +5,10 @@ import copy
 import dataclasses
 import math
 import os
+import reprlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -189,11 +191,30 @@ def check_plain(text: str) -> None:
 
 def check_count(name: str, value: int, most: int = LARGEST) -> None:
     """Raise UsageError for a size or number of things that is not positive, or past what any machine can do."""
+    check_whole(name, value)
     check_value(name, value, between(1, most))
 
 
 def check_seed(name: str, value: int) -> None:
+    check_whole(name, value)
     check_value(name, value, SEED)
+
+
+def check_whole(name: str, value: Any) -> None:
+    if not isinstance(value, Integral):
+        raise UsageError(f"{name} is {reprlib.repr(value)}; give a whole number.")
+
+
+def check_text(what: str, text: Any) -> None:
+    """Raise UsageError for what is no string, and for a string that UTF-8 cannot write: one with half
+    of a surrogate pair, as a broken emoji leaves it."""
+    if not isinstance(text, str):
+        raise UsageError(f"{what} is no string but of type {type(text).__name__}. Give a string.")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        where = f"at character {error.start + 1}"
+        raise UsageError(f"{what} is not UTF-8 ({where}). Convert it, as with iconv.") from None
 
 
 def check_memory(what: str, needed: int, remedy: str) -> None:

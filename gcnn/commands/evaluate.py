@@ -20,12 +20,14 @@ def main() -> None:
     from gcnn.data.stream import cached_stream, encode_file
     from gcnn.evaluation.perplexity import evaluate, nlls_in_order
     from gcnn.evaluation.run import load_model
+    from gcnn.models.inference import forget_kernels
 
     if arguments.file is not None and arguments.data_path is not None:
         raise UsageError("--data-path is where the run's splits are; leave it or --file out.")
     if arguments.file is None and arguments.column is not None:
         raise UsageError("--column is of --file; a split is read by the run's data.column. Leave it out.")
     set_threads(arguments.threads)
+    forget_kernels()
     run = load_model(arguments.run, arguments.device)
     data = run.config.data
     sentences = data.sentences if arguments.sentences is None else arguments.sentences
@@ -45,13 +47,13 @@ def main() -> None:
     sys.stdout.reconfigure(encoding="utf-8")
     if arguments.per_token:
         names = [name.replace("\t", "<0x09>") for name in run.tokenizer.types]  # as SentencePiece writes bytes
-        rows = zip(stream.tokens, nlls_in_order(*inputs), strict=True)
-        sys.stdout.writelines(f"{names[i]}\t{nll:.6f}\n" for i, nll in rows)
+        rows = zip(stream.tokens, -nlls_in_order(*inputs), strict=True)
+        sys.stdout.writelines(f"{names[i]}\t{log_prob:.6f}\n" for i, log_prob in rows)
     elif arguments.per_line:
         starts = np.flatnonzero(np.append(True, stream.tokens[:-1] == stream.eos_id))
         counts = np.diff(starts, append=len(stream))
-        rows = zip(np.add.reduceat(nlls_in_order(*inputs), starts), counts, strict=True)
-        sys.stdout.writelines(f"{nll:.6f}\t{tokens}\n" for nll, tokens in rows)
+        rows = zip(np.add.reduceat(-nlls_in_order(*inputs), starts), counts, strict=True)
+        sys.stdout.writelines(f"{log_prob:.6f}\t{tokens}\n" for log_prob, tokens in rows)
     else:
         scores = evaluate(*inputs)
         print(json.dumps(scores) if arguments.json else summary(scores, sentences))
@@ -85,8 +87,10 @@ def parse_arguments() -> argparse.Namespace:
     help = "score each line alone, or as running text; default: as the run's data.sentences says"
     parser.add_argument("--sentences", action=argparse.BooleanOptionalAction, help=help)
     output = parser.add_mutually_exclusive_group()
-    output.add_argument("--per-token", action="store_true", help="print a line a token: its type, a tab, nats")
-    output.add_argument("--per-line", action="store_true", help="print a line a line: nats, a tab, tokens")
+    help = "print a line a token: its type, a tab, its log-probability in nats, as score gives it"
+    output.add_argument("--per-token", action="store_true", help=help)
+    help = "print a line a line: its log-probability in nats, a tab, tokens"
+    output.add_argument("--per-line", action="store_true", help=help)
     output.add_argument("--json", action="store_true", help="print JSON, named as in results.json; default: a table")
     add_number(parser, "--batch-size", 8, "rows at once")
     add_number(parser, "--block-size", 1000, "tokens a row")

@@ -29,6 +29,12 @@ CHUNK = 1 << 16  # bytes read at once
 WINDOW = 1 << 18  # bytes of lines scored together; smaller than the scorer's own
 PATIENCE = 0.002  # seconds that lines at hand wait for others
 
+CARRIED = (
+    "this model was trained on running text with the state carried on (trainer.carry_state), and "
+    "never on the start of a text: each sentence is scored as after <eos> without end. To score "
+    "sentences, train with data.sentences=true where lines stand alone, or trainer.carry_state=false."
+)
+
 Line = TypeVar("Line")
 
 
@@ -46,11 +52,11 @@ def main() -> None:
         raise UsageError("--column is of the files of --input; leave it out to score standard input.")
     from gcnn.evaluation.corpus_scoring import score_files
     from gcnn.evaluation.scoring import Scorer
-    from gcnn.models.inference import forget_kernels
 
     set_threads(arguments.threads)
-    forget_kernels()
     scorer = Scorer.from_run(arguments.run, arguments.device, arguments.precision)
+    if scorer.model.before_text is not None and os.environ.get("RANK", "0") == "0":
+        print(f"warning: {CARRIED}", file=sys.stderr)
     if arguments.input is not None:
         done = score_files(scorer, arguments.input, arguments.output, arguments.column or "text")
         print(json.dumps(asdict(done) | {"tokens_per_second": done.tokens_per_second}))

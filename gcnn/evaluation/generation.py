@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from torch import Tensor
 
-from gcnn.checks import check_count, check_memory, check_seed
+from gcnn.checks import check_count, check_memory, check_seed, check_text
 from gcnn.data.tokenizers import Tokenizer
 from gcnn.errors import UsageError
+from gcnn.evaluation.perplexity import read_to_the_end
 from gcnn.models.language_model import LanguageModel
 
 
@@ -22,7 +24,7 @@ class Sampling:
 
     def __post_init__(self):
         """Raises UsageError for a value out of its range."""
-        if not 0 <= self.temperature < float("inf"):
+        if not isinstance(self.temperature, Real) or not 0 <= self.temperature < float("inf"):
             raise UsageError(f"temperature is {self.temperature}; give 0 (always the likeliest token) or more.")
         if self.top_k is not None:
             check_count("top-k", self.top_k)
@@ -63,31 +65,44 @@ def generate(
         log_probs[:, tokenizer.unk_id] = -torch.inf
         return choose(log_probs)
 
-    generated = generate_tokens(model, torch.tensor([[tokenizer.eos_id, *start]] * samples), tokens, known)
+    read = torch.tensor([tokenizer.eos_id, *start])
+    generated = generate_tokens(model, read, samples, tokens, known)
     prompt_length = len(tokenizer.decode(start))  # the prompt as the tokenizer gives it back
-    return [prompt + tokenizer.decode(start + row)[prompt_length:] for row in generated.tolist()]
+    texts = []
+    for row in generated.tolist():
+        continuation = tokenizer.decode(start + row)[prompt_length:]
+        if prompt[-1:].isspace():
+            continuation = continuation.removeprefix(" ")  # it is in the prompt already
+        texts.append(prompt + continuation)
+    return texts
 
 
 def encode_prompt(tokenizer: Tokenizer, prompt: str) -> list[int]:
     """The ids of a text whose last line goes on. Raises UsageError for a prompt that is no text."""
-    try:
-        prompt.encode()
-    except UnicodeEncodeError as error:
-        raise UsageError(
-            f"the prompt is not UTF-8 (at character {error.start + 1}). Convert it, as with iconv."
-        ) from None
+    check_text("the prompt", prompt)
     return tokenizer.encode_lines(prompt.split("\n"))[:-1].tolist()
 
 
 @torch.inference_mode()
-def generate_tokens(model: LanguageModel, start: Tensor, count: int, choose: Callable[[Tensor], Tensor]) -> Tensor:
-    """Continue texts: start (batch, time) -> (batch, count); `choose` maps log-probabilities (batch, vocabulary) of
-    the next token to the types (batch,) taken."""
-    device = next(model.parameters()).device
-    tokens, state, generated = start.to(device), None, []
-    for _ in range(count):
-        hidden, state = model(tokens, state)
-        chosen = choose(model.log_prob(hidden[:, -1])).to(device)  # (batch,)
-        generated.append(chosen)
-        tokens = chosen[:, None]
+def generate_tokens(
+    model: LanguageModel,
+    start: Tensor,
+    samples: int,
+    count: int,
+    choose: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Continue a text, which is read once: start (time,) -> (samples, count).
+
+    `choose` maps log-probabilities (samples, vocabulary) of the next token to the types (samples,)
+    taken.
+    """
+    hidden, state = read_to_the_end(model, start[None])
+    hidden = hidden.expand(samples, -1)
+    state = [part.expand(samples, *part.shape[1:]) for part in state]
+    generated = []
+    while len(generated) < count:
+        if generated:
+            hidden, state = model(generated[-1][:, None], state)
+            hidden = hidden[:, -1]
+        generated.append(choose(model.log_prob(hidden)).to(hidden.device))
     return torch.stack(generated, dim=1)

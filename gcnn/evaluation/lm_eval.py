@@ -2,8 +2,10 @@
 
     python -m gcnn.evaluation.lm_eval run --model gcnn --model_args run=latest --tasks wikitext
 
-Texts are read as everywhere here: a line ends with <eos>, and what is before the text is one <eos>.
+Texts are read as everywhere here: a line ends with <eos>, and a text begins as for `gcnn score`.
 """
+
+import logging
 
 import torch
 from lm_eval.api.instance import Instance
@@ -11,9 +13,10 @@ from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 
 from gcnn.evaluation.generation import encode_prompt
-from gcnn.evaluation.perplexity import POSITIONS
+from gcnn.evaluation.perplexity import read_blocks
 from gcnn.evaluation.scoring import load
 
+log = logging.getLogger(__name__)
 ROWS = 64  # positions whose distributions are in memory together; the first likelier type ends the search
 LENGTH = 256  # tokens generated where a task does not say
 
@@ -25,33 +28,62 @@ class HarnessModel(LM):
     def __init__(self, run: str, device: str | None = None, precision: str = "float32", **sizes: object):
         super().__init__()
         self.scorer = load(run, device or "auto", precision)
+        self.tokens = self.unknown = 0  # of the continuations of the requests at hand
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """The log-probability in nats of each continuation, and whether every token of it is the likeliest."""
-        return [self.continuation(*request.args) for request in requests]
+        answers = [self.continuation(*request.args) for request in requests]
+        self.warn_of_unknown_tokens()
+        return answers
 
     @torch.inference_mode()
     def continuation(self, context: str, text: str) -> tuple[float, bool]:
+        """As `loglikelihood`, of one text: of the tokens that it adds to the context or changes there.
+
+        Where it ends the context's last word, that word's are among them. An unknown token is never
+        the likeliest, for the model cannot write the word.
+        """
         model, tokenizer = self.scorer.model, self.scorer.tokenizer
         stripped = context.rstrip(" ")  # blanks belong to the word after them
         before, whole = (encode_prompt(tokenizer, part) for part in (stripped, context + text))
-        count = len(whole) - len(before)
-        if count <= 0:  # the text has no token of its own: it is empty, or ends the context's last word
-            return 0.0, True
-        device = next(model.parameters()).device
-        wanted = torch.tensor(whole[-count:], device=device)  # (count,)
-        state, parts = None, []
-        for block in torch.tensor([[tokenizer.eos_id, *whole[:-1]]], device=device).split(POSITIONS, dim=1):
-            hidden, state = model(block, state)
-            parts.append(hidden)
-        hidden = torch.cat(parts, dim=1)[:, -count:]  # (1, count, channels)
-        some = zip(hidden[0].split(ROWS), wanted.split(ROWS), strict=True)
-        greedy = all(bool((model.log_prob(rows).argmax(dim=1) == types).all()) for rows, types in some)
-        return -float(model.nll(hidden, wanted[None]).double().sum()), greedy
+        shared = 0  # tokens that the text leaves as they are
+        while shared < min(len(before), len(whole)) and before[shared] == whole[shared]:
+            shared += 1
+        unknown = whole[shared:].count(tokenizer.unk_id)
+        self.tokens += len(whole) - shared
+        self.unknown += unknown
+        total, greedy, at = 0.0, unknown == 0, 0
+        if shared == len(whole):  # the text is empty
+            return total, greedy
+        for hidden, _ in read_blocks(model, torch.tensor([[tokenizer.eos_id, *whole[:-1]]])):
+            first, end = max(shared, at), at + hidden.size(1)  # of the block, what is asked for
+            wanted = torch.tensor(whole[first:end], dtype=torch.long, device=hidden.device)
+            hidden = hidden[0, first - at :]  # (wanted, channels)
+            at = end
+            if len(wanted) == 0:
+                continue
+            total -= float(model.nll(hidden, wanted).double().sum())
+            for rows, types in zip(hidden.split(ROWS), wanted.split(ROWS), strict=True):
+                if greedy:
+                    greedy = bool((model.log_prob(rows).argmax(dim=1) == types).all())
+        return total, greedy
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
         """The log-probability in nats of each text as running text, without the end of its last line."""
-        return [self.continuation("", *request.args)[0] for request in requests]
+        answers = [self.continuation("", *request.args)[0] for request in requests]
+        self.warn_of_unknown_tokens()
+        return answers
+
+    def warn_of_unknown_tokens(self) -> None:
+        """Say how many tokens of the last requests were unknown."""
+        if self.unknown:
+            log.warning(
+                "%d of %d tokens are unknown to the model: <unk> stands for any such word, so that "
+                "word_perplexity and bits_per_byte come out too good.",
+                self.unknown,
+                self.tokens,
+            )
+        self.tokens = self.unknown = 0
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """Each prompt's continuation, up to the first of the texts that end it."""

@@ -1,4 +1,7 @@
-"""Exact perplexity: the same whatever the block and batch size, for the state is carried over every border."""
+"""Exact perplexity: the same at any block and batch size, for the state is carried over every border.
+
+Every text, a sentence alone and running text alike, begins with the model's `start_state`.
+"""
 
 import math
 from collections.abc import Iterator
@@ -6,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from tqdm import tqdm
 
 from gcnn.data.batches import IGNORE, RunningText, Sentences
@@ -33,7 +37,9 @@ def token_nlls(
     that the text before it leaves: with a finite receptive field, `receptive_field - 1` tokens of overlap give it
     exactly. A model without one (the LSTM) reads the text as one row.
 
-    Of `world_size` processes, each yields its own part of the text; of a text in one row, rank 0 yields all.
+    Of `world_size` processes, each yields its own part of the text; of a text in one row, rank 0
+    yields all. A text shorter than the context times the processes is one row: rows that begin
+    within the first context would not find what came before.
     """
     if sentences:
         batches = Sentences(stream.tokens, stream.eos_id, batch_size, block_size)
@@ -41,8 +47,8 @@ def token_nlls(
         return
     device = next(model.parameters()).device
     context = (model.receptive_field or 1) - 1
-    rows = max(1, min(batch_size, len(stream) // max(1, context * world_size)))  # of this process
-    if model.receptive_field is None:
+    rows = min(batch_size, len(stream) // max(1, context * world_size))  # of this process
+    if model.receptive_field is None or rows == 0:
         if rank > 0:
             return
         rows = world_size = 1
@@ -56,14 +62,41 @@ def token_nlls(
         yield positions[counted], nll[counted]
 
 
-def state_before_rows(model: LanguageModel, batches: RunningText, context: int, device: torch.device) -> State | None:
-    """The state of each row's first token; None where all are the start of the text."""
+def state_before_rows(
+    model: LanguageModel,
+    batches: RunningText,
+    context: int,
+    device: torch.device,
+) -> State | None:
+    """The state of each row's first token; None for zeros."""
+    start = model.start_state(len(batches.row_starts))
     if context == 0 or not batches.row_starts.any():
-        return None
+        return start
     overlap = batches.before_rows(context)  # (batch, context)
     _, state = model(overlap.to(device))
-    first = torch.from_numpy(batches.row_starts == 0).to(device)
-    return [torch.where(first.view(-1, *[1] * (tensor.dim() - 1)), 0, tensor) for tensor in state]
+    if batches.row_starts[0] == 0:  # this row alone begins with the text
+        for i, part in enumerate(state):
+            part[0] = 0 if start is None else start[i][0]
+    return state
+
+
+def read_blocks(model: LanguageModel, tokens: Tensor) -> Iterator[tuple[Tensor, State]]:
+    """Read texts from their start, POSITIONS tokens of each at once.
+
+    tokens (batch, time), which begin with <eos> -> the hidden states (batch, positions, channels)
+    of each block, and the state after it.
+    """
+    device, state = next(model.parameters()).device, model.start_state(len(tokens))
+    for block in tokens.split(POSITIONS, dim=1):
+        hidden, state = model(block.to(device), state)
+        yield hidden, state
+
+
+def read_to_the_end(model: LanguageModel, tokens: Tensor) -> tuple[Tensor, State]:
+    """The last hidden state (batch, channels) of texts (batch, time), and the state after them."""
+    for hidden, state in read_blocks(model, tokens):
+        last = hidden[:, -1], state
+    return last
 
 
 def sentence_nlls(
@@ -75,13 +108,14 @@ def sentence_nlls(
     starts = batches.ends - batches.lengths
     for i in range(rank, len(batches), world_size):
         tokens, targets = batches[i]
-        state, at = None, starts[batches.rows(i), None] + np.arange(tokens.size(1))  # (batch, time)
-        for first in range(0, tokens.size(1), POSITIONS):
-            block = slice(first, first + POSITIONS)
-            hidden, state = model(tokens[:, block].to(device), state)
+        at = starts[batches.rows(i), None] + np.arange(tokens.size(1))  # (batch, time)
+        first = 0
+        for hidden, _ in read_blocks(model, tokens):
+            block = slice(first, first + hidden.size(1))
             nll = model.nll(hidden, targets[:, block].to(device)).double().cpu().numpy()
             counted = (targets[:, block] != IGNORE).numpy()
             yield at[:, block][counted], nll[counted]
+            first = block.stop
 
 
 def nlls_in_order(

@@ -1,5 +1,6 @@
 """A trained model out of its run directory, ready for inference."""
 
+import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,8 @@ def load_model(run_dir: str | Path, device: str = "auto") -> LoadedRun:
     if not (run_dir / WEIGHTS).exists():
         check_no_checkpoint(run_dir)
     weights = read_weights(run_dir / WEIGHTS, tokenizer.fingerprint)
-    model = build_model(config.model, tokenizer.vocabulary_size)
+    begins = before_text(config, tokenizer.eos_id)
+    model = build_model(config.model, tokenizer.vocabulary_size, begins)
     assign_weights(model, weights, run_dir / WEIGHTS)
     fold_weight_norm(model)
     model = model.to(where).eval().requires_grad_(False)
@@ -58,11 +60,27 @@ def check_no_checkpoint(run_dir: Path) -> None:
         )
 
 
+def before_text(config: TrainConfig, eos_id: int) -> int | None:
+    """What a model of this config is to find before a text: <eos> without end; None: zeros.
+
+    It is what the model has met in training. With the state carried, a GCNN has met zeros at the
+    start of an epoch alone, and expects the wrong words after them. Sentences that stand alone, and
+    shuffled blocks, begin with zeros each.
+    """
+    return eos_id if config.trainer.carry_state else None
+
+
 def choose_device(name: str) -> torch.device:
-    """auto, cpu or cuda, float32 in full precision. Raises UsageError where the machine has no such device."""
+    """auto, cpu, cuda or one GPU of several as cuda:1, float32 in full precision. Raises UsageError
+    for other names and where the machine has no such device."""
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # TF32 keeps 10 bits
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UsageError("device is cuda, but torch sees no CUDA device here; choose cpu or auto.")
+    gpu = re.fullmatch(r"cuda(?::(\d+))?", str(name))
+    if gpu is None and name not in ("auto", "cpu"):
+        raise UsageError(f"device is {name!r}; choose one of: auto, cpu, cuda.")
+    numbered = gpu is not None and gpu[1] is not None
+    missing = gpu is not None and not torch.cuda.is_available()
+    if missing or (numbered and int(gpu[1]) >= torch.cuda.device_count()):
+        raise UsageError(f"device is {name}, but torch sees no such device here; choose cpu or auto.")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)

@@ -1,23 +1,36 @@
 """A trained model in Python: scores of sentences and of tokens, perplexity, what comes next, samples."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import torch
 
+from gcnn.checks import check_text
 from gcnn.data.batches import Sentences
 from gcnn.data.lines import TEXT
 from gcnn.data.stream import TokenStream, encode_text
 from gcnn.data.tokenizers import Tokenizer
 from gcnn.errors import UsageError
 from gcnn.evaluation.generation import Sampling, encode_prompt, generate
-from gcnn.evaluation.perplexity import POSITIONS, evaluate, exp, nlls_in_order, sentence_nlls
+from gcnn.evaluation.perplexity import (
+    POSITIONS,
+    evaluate,
+    exp,
+    nlls_in_order,
+    read_to_the_end,
+    sentence_nlls,
+)
 from gcnn.evaluation.run import load_model
 from gcnn.files import find_run
-from gcnn.models.inference import PRECISIONS, prepare_for_inference
+from gcnn.models.inference import (
+    PRECISIONS,
+    compute_alone_after_fork,
+    forget_kernels,
+    prepare_for_inference,
+)
 from gcnn.models.language_model import LanguageModel
 
 WINDOW = 1 << 20  # characters whose sentences are in memory, and sorted by length, together
@@ -64,6 +77,8 @@ class Scorer:
         """The model of a run directory, in float32 or bf16. Raises UsageError and RunError as load_model does."""
         if precision not in PRECISIONS:
             raise UsageError(f"precision is {precision!r}; choose one of: {', '.join(PRECISIONS)}.")
+        forget_kernels()
+        compute_alone_after_fork()
         run = load_model(path, device)
         prepare_for_inference(run.model.to(PRECISIONS[precision]))
         source = {"model": run.weights_sha256, "tokenizer": run.tokenizer.fingerprint, "precision": precision}
@@ -75,8 +90,7 @@ class Scorer:
 
     def stream(self, sentences: Iterable[str]) -> Iterator[Score]:
         """As score, for any number of sentences: memory holds a window of them."""
-        if isinstance(sentences, str):
-            raise UsageError("a sentence was given instead of a list of sentences; write score([sentence]).")
+        check_list(sentences)
         for window in windows(sentences):
             yield from self._score_window(window)
 
@@ -101,10 +115,8 @@ class Scorer:
         `tokenizer.types` says what the types are. An empty text is the start of one.
         """
         tokens = torch.tensor([[self.tokenizer.eos_id, *encode_prompt(self.tokenizer, text)]])
-        state = None
-        for block in tokens.to(next(self.model.parameters()).device).split(POSITIONS, dim=1):
-            hidden, state = self.model(block, state)
-        return self.model.log_prob(hidden[:, -1])[0].double().cpu().numpy()
+        hidden, _ = read_to_the_end(self.model, tokens)
+        return self.model.log_prob(hidden)[0].double().cpu().numpy()
 
     def generate(
         self,
@@ -123,10 +135,8 @@ class Scorer:
         return generate(self.model, self.tokenizer, prompt, tokens, samples, Sampling(temperature, top_k, seed))
 
     def _encode(self, text: str) -> TokenStream:
-        try:
-            lines = pa.array(text.removesuffix("\n").split("\n"), TEXT)
-        except UnicodeEncodeError as error:
-            raise UsageError(f"the text is not UTF-8 ({error.reason}). Convert it, as with iconv.") from None
+        check_text("the text", text)
+        lines = pa.array(text.removesuffix("\n").split("\n"), TEXT)
         return encode_text([lines], self.tokenizer, "the text")
 
     @torch.inference_mode()
@@ -142,10 +152,26 @@ class Scorer:
         return [Score(-nll, count, unk, exp(nll / count)) for nll, count, unk in zip(*columns, strict=True)]
 
 
+def check_list(sentences: Any) -> None:
+    """Raise UsageError for what holds no sentences, and for a table, which gives its columns' names."""
+    instead = "was given instead of a list of sentences"
+    if isinstance(sentences, str | bytes):
+        raise UsageError(f"a sentence {instead}; write score([sentence]).")
+    has_columns = hasattr(sentences, "columns") or hasattr(sentences, "column_names")
+    if isinstance(sentences, Mapping) or has_columns:
+        raise UsageError(f'a table {instead}; give its column, as in table["text"].')
+    if not isinstance(sentences, Iterable):
+        raise UsageError(f"{type(sentences).__name__} {instead}; give strings.")
+
+
 def windows(sentences: Iterable[str]) -> Iterator[list[str]]:
-    """Sentences grouped, WINDOW characters or one sentence at most; each counts as one more, for its <eos>."""
+    """Sentences grouped, WINDOW characters or one sentence at most; each counts as one more, for <eos>.
+
+    Raises UsageError for a sentence that is no text.
+    """
     window, size = [], 0
-    for sentence in sentences:
+    for number, sentence in enumerate(sentences, start=1):
+        check_text(f"sentence {number}", sentence)
         size += len(sentence) + 1
         if window and size > WINDOW:
             yield window

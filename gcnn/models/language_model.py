@@ -19,14 +19,44 @@ State = list[Tensor]  # tensors whose first dimension is the batch; what they ho
 class LanguageModel(nn.Module):
     """`forward` makes hidden states, `nll` and `log_prob` turn them into nats.
 
-    A state carried from one call to the next gives what one call on the whole text would.
+    A state carried from one call to the next gives what one call on the whole text would. What a
+    text begins with is `start_state`.
     """
 
-    def __init__(self, encoder: GCNN | LSTM | Transformer, softmax: Softmax, output_dropout: float = 0.0):
+    def __init__(
+        self,
+        encoder: GCNN | LSTM | Transformer,
+        softmax: Softmax,
+        output_dropout: float = 0.0,
+        before_text: int | None = None,
+    ):
         super().__init__()
         self.encoder = encoder
         self.softmax = softmax
         self.output_dropout = output_dropout
+        self.before_text = None if encoder.receptive_field is None else before_text
+        self._start: State | None = None  # of one text, once it is asked for
+
+    def train(self, mode: bool = True) -> "LanguageModel":
+        """Switch to training or evaluation. Weights, and the start with them, may change in between."""
+        self._start = None
+        return super().train(mode)
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def start_state(self, batch_size: int) -> State | None:
+        """The state that texts begin with, ahead of the <eos> before their first word; None: zeros.
+
+        With a type `before_text`, it is the state after that type without end: after a receptive
+        field of it, which is exact. It is computed once, until `train` or `eval` is called again.
+        """
+        if self.before_text is None:
+            return None
+        if self._start is None:
+            device = next(self.parameters()).device
+            tokens = torch.full((1, self.receptive_field), self.before_text, device=device)
+            _, self._start = self(tokens)
+        return [part.expand(batch_size, *part.shape[1:]) for part in self._start]
 
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """tokens (batch, time) -> hidden (batch, time, channels), and the state after them."""
@@ -45,7 +75,7 @@ class LanguageModel(nn.Module):
         return self.softmax.log_prob(hidden)
 
     def empty_state(self, batch_size: int) -> State:
-        """The state before a text."""
+        """The state without any text before: zeros."""
         return self.encoder.empty_state(batch_size)
 
     @property
@@ -86,8 +116,15 @@ def zipf(types: int) -> Tensor:
     return frequencies / frequencies.sum()
 
 
-def build_model(config: ModelConfig, vocabulary_size: int) -> LanguageModel:
+def build_model(
+    config: ModelConfig,
+    vocabulary_size: int,
+    before_text: int | None = None,
+) -> LanguageModel:
     """The model of a config, freshly initialised from torch's random state.
+
+    `before_text` is the type that comes before a text, without end; None: zeros do, as they do
+    before all texts of an LSTM.
 
     Raises UsageError where its cutoffs do not fit the vocabulary, or its weights the machine.
     """
@@ -102,4 +139,4 @@ def build_model(config: ModelConfig, vocabulary_size: int) -> LanguageModel:
         normalised = getattr(config, "weight_norm", False)
         projection_dim = config.projection_dim if isinstance(config, GCNNConfig) else None  # an LSTM's own
         softmax = FullSoftmax(*sizes, projection_dim, normalised, config.output_dropout)
-    return LanguageModel(encoder, softmax, config.output_dropout)
+    return LanguageModel(encoder, softmax, config.output_dropout, before_text)

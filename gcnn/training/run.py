@@ -21,7 +21,7 @@ from gcnn.data.stream import PreparedData, prepare
 from gcnn.data.tokenizers import load_tokenizer
 from gcnn.errors import UsageError
 from gcnn.evaluation.perplexity import evaluate, type_counts, unigram_perplexity
-from gcnn.evaluation.run import choose_device
+from gcnn.evaluation.run import before_text, choose_device
 from gcnn.files import lock_or_owner, refuse_links_out, remove, write_atomically, write_json, write_owner
 from gcnn.models.language_model import LanguageModel, build_model
 from gcnn.models.weights import WEIGHTS, assign_weights, load_weights, read_weights
@@ -67,7 +67,8 @@ def train_in_group(config: TrainConfig, notes: Sequence[str], fit_cutoffs: bool)
         config, notes = with_fitting_cutoffs(config, data.tokenizer.vocabulary_size, notes)
     check_against_data(config, data.tokenizer.vocabulary_size, len(data.streams["train"]), world_size())
     torch.manual_seed(config.seed)
-    model = build_model(config.model, data.tokenizer.vocabulary_size)
+    begins = before_text(config, data.tokenizer.eos_id)
+    model = build_model(config.model, data.tokenizer.vocabulary_size, begins)
     if source not in (None, run_dir):
         assign_weights(model, read_weights(source / WEIGHTS, data.tokenizer.fingerprint), source / WEIGHTS)
     model.to(device)

@@ -53,7 +53,7 @@ def test_a_line_each_adds_up_to_the_whole(run_dir, corpus, call):
         whole = json.loads(call("evaluate", "--run", run_dir, mode, "--json").out)
         rows = [row.split("\t") for row in call("evaluate", "--run", run_dir, mode, "--per-line").out.splitlines()]
         assert len(rows) == len(text)
-        assert sum(float(nats) for nats, _ in rows) == pytest.approx(whole["nll_nats"], rel=1e-6)
+        assert -sum(float(log_prob) for log_prob, _ in rows) == pytest.approx(whole["nll_nats"], rel=1e-6)
         assert sum(int(tokens) for _, tokens in rows) == whole["tokens"]
         assert [int(tokens) == 1 for _, tokens in rows] == [line == "" for line in text]
 
@@ -63,7 +63,7 @@ def test_a_line_a_token_comes_in_the_order_of_the_text(run_dir, run, corpus, cal
     rows = [row.split("\t") for row in outcome.out.splitlines()]
     tokens = encode_file(corpus / "test.txt", run.tokenizer).tokens.tolist()
     expected = reference(run, tokens).tolist()
-    assert [float(nats) for _, nats in rows] == pytest.approx(expected, abs=1e-5)
+    assert [-float(log_prob) for _, log_prob in rows] == pytest.approx(expected, abs=1e-5)
     words = " ".join(name for name, _ in rows).split("<eos>")
     assert len(words) == len((corpus / "test.txt").read_text().split("\n"))
     if run.tokenizer.kind == "word":
@@ -147,7 +147,15 @@ def test_commands_compute_with_the_threads_that_they_are_given(command, gcnn_dir
 def test_devices(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device("auto") == choose_device("cpu") == torch.device("cpu")
-    with pytest.raises(UsageError, match="choose cpu or auto"):
-        choose_device("cuda")
+    for name in ("cuda", "cuda:0"):
+        with pytest.raises(UsageError, match="choose cpu or auto"):
+            choose_device(name)
+    for name in ("gpu", "cuda:x", "mps", None):
+        with pytest.raises(UsageError, match="choose one of: auto, cpu, cuda"):
+            choose_device(name)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert choose_device("auto") == choose_device("cuda") == torch.device("cuda")
+    assert choose_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(UsageError, match="cuda:2"):
+        choose_device("cuda:2")

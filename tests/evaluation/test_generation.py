@@ -11,7 +11,7 @@ from gcnn.evaluation.run import load_model
 
 @pytest.fixture
 def start(run):
-    return torch.tensor([[run.tokenizer.eos_id, 3, 17, 5, 40], [run.tokenizer.eos_id, 8, 1, 1, 33]])
+    return torch.tensor([run.tokenizer.eos_id, 3, 17, 5, 40])
 
 
 def full_log_probs(model, tokens):
@@ -28,23 +28,23 @@ def test_log_probs_with_a_carried_state_are_those_of_the_full_forward_pass(run, 
         seen.append(log_probs)
         return given[:, len(seen) - 1]
 
-    assert torch.equal(generate_tokens(run.model, start, 30, choose), given)
-    whole = full_log_probs(run.model, torch.cat([start, given[:, :-1]], dim=1))
-    torch.testing.assert_close(torch.stack(seen, dim=1), whole[:, start.size(1) - 1 :], atol=1e-5, rtol=0)
+    assert torch.equal(generate_tokens(run.model, start, 2, 30, choose), given)
+    whole = full_log_probs(run.model, torch.cat([start.expand(2, -1), given[:, :-1]], dim=1))
+    torch.testing.assert_close(torch.stack(seen, dim=1), whole[:, len(start) - 1 :], atol=1e-5, rtol=0)
 
 
 def test_temperature_0_takes_the_likeliest_token_at_every_step(run, start):
-    greedy = generate_tokens(run.model, start, 20, Sampling(temperature=0).chooser())
-    texts = start
+    greedy = generate_tokens(run.model, start, 1, 20, Sampling(temperature=0).chooser())
+    texts = start[None]
     for _ in range(20):
         texts = torch.cat([texts, full_log_probs(run.model, texts)[:, -1].argmax(dim=-1, keepdim=True)], dim=1)
-    assert torch.equal(greedy, texts[:, start.size(1) :])
+    assert torch.equal(greedy, texts[:, len(start) :])
 
 
 def test_top_k_takes_none_but_the_k_likeliest(run, start):
-    taken = generate_tokens(run.model, start.repeat(10, 1), 15, Sampling(temperature=2, top_k=3).chooser())
-    whole = full_log_probs(run.model, torch.cat([start.repeat(10, 1), taken[:, :-1]], dim=1))
-    likeliest = whole[:, start.size(1) - 1 :].topk(3).indices
+    taken = generate_tokens(run.model, start, 20, 15, Sampling(temperature=2, top_k=3).chooser())
+    whole = full_log_probs(run.model, torch.cat([start.expand(20, -1), taken[:, :-1]], dim=1))
+    likeliest = whole[:, len(start) - 1 :].topk(3).indices
     ranks = (likeliest == taken[..., None]).float()
     assert ranks.any(dim=-1).all()
     assert (ranks.mean(dim=(0, 1)) > 0.05).all()  # each of the three is taken at times

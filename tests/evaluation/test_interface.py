@@ -41,7 +41,7 @@ def test_token_scores_are_those_of_one_forward_pass_and_of_the_command(
     mode = "--sentences" if sentences else "--no-sentences"
     rows = call("evaluate", "--run", run_dir, "--file", corpus / "valid.txt", mode, "--per-token").out.splitlines()
     assert [row.split("\t")[0] for row in rows] == found.types
-    np.testing.assert_allclose([-float(row.split("\t")[1]) for row in rows], found.log_probs, atol=1e-5)
+    np.testing.assert_allclose([float(row.split("\t")[1]) for row in rows], found.log_probs, atol=1e-5)
 
 
 @pytest.mark.parametrize("prompt", ["", TEXT, "one two three " * 40])

@@ -77,7 +77,7 @@ def test_all_commands_count_the_lines_of_a_text_alike(gcnn_dir, tmp_path, call):
     assert (len(streamed), len(lines), len(rows)) == (number, number, number)
     assert marked == streamed
     nats = [float(row.split("\t")[0]) for row in streamed]
-    assert [-float(line.split("\t")[0]) for line in lines] == pytest.approx(nats, abs=1e-4)
+    assert [float(line.split("\t")[0]) for line in lines] == pytest.approx(nats, abs=1e-4)
     assert [row["log_prob"] for row in rows] == pytest.approx(nats, abs=1e-4)
 
 

@@ -79,6 +79,32 @@ def test_carried_state_equals_the_full_pass(model, tokens, cuts):
 
 
 @torch.no_grad()
+def test_a_state_holds_no_more_memory_than_its_own(model, tokens):
+    """A view would keep the whole activation of every layer for as long as the state is carried."""
+    _, state = model(tokens)
+    for part in state:
+        assert part.untyped_storage().nbytes() == part.numel() * part.element_size()
+
+
+@torch.no_grad()
+def test_the_start_is_the_state_after_one_type_without_end():
+    torch.manual_seed(0)
+    model = build_model(SMALL, VOCABULARY, before_text=3).eval()
+    for scale in (1, 2):  # with other weights, another start
+        model.encoder.embedding.weight.mul_(scale)
+        model.eval()
+        _, expected = model(torch.full((2, 500), 3))
+        for found, part in zip(model.start_state(2), expected, strict=True):
+            torch.testing.assert_close(found, part, rtol=0, atol=1e-6)
+            assert not part[:, :, 0].eq(0).all() or part.size(1) == 0
+
+
+def test_a_model_without_such_a_type_and_an_lstm_begin_with_zeros():
+    assert build_model(SMALL, VOCABULARY).start_state(2) is None
+    assert build_model(LSTM, VOCABULARY, before_text=3).start_state(2) is None
+
+
+@torch.no_grad()
 def test_empty_state_is_the_start_of_a_text(model, tokens):
     torch.testing.assert_close(model(tokens, model.empty_state(2))[0], model(tokens)[0])
 
