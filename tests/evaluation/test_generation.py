@@ -5,8 +5,10 @@ import pytest
 import torch
 
 from gcnn.errors import UsageError
+from gcnn.evaluation import perplexity
 from gcnn.evaluation.generation import Sampling, generate, generate_tokens
 from gcnn.evaluation.run import load_model
+from tests.evaluation.conftest import WORDS
 
 
 @pytest.fixture
@@ -96,7 +98,33 @@ def test_a_text_starts_with_its_prompt_and_goes_on_with_the_tokens_taken(run, pr
     assert text.removeprefix(prompt).split() == tokenizer.decode(read[1:])[len(tokenizer.decode(read[1:-12])) :].split()
 
 
-@pytest.mark.parametrize("values", [{"temperature": -0.1}, {"temperature": math.nan}, {"temperature": math.inf},
+@pytest.mark.parametrize("blank", [" ", "  ", "\t", "\u00a0"])
+def test_a_blank_that_ends_the_prompt_is_not_doubled(run, blank):
+    """The tokenizer's blank between two words is the prompt's own."""
+    word = run.tokenizer.decode([run.tokenizer.encode("se")[0]])
+    sampling = Sampling(temperature=0)
+    (bare,) = generate(run.model, run.tokenizer, word, 8, 1, sampling)
+    (text,) = generate(run.model, run.tokenizer, word + blank, 8, 1, sampling)
+    assert text == word + blank + bare.removeprefix(word).removeprefix(" ")
+
+
+def test_a_long_prompt_is_read_once_and_in_blocks(run, monkeypatch):
+    monkeypatch.setattr(perplexity, "POSITIONS", 20)
+    prompt = " ".join(WORDS) * 3
+    sizes = []
+    run.model.register_forward_pre_hook(lambda model, inputs: sizes.append(tuple(inputs[0].shape)))
+    few = generate(run.model, run.tokenizer, prompt, 5, 3, Sampling(temperature=0))
+    read = len(run.tokenizer.encode(prompt)) + 1
+    blocks = [size for size in sizes if size[0] == 1]
+    assert max(time for _, time in blocks) == 20
+    assert sum(time for _, time in blocks) == read
+    assert sizes[len(blocks) :] == [(3, 1)] * 4
+    monkeypatch.setattr(perplexity, "POSITIONS", 10_000)
+    assert generate(run.model, run.tokenizer, prompt, 5, 3, Sampling(temperature=0)) == few
+
+
+@pytest.mark.parametrize("values", [{"temperature": -0.1}, {"temperature": "1"}, {"temperature": None}, {"top_k": 1.5},
+                                    {"seed": "1"}, {"temperature": math.nan}, {"temperature": math.inf},
                                     {"top_k": 0}, {"seed": -1}, {"seed": 2**64}])  # fmt: skip
 def test_values_out_of_range_are_refused(values):
     with pytest.raises(UsageError, match="give"):

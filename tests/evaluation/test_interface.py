@@ -1,13 +1,20 @@
 """What Python code can ask of a model: equal to the commands' results, and to a slow reference."""
 
+import copy
 import json
+import math
+import multiprocessing
+import os
+import pickle
 import subprocess
 import sys
 import tomllib
 from itertools import chain
 from pathlib import Path
 
+import datasets
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -100,6 +107,97 @@ def test_what_cannot_be_done_is_said_in_a_line(one_scorer, made_runs, tmp_path):
         gcnn.load(tmp_path / "nowhere")
     with pytest.raises(gcnn.UsageError, match="precision is 'fp8'"):
         gcnn.load(made_runs["gcnn", "word"], precision="fp8")
+
+
+TABLES = [
+    {"text": ["one two"]},
+    pa.table({"text": ["one two"]}),
+    datasets.Dataset.from_dict({"text": ["one two"]}),
+    type("DataFrame", (), {"columns": ["text"], "__iter__": lambda self: iter(self.columns)})(),
+]
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: type(table).__name__)
+def test_a_table_instead_of_its_column_is_refused(one_scorer, table):
+    with pytest.raises(gcnn.UsageError, match="a table was given"):
+        one_scorer.score(table)
+
+
+def test_a_column_is_scored(one_scorer):
+    expected = one_scorer.score(["one two"])
+    for column in (["one two"], ("one two",), np.array(["one two"]), iter(["one two"]), TABLES[2]["text"]):
+        assert one_scorer.score(column) == expected
+
+
+NO_TEXT = [math.nan, None, b"one two", 7, ["one", "two"], [5, 3], "half \ud83d of a pair"]
+
+
+@pytest.mark.parametrize("value", NO_TEXT, ids=repr)
+def test_what_is_no_text_is_refused_and_named(one_scorer, value):
+    with pytest.raises(gcnn.UsageError, match="sentence 2 is no"):
+        one_scorer.score(["fine", value])
+    for ask in (one_scorer.perplexity, one_scorer.evaluate, one_scorer.token_scores):
+        with pytest.raises(gcnn.UsageError, match="the text is no"):
+            ask(value)
+    for ask in (one_scorer.next_log_probs, one_scorer.generate):
+        with pytest.raises(gcnn.UsageError, match="the prompt is no"):
+            ask(value)
+
+
+@pytest.mark.parametrize("value", [None, 7, math.nan])
+def test_what_holds_no_sentences_is_refused(one_scorer, value):
+    with pytest.raises(gcnn.UsageError, match="instead of a list of sentences"):
+        one_scorer.score(value)
+
+
+@pytest.mark.parametrize("option", ["tokens", "samples", "top_k", "seed", "temperature"])
+@pytest.mark.parametrize("value", ["5", [5]])
+def test_options_of_the_wrong_type_are_refused(one_scorer, option, value):
+    with pytest.raises(gcnn.UsageError, match=f"{option.replace('_', '-')} is .*5.*; give"):
+        one_scorer.generate("a", **{option: value})
+
+
+def test_a_model_goes_into_other_processes(model, lines):
+    """Pickled into one that is spawned, as by joblib, Ray and datasets.map; inherited by one that is forked."""
+    expected = [score.log_prob for score in model.score(lines[:9])]
+    for other in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        assert [score.log_prob for score in other.score(lines[:9])] == expected
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_a_process_scores_with_a_model_that_was_used_before(one_scorer, lines, method, monkeypatch):
+    """With two threads a forked process would wait for ever for the one that it lacks."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        large = torch.ones(600, 600)
+        assert (large @ large)[0, 0] == 600  # both threads at work
+        expected = [score.log_prob for score in one_scorer.score(lines)]
+        with multiprocessing.get_context(method).Pool(1) as pool:
+            found = pool.apply_async(score_and_multiply, (one_scorer, lines)).get(timeout=60)
+    finally:
+        torch.set_num_threads(threads)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def score_and_multiply(model, lines):
+    large = torch.ones(600, 600)
+    assert (large @ large)[0, 0] == 600
+    return [score.log_prob for score in model.score(lines)]
+
+
+def test_a_loaded_model_keeps_few_kernels_in_memory(made_runs, monkeypatch):
+    """oneDNN reads the variables at its first product."""
+    names = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    gcnn.load(made_runs["gcnn", "word"], "cpu")
+    assert [os.environ[name] for name in names] == ["128", "128"]
+    for name in names:
+        monkeypatch.setenv(name, "500")  # the user's own
+    gcnn.load(made_runs["gcnn", "word"], "cpu")
+    assert [os.environ[name] for name in names] == ["500", "500"]
 
 
 def test_the_package_lists_its_names_and_importing_it_stays_cheap():

@@ -67,6 +67,27 @@ def test_processes_share_a_text_out(run, stream, world_size, sentences):
     np.testing.assert_allclose(nlls, nlls_in_order(run.model, stream, sentences), atol=1e-5)
 
 
+@pytest.mark.parametrize("before_text", [None, 0])
+@pytest.mark.parametrize("tokens", [3, 39, 41, 90, 170])
+def test_processes_share_a_text_out_that_is_short_for_their_contexts(tokens, before_text):
+    config = GCNNConfig(embedding_dim=4, blocks=[BlockConfig([[5, 6]], 10)], cutoffs=[5])
+    torch.manual_seed(0)
+    model = build_model(config, 20, before_text).eval()
+    with torch.no_grad():
+        model.encoder.embedding.weight.mul_(10)
+    assert model.receptive_field == 41
+    ids = np.random.default_rng(0).integers(20, size=tokens).astype(np.int32)
+    text = TokenStream(ids, 0, 20, tokens, 4 * tokens, 1, "")
+    nlls = np.full(tokens, np.nan)
+    for rank in range(4):
+        for positions, found in token_nlls(model, text, rank=rank, world_size=4):
+            nlls[positions] = found
+    state = None if before_text is None else model(torch.zeros(1, 100, dtype=torch.long))[1]
+    hidden, _ = model(torch.from_numpy(np.append(0, ids[:-1]).astype(np.int64))[None], state)
+    expected = -model.log_prob(hidden)[0].detach().numpy()[np.arange(tokens), ids]
+    np.testing.assert_allclose(nlls, expected, atol=1e-5)
+
+
 def test_a_model_without_context_needs_no_overlap():
     config = GCNNConfig(embedding_dim=4, blocks=[BlockConfig([[1, 6]])], cutoffs=[5])
     torch.manual_seed(0)
