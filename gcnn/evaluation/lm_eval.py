@@ -49,6 +49,9 @@ class HarnessModel(LM):
         shared = 0  # tokens that the text leaves as they are
         while shared < min(len(before), len(whole)) and before[shared] == whole[shared]:
             shared += 1
+        same_word = stripped == context and text[:1].strip() != ""  # goes on where the context ends
+        if same_word and before[:shared][-1:] == [tokenizer.unk_id] and shared == len(before):
+            shared -= 1  # another unknown word, with the same id
         unknown = whole[shared:].count(tokenizer.unk_id)
         self.tokens += len(whole) - shared
         self.unknown += unknown

@@ -1,21 +1,33 @@
 """Runs in lm-evaluation-harness: what the harness is told is what the model says."""
 
+import importlib.util
 import json
-from types import SimpleNamespace
+import sys
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 
-pytest.importorskip("lm_eval", reason="lm_eval is not installed (the extra lm-eval)")
+PRESENT = importlib.util.find_spec("lm_eval") is not None
+STAND_INS = {  # the names that the adapter needs, where the package is not installed
+    "lm_eval": {},
+    "lm_eval.api": {},
+    "lm_eval.api.instance": {"Instance": object},
+    "lm_eval.api.model": {"LM": object},
+    "lm_eval.api.registry": {"register_model": lambda name: lambda kind: kind},
+}
 
 
 @pytest.fixture
-def harness(run_dir):
-    from lm_eval.api.registry import get_model
+def harness(run_dir, monkeypatch):
+    if not PRESENT:
+        for name, content in STAND_INS.items():
+            module = ModuleType(name)
+            vars(module).update(content)
+            monkeypatch.setitem(sys.modules, name, module)
+    from gcnn.evaluation.lm_eval import HarnessModel
 
-    import gcnn.evaluation.lm_eval  # noqa: F401 (registers the model)
-
-    return get_model("gcnn").create_from_arg_string(f"run={run_dir}", {"device": "cpu", "batch_size": 1})
+    return HarnessModel(str(run_dir), device="cpu", batch_size=1)
 
 
 def ask(method, *arguments):
@@ -29,6 +41,64 @@ def test_a_continuation_has_the_tokens_that_follow_the_context(harness, context,
     total, greedy = ask(harness.loglikelihood, context, text)
     assert total == pytest.approx(scores[before:].sum(), abs=1e-4)
     assert isinstance(greedy, bool)
+
+
+@pytest.mark.parametrize("run_dir", [("gcnn", "word"), ("lstm", "word")], indirect=True)
+@pytest.mark.parametrize(
+    ("context", "text", "first"),
+    [("{0}x", "x {1}", 0), ("{0} {1} x", "x", 2), ("{0} {1:.1}", "{1}", 1), ("{0} {1:.2}", "{2} {1}", 1)],
+)
+def test_a_continuation_that_ends_a_word_has_the_whole_word(harness, context, text, first):
+    """It is no certainty: the word that the context breaks off is one of its tokens."""
+    known = harness.scorer.tokenizer.types[30:32]
+    rest = known[1][2:]
+    context, text = context.format(*known, rest), text.format(*known, rest)
+    scores = harness.scorer.token_scores(context + text, sentences=False).log_probs[first:-1]
+    total, greedy = ask(harness.loglikelihood, context, text)
+    assert len(scores) == len(text.split())
+    assert total == pytest.approx(scores.sum(), abs=1e-4)
+    assert total < -0.01
+    assert not greedy
+
+
+@pytest.mark.parametrize("text", ["", " "])
+def test_an_empty_continuation_is_certain(harness, text):
+    assert ask(harness.loglikelihood, "a b", text) == (0, True)
+
+
+@pytest.mark.parametrize("run_dir", [("gcnn", "word")], indirect=True)
+def test_an_unknown_word_is_never_the_likeliest_and_is_counted(harness, monkeypatch, caplog):
+    """Not even where the model expects <unk> most of all: it cannot write the word."""
+    tokenizer = harness.scorer.tokenizer
+    softmax = harness.scorer.model.softmax
+    log_prob = softmax.log_prob
+
+    def expect_unknown(hidden):
+        log_probs = log_prob(hidden)
+        log_probs[..., tokenizer.unk_id] = 0
+        return log_probs
+
+    monkeypatch.setattr(softmax, "log_prob", expect_unknown)
+    word = tokenizer.types[30]
+    for text in (" zebra", f" zebra {word}"):
+        caplog.clear()
+        total, greedy = ask(harness.loglikelihood, word, text)
+        assert total < 0
+        assert not greedy
+        assert f"1 of {len(text.split())} tokens are unknown" in caplog.text
+    caplog.clear()
+    ask(harness.loglikelihood, word, f" {word}")
+    assert caplog.text == ""
+    ask(harness.loglikelihood_rolling, "zebra zebra")
+    assert "2 of 2 tokens are unknown" in caplog.text
+
+
+def test_a_long_text_is_read_in_blocks_that_give_what_the_whole_does(harness, corpus, monkeypatch):
+    text = " ".join((corpus / "test.txt").read_text().split())
+    whole = ask(harness.loglikelihood, text[:300], text[300:])
+    for size in (7, 50):
+        monkeypatch.setattr("gcnn.evaluation.perplexity.POSITIONS", size)
+        assert ask(harness.loglikelihood, text[:300], text[300:]) == pytest.approx(whole, rel=1e-6)
 
 
 def test_the_likeliest_token_is_greedy_and_no_other_one(harness):
@@ -59,10 +129,13 @@ def test_generation_ends_where_it_is_told_to(harness):
     assert ask(harness.generate_until, "a b", {"max_gen_toks": 10, "until": [end]}) == whole[: whole.index(end)]
 
 
+@pytest.mark.skipif(not PRESENT, reason="lm_eval is not installed (the extra lm-eval)")
 @pytest.mark.parametrize("run_dir", [("gcnn", "word")], indirect=True)  # one: it takes a minute
 def test_the_harness_itself_evaluates_a_task_of_local_files(harness, corpus, tmp_path):
     from lm_eval import simple_evaluate
+    from lm_eval.api.registry import get_model
 
+    assert get_model("gcnn") is type(harness)
     lines = [line for line in (corpus / "test.txt").read_text().splitlines() if line][:5]
     (tmp_path / "test.jsonl").write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
     task = {
