@@ -30,7 +30,8 @@ from gcnn.files import lock, sha256, write_atomically
 SCORES = pa.schema({"log_prob": pa.float64(), "tokens": pa.int64(), "unknown": pa.int64(), "perplexity": pa.float64()})
 KINDS = (".txt", *JSON_SUFFIXES, *PARQUET_SUFFIXES, *COMPRESSED_SUFFIXES)  # else a dot is part of a name
 METADATA_KEY = b"gcnn"  # in the metadata of a file's schema: a JSON object, what its scores were made from
-DECIDING = ("model", "tokenizer", "precision", "column", "input")  # the entries of it that make others of the scores
+# The entries of it that make others of the scores
+DECIDING = ("model", "tokenizer", "precision", "before_text", "column", "input")
 
 
 @dataclass

@@ -69,7 +69,7 @@ class Scorer:
     ):
         self.model = model
         self.tokenizer = tokenizer
-        self.source = source or {}  # what its scores are told apart by: model, tokenizer, precision; and the run
+        self.source = source or {}  # what its scores are told apart by, and the run
         self.sentences = sentences  # whether the run was trained on lines each alone
 
     @classmethod
@@ -82,6 +82,8 @@ class Scorer:
         run = load_model(path, device)
         prepare_for_inference(run.model.to(PRECISIONS[precision]))
         source = {"model": run.weights_sha256, "tokenizer": run.tokenizer.fingerprint, "precision": precision}
+        if run.model.before_text is not None:
+            source["before_text"] = run.tokenizer.eos
         return cls(run.model, run.tokenizer, source | {"run": str(path)}, run.config.data.sentences)
 
     def score(self, sentences: Iterable[str]) -> list[Score]:

@@ -150,5 +150,6 @@ def rotated(vectors: Tensor, positions: Tensor) -> Tensor:
 
 
 def last(tensor: Tensor, count: int) -> Tensor:
-    """The last `count` places of time: (batch, time, ...) -> (batch, count, ...)."""
-    return tensor[:, tensor.size(1) - count :]
+    """The last `count` places of time, copied: (batch, time, ...) -> (batch, count, ...). A view would
+    keep the whole tensor in memory."""
+    return tensor[:, tensor.size(1) - count :].clone()

@@ -1,6 +1,7 @@
 """What a text begins with: <eos> without end for a GCNN that was trained with the state carried."""
 
 import math
+import re
 import shutil
 
 import numpy as np
@@ -9,6 +10,8 @@ import torch
 
 from gcnn.data.batches import line_ends
 from gcnn.data.stream import encode_file
+from gcnn.errors import UsageError
+from gcnn.evaluation.corpus_scoring import score_files
 from gcnn.evaluation.generation import Sampling, generate
 from gcnn.evaluation.perplexity import evaluate, nlls_in_order, token_nlls
 from gcnn.evaluation.run import load_model
@@ -25,8 +28,9 @@ def carried(made_runs, tmp_path):
     def make(kind, tokenizer):
         folder = shutil.copytree(made_runs[kind, tokenizer], tmp_path / f"{kind}_{tokenizer}")
         config = (folder / "config.yaml").read_text()
-        assert config.count("carry_state: false") == 1
-        (folder / "config.yaml").write_text(config.replace("carry_state: false", "carry_state: true"))
+        config, count = re.subn(r"carry_state: \w+", "carry_state: true", config)
+        assert count == 1
+        (folder / "config.yaml").write_text(config)
         return folder
 
     return make
@@ -117,6 +121,15 @@ def test_the_command_warns_once_and_says_what_to_set(carried, made_runs, call):
     assert "data.sentences=true" in outcome.err
     for run in (carried("lstm", "word"), made_runs["gcnn", "word"]):
         assert call("score", "--run", run, stdin=b"a b\n").err == ""
+
+
+def test_scores_of_a_corpus_say_the_start(carried, made_runs, corpus, tmp_path):
+    """A job that goes on does not mix them with scores of the same weights after zeros."""
+    after_zeros = Scorer.from_run(made_runs["gcnn", "word"], "cpu")
+    score_files(after_zeros, [corpus / "test.txt"], tmp_path / "scores")
+    after_eos = Scorer.from_run(carried("gcnn", "word"), "cpu")
+    with pytest.raises(UsageError, match="another before_text"):
+        score_files(after_eos, [corpus / "test.txt"], tmp_path / "scores")
 
 
 def test_evaluation_in_training_begins_as_that_of_the_run(run, stream):
