@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import sys
@@ -121,9 +122,24 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def to_json(value: Any, **layout: Any) -> str:
+    """`value` as JSON that every reader takes: a number that is not finite, which JSON lacks, is null. `layout` goes to
+    json.dumps."""
+    return json.dumps(finite_or_null(value), allow_nan=False, **layout)
+
+
+def finite_or_null(value: Any) -> Any:
+    """A copy of dictionaries, lists and plain values with None for each number that is not finite."""
+    if isinstance(value, dict):
+        return {key: finite_or_null(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite_or_null(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON, atomically. What is no Unicode, as a folder's name may be, is escaped and read back as it was."""
-    content = (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+    content = (to_json(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
     write_atomically(path, lambda aside: aside.write_bytes(content))
 
 

@@ -2,13 +2,15 @@
 
 import argparse
 import dataclasses
-import json
 import sys
 from pathlib import Path
 
 from gcnn.commands.arguments import add_column, add_device, add_number, add_run, add_threads, new_parser, set_threads
 from gcnn.errors import UsageError
+from gcnn.files import to_json
 from gcnn.reporting.document import Table, to_text
+from gcnn.reporting.files import checked
+from gcnn.reporting.results import Split
 from gcnn.reporting.units import count, decimals, perplexity
 
 
@@ -56,23 +58,26 @@ def main() -> None:
         sys.stdout.writelines(f"{log_prob:.6f}\t{tokens}\n" for log_prob, tokens in rows)
     else:
         scores = evaluate(*inputs)
-        print(json.dumps(scores) if arguments.json else summary(scores, sentences))
+        print(to_json(scores) if arguments.json else summary(checked(scores, Split, "the scores"), sentences))
     sys.stdout.flush()
 
 
-def summary(scores: dict[str, float], sentences: bool) -> str:
+def summary(scores: Split, sentences: bool) -> str:
+    """The scores of a text as a table, and why some are missing."""
     rows = [
-        ["perplexity", perplexity(scores["perplexity"])],
-        ["without unknown tokens", perplexity(scores["known_perplexity"])],
-        ["per word", perplexity(scores["word_perplexity"])],
-        ["bits per byte", decimals(scores["bits_per_byte"], 4)],
-        ["nats", decimals(scores["nll_nats"], 1)],
-        ["tokens", count(scores["tokens"])],
-        ["unknown tokens", count(scores["unknown"])],
-        ["words", count(scores["words"])],
-        ["bytes", count(scores["bytes"])],
+        ["perplexity", perplexity(scores.perplexity)],
+        ["without unknown tokens", perplexity(scores.known_perplexity)],
+        ["per word", perplexity(scores.word_perplexity)],
+        ["bits per byte", decimals(scores.bits_per_byte, 4)],
+        ["nats", decimals(scores.nll_nats, 1)],
+        ["tokens", count(scores.tokens)],
+        ["unknown tokens", count(scores.unknown)],
+        ["words", count(scores.words)],
+        ["bytes", count(scores.bytes)],
     ]
-    return to_text(Table(["", "sentences" if sentences else "running text"], rows))
+    table = to_text(Table(["", "sentences" if sentences else "running text"], rows))
+    reason = scores.why_no_words
+    return f"{table}\nper word, bits per byte: {reason}." if reason else table
 
 
 def parse_arguments() -> argparse.Namespace:

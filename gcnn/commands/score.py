@@ -6,7 +6,6 @@ them are unknown, and the perplexity: `gcnn score --run DIR < sentences`.
 
 import argparse
 import codecs
-import json
 import math
 import os
 import select
@@ -20,6 +19,7 @@ from gcnn.checks import check_no_pointer, check_no_utf16
 from gcnn.commands.arguments import add_column, add_device, add_precision, add_run, add_threads, new_parser, set_threads
 from gcnn.errors import UsageError
 from gcnn.evaluation.nbest import KINDS, Hypothesis, rank_lists, reader
+from gcnn.files import to_json
 
 if TYPE_CHECKING:
     from gcnn.evaluation.scoring import Scorer
@@ -59,7 +59,7 @@ def main() -> None:
         print(f"warning: {CARRIED}", file=sys.stderr)
     if arguments.input is not None:
         done = score_files(scorer, arguments.input, arguments.output, arguments.column or "text")
-        print(json.dumps(asdict(done) | {"tokens_per_second": done.tokens_per_second}))
+        print(to_json(asdict(done) | {"tokens_per_second": done.tokens_per_second}))
         return
     lines = read_windows(STDIN)
     if arguments.nbest is None:
@@ -112,7 +112,7 @@ def score_windows(scorer: "Scorer", windows: Iterator[list[bytes]], form: str | 
         if form == "tsv":
             yield "".join("\t".join(map(str, score)) + "\n" for score in scores)
         else:
-            yield "".join(json.dumps(score._asdict()) + "\n" for score in scores)
+            yield "".join(to_json(score._asdict()) + "\n" for score in scores)
 
 
 def rerank_windows(

@@ -23,11 +23,13 @@ from gcnn.commands.arguments import Parser, add_config_dir
 from gcnn.config import CONFIGS, load_config, register_schemas
 from gcnn.errors import RunError, UsageError, on_terminal, one_line_errors, outlive_readers
 from gcnn.overrides import help_lines, prepare
+from gcnn.reporting.comparison import search_objective
 from gcnn.reporting.results import results_table
-from gcnn.reporting.sweep import check_members, finished_results, write_sweep
+from gcnn.reporting.sweep import check_members, finished_results, search_warning, write_sweep
 from gcnn.training.resume import begin_with_model_of_source, checked, may_fit_cutoffs, resumed_config, run_to_resume
-from gcnn.training.sweep import SweepFolder, member_overrides, train_member
+from gcnn.training.sweep import SweepFolder, is_search, member_overrides, train_member
 
+log = logging.getLogger(__name__)
 register_schemas()
 # Here and not in configs/train.yaml, which a run that is repeated by its stored config never reads: Hydra would leave
 # folders of its own, and a second log, where the command is typed.
@@ -50,33 +52,42 @@ def compose_and_run(config: DictConfig) -> float | None:
 
 
 def run(config: DictConfig, hydra_config: DictConfig) -> float | None:
-    """Train, and say how it went; returns the validation perplexity for a search to minimise.
+    """Train, and say how it went; returns, of a sweep's member, what a search minimises.
 
-    A member of a sweep that failed counts as infinitely bad: a search then keeps away from there, and goes on.
+    A member that failed counts as infinitely bad: a search then keeps away from there, and goes on.
     """
     from gcnn.training.run import train
 
     start_log()
     config.experiment = hydra_config.runtime.choices.get("experiment") or config.experiment
     if hydra_config.mode == RunMode.MULTIRUN:
-        run_dir = Path(hydra_config.runtime.output_dir)
-        results = finished_results(run_dir, member_overrides(hydra_config))
-        if results is not None:
-            return results.validation.perplexity
-        results = train_member(config, hydra_config)
-    else:
-        refuse_sweep(hydra_config)
-        notes = begin_with_model_of_source(config, hydra_config.overrides.task)
-        run_dir, results = train(checked(config, hydra_config), notes, may_fit_cutoffs(hydra_config))
-    return print_results(run_dir, results)
+        return run_member(config, hydra_config)
+    refuse_sweep(hydra_config)
+    notes = begin_with_model_of_source(config, hydra_config.overrides.task)
+    print_results(*train(checked(config, hydra_config), notes, may_fit_cutoffs(hydra_config)))
+    return None
 
 
-def print_results(run_dir: Path, results: dict | None) -> float:
-    if results is None:  # it failed as a member, or another process says it
-        return math.inf
-    print(results_table(results))
-    print(f"run: {run_dir}")
-    return results["validation"]["perplexity"]
+def run_member(config: DictConfig, hydra_config: DictConfig) -> float:
+    """Train a member of a sweep unless it is done; returns what a search minimises, infinity where it failed."""
+    run_dir, overrides = Path(hydra_config.runtime.output_dir), member_overrides(hydra_config)
+    results = finished_results(run_dir, overrides)
+    if results is None:
+        content = train_member(config, hydra_config)
+        if content is None:
+            return math.inf
+        print_results(run_dir, content)
+        results = finished_results(run_dir, overrides)
+    if is_search(hydra_config) and (warning := search_warning(run_dir)):
+        log.warning("%s", warning)
+    return search_objective(results)
+
+
+def print_results(run_dir: Path, results: dict | None) -> None:
+    """Print the table of a run that is done; None is what the processes of torchrun but the first have."""
+    if results is not None:
+        print(results_table(results))
+        print(f"run: {run_dir}")
 
 
 def refuse_sweep(hydra_config: DictConfig) -> None:

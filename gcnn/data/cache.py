@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gcnn.files import remove, sha256, user_path, write_atomically, write_json
 
-VERSION = 2  # part of every key: raise it when the same text would give other files
+VERSION = 3  # part of every key: raise it when the same text would give other files
 MANIFEST = "manifest.json"
 
 

@@ -41,9 +41,12 @@ def first_tokens(batches: Iterable[pa.Array], tokens: int) -> Iterator[pa.Array]
         tokens -= sum(counts)
 
 
-def count_marks(lines: pa.Array, eos: str) -> int:
-    """How often `eos` is a word of the text."""
-    return sum(line.split().count(eos) for line in lines.to_pylist()) if contains_word(lines, eos) else 0
+def count_word(lines: pa.Array, word: str) -> int:
+    """How often `word` stands in the text, between white space."""
+    if not contains_word(lines, word):
+        return 0
+    words = pc.utf8_split_whitespace(lines).flatten()
+    return pc.sum(pc.equal(words, word)).as_py() or 0
 
 
 def contains_word(lines: pa.Array, word: str) -> bool:

@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 
 from gcnn.config import DataConfig, SentencePieceConfig, WordTokenizerConfig
 from gcnn.data.cache import cached, key_of
-from gcnn.data.corpus import Corpus, load_corpus, summarize
-from gcnn.data.lines import count_marks, split_lines, without_end_marks
+from gcnn.data.corpus import Corpus, TextSummary, load_corpus, summarize
+from gcnn.data.lines import count_word, split_lines, without_end_marks
 from gcnn.data.sources import SPLITS, list_names
 from gcnn.data.tables import JSON_SUFFIXES, PARQUET_SUFFIXES, read_lines, suffix
 from gcnn.data.threads import in_threads
@@ -39,6 +39,8 @@ class TokenStream:
     lines: int
     fingerprint: str  # sha256 of the ids, little-endian int32
     unk_id: int | None = None  # None: every token is known
+    written_unknown: int = 0  # tokens that are <unk> in the text itself, as in WikiText: no word is lost by them
+    text_fingerprint: str = ""  # sha256 of the text, whatever the tokenizer
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -104,7 +106,7 @@ def cached_stream(corpus: Corpus, split: str, tokenizer: Tokenizer) -> TokenStre
     directory = corpus.cache_dir / "tokens" / key_of(summary.fingerprint, tokenizer.fingerprint)
 
     def build(aside: Path) -> None:
-        counts = np.zeros(3, np.int64)
+        counts = np.zeros(4, np.int64)
         with open(aside / "tokens.i32", "wb") as file:
             for tokens, *batch_counts in encode(corpus.lines(split), tokenizer):
                 file.write(tokens)
@@ -115,20 +117,22 @@ def cached_stream(corpus: Corpus, split: str, tokenizer: Tokenizer) -> TokenStre
     tokens = np.asarray(np.memmap(directory / "tokens.i32", DTYPE, "r"))
     counts = json.loads((directory / "stream.json").read_bytes())
     what = f"the {split} split of {corpus.name}"
-    return token_stream(tokens, tokenizer, counts, summary.lines, manifest["tokens.i32"], what)
+    return token_stream(tokens, tokenizer, counts, summary, manifest["tokens.i32"], what)
 
 
-def encode(lines: Iterable[pa.Array], tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, int, int, int]]:
-    """The ids of each batch of lines, its words and ends of line, its bytes, and how often it has `eos` within lines
-    for a word that is none."""
+def encode(lines: Iterable[pa.Array], tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, int, int, int, int]]:
+    """The ids of each batch of lines, its words and ends of line, its bytes, and, where tokens are words, how often it
+    has `eos` within lines for a word that is none, and how often <unk> for a word."""
 
-    def encoded(batch: pa.Array) -> tuple[np.ndarray, int, int, int]:
+    def encoded(batch: pa.Array) -> tuple[np.ndarray, int, int, int, int]:
         batch = without_end_marks(batch, tokenizer.eos)
         tokens = tokenizer.encode_lines(batch).astype(DTYPE, copy=False)
         by_word = tokenizer.kind == "word"
         words = len(tokens) if by_word else len(split_lines(batch, EOS, UNK))
         size = len(batch) + (pc.sum(pc.binary_length(pc.utf8_trim_whitespace(batch))).as_py() or 0)
-        return tokens, words, size, count_marks(batch, tokenizer.eos) if by_word else 0
+        marks = count_word(batch, tokenizer.eos) if by_word else 0
+        unknown = count_word(batch, tokenizer.types[tokenizer.unk_id]) if by_word else 0
+        return tokens, words, size, marks, unknown
 
     return in_threads(encoded, lines)
 
@@ -150,14 +154,15 @@ def encode_text(batches: Iterable[pa.Array], tokenizer: Tokenizer, what: str) ->
     encoded, *counts = zip(*encode((batch.drop_null() for batch in rows), tokenizer), strict=True)
     tokens = np.concatenate(encoded)
     fingerprint = hashlib.sha256(tokens).hexdigest()
-    return token_stream(tokens, tokenizer, list(map(sum, counts)), summary.lines, fingerprint, what)
+    return token_stream(tokens, tokenizer, list(map(sum, counts)), summary, fingerprint, what)
 
 
 def token_stream(
-    tokens: np.ndarray, tokenizer: Tokenizer, counts: list[int], lines: int, fingerprint: str, what: str
+    tokens: np.ndarray, tokenizer: Tokenizer, counts: list[int], text: TextSummary, fingerprint: str, what: str
 ) -> TokenStream:
-    """A stream, and a warning of words in it that are the end of a line by their looks alone."""
-    words, size, marks = counts
+    """A stream, and a warning of words in it that are the end of a line by their looks alone. `counts` are the sums of
+    what `encode` gives besides the ids."""
+    words, size, marks, unknown = counts
     if marks:
         log.warning("%s has %s within lines %s times: each is unknown.", what, tokenizer.eos, f"{marks:,}")
     return TokenStream(
@@ -166,7 +171,9 @@ def token_stream(
         vocabulary_size=tokenizer.vocabulary_size,
         words=words,
         bytes=size,
-        lines=lines,
+        lines=text.lines,
         fingerprint=fingerprint,
         unk_id=tokenizer.unk_id,
+        written_unknown=unknown,
+        text_fingerprint=text.fingerprint,
     )

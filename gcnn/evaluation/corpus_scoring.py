@@ -25,7 +25,7 @@ from gcnn.data.lines import TEXT
 from gcnn.data.tables import COMPRESSED_SUFFIXES, JSON_SUFFIXES, PARQUET_SUFFIXES, read_rows
 from gcnn.errors import UsageError
 from gcnn.evaluation.scoring import Score, Scorer
-from gcnn.files import lock, sha256, write_atomically
+from gcnn.files import lock, sha256, to_json, write_atomically
 
 SCORES = pa.schema({"log_prob": pa.float64(), "tokens": pa.int64(), "unknown": pa.int64(), "perplexity": pa.float64()})
 KINDS = (".txt", *JSON_SUFFIXES, *PARQUET_SUFFIXES, *COMPRESSED_SUFFIXES)  # else a dot is part of a name
@@ -158,7 +158,7 @@ def score_columns(texts: list[str | None], scores: list[Score]) -> list[pa.Chunk
 def score_file(scorer: Scorer, path: Path, target: Path, column: str, done: Done) -> None:
     """Write a file's rows and their scores, null for a row without a text. Raises UsageError as read_rows does, and
     where a column has the name of a score."""
-    start, source = time.perf_counter(), json.dumps(made_from(scorer, path, column))
+    start, source = time.perf_counter(), to_json(made_from(scorer, path, column))
 
     def write(aside: Path) -> None:
         tables = read_rows(path, column)

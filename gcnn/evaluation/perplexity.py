@@ -139,13 +139,14 @@ def evaluate(
     batch_size: int = BATCH_SIZE,
     block_size: int = BLOCK_SIZE,
     shared: bool = False,
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """The perplexity of a text and its normalisations. `shared`: each of torch.distributed's processes, which all must
     call, reads its part.
 
     Returns nll_nats (the text's total), tokens, perplexity (per token), unknown (of the tokens, those that are <unk>),
-    known_perplexity (per other token, without the nats of the unknown ones), words, word_perplexity (per white-space
-    word and end of line, whatever the tokenizer), bytes, bits_per_byte.
+    out_of_vocabulary (of these, those that the text has another word for), known_perplexity (per token that is not
+    unknown, without the nats of those that are), words, word_perplexity (per white-space word and end of line, whatever
+    the tokenizer), bytes, bits_per_byte. The last two measures are None where a word is out of vocabulary.
     """
     training = model.training
     model.eval()
@@ -166,19 +167,26 @@ def evaluate(
     return normalised(total, stream, of_unknown, int(unknown))
 
 
-def normalised(total: float, stream: TokenStream, of_unknown: float = 0.0, unknown: int = 0) -> dict[str, float]:
-    """The normalisations of a total negative log-likelihood in nats, and of its part that unknown tokens have."""
+def normalised(total: float, stream: TokenStream, of_unknown: float = 0.0, unknown: int = 0) -> dict[str, float | None]:
+    """The normalisations of a total negative log-likelihood in nats, and of its part that unknown tokens have.
+
+    What a word costs compares between tokenizers if it is paid for to the last letter. <unk> is not: the more words a
+    model does not know, the less a word or a byte would cost it. A text's own <unk>, as in WikiText, is known.
+    """
     known = max(1, len(stream) - unknown)  # in a text, each line's end
+    out_of_vocabulary = unknown - stream.written_unknown
+    all_is_spelled = out_of_vocabulary == 0
     return {
         "nll_nats": total,
         "tokens": len(stream),
         "perplexity": exp(total / len(stream)),
         "unknown": unknown,
+        "out_of_vocabulary": out_of_vocabulary,
         "known_perplexity": exp((total - of_unknown) / known),
         "words": stream.words,
-        "word_perplexity": exp(total / stream.words),
+        "word_perplexity": exp(total / stream.words) if all_is_spelled else None,
         "bytes": stream.bytes,
-        "bits_per_byte": total / math.log(2) / stream.bytes,
+        "bits_per_byte": total / math.log(2) / stream.bytes if all_is_spelled else None,
     }
 
 

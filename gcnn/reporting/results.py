@@ -47,7 +47,8 @@ class Parameters:
 @dataclass(kw_only=True)
 class Data:
     name: Text
-    fingerprint: Text
+    fingerprint: Text  # of the tokenizer and all texts
+    tokenizer_fingerprint: Text  # null: of an older run
     vocabulary_size: Number
 
 
@@ -62,15 +63,35 @@ class Training:
 
 @dataclass(kw_only=True)
 class Split:
+    """The perplexity of a text. Null in it is what an older run did not measure, or what is not finite; of a word or
+    byte also what does not compare, as words are out of vocabulary."""
+
+    nll_nats: Number  # all of the text
     perplexity: Number  # a token
     known_perplexity: Number
     unigram_perplexity: Number
     word_perplexity: Number
     bits_per_byte: Number
     tokens: Number
-    unknown: Number
+    unknown: Number  # tokens that are <unk>
+    out_of_vocabulary: Number  # those of them that are not <unk> in the text itself
     words: Number
     bytes: Number
+    text_fingerprint: Text
+
+    @property
+    def unknown_words(self) -> float | None:
+        """How many words of the text the model does not know; None where the run does not say. An older run says how
+        many tokens are <unk>, among them those that are <unk> in the text itself."""
+        return self.unknown if self.out_of_vocabulary is None else self.out_of_vocabulary
+
+    @property
+    def why_no_words(self) -> str:
+        """Why the text has no perplexity per word and no bits per byte; empty where it has them."""
+        if self.word_perplexity is not None or not self.out_of_vocabulary:
+            return ""
+        unknown = f"{count(self.out_of_vocabulary)} of {count(self.words)} words"
+        return f"{unknown} are unknown, and <unk> does not pay for their spelling"
 
 
 @dataclass(kw_only=True)
@@ -299,9 +320,13 @@ def results_table(content: dict | Results) -> str:
         "words": lambda split: count(split.words),
         "bytes": lambda split: count(split.bytes),
     }
-    rows = [[title, show(results.validation), show(results.test)] for title, show in measures.items()]
+    splits = {"validation": results.validation, "test": results.test}
+    rows = [[title, *map(show, splits.values())] for title, show in measures.items()]
     facts_text = to_text(Table(facts[0], facts[1:], text_columns=2))
-    return f"{facts_text}\n\n{to_text(Table(['', 'validation', 'test'], rows))}"
+    table = to_text(Table(["", *splits], rows))
+    missing = {name: split for name, split in splits.items() if split.why_no_words}
+    reasons = [f"{name}, per word and bits per byte: {split.why_no_words}." for name, split in missing.items()]
+    return "\n\n".join([facts_text, "\n".join([table, *reasons])])
 
 
 def runs_table(runs: list[Run]) -> Table:

@@ -6,10 +6,17 @@ from pathlib import Path
 
 from gcnn.errors import RunError, UsageError
 from gcnn.files import MEMBER, write_atomically, write_json
-from gcnn.reporting.document import Table, table_of, to_markdown, to_text
+from gcnn.reporting.comparison import PER_TOKEN, PER_WORD, Comparison, compare
+from gcnn.reporting.document import Paragraph, Table, table_of, to_markdown, to_text
 from gcnn.reporting.files import checked, read_json
 from gcnn.reporting.results import Member, Results, varying
-from gcnn.reporting.units import DASH, count, duration, magnitude, perplexity
+from gcnn.reporting.units import DASH, count, duration, magnitude, mean, perplexity, spread
+
+SAME_SIZE = 0.05  # part of the smaller one's parameters that another may have more
+EQUAL_SIZES = (
+    "For equal ones give each a config of its own, the smaller one wider (channels of model.blocks, model.hidden_dim), "
+    "and sweep over model=A,B."
+)
 
 
 def finished_results(folder: Path, overrides: list[str]) -> Results | None:
@@ -28,31 +35,50 @@ def finished_results(folder: Path, overrides: list[str]) -> Results | None:
     return results
 
 
-def load_members(folder: Path) -> list[dict]:
-    """All members of a sweep as sweep.json has them, the best on validation first, those that are not done last."""
+def load_members(folder: Path) -> tuple[list[dict], Comparison]:
+    """All members of a sweep as sweep.json has them, and what they are ranked by on validation: the best first, those
+    that are not done last. Where nothing ranks them, they come in their order."""
     paths = list(folder.glob(f"*/{MEMBER}"))
     members = [read_json(path, Member) for path in paths]
+    finished = [read_json(path.with_name("results.json"), Results) for path in paths]
+    comparison = compare([results for results in finished if results], "validation")
     rows = []
-    for path, member, settings in zip(paths, members, varying([m.settings for m in members]), strict=True):
-        finished = read_json(path.with_name("results.json"), Results)
-        results = finished or checked({}, Results, "")
-        failed = {} if finished or not member.error else {"error": member.error, "exit_code": member.exit_code}
+    for member, results, settings in zip(members, finished, varying([m.settings for m in members]), strict=True):
+        failed = {} if results or not member.error else {"error": member.error, "exit_code": member.exit_code}
         row = {
             "member": member.number,
+            "rank": None,
             "overrides": settings,
-            "status": "done" if finished else "failed" if failed else "unfinished",
+            "status": "done" if results else "failed" if failed else "unfinished",
             **failed,
-            "validation_perplexity": results.validation.perplexity,
-            "test_perplexity": results.test.perplexity,
-            "parameters": results.parameters.total,
-            "tokens": results.train.tokens,
-            "seconds": results.train.seconds,
+            **measures(results or checked({}, Results, "")),
         }
         rows.append(row)
-    return sorted(rows, key=lambda m: (m["status"] != "done", m["validation_perplexity"] or math.inf, m["member"]))
+    measure = f"validation_{comparison.measure}"
+    rows.sort(key=lambda m: (m["status"] != "done", m.get(measure) or math.inf, m["member"]))
+    if comparison.measure:
+        for rank, row in enumerate((row for row in rows if row[measure] is not None), start=1):
+            row["rank"] = rank
+    return rows, comparison
 
 
-def sweep_table(members: list[dict]) -> Table:
+def measures(results: Results) -> dict:
+    """What sweep.json says of a member's results; null where it is not done."""
+    return {
+        "validation_perplexity": results.validation.perplexity,
+        "test_perplexity": results.test.perplexity,
+        "validation_word_perplexity": results.validation.word_perplexity,
+        "test_word_perplexity": results.test.word_perplexity,
+        "validation_unknown_words": results.validation.unknown_words,
+        "parameters": results.parameters.total,
+        "tokens": results.train.tokens,
+        "seconds": results.train.seconds,
+    }
+
+
+def sweep_table(members: list[dict], comparison: Comparison) -> Table:
+    """A row a member. Validation and test are what ranks the members, or per token where nothing does."""
+    measure = comparison.measure or PER_TOKEN
     keys = sorted({key for member in members for key in member["overrides"]})
     columns = {"member": lambda m: str(m["member"])}
     columns |= {key: lambda m, key=key: m["overrides"].get(key, DASH) for key in keys}
@@ -60,8 +86,12 @@ def sweep_table(members: list[dict]) -> Table:
         "status": lambda m: textwrap.shorten(  # sweep.json has all of it
             f"{m['status']}: {m['error']}" if "error" in m else m["status"], 70, placeholder=" …"
         ),
-        "validation": lambda m: perplexity(m["validation_perplexity"]),
-        "test": lambda m: perplexity(m["test_perplexity"]),
+        f"validation{unit(comparison)}": lambda m: perplexity(m[f"validation_{measure}"]),
+        f"test{unit(comparison)}": lambda m: perplexity(m[f"test_{measure}"]),
+    }
+    if comparison.measure is None:
+        columns["unknown words"] = lambda m: count(m["validation_unknown_words"])
+    columns |= {
         "parameters": lambda m: magnitude(m["parameters"]),
         "tokens": lambda m: count(m["tokens"]),
         "training time": lambda m: duration(m["seconds"]),
@@ -69,16 +99,74 @@ def sweep_table(members: list[dict]) -> Table:
     return table_of(members, columns, text_columns=len(keys) + 2)
 
 
+def unit(comparison: Comparison) -> str:
+    """What the figures of a sweep are per, after the name of a split; nothing where all are per token and compare."""
+    return {PER_TOKEN: "", PER_WORD: ", per word", None: ", per token"}[comparison.measure]
+
+
+def seeds_table(members: list[dict], comparison: Comparison) -> Table:
+    """A row for members that are done and differ in their seed alone: mean and range. The best mean first, where
+    something ranks them. Without rows where there are no such members."""
+    measure = comparison.measure or PER_TOKEN
+    groups: dict[tuple, list[dict]] = {}
+    for member in members:
+        settings = {key: value for key, value in member["overrides"].items() if key != "seed"}
+        if member["status"] == "done":
+            groups.setdefault(tuple(sorted(settings.items())), []).append(member)
+    several = [group for group in groups.values() if len(group) > 1]
+    if comparison.measure:
+        several.sort(key=lambda group: mean([m[f"validation_{measure}"] for m in group]) or math.inf)
+    keys = sorted({key for member in members for key in member["overrides"]} - {"seed"})
+    columns = {"members": lambda group: ", ".join(sorted((str(m["member"]) for m in group), key=int))}
+    columns |= {key: lambda group, key=key: group[0]["overrides"].get(key, DASH) for key in keys}
+    for split in ("validation", "test"):
+        title = f"{split}{unit(comparison)}: mean (range)"
+        columns[title] = lambda group, split=split: spread([m[f"{split}_{measure}"] for m in group])
+    return table_of(several, columns, text_columns=len(keys) + 1)
+
+
+def notes(members: list[dict], comparison: Comparison) -> list[str]:
+    """What a reader of the table should know: what does not compare, and which members differ in size."""
+    lines = [comparison.note] if comparison.note else []
+    sizes = {m["parameters"]: m["member"] for m in members if m["parameters"]}
+    if sizes and max(sizes) > (1 + SAME_SIZE) * min(sizes):
+        small, large = min(sizes), max(sizes)
+        lines.append(
+            f"Members differ in size, from {magnitude(small)} parameters (member {sizes[small]}) to {magnitude(large)} "
+            f"(member {sizes[large]}): a difference may be that of their sizes. {EQUAL_SIZES}"
+        )
+    return lines
+
+
 def write_sweep(folder: Path) -> list[dict]:
-    """Write sweep.json and sweep.md about the members that there are, and print the table; returns the members."""
-    members = load_members(folder)
+    """Write sweep.json and sweep.md about the members that there are, and print the tables; returns the members."""
+    members, comparison = load_members(folder)
     if members:
-        table = sweep_table(members)
-        page = to_markdown(f"Sweep {folder.name}", [table])
+        tables = [sweep_table(members, comparison), seeds_table(members, comparison)]
+        tables = [table for table in tables if table.rows]
+        remarks = notes(members, comparison)
+        page = to_markdown(f"Sweep {folder.name}", [*tables, *map(Paragraph, remarks)])
         write_json(folder / "sweep.json", members)
         write_atomically(folder / "sweep.md", lambda aside: aside.write_text(page, encoding="utf-8", errors="replace"))
-        print(f"{to_text(table)}\nsweep: {folder}")
+        print("\n\n".join(map(to_text, tables)))
+        print(*remarks, f"sweep: {folder}", sep="\n")
     return members
+
+
+def search_warning(member: Path) -> str:
+    """What to say where the member of a search that has just finished is the first that does not compare with the
+    others: the search goes by its figure all the same. Empty otherwise."""
+    paths = sorted(member.parent.glob("*/results.json"))
+    results = {path.parent: read_json(path, Results) for path in paths}
+    comparison = compare(list(results.values()), "validation")
+    own = results.pop(member)
+    if comparison.measure or (results and compare(list(results.values()), "validation").measure is None):
+        return ""
+    unknown = f", and {why}" if (why := own.validation.why_no_words) else ""
+    return (
+        f"member {member.name}: {comparison.reason}{unknown}. The search goes by the nats of each word all the same, "
+        "and the fewer words a model knows the fewer these are. Search with one tokenizer and one text."
+    )
 
 
 def check_members(members: list[dict]) -> None:

@@ -1,5 +1,7 @@
 """Numbers as people read them: sensible digits, units, thousands separators; a dash where there is none."""
 
+from collections.abc import Sequence
+
 DASH = "–"
 
 
@@ -17,6 +19,19 @@ def decimals(value: float | None, digits: int = 2) -> str:
 
 def perplexity(value: float | None) -> str:
     return decimals(value, 2 if value is None or value < 10_000 else 0)
+
+
+def mean(values: Sequence[float | None]) -> float | None:
+    """None where one of the values is not known."""
+    return None if not values or None in values else sum(values) / len(values)
+
+
+def spread(values: Sequence[float | None]) -> str:
+    """The mean of perplexities and, in brackets, their range."""
+    average = mean(values)
+    if average is None:
+        return DASH
+    return f"{perplexity(average)} ({perplexity(min(values))} to {perplexity(max(values))})"
 
 
 def milliseconds(value: float | None) -> str:

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from gcnn.config import compose_config, migrated, typed
 from gcnn.errors import UsageError
-from gcnn.files import MEMBER, write_atomically, write_json
+from gcnn.files import MEMBER, to_json, write_atomically, write_json
 from gcnn.provenance import PLACES, portable
 from gcnn.reporting.files import Number, read_json_lines, read_text
 from gcnn.reporting.results import Run, load_run
@@ -45,7 +45,7 @@ def keep_runs(sweep: Path, path: Path) -> None:
         if run_status(run) != "unfinished":
             kept[run.member.number] = kept_run(run)
     if kept:
-        lines = [json.dumps(dataclasses.asdict(kept[number]), ensure_ascii=False) + "\n" for number in sorted(kept)]
+        lines = [to_json(dataclasses.asdict(kept[number]), ensure_ascii=False) + "\n" for number in sorted(kept)]
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, lambda aside: aside.write_text("".join(lines), encoding="utf-8"))
 
@@ -86,7 +86,7 @@ def restore_runs(path: Path, sweep: Path, overrides: list[str]) -> int:
         run.files[MEMBER]["overrides"] = sorted([*run.files[MEMBER]["overrides"], *places])
         for name in (name for name in FILES if name in run.files):
             write_json(folder / name, run.files[name])
-        metrics = "".join(json.dumps(line) + "\n" for line in run.validation)
+        metrics = "".join(to_json(line) + "\n" for line in run.validation)
         (folder / "metrics.jsonl").write_text(metrics, encoding="utf-8")
         (folder / "config.yaml").write_text(OmegaConf.to_yaml(config), encoding="utf-8")  # last: now it counts as a run
     return len(missing)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from gcnn.config import TrainConfig
 from gcnn.errors import UsageError, on_terminal
-from gcnn.files import write_atomically
+from gcnn.files import to_json, write_atomically
 from gcnn.training.distributed import rank
 from gcnn.training.resume import flatten
 
@@ -43,12 +43,10 @@ class Metrics:
     def write(self, kind: str, **values: float) -> None:
         if self.file is None:
             return
-        finite = {key: value if math.isfinite(value) else None for key, value in values.items()}  # as JSON has it
-        self.file.write(json.dumps({"kind": kind, **finite}) + "\n")
+        self.file.write(to_json({"kind": kind, **values}) + "\n")
         self.file.flush()
         if self.logger:
-            named = {"loss" if key == "nll_nats" else key: value for key, value in values.items()}  # as in training
-            self.logger.log({f"{kind}/{key}": value for key, value in named.items()}, step=values["step"])
+            self.logger.log({f"{kind}/{key}": value for key, value in values.items()}, step=values["step"])
 
     def close(self) -> None:
         if self.file:

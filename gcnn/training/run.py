@@ -211,7 +211,12 @@ def measure(config: TrainConfig, model: LanguageModel, data: PreparedData, train
         "parameters": model.parameter_counts(),
         "receptive_field": model.receptive_field,
         "flops_per_token": model.flops_per_token(torch.from_numpy(counts)),
-        "data": {"name": data.name, "fingerprint": data.fingerprint, "vocabulary_size": data.tokenizer.vocabulary_size},
+        "data": {
+            "name": data.name,
+            "fingerprint": data.fingerprint,
+            "tokenizer_fingerprint": data.tokenizer.fingerprint,
+            "vocabulary_size": data.tokenizer.vocabulary_size,
+        },
         "train": {
             "steps": progress.step,
             "tokens": progress.tokens,
@@ -223,7 +228,11 @@ def measure(config: TrainConfig, model: LanguageModel, data: PreparedData, train
     for name, split, known in (("validation", "valid", trainer.best_scores), ("test", "test", None)):
         stream = data.streams[split]
         scores = known or evaluate(model, stream, config.data.sentences)
-        results[name] = {**scores, "unigram_perplexity": unigram_perplexity(counts, stream)}
+        results[name] = {
+            **scores,
+            "unigram_perplexity": unigram_perplexity(counts, stream),
+            "text_fingerprint": stream.text_fingerprint,
+        }
     return results
 
 

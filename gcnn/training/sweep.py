@@ -13,8 +13,12 @@ import traceback
 from pathlib import Path
 from typing import Any, ClassVar
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 from gcnn import torchrun
 from gcnn.checks import RESUME, check_output, check_run_name, check_value
@@ -33,7 +37,9 @@ class SweepFolder(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with one_line_errors():  # Hydra would make a warning of an error
-            SweepFolder.path = folder = choose_folder(config)
+            folder = choose_folder(config)
+            check_configs(config)
+            SweepFolder.path = folder
             continue_search(config, folder)
         print(f"sweep: each member logs into {folder}/<number>/train.log", file=sys.stderr)
         config.hydra.sweep.dir = str(folder)
@@ -44,6 +50,57 @@ class SweepFolder(Callback):
                 signal.signal(number, stop_sweep)
         if "submitit" in config.hydra.launcher._target_:  # its members write to files of their own
             threading.Thread(target=report_progress, args=(folder,), daemon=True).start()
+
+
+def is_search(hydra_config: DictConfig) -> bool:
+    """Whether a sweeper chooses each member by what those before it have found; else the members are a grid."""
+    return not hydra_config.sweeper._target_.endswith(".BasicSweeper")
+
+
+def check_configs(config: DictConfig) -> None:
+    """Compose and check the config of every member of a grid; of a search, every choice and both ends of every
+    interval. Raises UsageError for the first that is wrong, as the member would, before anything is trained."""
+    loader = GlobalHydra.instance().config_loader()
+    params = [f"{key}={choices}" for key, choices in (config.hydra.sweeper.get("params") or {}).items()]
+    parser = OverridesParser.create(config_loader=loader)
+    overrides = parser.parse_overrides([*params, *config.hydra.overrides.task])
+    swept = [override.get_key_element() for override in overrides if override.is_sweep_override()]
+    members = search_samples(overrides) if is_search(config.hydra) else grid(overrides)
+    for number, member in enumerate(members):
+        try:
+            composed = loader.load_sweep_config(config, list(member))
+            with open_dict(composed):
+                del composed["hydra"]
+            begin_with_model_of_source(composed, list(member))
+            typed(composed)
+        except Exception as error:
+            explained = explain(error)
+            if explained is None:
+                raise
+            given = " ".join(part for part in member if part.partition("=")[0] in swept)
+            raise UsageError(f"member {number} ({given}): {explained[0]}") from None
+
+
+def grid(overrides: list[Override]) -> list[list[str]]:
+    """The overrides of each member of a grid, in Hydra's order."""
+    [members] = BasicSweeper.split_arguments(overrides, None)
+    return members
+
+
+def search_samples(overrides: list[Override]) -> list[list[str]]:
+    """Members that a search might have: each value that is named, beside the first of every other key."""
+    values = {}
+    for override in overrides:
+        key, value = override.get_key_element(), override.value()
+        if override.is_interval_sweep():
+            values[key] = [f"{key}={value.start}", f"{key}={value.end}"]
+        elif override.is_sweep_override():
+            values[key] = [f"{key}={text}" for text in override.sweep_string_iterator()]
+        else:
+            values[key] = [f"{key}={override.get_value_element_as_str()}"]
+    first = {key: texts[0] for key, texts in values.items()}
+    others = [(key, text) for key, texts in values.items() for text in texts[1:]]
+    return [list(first.values()), *(list({**first, key: text}.values()) for key, text in others)]
 
 
 def report_progress(folder: Path) -> None:

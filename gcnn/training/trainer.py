@@ -285,7 +285,7 @@ class Trainer:
         shared = world_size() > 1
         scores = distributed.from_rank_0(evaluate(self.model, valid, self.config.data.sentences, shared=shared))
         nll = scores["nll_nats"] / scores["tokens"]
-        self.metrics.write("validation", **self.position(), nll_nats=nll, perplexity=scores["perplexity"])
+        self.metrics.write("validation", **self.position(), loss=nll, perplexity=scores["perplexity"])
         self.progress.validated = self.progress.step
         on_grid = self.progress.step % self.config.trainer.validate_every == 0  # the end of a run may come sooner
         self.progress.no_better += on_grid

@@ -23,13 +23,13 @@ RESULTS = {
     "hardware": {"cpu", "cores", "threads", "gpu", "memory_bytes", "platform"},
     "versions": {"python", "gcnn", "torch", "datasets", "sentencepiece", "hydra-core", "numpy"},
     "parameters": {"total", "embedding", "body", "softmax"},
-    "data": {"name", "fingerprint", "vocabulary_size"},
+    "data": {"name", "fingerprint", "tokenizer_fingerprint", "vocabulary_size"},
     "train": {"steps", "tokens", "seconds", "tokens_per_second", "peak_memory_bytes"},
 }  # fmt: skip
 SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 138, signal.SIGHUP: 129}
 SPLIT = {
     "nll_nats", "tokens", "perplexity", "words", "word_perplexity", "bytes", "bits_per_byte", "unknown",
-    "known_perplexity", "unigram_perplexity",
+    "out_of_vocabulary", "known_perplexity", "unigram_perplexity", "text_fingerprint",
 }  # fmt: skip
 
 

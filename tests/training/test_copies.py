@@ -150,7 +150,7 @@ def runs(corpus, tmp_path_factory) -> tuple[Path, Path]:
 
 def curve(run: Path) -> dict[str, list[float]]:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    keys = {"train": ("step", "tokens", "loss", "lr", "grad_norm"), "validation": ("step", "nll_nats")}
+    keys = {"train": ("step", "tokens", "loss", "lr", "grad_norm"), "validation": ("step", "loss")}
     return {
         f"{kind} {key}": [line[key] for line in lines if line["kind"] == kind] for kind in keys for key in keys[kind]
     }

@@ -44,7 +44,7 @@ def test_training_learns_the_text(config, make_trainer, model):
     found = records(trainer, "validation")
     assert [record["step"] for record in found] == [50, 100, 150]
     assert found[-1]["perplexity"] < 20 < 42  # near-uniform words at the start: 42 types
-    assert found[-1]["nll_nats"] == pytest.approx(math.log(found[-1]["perplexity"]))
+    assert found[-1]["loss"] == pytest.approx(math.log(found[-1]["perplexity"]))
 
 
 def test_update_is_clip_then_nesterov(config, make_trainer):
