@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 from gcnn.checks import check_no_pointer, check_no_utf16
 from gcnn.commands.arguments import add_column, add_device, add_precision, add_run, add_threads, new_parser, set_threads
 from gcnn.errors import UsageError
-from gcnn.evaluation.nbest import KINDS, Hypothesis, rank_lists, reader
+from gcnn.evaluation.nbest import KINDS, Ranker, Scored, reader
 from gcnn.files import to_json
 
 if TYPE_CHECKING:
@@ -42,6 +42,9 @@ def main() -> None:
     arguments = parse_arguments()
     if arguments.lm_weight is not None and (arguments.nbest is None or not math.isfinite(arguments.lm_weight)):
         raise UsageError("--lm-weight is a number that goes with --nbest; give both or leave it out.")
+    penalty = arguments.unknown_penalty
+    if penalty is not None and (arguments.nbest is None or not 0 <= penalty < math.inf):
+        raise UsageError("--unknown-penalty is a number from 0 that goes with --nbest; give both or leave it out.")
     if (arguments.input is None) != (arguments.output is None):
         raise UsageError("--input and --output belong together; give both, or neither to score standard input.")
     if arguments.input is None and (sys.__stdin__ is None or sys.__stdout__ is None):
@@ -62,14 +65,17 @@ def main() -> None:
         print(to_json(asdict(done) | {"tokens_per_second": done.tokens_per_second}))
         return
     lines = read_windows(STDIN)
+    ranker = Ranker(arguments.lm_weight, penalty)
     if arguments.nbest is None:
         output = score_windows(scorer, lines, arguments.format)
     else:
-        output = rerank_windows(scorer, lines, arguments.nbest, arguments.lm_weight)
+        output = rerank_windows(scorer, lines, arguments.nbest, ranker)
     sys.stdout.reconfigure(encoding="utf-8")
     for text in output:
         sys.stdout.write(text)
         sys.stdout.flush()
+    if warning := ranker.warning():
+        print(warning, file=sys.stderr)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -89,6 +95,11 @@ def parse_arguments() -> argparse.Namespace:
         "srilm's acoustic one, turned into nats; default: rank by log_prob alone"
     )
     parser.add_argument("--lm-weight", type=float, metavar="W", help=help)
+    help = (
+        "take P nats off the log_prob of a hypothesis for each of its words that the model does not know, and append "
+        "their number and the sum; default: none, and a word about them on standard error"
+    )
+    parser.add_argument("--unknown-penalty", type=float, metavar="P", help=help)
     help = (
         "score the rows of text, JSON lines or Parquet files instead; any processes that are called alike share "
         "them (torchrun, a Slurm array), and files whose scores are there already are passed over; default: none"
@@ -115,18 +126,20 @@ def score_windows(scorer: "Scorer", windows: Iterator[list[bytes]], form: str | 
             yield "".join(to_json(score._asdict()) + "\n" for score in scores)
 
 
-def rerank_windows(
-    scorer: "Scorer", windows: Iterator[list[bytes]], kind: str = "any", weight: float | None = None
-) -> Iterator[str]:
+def rerank_windows(scorer: "Scorer", windows: Iterator[list[bytes]], kind: str, ranker: Ranker) -> Iterator[str]:
     """Each n-best list as text, best first."""
-    read_hypothesis = reader(kind, weight is not None)
+    read_hypothesis = reader(kind, ranker.weight is not None)
 
-    def entries() -> Iterator[tuple[Hypothesis, float]]:
+    def entries() -> Iterator[Scored]:
         for hypotheses in parse_windows(windows, lambda raw: read_hypothesis(to_text(raw))):
-            scores = scorer.stream(hypothesis.sentence for hypothesis in hypotheses)
-            yield from zip(hypotheses, (score.log_prob for score in scores), strict=True)
+            sentences = [hypothesis.sentence for hypothesis in hypotheses]
+            ids = scorer.tokenizer.encode_lines(sentences)
+            stop = 0
+            for hypothesis, score in zip(hypotheses, scorer.stream(sentences), strict=True):
+                start, stop = stop, stop + score.tokens
+                yield Scored(hypothesis, ids[start:stop].tobytes(), score.log_prob, score.unknown)
 
-    return rank_lists(entries(), weight)
+    return ranker.rank(entries())
 
 
 def to_text(raw: bytes) -> str:

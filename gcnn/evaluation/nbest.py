@@ -101,24 +101,74 @@ def to_nats(score: str, kind: str) -> float:
     )
 
 
-def rank_lists(entries: Iterable[tuple[Hypothesis, float]], weight: float | None) -> Iterator[str]:
-    """Each list of hypotheses and their log-probabilities as text, best first, equal ones in their order.
+class Scored(NamedTuple):
+    """A hypothesis as the model scores it."""
 
-    The best has the greatest log-probability, or, with a weight, the greatest sum of its score and as many times that.
-    """
-    for group in split_into_lists(entries):
-        rows = []
-        for hypothesis, log_prob in group:
-            total = [] if weight is None else [hypothesis.score + weight * log_prob]
-            rows.append([hypothesis.line, log_prob, *total])
-        rows.sort(key=lambda row: -row[-1])
-        yield "".join(" ||| ".join(map(str, row)) + "\n" for row in rows)
+    hypothesis: Hypothesis
+    tokens: bytes  # the ids of its words: where these are the same, so is the score
+    log_prob: float  # nats
+    unknown: int  # tokens that are <unk>
 
 
-def split_into_lists(entries: Iterable[tuple[Hypothesis, float]]) -> Iterator[list[tuple[Hypothesis, float]]]:
-    for _, group in groupby(entries, key=lambda entry: entry[0].list):
+class Ranker:
+    """Ranks lists of hypotheses: by score + weight * (log_prob - unknown_penalty * unknown), or, without a weight, by
+    what stands in brackets. Counts the hypotheses with unknown words on the way."""
+
+    def __init__(self, weight: float | None = None, unknown_penalty: float | None = None):
+        self.weight = weight
+        self.unknown_penalty = unknown_penalty
+        self.hypotheses = self.with_unknown = self.unknown = 0
+
+    def rank(self, entries: Iterable[Scored]) -> Iterator[str]:
+        """Each list as text, best first, equal ones in their order. A line is that of the hypothesis, its log_prob,
+        with a penalty its number of unknown tokens, and the sum that it is ranked by where that is another number."""
+        for group in split_into_lists(entries):
+            rows = []
+            first: dict[bytes, float] = {}
+            for hypothesis, tokens, log_prob, unknown in group:
+                # The same words have the same log-probability but for rounding, which differs from batch to batch.
+                log_prob = first.setdefault(tokens, log_prob)
+                self.count(unknown)
+                rows.append([hypothesis.line, *self.figures(hypothesis.score, log_prob, unknown)])
+            rows.sort(key=lambda row: -row[-1])
+            yield "".join(" ||| ".join(map(str, row)) + "\n" for row in rows)
+
+    def figures(self, score: float, log_prob: float, unknown: int) -> list[float]:
+        """What is printed of a hypothesis; the last is what it is ranked by."""
+        figures = [log_prob]
+        total = log_prob
+        if self.unknown_penalty is not None:
+            total -= self.unknown_penalty * unknown
+            figures += [unknown] if self.weight is not None else [unknown, total]
+        if self.weight is not None:
+            figures.append(score + self.weight * total)
+        return figures
+
+    def count(self, unknown: int) -> None:
+        self.hypotheses += 1
+        self.with_unknown += unknown > 0
+        self.unknown += unknown
+
+    def warning(self) -> str:
+        """What to say of the unknown words that were ranked; empty where there were none."""
+        if not self.unknown:
+            return ""
+        found = (
+            f"{self.with_unknown:,} of {self.hypotheses:,} hypotheses have words that the model does not know, "
+            f"{self.unknown:,} in all."
+        )
+        if self.unknown_penalty is not None:
+            return found
+        return (
+            f"{found} It has one probability for all such words, <unk>, so that nonsense may come first; "
+            "--unknown-penalty NATS takes as much off for each."
+        )
+
+
+def split_into_lists(entries: Iterable[Scored]) -> Iterator[list[Scored]]:
+    for _, group in groupby(entries, key=lambda entry: entry.hypothesis.list):
         group = list(group)
-        if len({hypothesis.number for hypothesis, _ in group}) == len(group):
+        if len({entry.hypothesis.number for entry in group}) == len(group):
             yield group
         else:
-            yield from (list(part) for _, part in groupby(group, key=lambda entry: entry[0].number))
+            yield from (list(part) for _, part in groupby(group, key=lambda entry: entry.hypothesis.number))

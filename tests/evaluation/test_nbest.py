@@ -6,7 +6,7 @@ import pytest
 
 from gcnn.commands.score import rerank_windows
 from gcnn.errors import UsageError
-from gcnn.evaluation.nbest import reader
+from gcnn.evaluation.nbest import Ranker, reader
 from gcnn.evaluation.scoring import Scorer
 
 WORDS = ["la", "se no", "", "ta ri mo", "vu ba se de"]
@@ -17,10 +17,13 @@ def scorer(made_runs):
     return Scorer.from_run(made_runs["gcnn", "word"], "cpu")
 
 
-def printed(scorer, lines, kind="any", weight=None) -> list[list[str]]:
+def printed(scorer, lines, kind="any", weight=None, penalty=None) -> list[list[str]]:
     """The lines of each list as they are printed, fields split."""
     raw = iter([[line.encode() for line in lines]])
-    return [[line.split(" ||| ") for line in text.splitlines()] for text in rerank_windows(scorer, raw, kind, weight)]
+    return [
+        [line.split(" ||| ") for line in text.splitlines()]
+        for text in rerank_windows(scorer, raw, kind, Ranker(weight, penalty))
+    ]
 
 
 def log_prob(scorer, sentence):
@@ -32,7 +35,7 @@ def test_nbest_lists_are_sorted_by_score_each_for_itself(scorer, corpus):
     entries = [f"{'abc'[i // 3]} ||| {line} ||| feature= {i} ||| -1.5" for i, line in enumerate(full)]
     entries += ["a ||| ", "a ||| ", f"a|||{full[0]}\r"]  # an id that comes again is another list
     raw = [entry.encode() for entry in entries]
-    text = "".join(rerank_windows(scorer, iter([raw[:4], raw[4:]]))).splitlines()
+    text = "".join(rerank_windows(scorer, iter([raw[:4], raw[4:]]), "any", Ranker())).splitlines()
     expected = []
     for start, stop in ((0, 3), (3, 6), (6, 9), (9, 12)):
         found = scorer.score([entry.split("|||")[1] for entry in entries[start:stop]])
@@ -44,7 +47,7 @@ def test_nbest_lists_are_sorted_by_score_each_for_itself(scorer, corpus):
 
 
 def test_a_line_that_is_no_nbest_entry_is_named(scorer):
-    groups = rerank_windows(scorer, iter([[b"1 ||| a", b"1 ||| b", b"2 ||| c", b"no entry"]]))
+    groups = rerank_windows(scorer, iter([[b"1 ||| a", b"1 ||| b", b"2 ||| c", b"no entry"]]), "any", Ranker())
     assert next(groups).count("\n") == 2
     with pytest.raises(UsageError, match="line 4 of the input is not `id"):
         next(groups)
@@ -113,3 +116,64 @@ def test_what_is_not_said_is_told(capsys):
     assert read("utt-1 the cat").sentence == "the cat"
     assert capsys.readouterr().err == "n-best lists as --nbest kaldi reads them.\n"
     assert read("1 ||| a").sentence == "||| a"  # the kind of the first line is that of all
+
+
+@pytest.fixture
+def known(scorer) -> list[str]:
+    """Words that the model knows."""
+    return [word for word in scorer.tokenizer.types if word not in ("<eos>", "<unk>")]
+
+
+@pytest.mark.parametrize("weight", [None, 0.5])
+def test_a_penalty_is_taken_off_for_each_unknown_word(scorer, known, weight):
+    a, b, c = known[:3]
+    unknown = {f"{a} {b} {c}": 0, f"{a} xyzzy {c}": 1, "xyzzy qux plugh": 3, f"{c} {b}": 0}
+    own = {words: -1.5 * i for i, words in enumerate(unknown)}
+    for penalty in (0.0, 2.5, 1000.0):
+        lines = [f"1 ||| {words} ||| {own[words]}" for words in unknown]
+        (found,) = printed(scorer, lines, "moses", weight, penalty)
+        totals = {words: log_prob(scorer, words) - penalty * count for words, count in unknown.items()}
+        if weight is not None:
+            totals = {words: own[words] + weight * totals[words] for words in unknown}
+        assert [fields[1] for fields in found] == sorted(totals, key=lambda words: -totals[words])
+        for _, words, score, model, count, total in found:
+            assert float(score) == own[words]
+            assert float(model) == pytest.approx(log_prob(scorer, words), abs=1e-5)
+            assert int(count) == unknown[words]
+            assert float(total) == pytest.approx(totals[words], abs=1e-4)
+    assert found[-1][1] == "xyzzy qux plugh"
+
+
+def test_equal_hypotheses_keep_their_order_whatever_the_rounding(scorer, known, monkeypatch):
+    """A score differs by rounding from batch to batch; all words that are unknown are one."""
+    rounding = iter([0.0, 2e-6, 1e-6, 3e-6, -1e-6, 5e-6])
+    stream = scorer.stream
+
+    def rounded(sentences):
+        for score in stream(sentences):
+            yield score._replace(log_prob=score.log_prob + next(rounding))
+
+    monkeypatch.setattr(scorer, "stream", rounded)
+    a, b, *_ = known
+    hypotheses = [f"{a} {b}", f"{a}  {b}", f"{a} xyzzy", f"{a} qux", f"{a} {b} ", f"{a} plugh"]
+    (found,) = printed(scorer, [f"1 ||| {words} ||| f={i}" for i, words in enumerate(hypotheses)])
+    order = [int(fields[2].removeprefix("f=")) for fields in found]
+    assert [i for i in order if i in (0, 1, 4)] == [0, 1, 4]
+    assert [i for i in order if i in (2, 3, 5)] == [2, 3, 5]
+    assert len({fields[-1] for fields in found}) == 2
+
+
+def test_unknown_words_in_nbest_lists_are_told(made_runs, known, call):
+    command = ["score", "--run", made_runs["gcnn", "word"], "--device", "cpu"]
+    lists = f"1 ||| {known[0]}\n1 ||| {known[0]} xyzzy qux\n2 ||| plugh\n".encode()
+    done = call(*command, "--nbest", "moses", stdin=lists)
+    assert done.out.count("\n") == 3
+    assert "2 of 3 hypotheses have words that the model does not know, 3 in all" in done.err
+    assert "--unknown-penalty" in done.err
+    told = call(*command, "--nbest", "moses", "--unknown-penalty", "5", stdin=lists)
+    assert "3 in all" in told.err
+    assert "--unknown-penalty" not in told.err
+    assert call(*command, "--nbest", "moses", stdin=f"1 ||| {known[0]}\n".encode()).err == ""
+    for wrong in ("-1", "nan", "inf"):
+        assert call(*command, "--nbest", "moses", f"--unknown-penalty={wrong}", stdin=lists).code == 2
+    assert call(*command, "--unknown-penalty", "5", stdin=lists).code == 2
