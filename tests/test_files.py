@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gcnn.files import lock, lock_or_owner, user_path, warn_of_no_locks, write_atomically, write_json
+from gcnn.files import lock, lock_or_owner, user_path, warn_of_no_locks, write_atomically, write_json, write_owner
 
 
 def failing(number):
@@ -34,10 +34,10 @@ def test_without_locks_nobody_is_kept_out_and_a_warning_says_so_once(tmp_path, m
 def test_a_lock_that_another_one_holds(tmp_path):
     with (tmp_path / "a").open("a+") as file, (tmp_path / "a").open("a+") as again:
         assert lock(file)
-        file.write("process 1 on host")
-        file.flush()
         assert not lock(again)
-        assert lock_or_owner(again) == "process 1 on host"
+        assert lock_or_owner(again) == {}
+        write_owner(file)
+        assert lock_or_owner(again) == {"process": os.getpid(), "host": os.uname().nodename}
     with (tmp_path / "a").open("a+") as file:
         assert lock(file)
 

@@ -21,7 +21,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict
 
 from gcnn import torchrun
-from gcnn.checks import RESUME, check_output, check_run_name, check_value
+from gcnn.checks import RESUME, check_output, check_read, check_run_name, check_value, keys_of
+from gcnn.config import typed
 from gcnn.errors import Interrupted, UsageError, explain, one_line, one_line_errors
 from gcnn.files import MEMBER, lock_or_owner, write_json
 from gcnn.training.resume import begin_with_model_of_source, checked, may_fit_cutoffs, resumed_config
@@ -72,7 +73,7 @@ def check_configs(config: DictConfig) -> None:
             with open_dict(composed):
                 del composed["hydra"]
             begin_with_model_of_source(composed, list(member))
-            typed(composed)
+            check_read(typed(composed), keys_of(member))
         except Exception as error:
             explained = explain(error)
             if explained is None:

@@ -117,6 +117,23 @@ def test_what_is_wrong_for_all_members(call, tiny, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["model.gate=glu,rleu"], "member 1 (model.gate=rleu): model.gate is 'rleu'; choose one of: "),
+    (["seed=1,2", "model.dropout=0.1,1.5"], "member 1 (seed=1 model.dropout=1.5): model.dropout is 1.5; give a number"),
+    (["model=gcnn_small,gcnn_smal"], "member 1 (model=gcnn_smal): there is no model=gcnn_smal"),
+    (["hydra/sweeper=optuna", "seed=1", "model.gate=choice(glu,rleu)", "model.dropout=interval(0,0.5)"],
+     "(model.gate=rleu model.dropout=0.0): model.gate is 'rleu'"),
+    (["hydra/sweeper=optuna", "model.gate=choice(glu,relu)", "model.dropout=interval(0,1.5)"], "model.dropout is 1.5"),
+])  # fmt: skip
+def test_all_configs_are_checked_before_the_first_member_trains(call, tiny, tmp_path, arguments, message):
+    swept = {argument.partition("=")[0] for argument in arguments}
+    refused = call("train", "--multirun", *(a for a in tiny if a.partition("=")[0] not in swept), *arguments)
+    assert (refused.code, refused.out) == (2, "")
+    assert message in refused.err
+    assert refused.err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
 def test_all_refused_is_usage_and_the_mended_command_needs_no_resume(call, tiny, tmp_path):
     too_large = call("train", "--multirun", *tiny, "seed=1,2,3", "trainer.batch_size=100000")
     assert too_large.code == 2
@@ -226,3 +243,17 @@ def test_a_database_that_does_not_open_is_one_line(call, tiny):
     done = call("train", *search, "resume=true")
     assert (done.code, done.err.count("\n")) == (2, 1), done.err
     assert "hydra.sweeper.storage: sqlite:////no/such/folder/search.db does not open" in done.err
+
+
+def test_a_search_over_tokenizers_says_that_they_do_not_compare(call, tiny, tmp_path):
+    words = [
+        "--multirun", *(a for a in tiny if "cutoffs" not in a), "model.cutoffs=[]", "hydra/sweeper=optuna",
+        "hydra/sweeper/sampler=grid", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1",
+        "tokenizer.min_count=choice(1,40)", "trainer.max_steps=2",
+    ]  # fmt: skip
+    done = call("train", *words)
+    assert done.code == 0, done.err
+    assert done.err.count("perplexities per token compare only with the same tokenizer") == 1
+    assert "The search goes by the nats of each word all the same" in done.err
+    assert "Not ranked: perplexities per token compare only with the same tokenizer" in done.out
+    assert {row["rank"] for row in json.loads((tmp_path / "run" / "sweep.json").read_text())} == {None}

@@ -16,6 +16,7 @@ from gcnn.evaluation.perplexity import (
     type_counts,
     unigram_perplexity,
 )
+from gcnn.evaluation.run import load_model
 from gcnn.models.language_model import build_model
 
 
@@ -122,6 +123,28 @@ def test_normalisations_follow_from_nats_and_counts():
     assert found["bits_per_byte"] == pytest.approx(0.25)
     assert (found["tokens"], found["words"], found["bytes"]) == (8, 4, 32)
     assert normalised(1e6, text)["perplexity"] == math.inf
+
+
+def test_what_a_word_costs_is_null_where_its_spelling_is_not_paid(made_runs, tmp_path):
+    """A text's own <unk>, as WikiText has it, is a word like others; a word in whose place <unk> is read is none."""
+    run = load_model(made_runs["gcnn", "word"], "cpu")
+    a, b = [word for word in run.tokenizer.types if word not in ("<eos>", "<unk>")][:2]
+    path = tmp_path / "text.txt"
+    for text, written, lost in (
+        (f"{a} {b}\n", 0, 0),
+        (f"{a} <unk> {b}\n<unk> <unk>\n", 3, 0),
+        (f"{a} xyzzy <unk> x<unk>\n", 1, 2),
+        (f"{a} <eos> {b} <unk>\n", 1, 1),  # the end of a line within one is no word
+    ):
+        path.write_text(text)
+        found = evaluate(run.model, encode_file(path, run.tokenizer))
+        assert (found["unknown"], found["out_of_vocabulary"]) == (written + lost, lost)
+        if lost:
+            assert found["word_perplexity"] is found["bits_per_byte"] is None
+        else:
+            words = len(text.split()) + text.count("\n")
+            assert found["word_perplexity"] == pytest.approx(math.exp(found["nll_nats"] / words))
+            assert found["bits_per_byte"] == pytest.approx(found["nll_nats"] / math.log(2) / len(text))
 
 
 @pytest.mark.parametrize("sentences", [False, True])

@@ -1,0 +1,116 @@
+"""The table of a sweep, of made-up members."""
+
+import json
+
+import pytest
+
+from gcnn.reporting.sweep import search_warning, write_sweep
+from tests.reporting.conftest import made_up_results
+
+
+@pytest.fixture
+def make_member(tmp_path):
+    """Writes a member with these overrides, done with this perplexity on validation, and returns its folder."""
+
+    def make(perplexity, *overrides, tokenizer="one", unknown=0, parameters=1_000_000):
+        number = len(list(tmp_path.glob("sweep/*/member.json")))
+        folder = tmp_path / "sweep" / str(number)
+        folder.mkdir(parents=True)
+        (folder / "member.json").write_text(json.dumps({"number": number, "overrides": list(overrides)}))
+        if perplexity is not None:
+            results = made_up_results("x", "local", perplexity / 1.04)
+            results["data"] |= {"tokenizer_fingerprint": tokenizer, "fingerprint": tokenizer}
+            results["parameters"]["total"] = parameters
+            for split in ("validation", "test"):
+                results[split] |= {"text_fingerprint": split, "unknown": unknown, "out_of_vocabulary": unknown}
+                if unknown:
+                    results[split] |= {"word_perplexity": None, "bits_per_byte": None}
+            (folder / "results.json").write_text(json.dumps(results))
+        return folder
+
+    return make
+
+
+def table_of(capsys, folder):
+    """The rows of sweep.json, and the tables that are printed, as lists of cells."""
+    capsys.readouterr()
+    rows = write_sweep(folder)
+    assert json.loads((folder / "sweep.json").read_text()) == rows
+    text = capsys.readouterr().out
+    page = (folder / "sweep.md").read_text()
+    assert all(word in page for word in text.split("\nsweep: ")[0].split() if word.isalnum())
+    return rows, text
+
+
+def test_members_with_one_tokenizer_are_ranked_by_the_perplexity_per_token(make_member, tmp_path, capsys):
+    for perplexity, rate in ((120.0, 0.1), (None, 0.2), (80.0, 0.3)):
+        make_member(perplexity, "seed=1", f"optimizer.lr={rate}", unknown=7)
+    rows, text = table_of(capsys, tmp_path / "sweep")
+    assert [(row["member"], row["rank"]) for row in rows] == [(2, 1), (0, 2), (1, None)]
+    assert "anked" not in text
+    assert "range" not in text
+
+
+def test_members_with_several_tokenizers_are_ranked_per_word(make_member, tmp_path, capsys):
+    """Here the second has the better perplexity per token, of shorter pieces."""
+    first = make_member(100.0, "tokenizer.vocabulary_size=800", tokenizer="many")
+    second = make_member(50.0, "tokenizer.vocabulary_size=100", tokenizer="few")
+    results = json.loads((second / "results.json").read_text())
+    results["validation"]["word_perplexity"] = 1e6
+    (second / "results.json").write_text(json.dumps(results))
+    rows, text = table_of(capsys, tmp_path / "sweep")
+    assert [(row["member"], row["rank"]) for row in rows] == [(0, 1), (1, 2)]
+    assert "validation, per word" in text
+    assert "50.00" not in text
+    assert "Ranked per word: perplexities per token compare only with the same tokenizer." in text
+    assert search_warning(first) == search_warning(second) == ""
+
+
+def test_members_that_do_not_compare_are_not_ranked(make_member, tmp_path, capsys):
+    folders = [
+        make_member(perplexity, f"tokenizer.min_count={count}", tokenizer=str(count), unknown=unknown)
+        for perplexity, count, unknown in ((200.0, 1, 0), (40.0, 30, 50_000), (90.0, 5, 9_000))
+    ]
+    rows, text = table_of(capsys, tmp_path / "sweep")
+    assert [(row["member"], row["rank"]) for row in rows] == [(0, None), (1, None), (2, None)]
+    assert [row["validation_word_perplexity"] is None for row in rows] == [False, True, True]
+    assert [row["validation_unknown_words"] for row in rows] == [0, 50_000, 9_000]
+    assert "validation, per token" in text
+    assert "Not ranked: " in text
+    assert "(50,000 of 216,646 are for one)" in text
+    assert search_warning(folders[0]) == ""  # the others are older than it: they have been told
+
+
+def test_a_search_says_which_member_is_the_first_that_does_not_compare(make_member):
+    first = make_member(200.0, "tokenizer.min_count=1", tokenizer="1")
+    assert search_warning(first) == ""
+    second = make_member(40.0, "tokenizer.min_count=9", tokenizer="9", unknown=50_000)
+    warning = search_warning(second)
+    assert warning.startswith("member 1: perplexities per token compare only with the same tokenizer")
+    assert "50,000 of 216,646 words are unknown" in warning
+    assert search_warning(make_member(30.0, "tokenizer.min_count=99", tokenizer="99", unknown=60_000)) == ""
+
+
+def test_members_that_differ_in_their_seed_alone_have_a_line_of_mean_and_range(make_member, tmp_path, capsys):
+    for gate, perplexities in (("glu", (100.0, 104.0, 111.0)), ("relu", (90.0, 99.0)), ("tanh", (70.0,))):
+        for seed, perplexity in enumerate(perplexities):
+            make_member(perplexity, f"model.gate={gate}", f"seed={seed}", "trainer.max_steps=3")
+    make_member(None, "model.gate=tanh", "seed=1", "trainer.max_steps=3")
+    rows, text = table_of(capsys, tmp_path / "sweep")
+    assert len(rows) == 7
+    lines = text.split("\n\n")[1].splitlines()
+    assert lines[0].split("  ")[0] == "members"
+    assert [line.split()[:3] for line in lines[1:3]] == [["3,", "4", "relu"], ["0,", "1,", "2"]]
+    assert "94.50 (90.00 to 99.00)" in lines[1]
+    assert "105.00 (100.00 to 111.00)" in lines[2]
+    assert "tanh" not in text.split("\n\n")[1]
+
+
+@pytest.mark.parametrize(("sizes", "told"), [((1_000_000, 1_040_000), False), ((1_600_000, 3_200_000), True)])
+def test_members_of_several_sizes_are_told(make_member, tmp_path, capsys, sizes, told):
+    for gate, size in zip(("relu", "glu"), sizes, strict=True):
+        make_member(100.0, f"model.gate={gate}", parameters=size)
+    _, text = table_of(capsys, tmp_path / "sweep")
+    assert ("differ in size" in text) == told
+    assert ("from 1.6 M parameters (member 0) to 3.2 M (member 1)" in text) == told
+    assert ("model.blocks" in text) == told
