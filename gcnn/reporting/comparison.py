@@ -7,10 +7,10 @@ per word   (bits per byte too) with any tokenizer, on the same text, where all o
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gcnn.reporting.results import Results, Split
+from gcnn.reporting.results import Results, Run, Split
 from gcnn.reporting.units import count
 
 PER_TOKEN, PER_WORD = "perplexity", "word_perplexity"  # entries of Split
@@ -43,6 +43,36 @@ def compare(results: Sequence[Results], split: str) -> Comparison:
     if all(text.unknown_words == 0 for text in texts):
         return Comparison(PER_WORD, reason)
     return Comparison(None, f"{reason}, per word only where no word is unknown{most(texts)}")
+
+
+def rankings(runs: Sequence[Run]) -> list[tuple[Comparison, list[Run]]]:
+    """The runs that have a test perplexity, in groups that may be ranked, each the best first, by the name of the
+    data. Runs on one text that do not compare are in a group for each tokenizer."""
+    texts: list[list[Run]] = []
+    for run in sorted(runs, key=lambda run: run.config.data.name):
+        if math.isfinite(run.test_perplexity):
+            place_beside_its_like(run, texts, lambda one, other: same_text(one, other, "test"))
+    ranked = []
+    for group in texts:
+        comparison = compare([run.results for run in group], "test")
+        parts = [group]
+        if comparison.measure is None:
+            comparison, parts = Comparison(PER_TOKEN), []
+            for run in group:
+                place_beside_its_like(run, parts, same_tokenizer)
+        for part in parts:
+            part.sort(key=lambda run: getattr(run.results.test, comparison.measure) or math.inf)
+            ranked.append((comparison, part))
+    return ranked
+
+
+def place_beside_its_like(run: Run, groups: list[list[Run]], alike: Callable[[Results, Results], bool]) -> None:
+    """Append a run to the first of some groups whose first run is like it, or as a group of its own."""
+    for group in groups:
+        if alike(group[0].results, run.results):
+            group.append(run)
+            return
+    groups.append([run])
 
 
 def same_tokenizer(one: Results, other: Results) -> bool:

@@ -4,6 +4,7 @@ import io
 import math
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import cycle, product
 from xml.etree import ElementTree
@@ -16,7 +17,10 @@ from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 
 from gcnn.reporting.document import Figure
 from gcnn.reporting.latency import SOFTMAX, Latency, MeasuredModel
-from gcnn.reporting.results import MANY, Metric, Run
+from gcnn.reporting.results import Metric, Run
+from gcnn.reporting.runs import MANY
+from gcnn.reporting.seeds import SeedGroup, seed_groups
+from gcnn.reporting.units import mean
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; then the same colours dashed and dotted.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -46,48 +50,104 @@ XLINK = "http://www.w3.org/1999/xlink"
 MAX_POINTS = 300  # of a curve: more are not seen at page width
 
 
+@dataclass
+class Curve:
+    """A line of a figure, and of several seeds the band between the least and the greatest of them."""
+
+    label: str  # empty: not in the legend
+    style: dict
+    x: np.ndarray  # (points,)
+    y: np.ndarray  # (points,), the mean
+    low: np.ndarray
+    high: np.ndarray
+
+
 def learning_curves(runs: list[Run]) -> list[Figure]:
     """Training loss against steps, and validation perplexity against steps, tokens and training time.
 
-    A panel without a single point is left out. Of many runs the best are in colour, the others grey.
+    Runs that differ in their seed alone are one curve, their mean, with a band. A panel without a single point is left
+    out. Of many runs the best are in colour, the others grey.
     """
-    best = best_runs(runs)
-    greys = [run for run in runs if run not in best]
-    drawn = [(run, run.label, style) for run, style in zip(best, cycle(STYLES), strict=False)]
-    drawn += [(run, "" if i else f"{len(greys)} others", OTHERS) for i, run in enumerate(greys)]
+    groups = seed_groups(runs)
+    best = best_groups(groups)
+    greys = [group for group in groups if group not in best]
+    drawn = [(group, group.label, style) for group, style in zip(best, cycle(STYLES), strict=False)]
+    drawn += [(group, "" if i else f"{len(greys)} others", OTHERS) for i, group in enumerate(greys)]
     note = f"; in colour the {len(best)} best on validation, in grey {len(greys)} others" if greys else ""
+    if any(len(group.runs) > 1 for group in groups):
+        note += "; of several seeds the mean, and a band from the least to the greatest"
     slowest = max((line.seconds or 0 for run in runs for line in run.validation), default=0)
     unit, size = ("hours", 3600) if slowest > 7200 else ("minutes", 60) if slowest > 120 else ("seconds", 1)
-    loss = [(label, style, *smooth(*points_of(run.training, "step", "loss"))) for run, label, style in drawn]
-    panels = [("training-loss", "Training loss (running mean)", "steps", "nats a token", loss)]
-    for name, key, x_label, scale in (
-        ("perplexity-steps", "step", "steps", 1),
-        ("perplexity-tokens", "tokens", "training tokens", 1),
-        ("perplexity-time", "seconds", f"training time, {unit}", size),
-    ):
-        points = [(label, style, *points_of(run.validation, key, "perplexity")) for run, label, style in drawn]
-        curves = [(label, style, x / scale, y) for label, style, x, y in points]
-        panels.append((name, f"Validation perplexity against {x_label}", x_label, "perplexity", curves))
-    return [
-        draw(name, caption + note, partial(plot_curves, x_label=x_label, y_label=y_label, curves=curves))
-        for name, caption, x_label, y_label, curves in panels
-        if any(x.size for _, _, x, _ in curves)
+    panels = [
+        ("training-loss", "Training loss (running mean)", "steps", "nats a token"),
+        ("perplexity-steps", "Validation perplexity against steps", "steps", "perplexity"),
+        ("perplexity-tokens", "Validation perplexity against training tokens", "training tokens", "perplexity"),
+        (
+            "perplexity-time",
+            f"Validation perplexity against training time, {unit}",
+            f"training time, {unit}",
+            "perplexity",
+        ),
     ]
+    figures = []
+    for name, caption, x_label, y_label in panels:
+        curves = [curve_of(group, label, style, name, size) for group, label, style in drawn]
+        if any(curve.x.size for curve in curves):
+            plot = partial(plot_curves, x_label=x_label, y_label=y_label, curves=curves)
+            figures.append(draw(name, caption + note, plot))
+    return figures
 
 
-def best_runs(runs: list[Run]) -> list[Run]:
-    """All of a few runs; of many, those with the lowest validation perplexities among the runs on the same data."""
-    if len(runs) <= MANY:
-        return runs
-    perplexities = [run.validation_perplexity or math.inf for run in runs]
-    pairs = list(zip(runs, perplexities, strict=True))
-    ranks = [sum(other.data[0] == run.data[0] and p < own for other, p in pairs) for run, own in pairs]
-    return [runs[i] for i in sorted(sorted(range(len(runs)), key=ranks.__getitem__)[:MANY])]
+def curve_of(group: SeedGroup, label: str, style: dict, panel: str, second: float) -> Curve:
+    """What a panel shows of a group: at the steps that all of its runs have, the means of what stands there.
+
+    `second`: how many seconds the panel's unit of time has.
+    """
+    at_steps = []
+    for run in group.runs:
+        if panel == "training-loss":
+            points = points_of(run.training, "step", "step", "loss")
+        else:
+            key = {"perplexity-steps": "step", "perplexity-tokens": "tokens", "perplexity-time": "seconds"}[panel]
+            points = points_of(run.validation, "step", key, "perplexity")
+        if points.size:  # else it has not begun
+            at_steps.append({step: (x, y) for step, x, y in points.T})
+    steps = sorted(set.intersection(*map(set, at_steps))) if at_steps else []
+    values = np.array([[at[step] for step in steps] for at in at_steps]).reshape(len(at_steps), len(steps), 2)
+    if not steps:
+        return Curve(label, style, *np.empty((4, 0)))
+    x, y = values.mean(axis=0).T
+    low, high = values[:, :, 1].min(axis=0), values[:, :, 1].max(axis=0)
+    if panel == "training-loss":
+        _, low = smooth(x, low)
+        _, high = smooth(x, high)
+        x, y = smooth(x, y)
+    if panel == "perplexity-time":
+        x = x / second
+    return Curve(label, style, x, y, low, high)
 
 
-def points_of(lines: list[Metric], x: str, y: str) -> np.ndarray:
-    """Two figures of a run's metrics, (2, points), without the lines that lack one of them or are not finite."""
-    points = np.array([(getattr(line, x), getattr(line, y)) for line in lines], dtype=float).reshape(-1, 2)
+def best_groups(groups: list[SeedGroup]) -> list[SeedGroup]:
+    """All of a few groups; of many, those with the lowest validation perplexities, on average, among the groups on the
+    same data with the same tokenizer."""
+    if len(groups) <= MANY:
+        return groups
+    perplexities = [mean([run.validation_perplexity for run in group.runs]) or math.inf for group in groups]
+    ranks = []
+    for group, own in zip(groups, perplexities, strict=True):
+        better = 0
+        for other, theirs in zip(groups, perplexities, strict=True):
+            mine, others = group.runs[0].config, other.runs[0].config
+            compares = mine.data.name == others.data.name and mine.tokenizer == others.tokenizer
+            better += compares and theirs < own
+        ranks.append(better)
+    chosen = sorted(range(len(groups)), key=ranks.__getitem__)[:MANY]
+    return [groups[i] for i in sorted(chosen)]
+
+
+def points_of(lines: list[Metric], *keys: str) -> np.ndarray:
+    """Figures of a run's metrics, (keys, points), without the lines that lack one of them or are not finite."""
+    points = np.array([[getattr(line, key) for key in keys] for line in lines], dtype=float).reshape(-1, len(keys))
     return points[np.isfinite(points).all(axis=1)].T
 
 
@@ -100,13 +160,16 @@ def smooth(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return x[keep], y[keep]
 
 
-def plot_curves(axes: Axes, x_label: str, y_label: str, curves: list) -> None:
-    """Draw curves (label, style, x, y)."""
-    for label, style, x, y in curves:
-        marker = "o" if len(x) <= 30 and y_label == "perplexity" and style is not OTHERS else None
-        axes.plot(x, y, label=label, marker=marker, markersize=3, **style)
+def plot_curves(axes: Axes, x_label: str, y_label: str, curves: list[Curve]) -> None:
+    for curve in curves:
+        few = len(curve.x) <= 30 and y_label == "perplexity" and curve.style is not OTHERS
+        axes.plot(curve.x, curve.y, label=curve.label, marker="o" if few else None, markersize=3, **curve.style)
+        if not np.array_equal(curve.low, curve.high):
+            shade = curve.style["color"]
+            axes.fill_between(curve.x, curve.low, curve.high, color=shade, alpha=0.18, linewidth=0)
     if y_label == "perplexity":
-        log_scale(axes, np.concatenate([y for *_, y in curves]))
+        log_scale(axes, np.concatenate([[curve.low, curve.high] for curve in curves], axis=1))
+        label_bottom(axes, min(curve.low.min() for curve in curves if curve.low.size))
     axes.set(xlabel=x_label, ylabel=y_label)
     if "minutes" not in x_label:
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # thousands and millions, not thousandths
@@ -120,6 +183,13 @@ def log_scale(axes: Axes, values: np.ndarray) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(6) if narrow else LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
     axes.yaxis.set_minor_locator(NullLocator())
+
+
+def label_bottom(axes: Axes, least: float) -> None:
+    """Let a log y axis begin at a tick: what is below the lowest one could not be read."""
+    low, high = axes.get_ylim()
+    ticks = axes.yaxis.get_major_locator().tick_values(least, high)
+    axes.set_ylim(bottom=max((tick for tick in ticks if tick <= least), default=low))
 
 
 def latency_figures(latency: Latency, labels: Sequence[str] = ()) -> list[Figure]:
@@ -156,7 +226,9 @@ def plot_latency(axes: Axes, curves: dict[str, np.ndarray], styles: dict[str, di
     axes.set_xscale("log")
     axes.set_xticks([int(length) for length in lengths], lengths)
     axes.xaxis.set_minor_locator(NullLocator())
-    log_scale(axes, np.concatenate([times for _, *times in curves.values()], axis=1))
+    times = np.concatenate([times for _, *times in curves.values()], axis=1)
+    log_scale(axes, times)
+    label_bottom(axes, times.min())
     axes.set(xlabel="words in the sentence", ylabel="milliseconds")
 
 

@@ -1,14 +1,17 @@
 """The report: one page about runs and latency, as self-contained HTML and as Markdown."""
 
-from itertools import groupby
-from math import isfinite
+import datetime
+import sys
 from pathlib import Path
 
+from gcnn.reporting.comparison import PER_TOKEN, Comparison, compare, rankings
 from gcnn.reporting.document import Code, Details, Figures, Heading, Paragraph, Sample, table_of, to_html, to_markdown
-from gcnn.reporting.figures import best_runs, latency_figures, learning_curves
+from gcnn.reporting.figures import best_groups, latency_figures, learning_curves
 from gcnn.reporting.files import read_text
 from gcnn.reporting.latency import Latency, latency_table, load_latency, ratio_table, speed_table
-from gcnn.reporting.results import Publication, Run, describe_hardware, load_runs, runs_table
+from gcnn.reporting.results import Publication, Run, describe_hardware
+from gcnn.reporting.runs import load_runs, models_table, runs_table
+from gcnn.reporting.seeds import seed_groups, seeds_table
 from gcnn.reporting.units import DASH, count, milliseconds, perplexity, plural
 
 TITLE = "Gated convolutional language models"
@@ -19,18 +22,22 @@ def write_report(
 ) -> tuple[Path, Path]:
     """Write report.html and report.md (with its figures/) about the runs at or below the given folders.
 
-    The numbers of `paper` stand beside ours. Raises UsageError where there is no run, or a file is not what a run or
-    the latency benchmark writes.
+    The numbers of `paper` stand beside ours. Runs that cannot be read are left out, and named on the page and on
+    standard error, as is a page that is replaced. Raises UsageError where no run is left, or `latency` is not what the
+    benchmark writes.
     """
     paper = paper or Publication()
-    found, measured = load_runs(runs, paper), load_latency(latency) if latency else None
+    found, refused = load_runs(runs, paper)
+    measured = load_latency(latency) if latency else None
     blocks = [Paragraph(headline(found, measured), lead=True), *runs_section(found)]
+    blocks += [Paragraph(f"Left out: {reason}") for reason in refused]
     blocks += latency_section(measured, found, paper) if measured else []
     blocks += samples_section(found) if any(run.samples for run in found) else []
     blocks += provenance_section(found)
     drawings = [figure for block in blocks if isinstance(block, Figures) for figure in block.figures]
     files = {f"figures/{figure.name}.svg": figure.svg for figure in drawings}
     files |= {"report.html": to_html(TITLE, blocks), "report.md": to_markdown(TITLE, blocks)}
+    say_what_changes(out / "report.html", refused)
     (out / "figures").mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         (out / name).write_text(text, encoding="utf-8", errors="replace")
@@ -39,25 +46,27 @@ def write_report(
 
 def headline(runs: list[Run], latency: Latency | None) -> str:
     """What the numbers say: the best run on each data set, and the greatest gain in latency."""
-    sentences = []
-    for _, group in groupby(sorted(runs, key=lambda run: run.data), key=lambda run: run.data):
-        tested = [run for run in group if isfinite(run.test_perplexity)]
-        if tested:
-            sentences.append(best_run(sorted(tested, key=lambda run: run.test_perplexity)))
+    sentences = [best_run(comparison, ranked) for comparison, ranked in rankings(runs)]
     if not sentences:
         sentences = [f"{plural(len(runs), 'run')}, none with a test perplexity yet."]
     return " ".join(sentences + (best_latency(latency) if latency else []))
 
 
-def best_run(ranked: list[Run]) -> str:
-    """A sentence about the best of the runs on the same data, ranked by test perplexity."""
+def best_run(comparison: Comparison, ranked: list[Run]) -> str:
+    """A sentence about the best of runs that compare on their test text."""
     best, *others = ranked
-    figure = perplexity(best.test_perplexity)
+    measure = "test perplexity" if comparison.measure == PER_TOKEN else "test perplexity per word"
+
+    def figure(run: Run) -> str:
+        return perplexity(getattr(run.results.test, comparison.measure))
+
     if others:
-        sentence = f"{best.label} has the lowest test perplexity on {best.data_title}: {figure}"
-        sentence += f"; {others[0].label} follows with {perplexity(others[0].test_perplexity)}"
+        sentence = f"{best.label} has the lowest {measure} on {best.data_title}: {figure(best)}"
+        sentence += f"; {others[0].label} follows with {figure(others[0])}"
     else:
-        sentence = f"{best.label} has a test perplexity of {figure} on {best.data_title}"
+        sentence = f"{best.label} has a {measure} of {figure(best)} on {best.data_title}"
+    if comparison.measure != PER_TOKEN:
+        return f"{sentence}."  # what follows is per token
     if unigram := best.results.test.unigram_perplexity:
         sentence += f"; a unigram model has {perplexity(unigram)}"
     if paper := best.published:
@@ -82,21 +91,32 @@ def best_latency(latency: Latency) -> list[str]:
 
 
 def runs_section(runs: list[Run]) -> list:
-    notes = ["Perplexity is per token; FLOPs are those of the forward pass."]
-    if len({run.data for run in runs if run.finished}) > 1:
-        notes.append("Perplexities per token compare only between runs on the same data with the same tokenizer.")
-    if not all(run.finished for run in runs):
+    finished = [run for run in runs if run.finished]
+    comparison = compare([run.results for run in finished], "test")
+    notes = ["Perplexity is per token unless it says per word; FLOPs are those of the forward pass."]
+    if comparison.note and len(rankings(runs)) > 1:
+        notes.append(f"Ranked are runs with one tokenizer on one text: {comparison.reason}.")
+    elif comparison.note:
+        notes.append(comparison.note)
+    for run in finished:
+        if reason := run.results.test.why_no_words:
+            notes.append(f"{run.label} has no perplexity per word: {reason}.")
+    if len(finished) < len(runs):
         notes.append("An unfinished run is shown with its last validation.")
+    blocks = [Heading("Runs"), runs_table(runs)]
+    seeds = seeds_table(seed_groups(runs))
+    blocks += [seeds] if seeds.rows else []
+    blocks += [models_table(runs), Paragraph(" ".join(notes)), Heading("Learning curves")]
     curves = learning_curves(runs)
-    shown = Figures(curves) if curves else Paragraph("The runs hold no metrics yet.")
-    return [Heading("Runs"), runs_table(runs), Paragraph(" ".join(notes)), Heading("Learning curves"), shown]
+    return [*blocks, Figures(curves) if curves else Paragraph("The runs hold no metrics yet.")]
 
 
 def latency_section(latency: Latency, runs: list[Run], paper: Publication) -> list:
     facts = f"Measured on {latency.machine()}: {describe_hardware(latency.hardware)}."
     facts += f" Commit {latency.git_commit}." if latency.git_commit else ""
     facts += f" {latency.date}." if latency.date else ""
-    ratios, figures = ratio_table(latency, paper.speeds), latency_figures(latency, [r.label for r in best_runs(runs)])
+    labels = [group.label for group in best_groups(seed_groups(runs))]
+    ratios, figures = ratio_table(latency, paper.speeds), latency_figures(latency, labels)
     blocks = [Heading("Latency"), Paragraph(facts)]
     blocks += [ratios] if ratios.rows else []
     blocks += [Figures(figures)] if figures else []
@@ -126,10 +146,8 @@ def provenance_section(runs: list[Run]) -> list:
         "Data fingerprint": lambda run: short_hash(run.results.data.fingerprint),
         "Vocabulary": lambda run: count(run.results.data.vocabulary_size),
         "Seed": lambda run: str(run.config.seed),
-        "Hardware": lambda run: describe_hardware(run.results.hardware),
-        "Versions": lambda run: ", ".join(f"{name} {v}" for name, v in run.results.versions.items() if v) or DASH,
     }
-    blocks = [Heading("Provenance"), table_of(runs, columns, text_columns=len(columns))]
+    blocks = [Heading("Provenance"), table_of(runs, columns, text_columns=len(columns)), *machines(runs)]
     for run in runs:
         results = run.results
         commit, data = results.git_commit or DASH, results.data.fingerprint or DASH
@@ -140,6 +158,33 @@ def provenance_section(runs: list[Run]) -> list:
     return blocks
 
 
+def machines(runs: list[Run]) -> list[Paragraph]:
+    """What the runs were made with, once for those that share it."""
+    runs_on: dict[str, list[str]] = {}
+    for run in runs:
+        versions = ", ".join(f"{name} {version}" for name, version in run.results.versions.items() if version)
+        machine = f"{describe_hardware(run.results.hardware)}; {versions or DASH}"
+        runs_on.setdefault(machine, []).append(run.label)
+    if len(runs_on) == 1:
+        return [Paragraph(f"Hardware and versions: {next(iter(runs_on))}.")]
+    return [Paragraph(f"Hardware and versions of {'; '.join(labels)}: {text}.") for text, labels in runs_on.items()]
+
+
 def short_hash(digits: str | None) -> str:
-    """Twelve digits of a commit or fingerprint, and what follows the forty, which marks changed files."""
-    return digits[:12] + digits[40:] if digits else DASH
+    """The first twelve digits of a commit or fingerprint, and the mark of a commit whose files were changed."""
+    if not digits:
+        return DASH
+    digits, plus, mark = digits.partition("+")
+    return digits[:12] + plus + mark
+
+
+def say_what_changes(page: Path, refused: list[str]) -> None:
+    """Name on standard error the runs that are left out, and a page that is replaced."""
+    for reason in refused:
+        print(f"left out: {reason}", file=sys.stderr)
+    if page.exists():
+        written = datetime.datetime.fromtimestamp(page.stat().st_mtime)
+        print(
+            f"{page} of {written:%Y-%m-%d %H:%M} is replaced; --out DIR writes elsewhere.",
+            file=sys.stderr,
+        )

@@ -1,20 +1,16 @@
 """What a run left on disk: its files read and checked, and its results as tables."""
 
 import math
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gcnn.config import GCNNConfig, LSTMConfig, TrainConfig, load_config
-from gcnn.errors import UsageError
 from gcnn.files import MEMBER
-from gcnn.reporting.document import Table, table_of, to_text
+from gcnn.reporting.document import Table, to_text
 from gcnn.reporting.files import Number, Text, checked, read_json, read_json_lines
 from gcnn.reporting.units import DASH, count, decimals, duration, gibibytes, magnitude, perplexity, plural
-
-MANY = 10  # runs in one report that all columns and colours are given to
 
 
 @dataclass(frozen=True)
@@ -168,15 +164,15 @@ class Run:
     published: Any  # what a paper reports for this model on this data, or None
 
     @property
-    def data(self) -> tuple[str, str]:
-        """Name and fingerprint of the data: perplexities compare where these agree."""
-        return self.config.data.name, self.results.data.fingerprint or ""
-
-    @property
     def data_title(self) -> str:
-        """The name, and how much of the training text where that is not all."""
-        size = self.config.data.train_tokens
-        return f"{self.config.data.name}, first {magnitude(size)} tokens" if size else self.config.data.name
+        """The name (of one's own text, that of its folder or file), and how much of the training text where that is not
+        all."""
+        data = self.config.data
+        name = data.name
+        places = [data.path, *data.files.get("train", [])]
+        if name == data.source == "local" and any(places):
+            name = Path(next(filter(None, places))).name
+        return f"{name}, first {magnitude(data.train_tokens)} tokens" if data.train_tokens else name
 
     @property
     def validation_perplexity(self) -> float | None:
@@ -218,45 +214,6 @@ def load_run(path: str | Path, paper: Publication | None = None) -> Run:
         model_title=paper.model_title(config.model) or describe_model(config.model),
         published=paper.perplexity(config.model, config.data.name) if words else None,
     )
-
-
-def find_runs(path: str | Path) -> list[Path]:
-    """The run directory at `path`, or all below it. Raises UsageError where there is none."""
-    runs = []
-    for folder, subfolders, files in os.walk(path):
-        subfolders.sort()
-        if "config.yaml" in files:
-            runs.append(Path(folder))
-            subfolders.clear()  # what a logger keeps inside a run is no run
-    if not runs:
-        raise UsageError(f"{path}: no run directory here (a folder with config.yaml). Give one, or a folder of them.")
-    return runs
-
-
-def load_runs(paths: list[Path], paper: Publication | None = None) -> list[Run]:
-    """All runs at or below the paths, each once, by data and test perplexity, their labels distinct."""
-    folders = dict.fromkeys(folder.resolve() for path in paths for folder in find_runs(path))
-    runs = [load_run(folder, paper) for folder in folders]
-    runs.sort(key=lambda run: (run.data[0], run.test_perplexity))
-    name_members(runs)
-    for name in (lambda run: f"{run.label} {run.path.name}", lambda run: str(run.path)):
-        labels = [run.label for run in runs]
-        for run in runs:
-            if labels.count(run.label) > 1:
-                run.label = name(run)
-    return runs
-
-
-def name_members(runs: list[Run]) -> None:
-    """Label the members of a sweep by what varies between them, after their experiment where there are several."""
-    experiments = {run.config.experiment for run in runs}
-    for experiment in experiments:
-        members = [run for run in runs if run.config.experiment == experiment and run.member.overrides]
-        for run, settings in zip(members, varying([run.member.settings for run in members]), strict=True):
-            keys = [key.rpartition(".")[2] for key in settings]
-            names = [key if keys.count(short) > 1 else short for key, short in zip(settings, keys, strict=True)]
-            varied = ", ".join(f"{name}={choice}" for name, choice in zip(names, settings.values(), strict=True))
-            run.label = " ".join(filter(None, [experiment if len(experiments) > 1 else "", varied])) or run.label
 
 
 def varying(members: list[dict[str, str]]) -> list[dict[str, str]]:
@@ -327,37 +284,3 @@ def results_table(content: dict | Results) -> str:
     missing = {name: split for name, split in splits.items() if split.why_no_words}
     reasons = [f"{name}, per word and bits per byte: {split.why_no_words}." for name, split in missing.items()]
     return "\n\n".join([facts_text, "\n".join([table, *reasons])])
-
-
-def runs_table(runs: list[Run]) -> Table:
-    """One row a run, with the paper's test perplexity of the same model on the same data, if any.
-
-    Of many runs, what is the same in all of them stands in the caption instead.
-    """
-    columns = {
-        "Run": lambda run: run.label if run.finished else f"{run.label} (unfinished)",
-        "Model": lambda run: run.model_title,
-        "Data": lambda run: run.data_title,
-        "Validation perplexity": lambda run: perplexity(run.validation_perplexity),
-        "Test perplexity": lambda run: perplexity(run.results.test.perplexity),
-    }
-    if any(run.published for run in runs):
-        columns["Paper, test"] = lambda run: decimals(run.published.perplexity, 1) if run.published else DASH
-    if any(run.config.tokenizer.kind != "word" for run in runs):
-        columns["Test, per word"] = lambda run: perplexity(run.results.test.word_perplexity)
-    columns |= {
-        "Unigram, test": lambda run: perplexity(run.results.test.unigram_perplexity),
-        "Parameters": lambda run: magnitude(run.results.parameters.total),
-        "FLOPs/token": lambda run: magnitude(run.results.flops_per_token),
-        "Receptive field": lambda run: receptive_field(run.results),
-        "Tokens/s": lambda run: count(run.progress.tokens_per_second),
-        "Training time": lambda run: duration(run.progress.seconds),
-    }
-    common = {}
-    if len(runs) > MANY:
-        cells = {title: {cell(run) for run in runs} for title, cell in columns.items()}
-        common = {title: min(different) for title, different in cells.items() if len(different) == 1}
-    shown = {title: cell for title, cell in columns.items() if title not in common}
-    table = table_of(runs, shown, text_columns=len({"Run", "Model", "Data"} & shown.keys()))
-    table.caption = f"In all runs: {'; '.join(map(': '.join, common.items()))}" if common else ""
-    return table

@@ -111,10 +111,11 @@ def test_one_run(make_run, tmp_path):
         ("Unigram, test", results["test"]["unigram_perplexity"]),
     ):
         assert float(column(table, title)[0]) == pytest.approx(expected, abs=0.005)
-    assert column(table, "Parameters") == ["7.654 M"]
-    assert column(table, "FLOPs/token") == ["15.3 M"]
-    assert column(table, "Receptive field") == ["19"]
-    assert column(table, "Training time") == ["1 h 10 min"]
+    models = page.tables[1]
+    assert column(models, "Parameters") == ["7.654 M"]
+    assert column(models, "FLOPs/token") == ["15.3 M"]
+    assert column(models, "Receptive field") == ["19"]
+    assert column(models, "Training time") == ["1 h 10 min"]
     assert "wikitext2/gcnn_small has a test perplexity of 121.43 on wikitext2" in page.text
     assert "Latency" not in page.text
     for text in (
@@ -161,7 +162,7 @@ def test_texts_of_several_sizes_are_told_apart(make_run, tmp_path):
     page, _ = report([tmp_path / "runs"], tmp_path / "out")
     assert "size/0 has a test perplexity of 100.00 on wikipedia, first 2 M tokens;" in page.text
     assert "size/1 has a test perplexity of 99.00 on wikipedia;" in page.text
-    assert set(column(page.tables[0], "Data")) == {"wikipedia", "wikipedia, first 2 M tokens"}
+    assert set(column(page.tables[1], "Data")) == {"wikipedia", "wikipedia, first 2 M tokens"}
 
 
 def test_nothing_finished_and_no_metrics(make_run, tmp_path):
@@ -177,7 +178,7 @@ def test_the_paper_stands_beside_its_models(make_run, tmp_path, paper_config):
     make_run("runs/c", experiment="c", **common, model=paper_config("gcnn_8"), perplexity=90.0, words=False)
     page, _ = report([tmp_path / "runs"], tmp_path / "out")
     assert column(page.tables[0], "Paper, test") == ["44.9", "–", "–"]
-    assert column(page.tables[0], "Model")[0] == "GCNN-8"
+    assert column(page.tables[1], "Model")[0] == "GCNN-8"
     assert "the paper reports 44.9 for GCNN-8, trained on 1 GPU." in page.text
 
 

@@ -4,7 +4,8 @@ import pytest
 
 from gcnn.errors import UsageError
 from gcnn.reporting.latency import load_latency
-from gcnn.reporting.results import load_run, load_runs, results_table, runs_table
+from gcnn.reporting.results import load_run, results_table
+from gcnn.reporting.runs import load_runs, models_table, runs_table
 from gcnn.reporting.units import duration, magnitude, perplexity
 
 
@@ -124,7 +125,7 @@ def test_runs_below_a_folder_are_found_once(make_run, tmp_path):
     logger = folder / "wandb" / "files"
     logger.mkdir(parents=True)
     (logger / "config.yaml").write_text("what a logger keeps: is no run")
-    runs = load_runs([tmp_path / "runs", folder])
+    runs, _ = load_runs([tmp_path / "runs", folder])
     assert [run.path for run in runs] == [tmp_path / "runs/a/1", tmp_path / "runs/b/1"]
 
 
@@ -132,7 +133,7 @@ def test_labels_tell_runs_apart(make_run, tmp_path):
     for name in ("a/morning", "a/evening", "b/evening"):
         make_run(f"runs/{name}", experiment="same")
     make_run("runs/c/noon", experiment="other")
-    labels = [run.label for run in load_runs([tmp_path / "runs"])]
+    labels = [run.label for run in load_runs([tmp_path / "runs"])[0]]
     assert len(set(labels)) == 4
     assert {"other", "same morning"} < set(labels)
 
@@ -143,26 +144,30 @@ def test_members_of_a_sweep_are_named_by_what_varies(make_run, tmp_path):
             folder = make_run(f"runs/{sweep}/{number}", experiment=experiment)
             overrides = [f"experiment={experiment}", "data.path=/home/me", f"+optimizer.lr={rate}"]
             (folder / "member.json").write_text(json.dumps({"number": number, "overrides": overrides}))
-    labels = {run.label for run in load_runs([tmp_path / "runs" / "a"])}
+    labels = {run.label for run in load_runs([tmp_path / "runs" / "a"])[0]}
     assert labels == {"lr=0.1", "lr=0.2"}
-    labels = {run.label for run in load_runs([tmp_path / "runs"])}
+    labels = {run.label for run in load_runs([tmp_path / "runs"])[0]}
     assert labels == {"gates lr=0.1", "gates lr=0.2", "rates lr=0.1", "rates lr=0.2"}
 
 
 def test_what_is_the_same_in_many_runs_is_said_once(make_run):
     runs = [load_run(make_run(str(i), experiment=f"run-{i}", perplexity=100 + i)) for i in range(11)]
-    assert {"Data", "Unigram, test", "Parameters"} <= set(runs_table(runs[:10]).header)
+    assert "Unigram, test" in runs_table(runs[:10]).header
+    assert {"Data", "Parameters"} <= set(models_table(runs[:10]).header)
     table = runs_table(runs)
-    assert not {"Data", "Unigram, test", "Parameters"} & set(table.header)
-    assert "Data: wikitext2; " in table.caption
+    assert "Unigram, test" not in table.header
+    assert "Unigram, test: 640.25" in table.caption
     assert [row[0] for row in table.rows] == [f"run-{i}" for i in range(11)]
+    models = models_table(runs)
+    assert not {"Data", "Parameters"} & set(models.header)
+    assert "Data: wikitext2; " in models.caption
 
 
 def test_runs_are_ranked_by_test_perplexity_within_their_data(make_run, tmp_path):
     for name, data, figure in (("a", "x", 90), ("b", "y", 50), ("c", "x", 80), ("d", "y", 60)):
         make_run(f"runs/{name}", experiment=name, data=data, perplexity=figure)
     make_run("runs/e", experiment="e", data="x", results=None)
-    assert [run.label for run in load_runs([tmp_path / "runs"])] == ["c", "a", "e", "b", "d"]
+    assert [run.label for run in load_runs([tmp_path / "runs"])[0]] == ["c", "a", "e", "b", "d"]
 
 
 def test_word_perplexity_has_a_column_only_where_tokens_are_not_words(make_run):
