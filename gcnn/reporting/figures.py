@@ -13,7 +13,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import EngFormatter, FixedLocator, LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from gcnn.reporting.document import Figure
 from gcnn.reporting.latency import SOFTMAX, Latency, MeasuredModel
@@ -186,10 +186,15 @@ def log_scale(axes: Axes, values: np.ndarray) -> None:
 
 
 def label_bottom(axes: Axes, least: float) -> None:
-    """Let a log y axis begin at a tick: what is below the lowest one could not be read."""
-    low, high = axes.get_ylim()
-    ticks = axes.yaxis.get_major_locator().tick_values(least, high)
-    axes.set_ylim(bottom=max((tick for tick in ticks if tick <= least), default=low))
+    """Let a log y axis begin at a round number with a tick: what lies below the lowest tick cannot be read."""
+    power = 10 ** math.floor(math.log10(least))
+    bottom = max(part * power for part in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8) if part * power <= least)
+    _, top = axes.get_ylim()
+    room = (top / bottom) ** 0.08  # that the bottom's number takes
+    ticks = axes.yaxis.get_major_locator().tick_values(bottom, top)
+    above = [tick for tick in ticks if bottom * room < tick <= top]
+    axes.set_ylim(bottom=bottom)
+    axes.yaxis.set_major_locator(FixedLocator([bottom, *above]))
 
 
 def latency_figures(latency: Latency, labels: Sequence[str] = ()) -> list[Figure]:

@@ -165,13 +165,13 @@ class Run:
 
     @property
     def data_title(self) -> str:
-        """The name (of one's own text, that of its folder or file), and how much of the training text where that is not
-        all."""
+        """The name, or the folder of one's own text, and how much of the training text where that is not all."""
         data = self.config.data
         name = data.name
-        places = [data.path, *data.files.get("train", [])]
-        if name == data.source == "local" and any(places):
-            name = Path(next(filter(None, places))).name
+        if name == data.source == "local":  # which names no corpus
+            folders = [Path(path).parent for path in data.files.get("train", [])]
+            folders = folders or [Path(data.path or "local")]
+            name = folders[0].name or name
         return f"{name}, first {magnitude(data.train_tokens)} tokens" if data.train_tokens else name
 
     @property

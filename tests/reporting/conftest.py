@@ -85,6 +85,7 @@ def make_run(tmp_path):
                 train_tokens=options.get("train_tokens"),
             ),
             tokenizer=WordTokenizerConfig() if words else SentencePieceConfig(),
+            seed=options.get("seed", 1),
             model=options.get("model", SMALL),
             optimizer=AdamWConfig(),
             schedule=CosineScheduleConfig(),

@@ -3,8 +3,19 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
-from gcnn.reporting.figures import COLOURS, MAX_POINTS, OTHERS, latency_figures, learning_curves, points_of, smooth
+from gcnn.reporting.figures import (
+    COLOURS,
+    MAX_POINTS,
+    OTHERS,
+    label_bottom,
+    latency_figures,
+    learning_curves,
+    log_scale,
+    points_of,
+    smooth,
+)
 from gcnn.reporting.files import checked
 from gcnn.reporting.latency import Latency
 from gcnn.reporting.results import Metric, load_run
@@ -81,6 +92,19 @@ def test_every_run_is_in_the_legend_as_it_is_called(make_run):
     for figure in learning_curves(runs):
         texts = [element.text for element in ElementTree.fromstring(figure.svg).iter() if element.text]
         assert {"_hidden", "$x^2$", "a & b < c", "plain", "bell ?"} <= set(texts)
+
+
+@pytest.mark.parametrize("values", [[95.0, 700.0], [121.0, 160.0], [1.7, 3.1], [5.0, 90_000.0], [100.0, 500.0]])
+def test_a_log_axis_has_a_number_at_its_bottom(values):
+    axes = Figure().subplots()
+    axes.plot([1, 2], values)
+    log_scale(axes, np.array(values))
+    label_bottom(axes, min(values))
+    bottom, top = axes.get_ylim()
+    assert bottom <= min(values) < max(values) <= top
+    assert bottom > min(values) / 1.4  # no empty space
+    assert axes.get_yticks()[0] == bottom
+    assert len(axes.get_yticks()) >= 3
 
 
 def test_of_many_runs_the_best_ten_are_named_and_the_others_grey(make_run):
