@@ -11,8 +11,8 @@ from gcnn.reporting.files import read_text
 from gcnn.reporting.latency import Latency, latency_table, load_latency, ratio_table, speed_table
 from gcnn.reporting.results import Publication, Run, describe_hardware
 from gcnn.reporting.runs import load_runs, models_table, runs_table
-from gcnn.reporting.seeds import seed_groups, seeds_table
-from gcnn.reporting.units import DASH, count, milliseconds, perplexity, plural
+from gcnn.reporting.seeds import SeedGroup, seed_groups, seeds_table
+from gcnn.reporting.units import DASH, count, mean, milliseconds, perplexity, plural
 
 TITLE = "Gated convolutional language models"
 
@@ -29,8 +29,9 @@ def write_report(
     paper = paper or Publication()
     found, refused = load_runs(runs, paper)
     measured = load_latency(latency) if latency else None
-    blocks = [Paragraph(headline(found, measured), lead=True), *runs_section(found)]
+    blocks = [Paragraph(headline(found, measured), lead=True)]
     blocks += [Paragraph(f"Left out: {reason}") for reason in refused]
+    blocks += runs_section(found)
     blocks += latency_section(measured, found, paper) if measured else []
     blocks += samples_section(found) if any(run.samples for run in found) else []
     blocks += provenance_section(found)
@@ -53,18 +54,21 @@ def headline(runs: list[Run], latency: Latency | None) -> str:
 
 
 def best_run(comparison: Comparison, ranked: list[Run]) -> str:
-    """A sentence about the best of runs that compare on their test text."""
-    best, *others = ranked
+    """A sentence about the best of runs that compare on their test text; of several seeds the mean counts."""
     measure = "test perplexity" if comparison.measure == PER_TOKEN else "test perplexity per word"
 
-    def figure(run: Run) -> str:
-        return perplexity(getattr(run.results.test, comparison.measure))
+    def figure(group: SeedGroup) -> float:
+        return mean([getattr(run.results.test, comparison.measure) for run in group.runs])
 
+    first, *others = sorted(seed_groups(ranked), key=figure)
+    best = first.runs[0]
+    if len(first.runs) > 1:
+        measure = f"mean {measure}"
     if others:
-        sentence = f"{best.label} has the lowest {measure} on {best.data_title}: {figure(best)}"
-        sentence += f"; {others[0].label} follows with {figure(others[0])}"
+        sentence = f"{first.label} has the lowest {measure} on {best.data_title}: {perplexity(figure(first))}"
+        sentence += f"; {others[0].label} follows with {perplexity(figure(others[0]))}"
     else:
-        sentence = f"{best.label} has a {measure} of {figure(best)} on {best.data_title}"
+        sentence = f"{first.label} has a {measure} of {perplexity(figure(first))} on {best.data_title}"
     if comparison.measure != PER_TOKEN:
         return f"{sentence}."  # what follows is per token
     if unigram := best.results.test.unigram_perplexity:
@@ -98,9 +102,13 @@ def runs_section(runs: list[Run]) -> list:
         notes.append(f"Ranked are runs with one tokenizer on one text: {comparison.reason}.")
     elif comparison.note:
         notes.append(comparison.note)
+    reasons: dict[str, list[str]] = {}
     for run in finished:
-        if reason := run.results.test.why_no_words:
-            notes.append(f"{run.label} has no perplexity per word: {reason}.")
+        reasons.setdefault(run.results.test.why_no_words, []).append(run.label)
+    reasons.pop("", None)
+    for reason, (label, *more) in reasons.items():
+        others = f" and {plural(len(more), 'other')}" if more else ""
+        notes.append(f"No perplexity per word ({label}{others}): {reason}.")
     if len(finished) < len(runs):
         notes.append("An unfinished run is shown with its last validation.")
     blocks = [Heading("Runs"), runs_table(runs)]

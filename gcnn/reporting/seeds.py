@@ -52,10 +52,10 @@ def seeds_table(groups: list[SeedGroup]) -> Table:
     several = [SeedGroup(group.label, [run for run in group.runs if run.finished]) for group in groups]
     columns = {
         "Runs that differ in their seed alone": lambda group: group.label,
-        "Seeds": lambda group: ", ".join(str(run.config.seed) for run in group.runs),
         "Test perplexity: mean (range)": lambda group: spread([r.results.test.perplexity for r in group.runs]),
         "Validation perplexity: mean (range)": lambda group: spread(
             [run.results.validation.perplexity for run in group.runs]
         ),
+        "Seeds": lambda group: ", ".join(map(str, sorted(run.config.seed for run in group.runs))),
     }
-    return table_of([group for group in several if len(group.runs) > 1], columns, text_columns=2)
+    return table_of([group for group in several if len(group.runs) > 1], columns, text_columns=1)

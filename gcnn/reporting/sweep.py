@@ -149,7 +149,7 @@ def write_sweep(folder: Path) -> list[dict]:
         write_json(folder / "sweep.json", members)
         write_atomically(folder / "sweep.md", lambda aside: aside.write_text(page, encoding="utf-8", errors="replace"))
         print("\n\n".join(map(to_text, tables)))
-        print(*remarks, f"sweep: {folder}", sep="\n")
+        print(*("", *remarks) if remarks else (), f"sweep: {folder}", sep="\n")
     return members
 
 

@@ -186,7 +186,7 @@ def test_runs_with_several_tokenizers_are_ranked_per_word_or_each_tokenizer_alon
     assert "has the lowest" not in page.text
     assert "coarse has a test perplexity of 90.00 on books" in page.text
     assert "per word only where no word is unknown (1,234 of 244,569 are for one)" in page.text
-    assert "coarse has no perplexity per word: 1,234 of 244,569 words are unknown" in page.text
+    assert "No perplexity per word (coarse): 1,234 of 244,569 words are unknown" in page.text
     assert dict(zip(*(column(page.tables[0], title) for title in ("Run", "Test, per word")), strict=True)) == {
         "coarse": "–", "fine": "900.00",
     }  # fmt: skip
@@ -200,7 +200,10 @@ def test_runs_that_differ_in_their_seed_alone_are_a_line_and_a_band(make_run, tm
     make_run("runs/4", "relu", perplexity=120.0, metrics=metrics, seed=1)
     page, markdown = report([tmp_path / "runs"], tmp_path / "out")
     assert len(page.tables[0]) == 1 + 4
-    assert page.tables[1][1:] == [["glu, 3 seeds", "1, 2, 3", "105.00 (100.00 to 111.00)", "109.20 (104.00 to 115.44)"]]
+    assert (
+        "glu, 3 seeds has the lowest mean test perplexity on wikitext2: 105.00; relu follows with 120.00" in page.text
+    )
+    assert page.tables[1][1:] == [["glu, 3 seeds", "105.00 (100.00 to 111.00)", "109.20 (104.00 to 115.44)", "1, 2, 3"]]
     svg = (tmp_path / "out/figures/perplexity-steps.svg").read_text()
     assert [label for label in ("glu, 3 seeds", "relu") if f">{label}<" in svg] == ["glu, 3 seeds", "relu"]
     assert "glu 1<" not in svg
