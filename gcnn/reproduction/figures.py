@@ -10,14 +10,15 @@ from matplotlib.ticker import EngFormatter, NullLocator
 from gcnn.reporting.document import Figure, Table, table_of
 from gcnn.reporting.figures import STYLES, draw, log_scale
 from gcnn.reporting.units import DASH, count, magnitude, perplexity
-from gcnn.reproduction.claims import best_rates, mean, spread
-from gcnn.reproduction.records import FIGURES, Group, Record
+from gcnn.reproduction.claims import spread
+from gcnn.reproduction.rates import best_rates, mean
+from gcnn.reproduction.records import FIGURES, Group, Record, shape
 
 TALLEST = 10  # times the lowest perplexity: one validation that is higher would flatten all curves
 POINTS = {  # figure -> its x axis; x and the line of a group
     "fig2": ("million operations a token", lambda g: g.flops_per_token / 1e6, lambda g: g.group.partition(",")[0]),
     "fig4": ("words of context", lambda g: g.receptive_field, lambda g: "test perplexity"),
-    "figs": ("million tokens of text", lambda g: g.corpus_tokens / 1e6, lambda g: g.group),
+    "figs": ("million tokens of text", lambda g: g.corpus_tokens / 1e6, shape),
 }
 
 
@@ -49,8 +50,8 @@ def describe_seeds(record: Record) -> str:
 
 
 def at_best_rates(record: Record) -> list[Group]:
-    """Each at its best learning rate (Figure S: at each size); all that there are as long as that cannot be told."""
-    best = {} if record.figure == "figs" else best_rates(record)
+    """Each at its best learning rate; all that there are as long as that cannot be told."""
+    best = best_rates(record)
     done = [g for g in record.groups if g.mean is not None]
     return [g for g in done if best.get(g.group) in (None, g)] or done
 

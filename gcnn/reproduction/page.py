@@ -8,26 +8,57 @@ from gcnn.reporting.document import Code, Figures, Heading, Paragraph, Table, ma
 from gcnn.reporting.files import read_text
 from gcnn.reporting.latency import Latency
 from gcnn.reporting.units import DASH, magnitude, plural
-from gcnn.reproduction.claims import ABOUT_20, APART, CLAIMS, EQUAL, NEAR, SEEDS, SPEED_UP, Claim, failing, verdict
+from gcnn.reproduction.claims import (
+    ABOUT_20,
+    CLAIMS,
+    EQUAL,
+    KNESER_NEY,
+    NEAR,
+    NOT_WORSE,
+    SPEED_UP,
+    Claim,
+    answered,
+    verdict,
+)
 from gcnn.reproduction.figures import describe_size, drawing, groups_table
+from gcnn.reproduction.noise import (
+    ASSUMED_DEVIATION,
+    HOLDS,
+    NORMAL_QUANTILE,
+    NOT,
+    NOT_MEASURED,
+    UNDECIDED,
+    Comparison,
+    pooled_noise,
+)
+from gcnn.reproduction.rates import rates_at_an_edge
 from gcnn.reproduction.records import FIGURES, Record, reproduce_command, sweeps
 
 BEGIN, END = "<!-- reproduction: written by make reproduce-report -->", "<!-- /reproduction -->"
 FOLDER = "results/reproduction"  # as seen from docs/RESULTS.md
 TITLE = "The paper's tables and figures"
 RULE = (
-    "A comparison of two groups holds if the test perplexity of the first is lower for every seed, of at least "
-    f"{SEEDS}, or fewer where the means are {APART:.0%} apart or more; a run that diverged counts as infinitely bad. A "
-    "claim holds if all of its comparisons do, in part if some do, and is not measured as long as one of them is not "
-    "or a run has not begun; a dash stands where it is not asked. Perplexities are the mean over the seeds, from the "
-    "lowest to the highest in brackets. Figure 2 compares each model with a full softmax with the adaptive softmax at "
-    "as many operations: on a straight line between the logarithms of its models, or its largest where that takes "
-    f"fewer. In Figure 4 the contexts up to {NEAR} words are compared one by one, the two gains by their difference. "
-    "In Tables 2 and 3 and the figures each model, gate, context or recipe is at its best learning rate on "
-    f"validation, at the seeds that all its rates have; in Figure 6 “about twice as fast” is in at most {SPEED_UP:.0%} "
-    "of the steps, counted up to the first validation of the full recipe that is as low; in Table 4 “about 20 times” "
-    f"is at least {ABOUT_20}, on a GPU, and at throughputs of which neither is more than {EQUAL} times the other. "
-    "Small models have the names of the paper's that they stand for."
+    "The noise of a figure is the standard deviation of log test perplexity over seeds, pooled over all of its groups "
+    f"with two seeds or more; where none has two, {ASSUMED_DEVIATION:.0%} of the perplexity are assumed. A comparison "
+    "of two groups is the difference of their mean log test perplexities over its standard error, t, in which a group "
+    "of one seed has the noise of all; seeds are not paired. It holds, or does not hold, where |t| is beyond the "
+    "two-sided 95% quantile of Student's t at the noise's degrees of freedom (of the normal distribution, "
+    f"{NORMAL_QUANTILE}, where it is assumed), and is undecided otherwise; each is judged by itself. A seed that "
+    "diverged is worse than any; where both groups have one, they are undecided. A claim holds if all of its "
+    "comparisons do and holds in part if some do; if none does, it does not hold where one is decided against it, and "
+    "is undecided otherwise. It is not measured as long as one comparison is not or a run has not begun; a dash stands "
+    "where it is not asked. An ordering is compared pair by pair, each with each. Perplexities are the mean over the "
+    "seeds, from the lowest to the highest in brackets. Each model, gate, context or recipe is at its best learning "
+    "rate on validation, at the seeds that all its rates have; where that is the lowest or the highest tried, or the "
+    "only one, it is said. Figure 2 compares each model with a full softmax with the adaptive softmax at as many "
+    "operations: on a straight line between the logarithms of its models, or its largest where that takes fewer. In "
+    f"Figure 4 the contexts up to {NEAR} words are compared with the next smaller one; those past them must not be "
+    f"worse than the last of these by {NOT_WORSE:.0%} or more, and gain less (in log perplexity). Figure 5's "
+    f"Kneser-Ney 5-gram is known on WikiText-2 alone: KenLM's {KNESER_NEY}, which does not scatter. In Figure 6 “about "
+    f"twice as fast” is a validation perplexity after {SPEED_UP:.0%} of the steps below the other's at its end. In "
+    f"Table 4 “about 20 times” is at least {ABOUT_20}, on a GPU, and at throughputs of which neither is more than "
+    f"{EQUAL} times the other. Figure S compares at each size the GCNN and the LSTM that are the best of their kind on "
+    "validation. Small models have the names of the paper's that they stand for."
 )
 
 
@@ -70,17 +101,27 @@ def claims_asked(scale: str, records: dict[str, Record]) -> set[str]:
 def claims_table(scale: str, records: dict[str, Record], latency: Latency | None) -> Table:
     header = ["Table or figure", "The paper's claim", "Verdict", "Our evidence", "Size", "Command"]
     rows, asked = [], claims_asked(scale, records)
-    for name, claim in [(name, claim) for name, claim in CLAIMS.items() if name in asked]:
+    for name, claim in CLAIMS.items():
+        if name not in asked:
+            continue
         record = latency if name == "table4" else records.get(name)
-        comparisons, missing = claim.compare(record) if record else [], getattr(record, "missing", 0)
-        against = failing(comparisons)
-        evidence = [claim.evidence(record)] if record else []
-        evidence += [f"{plural(missing, 'run')} not begun"] if missing else []
-        evidence += [f"fails: {', '.join(against)}"] if against else []
-        size, how = size_and_command(name, scale, record)
-        found = verdict(comparisons, missing)
-        rows.append([FIGURES[name][0], claim.text, found, "; ".join(evidence) or DASH, size, how])
+        comparisons = claim.compare(record) if record else []
+        found = verdict(comparisons, getattr(record, "missing", 0))
+        evidence = evidence_of(claim, comparisons, record) if record else DASH
+        rows.append([FIGURES[name][0], claim.text, found, evidence, *size_and_command(name, scale, record)])
     return Table(header, rows, text_columns=len(header))
+
+
+def evidence_of(claim: Claim, comparisons: list[Comparison], record: Record | Latency) -> str:
+    """The numbers behind a verdict, what became of each comparison, and what to bear in mind."""
+    parts = [claim.evidence(record)]
+    for answer in (HOLDS, UNDECIDED, NOT, NOT_MEASURED):
+        if texts := answered(comparisons, answer):
+            parts.append(f"{answer.removesuffix(' at this size')}: {', '.join(texts)}")
+    if isinstance(record, Record):
+        parts += [pooled_noise(record.groups).describe(), rates_at_an_edge(record)]
+        parts += [f"{plural(record.missing, 'run')} not begun"] if record.missing else []
+    return "; ".join(filter(None, parts)) or DASH
 
 
 def size_and_command(name: str, scale: str, record: Record | Latency | None) -> tuple[str, str]:
@@ -94,10 +135,11 @@ def size_and_command(name: str, scale: str, record: Record | Latency | None) -> 
 
 def figure_blocks(record: Record, title: str) -> list:
     commits = ", ".join(commit[:10] for commit in record.git_commits) or DASH
-    figure = drawing(record)
+    figure, edges = drawing(record), rates_at_an_edge(record)
     return [
         Heading(title, level=3),
         groups_table(record),
+        *([Paragraph(f"{edges[0].upper()}{edges[1:]}.")] if edges else []),
         *([Figures([figure], f"{FOLDER}/{record.scale}")] if figure else []),
         Code(record.command),
         Paragraph(f"{'; '.join(record.hardware) or DASH}. Commits: {commits}."),

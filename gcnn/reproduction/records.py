@@ -100,6 +100,11 @@ def context(model: GCNNConfig) -> int:
     return 1 + sum(block.repeat * sum(kernel - 1 for kernel, _ in block.convs) for block in model.blocks)
 
 
+def shape(group: Group) -> str:
+    """Of a group of Figure S, which is a model at a size of the text, the model."""
+    return group.group.partition(", first ")[0]
+
+
 def architecture(model: GCNNConfig | LSTMConfig) -> str:
     """The name of a model that is the paper's own; of another, its blocks as Table 1 writes them."""
     return model_title(model) or notation(model)
@@ -117,9 +122,8 @@ def place_in(figure: str, config: TrainConfig) -> tuple[str, str, str]:
         )
         return model.kind, architecture(model), title + "; state carried" * config.trainer.carry_state
     if figure == "figs":
-        group, size = describe_model(model), config.data.train_tokens
-        return group, str(size), f"{group}, first {magnitude(size)} tokens"
-    if figure in FORMS:
+        group = title = f"{describe_model(model)}, first {magnitude(config.data.train_tokens)} tokens"
+    elif figure in FORMS:
         group = FORMS[figure].get(model_form(model), model_form(model))
         title = MODEL_TITLES.get(group) or architecture(model)
     elif figure == "fig2":
@@ -148,7 +152,7 @@ FIGURES = {  # where it stands in the paper, and what it shows
 ORDER = {  # of the groups; in other figures as their runs come
     "fig2": lambda group: group.flops_per_token or math.inf,
     "fig4": lambda group: group.receptive_field,
-    "figs": lambda group: (group.group, group.corpus_tokens),
+    "figs": lambda group: (shape(group), group.corpus_tokens, group.lr),
 }
 
 
