@@ -1,109 +1,117 @@
-"""The runs of a sweep that have ended in one small file, to be committed: another machine goes on from them."""
+"""What the figures read of a run, and the small files that keep it: another machine goes on from them.
+
+OUT/SCALE/runs/FIGURE.jsonl has a line for each run of a figure that has ended, with nothing of where a machine has its
+files.
+"""
 
 import dataclasses
 import json
+import math
+import re
 import shlex
 from dataclasses import dataclass
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from gcnn.config import compose_config, migrated, typed
+from gcnn.config import TrainConfig, migrated, typed
 from gcnn.errors import UsageError
-from gcnn.files import MEMBER, to_json, write_atomically, write_json
+from gcnn.files import MEMBER, to_json, write_atomically
 from gcnn.provenance import PLACES, portable
-from gcnn.reporting.files import Number, read_json_lines, read_text
-from gcnn.reporting.results import Run, load_run
-from gcnn.reproduction.records import WIKITEXT_103, run_status
+from gcnn.reporting.files import Text, checked, read_json_lines, read_text
+from gcnn.reporting.results import Metric, Results, Split, load_run
 
-FILES = (MEMBER, "results.json", WIKITEXT_103)
-SAVING = ("checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "log_every")
-INDIFFERENT = (*PLACES, "data.cache_dir", *(f"trainer.{key}" for key in SAVING))  # to what a run finds
+WIKITEXT_103 = "wikitext103.json"  # in a run: what `gcnn evaluate --json --file wiki.test.tokens` printed
+FILES = ("results.json", WIKITEXT_103)
 
 
 @dataclass(kw_only=True)
 class KeptRun:
-    """What the figures read of a member: a line of the file."""
+    """A run as a line of JSON."""
 
-    number: Number
+    group: Text  # of the figure's plan
     config: dict[str, Any]
+    error: Text = None  # of one that failed
     validation: list[Any]  # those lines of metrics.jsonl
-    files: dict[str, Any]  # the content of FILES
+    files: dict[str, Any]  # the content of FILES, as far as they are there
+
+    @cached_property
+    def recipe(self) -> TrainConfig:
+        return typed(migrated(OmegaConf.create(self.config)))
+
+    @property
+    def place(self) -> tuple[str, float, int]:
+        """Group, learning rate and seed, which tell the runs of a figure apart."""
+        return self.group, self.config["optimizer"]["lr"], self.config["seed"]
+
+    @cached_property
+    def results(self) -> Results | None:
+        """None of a run that is not finished."""
+        content = self.files.get("results.json")
+        return content and checked(content, Results, "results.json")
+
+    @cached_property
+    def curve(self) -> list[Metric]:
+        return checked(self.validation, list[Metric], "validation")
+
+    @property
+    def wikitext103(self) -> Split | None:
+        content = self.files.get(WIKITEXT_103)
+        return content and checked(content, Split, WIKITEXT_103)
+
+    @property
+    def status(self) -> str:
+        """done, diverged or unfinished."""
+        if self.results:
+            return "done" if math.isfinite(self.results.test.perplexity or math.inf) else "diverged"
+        return "diverged" if re.search(r"(loss|gradient norm) -?(nan|inf)", self.error or "") else "unfinished"
 
 
-def keep_runs(sweep: Path, path: Path) -> None:
-    """Write the members of a sweep that are finished, or have diverged, to `path`, a line of JSON each, with nothing of
-    where this machine has its files. Members that only `path` has stay there."""
-    kept = {run.number: run for run in read_json_lines(path, KeptRun)}
-    for member in sweep.glob(f"*/{MEMBER}"):
-        if not member.with_name("config.yaml").exists():
-            continue  # refused before it began
-        run = load_run(member.parent)
-        if run_status(run) != "unfinished":
-            kept[run.member.number] = kept_run(run)
-    if kept:
-        lines = [to_json(dataclasses.asdict(kept[number]), ensure_ascii=False) + "\n" for number in sorted(kept)]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda aside: aside.write_text("".join(lines), encoding="utf-8"))
-
-
-def kept_run(run: Run) -> KeptRun:
+def read_run(folder: Path, group: str) -> KeptRun:
+    """A run directory, finished or not. Raises UsageError where it is none."""
+    run = load_run(folder)
     config = OmegaConf.structured(run.config)
     config.run_dir = None
     for key, name in PLACES.items():
         if OmegaConf.select(config, key) is not None:
             OmegaConf.update(config, key, name)
-    files = {name: json.loads(read_text(run.path / name)) for name in FILES if (run.path / name).exists()}
-    files[MEMBER]["overrides"] = portable(run.member.overrides, named=False)
-    if run.member.error:
-        files[MEMBER]["error"] = run.member.error.partition(";")[0]  # the rest names a checkpoint here
+    files = {name: json.loads(read_text(folder / name)) for name in FILES if (folder / name).exists()}
     if run.finished:
         files["results.json"]["command"] = shlex.join(portable(shlex.split(run.results.command or "")))
     return KeptRun(
-        number=run.member.number,
+        group=group,
         config=OmegaConf.to_container(config),
+        error=run.member.error and run.member.error.partition(";")[0],  # the rest names a checkpoint here
         validation=[dataclasses.asdict(line) for line in run.validation],
         files=files,
     )
 
 
-def restore_runs(path: Path, sweep: Path, overrides: list[str]) -> int:
-    """Make a run directory of each member at `path` that the sweep lacks; returns their number.
-
-    Where their files lie is what `overrides` say. Raises UsageError for a file that `keep_runs` has not written.
-    """
-    places = [override for override in overrides if override.partition("=")[0] in PLACES]
-    missing = [run for run in read_json_lines(path, KeptRun) if not (sweep / f"{run.number}" / "config.yaml").exists()]
-    for run in missing:
-        check_recipe(run, path)
-        folder, config = sweep / f"{run.number}", OmegaConf.create(run.config)
-        folder.mkdir(parents=True, exist_ok=True)
-        for place in OverridesParser.create().parse_overrides(places):
-            OmegaConf.update(config, place.key_or_group, place.value())
-        run.files[MEMBER]["overrides"] = sorted([*run.files[MEMBER]["overrides"], *places])
-        for name in (name for name in FILES if name in run.files):
-            write_json(folder / name, run.files[name])
-        metrics = "".join(to_json(line) + "\n" for line in run.validation)
-        (folder / "metrics.jsonl").write_text(metrics, encoding="utf-8")
-        (folder / "config.yaml").write_text(OmegaConf.to_yaml(config), encoding="utf-8")  # last: now it counts as a run
-    return len(missing)
+def read_runs(folder: Path, group: str = "") -> list[KeptRun]:
+    """The runs in a folder, by name; without those that were refused before they began."""
+    begun = [path.parent for path in folder.glob(f"*/{MEMBER}") if path.with_name("config.yaml").exists()]
+    return [read_run(path, group) for path in sorted(begun, key=lambda path: (len(path.name), path.name))]
 
 
-composed_once = cache(compose_config)  # a third of a second; the seeds of a recipe share it
+def read_kept(path: Path) -> list[KeptRun]:
+    """The lines of a file, none where there is no file. Raises UsageError for one that `keep_runs` has not written."""
+    runs = read_json_lines(path, KeptRun)
+    for number, run in enumerate(runs, start=1):
+        if not run.group or "seed" not in run.config or "lr" not in run.config.get("optimizer", {}):
+            raise UsageError(f"{path}: line {number} is no kept run. Remove it to train its run again.")
+    return runs
 
 
-def check_recipe(run: KeptRun, path: Path) -> None:
-    """Raise UsageError for a run that was trained by another recipe than its experiment is today."""
-    overrides = (override for override in run.files[MEMBER]["overrides"] if not override.startswith("seed="))
-    today, then = composed_once(*overrides), typed(migrated(OmegaConf.create(run.config)))
-    for group in ("data", "tokenizer", "model", "optimizer", "schedule", "trainer"):
-        new, old = (dataclasses.asdict(getattr(config, group)) for config in (today, then))
-        for key in sorted(new.keys() | old.keys()):
-            if new.get(key) != old.get(key) and f"{group}.{key}" not in INDIFFERENT:
-                raise UsageError(
-                    f"{path}: member {run.number} was trained with {group}.{key} {old.get(key)}; its experiment has "
-                    f"{new.get(key)} now. Remove its line to train it again, or give another --out."
-                )
+def keep_runs(runs: list[KeptRun], path: Path) -> None:
+    """Write those runs that are finished, or have diverged, to `path`; lines of other runs stay there."""
+    lines = {run.place: run for run in read_kept(path)}
+    ended = {run.place: run for run in runs if run.status != "unfinished"}
+    if not ended:
+        return
+    text = ""
+    for run in sorted((lines | ended).values(), key=lambda run: run.place):
+        text += to_json(dataclasses.asdict(run), ensure_ascii=False) + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda aside: aside.write_text(text, encoding="utf-8"))

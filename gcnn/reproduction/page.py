@@ -31,8 +31,9 @@ from gcnn.reproduction.noise import (
     Comparison,
     pooled_noise,
 )
+from gcnn.reproduction.plans import figures_of
 from gcnn.reproduction.rates import rates_at_an_edge
-from gcnn.reproduction.records import FIGURES, Record, reproduce_command, sweeps
+from gcnn.reproduction.records import FIGURES, Record, reproduce_command
 
 BEGIN, END = "<!-- reproduction: written by make reproduce-report -->", "<!-- /reproduction -->"
 FOLDER = "results/reproduction"  # as seen from docs/RESULTS.md
@@ -95,7 +96,7 @@ def verdict_and_tokens(claim: Claim, record: Record | Latency | None) -> str:
 
 def claims_asked(scale: str, records: dict[str, Record]) -> set[str]:
     """The claims that a scale asks about; Table 4 is one benchmark for all scales."""
-    return {"table4", *records, *sweeps(scale)}
+    return {"table4", *records, *figures_of(scale)}
 
 
 def claims_table(scale: str, records: dict[str, Record], latency: Latency | None) -> Table:
@@ -127,7 +128,7 @@ def evidence_of(claim: Claim, comparisons: list[Comparison], record: Record | La
 def size_and_command(name: str, scale: str, record: Record | Latency | None) -> tuple[str, str]:
     """Size and command of a claim's evidence; without any, the command that would make it."""
     if record is None:
-        return DASH, "make benchmark" if name == "table4" else reproduce_command(name, scale, [])
+        return DASH, "make benchmark" if name == "table4" else reproduce_command(name, scale)
     if name == "table4":
         return f"the paper's own models, random weights; {record.machine()}", record.command or DASH
     return describe_size(record), record.command

@@ -1,28 +1,24 @@
-"""The paper's tables and figures from sweeps on disk: each member read, grouped by what the figure compares."""
+"""The paper's tables and figures from runs: grouped by what the figure compares."""
 
 import csv
 import io
 import math
-import re
 import shlex
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import yaml
-from hydra.core.override_parser.overrides_parser import OverridesParser
-
-from gcnn.config import CONFIGS, GCNNConfig, LSTMConfig, TrainConfig
+from gcnn.config import GCNNConfig, LSTMConfig, TrainConfig
 from gcnn.errors import UsageError
 from gcnn.files import write_atomically, write_json
 from gcnn.gates import GATES
 from gcnn.provenance import portable
 from gcnn.reporting.files import Number, Text, read_json
-from gcnn.reporting.results import Run, Split, describe_hardware, describe_model, load_run
+from gcnn.reporting.results import describe_hardware, describe_model
 from gcnn.reporting.units import magnitude, plural
+from gcnn.reproduction.kept_runs import KeptRun
 from gcnn.reproduction.paper import MODEL_TITLES, model_title, notation
 
-WIKITEXT_103 = "wikitext103.json"  # in a run: what `gcnn evaluate --json --file wiki.test.tokens` printed
 RECIPES = {  # weight normalisation, clipping
     (True, True): ("both", "both"),
     (True, False): ("no_clipping", "without clipping"),
@@ -73,7 +69,7 @@ class Group:
 
 @dataclass(kw_only=True)
 class Record:
-    """<figure>.json: what the sweeps of a figure have found."""
+    """<figure>.json: what the runs of a figure have found."""
 
     figure: Text
     scale: Text
@@ -82,7 +78,7 @@ class Record:
     seeds: list[Number]
     hardware: list[Text]
     git_commits: list[Text]
-    missing: Number = 0  # members that have not begun
+    missing: Number = 0  # planned runs that have not begun
     groups: list[Group]
 
 
@@ -156,80 +152,44 @@ ORDER = {  # of the groups; in other figures as their runs come
 }
 
 
-def sweeps(scale: str, figure: str | None = None) -> dict[str, list[str]]:
-    """The figures of a scale and the experiments that make each: configs/experiment/<scale>/<figure>[_part].yaml, with
-    the names of several figures where they share it.
-
-    Raises UsageError for a scale or a figure that has none.
-    """
-    folder = CONFIGS / "experiment" / scale
-    names = sorted(path.stem for path in folder.glob("*.yaml"))
-    sweeps_of = {figure: [name for name in names if figure in name.split("_")] for figure in FIGURES}
-    sweeps_of = {figure: parts for figure, parts in sweeps_of.items() if parts}
-    if not sweeps_of:
-        scales = [path.name for path in sorted(folder.parent.iterdir()) if any(path.glob("fig*.yaml"))]
-        raise UsageError(f"there is no scale {scale!r}; choose one of: {', '.join(scales)}.")
-    if figure is not None and figure not in sweeps_of:
-        raise UsageError(f"there is no figure {figure!r} at scale {scale}; choose one of: {', '.join(sweeps_of)}.")
-    return sweeps_of if figure is None else {figure: sweeps_of[figure]}
-
-
-def count_members(scale: str, name: str) -> int:
-    """The members of a sweep's grid; 0 of a search, which has as many trials as it is asked for."""
-    content = yaml.safe_load((CONFIGS / "experiment" / scale / f"{name}.yaml").read_text(encoding="utf-8"))
-    params = content.get("hydra", {}).get("sweeper", {}).get("params", {})
-    overrides = OverridesParser.create().parse_overrides([f"{key}={choices}" for key, choices in params.items()])
-    swept = [override for override in overrides if override.is_sweep_override()]
-    if not all(override.is_choice_sweep() for override in swept):
-        return 0
-    return math.prod(sum(1 for _ in override.sweep_iterator()) for override in swept)
-
-
-def make_record(figure: str, scale: str, folders: Iterable[Path], members: int = 0) -> Record | None:
-    """What the sweeps of a figure found; None where no member of theirs has begun.
-
-    `members` of theirs are planned: what has not begun is counted as missing.
-    """
-    runs_at: dict[tuple[str, str, str], list[Run]] = {}
-    for folder in folders:
-        begun = [path.parent for path in folder.glob("*/config.yaml")]
-        for path in sorted(begun, key=lambda member: (len(member.name), member.name)):
-            run = load_run(path)
-            runs_at.setdefault(place_in(figure, run.config), []).append(run)
-    runs = [run for group in runs_at.values() for run in group]
-    if not runs:
+def make_record(
+    figure: str, scale: str, runs: Iterable[KeptRun], settings: Iterable[str] = (), missing: int = 0
+) -> Record | None:
+    """A figure's Record of its runs; None of none. `settings` are those of its plan, as key=value; `missing` runs that
+    are planned have not begun."""
+    runs_at: dict[tuple[str, str, str], list[KeptRun]] = {}
+    for run in runs:
+        runs_at.setdefault(place_in(figure, run.recipe), []).append(run)
+    if not runs_at:
         return None
-    finished = [run for run in runs if run.finished]
+    runs = [run for group in runs_at.values() for run in group]
+    results = [run.results for run in runs if run.results]
     groups = [make_group(*place, runs_there) for place, runs_there in runs_at.items()]
     if figure in ORDER:
         groups.sort(key=ORDER[figure])
     return Record(
         figure=figure,
         scale=scale,
-        command=reproduce_command(figure, scale, finished),
-        data=runs[0].config.data.name,
-        seeds=sorted({run.config.seed for run in runs}),
-        hardware=sorted({describe_hardware(run.results.hardware) for run in finished}),
-        git_commits=sorted({c for run in finished for c in (run.results.git_commit or "unknown").split(" or ")}),
-        missing=max(0, members - len(runs)),
+        command=reproduce_command(figure, scale, results[0].command if results else None, settings),
+        data=runs[0].recipe.data.name,
+        seeds=sorted({run.recipe.seed for run in runs}),
+        hardware=sorted({describe_hardware(found.hardware) for found in results}),
+        git_commits=sorted({c for found in results for c in (found.git_commit or "unknown").split(" or ")}),
+        missing=missing,
         groups=groups,
     )
 
 
-def run_status(run: Run) -> str:
-    """done, diverged or unfinished."""
-    if run.finished:
-        return "done" if math.isfinite(run.test_perplexity) else "diverged"
-    return "diverged" if re.search(r"(loss|gradient norm) -?(nan|inf)", run.member.error or "") else "unfinished"
-
-
-def make_group(group: str, variant: str, title: str, runs: list[Run]) -> Group:
-    runs = sorted(runs, key=lambda run: run.config.seed)
-    done = {str(run.config.seed): run for run in runs if run_status(run) == "done"}
-    config, results = runs[0].config, next((run.results for run in done.values()), None)
+def make_group(group: str, variant: str, title: str, runs: list[KeptRun]) -> Group:
+    """One of runs that differ in their seed alone. Raises UsageError for two of one seed."""
+    runs = sorted(runs, key=lambda run: run.recipe.seed)
+    seeds = [run.recipe.seed for run in runs]
+    if len(seeds) > len(set(seeds)):
+        raise UsageError(f"{title}: two runs have the same seed. Remove one; they would count as one.")
+    done = {str(run.recipe.seed): run for run in runs if run.status == "done"}
+    config, results = runs[0].recipe, next((run.results for run in done.values()), None)
     test = {seed: rounded(run.results.test.perplexity) for seed, run in done.items()}
-    elsewhere = {seed: read_json(run.path / WIKITEXT_103, Split) for seed, run in done.items()}
-    elsewhere = {seed: split for seed, split in elsewhere.items() if split}
+    elsewhere = {seed: run.wikitext103 for seed, run in done.items() if run.wikitext103}
     return Group(
         group=group,
         variant=variant,
@@ -245,8 +205,8 @@ def make_group(group: str, variant: str, title: str, runs: list[Run]) -> Group:
         mean=rounded(sum(test.values()) / len(test)) if test else None,
         min=min(test.values(), default=None),
         max=max(test.values(), default=None),
-        diverged=sorted({run.config.seed for run in runs if run_status(run) == "diverged"}),
-        unfinished=sorted({run.config.seed for run in runs if run_status(run) == "unfinished"}),
+        diverged=[run.recipe.seed for run in runs if run.status == "diverged"],
+        unfinished=[run.recipe.seed for run in runs if run.status == "unfinished"],
         corpus_tokens=config.data.train_tokens,
         wikitext103={seed: rounded(split.perplexity) for seed, split in elsewhere.items()},
         wikitext103_unknown=next((rounded(split.unknown / split.tokens) for split in elsewhere.values()), None),
@@ -254,8 +214,8 @@ def make_group(group: str, variant: str, title: str, runs: list[Run]) -> Group:
     )
 
 
-def make_curve(done: dict[str, Run]) -> Curve:
-    lines = {seed: {line.step: line for line in run.validation} for seed, run in done.items()}
+def make_curve(done: dict[str, KeptRun]) -> Curve:
+    lines = {seed: {line.step: line for line in run.curve} for seed, run in done.items()}
     steps = sorted(set.intersection(*map(set, lines.values()))) if lines else []
     return Curve(
         steps=steps,
@@ -269,12 +229,15 @@ def rounded(number: float | None) -> float | None:
     return None if number is None else float(f"{number:.6g}")
 
 
-def reproduce_command(figure: str, scale: str, done: list[Run]) -> str:
-    """The command that makes a figure, with what its members were asked for besides; where files lie is left open."""
-    words = portable(shlex.split(done[0].results.command or "")[2:]) if done else []
+def reproduce_command(figure: str, scale: str, trained: str | None = None, settings: Iterable[str] = ()) -> str:
+    """The command that makes a figure; where files lie is left open. `trained` is that of a run, which may say more
+    than the `settings` of the plan."""
+    planned = {word.partition("=")[0] for word in settings} | {"experiment", "optimizer.lr", "seed"}
     overrides = {"data.path": "DIR"}
-    overrides |= dict(word.split("=", 1) for word in words if "=" in word and not word.startswith(("-", "hydra")))
-    overrides.pop("experiment", None)
+    for word in portable(shlex.split(trained or "")[2:]):
+        key, equals, content = word.partition("=")
+        if equals and not key.startswith(("-", "hydra")) and key not in planned:
+            overrides[key] = content
     arguments = " ".join(f"{key}={content}" for key, content in overrides.items())
     return f'make reproduce FIGURE={figure} SCALE={scale} ARGS="{arguments}"'
 

@@ -25,7 +25,10 @@ TRAIN = [
     (["data=nonsense"], "data=nonsense.*choose one of: billion_word, local"),
     (["model=gcnn_99"], "model=gcnn_99.*choose one of: .*gcnn_14b.* The nearest is gcnn_9"),
     (["experiment=wikitext2/gcnn"], "wikitext103/gcnn_14, .* The nearest is wikitext2/gcnn_small"),
-    (["experiment=paper/fig3"], "paper/fig3 is a sweep: type make sweep EXPERIMENT=paper/fig3.*give model.gate"),
+    (
+        ["experiment=cpu/search"],
+        "cpu/search is a sweep: type make sweep EXPERIMENT=cpu/search.*give model.blocks.0.repeat",
+    ),
     (["not an override"], "not an override"),
     (["trainer.max_steps=a(b"], r"quotes, for the shell 'trainer.max_steps=\"a\(b\"'"),
     (["data.files.train=[it's.txt]"], r"for the shell as 'data.files.train=\["),

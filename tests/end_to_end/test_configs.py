@@ -20,6 +20,7 @@ CHOICES = {
     if group.is_dir()
 }
 EXPERIMENTS = CHOICES.pop("experiment")
+CHOICES.pop("reproduce")  # no group of Hydra's: tests/reproduction composes each part of a figure
 MOST = max(map(len, CHOICES.values()))
 
 

@@ -1,5 +1,10 @@
-"""Records of figures that no run has made, for claims whose answer is then known."""
+"""Records of figures that no run has made, for claims whose answer is then known, and run directories of none."""
 
+import dataclasses
+import json
+from functools import cache
+
+from gcnn.config import compose_config, save_config
 from gcnn.reproduction.records import Curve, Group, Record
 
 
@@ -46,3 +51,44 @@ def record(figure, *groups, data="wikitext2", missing=0):
         missing=missing,
         groups=list(groups),
     )
+
+
+config_of = cache(compose_config)  # composing takes a while
+
+
+def add(folder, *overrides, name=None, lr=None, seed=1, test=None, flops=2e6, error=None, valid=(300.0, 200.0, 150.0)):
+    """A member of a sweep: finished with a test perplexity, failed with an error, or unfinished."""
+    number = len(list(folder.glob("*")))
+    member = folder / (name or str(number))
+    member.mkdir(parents=True)
+    config = dataclasses.replace(config_of("experiment=cpu/base", *overrides), seed=seed)
+    if lr is not None:
+        config = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, lr=lr))
+    save_config(config, member / "config.yaml")
+    record = {"number": number, "overrides": ["data.path=/home/me/data", "experiment=cpu/base", *overrides]}
+    record["overrides"].append(f"seed={seed}")
+    record |= {"error": error} if error else {}
+    (member / "member.json").write_text(json.dumps(record))
+    with (member / "metrics.jsonl").open("w") as file:
+        for i, perplexity in enumerate(valid, start=1):
+            at = {"step": 100 * i, "epoch": 0.1, "tokens": 1000 * i, "seconds": 1.0}
+            print(json.dumps({"kind": "validation", **at, "nll_nats": 1.0, "perplexity": perplexity}), file=file)
+    if test is not None:
+        results = {
+            "experiment": "cpu/x",
+            "command": "python scripts/train.py --multirun experiment=cpu/x tokenizer.vocabulary=/home/me/words "
+            "data.path=/home/me/data",
+            "git_commit": "abc",
+            "parameters": {"total": 5},
+            "flops_per_token": flops,
+            "train": {"tokens": 3000, "steps": 300},
+            "validation": {"perplexity": valid[-1]},
+            "test": {"perplexity": test},
+        }
+        (member / "results.json").write_text(json.dumps(results))
+
+
+def add_gates(folder, tests):
+    for gate, perplexities in tests.items():
+        for seed, test in enumerate(perplexities, start=1):
+            add(folder, f"model.gate={gate}", seed=seed, test=test)

@@ -2,76 +2,27 @@
 
 import dataclasses
 import json
-import re
-import shutil
-from functools import cache
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
-from gcnn.config import compose_config, save_config
-from gcnn.errors import UsageError
-from gcnn.reporting.files import read_json
 from gcnn.reporting.latency import load_latency
-from gcnn.reporting.results import load_run
-from gcnn.reporting.sweep import finished_results
 from gcnn.reproduction.claims import CLAIMS
 from gcnn.reproduction.figures import describe_size, drawing, groups_table
-from gcnn.reproduction.kept_runs import restore_runs
+from gcnn.reproduction.kept_runs import read_runs
 from gcnn.reproduction.page import between_markers, generated_part, reproduction_blocks
-from gcnn.reproduction.records import Record, count_members, load_records, make_record, sweeps, write_record
+from gcnn.reproduction.records import load_records, make_record, write_record
 from tests.conftest import ROOT
-from tests.reproduction.made_up import group
+from tests.reproduction.made_up import add, add_gates, group
 from tests.reproduction.made_up import record as made_up_record
 
 DOCS = ROOT / "docs"
-RECORDS = [
-    path for path in sorted(DOCS.glob("results/reproduction/*/*.json")) if path.stem != "search"
-]  # its runs were not kept
-
-
-config_of = cache(compose_config)  # composing takes a while
-
-
-def add(folder, *overrides, seed=1, test=None, flops=2e6, error=None, valid=(300.0, 200.0, 150.0)):
-    """A member of a sweep: finished with a test perplexity, failed with an error, or unfinished."""
-    member = folder / str(len(list(folder.glob("*"))))
-    member.mkdir(parents=True)
-    config = dataclasses.replace(config_of("experiment=cpu/base", *overrides), seed=seed)
-    save_config(config, member / "config.yaml")
-    record = {"number": int(member.name), "overrides": ["data.path=/home/me/data", "experiment=cpu/base", *overrides]}
-    record["overrides"].append(f"seed={seed}")
-    record |= {"error": error} if error else {}
-    (member / "member.json").write_text(json.dumps(record))
-    with (member / "metrics.jsonl").open("w") as file:
-        for i, perplexity in enumerate(valid, start=1):
-            at = {"step": 100 * i, "epoch": 0.1, "tokens": 1000 * i, "seconds": 1.0}
-            print(json.dumps({"kind": "validation", **at, "loss": 1.0, "perplexity": perplexity}), file=file)
-    if test is not None:
-        results = {
-            "experiment": "cpu/x",
-            "command": "python scripts/train.py --multirun experiment=cpu/x tokenizer.vocabulary=/home/me/words "
-            "data.path=/home/me/data",
-            "git_commit": "abc",
-            "parameters": {"total": 5},
-            "flops_per_token": flops,
-            "train": {"tokens": 3000, "steps": 300},
-            "validation": {"perplexity": valid[-1]},
-            "test": {"perplexity": test},
-        }
-        (member / "results.json").write_text(json.dumps(results))
-
-
-def add_gates(folder, tests):
-    for gate, perplexities in tests.items():
-        for seed, test in enumerate(perplexities, start=1):
-            add(folder, f"model.gate={gate}", seed=seed, test=test)
 
 
 def test_groups_have_the_mean_and_range_of_their_seeds(tmp_path):
     add_gates(tmp_path, {"glu": [110.0, 100.5, 120.25], "tanh": [200.0]})
-    record = make_record("fig3", "cpu", [tmp_path])
+    record = make_record("fig3", "cpu", read_runs(tmp_path))
     glu, tanh = record.groups
     assert [(g.group, g.variant) for g in (glu, tanh)] == [("glu", "0.003"), ("tanh", "0.003")]
     assert glu.mean == pytest.approx(np.mean([110.0, 100.5, 120.25]), rel=1e-5)
@@ -87,20 +38,13 @@ def test_groups_have_the_mean_and_range_of_their_seeds(tmp_path):
     assert record.command == f'make reproduce FIGURE=fig3 SCALE=cpu ARGS="{arguments}"'
 
 
-def test_the_grid_of_a_sweep_is_counted():
-    assert count_members("cpu", "fig4") == 5 * 3  # values with commas of their own
-    assert count_members("cpu", "fig3_one_path") == 2 * 3
-    assert count_members("cpu", "fig6") == 2 * 2 * 3 * 3
-    assert count_members("paper", "search") == 0
-
-
 def test_trials_of_a_search_are_told_by_what_they_drew(tmp_path):
     add(tmp_path, "trainer.carry_state=false", "optimizer.lr=0.02", test=120.0, valid=[130.0])
     add(tmp_path, "trainer.carry_state=false", "optimizer.lr=0.01", test=119.0, valid=[131.0])
     lstm = ["model=lstm_small", "model.dropout=0.3", "model.output_dropout=0.5"]
     add(tmp_path, *lstm, test=110.0, valid=[115.0])
     add(tmp_path, *lstm, "optimizer.lr=0.5")
-    groups = make_record("search", "cpu", [tmp_path]).groups
+    groups = make_record("search", "cpu", read_runs(tmp_path)).groups
     assert len(groups) == 4  # not seeds of one
     gcnn, lstm = groups[0].title, groups[2].title
     assert all(part in gcnn for part in ("GCNN; lookup 128; ", "learning rate 0.02;"))
@@ -112,12 +56,12 @@ def test_a_run_that_diverged_counts_as_infinitely_bad_and_one_that_failed_otherw
     add_gates(tmp_path, {"glu": [1, 2, 3], "relu": [4, 5, 6], "gtu": [7, 8, 9]})
     for seed in (1, 2, 3):
         add(tmp_path, "model.gate=tanh", seed=seed, error="step 7: loss nan, gradient norm nan; not updated.")
-    record = make_record("fig3", "cpu", [tmp_path])
+    record = make_record("fig3", "cpu", read_runs(tmp_path))
     assert record.groups[-1].diverged == [1, 2, 3]
     assert "diverged: tanh, learning rate 0.003 (3)" in drawing(record).caption
     other = tmp_path.with_name("other")
     add(other, "model.gate=tanh", error="No space left on device.")
-    group = make_record("fig3", "cpu", [other]).groups[0]
+    group = make_record("fig3", "cpu", read_runs(other)).groups[0]
     assert (group.diverged, group.unfinished) == ([], [1])
 
 
@@ -132,7 +76,7 @@ def test_the_drawing_of_contexts():
 def test_the_softmaxes_are_told_by_their_operations(tmp_path):
     add(tmp_path, "model.cutoffs=[]", test=99.0, flops=8e6)
     add(tmp_path, test=100.0, flops=4e6)
-    record = make_record("fig2", "cpu", [tmp_path])
+    record = make_record("fig2", "cpu", read_runs(tmp_path))
     assert [group.group for group in record.groups] == [
         "adaptive softmax, [4, 128] × 6", "full softmax, [4, 128] × 6",
     ]  # fmt: skip
@@ -149,7 +93,7 @@ def test_the_models_of_figure_s_are_told_by_shape_size_and_rate(tmp_path):
     for number, perplexity in enumerate((260.0, 200.0, 180.0, 190.0)):
         text = json.dumps({"perplexity": perplexity, "tokens": 1000, "unknown": 35, "nll_nats": 1.0})
         (tmp_path / str(number) / "wikitext103.json").write_text(text)
-    record = make_record("figs", "wikipedia", [tmp_path])
+    record = make_record("figs", "wikipedia", read_runs(tmp_path))
     deep = "GCNN, 9 layers, first 20 M tokens"
     assert [(group.group, group.lr) for group in record.groups if group.group == deep] == [(deep, 0.003), (deep, 0.1)]
     place = "first 20 M tokens, learning rate 0.003"
@@ -163,23 +107,12 @@ def test_the_models_of_figure_s_are_told_by_shape_size_and_rate(tmp_path):
 
 def test_what_is_written_is_read_again(tmp_path):
     add_gates(tmp_path / "fig3", {"glu": [1, 2, 3], "relu": [4, 5, 6]})
-    record = make_record("fig3", "cpu", [tmp_path / "fig3"])
+    record = make_record("fig3", "cpu", read_runs(tmp_path / "fig3"))
     write_record(record, tmp_path / "out" / "cpu", drawing(record).svg)
     assert load_records(tmp_path / "out") == {"cpu": {"fig3": record}}
     rows = (tmp_path / "out" / "cpu" / "fig3.csv").read_text().splitlines()
     assert len(rows) == 3
-    assert make_record("fig3", "cpu", [tmp_path / "nothing"]) is None
-
-
-def test_a_figure_that_does_not_exist_is_a_usage_error():
-    names = ("fig3", "fig3_one_path", "table3_fig3_fig4_fig5")
-    parts = [f"{part}{seeds}" for part in names for seeds in ("", "_seeds")]
-    assert sweeps("cpu", "fig3") == {"fig3": sorted(parts)}
-    assert set(sweeps("paper")) >= set(sweeps("cpu"))
-    with pytest.raises(UsageError, match="no figure 'fig9'"):
-        sweeps("cpu", "fig9")
-    with pytest.raises(UsageError, match="no scale 'moon'"):
-        sweeps("moon")
+    assert make_record("fig3", "cpu", read_runs(tmp_path / "nothing")) is None
 
 
 def test_the_results_in_the_docs_are_the_committed_ones():
@@ -190,66 +123,3 @@ def test_the_results_in_the_docs_are_the_committed_ones():
     names = [*(f"Table {number}" for number in (2, 3, 4)), *(f"Figure {number}" for number in range(2, 7))]
     for figure in names:
         assert f"\n| {figure} |" in part
-
-
-def test_another_machine_goes_on_from_what_is_kept(call, tmp_path):
-    here, out = tmp_path / "here", tmp_path / "out"
-    sweep = here / "cpu" / "fig3"
-    add_gates(sweep, {"glu": [1, 2, 3]})
-    data = tmp_path / "data"
-    add(sweep, f"data.path={data}", "model.gate=relu", test=5.0)
-    add(sweep, "model.gate=tanh", error="step 7: loss nan, gradient norm nan; not updated. See /home/me/runs.")
-    add(sweep, "model.gate=gtu")  # unfinished
-    command = ["reproduce", "--figure", "fig3", "--draw-only", "--out", out, "--runs"]
-    assert call(*command, here).code in (0, None)
-    kept, before = out / "cpu" / "runs" / "fig3.jsonl", json.loads((out / "cpu" / "fig3.json").read_text())
-    assert len(kept.read_text().splitlines()) == 5
-    assert "/home/me" not in kept.read_text()
-    assert str(tmp_path) not in kept.read_text()
-
-    there = tmp_path / "there"
-    add(there / "cpu" / "fig3", test=7.0)  # what this machine has itself stays, here and in what is kept
-    done = call(*command, there, "data.path=/srv/data")
-    assert "fig3: 4 runs of fig3 from" in done.err
-    record = json.loads((out / "cpu" / "fig3.json").read_text())
-    assert [group["title"] for group in record["groups"]] == [group["title"] for group in before["groups"][:3]]
-    assert record["groups"][0]["test_perplexity"] == {"1": 7, "2": 2, "3": 3}
-    assert record["groups"][1:] == before["groups"][1:3]
-    asked = ["data.path=/srv/data", "experiment=cpu/base", "model.gate=glu", "seed=2"]
-    assert finished_results(there / "cpu" / "fig3" / "1", asked).test.perplexity == 2
-    assert load_run(there / "cpu" / "fig3" / "3").config.data.path == "/srv/data"  # of one that is trained again, too
-    kept.write_text(kept.read_text().replace('"batch_size": 16', '"batch_size": 17'))
-    with pytest.raises(UsageError, match=r"fig3.jsonl: member . was trained with trainer.batch_size 17; .* 16 now"):
-        restore_runs(kept, tmp_path / "anew", [])
-    with pytest.raises(UsageError, match="begun with other overrides"):
-        finished_results(there / "cpu" / "fig3" / "1", [*asked[:-1], "seed=3"])
-
-
-@pytest.mark.parametrize("path", RECORDS, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_the_committed_figures_are_those_of_the_committed_runs(path, tmp_path):
-    scale, figure = path.parent.name, path.stem
-    folders = [tmp_path / name for name in sweeps(scale, figure)[figure]]
-    for folder in folders:
-        restore_runs(path.parent / "runs" / f"{folder.name}.jsonl", folder, [])
-    members = sum(count_members(scale, folder.name) for folder in folders)
-    assert make_record(figure, scale, folders, members) == read_json(path, Record)
-
-
-def test_the_command_goes_on_and_draws(call, tmp_path):
-    done = call("reproduce", "fig3")
-    assert (done.code, done.err) == (2, "error: fig3: type it as --figure fig3.\n")
-    done = call("reproduce", "data.path")
-    assert (done.code, done.err.count("\n")) == (2, 1)  # before a sweep is begun
-    done = call("reproduce", "--figure", "fig3", "--draw-only")
-    assert (done.code, done.err.count("\n")) == (2, 1)
-    add_gates(tmp_path / "runs" / "cpu" / "fig3", {"glu": [1, 2, 3]})
-    done = call("reproduce", "--figure", "fig3", "--draw-only", "--runs", tmp_path / "runs")
-    assert done.code in (0, None), done.err
-    assert re.search(r"fig3: \d+ runs not begun", done.err)
-    assert (tmp_path / "runs" / "figures" / "cpu" / "fig3.svg").read_text().startswith("<svg")
-    record = json.loads((tmp_path / "runs" / "figures" / "cpu" / "fig3.json").read_text())
-    assert record["groups"][0]["mean"] == pytest.approx(2)
-    shutil.rmtree(tmp_path / "runs" / "cpu" / "fig3" / "0")  # without --out, what somebody removes does not come back
-    call("reproduce", "--figure", "fig3", "--draw-only", "--runs", tmp_path / "runs")
-    record = json.loads((tmp_path / "runs" / "figures" / "cpu" / "fig3.json").read_text())
-    assert record["groups"][0]["mean"] == pytest.approx(2.5)

@@ -1,0 +1,117 @@
+"""What each table and figure is made of: configs/reproduce/<scale>/<figure>.yaml, and the runs that it asks for.
+
+Each group is trained at its learning rates with the first seed, then with the other seeds at the rate that is the best
+on validation. A group that several figures compare belongs to one of them; the others name it with `same_as`.
+"""
+
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from pathlib import Path
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from gcnn.config import CONFIGS, TrainConfig, compose_config
+from gcnn.errors import UsageError, one_line
+from gcnn.provenance import PLACES
+from gcnn.reproduction.records import FIGURES
+
+PLANS = CONFIGS / "reproduce"
+SAVING = ("checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "log_every")
+INDIFFERENT = (*PLACES, "data.cache_dir", *(f"trainer.{key}" for key in SAVING))  # to what a run finds
+RECIPE = ("data", "tokenizer", "model", "optimizer", "schedule", "trainer")
+
+
+@dataclass
+class GroupPlan:
+    """A group in the file; without rates, its experiment's own; without seeds, the figure's."""
+
+    settings: list[str] = field(default_factory=list)  # key=value, after the figure's base
+    rates: list[float] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=list)
+    same_as: str | None = None  # figure/group
+
+
+@dataclass
+class Plan:
+    """The content of a file."""
+
+    base: list[str] = field(default_factory=list)  # key=value, for all groups
+    rates: list[float] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=lambda: [1])
+    groups: dict[str, GroupPlan] = field(default_factory=dict)
+    sweeps: list[str] = field(default_factory=list)  # instead of groups: experiments that are sweeps of their own
+
+
+@dataclass(frozen=True)
+class Part:
+    """A group of runs that differ in learning rate and seed alone; `figure` is the one that it belongs to."""
+
+    scale: str
+    figure: str
+    group: str
+    settings: tuple[str, ...]
+    rates: tuple[float, ...]
+    seeds: tuple[int, ...]
+
+    @property
+    def folder(self) -> Path:
+        """Where its runs are, below the folder of all."""
+        return Path(self.scale, self.figure, self.group)
+
+    def recipe(self, rate: float, seed: int, overrides: tuple[str, ...] = ()) -> TrainConfig:
+        """The config of a run, with what somebody asks for besides."""
+        config = composed_once(*self.settings, *overrides)
+        return replace(config, seed=seed, optimizer=replace(config.optimizer, lr=rate))
+
+
+composed_once = cache(compose_config)  # a third of a second; rates and seeds share it
+
+
+def figures_of(scale: str, figure: str | None = None) -> list[str]:
+    """The figures of a scale, or the one asked for. Raises UsageError for a scale or a figure without a file."""
+    found = [name for name in FIGURES if (PLANS / scale / f"{name}.yaml").is_file()]
+    if not found:
+        scales = sorted(path.name for path in PLANS.iterdir())
+        raise UsageError(f"there is no scale {scale!r}; choose one of: {', '.join(scales)}.")
+    if figure is not None and figure not in found:
+        raise UsageError(f"there is no figure {figure!r} at scale {scale}; choose one of: {', '.join(found)}.")
+    return found if figure is None else [figure]
+
+
+@cache
+def load_plan(scale: str, figure: str) -> Plan:
+    """Raises UsageError for a file that is no plan."""
+    path = PLANS / scale / f"{figure}.yaml"
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Plan), OmegaConf.load(path)))
+    except (OSError, OmegaConfBaseException) as error:
+        raise UsageError(f"{path}: {one_line(error)}") from None
+
+
+def parts_of(scale: str, figure: str) -> list[Part]:
+    """The groups of a figure, in the order of its file."""
+    return [part_of(scale, figure, group) for group in load_plan(scale, figure).groups]
+
+
+def part_of(scale: str, figure: str, group: str) -> Part:
+    plan = load_plan(scale, figure)
+    if group not in plan.groups:
+        raise UsageError(f"{PLANS / scale / figure}.yaml has no group {group!r}; it has: {', '.join(plan.groups)}.")
+    asked = plan.groups[group]
+    if asked.same_as:
+        return part_of(scale, *asked.same_as.split("/"))
+    settings = (*plan.base, *asked.settings)
+    rates = asked.rates or plan.rates or [composed_once(*settings).optimizer.lr]
+    return Part(scale, figure, group, settings, tuple(rates), tuple(asked.seeds or plan.seeds))
+
+
+def differences(found: TrainConfig, planned: TrainConfig) -> dict[str, tuple]:
+    """The keys in which two recipes differ, with both values; not where files lie, nor what changes no result."""
+    differing = {}
+    for name in RECIPE:
+        first, second = (asdict(getattr(config, name)) for config in (found, planned))
+        for key in sorted(first.keys() | second.keys()):
+            if first.get(key) != second.get(key) and f"{name}.{key}" not in INDIFFERENT:
+                differing[f"{name}.{key}"] = (first.get(key), second.get(key))
+    return differing

@@ -1,0 +1,196 @@
+"""What is trained next, what is kept, and what goes on elsewhere."""
+
+import dataclasses
+import json
+import re
+import shutil
+
+import pytest
+
+from gcnn.commands import reproduce
+from gcnn.errors import UsageError
+from gcnn.reproduction import plans
+from gcnn.reproduction.kept_runs import KeptRun, keep_runs, read_kept, read_runs
+from gcnn.reproduction.plans import Part, parts_of
+from gcnn.reproduction.progress import adopt, chosen_rate, count_missing, known_runs, next_runs
+from gcnn.reproduction.records import make_record
+from tests.reproduction.made_up import add
+
+BASE = ("experiment=cpu/base",)
+PART = Part("cpu", "fig3", "gtu", (*BASE, "model.gate=gtu"), (0.01, 0.03, 0.1), (1, 2, 3))
+
+
+def ended(rate, seed, valid=None, error=None):
+    """A run of PART that is finished, unless it has failed or has no validation perplexity yet."""
+    config = dataclasses.asdict(PART.recipe(rate, seed))
+    perplexity = {"perplexity": valid}
+    results = {"train": {"tokens": 1000}, "validation": perplexity, "test": perplexity}
+    files = {} if valid is None else {"results.json": results}
+    return KeptRun(group="gtu", config=config, error=error, validation=[], files=files)
+
+
+def test_first_the_rates_then_the_seeds_at_the_best():
+    assert next_runs(PART, []) == [(0.01, 1), (0.03, 1), (0.1, 1)]
+    runs = [ended(0.01, 1, 210.0), ended(0.03, 1, 200.0)]
+    assert next_runs(PART, [*runs, ended(0.1, 1)]) == [(0.1, 1)]  # begun, not ended
+    assert chosen_rate(PART, [*runs, ended(0.1, 1)]) is None
+    assert next_runs(PART, [*runs, ended(0.1, 1, 220.0)]) == [(0.03, 2), (0.03, 3)]
+    runs.append(ended(0.1, 1, error="step 7: loss nan, gradient norm nan; not updated."))  # diverged: ended
+    assert next_runs(PART, runs) == [(0.03, 2), (0.03, 3)]
+    runs.append(ended(0.03, 2, 190.0))
+    assert next_runs(PART, runs) == [(0.03, 3)]
+    assert next_runs(PART, [*runs, ended(0.03, 3, 230.0)]) == []  # the rate was chosen at the seed of all
+
+
+def test_what_has_not_begun_is_missing():
+    assert count_missing(PART, []) == 3 + 2
+    runs = [ended(0.01, 1, 210.0), ended(0.03, 1, 200.0), ended(0.1, 1)]
+    assert count_missing(PART, runs) == 2
+    assert count_missing(PART, [*runs[:2], ended(0.1, 1, 220.0), ended(0.03, 2)]) == 1
+
+
+def test_kept_runs_come_back_and_those_of_others_stay(tmp_path):
+    path = tmp_path / "runs" / "fig3.jsonl"
+    keep_runs([ended(0.03, 1, 200.0), ended(0.01, 1)], path)
+    keep_runs([ended(0.03, 2, 201.0), ended(0.03, 1, 199.0)], path)
+    assert [(run.place, run.results.test.perplexity) for run in read_kept(path)] == [
+        (("gtu", 0.03, 1), 199.0), (("gtu", 0.03, 2), 201.0),
+    ]  # fmt: skip
+    path.write_text('{"group": "gtu", "config": {}}\n')
+    with pytest.raises(UsageError, match="line 1 is no kept run"):
+        read_kept(path)
+
+
+def test_another_machine_goes_on_from_what_is_kept(call, tmp_path):
+    here, out = tmp_path / "here", tmp_path / "out"
+    folder = here / "cpu" / "fig3" / "gtu"
+    for seed in (1, 2):
+        add(folder, "model.gate=gtu", f"data.path={tmp_path}/data", lr=0.01, seed=seed, test=200.0 + seed)
+    add(folder, "model.gate=gtu", lr=0.1, error="step 7: loss nan, gradient norm nan; not updated. See /home/me/runs.")
+    add(folder, "model.gate=gtu", lr=0.03)  # unfinished
+    command = ["reproduce", "--figure", "fig3", "--draw-only", "--out", out, "--runs"]
+    assert call(*command, here).code in (0, None)
+    kept, before = out / "cpu" / "runs" / "fig3.jsonl", json.loads((out / "cpu" / "fig3.json").read_text())
+    assert [group["unfinished"] for group in before["groups"]] == [[], [1], []]
+    assert len(kept.read_text().splitlines()) == 3
+    assert "/home/me" not in kept.read_text()
+    assert str(tmp_path) not in kept.read_text()
+
+    there = tmp_path / "there"
+    add(there / "cpu" / "fig3" / "gtu", "model.gate=gtu", lr=0.01, test=7.0)  # counts, here and in what is kept
+    assert call(*command, there, "data.path=/srv/data").code in (0, None)
+    record = json.loads((out / "cpu" / "fig3.json").read_text())
+    assert [group["lr"] for group in record["groups"]] == [0.01, 0.1]
+    assert record["groups"][0]["test_perplexity"] == {"1": 7, "2": 202}
+    assert record["groups"][1] == before["groups"][2]
+    assert len(kept.read_text().splitlines()) == 3
+    with pytest.raises(UsageError, match=r"fig3.jsonl: gtu at .* trained with trainer.max_epochs 1; its plan has 2"):
+        known_runs(parts_of("cpu", "fig3")[2], there, kept, ["trainer.max_epochs=2"])
+
+
+def members(overrides, folder):
+    """A sweep that trains nothing: members with the rates and seeds that it was asked for."""
+    settings = dict(override.split("=", 1) for override in overrides)
+    for rate in settings["optimizer.lr"].split(","):
+        for seed in settings["seed"].split(","):
+            name, gate = f"lr_{rate}_seed_{seed}", f"model.gate={settings['model.gate']}"
+            add(folder, gate, name=name, lr=float(rate), seed=int(seed), test=5.0, valid=[100 * float(rate)])
+
+
+@pytest.fixture
+def small_plan(tmp_path, monkeypatch):
+    """Figure 3 at scale small: two gates, two rates, two seeds."""
+    monkeypatch.setattr(plans, "PLANS", tmp_path / "plans")
+    (tmp_path / "plans" / "small").mkdir(parents=True)
+    groups = "{glu: {settings: [model.gate=glu]}, gtu: {settings: [model.gate=gtu]}}"
+    plan = f"base: [experiment=cpu/base]\nrates: [1e-2, 3e-2]\nseeds: [1, 2]\ngroups: {groups}"
+    (tmp_path / "plans" / "small" / "fig3.yaml").write_text(plan)
+    plans.load_plan.cache_clear()
+
+
+def test_the_command_trains_what_is_missing(call, tmp_path, monkeypatch, small_plan):
+    asked = []
+
+    def run_sweep(overrides, folder):
+        own = [override for override in overrides if override.startswith(("optimizer.lr", "seed"))]
+        asked.append((str(folder.relative_to(tmp_path / "runs")), *own))
+        assert "data.path=/data" in overrides
+        if folder.name != "gtu":  # which fails
+            members(overrides, folder)
+
+    monkeypatch.setattr(reproduce, "run_sweep", run_sweep)
+    command = ["reproduce", "--scale", "small", "--runs", tmp_path / "runs", "data.path=/data"]
+    done = call(*command)
+    rates, best = "optimizer.lr=0.01,0.03", "optimizer.lr=0.01"
+    failing = ("small/fig3/gtu", rates, "seed=1")
+    assert asked == [("small/fig3/glu", rates, "seed=1"), ("small/fig3/glu", best, "seed=2"), failing]
+    assert (done.code, "fig3: 3 runs not begun" in done.err) == (1, True)
+    asked.clear()
+    assert call(*command).code == 1
+    assert asked == [failing]
+    asked.clear()
+    assert call(*command, "--draw-only").code in (0, None)
+    assert not asked
+
+
+def test_a_sweep_that_is_stopped_ends_the_command_with_its_code(call, tmp_path, monkeypatch, small_plan):
+    def run_sweep(overrides, folder):
+        members(overrides, folder)
+        raise reproduce.SweepStopped(130)
+
+    monkeypatch.setattr(reproduce, "run_sweep", run_sweep)
+    assert call("reproduce", "--scale", "small", "--runs", tmp_path, "data.path=/data").code == 130
+    assert len(read_kept(tmp_path / "figures" / "small" / "runs" / "fig3.jsonl")) == 2  # what it had done
+
+
+def test_a_run_of_any_command_is_kept_by_its_recipe(call, tmp_path):
+    add(tmp_path / "a", "model.gate=gtu", lr=0.03, test=5.0)
+    add(tmp_path / "a", "model.gate=gtu", lr=0.03, seed=2, test=6.0)
+    command = ["reproduce", "--figure", "fig3", "--runs", tmp_path / "none", "--add", tmp_path / "a"]
+    done = call(*command)
+    assert (done.code, "--add keeps runs in the folder of --out" in done.err) == (2, True)
+    done = call(*command, "--out", tmp_path / "out")
+    assert done.code in (0, None), done.err
+    assert "kept as fig3/gtu, learning rate 0.03, seed 2" in done.err
+    assert [run.place for run in read_kept(tmp_path / "out" / "cpu" / "runs" / "fig3.jsonl")] == [
+        ("gtu", 0.03, 1), ("gtu", 0.03, 2),
+    ]  # fmt: skip
+    parts = parts_of("cpu", "fig3")
+    add(tmp_path / "b", "model.gate=gtu", "trainer.max_epochs=2", lr=0.03, test=5.0)
+    with pytest.raises(UsageError, match=r"the nearest is gtu, but for trainer\.max_epochs 2, planned 1"):
+        adopt(tmp_path / "b" / "0", parts)
+    add(tmp_path / "b", "model.gate=gtu", lr=0.02, test=5.0)
+    with pytest.raises(UsageError, match=r"rate 0\.02, seed 1, is not in the plan \(rates: 0\.01, 0\.03, 0\.1;"):
+        adopt(tmp_path / "b" / "1", parts)
+    add(tmp_path / "b", "model.gate=gtu", lr=0.03)
+    with pytest.raises(UsageError, match="is not finished"):
+        adopt(tmp_path / "b" / "2", parts)
+
+
+def test_two_runs_of_one_seed_are_no_two_seeds(tmp_path):
+    for _ in range(2):
+        add(tmp_path, "model.gate=gtu", test=5.0)
+    with pytest.raises(UsageError, match="two runs have the same seed"):
+        make_record("fig3", "cpu", read_runs(tmp_path))
+
+
+def test_the_command_says_what_is_wrong_and_draws(call, tmp_path):
+    done = call("reproduce", "fig3")
+    assert (done.code, done.err) == (2, "error: fig3: type it as --figure fig3.\n")
+    done = call("reproduce", "data.path")
+    assert (done.code, done.err.count("\n")) == (2, 1)  # before a sweep is begun
+    done = call("reproduce", "--figure", "fig3", "--draw-only", "--runs", tmp_path / "nothing")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    folder = tmp_path / "runs" / "cpu" / "fig3" / "gtu"
+    for seed, test in ((1, 1.0), (2, 2.0), (3, 3.0)):
+        add(folder, "model.gate=gtu", lr=0.01, seed=seed, test=test)
+    done = call("reproduce", "--figure", "fig3", "--draw-only", "--runs", tmp_path / "runs")
+    assert done.code in (0, None), done.err
+    assert re.search(r"fig3: \d+ runs not begun", done.err)
+    assert (tmp_path / "runs" / "figures" / "cpu" / "fig3.svg").read_text().startswith("<svg")
+    record = json.loads((tmp_path / "runs" / "figures" / "cpu" / "fig3.json").read_text())
+    assert record["groups"][0]["mean"] == pytest.approx(2)
+    shutil.rmtree(folder / "0")  # without --out, what somebody removes does not come back
+    call("reproduce", "--figure", "fig3", "--draw-only", "--runs", tmp_path / "runs")
+    record = json.loads((tmp_path / "runs" / "figures" / "cpu" / "fig3.json").read_text())
+    assert record["groups"][0]["mean"] == pytest.approx(2.5)
