@@ -4,13 +4,14 @@ TAKES_sweep := EXPERIMENT ARGS
 TAKES_describe := MODEL ARGS
 TAKES_data := EXPERIMENT ARGS
 TAKES_evaluate := RUN ARGS
+TAKES_compare := RUNS ARGS
 TAKES_score := RUN INPUT OUTPUT NPROC ARGS
 TAKES_generate := RUN PROMPT ARGS
 TAKES_benchmark := RUNS ARGS
 TAKES_benchmark-softmax := ARGS
 TAKES_benchmark-train := ARGS
 TAKES_profile := ARGS
-TAKES_report := RUNS LATENCY ARGS
+TAKES_report := RUNS LATENCY COMPARISON ARGS
 TAKES_reproduce := FIGURE SCALE RUNS ARGS
 TAKES_reproduce-report := ARGS
 TAKES_torture := ARGS
@@ -78,6 +79,9 @@ data: setup  ## encode the corpus of EXPERIMENT ahead of training, or as in ARGS
 evaluate: setup  ## measure the perplexity of RUN, as in ARGS="--split valid" or ARGS="--file text.txt"
 	@$(PY) scripts/evaluate.py $(run) $(ARGS)
 
+compare: setup  ## compare two runs on the same text, RUNS="A B", as in ARGS="--split valid" or ARGS="--file text.txt"
+	@$(if $(RUNS),$(call paths,RUNS),$(error give RUNS="A B", the folders of two runs)) $(PY) scripts/compare.py "$$@" $(ARGS)
+
 score: setup  ## score standard input with RUN, or the files INPUT="dir/*.parquet" into the folder OUTPUT
 	@$(if $(INPUT),$(call paths,INPUT)) $(LAUNCH) scripts/score.py $(run) $(if $(INPUT),--input "$$@" --output $(call q,$(or $(OUTPUT),$(error give OUTPUT=..., a folder for the scores)))) $(ARGS)
 
@@ -96,8 +100,8 @@ benchmark-train: setup  ## measure training's speed beside the machine's own mat
 profile: setup  ## print where a training step's time goes, by operator and module
 	$(PY) scripts/benchmark_train.py --profile $(ARGS)
 
-report: setup  ## write one page about RUNS, with LATENCY if given
-	$(if $(RUNS),$(call paths,RUNS)) $(PY) scripts/report.py $(if $(RUNS),"$$@",runs) $(if $(LATENCY),--latency $(call q,$(LATENCY))) $(ARGS)
+report: setup  ## write one page about RUNS, with LATENCY and COMPARISON if given
+	$(if $(RUNS),$(call paths,RUNS)) $(PY) scripts/report.py $(if $(RUNS),"$$@",runs) $(if $(LATENCY),--latency $(call q,$(LATENCY))) $(if $(COMPARISON),--comparison $(call q,$(COMPARISON))) $(ARGS)
 
 reproduce: setup  ## make FIGURE of the paper (all without) at SCALE=cpu, as in ARGS="data.path=DIR", in RUNS
 	$(PY) scripts/reproduce.py $(if $(FIGURE),--figure $(FIGURE)) $(if $(SCALE),--scale $(SCALE)) $(if $(RUNS),--runs $(call q,$(RUNS))) $(ARGS)

@@ -1,13 +1,19 @@
 """Options that several commands have. Nothing here imports torch, which takes seconds that --help need not take."""
 
 import argparse
+import dataclasses
 import re
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from gcnn.checks import THREADS, check_output, positive
 from gcnn.errors import UsageError
 from gcnn.files import find_run
+
+if TYPE_CHECKING:
+    from gcnn.config import DataConfig
+    from gcnn.data.stream import TokenStream
+    from gcnn.data.tokenizers import Tokenizer
 
 
 class Parser(argparse.ArgumentParser):
@@ -75,6 +81,45 @@ def set_threads(number: int | None) -> None:
 
 def add_column(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--column", help="the text's, in files with columns; default: text")
+
+
+def add_text(parser: argparse.ArgumentParser) -> None:
+    """The options that say on which text a run is evaluated: check_text checks them, read_stream reads the text."""
+    text = parser.add_mutually_exclusive_group()
+    text.add_argument("--split", choices=["valid", "test", "train"], help="of the run's data; default: test")
+    help = "text, JSON lines, Parquet, a pipe, or - for standard input; default: a split"
+    text.add_argument("--file", metavar="TEXT", help=help)
+    add_column(parser)
+    parser.add_argument("--data-path", metavar="DIR", help="where the splits are; default: the run's data.path")
+    help = "score each line alone, or as running text; default: as the run's data.sentences says"
+    parser.add_argument("--sentences", action=argparse.BooleanOptionalAction, help=help)
+
+
+def check_text(arguments: argparse.Namespace) -> None:
+    """Raise UsageError for options of add_text that exclude each other."""
+    if arguments.file is not None and arguments.data_path is not None:
+        raise UsageError("--data-path is where the run's splits are; leave it or --file out.")
+    if arguments.file is None and arguments.column is not None:
+        raise UsageError("--column is of --file; a split is read by the run's data.column. Leave it out.")
+
+
+def read_stream(arguments: argparse.Namespace, data: "DataConfig", tokenizer: "Tokenizer") -> "TokenStream":
+    """The text that the options of add_text ask for, encoded; `data` is the run's own. Raises UsageError as
+    encode_file and load_corpus do."""
+    from gcnn.data.corpus import load_corpus
+    from gcnn.data.stream import cached_stream, encode_file
+
+    if arguments.file is not None:
+        path = Path("/dev/stdin" if arguments.file == "-" else arguments.file)
+        return encode_file(path, tokenizer, arguments.column or "text")
+    if arguments.data_path is not None:
+        data = dataclasses.replace(data, path=arguments.data_path, files={})
+    elif data.source == "local" and data.path is None and not any(data.files.values()):  # as imported runs are
+        raise UsageError(
+            f"{arguments.run} names no data of its own. Give --file TEXT, or --data-path DIR, a folder with "
+            "{train,valid,test}.txt."
+        )
+    return cached_stream(load_corpus(data, "--data-path"), arguments.split or "test", tokenizer)
 
 
 def add_out(parser: argparse.ArgumentParser, default: str | None = None) -> None:

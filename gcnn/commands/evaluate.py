@@ -1,12 +1,19 @@
 """Measure the exact perplexity of a trained model on a split of its data or on any text."""
 
 import argparse
-import dataclasses
 import sys
-from pathlib import Path
 
-from gcnn.commands.arguments import add_column, add_device, add_number, add_run, add_threads, new_parser, set_threads
-from gcnn.errors import UsageError
+from gcnn.commands.arguments import (
+    add_device,
+    add_number,
+    add_run,
+    add_text,
+    add_threads,
+    check_text,
+    new_parser,
+    read_stream,
+    set_threads,
+)
 from gcnn.files import to_json
 from gcnn.reporting.document import Table, to_text
 from gcnn.reporting.files import checked
@@ -16,35 +23,18 @@ from gcnn.reporting.units import count, decimals, perplexity
 
 def main() -> None:
     arguments = parse_arguments()
+    check_text(arguments)
     import numpy as np
 
-    from gcnn.data.corpus import load_corpus
-    from gcnn.data.stream import cached_stream, encode_file
     from gcnn.evaluation.perplexity import evaluate, nlls_in_order
     from gcnn.evaluation.run import load_model
     from gcnn.models.inference import forget_kernels
 
-    if arguments.file is not None and arguments.data_path is not None:
-        raise UsageError("--data-path is where the run's splits are; leave it or --file out.")
-    if arguments.file is None and arguments.column is not None:
-        raise UsageError("--column is of --file; a split is read by the run's data.column. Leave it out.")
     set_threads(arguments.threads)
     forget_kernels()
     run = load_model(arguments.run, arguments.device)
-    data = run.config.data
-    sentences = data.sentences if arguments.sentences is None else arguments.sentences
-    if arguments.data_path is not None:
-        data = dataclasses.replace(data, path=arguments.data_path, files={})
-    if arguments.file is not None:
-        path = Path("/dev/stdin" if arguments.file == "-" else arguments.file)
-        stream = encode_file(path, run.tokenizer, arguments.column or "text")
-    elif data.source == "local" and data.path is None and not any(data.files.values()):  # as imported runs are
-        raise UsageError(
-            f"{arguments.run} names no data of its own. Give --file TEXT, or --data-path DIR, a folder with "
-            "{train,valid,test}.txt."
-        )
-    else:
-        stream = cached_stream(load_corpus(data, "--data-path"), arguments.split or "test", run.tokenizer)
+    sentences = run.config.data.sentences if arguments.sentences is None else arguments.sentences
+    stream = read_stream(arguments, run.config.data, run.tokenizer)
     inputs = run.model, stream, sentences, arguments.batch_size, arguments.block_size
     sys.stdout.reconfigure(encoding="utf-8")
     if arguments.per_token:
@@ -83,14 +73,7 @@ def summary(scores: Split, sentences: bool) -> str:
 def parse_arguments() -> argparse.Namespace:
     parser = new_parser(__doc__, "a file is typed as --file FILE")
     add_run(parser)
-    text = parser.add_mutually_exclusive_group()
-    text.add_argument("--split", choices=["valid", "test", "train"], help="of the run's data; default: test")
-    help = "text, JSON lines, Parquet, a pipe, or - for standard input; default: a split"
-    text.add_argument("--file", metavar="TEXT", help=help)
-    add_column(parser)
-    parser.add_argument("--data-path", metavar="DIR", help="where the splits are; default: the run's data.path")
-    help = "score each line alone, or as running text; default: as the run's data.sentences says"
-    parser.add_argument("--sentences", action=argparse.BooleanOptionalAction, help=help)
+    add_text(parser)
     output = parser.add_mutually_exclusive_group()
     help = "print a line a token: its type, a tab, its log-probability in nats, as score gives it"
     output.add_argument("--per-token", action="store_true", help=help)

@@ -11,6 +11,7 @@ COMMANDS = {
     "train": "train a model: experiment=NAME key=value ...",
     "sweep": "train a model for each combination of key=a,b ..., and write one table",
     "evaluate": "the exact perplexity of a run on a split or any text",
+    "compare": "two runs on the same text: perplexities, an interval, where they differ",
     "score": "the log-probability of each line of standard input or of files",
     "generate": "sample text from a run",
     "describe": "parameters, receptive field and operations of models beside Table 1",

@@ -12,6 +12,8 @@ def main() -> None:
     help = "a run, a folder of them, or `latest`: the newest in runs/"
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help=help)
     parser.add_argument("--latency", type=Path, metavar="FILE", help="the JSON of the latency benchmark; default: none")
+    help = "what `gcnn compare --json` printed; default: none"
+    parser.add_argument("--comparison", type=Path, metavar="FILE", help=help)
     out = Path("runs/report")
     parser.add_argument("--out", type=Path, default=out, metavar="DIR", help="of the page; default: %(default)s")
     arguments = parser.parse_args()
@@ -20,5 +22,5 @@ def main() -> None:
 
     check_output("--out", arguments.out, folder=True)
     runs = [find_run("latest") if run == Path("latest") else run for run in arguments.runs]
-    page, _ = write_report(runs, arguments.out, arguments.latency, PAPER)
+    page, _ = write_report(runs, arguments.out, arguments.latency, PAPER, arguments.comparison)
     print(f"report: {page.resolve()}")

@@ -23,7 +23,7 @@ from gcnn.commands.arguments import Parser, add_config_dir
 from gcnn.config import CONFIGS, load_config, register_schemas
 from gcnn.errors import RunError, UsageError, on_terminal, one_line_errors, outlive_readers
 from gcnn.overrides import help_lines, prepare
-from gcnn.reporting.comparison import search_objective
+from gcnn.reporting.ranking import search_objective
 from gcnn.reporting.results import results_table
 from gcnn.reporting.sweep import check_members, finished_results, search_warning, write_sweep
 from gcnn.training.resume import begin_with_model_of_source, checked, may_fit_cutoffs, resumed_config, run_to_resume

@@ -1,111 +1,190 @@
-"""When the perplexities of runs compare: only then are they ranked.
+"""The comparison of two runs: its JSON, read and checked, and its tables."""
 
-per token  with the same tokenizer, on the same text. Another tokenizer cuts the text into other pieces, or has other
-           words as <unk>, which is the likelier the more words it stands for.
-per word   (bits per byte too) with any tokenizer, on the same text, where all of its words are known: for <unk> the
-           spelling of the word that it stands for is not paid.
-"""
-
-import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from gcnn.reporting.results import Results, Run, Split
-from gcnn.reporting.units import count
+from gcnn.errors import UsageError
+from gcnn.reporting.document import Code, Details, Heading, Paragraph, Table
+from gcnn.reporting.files import Number, Text, checked, read_json
+from gcnn.reporting.units import DASH, count, decimals, percent, perplexity, plural, signed
 
-PER_TOKEN, PER_WORD = "perplexity", "word_perplexity"  # entries of Split
+NAMES = ("A", "B")
+FEW = 20  # units: resampling fewer understates how much texts differ
+EXPLANATION = (
+    "A and B are nats a token. A part contributes its share of the tokens times B - A; "
+    "the contributions of a table add up to the whole difference."
+)
+WAYS = {  # to divide the tokens: the title of the first column
+    "frequency": "rank by training frequency",
+    "recall": "in the {unit} so far",
+    "position": "position in the {unit}",
+}
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True)
+class Part:
+    """Some of the tokens."""
+
+    part: Text
+    tokens: Number
+    nats_per_token: list[Number]  # of A and of B, on these tokens
+    contribution: Number  # to the difference: nats a token of the whole text
+    interval: list[Number]  # of the contribution; empty: none
+
+
+@dataclass(kw_only=True)
+class ComparedRun:
+    run: Text  # its path
+    experiment: Text
+    weights_sha256: Text
+
+
+@dataclass(kw_only=True)
 class Comparison:
-    """What some runs may be ranked by, and why it is not the perplexity per token."""
+    """What `gcnn compare --json` prints; differences are B - A, and the ratio is B's perplexity
+    divided by A's.
+    """
 
-    measure: str | None  # PER_TOKEN, PER_WORD; None: nothing
-    reason: str = ""  # empty for PER_TOKEN
+    git_commit: Text
+    command: Text
+    date: Text
+    runs: list[ComparedRun]  # A and B
+    text: Text
+    scored: Text  # as running text | each line alone
+    unit: Text  # article | line: what is resampled
+    tokens: Number
+    units: Number
+    resamples: Number
+    nats_per_token: list[Number]
+    perplexity: list[Number]
+    difference: Number  # nats a token
+    difference_interval: list[Number]
+    ratio: Number
+    ratio_interval: list[Number]
+    parts: dict[str, list[Part]]  # by the way to divide the tokens
 
     @property
-    def note(self) -> str:
-        """What to say beside the runs' figures; empty where all compare as they stand."""
-        if self.measure == PER_TOKEN:
-            return ""
-        return f"{'Ranked per word' if self.measure else 'Not ranked'}: {self.reason}."
+    def is_clear(self) -> bool:
+        """Whether the interval excludes that both are alike."""
+        if not self.difference or not self.difference_interval:
+            return False
+        low, high = self.difference_interval
+        return low > 0 or high < 0
 
 
-def compare(results: Sequence[Results], split: str) -> Comparison:
-    """What runs may be ranked by on a split, `validation` or `test`."""
-    first, *others = results or [None]
-    if not all(same_text(first, other, split) for other in others):
-        return Comparison(None, "perplexities on different texts do not compare")
-    if all(same_tokenizer(first, other) for other in others):
-        return Comparison(PER_TOKEN)
-    texts = [getattr(one, split) for one in results]
-    reason = "perplexities per token compare only with the same tokenizer"
-    if all(text.unknown_words == 0 for text in texts):
-        return Comparison(PER_WORD, reason)
-    return Comparison(None, f"{reason}, per word only where no word is unknown{most(texts)}")
+def load_comparison(path: str | Path) -> Comparison:
+    """The comparison in a file. Raises UsageError for a missing file or one of another kind."""
+    remedy = "Give what `gcnn compare --json` printed."
+    content = read_json(Path(path), dict[str, Any])
+    if content is None:
+        raise UsageError(f"{path}: no such file. {remedy}")
+    comparison = checked(content, Comparison, str(path))
+    if not is_complete(comparison):
+        raise UsageError(f"{path} is no comparison of two runs. {remedy}")
+    return comparison
 
 
-def rankings(runs: Sequence[Run]) -> list[tuple[Comparison, list[Run]]]:
-    """The runs that have a test perplexity, in groups that may be ranked, each the best first, by the name of the
-    data. Runs on one text that do not compare are in a group for each tokenizer."""
-    texts: list[list[Run]] = []
-    for run in sorted(runs, key=lambda run: run.config.data.name):
-        if math.isfinite(run.test_perplexity):
-            place_beside_its_like(run, texts, lambda one, other: same_text(one, other, "test"))
-    ranked = []
-    for group in texts:
-        comparison = compare([run.results for run in group], "test")
-        parts = [group]
-        if comparison.measure is None:
-            comparison, parts = Comparison(PER_TOKEN), []
-            for run in group:
-                place_beside_its_like(run, parts, same_tokenizer)
-        for part in parts:
-            part.sort(key=lambda run: getattr(run.results.test, comparison.measure) or math.inf)
-            ranked.append((comparison, part))
-    return ranked
+def is_complete(comparison: Comparison) -> bool:
+    """Whether nothing is missing that the tables show."""
+    parts = [part for parts in comparison.parts.values() for part in parts]
+    numbers = [
+        comparison.tokens,
+        comparison.units,
+        comparison.difference,
+        *comparison.difference_interval,
+    ]
+    pairs = [comparison.runs, comparison.nats_per_token, comparison.perplexity]
+    intervals = [comparison.difference_interval, comparison.ratio_interval]
+    for part in parts:
+        numbers += [part.tokens, part.contribution, *part.nats_per_token]
+        pairs.append(part.nats_per_token)
+        intervals.append(part.interval)
+    numbers += comparison.nats_per_token
+    pairs_whole = all(len(pair) == 2 for pair in pairs)
+    intervals_whole = all(len(interval) in (0, 2) for interval in intervals)
+    return pairs_whole and intervals_whole and None not in numbers and bool(comparison.tokens)
 
 
-def place_beside_its_like(run: Run, groups: list[list[Run]], alike: Callable[[Results, Results], bool]) -> None:
-    """Append a run to the first of some groups whose first run is like it, or as a group of its own."""
-    for group in groups:
-        if alike(group[0].results, run.results):
-            group.append(run)
-            return
-    groups.append([run])
+def comparison_blocks(comparison: Comparison) -> list:
+    """The comparison as a section of a page."""
+    blocks = [Heading("Comparison of two runs"), compared_runs(comparison)]
+    blocks += [Paragraph(conclusion(comparison)), Paragraph(EXPLANATION)]
+    blocks += [part_table(comparison, way) for way in comparison.parts]
+    if comparison.command:
+        blocks.append(Details("Command of the comparison", [Code(comparison.command)]))
+    return blocks
 
 
-def same_tokenizer(one: Results, other: Results) -> bool:
-    """Whether two runs have the same tokenizer; of older runs, the same tokenizer and texts."""
-    mine, theirs = one.data, other.data
-    if mine.tokenizer_fingerprint and theirs.tokenizer_fingerprint:
-        return mine.tokenizer_fingerprint == theirs.tokenizer_fingerprint
-    return mine.fingerprint == theirs.fingerprint
+def compared_runs(comparison: Comparison) -> Table:
+    rows = []
+    totals = zip(comparison.nats_per_token, comparison.perplexity, strict=True)
+    for name, run, (nats, value) in zip(NAMES, comparison.runs, totals, strict=True):
+        labels = [name, run.experiment or DASH, run.run or DASH]
+        rows.append([*labels, decimals(nats, 4), perplexity(value)])
+    units = plural(comparison.units, comparison.unit or "unit")
+    how = f"{comparison.text}, scored {comparison.scored}"
+    caption = f"{how}: {count(comparison.tokens)} tokens in {units}"
+    header = ["", "experiment", "run", "nats a token", "perplexity"]
+    return Table(header, rows, caption, text_columns=3)
 
 
-def same_text(one: Results, other: Results, split: str) -> bool:
-    """Whether two runs have the same text as a split; of older runs, a text of the same words and bytes."""
-    mine, theirs = getattr(one, split), getattr(other, split)
-    if mine.text_fingerprint and theirs.text_fingerprint:
-        return mine.text_fingerprint == theirs.text_fingerprint
-    alike = (mine.words, mine.bytes) == (theirs.words, theirs.bytes) and mine.words is not None
-    return one.data.fingerprint == other.data.fingerprint or (one.data.name == other.data.name and alike)
+def conclusion(comparison: Comparison) -> str:
+    """A sentence about the ratio of the perplexities, and one about what its interval covers."""
+    unit = comparison.unit or "unit"
+    sentence = f"B's perplexity is {decimals(comparison.ratio, 3)} times A's"
+    if not comparison.ratio_interval:
+        return f"{sentence}. The text is one {unit}, which gives no interval."
+    low, high = (decimals(bound, 3) for bound in comparison.ratio_interval)
+    verdict = "this text does not tell which is better"
+    if comparison.is_clear:
+        verdict = f"{'A' if comparison.difference > 0 else 'B'} is better on this text"
+    resamples = f"{count(comparison.resamples)} resamples"
+    covered = f"The interval covers the choice of {unit}s ({resamples}), not that of seeds"
+    if comparison.units < FEW:
+        covered += f"; of {count(comparison.units)} {unit}s it is too narrow"
+    return f"{sentence}, 95 % interval {low} to {high}: {verdict}. {covered}."
 
 
-def most(texts: Sequence[Split]) -> str:
-    """How many words are unknown to the run that knows the fewest, in brackets; empty where no run says."""
-    most_unknown = max((text.unknown_words or 0 for text in texts), default=0)
-    return f" ({count(most_unknown)} of {count(texts[0].words)} are for one)" if most_unknown else ""
-
-
-def search_objective(results: Results) -> float:
-    """What a search minimises: the validation text's nats for each of its words, as a perplexity; infinite where they
-    are not finite.
-
-    With one tokenizer it ranks trials as the perplexity per token does. It also holds between tokenizers, but for words
-    that one of them does not know: see `compare`.
+def part_table(comparison: Comparison, way: str) -> Table:
+    """What each part of the tokens contributes to the difference; its share of it where the
+    difference is clear.
     """
-    nats, words = results.validation.nll_nats, results.validation.words
-    if nats is None or not words:
-        return math.inf
-    return math.exp(nats / words) if nats / words < 700 else math.inf
+    title = WAYS.get(way, way).format(unit=comparison.unit or "unit")
+    rows = []
+    for part in comparison.parts[way]:
+        rows.append(part_row(comparison, part, part.part or DASH))
+    whole = Part(
+        part="all",
+        tokens=comparison.tokens,
+        nats_per_token=comparison.nats_per_token,
+        contribution=comparison.difference,
+        interval=comparison.difference_interval,
+    )
+    rows.append(part_row(comparison, whole, "all"))
+    header = [
+        title,
+        "share of tokens",
+        "A",
+        "B",
+        "B - A",
+        "contribution",
+        "95 % interval",
+        "share of difference",
+    ]
+    return Table(header, rows)
+
+
+def part_row(comparison: Comparison, part: Part, label: str) -> list[str]:
+    a, b = part.nats_per_token
+    share = part.contribution / comparison.difference if comparison.is_clear else None
+    return [
+        label,
+        percent(part.tokens / comparison.tokens),
+        decimals(a, 3),
+        decimals(b, 3),
+        signed(b - a, 3),
+        signed(part.contribution, 4),
+        " to ".join(signed(bound, 4) for bound in part.interval) or DASH,
+        percent(share),
+    ]

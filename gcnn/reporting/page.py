@@ -1,14 +1,15 @@
-"""The report: one page about runs and latency, as self-contained HTML and as Markdown."""
+"""The report: one page about runs, with a comparison of two and latency, as self-contained HTML and as Markdown."""
 
 import datetime
 import sys
 from pathlib import Path
 
-from gcnn.reporting.comparison import PER_TOKEN, Comparison, compare, rankings
+from gcnn.reporting.comparison import comparison_blocks, load_comparison
 from gcnn.reporting.document import Code, Details, Figures, Heading, Paragraph, Sample, table_of, to_html, to_markdown
 from gcnn.reporting.figures import best_groups, latency_figures, learning_curves
 from gcnn.reporting.files import read_text
 from gcnn.reporting.latency import Latency, latency_table, load_latency, ratio_table, speed_table
+from gcnn.reporting.ranking import PER_TOKEN, Ranking, compare, rankings
 from gcnn.reporting.results import Publication, Run, describe_hardware
 from gcnn.reporting.runs import load_runs, models_table, runs_table
 from gcnn.reporting.seeds import SeedGroup, seed_groups, seeds_table
@@ -18,20 +19,26 @@ TITLE = "Gated convolutional language models"
 
 
 def write_report(
-    runs: list[Path], out: Path, latency: Path | None = None, paper: Publication | None = None
+    runs: list[Path],
+    out: Path,
+    latency: Path | None = None,
+    paper: Publication | None = None,
+    comparison: Path | None = None,
 ) -> tuple[Path, Path]:
     """Write report.html and report.md (with its figures/) about the runs at or below the given folders.
 
     The numbers of `paper` stand beside ours. Runs that cannot be read are left out, and named on the page and on
-    standard error, as is a page that is replaced. Raises UsageError where no run is left, or `latency` is not what the
-    benchmark writes.
+    standard error, as is a page that is replaced. Raises UsageError where no run is left, or a file is not what the
+    latency benchmark or `gcnn compare --json` writes.
     """
     paper = paper or Publication()
     found, refused = load_runs(runs, paper)
     measured = load_latency(latency) if latency else None
+    compared = load_comparison(comparison) if comparison else None
     blocks = [Paragraph(headline(found, measured), lead=True)]
     blocks += [Paragraph(f"Left out: {reason}") for reason in refused]
     blocks += runs_section(found)
+    blocks += comparison_blocks(compared) if compared else []
     blocks += latency_section(measured, found, paper) if measured else []
     blocks += samples_section(found) if any(run.samples for run in found) else []
     blocks += provenance_section(found)

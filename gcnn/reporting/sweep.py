@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gcnn.errors import RunError, UsageError
 from gcnn.files import MEMBER, write_atomically, write_json
-from gcnn.reporting.comparison import PER_TOKEN, PER_WORD, Comparison, compare
+from gcnn.reporting.ranking import PER_TOKEN, PER_WORD, Ranking, compare
 from gcnn.reporting.document import Paragraph, Table, table_of, to_markdown, to_text
 from gcnn.reporting.files import checked, read_json
 from gcnn.reporting.results import Member, Results, varying
@@ -35,7 +35,7 @@ def finished_results(folder: Path, overrides: list[str]) -> Results | None:
     return results
 
 
-def load_members(folder: Path) -> tuple[list[dict], Comparison]:
+def load_members(folder: Path) -> tuple[list[dict], Ranking]:
     """All members of a sweep as sweep.json has them, and what they are ranked by on validation: the best first, those
     that are not done last. Where nothing ranks them, they come in their order."""
     paths = list(folder.glob(f"*/{MEMBER}"))
@@ -76,7 +76,7 @@ def measures(results: Results) -> dict:
     }
 
 
-def sweep_table(members: list[dict], comparison: Comparison) -> Table:
+def sweep_table(members: list[dict], comparison: Ranking) -> Table:
     """A row a member. Validation and test are what ranks the members, or per token where nothing does."""
     measure = comparison.measure or PER_TOKEN
     keys = sorted({key for member in members for key in member["overrides"]})
@@ -99,12 +99,12 @@ def sweep_table(members: list[dict], comparison: Comparison) -> Table:
     return table_of(members, columns, text_columns=len(keys) + 2)
 
 
-def unit(comparison: Comparison) -> str:
+def unit(comparison: Ranking) -> str:
     """What the figures of a sweep are per, after the name of a split; nothing where all are per token and compare."""
     return {PER_TOKEN: "", PER_WORD: ", per word", None: ", per token"}[comparison.measure]
 
 
-def seeds_table(members: list[dict], comparison: Comparison) -> Table:
+def seeds_table(members: list[dict], comparison: Ranking) -> Table:
     """A row for members that are done and differ in their seed alone: mean and range. The best mean first, where
     something ranks them. Without rows where there are no such members."""
     measure = comparison.measure or PER_TOKEN
@@ -125,7 +125,7 @@ def seeds_table(members: list[dict], comparison: Comparison) -> Table:
     return table_of(several, columns, text_columns=len(keys) + 1)
 
 
-def notes(members: list[dict], comparison: Comparison) -> list[str]:
+def notes(members: list[dict], comparison: Ranking) -> list[str]:
     """What a reader of the table should know: what does not compare, and which members differ in size."""
     lines = [comparison.note] if comparison.note else []
     sizes = {m["parameters"]: m["member"] for m in members if m["parameters"]}

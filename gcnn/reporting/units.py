@@ -17,6 +17,14 @@ def decimals(value: float | None, digits: int = 2) -> str:
     return DASH if value is None else f"{value:,.{digits}f}"
 
 
+def signed(value: float | None, digits: int) -> str:
+    return DASH if value is None else f"{value:+,.{digits}f}"
+
+
+def percent(fraction: float | None) -> str:
+    return DASH if fraction is None else f"{100 * fraction:.1f} %"
+
+
 def perplexity(value: float | None) -> str:
     return decimals(value, 2 if value is None or value < 10_000 else 0)
 

@@ -1,0 +1,100 @@
+"""Compare two runs on the same text: the ratio of their perplexities, and which tokens the difference comes from.
+
+The ratio has a 95 % interval by paired bootstrap over the text's articles, which begin with a heading ` = Title = `
+between empty lines, or over its lines where there are none. It says what another text might give, not another seed.
+"""
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from gcnn.commands.arguments import add_device, add_text, add_threads, check_text, new_parser, read_stream, set_threads
+from gcnn.errors import UsageError
+from gcnn.files import find_run
+from gcnn.reporting.comparison import Comparison, compared_runs, conclusion, explanation, part_table
+from gcnn.reporting.document import to_text
+from gcnn.reporting.files import checked
+
+if TYPE_CHECKING:
+    from gcnn.data.stream import TokenStream
+    from gcnn.evaluation.run import LoadedRun
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    check_text(arguments)
+    from gcnn.evaluation.comparison import compare, unit_starts
+    from gcnn.evaluation.perplexity import nlls_in_order
+    from gcnn.evaluation.run import load_model
+    from gcnn.provenance import made_with
+
+    set_threads(arguments.threads)
+    paths = [arguments.run_a, arguments.run_b]
+    runs = [load_model(path, arguments.device) for path in paths]
+    check_comparable(arguments, *runs)
+    sentences = runs[0].config.data.sentences if arguments.sentences is None else arguments.sentences
+    stream = read_common_text(arguments, *runs)
+    unit, starts = unit_starts(stream, runs[0].tokenizer, sentences)
+    nlls = [nlls_in_order(run.model, stream, sentences) for run in runs]
+    compared = [
+        {"run": str(path), "experiment": run.config.experiment, "weights_sha256": run.weights_sha256}
+        for path, run in zip(paths, runs, strict=True)
+    ]
+    text = arguments.file or f"{arguments.split or 'test'} split of {runs[0].config.data.name}"
+    how = {"text": text, "scored": "each line alone" if sentences else "as running text", "unit": unit}
+    content = made_with() | {"runs": compared} | how | compare(stream, starts, *nlls)
+    sys.stdout.reconfigure(encoding="utf-8")
+    if arguments.json:
+        print(json.dumps(content, indent=2, ensure_ascii=False))
+    else:
+        print(summary(checked(content, Comparison, "comparison")))
+    sys.stdout.flush()
+
+
+def check_comparable(arguments: argparse.Namespace, a: "LoadedRun", b: "LoadedRun") -> None:
+    """Raise UsageError where the runs are one model, have other tokens, or score text in different ways."""
+    both = f"{arguments.run_a} and {arguments.run_b}"
+    if a.weights_sha256 == b.weights_sha256:
+        raise UsageError(f"{both} have the same weights. Give two different models.")
+    if a.tokenizer.fingerprint != b.tokenizer.fingerprint:
+        fingerprints = f"{a.tokenizer.fingerprint[:12]} and {b.tokenizer.fingerprint[:12]}"
+        raise UsageError(
+            f"{both} have different tokenizers ({fingerprints}), so nats a token do not compare. "
+            "Give runs with the same tokenizer, or set their `per word` side by side by gcnn evaluate."
+        )
+    if arguments.sentences is None and a.config.data.sentences != b.config.data.sentences:
+        raise UsageError(f"of {both} one scores each line alone, one running text. Add --sentences or --no-sentences.")
+
+
+def read_common_text(arguments: argparse.Namespace, a: "LoadedRun", b: "LoadedRun") -> "TokenStream":
+    """The text to compare on. Raises UsageError where the split that is asked for is another text for each run."""
+    stream = read_stream(arguments, a.config.data, a.tokenizer)
+    if arguments.file is None:
+        other = read_stream(arguments, b.config.data, b.tokenizer)
+        if other.fingerprint != stream.fingerprint:
+            raise UsageError(
+                f"the {arguments.split or 'test'} split of {arguments.run_a} and that of {arguments.run_b} are "
+                "different texts. Give one for both by --file or --data-path."
+            )
+    return stream
+
+
+def summary(comparison: Comparison) -> str:
+    runs = compared_runs(comparison)
+    paragraphs = [runs.caption, to_text(runs), conclusion(comparison), explanation(comparison)]
+    paragraphs += [to_text(part_table(comparison, way)) for way in comparison.parts]
+    return "\n\n".join(paragraphs)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = new_parser(__doc__, "a file is typed as --file FILE")
+    help = "a run, or the newest in a folder; `latest`: in runs/"
+    parser.add_argument("run_a", type=find_run, metavar="RUN_A", help=help)
+    parser.add_argument("run_b", type=find_run, metavar="RUN_B", help="the other one; must have the same tokenizer")
+    add_text(parser)
+    help = "print JSON, which `gcnn report --comparison` reads; default: tables"
+    parser.add_argument("--json", action="store_true", help=help)
+    add_device(parser)
+    add_threads(parser)
+    return parser.parse_args()

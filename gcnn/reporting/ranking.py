@@ -1,0 +1,111 @@
+"""When the perplexities of runs compare: only then are they ranked.
+
+per token  with the same tokenizer, on the same text. Another tokenizer cuts the text into other pieces, or has other
+           words as <unk>, which is the likelier the more words it stands for.
+per word   (bits per byte too) with any tokenizer, on the same text, where all of its words are known: for <unk> the
+           spelling of the word that it stands for is not paid.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from gcnn.reporting.results import Results, Run, Split
+from gcnn.reporting.units import count
+
+PER_TOKEN, PER_WORD = "perplexity", "word_perplexity"  # entries of Split
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What some runs may be ranked by, and why it is not the perplexity per token."""
+
+    measure: str | None  # PER_TOKEN, PER_WORD; None: nothing
+    reason: str = ""  # empty for PER_TOKEN
+
+    @property
+    def note(self) -> str:
+        """What to say beside the runs' figures; empty where all compare as they stand."""
+        if self.measure == PER_TOKEN:
+            return ""
+        return f"{'Ranked per word' if self.measure else 'Not ranked'}: {self.reason}."
+
+
+def compare(results: Sequence[Results], split: str) -> Ranking:
+    """What runs may be ranked by on a split, `validation` or `test`."""
+    first, *others = results or [None]
+    if not all(same_text(first, other, split) for other in others):
+        return Ranking(None, "perplexities on different texts do not compare")
+    if all(same_tokenizer(first, other) for other in others):
+        return Ranking(PER_TOKEN)
+    texts = [getattr(one, split) for one in results]
+    reason = "perplexities per token compare only with the same tokenizer"
+    if all(text.unknown_words == 0 for text in texts):
+        return Ranking(PER_WORD, reason)
+    return Ranking(None, f"{reason}, per word only where no word is unknown{most(texts)}")
+
+
+def rankings(runs: Sequence[Run]) -> list[tuple[Ranking, list[Run]]]:
+    """The runs that have a test perplexity, in groups that may be ranked, each the best first, by the name of the
+    data. Runs on one text that do not compare are in a group for each tokenizer."""
+    texts: list[list[Run]] = []
+    for run in sorted(runs, key=lambda run: run.config.data.name):
+        if math.isfinite(run.test_perplexity):
+            place_beside_its_like(run, texts, lambda one, other: same_text(one, other, "test"))
+    ranked = []
+    for group in texts:
+        comparison = compare([run.results for run in group], "test")
+        parts = [group]
+        if comparison.measure is None:
+            comparison, parts = Ranking(PER_TOKEN), []
+            for run in group:
+                place_beside_its_like(run, parts, same_tokenizer)
+        for part in parts:
+            part.sort(key=lambda run: getattr(run.results.test, comparison.measure) or math.inf)
+            ranked.append((comparison, part))
+    return ranked
+
+
+def place_beside_its_like(run: Run, groups: list[list[Run]], alike: Callable[[Results, Results], bool]) -> None:
+    """Append a run to the first of some groups whose first run is like it, or as a group of its own."""
+    for group in groups:
+        if alike(group[0].results, run.results):
+            group.append(run)
+            return
+    groups.append([run])
+
+
+def same_tokenizer(one: Results, other: Results) -> bool:
+    """Whether two runs have the same tokenizer; of older runs, the same tokenizer and texts."""
+    mine, theirs = one.data, other.data
+    if mine.tokenizer_fingerprint and theirs.tokenizer_fingerprint:
+        return mine.tokenizer_fingerprint == theirs.tokenizer_fingerprint
+    return mine.fingerprint == theirs.fingerprint
+
+
+def same_text(one: Results, other: Results, split: str) -> bool:
+    """Whether two runs have the same text as a split; of older runs, a text of the same words and bytes."""
+    mine, theirs = getattr(one, split), getattr(other, split)
+    if mine.text_fingerprint and theirs.text_fingerprint:
+        return mine.text_fingerprint == theirs.text_fingerprint
+    alike = (mine.words, mine.bytes) == (theirs.words, theirs.bytes) and mine.words is not None
+    return one.data.fingerprint == other.data.fingerprint or (one.data.name == other.data.name and alike)
+
+
+def most(texts: Sequence[Split]) -> str:
+    """How many words are unknown to the run that knows the fewest, in brackets; empty where no run says."""
+    most_unknown = max((text.unknown_words or 0 for text in texts), default=0)
+    return f" ({count(most_unknown)} of {count(texts[0].words)} are for one)" if most_unknown else ""
+
+
+def search_objective(results: Results) -> float:
+    """What a search minimises: the validation text's nats for each of its words, as a perplexity; infinite where they
+    are not finite.
+
+    With one tokenizer it ranks trials as the perplexity per token does. It also holds between tokenizers, but for words
+    that one of them does not know: see `compare`.
+    """
+    nats, words = results.validation.nll_nats, results.validation.words
+    if nats is None or not words:
+        return math.inf
+    return math.exp(nats / words) if nats / words < 700 else math.inf
