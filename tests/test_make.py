@@ -40,6 +40,7 @@ def make(tmp_path):
     (["train", "EXPERIMNET=x"], "not EXPERIMNET"),
     (["train", "quickstart"], "no target quickstart"),
     (["evaluate"], "give RUN="), (["score"], "give RUN="), (["generate"], "give RUN="),
+    (["compare"], "give RUNS="),
     (["score", "RUN=x", "INPUT=d.txt"], "give OUTPUT="),
 ])  # fmt: skip
 def test_what_make_would_pass_over_is_refused_in_a_line(make, arguments, named):
@@ -59,6 +60,8 @@ def test_what_make_would_pass_over_is_refused_in_a_line(make, arguments, named):
     (["report", "RUNS=in put"], ["scripts/report.py", "in put"]),
     (["report", "RUNS='in put' d.txt"], ["scripts/report.py", "in put", "d.txt"]),
     (["report"], ["scripts/report.py", "runs"]),
+    (["report", "COMPARISON=c d.json"], ["scripts/report.py", "runs", "--comparison", "c d.json"]),
+    (["compare", "RUNS='in put' d.txt", "ARGS=--json"], ["scripts/compare.py", "in put", "d.txt", "--json"]),
     (["data", "EXPERIMENT=wikitext2/gcnn_small"], ["scripts/prepare_data.py", "experiment=wikitext2/gcnn_small"]),
     (["train", "EXPERIMENT=x", "ARGS=data.path='a b' seed=1"],
      ["scripts/train.py", "experiment=x", "data.path=a b", "seed=1"]),

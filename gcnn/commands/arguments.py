@@ -116,7 +116,7 @@ def read_stream(arguments: argparse.Namespace, data: "DataConfig", tokenizer: "T
         data = dataclasses.replace(data, path=arguments.data_path, files={})
     elif data.source == "local" and data.path is None and not any(data.files.values()):  # as imported runs are
         raise UsageError(
-            f"{arguments.run} names no data of its own. Give --file TEXT, or --data-path DIR, a folder with "
+            "the run names no data of its own. Give --file TEXT, or --data-path DIR, a folder with "
             "{train,valid,test}.txt."
         )
     return cached_stream(load_corpus(data, "--data-path"), arguments.split or "test", tokenizer)

@@ -7,12 +7,13 @@ between empty lines, or over its lines where there are none. It says what anothe
 import argparse
 import json
 import sys
+import textwrap
 from typing import TYPE_CHECKING
 
 from gcnn.commands.arguments import add_device, add_text, add_threads, check_text, new_parser, read_stream, set_threads
 from gcnn.errors import UsageError
 from gcnn.files import find_run
-from gcnn.reporting.comparison import Comparison, compared_runs, conclusion, explanation, part_table
+from gcnn.reporting.comparison import EXPLANATION, Comparison, compared_runs, conclusion, part_table
 from gcnn.reporting.document import to_text
 from gcnn.reporting.files import checked
 
@@ -82,7 +83,8 @@ def read_common_text(arguments: argparse.Namespace, a: "LoadedRun", b: "LoadedRu
 
 def summary(comparison: Comparison) -> str:
     runs = compared_runs(comparison)
-    paragraphs = [runs.caption, to_text(runs), conclusion(comparison), explanation(comparison)]
+    prose = [textwrap.fill(text, 100) for text in (conclusion(comparison), EXPLANATION)]
+    paragraphs = [runs.caption, to_text(runs), *prose]
     paragraphs += [to_text(part_table(comparison, way)) for way in comparison.parts]
     return "\n\n".join(paragraphs)
 

@@ -22,7 +22,7 @@ DRAWS_AT_ONCE = 1 << 22  # units drawn together, which bounds the memory
 DECADES = (10, 100, 1000, 10_000)
 FREQUENT = 1000  # ranks of frequent types: their bigrams come again without being recalled
 RECALL = (
-    "repeated bigram, rare token",
+    f"repeated bigram, rare token (rank > {FREQUENT:,})",
     "repeated bigram, frequent token",
     "new bigram, repeated token",
     "new token",

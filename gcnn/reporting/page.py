@@ -60,7 +60,7 @@ def headline(runs: list[Run], latency: Latency | None) -> str:
     return " ".join(sentences + (best_latency(latency) if latency else []))
 
 
-def best_run(comparison: Comparison, ranked: list[Run]) -> str:
+def best_run(comparison: Ranking, ranked: list[Run]) -> str:
     """A sentence about the best of runs that compare on their test text; of several seeds the mean counts."""
     measure = "test perplexity" if comparison.measure == PER_TOKEN else "test perplexity per word"
 

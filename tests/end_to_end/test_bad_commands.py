@@ -57,6 +57,24 @@ EVALUATE = [
     ([*RUN, "--device", "tpu"], 2, "--device.*'tpu'"),
     ([*RUN, "--device", "cuda"], 2, "no CUDA device.*choose cpu"),
 ]
+COMPARE = [
+    ([], 2, "required: RUN_A, RUN_B"),
+    (["{run}"], 2, "required: RUN_B"),
+    (["{run}", "{run}"], 2, "have the same weights"),
+    (["{run}", "{run}", "{run}"], 2, "a file is typed as --file FILE"),
+    (["{run}", "{tmp}/nowhere"], 2, "nowhere is not a run directory"),
+    (["{tmp}/folder", "{run}"], 2, "folder is not a run directory"),
+    (["{tmp}/text", "{run}"], 2, "text is not a run directory"),
+    (
+        ["{run}", "{run}", "--file", "{tmp}/text", "--data-path", "{tmp}"],
+        2,
+        "--data-path is where the run's splits are",
+    ),
+    (["{run}", "{run}", "--column", "words"], 2, "--column is of --file"),
+    (["{run}", "{run}", "--split", "dev"], 2, "--split.*'dev'.*valid"),
+    (["{run}", "{run}", "--device", "cuda"], 2, "no CUDA device"),
+    (["{run}", "{run}", "--threads", "0"], 2, "--threads.*0 is not from 1"),
+]
 SCORE = [
     ([*RUN, "a.txt", "b.txt"], 2, "a.txt b.txt; files are typed as --input FILE"),
     ([], 2, "required: --run"),
@@ -139,6 +157,10 @@ REPORT = [
     (["{run}", "--latency", "{tmp}/text"], 2, "text is not JSON"),
     (["{run}", "--latency", "{tmp}/zip"], 2, "zip is not a UTF-8"),
     (["{run}", "--latency", "{run}/results.json"], 2, "results.json has no models"),
+    (["{run}", "--comparison", "{tmp}/nowhere.json"], 2, "nowhere.json: no such file"),
+    (["{run}", "--comparison", "{tmp}/folder"], 2, "folder cannot be read"),
+    (["{run}", "--comparison", "{tmp}/text"], 2, "text is not JSON"),
+    (["{run}", "--comparison", "{run}/results.json"], 2, "results.json is no comparison of two runs"),
     (["{run}", "--out", "{tmp}/text"], 2, "--out: .*text is a file"),
     (["{run}", "--out", "{tmp}/text/report"], 2, "--out: .*text is a file"),
     (["{run}", "--out", "/proc/none"], 1, "/proc/none"),
@@ -208,6 +230,7 @@ IMPORT = [
 ]
 TABLES = {
     "evaluate": EVALUATE,
+    "compare": COMPARE,
     "score": SCORE,
     "generate": GENERATE,
     "benchmark": BENCHMARK,
