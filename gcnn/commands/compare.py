@@ -43,6 +43,7 @@ def main() -> None:
         for path, run in zip(paths, runs, strict=True)
     ]
     text = arguments.file or f"{arguments.split or 'test'} split of {runs[0].config.data.name}"
+    text = "standard input" if text == "-" else text
     how = {"text": text, "scored": "each line alone" if sentences else "as running text", "unit": unit}
     content = made_with() | {"runs": compared} | how | compare(stream, starts, *nlls)
     sys.stdout.reconfigure(encoding="utf-8")

@@ -214,6 +214,7 @@ def test_a_pipe_is_read_once_for_both(made_runs, corpus, call):
     runs = made_runs["gcnn", "word"], made_runs["lstm", "word"]
     done = call("compare", *runs, "--json", "--file", "-", stdin=(corpus / "valid.txt").read_bytes())
     assert done.code == 0, done.err
+    assert json.loads(done.out)["text"] == "standard input"
     assert json.loads(done.out)["ratio"] == compared(call, *runs, "--split", "valid")["ratio"]
 
 
