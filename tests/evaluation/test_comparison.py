@@ -256,7 +256,7 @@ def test_runs_that_do_not_compare_are_refused_in_a_line(made_runs, corpus, tmp_p
     copy = shutil.copytree(a, tmp_path / "copy")
     sentences, elsewhere = (shutil.copytree(b, tmp_path / name) for name in ("sentences", "elsewhere"))
     config = load_config(b)
-    config.data.sentences = True
+    config.data.sentences, config.trainer.carry_state = True, False
     save_config(config, sentences / "config.yaml")
     other = shutil.copytree(corpus, tmp_path / "other", ignore=shutil.ignore_patterns("cache"))
     shutil.copy(corpus / "valid.txt", other / "test.txt")
