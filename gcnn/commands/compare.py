@@ -1,7 +1,8 @@
-"""Compare two runs on the same text: the ratio of their perplexities, and which tokens the difference comes from.
+"""Compare two runs on the same text: how much they differ, and on which tokens.
 
-The ratio has a 95 % interval by paired bootstrap over the text's articles, which begin with a heading ` = Title = `
-between empty lines, or over its lines where there are none. It says what another text might give, not another seed.
+The ratio of their perplexities has a 95 % interval by paired bootstrap over the text's articles,
+which begin with a heading ` = Title = ` between empty lines, or over its lines where there are
+none. It says what another text might give, not another seed.
 """
 
 import argparse
@@ -10,7 +11,15 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING
 
-from gcnn.commands.arguments import add_device, add_text, add_threads, check_text, new_parser, read_stream, set_threads
+from gcnn.commands.arguments import (
+    add_device,
+    add_text,
+    add_threads,
+    check_text,
+    new_parser,
+    read_stream,
+    set_threads,
+)
 from gcnn.errors import UsageError
 from gcnn.files import find_run
 from gcnn.reporting.comparison import EXPLANATION, Comparison, compared_runs, conclusion, part_table
@@ -34,17 +43,27 @@ def main() -> None:
     paths = [arguments.run_a, arguments.run_b]
     runs = [load_model(path, arguments.device) for path in paths]
     check_comparable(arguments, *runs)
-    sentences = runs[0].config.data.sentences if arguments.sentences is None else arguments.sentences
+    sentences = arguments.sentences
+    if sentences is None:
+        sentences = runs[0].config.data.sentences
     stream = read_common_text(arguments, *runs)
     unit, starts = unit_starts(stream, runs[0].tokenizer, sentences)
     nlls = [nlls_in_order(run.model, stream, sentences) for run in runs]
     compared = [
-        {"run": str(path), "experiment": run.config.experiment, "weights_sha256": run.weights_sha256}
+        {
+            "run": str(path),
+            "experiment": run.config.experiment,
+            "weights_sha256": run.weights_sha256,
+        }
         for path, run in zip(paths, runs, strict=True)
     ]
     text = arguments.file or f"{arguments.split or 'test'} split of {runs[0].config.data.name}"
     text = "standard input" if text == "-" else text
-    how = {"text": text, "scored": "each line alone" if sentences else "as running text", "unit": unit}
+    how = {
+        "text": text,
+        "scored": "each line alone" if sentences else "as running text",
+        "unit": unit,
+    }
     content = made_with() | {"runs": compared} | how | compare(stream, starts, *nlls)
     sys.stdout.reconfigure(encoding="utf-8")
     if arguments.json:
@@ -55,7 +74,7 @@ def main() -> None:
 
 
 def check_comparable(arguments: argparse.Namespace, a: "LoadedRun", b: "LoadedRun") -> None:
-    """Raise UsageError where the runs are one model, have other tokens, or score text in different ways."""
+    """Raise UsageError for two runs of one model, of different tokens or ways to score text."""
     both = f"{arguments.run_a} and {arguments.run_b}"
     if a.weights_sha256 == b.weights_sha256:
         raise UsageError(f"{both} have the same weights. Give two different models.")
@@ -63,21 +82,26 @@ def check_comparable(arguments: argparse.Namespace, a: "LoadedRun", b: "LoadedRu
         fingerprints = f"{a.tokenizer.fingerprint[:12]} and {b.tokenizer.fingerprint[:12]}"
         raise UsageError(
             f"{both} have different tokenizers ({fingerprints}), so nats a token do not compare. "
-            "Give runs with the same tokenizer, or set their `per word` side by side by gcnn evaluate."
+            "Give runs with the same tokenizer, or compare what gcnn evaluate says per word."
         )
     if arguments.sentences is None and a.config.data.sentences != b.config.data.sentences:
-        raise UsageError(f"of {both} one scores each line alone, one running text. Add --sentences or --no-sentences.")
+        how = "one scores each line alone, one running text"
+        raise UsageError(f"of {both} {how}. Add --sentences or --no-sentences.")
 
 
-def read_common_text(arguments: argparse.Namespace, a: "LoadedRun", b: "LoadedRun") -> "TokenStream":
-    """The text to compare on. Raises UsageError where the split that is asked for is another text for each run."""
+def read_common_text(
+    arguments: argparse.Namespace,
+    a: "LoadedRun",
+    b: "LoadedRun",
+) -> "TokenStream":
+    """The text to compare on. Raises UsageError where each run has another text for its split."""
     stream = read_stream(arguments, a.config.data, a.tokenizer)
     if arguments.file is None:
         other = read_stream(arguments, b.config.data, b.tokenizer)
         if other.fingerprint != stream.fingerprint:
             raise UsageError(
-                f"the {arguments.split or 'test'} split of {arguments.run_a} and that of {arguments.run_b} are "
-                "different texts. Give one for both by --file or --data-path."
+                f"the {arguments.split or 'test'} split of {arguments.run_a} and that of "
+                f"{arguments.run_b} are different texts. Give one text by --file or --data-path."
             )
     return stream
 
@@ -94,7 +118,8 @@ def parse_arguments() -> argparse.Namespace:
     parser = new_parser(__doc__, "a file is typed as --file FILE")
     help = "a run, or the newest in a folder; `latest`: in runs/"
     parser.add_argument("run_a", type=find_run, metavar="RUN_A", help=help)
-    parser.add_argument("run_b", type=find_run, metavar="RUN_B", help="the other one; must have the same tokenizer")
+    help = "the other one; must have the same tokenizer"
+    parser.add_argument("run_b", type=find_run, metavar="RUN_B", help=help)
     add_text(parser)
     help = "print JSON, which `gcnn report --comparison` reads; default: tables"
     parser.add_argument("--json", action="store_true", help=help)

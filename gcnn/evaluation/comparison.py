@@ -1,8 +1,9 @@
-"""Two models on the same text: how much their perplexities differ, how sure that is, and on which tokens.
+"""Two models on the same text: how much they differ, how sure that is, and on which tokens.
 
-(1) The text is divided into units: articles, or else lines. (2) The tokens are divided into parts, in three ways:
-frequent and rare types, repeated and new bigrams, early and late in the unit. What the parts contribute adds up to
-the whole difference. (3) Resampling the units gives an interval for the difference and for each contribution.
+(1) The text is divided into units: articles, or else lines. (2) The tokens are divided into parts,
+in three ways: frequent and rare types, repeated and new bigrams, early and late in the unit. What
+the parts contribute adds up to the whole difference. (3) Resampling the units gives an interval for
+the difference and for each contribution.
 """
 
 from collections.abc import Iterator
@@ -29,39 +30,48 @@ RECALL = (
 )
 
 
-def compare(stream: TokenStream, starts: np.ndarray, nlls_a: np.ndarray, nlls_b: np.ndarray) -> dict:
-    """Compare the nats of each token (tokens,) under two models A and B; `starts` (units,) is where each unit begins.
+def compare(
+    stream: TokenStream,
+    starts: np.ndarray,
+    nlls_a: np.ndarray,
+    nlls_b: np.ndarray,
+) -> dict:
+    """Compare the nats of each token (tokens,) under two models, A and B.
 
-    Differences are B - A in nats a token, so positive ones mean that A is better; `ratio` is B's perplexity divided by
-    A's. The interval of a single unit is None, and so is a perplexity too large for a float. Raises RunError for
-    nats that are not finite.
+    `starts` (units,) is where each unit begins. Differences are B - A in nats a token, so positive
+    ones mean that A is better; `ratio` is B's perplexity divided by A's. The interval of a single
+    unit is None, and so is a perplexity too large for a float. Raises RunError for nats that are
+    not finite.
     """
     for name, nlls in (("first", nlls_a), ("second", nlls_b)):
         if not np.isfinite(nlls).all():
-            raise RunError(f"the {name} run gives a token a loss that is not finite. Compare runs that converged.")
+            what = f"the {name} run gives a token a loss that is not finite"
+            raise RunError(f"{what}. Compare runs that converged.")
     differences = nlls_b - nlls_a
-    unit_sums = [np.add.reduceat(differences, starts)]
-    parts = {}
+    means = [float(nlls.mean()) for nlls in (nlls_a, nlls_b)]
+
+    # Each part's difference summed over each unit, the whole difference before them: a column each.
+    columns = [np.add.reduceat(differences, starts)]
+    rows = []  # (way, part) of each further column
     for way, labels, part_of in divisions(stream, starts):
-        parts[way] = []
         for number, label in enumerate(labels):
             inside = part_of == number
-            if inside.any():
-                unit_sums.append(np.add.reduceat(np.where(inside, differences, 0), starts))
-                parts[way].append(
-                    {
-                        "part": label,
-                        "tokens": int(inside.sum()),
-                        "nats_per_token": [float(nlls[inside].mean()) for nlls in (nlls_a, nlls_b)],
-                        "contribution": float(differences[inside].sum() / len(stream)),
-                    }
-                )
+            if not inside.any():
+                continue
+            columns.append(np.add.reduceat(np.where(inside, differences, 0), starts))
+            part = {
+                "part": label,
+                "tokens": int(inside.sum()),
+                "nats_per_token": [float(nlls[inside].mean()) for nlls in (nlls_a, nlls_b)],
+                "contribution": float(differences[inside].sum() / len(stream)),
+            }
+            rows.append((way, part))
 
-    intervals = iter(bootstrap(np.column_stack(unit_sums), np.diff(starts, append=len(stream))))
-    difference, interval = float(differences.mean()), next(intervals)
-    for part in (part for way in parts.values() for part in way):
-        part["interval"] = next(intervals)
-    means = [float(nlls.mean()) for nlls in (nlls_a, nlls_b)]
+    whole, *intervals = bootstrap(np.column_stack(columns), np.diff(starts, append=len(stream)))
+    parts = {}
+    for (way, part), interval in zip(rows, intervals, strict=True):
+        parts.setdefault(way, []).append(part | {"interval": interval})
+    difference = float(differences.mean())
     return {
         "tokens": len(stream),
         "units": len(starts),
@@ -69,9 +79,9 @@ def compare(stream: TokenStream, starts: np.ndarray, nlls_a: np.ndarray, nlls_b:
         "nats_per_token": means,
         "perplexity": [finite_exp(nats) for nats in means],
         "difference": difference,
-        "difference_interval": interval,
+        "difference_interval": whole,
         "ratio": finite_exp(difference),
-        "ratio_interval": interval and [finite_exp(bound) for bound in interval],
+        "ratio_interval": whole and [finite_exp(bound) for bound in whole],
         "parts": parts,
     }
 
@@ -83,10 +93,11 @@ def finite_exp(nats: float) -> float | None:
 
 
 def bootstrap(unit_sums: np.ndarray, unit_tokens: np.ndarray) -> list[list[float] | None]:
-    """95 % intervals of each column's sum divided by all tokens, by drawing as many units as there are, with
-    replacement, RESAMPLES times: unit_sums (units, columns), unit_tokens (units,) -> a pair of bounds a column.
+    """The 95 % interval of each column's sum per token, by resampling units with replacement.
 
-    A draw has the same units for every column and for both models (a paired bootstrap). One unit has no interval: None.
+    unit_sums (units, columns), unit_tokens (units,) -> a pair of bounds a column. Each of RESAMPLES
+    draws has as many units as the text, the same for every column and so for both models (a paired
+    bootstrap). A single unit has no interval: None.
     """
     units, columns = unit_sums.shape
     if units == 1:
@@ -98,13 +109,19 @@ def bootstrap(unit_sums: np.ndarray, unit_tokens: np.ndarray) -> list[list[float
         rows = min(at_once, RESAMPLES - first)
         drawn = generator.integers(units, size=(rows, units))
         cells = drawn + units * np.arange(rows)[:, None]
-        times = np.bincount(cells.ravel(), minlength=rows * units).reshape(rows, units)  # each unit was drawn
+        times = np.bincount(cells.ravel(), minlength=rows * units)  # that each unit is drawn
+        times = times.reshape(rows, units)
         means.append(times @ unit_sums / (times @ unit_tokens)[:, None])
     return np.percentile(np.concatenate(means), PERCENTILES, axis=0).T.tolist()
 
 
-def divisions(stream: TokenStream, starts: np.ndarray) -> Iterator[tuple[str, list[str], np.ndarray]]:
-    """The ways to divide the tokens: a name, the parts' labels, and the number of each token's part (tokens,)."""
+def divisions(
+    stream: TokenStream,
+    starts: np.ndarray,
+) -> Iterator[tuple[str, list[str], np.ndarray]]:
+    """The ways to divide the tokens: a name, the parts' labels, and the number of each token's part
+    (tokens,).
+    """
     positions = np.arange(len(stream))
     units = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(stream)))
     yield "frequency", *decades(stream.tokens + 1)  # ids are sorted by training frequency
@@ -113,23 +130,26 @@ def divisions(stream: TokenStream, starts: np.ndarray) -> Iterator[tuple[str, li
 
 
 def decades(numbers: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """Whole numbers from 1 on, divided at 10, 100, ...: labels, and the number of each one's part."""
+    """Divide whole numbers from 1 on at 10, 100, ...: labels, and the number of each one's part."""
     lows = [1, *(border + 1 for border in DECADES)]
     labels = [f"{low:,} to {high:,}" for low, high in zip(lows, DECADES, strict=False)]
     return [*labels, f"{lows[-1]:,} or more"], np.searchsorted(DECADES, numbers)
 
 
 def recall_parts(stream: TokenStream, units: np.ndarray) -> np.ndarray:
-    """Which of RECALL each token is: (tokens,). A bigram is a token and the one before it; before a unit is <eos>.
+    """Which of RECALL each token is: (tokens,).
 
-    After Arora et al. 2023 (Zoology, arXiv 2312.04927). They leave out bigrams that the training text has often, for
-    these are known without being recalled; here the rank of the bigram's second token stands for that.
+    A bigram is a token and the one before it; what is before a unit is <eos>. After Arora et al.
+    2023 (Zoology, arXiv 2312.04927). They leave out bigrams that the training text has often, for
+    these are known without being recalled; here the rank of the bigram's second token stands for
+    that.
     """
     before = np.append(stream.eos_id, stream.tokens[:-1]).astype(np.int64)
     repeated_bigram = occurred_before(units, before * stream.vocabulary_size + stream.tokens)
     repeated_token = occurred_before(units, stream.tokens)
     rare = stream.tokens >= FREQUENT
-    return np.select([repeated_bigram & rare, repeated_bigram, repeated_token], [0, 1, 2], default=3)
+    conditions = [repeated_bigram & rare, repeated_bigram, repeated_token]  # the first that holds
+    return np.select(conditions, [0, 1, 2], default=3)
 
 
 def occurred_before(units: np.ndarray, ids: np.ndarray) -> np.ndarray:
@@ -141,11 +161,15 @@ def occurred_before(units: np.ndarray, ids: np.ndarray) -> np.ndarray:
     return before
 
 
-def unit_starts(stream: TokenStream, tokenizer: Tokenizer, sentences: bool) -> tuple[str, np.ndarray]:
+def unit_starts(
+    stream: TokenStream,
+    tokenizer: Tokenizer,
+    sentences: bool,
+) -> tuple[str, np.ndarray]:
     """What the text is made of, "article" or "line", and where each one begins: (units,).
 
-    An article begins with a heading ` = Title = ` between empty lines, as in WikiText. Text without one, and
-    sentences, which are scored each alone, are taken line by line.
+    An article begins with a heading ` = Title = ` between empty lines, as in WikiText. Text without
+    one, and sentences, which are scored each alone, are taken line by line.
     """
     ends = line_ends(stream.tokens, stream.eos_id)
     starts = np.append(0, ends[:-1])
@@ -160,20 +184,32 @@ def unit_starts(stream: TokenStream, tokenizer: Tokenizer, sentences: bool) -> t
     return "article", begins
 
 
-def article_headings(stream: TokenStream, tokenizer: Tokenizer, starts: np.ndarray, ends: np.ndarray) -> list[int]:
-    """The lines that are headings of articles; `starts` and `ends` (lines,) are the lines' positions."""
+def article_headings(
+    stream: TokenStream,
+    tokenizer: Tokenizer,
+    starts: np.ndarray,
+    ends: np.ndarray,
+) -> list[int]:
+    """The lines that are headings of articles; `starts` and `ends` (lines,) are the lines'
+    positions.
+    """
     mark = tokenizer.encode("=")
     if tokenizer.unk_id in mark:  # any unknown word would look like it
         return []
     empty = np.concatenate([[True], ends - starts == 1, [True]])
     between_empty = np.flatnonzero(empty[:-2] & ~empty[1:-1] & empty[2:])
-    return [
-        int(line) for line in between_empty if is_heading(stream.tokens[starts[line] : ends[line] - 1].tolist(), mark)
-    ]
+    headings = []
+    for line in between_empty.tolist():
+        tokens = stream.tokens[starts[line] : ends[line] - 1].tolist()
+        if is_heading(tokens, mark):
+            headings.append(line)
+    return headings
 
 
 def is_heading(line: list[int], mark: list[int]) -> bool:
-    """Whether a line begins and ends with one `mark`: a section's heading begins and ends with two or more."""
+    """Whether a line begins and ends with one `mark`: a section's heading begins and ends with two
+    or more.
+    """
     size = len(mark)
     if len(line) <= 2 * size or line[:size] != mark or line[-size:] != mark:
         return False

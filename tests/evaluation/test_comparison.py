@@ -71,7 +71,10 @@ def test_a_heading_between_empty_lines_begins_an_article(config):
 
     second = HEADINGS.index(" = Second = ")
     assert lines_of_units(HEADINGS) == ("article", [0, second])
-    assert lines_of_units(["a", *HEADINGS]) == ("article", [0, 2, second + 1])  # the rest of an article comes first
+    assert lines_of_units(["a", *HEADINGS]) == (
+        "article",
+        [0, 2, second + 1],
+    )  # the rest of an article comes first
     assert lines_of_units(HEADINGS[1:]) == ("article", [0, second - 1])
     assert lines_of_units(HEADINGS, sentences=True) == ("line", list(range(len(HEADINGS))))
     assert lines_of_units(["a b", "", "= a =", "b"]) == ("line", [0, 1, 2, 3])
@@ -110,7 +113,13 @@ def test_the_bands_of_ranks_and_positions():
     stream, starts = stream_of(tokens), np.array([0, 9])
     parts = compare(stream, starts, *made_up_nlls(len(tokens)))["parts"]
     bands = {part["part"]: part["tokens"] for part in parts["frequency"]}
-    assert bands == {"1 to 10": 4, "11 to 100": 2, "101 to 1,000": 2, "1,001 to 10,000": 2, "10,001 or more": 1}
+    assert bands == {
+        "1 to 10": 4,
+        "11 to 100": 2,
+        "101 to 1,000": 2,
+        "1,001 to 10,000": 2,
+        "10,001 or more": 1,
+    }
     assert {part["part"]: part["tokens"] for part in parts["position"]} == {"1 to 10": 11}
     long = stream_of([1] * 101 + [0])
     parts = compare(long, np.array([0]), *made_up_nlls(102))["parts"]
@@ -268,7 +277,7 @@ def test_runs_that_do_not_compare_are_refused_in_a_line(made_runs, corpus, tmp_p
         (copy, [], "have the same weights. Give two different models"),
         (pieces, [], "have different tokenizers"),
         (sentences, [], "Add --sentences or --no-sentences"),
-        (elsewhere, [], "are different texts. Give one for both by --file or --data-path"),
+        (elsewhere, [], "are different texts. Give one text by --file or --data-path"),
         (elsewhere, ["--split", "valid", "--file", "x"], "not allowed with"),
         (b, ["--file", "nowhere.txt"], "no file nowhere.txt"),
         (b, ["--file", "/dev/null"], "has no words"),

@@ -12,7 +12,13 @@ from tests.reporting.test_page import HOSTILE, Page, check_self_contained, colum
 
 def made_up_comparison():
     """B is better by 0.1 nats a token, and worse on a quarter of the tokens."""
-    rare = {"part": "rare", "tokens": 250, "nats_per_token": [7.0, 7.4], "contribution": 0.1, "interval": [0.05, 0.15]}
+    rare = {
+        "part": "rare",
+        "tokens": 250,
+        "nats_per_token": [7.0, 7.4],
+        "contribution": 0.1,
+        "interval": [0.05, 0.15],
+    }
     rest = {"part": "rest", "tokens": 750, "nats_per_token": [5.0, 4.7333], "contribution": -0.2}
     return {
         "command": "gcnn compare a b --json",
@@ -62,10 +68,16 @@ def test_the_share_of_the_difference_is_shown_where_the_difference_is_clear(load
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({}, "0.905 times A's, 95 % interval 0.861 to 0.951: B is better on this text. The interval covers the choice"),
+        (
+            {},
+            "0.905 times A's, 95 % interval 0.861 to 0.951: B is better on this text. The interval covers the choice",
+        ),
         ({"difference": 0.1, "difference_interval": [0.05, 0.15]}, "A is better on this text"),
         ({"difference_interval": [-0.2, 0.0]}, "this text does not tell which is better"),
-        ({"difference_interval": None, "ratio_interval": None, "units": 1}, "one article, which gives no interval."),
+        (
+            {"difference_interval": None, "ratio_interval": None, "units": 1},
+            "one article, which gives no interval.",
+        ),
         ({"units": 5}, "of 5 articles it is too narrow."),
         ({}, "of articles (10,000 resamples), not that of seeds."),
         ({"ratio": None, "ratio_interval": [None, None]}, "B's perplexity is – times A's"),
