@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gcnn.errors import UsageError, one_line
-from gcnn.reporting.ranking import PER_TOKEN, compare, rankings
 from gcnn.reporting.document import Table, table_of
+from gcnn.reporting.ranking import PER_TOKEN, compare, rankings
 from gcnn.reporting.results import Publication, Run, load_run, receptive_field, varying
 from gcnn.reporting.units import DASH, count, decimals, duration, magnitude, perplexity
 

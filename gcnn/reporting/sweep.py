@@ -6,9 +6,9 @@ from pathlib import Path
 
 from gcnn.errors import RunError, UsageError
 from gcnn.files import MEMBER, write_atomically, write_json
-from gcnn.reporting.ranking import PER_TOKEN, PER_WORD, Ranking, compare
 from gcnn.reporting.document import Paragraph, Table, table_of, to_markdown, to_text
 from gcnn.reporting.files import checked, read_json
+from gcnn.reporting.ranking import PER_TOKEN, PER_WORD, Ranking, compare
 from gcnn.reporting.results import Member, Results, varying
 from gcnn.reporting.units import DASH, count, duration, magnitude, mean, perplexity, spread
 
