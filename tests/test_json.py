@@ -17,6 +17,7 @@ OTHER_USES = {  # of json.dumps: none writes a number that may be infinite
     "stream.py": "counts",
     "tables.py": "whether a row is text",
     "tokenizers.py": "names and ids",
+    "weights.py": "a file's digest and its tokenizer's",
 }
 
 

@@ -6,7 +6,6 @@ none. It says what another text might give, not another seed.
 """
 
 import argparse
-import json
 import sys
 import textwrap
 from typing import TYPE_CHECKING
@@ -21,7 +20,7 @@ from gcnn.commands.arguments import (
     set_threads,
 )
 from gcnn.errors import UsageError
-from gcnn.files import find_run
+from gcnn.files import find_run, to_json
 from gcnn.reporting.comparison import EXPLANATION, Comparison, compared_runs, conclusion, part_table
 from gcnn.reporting.document import to_text
 from gcnn.reporting.files import checked
@@ -67,7 +66,7 @@ def main() -> None:
     content = made_with() | {"runs": compared} | how | compare(stream, starts, *nlls)
     sys.stdout.reconfigure(encoding="utf-8")
     if arguments.json:
-        print(json.dumps(content, indent=2, ensure_ascii=False))
+        print(to_json(content, indent=2, ensure_ascii=False))
     else:
         print(summary(checked(content, Comparison, "comparison")))
     sys.stdout.flush()

@@ -189,8 +189,8 @@ def test_a_bootstrap_by_hand_gives_the_interval_of_the_command(mode, made_runs, 
     per_line = [call("evaluate", "--run", run, "--per-line", mode).out.splitlines() for run in runs]
     lines = []
     for row_a, row_b in zip(*per_line, strict=True):
-        (nats_a, tokens), (nats_b, _) = row_a.split("\t"), row_b.split("\t")
-        lines.append((float(nats_a), float(nats_b), int(tokens)))
+        (log_prob_a, tokens), (log_prob_b, _) = row_a.split("\t"), row_b.split("\t")
+        lines.append((-float(log_prob_a), -float(log_prob_b), int(tokens)))
     assert (found["unit"], found["units"]) == ("line", len(lines))
 
     def ratio(some):

@@ -72,7 +72,7 @@ def add(folder, *overrides, name=None, lr=None, seed=1, test=None, flops=2e6, er
     with (member / "metrics.jsonl").open("w") as file:
         for i, perplexity in enumerate(valid, start=1):
             at = {"step": 100 * i, "epoch": 0.1, "tokens": 1000 * i, "seconds": 1.0}
-            print(json.dumps({"kind": "validation", **at, "nll_nats": 1.0, "perplexity": perplexity}), file=file)
+            print(json.dumps({"kind": "validation", **at, "loss": 1.0, "perplexity": perplexity}), file=file)
     if test is not None:
         results = {
             "experiment": "cpu/x",
