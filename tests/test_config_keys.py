@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from gcnn.config import (
+from gcnn.base.errors import RunError, UsageError
+from gcnn.config.schema import (
     SCHEMAS,
     AdamWConfig,
     BlockConfig,
@@ -33,7 +34,6 @@ from gcnn.config import (
 from gcnn.data.batches import RunningText
 from gcnn.data.sources import layouts_of
 from gcnn.data.stream import prepare
-from gcnn.errors import RunError, UsageError
 from gcnn.models.language_model import build_model
 from gcnn.models.weights import digest
 from gcnn.training import metrics

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gcnn.commands.main import COMMANDS
-from gcnn.config import compose_config
+from gcnn.config.compose import compose_config
 from gcnn.reporting.latency import load_latency
 from gcnn.reporting.results import results_table
 from gcnn.reproduction.claims import CLAIMS, IN_PART, pairs_of_a_size, verdict

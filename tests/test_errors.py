@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from gcnn.errors import explain, run_command
+from gcnn.base.process import explain, run_command
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("[enforce fail] can't allocate memory: 8 bytes"),
@@ -33,7 +33,7 @@ def test_other_faults_of_the_program_stay_visible():
 
 
 def test_letters_that_the_terminal_lacks_are_no_failure():
-    code = "from gcnn.errors import run_command; run_command(lambda: print('\u2013 \u00e9'))"
+    code = "from gcnn.base.process import run_command; run_command(lambda: print('\u2013 \u00e9'))"
     environment = {"PYTHONIOENCODING": "ascii", "PYTHONPATH": ":".join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "\\u2013 \\xe9\n", "")
@@ -44,7 +44,7 @@ def test_a_closed_stream_is_never_a_file_that_is_opened_later(stream, tmp_path):
     """A closed number is free: the next file would get it, and whatever the process or a child prints there."""
     code = f"""
 import os
-from gcnn.errors import explain, run_command
+from gcnn.base.process import explain, run_command
 def command():
     print("out")
     with open("weights", "w") as file:

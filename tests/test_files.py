@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gcnn.files import lock, lock_or_owner, user_path, warn_of_no_locks, write_atomically, write_json, write_owner
+from gcnn.base.files import lock, user_path, warn_of_no_locks, write_atomically, write_json
+from gcnn.base.run_directory import lock_or_owner, write_owner
 
 
 def failing(number):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gcnn.files import to_json, write_json
+from gcnn.base.files import to_json, write_json
 
 ROOT = Path(__file__).parents[1]
 OTHER_USES = {  # of json.dumps: none writes a number that may be infinite

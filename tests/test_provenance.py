@@ -2,7 +2,7 @@
 
 import sys
 
-from gcnn.provenance import command
+from gcnn.base.provenance import command
 
 
 def test_the_command_of_several_machines_names_their_number(monkeypatch):

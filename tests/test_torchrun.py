@@ -2,8 +2,8 @@
 
 import pytest
 
-from gcnn import torchrun
-from gcnn.errors import UsageError
+from gcnn.base import torchrun
+from gcnn.base.errors import UsageError
 from gcnn.training.distributed import process_group, world_size
 
 NAMES = ("WORLD_SIZE", "RANK", "LOCAL_WORLD_SIZE", "LOCAL_RANK", "GROUP_WORLD_SIZE")

@@ -23,12 +23,12 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from gcnn.config import load_config
+from gcnn.base.errors import RunError
+from gcnn.base.files import write_json
+from gcnn.base.provenance import git_commit, hardware
+from gcnn.config.stored import load_config
 from gcnn.data.tokenizers import load_tokenizer
-from gcnn.errors import RunError
-from gcnn.files import write_json
 from gcnn.models.language_model import build_model
-from gcnn.provenance import git_commit, hardware
 from gcnn.training.checkpoints import BEST, MANIFEST, STATE, WEIGHTS, Checkpoints
 
 ROOT = Path(__file__).parents[1]

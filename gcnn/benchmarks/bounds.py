@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from gcnn.models.inference import prepare_for_inference
 from gcnn.models.language_model import LanguageModel
-from gcnn.models.lstm import LSTM
 
 LARGE = 1 << 29  # bytes of an array that fits no cache
 CHANNELS = 2048  # of the product whose rate counts
@@ -108,7 +107,7 @@ def now(device: torch.device) -> float:
 def work(model: LanguageModel, targets: Tensor, softmax: bool = True) -> Work:
     """What scoring `targets` (batch, time) takes, with or without the softmax; matrix products only."""
     encoder, embedding = model.encoder, model.encoder.embedding.weight
-    recurrent = encoder.recurrent_macs() if isinstance(encoder, LSTM) else 0
+    recurrent = encoder.recurrent_macs()
     weights = encoder.macs() - recurrent
     macs = weights * targets.numel()
     if softmax:

@@ -16,7 +16,6 @@ from torch import Tensor
 from gcnn.benchmarks.bounds import LARGE, Bound, Machine, now, work
 from gcnn.models.inference import prepare_for_inference
 from gcnn.models.language_model import LanguageModel, zipf
-from gcnn.models.lstm import LSTM
 
 log = logging.getLogger(__name__)
 LENGTHS = (5, 10, 20, 50, 100)  # words a sentence
@@ -89,7 +88,7 @@ def benchmark(
         subjects = [Subject(candidate, machine) for candidate in group]
         measure(subjects, machine, repeats, long_repeats, seed)
         models |= {subject.name: report(subject) for subject in subjects}
-        lstms = [subject.name for subject in subjects if isinstance(subject.model.encoder, LSTM)]
+        lstms = [subject.name for subject in subjects if subject.model.receptive_field is None]
         gcnns = [subject.name for subject in subjects if subject.name not in lstms]
         pairs += [compare(gcnn, lstm, models) for gcnn in gcnns for lstm in lstms]
     return {

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from gcnn.config import compose_config
+from gcnn.config.compose import compose_config
 from gcnn.models.language_model import LanguageModel, build_model, zipf
 from gcnn.models.layers import GatedConv
 from gcnn.training.trainer import PASSES

@@ -11,15 +11,16 @@ from statistics import median
 import numpy as np
 import torch
 
+from gcnn.base.provenance import peak_memory_bytes
 from gcnn.benchmarks.bounds import Machine, now
 from gcnn.benchmarks.latency import Zipf
-from gcnn.config import TrainConfig, compose_config
+from gcnn.config.compose import compose_config
+from gcnn.config.schema import TrainConfig
 from gcnn.data.stream import PreparedData, TokenStream
 from gcnn.data.tokenizers import WordTokenizer
 from gcnn.evaluation.perplexity import evaluate, type_counts
 from gcnn.evaluation.run import choose_device
 from gcnn.models.language_model import build_model
-from gcnn.provenance import peak_memory_bytes
 from gcnn.training.run import reuse_large_blocks
 from gcnn.training.trainer import PASSES, Trainer
 

@@ -6,12 +6,13 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from gcnn.checks import THREADS, check_output, positive
-from gcnn.errors import UsageError
-from gcnn.files import find_run
+from gcnn.base.errors import UsageError
+from gcnn.base.files import check_output
+from gcnn.base.run_directory import find_run
+from gcnn.base.values import THREADS, positive
 
 if TYPE_CHECKING:
-    from gcnn.config import DataConfig
+    from gcnn.config.schema import DataConfig
     from gcnn.data.stream import TokenStream
     from gcnn.data.tokenizers import Tokenizer
 

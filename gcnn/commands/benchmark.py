@@ -13,17 +13,19 @@ from pathlib import Path
 
 import torch
 
+from gcnn.base.errors import UsageError
+from gcnn.base.files import write_json
+from gcnn.base.provenance import made_with
+from gcnn.base.run_directory import find_run
 from gcnn.benchmarks.bounds import Machine
 from gcnn.benchmarks.latency import Candidate, benchmark
 from gcnn.commands.arguments import add_device, add_number, add_out, add_precision, add_threads, new_parser, set_threads
-from gcnn.config import compose_config, load_config
+from gcnn.config.compose import compose_config
+from gcnn.config.stored import load_config
 from gcnn.data.tokenizers import load_tokenizer
-from gcnn.errors import UsageError
 from gcnn.evaluation.run import choose_device, load_model
-from gcnn.files import find_run, write_json
 from gcnn.models.inference import PRECISIONS
 from gcnn.models.language_model import LanguageModel, build_model
-from gcnn.provenance import made_with
 from gcnn.reporting.document import Table, to_text
 from gcnn.reporting.latency import latency_table, load_latency, ratio_table, speed_table
 from gcnn.reproduction.paper import LSTM_DATA, TABLE_1, TABLE_4, vocabulary_of

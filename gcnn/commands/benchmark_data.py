@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gcnn.base.files import remove, write_json
+from gcnn.base.provenance import made_with, run_child
 from gcnn.benchmarks.latency import Zipf
 from gcnn.commands.arguments import add_number, add_out, new_parser
 from gcnn.data.sources import BILLION_WORD
-from gcnn.files import remove, write_json
-from gcnn.provenance import made_with, run_child
 from gcnn.reporting.document import Table, to_text
 from gcnn.reporting.units import count, decimals, gibibytes
 

@@ -12,11 +12,11 @@ from tempfile import TemporaryDirectory
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gcnn.base.errors import UsageError
+from gcnn.base.files import write_json
+from gcnn.base.provenance import made_with, run_child
 from gcnn.commands.arguments import add_number, add_out, add_run, new_parser
-from gcnn.errors import UsageError
-from gcnn.files import write_json
 from gcnn.models.inference import PRECISIONS
-from gcnn.provenance import made_with, run_child
 from gcnn.reporting.document import Table, to_text
 from gcnn.reporting.units import count, decimals, gibibytes
 

@@ -8,11 +8,11 @@ import argparse
 
 from tqdm import tqdm
 
+from gcnn.base.files import write_json
+from gcnn.base.provenance import made_with
+from gcnn.base.values import positive
 from gcnn.benchmarks.softmax_size import CUTOFFS, VOCABULARIES, Size, growth, measure
-from gcnn.checks import positive
 from gcnn.commands.arguments import add_number, add_out, add_threads, new_parser
-from gcnn.files import write_json
-from gcnn.provenance import made_with
 from gcnn.reporting.document import to_text
 from gcnn.reporting.softmax_size import softmax_figures, softmax_table
 

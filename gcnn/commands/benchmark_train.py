@@ -12,10 +12,10 @@ import logging
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from gcnn.base.files import write_json
+from gcnn.base.provenance import made_with
 from gcnn.benchmarks.training import USUAL, WORKLOADS, make_trainer, measure
 from gcnn.commands.arguments import add_number, add_out, add_precision, add_threads, new_parser, set_threads
-from gcnn.files import write_json
-from gcnn.provenance import made_with
 from gcnn.reporting.document import Table, table_of, to_text
 from gcnn.reporting.units import count, decimals, gibibytes
 from gcnn.training.trainer import Trainer

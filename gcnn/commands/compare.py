@@ -10,6 +10,9 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING
 
+from gcnn.base.errors import UsageError
+from gcnn.base.files import to_json
+from gcnn.base.run_directory import find_run
 from gcnn.commands.arguments import (
     add_device,
     add_text,
@@ -19,8 +22,6 @@ from gcnn.commands.arguments import (
     read_stream,
     set_threads,
 )
-from gcnn.errors import UsageError
-from gcnn.files import find_run, to_json
 from gcnn.reporting.comparison import EXPLANATION, Comparison, compared_runs, conclusion, part_table
 from gcnn.reporting.document import to_text
 from gcnn.reporting.files import checked
@@ -33,10 +34,10 @@ if TYPE_CHECKING:
 def main() -> None:
     arguments = parse_arguments()
     check_text(arguments)
+    from gcnn.base.provenance import made_with
     from gcnn.evaluation.comparison import compare, unit_starts
     from gcnn.evaluation.perplexity import nlls_in_order
     from gcnn.evaluation.run import load_model
-    from gcnn.provenance import made_with
 
     set_threads(arguments.threads)
     paths = [arguments.run_a, arguments.run_b]

@@ -6,8 +6,8 @@
 import sys
 
 from gcnn.commands.arguments import Parser, add_config_dir
-from gcnn.config import compose_config
-from gcnn.overrides import help_lines
+from gcnn.config.compose import compose_config
+from gcnn.config.help import help_lines
 
 
 def main() -> None:

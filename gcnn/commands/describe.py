@@ -4,13 +4,13 @@ With --plan: the least time and memory of an epoch of the paper's models on one 
 operations and bytes (docs/PERFORMANCE.md).
 """
 
-from gcnn.checks import positive
+from gcnn.base.errors import UsageError
+from gcnn.base.values import positive
 from gcnn.commands.arguments import new_parser
-from gcnn.config import compose_config
-from gcnn.errors import UsageError
-from gcnn.overrides import choices, nearest
+from gcnn.config.compose import compose_config
+from gcnn.config.groups import choices, nearest
 from gcnn.reporting.document import Table, to_text
-from gcnn.reproduction.paper import TABLE_1, VOCABULARIES, model_name, notation, vocabulary_of
+from gcnn.reproduction.paper import TABLE_1, VOCABULARIES, model_name, vocabulary_of
 
 WIKITEXT_2 = 33_278  # types
 
@@ -79,7 +79,7 @@ def describe(name: str, vocabulary_size: int | None) -> list[str]:
     return [
         name,
         TABLE_1[same].title if same in TABLE_1 else "",
-        notation(config.model),
+        config.model.notation(),
         f"{vocabulary_size:,}",
         *(f"{sizes[part] / 1e6:.1f} M" for part in ("total", "embedding", "body", "softmax")),
         str(model.receptive_field or "unbounded"),

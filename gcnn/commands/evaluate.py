@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+from gcnn.base.files import to_json
 from gcnn.commands.arguments import (
     add_device,
     add_number,
@@ -14,7 +15,6 @@ from gcnn.commands.arguments import (
     read_stream,
     set_threads,
 )
-from gcnn.files import to_json
 from gcnn.reporting.document import Table, to_text
 from gcnn.reporting.files import checked
 from gcnn.reporting.results import Split
@@ -28,10 +28,10 @@ def main() -> None:
 
     from gcnn.evaluation.perplexity import evaluate, nlls_in_order
     from gcnn.evaluation.run import load_model
-    from gcnn.models.inference import forget_kernels
+    from gcnn.models.inference import limit_kernel_cache
 
     set_threads(arguments.threads)
-    forget_kernels()
+    limit_kernel_cache()
     run = load_model(arguments.run, arguments.device)
     sentences = run.config.data.sentences if arguments.sentences is None else arguments.sentences
     stream = read_stream(arguments, run.config.data, run.tokenizer)

@@ -3,8 +3,8 @@
 import argparse
 import sys
 
+from gcnn.base.files import write_json
 from gcnn.commands.arguments import add_device, add_run, add_threads, new_parser, set_threads
-from gcnn.files import write_json
 
 
 def main() -> None:

@@ -4,8 +4,9 @@ import sys
 from importlib import import_module
 from importlib.metadata import version
 
-from gcnn.errors import UsageError, run_command
-from gcnn.overrides import nearest
+from gcnn.base.errors import UsageError
+from gcnn.base.process import run_command
+from gcnn.config.groups import nearest
 
 COMMANDS = {
     "train": "train a model: experiment=NAME key=value ...",

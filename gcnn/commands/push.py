@@ -14,12 +14,14 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from gcnn.checks import check_no_pointer_at
+from gcnn.base.errors import RunError, UsageError, one_line
+from gcnn.base.files import write_atomically, write_json
+from gcnn.base.provenance import portable
+from gcnn.base.run_directory import find_run
+from gcnn.base.text_files import check_no_pointer_at
 from gcnn.commands.arguments import new_parser
-from gcnn.config import TrainConfig, save_config
-from gcnn.errors import RunError, UsageError, one_line
-from gcnn.files import find_run, write_atomically, write_json
-from gcnn.provenance import portable
+from gcnn.config.schema import TrainConfig
+from gcnn.config.stored import save_config
 from gcnn.reporting.document import Code, Heading, Paragraph, Table, to_markdown
 from gcnn.reporting.files import read_text
 from gcnn.reporting.results import Run, load_run, results_table

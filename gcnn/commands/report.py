@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from gcnn.checks import check_output
+from gcnn.base.files import check_output
+from gcnn.base.run_directory import find_run
 from gcnn.commands.arguments import new_parser
-from gcnn.files import find_run
 
 
 def main() -> None:

@@ -12,10 +12,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from gcnn.checks import check_output
+from gcnn.base.errors import RunError, UsageError
+from gcnn.base.files import check_output
+from gcnn.base.process import ignore_closed_output
 from gcnn.commands.arguments import new_parser
-from gcnn.errors import RunError, UsageError, outlive_readers
-from gcnn.overrides import prepare
+from gcnn.config.overrides import prepare
 from gcnn.reporting.document import to_text
 from gcnn.reporting.results import find_runs
 from gcnn.reporting.units import plural
@@ -31,7 +32,7 @@ MEMBER_FOLDER = "hydra.sweep.subdir=lr_${optimizer.lr}_seed_${seed}"
 def main() -> int:
     arguments = parse_arguments()
     overrides = prepare(arguments.overrides)
-    outlive_readers()  # it trains for hours
+    ignore_closed_output()  # it trains for hours
     out = arguments.out or arguments.runs / "figures"
     check_output("--out", out, folder=True)
     figures = figures_of(arguments.scale, arguments.figure)

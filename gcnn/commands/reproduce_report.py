@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from gcnn.checks import check_output
+from gcnn.base.files import check_output
 from gcnn.commands.arguments import new_parser
 from gcnn.reporting.latency import load_latency
 from gcnn.reproduction.page import reproduction_blocks, write_reproduction_page

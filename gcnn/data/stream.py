@@ -11,7 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gcnn.config import DataConfig, SentencePieceConfig, WordTokenizerConfig
+from gcnn.base.errors import UsageError
+from gcnn.base.files import sha256
+from gcnn.config.schema import DataConfig, SentencePieceConfig, WordTokenizerConfig
 from gcnn.data.cache import cached, key_of
 from gcnn.data.corpus import Corpus, TextSummary, load_corpus, summarize
 from gcnn.data.lines import count_word, split_lines, without_end_marks
@@ -20,8 +22,6 @@ from gcnn.data.tables import JSON_SUFFIXES, PARQUET_SUFFIXES, read_lines, suffix
 from gcnn.data.threads import in_threads
 from gcnn.data.tokenizer_training import PIECES, train_tokenizer
 from gcnn.data.tokenizers import EOS, UNK, Tokenizer, load_tokenizer
-from gcnn.errors import UsageError
-from gcnn.files import sha256
 
 log = logging.getLogger(__name__)
 DTYPE = np.dtype("<i4")

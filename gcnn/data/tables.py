@@ -22,9 +22,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from gcnn.checks import check_no_pointer, check_no_pointer_at, check_no_utf16
+from gcnn.base.errors import UsageError, one_line
+from gcnn.base.text_files import check_no_pointer, check_no_pointer_at, check_no_utf16
 from gcnn.data.lines import TEXT
-from gcnn.errors import UsageError, one_line
 
 CHUNK = 1 << 23  # bytes that are in memory together, more where one row is longer
 COMPRESSED = {  # by their first bytes, none of which a text has

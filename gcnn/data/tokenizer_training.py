@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import sentencepiece
 
-from gcnn.checks import check_no_pointer_at
-from gcnn.config import SentencePieceConfig, WordTokenizerConfig
+from gcnn.base.errors import UsageError, one_line
+from gcnn.base.text_files import check_no_pointer_at
+from gcnn.config.schema import SentencePieceConfig, WordTokenizerConfig
 from gcnn.data.lines import Lines, split_lines, without_end_marks
 from gcnn.data.tables import read_lines
 from gcnn.data.threads import in_threads
 from gcnn.data.tokenizers import EOS, UNK, SentencePieceTokenizer, WordTokenizer
-from gcnn.errors import UsageError, one_line
 
 PIECES = 8000  # of a text that gives so many
 SAMPLE = 20_000_000  # characters that SentencePiece is trained on

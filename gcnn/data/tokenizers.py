@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow.compute as pc
 import sentencepiece
 
-from gcnn.checks import check_no_pointer_at
+from gcnn.base.errors import UsageError, one_line
+from gcnn.base.text_files import check_no_pointer_at
 from gcnn.data.lines import Lines, split_lines, without_end_marks
-from gcnn.errors import UsageError, one_line
 
 EOS, UNK = "<eos>", "<unk>"
 

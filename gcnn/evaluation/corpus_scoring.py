@@ -20,22 +20,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from gcnn.checks import check_output
+from gcnn.base.errors import UsageError
+from gcnn.base.files import check_output, lock, sha256, to_json, write_atomically
 from gcnn.data.lines import TEXT
 from gcnn.data.tables import COMPRESSED_SUFFIXES, JSON_SUFFIXES, PARQUET_SUFFIXES, read_rows
-from gcnn.errors import UsageError
 from gcnn.evaluation.scoring import Score, Scorer
-from gcnn.files import lock, sha256, to_json, write_atomically
 
 SCORES = pa.schema({"log_prob": pa.float64(), "tokens": pa.int64(), "unknown": pa.int64(), "perplexity": pa.float64()})
 KINDS = (".txt", *JSON_SUFFIXES, *PARQUET_SUFFIXES, *COMPRESSED_SUFFIXES)  # else a dot is part of a name
 METADATA_KEY = b"gcnn"  # in the metadata of a file's schema: a JSON object, what its scores were made from
 # The entries of it that make others of the scores
-DECIDING = ("model", "tokenizer", "precision", "before_text", "column", "input")
+IDENTITY_KEYS = ("model", "tokenizer", "precision", "before_text", "column", "input")
 
 
 @dataclass
-class Done:
+class ScoringStats:
     """What a process did."""
 
     files: int = 0
@@ -50,7 +49,7 @@ class Done:
         return self.tokens / self.seconds if self.seconds else 0.0
 
 
-def score_files(scorer: Scorer, files: list[Path], output: Path, column: str = "text") -> Done:
+def score_files(scorer: Scorer, files: list[Path], output: Path, column: str = "text") -> ScoringStats:
     """Score the rows of each file that no other process scores into `output`/<name>.parquet.
 
     Raises UsageError, before anything is scored, for a file that is missing and for scores in `output` that are of
@@ -58,9 +57,9 @@ def score_files(scorer: Scorer, files: list[Path], output: Path, column: str = "
     """
     targets = targets_of(files, output)
     todo = [(path, target) for path, target in targets.items() if not is_done(scorer, path, target, column)]
-    done, refused = Done(skipped=len(files) - len(todo)), []
+    done, refused = ScoringStats(skipped=len(files) - len(todo)), []
     random.shuffle(todo)  # so that processes rarely meet, also where the file system knows no locks
-    with kept_if_used(output):
+    with remove_if_left_empty(output):
         for path, target in tqdm(todo, unit=" files", disable=None):
             with claimed(target) as is_claimed:
                 try:
@@ -79,7 +78,7 @@ def score_files(scorer: Scorer, files: list[Path], output: Path, column: str = "
 
 
 @contextlib.contextmanager
-def kept_if_used(folder: Path) -> Iterator[None]:
+def remove_if_left_empty(folder: Path) -> Iterator[None]:
     """Make a folder unless it is there; it goes again where an error leaves it empty."""
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
@@ -124,7 +123,7 @@ def is_done(scorer: Scorer, path: Path, target: Path, column: str) -> bool:
             f"--output: {target} does not say what scores it holds. Give another folder or remove the file."
         ) from None
     wanted = made_from(scorer, path, column)
-    for key in DECIDING:
+    for key in IDENTITY_KEYS:
         if recorded.get(key) != wanted.get(key):
             raise UsageError(
                 f"--output: {target} holds scores of another {key}: {str(recorded.get(key))[:16]}, not "
@@ -155,7 +154,7 @@ def score_columns(texts: list[str | None], scores: list[Score]) -> list[pa.Chunk
     return pa.Table.from_pylist(rows, SCORES).columns
 
 
-def score_file(scorer: Scorer, path: Path, target: Path, column: str, done: Done) -> None:
+def score_file(scorer: Scorer, path: Path, target: Path, column: str, done: ScoringStats) -> None:
     """Write a file's rows and their scores, null for a row without a text. Raises UsageError as read_rows does, and
     where a column has the name of a score."""
     start, source = time.perf_counter(), to_json(made_from(scorer, path, column))

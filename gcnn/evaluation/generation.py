@@ -7,9 +7,9 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from gcnn.checks import check_count, check_memory, check_seed, check_text
+from gcnn.base.errors import UsageError
+from gcnn.base.values import check_count, check_memory, check_seed, check_text
 from gcnn.data.tokenizers import Tokenizer
-from gcnn.errors import UsageError
 from gcnn.evaluation.perplexity import read_to_the_end
 from gcnn.models.language_model import LanguageModel
 

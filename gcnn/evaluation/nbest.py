@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from typing import NamedTuple
 
-from gcnn.errors import UsageError
+from gcnn.base.errors import UsageError
 
 KINDS = ("any", "moses", "kaldi", "srilm")
 Fields = tuple[str, str, str, str]  # the names that Hypothesis has for them: list, number, sentence, score as written

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import torch
 
-from gcnn.config import TrainConfig, load_config
+from gcnn.base.errors import UsageError
+from gcnn.config.schema import TrainConfig
+from gcnn.config.stored import load_config
 from gcnn.data.tokenizers import Tokenizer, load_tokenizer
-from gcnn.errors import UsageError
 from gcnn.models.language_model import LanguageModel, build_model
 from gcnn.models.layers import fold_weight_norm
 from gcnn.models.weights import WEIGHTS, assign_weights, read_metadata, read_weights

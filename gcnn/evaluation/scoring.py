@@ -8,12 +8,13 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from gcnn.checks import check_text
+from gcnn.base.errors import UsageError
+from gcnn.base.run_directory import find_run
+from gcnn.base.values import check_text
 from gcnn.data.batches import Sentences
 from gcnn.data.lines import TEXT
 from gcnn.data.stream import TokenStream, encode_text
 from gcnn.data.tokenizers import Tokenizer
-from gcnn.errors import UsageError
 from gcnn.evaluation.generation import Sampling, encode_prompt, generate
 from gcnn.evaluation.perplexity import (
     POSITIONS,
@@ -24,11 +25,10 @@ from gcnn.evaluation.perplexity import (
     sentence_nlls,
 )
 from gcnn.evaluation.run import load_model
-from gcnn.files import find_run
 from gcnn.models.inference import (
     PRECISIONS,
     compute_alone_after_fork,
-    forget_kernels,
+    limit_kernel_cache,
     prepare_for_inference,
 )
 from gcnn.models.language_model import LanguageModel
@@ -77,7 +77,7 @@ class Scorer:
         """The model of a run directory, in float32 or bf16. Raises UsageError and RunError as load_model does."""
         if precision not in PRECISIONS:
             raise UsageError(f"precision is {precision!r}; choose one of: {', '.join(PRECISIONS)}.")
-        forget_kernels()
+        limit_kernel_cache()
         compute_alone_after_fork()
         run = load_model(path, device)
         prepare_for_inference(run.model.to(PRECISIONS[precision]))

@@ -23,11 +23,14 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gcnn.checks import check_no_pointer_at, check_run_name
-from gcnn.config import GCNNConfig, TrainConfig, TrainerConfig, save_config, typed
+from gcnn.base.errors import UsageError, one_line
+from gcnn.base.files import write_atomically
+from gcnn.base.run_directory import check_run_name
+from gcnn.base.text_files import check_no_pointer_at
+from gcnn.config.compose import typed
+from gcnn.config.schema import GCNNConfig, TrainConfig, TrainerConfig
+from gcnn.config.stored import save_config
 from gcnn.data.tokenizers import WordTokenizer
-from gcnn.errors import UsageError, one_line
-from gcnn.files import write_atomically
 from gcnn.interop.fairseq_checkpoint import Checkpoint, convert_weights, load_checkpoint
 from gcnn.interop.fairseq_layers import blocks_of, parse, parse_layers
 from gcnn.models.weights import WEIGHTS, write_weights

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gcnn.checks import check_no_pointer_at
-from gcnn.config import GCNNConfig
-from gcnn.errors import UsageError
+from gcnn.base.errors import UsageError
+from gcnn.base.text_files import check_no_pointer_at
+from gcnn.config.schema import GCNNConfig
 from gcnn.models.language_model import build_model
 
 SECTIONS = ("dataset", "optimization", "optimizer", "task", "model")  # of a newer configuration; the last one wins

@@ -5,8 +5,8 @@ import reprlib
 from itertools import groupby
 from typing import Any
 
-from gcnn.config import BlockConfig
-from gcnn.errors import UsageError
+from gcnn.base.errors import UsageError
+from gcnn.config.schema import BlockConfig
 
 MAX_CHARACTERS = 10_000
 MAX_LAYERS = 1000

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from gcnn.config import GCNNConfig
+from gcnn.config.schema import GCNNConfig
 from gcnn.models.layers import GatedConv, ResidualBlock, dropout, linear, weight_count
 
 State = list[Tensor]  # the last kernel_size - 1 inputs of each convolution, (batch, kernel_size - 1, channels)
@@ -56,3 +56,7 @@ class GCNN(nn.Module):
     def macs(self) -> int:
         """Multiply-accumulate operations per token, without the softmax."""
         return weight_count(self)
+
+    def recurrent_macs(self) -> int:
+        """Those of them that must wait for the token before: none."""
+        return 0

@@ -144,7 +144,7 @@ def prepare_for_inference(model: nn.Module, lstms: bool = True) -> None:
                 setattr(parent, name, PackedLSTM(child))
 
 
-def forget_kernels() -> None:
+def limit_kernel_cache() -> None:
     """Have oneDNN keep its kernels for the last 128 shapes instead of 1,024: those of batches of many
     lengths hardly come again, and take a gigabyte. It works before the process's first product
     alone. The user's own settings stay."""

@@ -3,16 +3,15 @@
 import torch
 from torch import Tensor, nn
 
-from gcnn.checks import check_size
-from gcnn.config import GCNNConfig, LSTMConfig, TransformerConfig
+from gcnn.config.schema import GCNNConfig, ModelConfig
 from gcnn.models.adaptive_softmax import AdaptiveSoftmax, FullSoftmax, Softmax
 from gcnn.models.gcnn import GCNN
 from gcnn.models.layers import dropout
 from gcnn.models.lstm import LSTM
+from gcnn.models.size import check_size
 from gcnn.models.transformer import Transformer
 
 ENCODERS = {"gcnn": GCNN, "lstm": LSTM, "transformer": Transformer}  # by the kind of their config
-ModelConfig = GCNNConfig | LSTMConfig | TransformerConfig
 State = list[Tensor]  # tensors whose first dimension is the batch; what they hold is the encoder's affair
 
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import weight_norm
 
-from gcnn.config import BlockConfig
-from gcnn.gates import GATES
+from gcnn.base.gates import GATES
+from gcnn.config.schema import BlockConfig
 from gcnn.models import winograd
 
 LEAST_TOKENS = 512  # for winograd; below, transforming a convolution's weights takes longer than its products then save

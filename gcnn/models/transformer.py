@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gcnn.config import TransformerConfig
-from gcnn.gates import GATES
+from gcnn.base.gates import GATES
+from gcnn.config.schema import TransformerConfig
 from gcnn.models.layers import dropout, gate, linear, weight_count
 
 ROTARY_BASE = 10_000.0  # wavelengths of the rotations reach 2 pi times it (arXiv 2104.09864)
@@ -64,6 +64,10 @@ class Transformer(nn.Module):
         """Multiply-accumulate operations per token, without the softmax: a query meets `window` keys and values."""
         window = self.context + 1
         return weight_count(self) + len(self.blocks) * 2 * window * self.hidden_dim
+
+    def recurrent_macs(self) -> int:
+        """Those of them that must wait for the token before: none."""
+        return 0
 
 
 class Block(nn.Module):

@@ -13,9 +13,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from gcnn.checks import check_no_pointer_at, check_run_name
-from gcnn.errors import RunError, UsageError, one_line
-from gcnn.files import write_atomically
+from gcnn.base.errors import RunError, UsageError, one_line
+from gcnn.base.files import write_atomically
+from gcnn.base.run_directory import check_run_name
+from gcnn.base.text_files import check_no_pointer_at
 
 WEIGHTS = "model.safetensors"  # in a run directory or a checkpoint
 ENTRY = "gcnn"  # of the metadata

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gcnn.errors import UsageError
+from gcnn.base.errors import UsageError
 from gcnn.reporting.document import Code, Details, Heading, Paragraph, Table
 from gcnn.reporting.files import Number, Text, checked, read_json
 from gcnn.reporting.units import DASH, count, decimals, percent, perplexity, plural, signed

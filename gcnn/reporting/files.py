@@ -7,7 +7,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from gcnn.errors import UsageError, one_line
+from gcnn.base.errors import UsageError, one_line
 
 Number, Text = float | None, str | None  # entries that may be absent or null
 TITLES = {float: "a number", str: "a text", dict: "an object", list: "a list"}

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gcnn.config import GCNNConfig, LSTMConfig, TrainConfig, load_config
-from gcnn.files import MEMBER
+from gcnn.base.run_directory import MEMBER
+from gcnn.config.schema import TrainConfig
+from gcnn.config.stored import load_config
 from gcnn.reporting.document import Table, to_text
 from gcnn.reporting.files import Number, Text, checked, read_json, read_json_lines
 from gcnn.reporting.units import DASH, count, decimals, duration, gibibytes, magnitude, perplexity, plural
@@ -211,7 +212,7 @@ def load_run(path: str | Path, paper: Publication | None = None) -> Run:
         samples=read_json(path / "samples.json", list[GeneratedText]) or [],
         member=read_json(path / MEMBER, Member) or checked({}, Member, ""),
         label=config.experiment,
-        model_title=paper.model_title(config.model) or describe_model(config.model),
+        model_title=paper.model_title(config.model) or config.model.summary(),
         published=paper.perplexity(config.model, config.data.name) if words else None,
     )
 
@@ -222,15 +223,6 @@ def varying(members: list[dict[str, str]]) -> list[dict[str, str]]:
         {key: choice for key, choice in member.items() if any(other.get(key) != choice for other in members)}
         for member in members
     ]
-
-
-def describe_model(model: GCNNConfig | LSTMConfig) -> str:
-    """Its size in a few words."""
-    if model.kind == "lstm":
-        projection = f", projection {model.projection_dim}" if model.projection_dim else ""
-        return f"LSTM, {model.num_layers} × {model.hidden_dim}{projection}"
-    convolutions = sum(block.repeat * len(block.convs) for block in model.blocks)
-    return f"GCNN, {convolutions} layers" + (f", {model.gate}" if model.gate != "glu" else "")
 
 
 def describe_hardware(hardware: Hardware) -> str:

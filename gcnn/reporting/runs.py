@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from gcnn.errors import UsageError, one_line
+from gcnn.base.errors import UsageError, one_line
 from gcnn.reporting.document import Table, table_of
 from gcnn.reporting.ranking import PER_TOKEN, compare, rankings
 from gcnn.reporting.results import Publication, Run, load_run, receptive_field, varying

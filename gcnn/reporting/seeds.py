@@ -4,7 +4,7 @@ import dataclasses
 import re
 from dataclasses import dataclass
 
-from gcnn.config import LoggerConfig, TrainConfig
+from gcnn.config.schema import LoggerConfig, TrainConfig
 from gcnn.reporting.document import Table, table_of
 from gcnn.reporting.results import Run
 from gcnn.reporting.units import spread

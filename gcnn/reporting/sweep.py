@@ -4,8 +4,9 @@ import math
 import textwrap
 from pathlib import Path
 
-from gcnn.errors import RunError, UsageError
-from gcnn.files import MEMBER, write_atomically, write_json
+from gcnn.base.errors import RunError, UsageError
+from gcnn.base.files import write_atomically, write_json
+from gcnn.base.run_directory import MEMBER
 from gcnn.reporting.document import Paragraph, Table, table_of, to_markdown, to_text
 from gcnn.reporting.files import checked, read_json
 from gcnn.reporting.ranking import PER_TOKEN, PER_WORD, Ranking, compare

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 
-from gcnn.gates import GATES
+from gcnn.base.gates import GATES
 from gcnn.reporting.latency import Latency
 from gcnn.reporting.units import count, decimals, magnitude, perplexity, ratio
 from gcnn.reproduction.noise import (

@@ -16,10 +16,13 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from gcnn.config import TrainConfig, migrated, typed
-from gcnn.errors import UsageError
-from gcnn.files import MEMBER, to_json, write_atomically
-from gcnn.provenance import PLACES, portable
+from gcnn.base.errors import UsageError
+from gcnn.base.files import to_json, write_atomically
+from gcnn.base.provenance import PATH_PLACEHOLDERS, portable
+from gcnn.base.run_directory import MEMBER
+from gcnn.config.compose import typed
+from gcnn.config.schema import TrainConfig
+from gcnn.config.stored import migrated
 from gcnn.reporting.files import Text, checked, read_json_lines, read_text
 from gcnn.reporting.results import Metric, Results, Split, load_run
 
@@ -74,7 +77,7 @@ def read_run(folder: Path, group: str) -> KeptRun:
     run = load_run(folder)
     config = OmegaConf.structured(run.config)
     config.run_dir = None
-    for key, name in PLACES.items():
+    for key, name in PATH_PLACEHOLDERS.items():
         if OmegaConf.select(config, key) is not None:
             OmegaConf.update(config, key, name)
     files = {name: json.loads(read_text(folder / name)) for name in FILES if (folder / name).exists()}

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from gcnn.errors import UsageError
-from gcnn.files import write_atomically
+from gcnn.base.errors import UsageError
+from gcnn.base.files import write_atomically
 from gcnn.reporting.document import Code, Figures, Heading, Paragraph, Table, markdown_blocks, to_html
 from gcnn.reporting.files import read_text
 from gcnn.reporting.latency import Latency

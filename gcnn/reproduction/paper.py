@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from gcnn.config import BlockConfig, GCNNConfig, LSTMConfig
-from gcnn.reporting.results import Publication, describe_model
+from gcnn.config.schema import ModelConfig
+from gcnn.reporting.results import Publication
 
 
 @dataclass(frozen=True)
@@ -92,38 +92,26 @@ LSTM_DATA = {"lstm_1024": "wikitext103", "lstm_2048": "billion_word", "lstm_2048
 LSTM_SIZES = {"lstm_1024": (1024, 1), "lstm_2048": (2048, 1), "lstm_2048x2": (2048, 2)}  # hidden size, layers
 
 
-def model_name(model: GCNNConfig | LSTMConfig) -> str | None:
+def model_name(model: ModelConfig) -> str | None:
     """The name of the paper's model that this config is, by its architecture; None where it is another."""
     if model.kind == "lstm":
         size = (model.hidden_dim, model.num_layers)
         names = [name for name, published in LSTM_SIZES.items() if published == size]
         return names[0] if names and model.projection_dim is None else None
-    if model.gate != "glu":
+    if model.kind != "gcnn" or model.gate != "glu":
         return None
     blocks = tuple(tuple(map(tuple, block.convs)) for block in model.blocks for _ in range(block.repeat))
     shape = (model.embedding_dim, blocks)
     return next((name for name, row in TABLE_1.items() if (row.embedding_dim, row.blocks) == shape), None)
 
 
-def model_title(model: GCNNConfig | LSTMConfig) -> str | None:
+def model_title(model: ModelConfig) -> str | None:
     """The paper's own title of a model of its own; None of another."""
     name = model_name(model)
     return TABLE_1[name].title if name in TABLE_1 else name and f"LSTM-{name.removeprefix('lstm_')}"
 
 
-def notation(model: GCNNConfig | LSTMConfig) -> str:
-    """The blocks as Table 1 writes them: [kernel size, channels] × repeats, {} around a block of several; an LSTM's
-    size."""
-    return describe_model(model) if model.kind == "lstm" else "; ".join(map(block_notation, model.blocks))
-
-
-def block_notation(block: BlockConfig) -> str:
-    convs = ", ".join(map(str, block.convs))
-    convs = f"{{{convs}}}" if len(block.convs) > 1 else convs
-    return f"{convs} × {block.repeat}" if block.repeat > 1 else convs
-
-
-def published_perplexity(model: GCNNConfig | LSTMConfig, data_name: str) -> Published | None:
+def published_perplexity(model: ModelConfig, data_name: str) -> Published | None:
     """What the paper reports for this model on this data (word tokens); None where it reports nothing."""
     return PERPLEXITY.get(data_name, {}).get(model_name(model))
 

@@ -11,14 +11,16 @@ from pathlib import Path
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gcnn.config import CONFIGS, TrainConfig, compose_config
-from gcnn.errors import UsageError, one_line
-from gcnn.provenance import PLACES
+from gcnn.base.errors import UsageError, one_line
+from gcnn.base.provenance import PATH_PLACEHOLDERS
+from gcnn.config.compose import compose_config
+from gcnn.config.groups import CONFIGS
+from gcnn.config.schema import TrainConfig
 from gcnn.reproduction.records import FIGURES
 
 PLANS = CONFIGS / "reproduce"
 SAVING = ("checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "log_every")
-INDIFFERENT = (*PLACES, "data.cache_dir", *(f"trainer.{key}" for key in SAVING))  # to what a run finds
+INDIFFERENT = (*PATH_PLACEHOLDERS, "data.cache_dir", *(f"trainer.{key}" for key in SAVING))  # to what a run finds
 RECIPE = ("data", "tokenizer", "model", "optimizer", "schedule", "trainer")
 
 

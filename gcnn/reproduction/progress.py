@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from gcnn.errors import UsageError
+from gcnn.base.errors import UsageError
 from gcnn.reproduction.kept_runs import KeptRun, read_kept, read_run, read_runs
 from gcnn.reproduction.plans import Part, differences
 from gcnn.reproduction.rates import best_rate

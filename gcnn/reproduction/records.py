@@ -8,16 +8,16 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from gcnn.config import GCNNConfig, LSTMConfig, TrainConfig
-from gcnn.errors import UsageError
-from gcnn.files import write_atomically, write_json
-from gcnn.gates import GATES
-from gcnn.provenance import portable
+from gcnn.base.errors import UsageError
+from gcnn.base.files import write_atomically, write_json
+from gcnn.base.gates import GATES
+from gcnn.base.provenance import portable
+from gcnn.config.schema import ModelConfig, TrainConfig
 from gcnn.reporting.files import Number, Text, read_json
-from gcnn.reporting.results import describe_hardware, describe_model
+from gcnn.reporting.results import describe_hardware
 from gcnn.reporting.units import magnitude, plural
 from gcnn.reproduction.kept_runs import KeptRun
-from gcnn.reproduction.paper import MODEL_TITLES, model_title, notation
+from gcnn.reproduction.paper import MODEL_TITLES, model_title
 
 RECIPES = {  # weight normalisation, clipping
     (True, True): ("both", "both"),
@@ -82,7 +82,7 @@ class Record:
     groups: list[Group]
 
 
-def model_form(model: GCNNConfig | LSTMConfig) -> str:
+def model_form(model: ModelConfig) -> str:
     """What tells the paper's models of one table apart, at any width."""
     if model.kind == "lstm":
         return f"lstm_{model.num_layers}"
@@ -91,19 +91,14 @@ def model_form(model: GCNNConfig | LSTMConfig) -> str:
     return "uniform" if len({kernel for block in model.blocks for kernel, _ in block.convs}) == 1 else "varied"
 
 
-def context(model: GCNNConfig) -> int:
-    """The words that a prediction depends on."""
-    return 1 + sum(block.repeat * sum(kernel - 1 for kernel, _ in block.convs) for block in model.blocks)
-
-
 def shape(group: Group) -> str:
     """Of a group of Figure S, which is a model at a size of the text, the model."""
     return group.group.partition(", first ")[0]
 
 
-def architecture(model: GCNNConfig | LSTMConfig) -> str:
+def architecture(model: ModelConfig) -> str:
     """The name of a model that is the paper's own; of another, its blocks as Table 1 writes them."""
-    return model_title(model) or notation(model)
+    return model_title(model) or model.notation()
 
 
 def place_in(figure: str, config: TrainConfig) -> tuple[str, str, str]:
@@ -118,14 +113,14 @@ def place_in(figure: str, config: TrainConfig) -> tuple[str, str, str]:
         )
         return model.kind, architecture(model), title + "; state carried" * config.trainer.carry_state
     if figure == "figs":
-        group = title = f"{describe_model(model)}, first {magnitude(config.data.train_tokens)} tokens"
+        group = title = f"{model.summary()}, first {magnitude(config.data.train_tokens)} tokens"
     elif figure in FORMS:
         group = FORMS[figure].get(model_form(model), model_form(model))
         title = MODEL_TITLES.get(group) or architecture(model)
     elif figure == "fig2":
         group = title = f"{'adaptive' if model.cutoffs else 'full'} softmax, {architecture(model)}"
     elif figure == "fig4":
-        group, title = str(context(model)), plural(context(model), "word")
+        group, title = str(model.receptive_field), plural(model.receptive_field, "word")
     elif figure == "fig6":
         group, title = RECIPES[getattr(model, "weight_norm", False), config.trainer.clip_norm is not None]
     else:
@@ -198,7 +193,7 @@ def make_group(group: str, variant: str, title: str, runs: list[KeptRun]) -> Gro
         lr=config.optimizer.lr,
         parameters=results and results.parameters.total,
         flops_per_token=results and rounded(results.flops_per_token),
-        receptive_field=None if config.model.kind == "lstm" else context(config.model),
+        receptive_field=config.model.receptive_field,
         tokens=max((run.results.train.tokens for run in done.values()), default=None),
         test_perplexity=test,
         validation_perplexity={seed: rounded(run.results.validation.perplexity) for seed, run in done.items()},

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from gcnn.checks import check_no_pointer_at
-from gcnn.errors import RunError, UsageError, one_line
-from gcnn.files import remove, sha256, write_atomically, write_json
+from gcnn.base.errors import RunError, UsageError, one_line
+from gcnn.base.files import remove, sha256, write_atomically, write_json
+from gcnn.base.text_files import check_no_pointer_at
 from gcnn.models.weights import WEIGHTS, load_weights, read_weights, write_weights
 
 log = logging.getLogger(__name__)

@@ -15,8 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from gcnn import torchrun
-from gcnn.errors import UsageError
+from gcnn.base import torchrun
+from gcnn.base.errors import UsageError
 from gcnn.models.language_model import LanguageModel, State
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)  # that end a run, saved

@@ -13,9 +13,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from gcnn.config import TrainConfig
-from gcnn.errors import UsageError, on_terminal
-from gcnn.files import to_json, write_atomically
+from gcnn.base.errors import UsageError
+from gcnn.base.files import to_json, write_atomically
+from gcnn.base.process import on_terminal
+from gcnn.config.schema import TrainConfig
 from gcnn.training.distributed import rank
 from gcnn.training.resume import flatten
 

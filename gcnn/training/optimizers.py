@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from gcnn.config import AdamWConfig, NesterovConfig
+from gcnn.config.schema import AdamWConfig, NesterovConfig
 
 
 class Nesterov(torch.optim.SGD):

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-from gcnn.errors import RunError, UsageError, one_line
+from gcnn.base.errors import RunError, UsageError, one_line
 from gcnn.models.weights import WEIGHTS
 from gcnn.training import distributed
 from gcnn.training.checkpoints import BEST

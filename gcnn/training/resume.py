@@ -12,9 +12,12 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ValidationError
 
-from gcnn.checks import check_read, keys_of
-from gcnn.config import SCHEMAS, TrainConfig, compose_config, load_config, migrated, typed
-from gcnn.errors import UsageError
+from gcnn.base.errors import UsageError
+from gcnn.config.complaints import usage_errors
+from gcnn.config.compose import compose_config, typed
+from gcnn.config.rules import check_read, keys_of
+from gcnn.config.schema import SCHEMAS, TrainConfig
+from gcnn.config.stored import load_config, migrated
 
 GROUPS = ("data", *SCHEMAS, "logger")
 IDENTITY = ("kind", "source", "hub_config")  # what tells the choices of a group apart, whatever their values
@@ -26,8 +29,9 @@ MAY_CHANGE = re.compile(r".*dropout|data\.(path|files|column|cache_dir)(\..*)?|t
 UNNAMED = ("run_dir", "resume", "experiment", "data.cache_dir")
 
 
+@usage_errors()
 def parse_overrides(overrides: list[str]) -> list[Override]:
-    """Raises Hydra's own error for one that is none."""
+    """Command-line overrides as Hydra reads them, without Hydra's own keys. Raises UsageError for one that is none."""
     return [o for o in OverridesParser.create().parse_overrides(overrides) if not o.key_or_group.startswith("hydra")]
 
 
@@ -135,6 +139,7 @@ def differences(stored: TrainConfig, wanted: TrainConfig) -> list[tuple[str, str
     return [(key, show_value(old), show_value(new)) for key, old, new in values if old != new]
 
 
+@usage_errors()
 def begin_with_model_of_source(config: DictConfig, overrides: list[str]) -> list[str]:
     """Give a composed config the model and the tokenizer of the run that `init_from` names, but for what the overrides
     say of their keys, or choose themselves. Returns a line for each that was taken over."""

@@ -14,20 +14,22 @@ from typing import Any
 import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from gcnn import torchrun
-from gcnn.checks import check_against_data, check_output, check_processes, check_run_name
-from gcnn.config import TrainConfig, load_config, save_config
+from gcnn.base import torchrun
+from gcnn.base.errors import UsageError
+from gcnn.base.files import check_output, remove, write_atomically, write_json
+from gcnn.base.provenance import git_commit, hardware, made_with, peak_memory_bytes
+from gcnn.base.run_directory import check_run_name, lock_or_owner, refuse_links_out, write_owner
+from gcnn.config.schema import TrainConfig
+from gcnn.config.stored import load_config, save_config
 from gcnn.data.stream import PreparedData, prepare
 from gcnn.data.tokenizers import load_tokenizer
-from gcnn.errors import UsageError
 from gcnn.evaluation.perplexity import evaluate, type_counts, unigram_perplexity
 from gcnn.evaluation.run import before_text, choose_device
-from gcnn.files import lock_or_owner, refuse_links_out, remove, write_atomically, write_json, write_owner
 from gcnn.models.language_model import LanguageModel, build_model
 from gcnn.models.weights import WEIGHTS, assign_weights, load_weights, read_weights
-from gcnn.provenance import git_commit, hardware, made_with, peak_memory_bytes
 from gcnn.training.distributed import first_of_each_machine, from_rank_0, process_group, rank, world_size
 from gcnn.training.metrics import check_logger
+from gcnn.training.preflight import check_against_data, check_processes
 from gcnn.training.restore import restore
 from gcnn.training.resume import differences
 from gcnn.training.trainer import Trainer

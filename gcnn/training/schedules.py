@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from gcnn.config import ConstantScheduleConfig, CosineScheduleConfig, PlateauScheduleConfig
+from gcnn.config.schema import ConstantScheduleConfig, CosineScheduleConfig, PlateauScheduleConfig
 
 ScheduleConfig = ConstantScheduleConfig | PlateauScheduleConfig | CosineScheduleConfig
 

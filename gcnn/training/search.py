@@ -10,7 +10,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from gcnn.errors import UsageError, one_line
+from gcnn.base.errors import UsageError, one_line
 
 log = logging.getLogger(__name__)
 REPEATED = "repeated"  # on a trial that was stopped and is asked for once more

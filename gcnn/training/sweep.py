@@ -20,11 +20,16 @@ from hydra.core.override_parser.types import Override
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict
 
-from gcnn import torchrun
-from gcnn.checks import RESUME, check_output, check_read, check_run_name, check_value, keys_of
-from gcnn.config import typed
-from gcnn.errors import Interrupted, UsageError, explain, one_line, one_line_errors
-from gcnn.files import MEMBER, lock_or_owner, write_json
+from gcnn.base import torchrun
+from gcnn.base.errors import Interrupted, UsageError, one_line
+from gcnn.base.files import check_output, write_json
+from gcnn.base.process import explain, one_line_errors
+from gcnn.base.provenance import command_to_resume
+from gcnn.base.run_directory import MEMBER, check_run_name, lock_or_owner
+from gcnn.base.values import RESUME, check_value
+from gcnn.config.complaints import usage_errors
+from gcnn.config.compose import typed
+from gcnn.config.rules import check_read, keys_of
 from gcnn.training.resume import begin_with_model_of_source, checked, may_fit_cutoffs, resumed_config
 from gcnn.training.search import continue_search
 
@@ -58,6 +63,7 @@ def is_search(hydra_config: DictConfig) -> bool:
     return not hydra_config.sweeper._target_.endswith(".BasicSweeper")
 
 
+@usage_errors()
 def check_configs(config: DictConfig) -> None:
     """Compose and check the config of every member of a grid; of a search, every choice and both ends of every
     interval. Raises UsageError for the first that is wrong, as the member would, before anything is trained."""
@@ -69,17 +75,23 @@ def check_configs(config: DictConfig) -> None:
     members = search_samples(overrides) if is_search(config.hydra) else grid(overrides)
     for number, member in enumerate(members):
         try:
-            composed = loader.load_sweep_config(config, list(member))
-            with open_dict(composed):
-                del composed["hydra"]
-            begin_with_model_of_source(composed, list(member))
-            check_read(typed(composed), keys_of(member))
+            check_member(config, member)
         except Exception as error:
             explained = explain(error)
             if explained is None:
                 raise
             given = " ".join(part for part in member if part.partition("=")[0] in swept)
             raise UsageError(f"member {number} ({given}): {explained[0]}") from None
+
+
+@usage_errors()
+def check_member(config: DictConfig, overrides: list[str]) -> None:
+    """Compose and check one member's config. Raises UsageError where it is wrong."""
+    composed = GlobalHydra.instance().config_loader().load_sweep_config(config, list(overrides))
+    with open_dict(composed):
+        del composed["hydra"]
+    begin_with_model_of_source(composed, list(overrides))
+    check_read(typed(composed), keys_of(overrides))
 
 
 def grid(overrides: list[Override]) -> list[list[str]]:
@@ -148,8 +160,6 @@ def stop_sweep(number: int, frame: Any) -> None:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(owner["process"], signal.SIGTERM)
                 fcntl.flock(lock, fcntl.LOCK_EX)
-    from gcnn.provenance import command_to_resume  # late: it imports torch
-
     name, go_on = signal.Signals(number).name, command_to_resume()
     print(f"error: {name}: the sweep has stopped; go on with: {go_on}", file=sys.stderr)
     sys.exit(128 + number)
@@ -166,7 +176,7 @@ def member_overrides(hydra_config: DictConfig) -> list[str]:
 def train_member(config: DictConfig, hydra_config: DictConfig) -> dict[str, Any] | None:
     """Train a member in its folder; returns its results, None where it failed: its one line is told and kept. Raises
     Interrupted, which ends the sweep."""
-    from gcnn.provenance import command_to_resume  # late: Hydra makes the callback above for every command
+    from gcnn.base.provenance import command_to_resume  # late: Hydra makes the callback above for every command
     from gcnn.training.run import train
 
     folder = Path(hydra_config.runtime.output_dir)

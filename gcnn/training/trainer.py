@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from gcnn.config import TrainConfig
+from gcnn.base.errors import Interrupted, RunError, one_line, out_of_memory
+from gcnn.base.provenance import command_to_resume
+from gcnn.config.schema import TrainConfig
 from gcnn.data.batches import RunningText, Sentences
 from gcnn.data.stream import PreparedData
-from gcnn.errors import Interrupted, RunError, one_line, out_of_memory
 from gcnn.evaluation.perplexity import evaluate, type_counts
 from gcnn.models.language_model import LanguageModel, State
 from gcnn.models.weights import WEIGHTS, save_weights
-from gcnn.provenance import command_to_resume
 from gcnn.training import distributed
 from gcnn.training.checkpoints import Checkpoints
 from gcnn.training.distributed import SIGNALS, rank, world_size

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from gcnn.base.files import write_json
 from gcnn.benchmarks import bounds
 from gcnn.benchmarks.bounds import Bound, Machine, Work, work
 from gcnn.benchmarks.latency import LENGTHS, Candidate, Zipf, benchmark
-from gcnn.config import BlockConfig, GCNNConfig, LSTMConfig
-from gcnn.files import write_json
+from gcnn.config.schema import BlockConfig, GCNNConfig, LSTMConfig
 from gcnn.models.inference import prepare_for_inference
 from gcnn.models.language_model import LanguageModel, build_model
 from gcnn.reporting.latency import latency_table, load_latency, ratio_table, speed_table

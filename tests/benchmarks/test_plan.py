@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gcnn.benchmarks.plan import GPU, Epoch, kept_bytes, plan
-from gcnn.config import compose_config
+from gcnn.config.compose import compose_config
 from gcnn.models.language_model import build_model
 
 FAST = GPU("made up", flops=1e15, bandwidth=1e12, link=1e11)

@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gcnn.config import DataConfig
+from gcnn.base.errors import UsageError
+from gcnn.config.schema import DataConfig
 from gcnn.data import shakespeare
 from gcnn.data.corpus import Corpus, load_corpus
-from gcnn.errors import UsageError
 
 LINES = {
     "train": [" ", " = Title = ", " ", " A line of <unk> text . ", " Ünïcode \u2028 inside \x85 a \x0b line \x1c . "],

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from gcnn.config import DataConfig
+from gcnn.base.errors import UsageError
+from gcnn.config.schema import DataConfig
 from gcnn.data.corpus import load_corpus
 from gcnn.data.sources import SPLITS, find_files, shard_problem
-from gcnn.errors import UsageError
 
 
 @pytest.fixture

@@ -11,12 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gcnn.config import DataConfig, SentencePieceConfig, WordTokenizerConfig, compose_config, load_config, save_config
+from gcnn.base.errors import UsageError
+from gcnn.config.compose import compose_config
+from gcnn.config.schema import DataConfig, SentencePieceConfig, WordTokenizerConfig
+from gcnn.config.stored import load_config, save_config
 from gcnn.data import stream, tables
 from gcnn.data.corpus import Corpus, load_corpus
 from gcnn.data.sources import SPLITS
 from gcnn.data.stream import prepare
-from gcnn.errors import UsageError
 
 
 @pytest.fixture

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from gcnn.config import DataConfig, SentencePieceConfig, WordTokenizerConfig, compose_config, load_config, save_config
+from gcnn.base.errors import UsageError
+from gcnn.config.compose import compose_config
+from gcnn.config.schema import DataConfig, SentencePieceConfig, WordTokenizerConfig
+from gcnn.config.stored import load_config, save_config
 from gcnn.data.sources import SPLITS
 from gcnn.data.stream import prepare
 from gcnn.data.tokenizer_training import train_tokenizer
-from gcnn.errors import UsageError
 from tests.unicode_text import TEXT
 
 

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gcnn.config import DataConfig, SentencePieceConfig, WordTokenizerConfig
+from gcnn.base.errors import UsageError
+from gcnn.config.schema import DataConfig, SentencePieceConfig, WordTokenizerConfig
 from gcnn.data import corpus, stream
 from gcnn.data.stream import PreparedData, encode_file, prepare
 from gcnn.data.tokenizer_training import train_tokenizer
 from gcnn.data.tokenizers import Tokenizer, WordTokenizer
-from gcnn.errors import UsageError
 from tests.unicode_text import any_lines, unmarked
 
 TEXT = {"train": "the cat sat\n\n on the  mat \n" * 30, "valid": "the dog\n", "test": "a cat\nsat, \u00e0 table"}

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gcnn.base.errors import UsageError
 from gcnn.data import tables
 from gcnn.data.tables import read_lines, read_rows
-from gcnn.errors import UsageError
 from tests.unicode_text import any_lines
 
 PACKERS = {

@@ -10,11 +10,11 @@ import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gcnn.config import SentencePieceConfig, WordTokenizerConfig
+from gcnn.base.errors import UsageError
+from gcnn.config.schema import SentencePieceConfig, WordTokenizerConfig
 from gcnn.data import tokenizer_training
 from gcnn.data.tokenizer_training import train_tokenizer
 from gcnn.data.tokenizers import SentencePieceTokenizer, WordTokenizer, load_tokenizer
-from gcnn.errors import UsageError
 from tests.unicode_text import TEXT, any_line, any_lines, unmarked
 
 few_words = st.lists(st.sampled_from(["a", "b", "c", "<unk>", "<eos>", "é", " ", "\u2028", "\x85"]), max_size=12)

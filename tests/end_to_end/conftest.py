@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from gcnn.config import compose_config
-from gcnn.files import sha256
+from gcnn.base.files import sha256
+from gcnn.config.compose import compose_config
 from gcnn.training.run import train
 from tests.processes import Command
 

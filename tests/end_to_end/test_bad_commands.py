@@ -10,8 +10,8 @@ import re
 import pytest
 import torch
 
+from gcnn.base.errors import UsageError
 from gcnn.commands.main import COMMANDS, run
-from gcnn.errors import UsageError
 
 HUGE = str(10**30)
 RUN = ["--run", "{run}"]

@@ -8,9 +8,10 @@ import pytest
 import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from gcnn.config import SCHEMAS, TrainerConfig, compose_config
-from gcnn.errors import UsageError
-from gcnn.overrides import prepare
+from gcnn.base.errors import UsageError
+from gcnn.config.compose import compose_config
+from gcnn.config.overrides import prepare
+from gcnn.config.schema import SCHEMAS, TrainerConfig
 from gcnn.training.run import check_precision
 
 TRAIN = [

@@ -9,10 +9,13 @@ import pytest
 import torch
 import yaml
 
-from gcnn.checks import check_size, least_size
-from gcnn.config import CONFIGS, SCHEMAS, compose_config, load_config, save_config
-from gcnn.errors import UsageError
+from gcnn.base.errors import UsageError
+from gcnn.config.compose import compose_config
+from gcnn.config.groups import CONFIGS
+from gcnn.config.schema import SCHEMAS
+from gcnn.config.stored import load_config, save_config
 from gcnn.models.language_model import build_model
+from gcnn.models.size import check_size
 
 CHOICES = {
     group.name: sorted(str(path.relative_to(group).with_suffix("")) for path in group.rglob("*.yaml"))
@@ -134,7 +137,8 @@ def test_memory_is_counted_from_below_and_not_by_far(name):
     with torch.device("meta"):
         model = build_model(config, 250_000)
     encoder = sum(parameter.numel() for parameter in model.encoder.parameters())
-    layers, weights, width = least_size(config, 250_000)
+    layers, weights, width = config.least_size()
+    weights += 250_000 * config.embedding_dim
     assert encoder / 2 < weights < encoder
     assert layers == (len(model.encoder.convs) if config.kind == "gcnn" else config.num_layers)
     assert width >= max(part[0].numel() for part in model.empty_state(1)) / 8
@@ -145,7 +149,7 @@ def test_a_model_or_batch_past_the_memory_is_refused(monkeypatch):
     with torch.device("meta"):
         weights = build_model(model, 250_000).parameter_counts()["total"]
     gib = int(4 * weights * 3 / 2**30)
-    monkeypatch.setattr("gcnn.checks.os.sysconf", {"SC_PAGE_SIZE": 2**30, "SC_PHYS_PAGES": gib}.get)
+    monkeypatch.setattr("gcnn.base.values.os.sysconf", {"SC_PAGE_SIZE": 2**30, "SC_PHYS_PAGES": gib}.get)
     check_size(model, 250_000, copies=1, positions=10_000)
     with pytest.raises(UsageError, match=r"weights takes .* GiB of memory.*smaller numbers under model"):
         check_size(model, 250_000, copies=9)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from gcnn.config import load_config
-from gcnn.errors import UsageError
+from gcnn.base.errors import UsageError
+from gcnn.config.stored import load_config
 
 HOSTILE = {
     "interpolation": ("experiment: custom", "experiment: ${oc.env:SECRET}"),

@@ -9,7 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from gcnn.config import load_config
+from gcnn.config.stored import load_config
 
 
 @pytest.fixture

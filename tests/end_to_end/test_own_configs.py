@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gcnn.config import load_config
+from gcnn.config.stored import load_config
 
 
 @pytest.fixture

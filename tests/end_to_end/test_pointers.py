@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from gcnn.config import compose_config, load_config
+from gcnn.base.errors import UsageError
+from gcnn.config.compose import compose_config
+from gcnn.config.stored import load_config
 from gcnn.data.tokenizer_training import read_model, read_vocabulary
-from gcnn.errors import UsageError
 from gcnn.evaluation.run import load_model
 from gcnn.interop.fairseq import import_fairseq, read_dictionary
 from gcnn.training.run import choose_run_dir, train

@@ -10,7 +10,7 @@ import huggingface_hub
 import pytest
 
 import gcnn
-from gcnn.config import load_config
+from gcnn.config.stored import load_config
 from gcnn.reporting.results import load_run
 
 

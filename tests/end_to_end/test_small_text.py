@@ -2,7 +2,7 @@
 
 import pytest
 
-from gcnn.config import load_config
+from gcnn.config.stored import load_config
 from gcnn.data.tokenizers import load_tokenizer
 
 QUICK = (

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 
-from gcnn.config import load_config
+from gcnn.config.stored import load_config
 
 ROOT = Path(__file__).parents[2]
 RESULTS = {

@@ -2,9 +2,11 @@
 
 import pytest
 
-from gcnn.config import DataConfig, WordTokenizerConfig, compose_config, load_config
+from gcnn.base.errors import UsageError
+from gcnn.config.compose import compose_config
+from gcnn.config.schema import DataConfig, WordTokenizerConfig
+from gcnn.config.stored import load_config
 from gcnn.data.stream import prepare
-from gcnn.errors import UsageError
 
 TWO_FILES = "data.files={train:[a],valid:[b],test:[c]}"
 REFUSED = [

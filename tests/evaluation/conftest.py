@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gcnn.config import (
+from gcnn.config.schema import (
     AdamWConfig,
     BlockConfig,
     ConstantScheduleConfig,
@@ -16,8 +16,8 @@ from gcnn.config import (
     TrainConfig,
     TrainerConfig,
     WordTokenizerConfig,
-    save_config,
 )
+from gcnn.config.stored import save_config
 from gcnn.data.tokenizer_training import train_tokenizer
 from gcnn.evaluation.run import load_model
 from gcnn.evaluation.scoring import Scorer

@@ -8,15 +8,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from gcnn.config import SentencePieceConfig, WordTokenizerConfig, load_config, save_config
+from gcnn.base.errors import RunError
+from gcnn.base.provenance import made_with
+from gcnn.config.schema import SentencePieceConfig, WordTokenizerConfig
+from gcnn.config.stored import load_config, save_config
 from gcnn.data.lines import TEXT
 from gcnn.data.stream import TokenStream, encode_file, encode_text
 from gcnn.data.tokenizer_training import train_tokenizer
 from gcnn.data.tokenizers import WordTokenizer
-from gcnn.errors import RunError
 from gcnn.evaluation import comparison as module
 from gcnn.evaluation.comparison import RECALL, bootstrap, compare, recall_parts, unit_starts
-from gcnn.provenance import made_with
 from gcnn.reporting.comparison import ComparedRun, Comparison, Part
 from tests.evaluation.conftest import made_up_lines
 

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from gcnn.base.errors import UsageError
 from gcnn.data import tables
-from gcnn.errors import UsageError
 from gcnn.evaluation.corpus_scoring import claimed, score_files, targets_of
 from gcnn.evaluation.scoring import Scorer
 from gcnn.models.weights import WEIGHTS, read_metadata, read_weights, save_weights

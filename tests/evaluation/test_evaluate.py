@@ -7,10 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from gcnn.config import load_config
+from gcnn.base.errors import UsageError
+from gcnn.config.stored import load_config
 from gcnn.data.stream import encode_file
 from gcnn.data.tokenizers import WordTokenizer
-from gcnn.errors import UsageError
 from gcnn.evaluation.perplexity import evaluate
 from gcnn.evaluation.run import choose_device
 from gcnn.models.language_model import build_model

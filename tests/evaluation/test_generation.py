@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from gcnn.errors import UsageError
+from gcnn.base.errors import UsageError
 from gcnn.evaluation import perplexity
 from gcnn.evaluation.generation import Sampling, generate, generate_tokens
 from gcnn.evaluation.run import load_model
@@ -163,7 +163,7 @@ def test_samples_past_the_memory_and_prompts_that_are_no_text_are_refused(made_r
     run = load_model(made_runs["gcnn", "word"], "cpu")
     with pytest.raises(UsageError, match="prompt is not UTF-8"):
         generate(run.model, run.tokenizer, "a \udcff", 1, 1, Sampling())
-    monkeypatch.setattr("gcnn.checks.os.sysconf", lambda name: 1 << 15)  # a GiB
+    monkeypatch.setattr("gcnn.base.values.os.sysconf", lambda name: 1 << 15)  # a GiB
     generate(run.model, run.tokenizer, "a", 1, 100, Sampling())
     with pytest.raises(UsageError, match=r"2,000,000 samples takes .* GiB of memory"):
         generate(run.model, run.tokenizer, "a", 1, 2_000_000, Sampling())

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
+from gcnn.base.errors import UsageError
 from gcnn.commands.score import rerank_windows
-from gcnn.errors import UsageError
 from gcnn.evaluation.nbest import Ranker, reader
 from gcnn.evaluation.scoring import Scorer
 

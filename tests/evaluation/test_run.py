@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from gcnn.errors import UsageError
-from gcnn.files import find_run
+from gcnn.base.errors import UsageError
+from gcnn.base.run_directory import find_run
 
 
 def make(folder, finished_at=None):

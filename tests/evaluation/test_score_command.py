@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gcnn.base.errors import UsageError
 from gcnn.commands import score as score_command
 from gcnn.commands.score import parse_windows, read_windows, score_windows, to_text
-from gcnn.errors import UsageError
 
 
 def pipe_of(content: bytes) -> int:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gcnn.base.errors import UsageError
 from gcnn.data.stream import encode_file
-from gcnn.errors import UsageError
 from gcnn.evaluation import perplexity, scoring
 from gcnn.evaluation.perplexity import evaluate
 from gcnn.evaluation.run import load_model

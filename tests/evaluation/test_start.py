@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from gcnn.base.errors import UsageError
 from gcnn.data.batches import line_ends
 from gcnn.data.stream import encode_file
-from gcnn.errors import UsageError
 from gcnn.evaluation.corpus_scoring import score_files
 from gcnn.evaluation.generation import Sampling, generate
 from gcnn.evaluation.perplexity import evaluate, nlls_in_order, token_nlls

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gcnn.errors import UsageError
+from gcnn.base.errors import UsageError
 from gcnn.interop.fairseq_layers import blocks_of, parse_layers
 
 

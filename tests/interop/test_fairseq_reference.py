@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from gcnn.config import NesterovConfig, TrainerConfig, load_config
+from gcnn.config.schema import NesterovConfig, TrainerConfig
+from gcnn.config.stored import load_config
 from gcnn.data.batches import RunningText
 from gcnn.data.stream import PreparedData, TokenStream, encode_file
 from gcnn.data.tokenizers import load_tokenizer

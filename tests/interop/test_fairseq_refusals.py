@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gcnn.errors import UsageError
+from gcnn.base.errors import UsageError
 from gcnn.interop.fairseq import import_fairseq, read_dictionary
 
 LAYERS, STRING = [(6, 3, 1), (6, 3, 1), (17, 2, 1)], "[(6, 3)] * 2 + [(17, 2)]"

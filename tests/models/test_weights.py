@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from gcnn.errors import RunError, UsageError
+from gcnn.base.errors import RunError, UsageError
 from gcnn.models.weights import assign_weights, digest, load_weights, read_metadata, read_weights, save_weights
 
 TOKENIZER = "0123abcd"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from gcnn.config import (
+from gcnn.config.schema import (
     AdamWConfig,
     BlockConfig,
     CosineScheduleConfig,
@@ -18,8 +18,8 @@ from gcnn.config import (
     TrainConfig,
     TrainerConfig,
     WordTokenizerConfig,
-    save_config,
 )
+from gcnn.config.stored import save_config
 
 MODELS = Path(__file__).parents[2] / "configs" / "model"
 SMALL = GCNNConfig(embedding_dim=128, blocks=[BlockConfig(convs=[[4, 256]], repeat=6)], cutoffs=[2000, 10000])

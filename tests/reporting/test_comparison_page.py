@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gcnn.errors import UsageError
+from gcnn.base.errors import UsageError
 from gcnn.reporting.comparison import conclusion, load_comparison, part_table
 from gcnn.reporting.page import write_report
 from tests.reporting.test_page import HOSTILE, Page, check_self_contained, column

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gcnn.errors import UsageError
+from gcnn.base.errors import UsageError
 from gcnn.reporting.document import Code, escape_markdown, fenced, to_html
 from gcnn.reporting.page import write_report
 from gcnn.reproduction.paper import PAPER

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from gcnn.reporting.ranking import PER_TOKEN, PER_WORD, compare, search_objective
 from gcnn.reporting.files import checked
+from gcnn.reporting.ranking import PER_TOKEN, PER_WORD, compare, search_objective
 from gcnn.reporting.results import Results, results_table
 from tests.reporting.conftest import made_up_results
 

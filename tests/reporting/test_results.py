@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from gcnn.errors import UsageError
+from gcnn.base.errors import UsageError
 from gcnn.reporting.latency import load_latency
 from gcnn.reporting.results import load_run, results_table
 from gcnn.reporting.runs import load_runs, models_table, runs_table

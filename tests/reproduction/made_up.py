@@ -4,7 +4,8 @@ import dataclasses
 import json
 from functools import cache
 
-from gcnn.config import compose_config, save_config
+from gcnn.config.compose import compose_config
+from gcnn.config.stored import save_config
 from gcnn.reproduction.records import Curve, Group, Record
 
 

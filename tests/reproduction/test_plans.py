@@ -2,9 +2,8 @@
 
 import pytest
 
-from gcnn.config import CONFIGS
-from gcnn.errors import UsageError
-from gcnn.overrides import choices
+from gcnn.base.errors import UsageError
+from gcnn.config.groups import CONFIGS, choices
 from gcnn.reporting.files import read_json
 from gcnn.reproduction import plans
 from gcnn.reproduction.kept_runs import read_kept

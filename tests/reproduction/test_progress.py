@@ -7,8 +7,8 @@ import shutil
 
 import pytest
 
+from gcnn.base.errors import UsageError
 from gcnn.commands import reproduce
-from gcnn.errors import UsageError
 from gcnn.reproduction import plans
 from gcnn.reproduction.kept_runs import KeptRun, keep_runs, read_kept, read_runs
 from gcnn.reproduction.plans import Part, parts_of

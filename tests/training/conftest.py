@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gcnn.config import (
+from gcnn.config.schema import (
     AdamWConfig,
     BlockConfig,
     ConstantScheduleConfig,

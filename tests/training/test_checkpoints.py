@@ -9,8 +9,8 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from gcnn.errors import RunError, UsageError
-from gcnn.files import sha256
+from gcnn.base.errors import RunError, UsageError
+from gcnn.base.files import sha256
 from gcnn.training.checkpoints import MANIFEST, STATE, WEIGHTS, Checkpoints, manifest_digest
 
 IDENTITY = {"model": {"kind": "gcnn", "cutoffs": [10]}, "tokenizer": "abc"}

@@ -13,9 +13,10 @@ import safetensors.torch
 import torch
 
 import gcnn
-from gcnn.config import TrainConfig, compose_config
+from gcnn.base.errors import RunError
+from gcnn.config.compose import compose_config
+from gcnn.config.schema import TrainConfig
 from gcnn.data.stream import prepare
-from gcnn.errors import RunError
 from gcnn.models.language_model import build_model
 from gcnn.training import distributed
 from gcnn.training.run import train, train_in_group

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from gcnn.errors import UsageError
+from gcnn.base.errors import UsageError
 from gcnn.training import metrics
 from gcnn.training.metrics import check_logger
 from gcnn.training.restore import restore

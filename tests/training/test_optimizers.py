@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from gcnn.config import (
+from gcnn.config.schema import (
     AdamWConfig,
     BlockConfig,
     ConstantScheduleConfig,

@@ -8,8 +8,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from gcnn.config import AdamWConfig, NesterovConfig
-from gcnn.errors import RunError
+from gcnn.base.errors import RunError
+from gcnn.config.schema import AdamWConfig, NesterovConfig
 from gcnn.models.weights import WEIGHTS
 from gcnn.training.optimizers import build_optimizer
 from gcnn.training.restore import restore

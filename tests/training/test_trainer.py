@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from gcnn.config import AdamWConfig, LSTMConfig, NesterovConfig, PlateauScheduleConfig
+from gcnn.base.errors import Interrupted, RunError
+from gcnn.config.schema import AdamWConfig, LSTMConfig, NesterovConfig, PlateauScheduleConfig
 from gcnn.data.batches import IGNORE
-from gcnn.errors import Interrupted, RunError
 from gcnn.training.metrics import Metrics
 from gcnn.training.restore import restore
 

@@ -12,7 +12,7 @@ from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import DynamicOutputShapeException
 from torch.utils._pytree import tree_map_only
 
-from gcnn.config import AdamWConfig, BlockConfig, LSTMConfig, NesterovConfig
+from gcnn.config.schema import AdamWConfig, BlockConfig, LSTMConfig, NesterovConfig
 from gcnn.training.trainer import Trainer
 
 NESTEROV = NesterovConfig(lr=0.1, momentum=0.9, weight_decay=0.01)

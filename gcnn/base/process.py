@@ -1,4 +1,4 @@
-"""Errors that a user meets: one line that names the thing and the remedy, and an exit code, never a traceback."""
+"""How a command begins and ends: its standard streams, one line for an error, and an exit code."""
 
 import contextlib
 import errno
@@ -10,57 +10,14 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from gcnn import torchrun
-
-
-class UsageError(Exception):
-    """What was asked cannot be done as asked (a wrong path, key or value)."""
-
-    exit_code = 2
-
-
-class RunError(Exception):
-    """What was asked failed on the way (a full disk, a loss that is not finite)."""
-
-    exit_code = 1
-
-
-class Interrupted(RunError):
-    """A signal ended the run after its work was saved; `go_on` is the command that goes on with it."""
-
-    def __init__(self, saved: str, go_on: str, signal_number: int):
-        super().__init__(f"{saved}; go on with: {go_on}")
-        self.saved = saved
-        self.signal_number = signal_number
-        self.exit_code = 128 + signal_number  # the shell's convention
-
-
-def one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Python has a class of errors for it; torch has a message, one for each kind of memory."""
-    return isinstance(error, MemoryError) or bool(re.search("out of memory|can't allocate memory", str(error)))
+from gcnn.base import torchrun
+from gcnn.base.errors import RunError, UsageError, one_line, out_of_memory
 
 
 def explain(error: BaseException) -> tuple[str, int] | None:
     """What to tell of an error in one line, and the exit code; None of a mistake in the code, for its traceback."""
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
-
     if isinstance(error, UsageError | RunError):
         return one_line(error), error.exit_code
-    if isinstance(error, HydraException | OmegaConfBaseException) or "Invalid defaults list" in str(error):
-        from gcnn.overrides import config_error  # late: it raises errors of this file
-
-        return config_error(error), 2
-    if isinstance(error, YAMLError):  # of a config; it names the file and the line
-        return f"{one_line(error)}. Correct the file; a value in quotes is always a string.", 2
-    if isinstance(error, UnicodeDecodeError):  # of a config too, which it does not name
-        before = error.object[: error.start].decode(errors="replace").split("\n")[-1]
-        return f"a file is not UTF-8: byte 0x{error.object[error.start]:02x} after `{before}`. Store it as UTF-8.", 2
     if isinstance(error, UnicodeEncodeError):  # of a path: it holds bytes that are no letters
         name = error.object.encode(errors="backslashreplace").decode()
         return f"{name[:200]} is not UTF-8. Rename that file or folder.", 2
@@ -86,7 +43,7 @@ class Outliving(io.FileIO):
             return len(data)
 
 
-def outlive_readers() -> None:
+def ignore_closed_output() -> None:
     """Let this process write to its end whoever listens. (A filter ends with its reader instead: see below.)"""
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written aside, synced, renamed. And the folder of a run, found."""
+"""Files that are whole or absent: written aside, synced, renamed. Locks, JSON, and paths as users type them."""
 
 import errno
 import fcntl
@@ -8,16 +8,14 @@ import logging
 import math
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, TextIO
 
-from gcnn.errors import UsageError
+from gcnn.base.errors import UsageError
 
 log = logging.getLogger(__name__)
-MEMBER = "member.json"  # in the folder of a sweep's member: its number, its overrides, and why it failed
 
 
 def user_path(path: str, use: str) -> Path:
@@ -47,15 +45,6 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     sync(path.parent)
 
 
-def refuse_links_out(folder: Path) -> None:
-    """Raise UsageError where a link below a run directory leads out of it: reading would tell what it points to, and
-    writing would change it. (wandb's own folder is never read.)"""
-    for path in folder.rglob("*"):
-        leads_out = path.is_symlink() and not path.resolve().is_relative_to(folder.resolve())
-        if leads_out and "wandb" not in path.relative_to(folder).parts:
-            raise UsageError(f"{path} is a link that leads out of the run. Put the file itself there or remove it.")
-
-
 def lock(file: TextIO) -> bool:
     """Take the lock of an open file; the kernel drops it when the file is closed or this process ends. Returns False
     where another process holds it. On a file system without locks nothing is held, which a warning says once a folder,
@@ -75,27 +64,6 @@ def warn_of_no_locks(folder: Path, reason: str) -> None:
         "%s: its file system has no locks (%s), so nothing keeps two processes from writing the same files there. "
         "Start one alone.", folder, reason,
     )  # fmt: skip
-
-
-def lock_or_owner(file: TextIO) -> dict[str, Any] | None:
-    """Take the lock of a run directory. Returns None, or what `write_owner` wrote of the process that holds it: empty
-    where that has not written yet."""
-    if lock(file):
-        return None
-    file.seek(0)
-    try:
-        owner = json.loads(file.read())
-    except ValueError:
-        return {}
-    return owner if isinstance(owner, dict) else {}
-
-
-def write_owner(lock: TextIO) -> None:
-    """Say in a lock that is held which process holds it: JSON, blanks around the number for `cut`."""
-    lock.truncate(0)
-    owner = {"process": os.getpid(), "host": os.uname().nodename}
-    lock.write(json.dumps(owner, separators=(" , ", ": ")))
-    lock.flush()
 
 
 def sync(path: Path) -> None:
@@ -148,21 +116,10 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def find_run(path: str) -> Path:
-    """The run directory at a path, or the newest finished run below it, which is named; `latest`: below runs/."""
-    folder = Path("runs" if path == "latest" else path)
-    if path == "latest" and not folder.is_dir():
-        raise UsageError(
-            f"latest is the newest finished run below runs/, and there is no folder runs in {Path.cwd()}. "
-            "Call it where the run was trained, or give the run's folder."
-        )
-    if not path or os.path.lexists(folder / "config.yaml") or not os.path.isdir(folder):
-        return folder  # its reader says what is wrong with it
-    levels = ("*/" * depth for depth in range(1, 5))  # runs/<group>/<experiment>/sweep/<member>
-    finished = [file.parent for level in levels for file in folder.glob(f"{level}results.json")]
-    if not finished:
-        found = f"{folder} is not a run directory: it has no config.yaml, and no finished run below"
-        raise UsageError(f"{found}. Give the folder of a run.")
-    newest = max(finished, key=lambda run: (run / "results.json").stat().st_mtime)
-    print(f"run: {newest}", file=sys.stderr)
-    return newest
+def check_output(option: str, path: Path, folder: bool = False) -> None:
+    """Raise UsageError for an output that cannot be written where it is asked for, before the work for it begins."""
+    if path.is_dir() and not folder:
+        raise UsageError(f"{option}: {path} is a folder; give the path of a file.")
+    for part in [path, *path.parents] if folder else path.parents:
+        if part.is_file():
+            raise UsageError(f"{option}: {part} is a file; give a folder.")

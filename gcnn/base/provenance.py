@@ -10,20 +10,25 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+from gcnn.base import torchrun
+from gcnn.base.errors import RunError
 
-from gcnn import torchrun
-from gcnn.errors import RunError
+if TYPE_CHECKING:
+    import torch
 
-PLACES = {"data.path": "DIR", "tokenizer.vocabulary": "FILE", "tokenizer.model": "FILE"}  # how commands show them
-OWN = ("run_dir", "resume", "data.cache_dir")
+PATH_PLACEHOLDERS = {
+    "data.path": "DIR",
+    "tokenizer.vocabulary": "FILE",
+    "tokenizer.model": "FILE",
+}  # how commands show them
+LOCAL_KEYS = ("run_dir", "resume", "data.cache_dir")
 
 
 def git_commit() -> str | None:
     """The commit of the code that runs, marked where files differ from it; None outside a checkout."""
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     if not (root / ".git").exists():  # installed, perhaps inside a checkout of something else
         return None
     describe = ["git", "-C", root, "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"]
@@ -35,6 +40,8 @@ def git_commit() -> str | None:
 
 def hardware() -> dict[str, str | int | None]:
     """cpu, cores, threads, gpu, memory_bytes, platform."""
+    import torch  # here, for it takes seconds that a command without it need not wait
+
     return {
         "cpu": cpu_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -55,7 +62,15 @@ def cpu_name() -> str:
 
 def versions() -> dict[str, str]:
     names = ("gcnn", "torch", "datasets", "sentencepiece", "hydra-core", "numpy")
-    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in names}}
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def version(name: str) -> str | None:
+    """The version of an installed package; None where it is not installed, as this project in a checkout may be."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def made_with() -> dict[str, Any]:
@@ -109,16 +124,24 @@ def command_to_resume(run_dir: Path | None = None) -> str:
     return shlex.quote(python) + line.removeprefix("python") if line.startswith("python ") else line
 
 
-def peak_memory_bytes(device: torch.device) -> int:
+def peak_memory_bytes(device: "torch.device") -> int:
     """The most memory held at once: on a GPU what torch allocated there, else what the process had resident."""
     if device.type == "cuda":
+        import torch
+
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
 def portable(words: list[str], named: bool = True) -> list[str]:
-    """The words of a command without what holds on one machine alone; where it has its text as DIR, or left out."""
-    keys = {word: word.partition("=")[0] for word in words}
-    words = [word for word in words if keys[word] not in OWN and (named or keys[word] not in PLACES)]
-    return [f"{keys[word]}={PLACES[keys[word]]}" if keys[word] in PLACES else word for word in words]
+    """The words of a command without what holds on one machine alone: its folders become DIR or FILE, or,
+    where `named` is false, are left out."""
+    shown = []
+    for word in words:
+        key = word.partition("=")[0]
+        if key in PATH_PLACEHOLDERS and named:
+            shown.append(f"{key}={PATH_PLACEHOLDERS[key]}")
+        elif key not in PATH_PLACEHOLDERS and key not in LOCAL_KEYS:
+            shown.append(word)
+    return shown

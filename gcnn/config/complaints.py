@@ -1,74 +1,48 @@
-"""key=value arguments: quoted for Hydra where their letters need it, explained where they do not fit, and listed."""
+"""What Hydra, OmegaConf and YAML complain of, as UsageError: one line with the key and a remedy."""
 
+import contextlib
 import dataclasses
 import difflib
-import json
 import os
 import re
 import shlex
 from collections.abc import Iterator
-from pathlib import Path
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
+import yaml
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import MISSING
-from omegaconf.errors import MissingMandatoryValue
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from gcnn.config import CONFIGS, SCHEMAS, TrainConfig, compose_config
-from gcnn.errors import UsageError
-
-GROUPS = ("experiment", "data", *SCHEMAS, "logger")
-SWEPT_PATHS = ("data.path", "tokenizer.vocabulary", "tokenizer.model")
-PATHS = (*SWEPT_PATHS, "data.cache_dir", "run_dir", "init_from", "resume")
+from gcnn.base.errors import UsageError, one_line
+from gcnn.config.groups import GROUPS, choices, nearest
+from gcnn.config.schema import SCHEMAS, TrainConfig
 
 
-def choices(group: str, config_dir: Path | None = None) -> list[str]:
-    """The names that may follow `group=`, those of a folder of the user's own among them."""
-    names = set()
-    for configs in filter(None, (CONFIGS, config_dir)):
-        files = (configs / group).rglob("*.yaml")
-        names |= {str(path.relative_to(configs / group).with_suffix("")) for path in files}
-    return sorted(names)
+@contextlib.contextmanager
+def usage_errors() -> Iterator[None]:
+    """Raise UsageError, one line with a remedy, for what Hydra, OmegaConf or YAML raise of a config.
 
-
-def quoted(text: str) -> str:
-    """A text as Hydra reads it whatever letters it has."""
-    return QuotedString(text, Quote.single).with_quotes()
-
-
-def prepare(arguments: list[str], sweep: bool = False) -> list[str]:
-    """The arguments as Hydra is to read them: paths quoted, and without `experiment=null`, which is no experiment.
-    Raises UsageError for what is no key=value, and for a group that is given no name."""
-    arguments = [argument for argument in arguments if argument != "experiment=null"]
-    for argument in arguments:
-        group, equals, name = argument.lstrip("+").partition("=")
-        if not group or not (equals or argument.startswith("~")):
-            raise UsageError(explain_unreadable(argument))
-        nameless = equals and any(re.fullmatch(r"null|true|false|\d*", part) for part in name.split(","))
-        if nameless and (group in GROUPS or group.startswith("hydra/")):
-            raise UsageError(f"{argument}: choose one of: {', '.join(choices(group)) or 'those of Hydra'}.")
-        if equals and group == "hydra":
-            raise UsageError(f"{argument}: hydra is no choice; its keys are hydra.KEY=VALUE and hydra/GROUP=NAME.")
-    return [quote_path(argument, sweep) for argument in arguments]
-
-
-def quote_path(argument: str, sweep: bool) -> str:
-    """A key=value whose value is a path, in quotes unless Hydra reads it as it stands (or, in a sweep, as several)."""
-    key, _, path = argument.partition("=")
-    name = key.lstrip("+")
-    if name not in PATHS:
-        return argument
+    Also a decorator: @usage_errors().
+    """
     try:
-        override = OverridesParser.create().parse_override(argument)
-        swept = sweep and override.is_sweep_override() and name in SWEPT_PATHS and not os.path.exists(path)
-        value = None if swept else override.value()
-        if value is None or path[:1] in ("'", '"') or (name == "resume" and isinstance(value, bool | int)):
-            return argument
-    except HydraException:
-        value = None
-    path = os.path.expanduser(path)
-    return argument if value == path else f"{key}={quoted(path)}"
+        yield
+    except Exception as error:
+        complaint = complaint_of(error)
+        if complaint is None:
+            raise
+        raise UsageError(complaint) from None
+
+
+def complaint_of(error: Exception) -> str | None:
+    """What a config's error says, in one line; None where the error is of something else."""
+    if isinstance(error, HydraException | OmegaConfBaseException) or "Invalid defaults list" in str(error):
+        return config_error(error)
+    if isinstance(error, yaml.YAMLError):  # it names the file and the line
+        return f"{one_line(error)}. Correct the file; a value in quotes is always a string."
+    if isinstance(error, UnicodeDecodeError):  # which does not name the file
+        before = error.object[: error.start].decode(errors="replace").split("\n")[-1]
+        return f"a file is not UTF-8: byte 0x{error.object[error.start]:02x} after `{before}`. Store it as UTF-8."
+    return None
 
 
 def config_error(error: BaseException) -> str:
@@ -103,11 +77,6 @@ def config_error(error: BaseException) -> str:
         closest = nearest(str(cause.key), names) or of_another_kind(str(key)) or nearest_key(str(cause.key))
         return f"{complaint} Its keys: {', '.join(names)}.{closest}"
     return f"{complaint} All keys and their values: --help."
-
-
-def nearest(name: str, names: list[str] | set[str]) -> str:
-    matches = difflib.get_close_matches(name, names, n=1)
-    return f" The nearest is {matches[0]}." if matches else ""
 
 
 def of_another_kind(key: str) -> str:
@@ -145,26 +114,3 @@ def explain_unreadable(override: str) -> str:
         return f"{override}: Hydra cannot read this value; put quotes around each text in it, for the shell as {shown}."
     shown = shlex.quote(f"{key}={QuotedString(value, Quote.double).with_quotes()}")
     return f"{override}: Hydra cannot read this value; as a text it needs quotes, for the shell {shown}."
-
-
-def help_lines(
-    overrides: list[str],
-    groups: tuple[str, ...] = (*GROUPS, "trainer"),
-    config_dir: Path | None = None,
-) -> Iterator[str]:
-    """The groups with their choices, then every key, with its value under these overrides and its meaning."""
-    config = compose_config(*overrides, config_dir=config_dir)
-    for group in filter(GROUPS.__contains__, groups):
-        yield f"{group + '=':12}{', '.join(choices(group, config_dir))}"
-    for group in groups:
-        chosen = config if group == "experiment" else getattr(config, group)
-        others = [schema for schema in SCHEMAS.get(group, {}).values() if not isinstance(chosen, schema)]
-        for owner in (chosen, *others):
-            yield f"\n{group}" + (f", of the kind {owner.kind}" if group in SCHEMAS else "")
-            for field in dataclasses.fields(owner):
-                if field.name in (*GROUPS[1:], "trainer") and group == "experiment":
-                    continue
-                value = getattr(owner, field.name, "(by choice)")
-                key = field.name if group == "experiment" else f"{group}.{field.name}"
-                shown = "(by choice)" if value == MISSING else json.dumps(value, default=dataclasses.asdict).strip('"')
-                yield f"  {key:30} {shown:14} {field.metadata.get('meaning', '')}".rstrip()

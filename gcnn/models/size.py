@@ -1,0 +1,21 @@
+"""The memory that a model takes, counted from below before it is built."""
+
+from gcnn.base.errors import UsageError
+from gcnn.base.values import check_memory
+from gcnn.config.schema import ModelConfig
+
+LAYER = 1 << 14  # bytes of a layer's objects, besides its weights
+
+
+def check_size(model: ModelConfig, vocabulary_size: int, copies: int = 1, positions: int = 0) -> None:
+    """Raise UsageError for cutoffs past the vocabulary, and for a model that the machine cannot hold: its weights
+    `copies` times, and what its layers compute at `positions` tokens, in bf16."""
+    if model.cutoffs and model.cutoffs[-1] >= vocabulary_size:
+        vocabulary = f"the vocabulary has {vocabulary_size} types; give cutoffs below {vocabulary_size}"
+        raise UsageError(f"model.cutoffs is {model.cutoffs}, but {vocabulary}.")
+    layers, weights, width = model.least_size()
+    weights += vocabulary_size * model.embedding_dim
+    what = f"a model of {layers:,} layers and {weights:,} weights"
+    check_memory(what, layers * LAYER + 4 * weights * copies, "give smaller numbers under model")
+    remedy = "lower trainer.micro_batch_size, trainer.batch_size or trainer.block_size"
+    check_memory(f"a batch of {positions:,} tokens", 2 * positions * width, remedy)
