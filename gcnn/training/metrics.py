@@ -104,8 +104,9 @@ def start_wandb(config: TrainConfig, run_dir: Path):
     logger = config.logger
     for key, value in (("project", logger.project), ("mode", logger.mode)):
         variable = f"WANDB_{key.upper()}"
-        if value is not None and os.environ.get(variable, value) != value:
-            log.warning("logger.%s=%s counts, not %s=%s.", key, value, variable, os.environ[variable])
+        asked = os.environ.get(variable) or value
+        if value is not None and asked != value:
+            log.warning("logger.%s=%s counts, not %s=%s.", key, value, variable, asked)
     return wandb.init(
         id=kept.read_text(encoding="utf-8").strip(),
         resume=unless_set("WANDB_RESUME", "allow"),

@@ -1,7 +1,10 @@
 """Loggers besides metrics.jsonl, by what other programs read of them."""
 
+import dataclasses
 import json
+import os
 import sys
+import types
 
 import pytest
 
@@ -54,3 +57,54 @@ def test_a_logger_that_is_not_installed_is_named_with_its_remedy(kind, monkeypat
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     with pytest.raises(UsageError):
         check_logger("no_package")
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """What wandb.init is told; nothing of W&B's is in the environment."""
+    said = {}
+    fake = types.SimpleNamespace(init=lambda **given: said.update(given), Settings=dict)
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    return said
+
+
+VARIABLES = {
+    "WANDB_MODE": "mode", "WANDB_PROJECT": "project", "WANDB_NAME": "name", "WANDB_DIR": "dir",
+    "WANDB_SILENT": "settings", "WANDB_RESUME": "resume",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("variable", VARIABLES)
+def test_wandb_reads_its_own_variables(config, tmp_path, told, monkeypatch, variable):
+    """An argument that is None is what wandb.init takes from the environment."""
+    metrics.start_wandb(config, tmp_path)
+    before = dict(told)
+    assert before["mode"] == "offline"
+    assert all(before[key] is not None for key in VARIABLES.values())
+    monkeypatch.setenv(variable, "said")
+    metrics.start_wandb(config, tmp_path)
+    assert {key for key in before if told[key] != before[key]} == {VARIABLES[variable]}
+    assert told[VARIABLES[variable]] is None
+    monkeypatch.setenv(variable, "")  # a variable that is set and empty says nothing
+    metrics.start_wandb(config, tmp_path)
+    assert told == before
+
+
+def test_what_the_config_says_counts_and_a_line_says_so(config, tmp_path, told, monkeypatch, caplog):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.setenv("WANDB_PROJECT", "theirs")
+    logger = dataclasses.replace(config.logger, mode="online", project="ours")
+    metrics.start_wandb(dataclasses.replace(config, logger=logger), tmp_path)
+    assert (told["mode"], told["project"]) == ("online", "ours")
+    assert "logger.mode=online counts, not WANDB_MODE=disabled." in caplog.text
+    assert "logger.project=ours counts, not WANDB_PROJECT=theirs." in caplog.text
+
+
+def test_a_run_keeps_the_id_that_it_began_with(config, tmp_path, told, monkeypatch):
+    monkeypatch.setenv("WANDB_RUN_ID", "given")
+    metrics.start_wandb(config, tmp_path)
+    monkeypatch.setenv("WANDB_RUN_ID", "another")
+    metrics.start_wandb(config, tmp_path)
+    assert told["id"] == "given"
