@@ -4,9 +4,9 @@ import dataclasses
 import math
 
 import pytest
+from gcnn.errors import RunError
 
 from gcnn.config import CosineScheduleConfig
-from gcnn.errors import RunError
 from gcnn.training.run import steps_of, train, warn_of_short_run
 
 
