@@ -14,6 +14,7 @@ from gcnn.config.compose import compose_config
 from gcnn.config.groups import CONFIGS
 from gcnn.config.schema import SCHEMAS
 from gcnn.config.stored import load_config, save_config
+from gcnn.data.tokenizer_training import PIECES
 from gcnn.models.language_model import build_model
 from gcnn.models.size import check_size
 from gcnn.reproduction.plans import composed_once, parts_of
@@ -185,4 +186,4 @@ def test_a_config_stored_with_accumulated_batches_has_the_same_update(tmp_path):
 def test_the_defaults_fit_one_another():
     """`gcnn train` alone."""
     config = compose_config()
-    assert config.model.cutoffs[-1] < config.tokenizer.vocabulary_size
+    assert config.model.cutoffs[-1] < (config.tokenizer.vocabulary_size or PIECES)

@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from gcnn.errors import UsageError
 
+from gcnn.base.errors import UsageError
 from tests.reporting.conftest import made_up_results
 from tests.reporting.test_page import column, report
 
