@@ -12,14 +12,15 @@ ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {  # a room's own files besides; nothing imports commands but gcnn/__main__.py
     "base": set(),
     "config": {"base"},
+    "runs": {"base", "config"},
     "data": {"base", "config"},
-    "models": {"base", "config", "data"},
-    "evaluation": {"base", "config", "data", "models"},
-    "training": {"base", "config", "data", "models", "evaluation"},
-    "benchmarks": {"base", "config", "data", "models", "evaluation", "training"},
-    "interop": {"base", "config", "data", "models"},
-    "reporting": {"base", "config"},
-    "reproduction": {"base", "config", "reporting"},
+    "models": {"base", "config", "runs", "data"},
+    "evaluation": {"base", "config", "runs", "data", "models"},
+    "training": {"base", "config", "runs", "data", "models", "evaluation"},
+    "benchmarks": {"base", "config", "runs", "data", "models", "evaluation", "training"},
+    "interop": {"base", "config", "runs", "data", "models"},
+    "reporting": {"base", "config", "runs"},
+    "reproduction": {"base", "config", "runs", "reporting"},
 }
 HEAVY = {"torch", "hydra", "omegaconf"}  # what the base does without until it is asked for
 

@@ -301,7 +301,6 @@ EFFECTS = {
         "carry_state": (steps, SHORT, True),
         "precision": (steps, SHORT, "bf16"),
         "compile": (steps, SHORT, True),
-        "shard": (steps, SHORT, True),
         "skip_nonfinite": (steps_that_diverge, SHORT, 9),
     },
     LoggerConfig: {

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gcnn.base.files import lock, user_path, warn_of_no_locks, write_atomically, write_json
-from gcnn.base.run_directory import lock_or_owner, write_owner
+from gcnn.runs.directory import lock_or_owner, write_owner
 
 
 def failing(number):

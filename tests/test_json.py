@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[1]
 OTHER_USES = {  # of json.dumps: none writes a number that may be infinite
     "cache.py": "a key",
     "checkpoints.py": "a digest",
-    "overrides.py": "the values that --help shows",
+    "help.py": "the values that --help shows",
+    "directory.py": "who holds a lock",
     "stream.py": "counts",
     "tables.py": "whether a row is text",
     "tokenizers.py": "names and ids",

@@ -45,6 +45,15 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     sync(path.parent)
 
 
+def refuse_links_out(folder: Path) -> None:
+    """Raise UsageError where a link below a run directory leads out of it: reading would tell what it points to, and
+    writing would change it. (wandb's own folder is never read.)"""
+    for path in folder.rglob("*"):
+        leads_out = path.is_symlink() and not path.resolve().is_relative_to(folder.resolve())
+        if leads_out and "wandb" not in path.relative_to(folder).parts:
+            raise UsageError(f"{path} is a link that leads out of the run. Put the file itself there or remove it.")
+
+
 def lock(file: TextIO) -> bool:
     """Take the lock of an open file; the kernel drops it when the file is closed or this process ends. Returns False
     where another process holds it. On a file system without locks nothing is held, which a warning says once a folder,

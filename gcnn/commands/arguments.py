@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from gcnn.base.errors import UsageError
 from gcnn.base.files import check_output
-from gcnn.base.run_directory import find_run
 from gcnn.base.values import THREADS, positive
+from gcnn.runs.directory import find_run
 
 if TYPE_CHECKING:
     from gcnn.config.schema import DataConfig

@@ -16,7 +16,6 @@ import torch
 from gcnn.base.errors import UsageError
 from gcnn.base.files import write_json
 from gcnn.base.provenance import made_with
-from gcnn.base.run_directory import find_run
 from gcnn.benchmarks.bounds import Machine
 from gcnn.benchmarks.latency import Candidate, benchmark
 from gcnn.commands.arguments import add_device, add_number, add_out, add_precision, add_threads, new_parser, set_threads
@@ -29,6 +28,7 @@ from gcnn.models.language_model import LanguageModel, build_model
 from gcnn.reporting.document import Table, to_text
 from gcnn.reporting.latency import latency_table, load_latency, ratio_table, speed_table
 from gcnn.reproduction.paper import LSTM_DATA, TABLE_1, TABLE_4, vocabulary_of
+from gcnn.runs.directory import TOKENIZER, find_run
 
 PAPER = [*TABLE_1, *LSTM_DATA]
 DEFAULT = "gcnn_9,gcnn_8b,lstm_2048,gcnn_8,gcnn_14,lstm_1024"
@@ -83,7 +83,7 @@ def run_groups(runs: list[Path]) -> list[list[Candidate]]:
     groups = defaultdict(list)
     for run, title in titles.items():
         name = title if list(titles.values()).count(title) == 1 else str(run)
-        size = load_tokenizer(run / "tokenizer").vocabulary_size
+        size = load_tokenizer(run / TOKENIZER).vocabulary_size
         load = partial(trained_model, run)
         groups[size].append(Candidate(name, f"trained, {size:,} types", load, packed_lstm=True))
     return [groups[size] for size in sorted(groups)]

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from gcnn.base.errors import UsageError
 from gcnn.base.files import to_json
-from gcnn.base.run_directory import find_run
 from gcnn.commands.arguments import (
     add_device,
     add_text,
@@ -24,7 +23,8 @@ from gcnn.commands.arguments import (
 )
 from gcnn.reporting.comparison import EXPLANATION, Comparison, compared_runs, conclusion, part_table
 from gcnn.reporting.document import to_text
-from gcnn.reporting.files import checked
+from gcnn.runs.directory import find_run
+from gcnn.runs.json_files import checked
 
 if TYPE_CHECKING:
     from gcnn.data.stream import TokenStream

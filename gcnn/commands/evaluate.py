@@ -16,9 +16,9 @@ from gcnn.commands.arguments import (
     set_threads,
 )
 from gcnn.reporting.document import Table, to_text
-from gcnn.reporting.files import checked
-from gcnn.reporting.results import Split
 from gcnn.reporting.units import count, decimals, perplexity
+from gcnn.runs.json_files import checked
+from gcnn.runs.results import Split
 
 
 def main() -> None:

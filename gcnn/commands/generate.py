@@ -5,6 +5,7 @@ import sys
 
 from gcnn.base.files import write_json
 from gcnn.commands.arguments import add_device, add_run, add_threads, new_parser, set_threads
+from gcnn.runs.directory import SAMPLES
 
 
 def main() -> None:
@@ -21,7 +22,7 @@ def main() -> None:
     print("\n---\n".join(texts), flush=True)
     if arguments.save:
         samples = [{"prompt": arguments.prompt, "text": text, **settings} for text in texts]
-        write_json(arguments.run / "samples.json", samples)
+        write_json(arguments.run / SAMPLES, samples)
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -17,18 +17,18 @@ from pathlib import Path
 from gcnn.base.errors import RunError, UsageError, one_line
 from gcnn.base.files import write_atomically, write_json
 from gcnn.base.provenance import portable
-from gcnn.base.run_directory import find_run
 from gcnn.base.text_files import check_no_pointer_at
 from gcnn.commands.arguments import new_parser
 from gcnn.config.schema import TrainConfig
 from gcnn.config.stored import save_config
 from gcnn.reporting.document import Code, Heading, Paragraph, Table, to_markdown
-from gcnn.reporting.files import read_text
 from gcnn.reporting.results import Run, load_run, results_table
 from gcnn.reporting.units import count, decimals, perplexity
 from gcnn.reproduction.paper import PAPER
+from gcnn.runs.directory import CONFIG, RESULTS, TOKENIZER, find_run
+from gcnn.runs.json_files import read_text
 
-UPLOADED = ["README.md", "config.yaml", "model.safetensors", "results.json", "tokenizer/*"]
+UPLOADED = ["README.md", CONFIG, "model.safetensors", RESULTS, "tokenizer/*"]
 NAMES = {"init_from": "RUN", "data.files": "FILES", "--config-dir": "DIR", "-cd": "DIR", "--config-path": "RUN"}
 LINKED = ["README.md", "model.safetensors"]  # uploaded as they are; weights may be large
 LICENSE = "# license: yours to choose, as a line `license: mit`; the text that it was trained on may have a say"
@@ -53,7 +53,7 @@ def main() -> None:
     except HFValidationError as error:
         raise UsageError(f"{one_line(error)} Give a name as user/model.") from None
     run = load_run(arguments.run, PAPER)
-    missing = [name for name in ("model.safetensors", "results.json", "tokenizer") if not (run.path / name).exists()]
+    missing = [name for name in ("model.safetensors", RESULTS, "tokenizer") if not (run.path / name).exists()]
     if missing:
         raise UsageError(f"{run.path} has no {', '.join(missing)}. Push a run that has finished.")
     check_no_pointer_at(run.path / "model.safetensors")
@@ -75,12 +75,12 @@ def make_public(run: Run, folder: Path) -> None:
     """Put what is uploaded of a run into a folder, without the paths of its config, command and results."""
     for name in LINKED:
         (folder / name).symlink_to((run.path / name).resolve())
-    shutil.copytree(run.path / "tokenizer", folder / "tokenizer")
-    results = json.loads(read_text(run.path / "results.json"))
+    shutil.copytree(run.path / TOKENIZER, folder / TOKENIZER)
+    results = json.loads(read_text(run.path / RESULTS))
     results["command"] = public_command(run.results.command)
     results["init_from"] = None
-    write_json(folder / "results.json", results)
-    save_config(public_config(run.config), folder / "config.yaml")
+    write_json(folder / RESULTS, results)
+    save_config(public_config(run.config), folder / CONFIG)
 
 
 def public_command(line: str | None) -> str:

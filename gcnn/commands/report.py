@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from gcnn.base.files import check_output
-from gcnn.base.run_directory import find_run
 from gcnn.commands.arguments import new_parser
+from gcnn.runs.directory import find_run
 
 
 def main() -> None:

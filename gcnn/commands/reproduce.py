@@ -18,7 +18,7 @@ from gcnn.base.process import ignore_closed_output
 from gcnn.commands.arguments import new_parser
 from gcnn.config.overrides import prepare
 from gcnn.reporting.document import to_text
-from gcnn.reporting.results import find_runs
+from gcnn.reporting.runs import find_runs
 from gcnn.reporting.units import plural
 from gcnn.reproduction.figures import drawing, groups_table
 from gcnn.reproduction.kept_runs import KeptRun, keep_runs, read_runs

@@ -8,7 +8,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from gcnn.base.errors import UsageError, one_line
-from gcnn.base.run_directory import refuse_links_out
+from gcnn.base.files import refuse_links_out
 from gcnn.base.text_files import check_no_pointer_at
 from gcnn.config.compose import typed
 from gcnn.config.schema import TrainConfig

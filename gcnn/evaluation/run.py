@@ -14,6 +14,7 @@ from gcnn.data.tokenizers import Tokenizer, load_tokenizer
 from gcnn.models.language_model import LanguageModel, build_model
 from gcnn.models.layers import fold_weight_norm
 from gcnn.models.weights import WEIGHTS, assign_weights, read_metadata, read_weights
+from gcnn.runs.directory import CHECKPOINTS, RESULTS, TOKENIZER
 
 
 @dataclass
@@ -35,7 +36,7 @@ def load_model(run_dir: str | Path, device: str = "auto") -> LoadedRun:
     run_dir = Path(run_dir)
     where = choose_device(device)
     config = load_config(run_dir)
-    tokenizer = load_tokenizer(run_dir / "tokenizer")
+    tokenizer = load_tokenizer(run_dir / TOKENIZER)
     if not (run_dir / WEIGHTS).exists():
         check_no_checkpoint(run_dir)
     weights = read_weights(run_dir / WEIGHTS, tokenizer.fingerprint)
@@ -49,9 +50,9 @@ def load_model(run_dir: str | Path, device: str = "auto") -> LoadedRun:
 
 def check_no_checkpoint(run_dir: Path) -> None:
     """Raise UsageError, with what to do, for a run without a model that was stopped and can go on."""
-    if (run_dir / "results.json").exists():
+    if (run_dir / RESULTS).exists():
         return
-    checkpoints = sorted((run_dir / "checkpoints").glob("step_*"))
+    checkpoints = sorted((run_dir / CHECKPOINTS).glob("step_*"))
     if checkpoints:
         copy = shlex.join(["cp", str(checkpoints[-1] / WEIGHTS), str(run_dir)])
         resume = shlex.join([f"run_dir={run_dir}", "resume=true"])

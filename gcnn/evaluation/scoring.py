@@ -9,7 +9,6 @@ import pyarrow as pa
 import torch
 
 from gcnn.base.errors import UsageError
-from gcnn.base.run_directory import find_run
 from gcnn.base.values import check_text
 from gcnn.data.batches import Sentences
 from gcnn.data.lines import TEXT
@@ -32,6 +31,7 @@ from gcnn.models.inference import (
     prepare_for_inference,
 )
 from gcnn.models.language_model import LanguageModel
+from gcnn.runs.directory import find_run
 
 WINDOW = 1 << 20  # characters whose sentences are in memory, and sorted by length, together
 

@@ -25,7 +25,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gcnn.base.errors import UsageError, one_line
 from gcnn.base.files import write_atomically
-from gcnn.base.run_directory import check_run_name
 from gcnn.base.text_files import check_no_pointer_at
 from gcnn.config.compose import typed
 from gcnn.config.schema import GCNNConfig, TrainConfig, TrainerConfig
@@ -34,6 +33,7 @@ from gcnn.data.tokenizers import WordTokenizer
 from gcnn.interop.fairseq_checkpoint import Checkpoint, convert_weights, load_checkpoint
 from gcnn.interop.fairseq_layers import blocks_of, parse, parse_layers
 from gcnn.models.weights import WEIGHTS, write_weights
+from gcnn.runs.directory import CONFIG, TOKENIZER, check_run_name
 
 EOS, UNK = "</s>", "<unk>"
 SPECIAL = ["<s>", "<pad>", EOS, UNK]  # fairseq's first ids
@@ -67,8 +67,8 @@ def import_fairseq(checkpoint: Path, dictionary: Path, out: Path) -> None:
 
     def write(aside: Path) -> None:
         aside.mkdir()
-        save_config(config, aside / "config.yaml")
-        tokenizer.save(aside / "tokenizer")
+        save_config(config, aside / CONFIG)
+        tokenizer.save(aside / TOKENIZER)
         write_weights(weights, aside / WEIGHTS, tokenizer.fingerprint)
 
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from gcnn.base.errors import RunError, UsageError, one_line
 from gcnn.base.files import write_atomically
-from gcnn.base.run_directory import check_run_name
 from gcnn.base.text_files import check_no_pointer_at
+from gcnn.runs.directory import check_run_name
 
 WEIGHTS = "model.safetensors"  # in a run directory or a checkpoint
 ENTRY = "gcnn"  # of the metadata

@@ -6,8 +6,8 @@ from typing import Any
 
 from gcnn.base.errors import UsageError
 from gcnn.reporting.document import Code, Details, Heading, Paragraph, Table
-from gcnn.reporting.files import Number, Text, checked, read_json
 from gcnn.reporting.units import DASH, count, decimals, percent, perplexity, plural, signed
+from gcnn.runs.json_files import Number, Text, checked, read_json
 
 NAMES = ("A", "B")
 FEW = 20  # units: resampling fewer understates how much texts differ

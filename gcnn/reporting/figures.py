@@ -17,10 +17,11 @@ from matplotlib.ticker import EngFormatter, FixedLocator, LogLocator, MaxNLocato
 
 from gcnn.reporting.document import Figure
 from gcnn.reporting.latency import SOFTMAX, Latency, MeasuredModel
-from gcnn.reporting.results import Metric, Run
+from gcnn.reporting.results import Run
 from gcnn.reporting.runs import MANY
 from gcnn.reporting.seeds import SeedGroup, seed_groups
 from gcnn.reporting.units import mean
+from gcnn.runs.results import Metric
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; then the same colours dashed and dotted.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")

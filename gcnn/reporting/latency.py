@@ -7,9 +7,9 @@ from typing import Any
 
 from gcnn.base.errors import UsageError
 from gcnn.reporting.document import Table
-from gcnn.reporting.files import Number, Text, checked, read_json
-from gcnn.reporting.results import Hardware
 from gcnn.reporting.units import DASH, count, decimals, magnitude, milliseconds, plural, ratio
+from gcnn.runs.json_files import Number, Text, checked, read_json
+from gcnn.runs.results import Hardware
 
 SOFTMAX = {"": "with softmax", "_without_softmax": "without softmax"}  # suffix of the JSON's keys -> title
 

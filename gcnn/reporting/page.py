@@ -7,13 +7,14 @@ from pathlib import Path
 from gcnn.reporting.comparison import comparison_blocks, load_comparison
 from gcnn.reporting.document import Code, Details, Figures, Heading, Paragraph, Sample, table_of, to_html, to_markdown
 from gcnn.reporting.figures import best_groups, latency_figures, learning_curves
-from gcnn.reporting.files import read_text
 from gcnn.reporting.latency import Latency, latency_table, load_latency, ratio_table, speed_table
 from gcnn.reporting.ranking import PER_TOKEN, Ranking, compare, rankings
 from gcnn.reporting.results import Publication, Run, describe_hardware
 from gcnn.reporting.runs import load_runs, models_table, runs_table
 from gcnn.reporting.seeds import SeedGroup, seed_groups, seeds_table
 from gcnn.reporting.units import DASH, count, mean, milliseconds, perplexity, plural
+from gcnn.runs.directory import CONFIG
+from gcnn.runs.json_files import read_text
 
 TITLE = "Gated convolutional language models"
 
@@ -168,7 +169,7 @@ def provenance_section(runs: list[Run]) -> list:
         commit, data = results.git_commit or DASH, results.data.fingerprint or DASH
         inner = [Paragraph(f"Commit {commit}; data fingerprint {data}.")]
         inner += [Paragraph("Command"), Code(results.command)] if results.command else []
-        inner += [Paragraph("config.yaml"), Code(read_text(run.path / "config.yaml"))]
+        inner += [Paragraph("config.yaml"), Code(read_text(run.path / CONFIG))]
         blocks.append(Details(f"{run.label}: command and configuration", inner))
     return blocks
 

@@ -10,8 +10,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gcnn.reporting.results import Results, Run, Split
+from gcnn.reporting.results import Run
 from gcnn.reporting.units import count
+from gcnn.runs.results import Results, Split
 
 PER_TOKEN, PER_WORD = "perplexity", "word_perplexity"  # entries of Split
 

@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gcnn.base.run_directory import MEMBER
 from gcnn.config.schema import TrainConfig
 from gcnn.config.stored import load_config
 from gcnn.reporting.document import Table, to_text
-from gcnn.reporting.files import Number, Text, checked, read_json, read_json_lines
 from gcnn.reporting.units import DASH, count, decimals, duration, gibibytes, magnitude, perplexity, plural
+from gcnn.runs.directory import MEMBER, METRICS, RESULTS, SAMPLES
+from gcnn.runs.json_files import checked, read_json, read_json_lines
+from gcnn.runs.results import GeneratedText, Hardware, Member, Metric, Results, Training
 
 
 @dataclass(frozen=True)
@@ -21,131 +22,6 @@ class Publication:
     model_title: Callable[[Any], str | None] = lambda model: None
     perplexity: Callable[[Any, str], Any] = lambda model, data: None  # -> title, perplexity (test, a word), hardware
     speeds: Mapping[str, Any] = field(default_factory=dict)  # model -> tokens a second, as speed_table shows them
-
-
-@dataclass(kw_only=True)
-class Hardware:
-    cpu: Text
-    cores: Number
-    threads: Number
-    gpu: Any = ""  # null: none; absent: not said
-    memory_bytes: Number
-    platform: Text
-
-
-@dataclass(kw_only=True)
-class Parameters:
-    total: Number
-    embedding: Number
-    body: Number
-    softmax: Number
-
-
-@dataclass(kw_only=True)
-class Data:
-    name: Text
-    fingerprint: Text  # of the tokenizer and all texts
-    tokenizer_fingerprint: Text  # null: of an older run
-    vocabulary_size: Number
-
-
-@dataclass(kw_only=True)
-class Training:
-    steps: Number
-    tokens: Number
-    seconds: Number
-    tokens_per_second: Number
-    peak_memory_bytes: Number
-
-
-@dataclass(kw_only=True)
-class Split:
-    """The perplexity of a text. Null in it is what an older run did not measure, or what is not finite; of a word or
-    byte also what does not compare, as words are out of vocabulary."""
-
-    nll_nats: Number  # all of the text
-    perplexity: Number  # a token
-    known_perplexity: Number
-    unigram_perplexity: Number
-    word_perplexity: Number
-    bits_per_byte: Number
-    tokens: Number
-    unknown: Number  # tokens that are <unk>
-    out_of_vocabulary: Number  # those of them that are not <unk> in the text itself
-    words: Number
-    bytes: Number
-    text_fingerprint: Text
-
-    @property
-    def unknown_words(self) -> float | None:
-        """How many words of the text the model does not know; None where the run does not say. An older run says how
-        many tokens are <unk>, among them those that are <unk> in the text itself."""
-        return self.unknown if self.out_of_vocabulary is None else self.out_of_vocabulary
-
-    @property
-    def why_no_words(self) -> str:
-        """Why the text has no perplexity per word and no bits per byte; empty where it has them."""
-        if self.word_perplexity is not None or not self.out_of_vocabulary:
-            return ""
-        unknown = f"{count(self.out_of_vocabulary)} of {count(self.words)} words"
-        return f"{unknown} are unknown, and <unk> does not pay for their spelling"
-
-
-@dataclass(kw_only=True)
-class Results:
-    """results.json."""
-
-    experiment: Text
-    git_commit: Text
-    hardware: Hardware
-    versions: dict[str, Text]
-    command: Text
-    processes: Number
-    parameters: Parameters
-    receptive_field: Number = 0  # tokens; null: unbounded; absent: not said
-    flops_per_token: Number
-    data: Data
-    train: Training
-    validation: Split
-    test: Split
-
-
-@dataclass(kw_only=True)
-class Metric:
-    """A line of metrics.jsonl."""
-
-    kind: Text  # train | validation
-    step: Number
-    tokens: Number
-    seconds: Number
-    loss: Number
-    perplexity: Number
-    tokens_per_second: Number
-
-
-@dataclass(kw_only=True)
-class GeneratedText:
-    """An entry of samples.json; the text begins with its prompt."""
-
-    prompt: Text
-    text: Text
-    temperature: Number
-    top_k: Number
-
-
-@dataclass(kw_only=True)
-class Member:
-    """member.json, in the folder of a sweep's member."""
-
-    number: Number
-    overrides: list[Text]
-    error: Text
-    exit_code: Number
-
-    @property
-    def settings(self) -> dict[str, str]:
-        """The overrides by key."""
-        return dict(override.lstrip("+").partition("=")[::2] for override in self.overrides if override)
 
 
 @dataclass
@@ -199,8 +75,8 @@ def load_run(path: str | Path, paper: Publication | None = None) -> Run:
     """
     path, paper = Path(path), paper or Publication()
     config = load_config(path)
-    metrics = read_json_lines(path / "metrics.jsonl", Metric)
-    results = read_json(path / "results.json", Results)
+    metrics = read_json_lines(path / METRICS, Metric)
+    results = read_json(path / RESULTS, Results)
     words = config.tokenizer.kind == "word"  # as the data is split in papers
     return Run(
         path=path,
@@ -209,7 +85,7 @@ def load_run(path: str | Path, paper: Publication | None = None) -> Run:
         validation=[line for line in metrics if line.kind == "validation"],
         results=results or checked({}, Results, ""),
         finished=results is not None,
-        samples=read_json(path / "samples.json", list[GeneratedText]) or [],
+        samples=read_json(path / SAMPLES, list[GeneratedText]) or [],
         member=read_json(path / MEMBER, Member) or checked({}, Member, ""),
         label=config.experiment,
         model_title=paper.model_title(config.model) or config.model.summary(),

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from gcnn.base.errors import RunError, UsageError
 from gcnn.base.files import write_atomically, write_json
-from gcnn.base.run_directory import MEMBER
 from gcnn.reporting.document import Paragraph, Table, table_of, to_markdown, to_text
-from gcnn.reporting.files import checked, read_json
 from gcnn.reporting.ranking import PER_TOKEN, PER_WORD, Ranking, compare
-from gcnn.reporting.results import Member, Results, varying
+from gcnn.reporting.results import varying
 from gcnn.reporting.units import DASH, count, duration, magnitude, mean, perplexity, spread
+from gcnn.runs.directory import CONFIG, MEMBER, RESULTS
+from gcnn.runs.json_files import checked, read_json
+from gcnn.runs.results import Member, Results
 
 SAME_SIZE = 0.05  # part of the smaller one's parameters that another may have more
 EQUAL_SIZES = (
@@ -25,9 +26,9 @@ def finished_results(folder: Path, overrides: list[str]) -> Results | None:
 
     Raises UsageError where it was done, or begun, with other overrides: it would be half a run of each.
     """
-    results, member = read_json(folder / "results.json", Results), read_json(folder / MEMBER, Member)
+    results, member = read_json(folder / RESULTS, Results), read_json(folder / MEMBER, Member)
     before = member.overrides if member else []
-    if (results is not None or (folder / "config.yaml").exists()) and before != overrides:
+    if (results is not None or (folder / CONFIG).exists()) and before != overrides:
         changed = ", ".join(sorted(set(before) ^ set(overrides)))
         raise UsageError(
             f"{folder} was begun with other overrides ({changed}). Repeat the sweep's own command (a search: with "
@@ -41,7 +42,7 @@ def load_members(folder: Path) -> tuple[list[dict], Ranking]:
     that are not done last. Where nothing ranks them, they come in their order."""
     paths = list(folder.glob(f"*/{MEMBER}"))
     members = [read_json(path, Member) for path in paths]
-    finished = [read_json(path.with_name("results.json"), Results) for path in paths]
+    finished = [read_json(path.with_name(RESULTS), Results) for path in paths]
     comparison = compare([results for results in finished if results], "validation")
     rows = []
     for member, results, settings in zip(members, finished, varying([m.settings for m in members]), strict=True):

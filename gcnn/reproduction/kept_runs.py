@@ -19,15 +19,16 @@ from omegaconf import OmegaConf
 from gcnn.base.errors import UsageError
 from gcnn.base.files import to_json, write_atomically
 from gcnn.base.provenance import PATH_PLACEHOLDERS, portable
-from gcnn.base.run_directory import MEMBER
 from gcnn.config.compose import typed
 from gcnn.config.schema import TrainConfig
 from gcnn.config.stored import migrated
-from gcnn.reporting.files import Text, checked, read_json_lines, read_text
-from gcnn.reporting.results import Metric, Results, Split, load_run
+from gcnn.reporting.results import load_run
+from gcnn.runs.directory import CONFIG, MEMBER, RESULTS
+from gcnn.runs.json_files import Text, checked, read_json_lines, read_text
+from gcnn.runs.results import Metric, Results, Split
 
 WIKITEXT_103 = "wikitext103.json"  # in a run: what `gcnn evaluate --json --file wiki.test.tokens` printed
-FILES = ("results.json", WIKITEXT_103)
+FILES = (RESULTS, WIKITEXT_103)
 
 
 @dataclass(kw_only=True)
@@ -52,8 +53,8 @@ class KeptRun:
     @cached_property
     def results(self) -> Results | None:
         """None of a run that is not finished."""
-        content = self.files.get("results.json")
-        return content and checked(content, Results, "results.json")
+        content = self.files.get(RESULTS)
+        return content and checked(content, Results, RESULTS)
 
     @cached_property
     def curve(self) -> list[Metric]:
@@ -82,7 +83,7 @@ def read_run(folder: Path, group: str) -> KeptRun:
             OmegaConf.update(config, key, name)
     files = {name: json.loads(read_text(folder / name)) for name in FILES if (folder / name).exists()}
     if run.finished:
-        files["results.json"]["command"] = shlex.join(portable(shlex.split(run.results.command or "")))
+        files[RESULTS]["command"] = shlex.join(portable(shlex.split(run.results.command or "")))
     return KeptRun(
         group=group,
         config=OmegaConf.to_container(config),
@@ -94,7 +95,7 @@ def read_run(folder: Path, group: str) -> KeptRun:
 
 def read_runs(folder: Path, group: str = "") -> list[KeptRun]:
     """The runs in a folder, by name; without those that were refused before they began."""
-    begun = [path.parent for path in folder.glob(f"*/{MEMBER}") if path.with_name("config.yaml").exists()]
+    begun = [path.parent for path in folder.glob(f"*/{MEMBER}") if path.with_name(CONFIG).exists()]
     return [read_run(path, group) for path in sorted(begun, key=lambda path: (len(path.name), path.name))]
 
 

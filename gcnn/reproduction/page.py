@@ -5,7 +5,6 @@ from pathlib import Path
 from gcnn.base.errors import UsageError
 from gcnn.base.files import write_atomically
 from gcnn.reporting.document import Code, Figures, Heading, Paragraph, Table, markdown_blocks, to_html
-from gcnn.reporting.files import read_text
 from gcnn.reporting.latency import Latency
 from gcnn.reporting.units import DASH, magnitude, plural
 from gcnn.reproduction.claims import (
@@ -34,6 +33,7 @@ from gcnn.reproduction.noise import (
 from gcnn.reproduction.plans import figures_of
 from gcnn.reproduction.rates import rates_at_an_edge
 from gcnn.reproduction.records import FIGURES, Record, reproduce_command
+from gcnn.runs.json_files import read_text
 
 BEGIN, END = "<!-- reproduction: written by make reproduce-report -->", "<!-- /reproduction -->"
 FOLDER = "results/reproduction"  # as seen from docs/RESULTS.md

@@ -13,11 +13,11 @@ from gcnn.base.files import write_atomically, write_json
 from gcnn.base.gates import GATES
 from gcnn.base.provenance import portable
 from gcnn.config.schema import ModelConfig, TrainConfig
-from gcnn.reporting.files import Number, Text, read_json
 from gcnn.reporting.results import describe_hardware
 from gcnn.reporting.units import magnitude, plural
 from gcnn.reproduction.kept_runs import KeptRun
 from gcnn.reproduction.paper import MODEL_TITLES, model_title
+from gcnn.runs.json_files import Number, Text, read_json
 
 RECIPES = {  # weight normalisation, clipping
     (True, True): ("both", "both"),

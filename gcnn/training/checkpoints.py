@@ -18,6 +18,7 @@ from gcnn.base.errors import RunError, UsageError, one_line
 from gcnn.base.files import remove, sha256, write_atomically, write_json
 from gcnn.base.text_files import check_no_pointer_at
 from gcnn.models.weights import WEIGHTS, load_weights, read_weights, write_weights
+from gcnn.runs.directory import CHECKPOINTS
 
 log = logging.getLogger(__name__)
 STATE, MANIFEST, BEST = "state.pt", "manifest.json", "best.safetensors"
@@ -47,7 +48,7 @@ class Checkpoints:
     """The checkpoints of a run; `identity` tells what they belong to (model, tokenizer, data, optimizer)."""
 
     def __init__(self, run_dir: Path, identity: dict[str, Any], keep: int):
-        self.folder, self.best = run_dir / "checkpoints", run_dir / WEIGHTS
+        self.folder, self.best = run_dir / CHECKPOINTS, run_dir / WEIGHTS
         self.identity, self.keep = identity, keep
 
     def path(self, step: int) -> Path:

@@ -17,6 +17,7 @@ from gcnn.base.errors import UsageError
 from gcnn.base.files import to_json, write_atomically
 from gcnn.base.process import on_terminal
 from gcnn.config.schema import TrainConfig
+from gcnn.runs.directory import METRICS
 from gcnn.training.distributed import rank
 from gcnn.training.resume import flatten
 
@@ -31,7 +32,7 @@ class Metrics:
         self.file = self.logger = None
         if rank() > 0:  # rank 0 writes for all
             return
-        self.path = run_dir / "metrics.jsonl"
+        self.path = run_dir / METRICS
         before = self.path.read_text(encoding="utf-8", errors="replace") if step and self.path.exists() else ""
         kept = [line for line in before.splitlines(keepends=True) if step_of(line) <= step]  # the rest is written anew
         write_atomically(self.path, lambda aside: aside.write_text("".join(kept), encoding="utf-8"))

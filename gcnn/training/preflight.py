@@ -1,10 +1,25 @@
 """What is refused before a run starts: configs that do not fit the data, the processes or the memory."""
 
+import datetime
+import logging
+from pathlib import Path
 from typing import Any
 
-from gcnn.base.errors import UsageError
-from gcnn.models.size import check_size
+import torch
 
+from gcnn.base import torchrun
+from gcnn.base.errors import UsageError
+from gcnn.base.files import check_output
+from gcnn.base.provenance import hardware
+from gcnn.config.schema import TrainConfig
+from gcnn.config.stored import load_config
+from gcnn.data.tokenizers import load_tokenizer
+from gcnn.models.size import check_size
+from gcnn.models.weights import WEIGHTS
+from gcnn.runs.directory import CHECKPOINTS, CONFIG, LOG, METRICS, RESULTS, TOKENIZER, check_run_name
+from gcnn.training.resume import differences
+
+log = logging.getLogger(__name__)
 COPIES = 3  # of the weights in training: the weights, their gradient, the optimizer's momentum
 
 
@@ -30,3 +45,59 @@ def check_against_data(config: Any, vocabulary_size: int, train_tokens: int, pro
     if batch_size > train_tokens // block_size:
         text = f"the training split fills only {train_tokens // block_size} sequences of {block_size} tokens"
         raise UsageError(f"trainer.batch_size is {batch_size}, but {text}; lower it or trainer.block_size.")
+
+
+def check_precision(config: TrainConfig, device: torch.device) -> None:
+    """Raises UsageError where the processor lacks what torch's LSTM needs; it computes all else in bf16, if slowly."""
+    lstm_in_bf16 = config.model.kind == "lstm" and config.trainer.precision == "bf16" and device.type == "cpu"
+    if lstm_in_bf16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        raise UsageError("trainer.precision: this processor trains no LSTM in bf16. Set trainer.precision=float32.")
+
+
+def warn_of_threads(device: torch.device) -> None:
+    """Say where this machine's processes have more threads together than it has cores: they wait for one another."""
+    local = torchrun.local_world_size()
+    threads, cores = torch.get_num_threads(), hardware()["cores"]
+    if device.type == "cpu" and threads * local > cores:
+        each = f" in each of {local} processes" if local > 1 else ""
+        log.warning("%d threads%s on %d cores is slow; set threads=%d.", threads, each, cores, max(1, cores // local))
+
+
+def choose_run_dir(config: TrainConfig) -> Path:
+    """Where the run goes: `run_dir`, or a new folder. Raises UsageError where that holds something else."""
+    run_dir = Path(config.run_dir or f"runs/{config.experiment}/{datetime.datetime.now():%Y-%m-%d_%H-%M-%S-%f}")
+    if config.resume is False and (run_dir / CONFIG).exists():
+        raise UsageError(f"run_dir {run_dir} already holds a run; go on with resume=true, or give another run_dir.")
+    if all((run_dir.absolute().parent / name).exists() for name in (CONFIG, LOG)):
+        raise UsageError(f"run_dir {run_dir} lies within a run; give that run's folder to go on, or another run_dir.")
+    check_output("run_dir", run_dir, folder=True)
+    check_run_name("run_dir", run_dir)
+    parts = [name for name in (WEIGHTS, "tokenizer", CHECKPOINTS, RESULTS) if (run_dir / name).exists()]
+    if parts and not (run_dir / CONFIG).exists():
+        raise UsageError(f"run_dir {run_dir} holds {', '.join(parts)} and is no run; give another run_dir.")
+    return run_dir.absolute()
+
+
+def check_source(config: TrainConfig) -> Path:
+    """The folder of the run that `init_from` names. Raises UsageError where it is none, or has another model or
+    tokenizer; dropout may differ."""
+    source = Path(config.init_from)
+    for key, theirs, ours in differences(load_config(source), config):
+        if key.startswith(("model.", "tokenizer.")) and not key.endswith("dropout"):
+            raise UsageError(
+                f"init_from: {key} of {source} is {theirs}, not {ours}. Leave the model and the tokenizer out: "
+                "they are those of that run."
+            )
+    return source
+
+
+def check_nothing_is_lost(run_dir: Path, tokenizer: str) -> None:
+    """Raise UsageError where a folder has no checkpoint, but more than a run that was stopped before its first one: a
+    model that was imported, or trained and stripped of them, is not trained anew in its place."""
+    if any((run_dir / CHECKPOINTS).glob("step_*")):
+        return
+    begun = (run_dir / METRICS).exists() and not (run_dir / CHECKPOINTS).exists()
+    if (run_dir / RESULTS).exists() or ((run_dir / WEIGHTS).exists() and not begun):
+        raise UsageError(f"run_dir {run_dir} holds a model, but no checkpoint to go on from; give another run_dir.")
+    if (run_dir / TOKENIZER).exists() and load_tokenizer(run_dir / TOKENIZER).fingerprint != tokenizer:
+        raise UsageError(f"run_dir {run_dir} holds another tokenizer than this data gives; give another run_dir.")

@@ -18,6 +18,7 @@ from gcnn.config.compose import compose_config, typed
 from gcnn.config.rules import check_read, keys_of
 from gcnn.config.schema import SCHEMAS, TrainConfig
 from gcnn.config.stored import load_config, migrated
+from gcnn.runs.directory import CONFIG, LOG, RESULTS
 
 GROUPS = ("data", *SCHEMAS, "logger")
 IDENTITY = ("kind", "source", "hub_config")  # what tells the choices of a group apart, whatever their values
@@ -45,15 +46,15 @@ def run_to_resume(overrides: list[str], repeated: Path | None = None) -> Path | 
     resume, run_dir = overridden.get("resume", False), overridden.get("run_dir")
     if resume is False or not isinstance(resume, bool | str):
         return None
-    if run_dir is not None and (Path(run_dir) / "config.yaml").exists():
+    if run_dir is not None and (Path(run_dir) / CONFIG).exists():
         return Path(run_dir)
     if isinstance(resume, str):
-        return next((path for path in Path(resume).absolute().parents if (path / "config.yaml").exists()), None)
+        return next((path for path in Path(resume).absolute().parents if (path / CONFIG).exists()), None)
     if run_dir is not None or repeated is not None:
         return repeated if run_dir is None else None
     folder = Path("runs", str(overridden.get("experiment") or "custom"))
-    runs = [path.parent for path in folder.glob("*/config.yaml") if path.with_name("train.log").exists()]
-    runs.sort(key=lambda run: (run / "config.yaml").stat().st_mtime_ns)
+    runs = [path.parent for path in folder.glob("*/config.yaml") if path.with_name(LOG).exists()]
+    runs.sort(key=lambda run: (run / CONFIG).stat().st_mtime_ns)
     unfinished = [run for run in runs if not finished(run)]
     if not unfinished and not runs:
         raise UsageError(
@@ -68,7 +69,7 @@ def run_to_resume(overrides: list[str], repeated: Path | None = None) -> Path | 
 
 
 def finished(run: Path) -> bool:
-    return (run / "results.json").exists()
+    return (run / RESULTS).exists()
 
 
 def resumed_config(run: Path, overrides: list[str], config_dir: Path | None = None) -> tuple[TrainConfig, list[str]]:

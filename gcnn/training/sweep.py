@@ -25,11 +25,11 @@ from gcnn.base.errors import Interrupted, UsageError, one_line
 from gcnn.base.files import check_output, write_json
 from gcnn.base.process import explain, one_line_errors
 from gcnn.base.provenance import command_to_resume
-from gcnn.base.run_directory import MEMBER, check_run_name, lock_or_owner
 from gcnn.base.values import RESUME, check_value
 from gcnn.config.complaints import usage_errors
 from gcnn.config.compose import typed
 from gcnn.config.rules import check_read, keys_of
+from gcnn.runs.directory import CONFIG, MEMBER, RESULTS, check_run_name, lock_or_owner
 from gcnn.training.resume import begin_with_model_of_source, checked, may_fit_cutoffs, resumed_config
 from gcnn.training.search import continue_search
 
@@ -122,7 +122,7 @@ def report_progress(folder: Path) -> None:
     while SweepFolder.path == folder:
         for path in sorted(folder.glob(f"*/{MEMBER}")):
             failed = "error" in json.loads(path.read_text(encoding="utf-8"))
-            state = "done" if path.with_name("results.json").exists() else "failed" if failed else "running"
+            state = "done" if path.with_name(RESULTS).exists() else "failed" if failed else "running"
             if reported.get(path) != state:
                 print(f"member {path.parent.name}: {state}", file=sys.stderr, flush=True)
                 reported[path] = state
@@ -136,12 +136,12 @@ def choose_folder(config: DictConfig) -> Path:
     check_value("resume", config.resume, RESUME)
     experiment = config.hydra.runtime.choices.get("experiment") or config.experiment
     folder = Path(config.run_dir or f"runs/{experiment}/sweep").absolute()
-    if (folder / "config.yaml").exists():
+    if (folder / CONFIG).exists():
         raise UsageError(f"run_dir {folder} holds a run; give another run_dir for the sweep.")
     check_output("run_dir", folder, folder=True)
     check_run_name("run_dir", folder)
     for record in folder.glob(f"*/{MEMBER}") if config.resume is False else []:
-        if record.with_name("config.yaml").exists():
+        if record.with_name(CONFIG).exists():
             raise UsageError(f"run_dir {folder} already holds a sweep; set resume=true to go on, or another run_dir.")
         record.unlink()  # of a member that was refused before it began
     return folder
@@ -186,7 +186,7 @@ def train_member(config: DictConfig, hydra_config: DictConfig) -> dict[str, Any]
     config.run_dir = str(folder)
     try:
         write_json(folder / MEMBER, record)
-        if config.resume is True and (folder / "config.yaml").exists():
+        if config.resume is True and (folder / CONFIG).exists():
             return train(*resumed_config(folder, []))[1]  # begun with these overrides, see finished_results
         notes = begin_with_model_of_source(config, record["overrides"])
         return train(checked(config, hydra_config), notes, may_fit_cutoffs(hydra_config))[1]

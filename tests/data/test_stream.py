@@ -111,7 +111,7 @@ def test_what_an_interruption_leaves_is_not_used(data, monkeypatch, stop):
 def test_a_killed_process_leaves_nothing_that_is_used(data):
     code = f"""
 import os
-from gcnn.config import DataConfig, WordTokenizerConfig
+from gcnn.config.schema import DataConfig, WordTokenizerConfig
 from gcnn.data import stream
 def killed(*arguments):
     yield from encode(*arguments)
@@ -129,7 +129,7 @@ def test_a_killed_preparation_goes_on_where_it_was(data, monkeypatch):
     """Killed while the test split is encoded: what was done for the others is not done again, and nothing differs."""
     code = f"""
 import os
-from gcnn.config import DataConfig, WordTokenizerConfig
+from gcnn.config.schema import DataConfig, WordTokenizerConfig
 from gcnn.data import stream
 def killed(lines, tokenizer):
     for n, batch in enumerate(encode(lines, tokenizer)):

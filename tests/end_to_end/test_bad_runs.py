@@ -95,7 +95,7 @@ CONFIG = [
     (edit("config.yaml", "embedding_dim: 8", "embedding_dims: 8"), 2, "config.yaml.*embedding_dims"),
     (edit("config.yaml", "embedding_dim: 8", "embedding_dim: wide"), 2, "config.yaml.*wide"),
     (edit("config.yaml", "embedding_dim: 8", "embedding_dim: -8"), 2, "config.yaml.*embedding_dim is -8"),
-    (edit("config.yaml", "kind: gcnn", "kind: transformer"), 2, "config.yaml.*model.kind is 'transformer'"),
+    (edit("config.yaml", "kind: gcnn", "kind: ngram"), 2, "config.yaml.*model.kind is 'ngram'"),
     (edit("config.yaml", "seed: 1", "seed: ${oc.env:HOME}"), 2, "config.yaml: it has an interpolation"),
 ]
 MODEL = [

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from gcnn.base.errors import UsageError
-from gcnn.base.run_directory import find_run
+from gcnn.runs.directory import find_run
 
 
 def make(folder, finished_at=None):

@@ -16,9 +16,10 @@ from gcnn.reporting.figures import (
     points_of,
     smooth,
 )
-from gcnn.reporting.files import checked
 from gcnn.reporting.latency import Latency
-from gcnn.reporting.results import Metric, load_run
+from gcnn.reporting.results import load_run
+from gcnn.runs.json_files import checked
+from gcnn.runs.results import Metric
 
 
 @pytest.mark.parametrize("length", [0, 1, 29, 60, 1000, 20_000])

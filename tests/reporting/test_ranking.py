@@ -5,9 +5,10 @@ import re
 
 import pytest
 
-from gcnn.reporting.files import checked
 from gcnn.reporting.ranking import PER_TOKEN, PER_WORD, compare, search_objective
-from gcnn.reporting.results import Results, results_table
+from gcnn.reporting.results import results_table
+from gcnn.runs.json_files import checked
+from gcnn.runs.results import Results
 from tests.reporting.conftest import made_up_results
 
 

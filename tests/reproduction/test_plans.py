@@ -4,12 +4,12 @@ import pytest
 
 from gcnn.base.errors import UsageError
 from gcnn.config.groups import CONFIGS, choices
-from gcnn.reporting.files import read_json
 from gcnn.reproduction import plans
 from gcnn.reproduction.kept_runs import read_kept
 from gcnn.reproduction.plans import figures_of, load_plan, part_of, parts_of
 from gcnn.reproduction.progress import count_missing, known_runs
 from gcnn.reproduction.records import FIGURES, Record, make_record, place_in
+from gcnn.runs.json_files import read_json
 from tests.conftest import ROOT
 
 REPRODUCTION = ROOT / "docs" / "results" / "reproduction"

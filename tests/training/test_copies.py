@@ -60,7 +60,7 @@ def settings(config: TrainConfig, run_dir: Path, resume: bool = False, **trainer
 def with_dropout(config: TrainConfig, folder: Path) -> None:
     """A run with dropout, at once and in two parts."""
     for name, steps in (("whole", 4), ("parts", 2), ("parts", 4)):
-        train_in_group(settings(config, folder / name, True, max_steps=steps))
+        train_in_group(settings(config, folder / name, True, max_steps=steps), (), False)
 
 
 def timed(config: TrainConfig, run_dir: Path) -> int:
@@ -116,9 +116,9 @@ def two(rank: int, environments: list[dict[str, object]], configs: dict[str, Tra
     torch.set_num_threads(1)
     with distributed.process_group():
         for case in CASES:
-            train_in_group(settings(configs[case], folder / case))
+            train_in_group(settings(configs[case], folder / case), (), False)
         for case in CHAINED:
-            train_in_group(settings(configs[case], folder / "chain" / case, True, max_steps=6))
+            train_in_group(settings(configs[case], folder / "chain" / case, True, max_steps=6), (), False)
         with_dropout(configs["dropout"], folder)
         found = {
             "timed": timed(configs["plain"], folder / "timed"),

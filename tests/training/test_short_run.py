@@ -6,7 +6,7 @@ import math
 import pytest
 from gcnn.errors import RunError
 
-from gcnn.config import CosineScheduleConfig
+from gcnn.config.schema import CosineScheduleConfig
 from gcnn.training.run import steps_of, train, warn_of_short_run
 
 

@@ -9,6 +9,15 @@ from typing import Any, TextIO
 from gcnn.base.errors import UsageError
 from gcnn.base.files import lock
 
+# The files of a run directory. (Its weights: gcnn/models/weights.py.)
+CONFIG = "config.yaml"
+TOKENIZER = "tokenizer"  # a folder
+CHECKPOINTS = "checkpoints"  # a folder
+METRICS = "metrics.jsonl"
+RESULTS = "results.json"
+SAMPLES = "samples.json"
+LOG = "train.log"
+LOCK = ".lock"
 MEMBER = "member.json"  # in the folder of a sweep's member: its number, its overrides, and why it failed
 
 
@@ -20,25 +29,16 @@ def find_run(path: str) -> Path:
             f"latest is the newest finished run below runs/, and there is no folder runs in {Path.cwd()}. "
             "Call it where the run was trained, or give the run's folder."
         )
-    if not path or os.path.lexists(folder / "config.yaml") or not os.path.isdir(folder):
+    if not path or os.path.lexists(folder / CONFIG) or not os.path.isdir(folder):
         return folder  # its reader says what is wrong with it
     levels = ("*/" * depth for depth in range(1, 5))  # runs/<group>/<experiment>/sweep/<member>
     finished = [file.parent for level in levels for file in folder.glob(f"{level}results.json")]
     if not finished:
         found = f"{folder} is not a run directory: it has no config.yaml, and no finished run below"
         raise UsageError(f"{found}. Give the folder of a run.")
-    newest = max(finished, key=lambda run: (run / "results.json").stat().st_mtime)
+    newest = max(finished, key=lambda run: (run / RESULTS).stat().st_mtime)
     print(f"run: {newest}", file=sys.stderr)
     return newest
-
-
-def refuse_links_out(folder: Path) -> None:
-    """Raise UsageError where a link below a run directory leads out of it: reading would tell what it points to, and
-    writing would change it. (wandb's own folder is never read.)"""
-    for path in folder.rglob("*"):
-        leads_out = path.is_symlink() and not path.resolve().is_relative_to(folder.resolve())
-        if leads_out and "wandb" not in path.relative_to(folder).parts:
-            raise UsageError(f"{path} is a link that leads out of the run. Put the file itself there or remove it.")
 
 
 def lock_or_owner(file: TextIO) -> dict[str, Any] | None:
