@@ -4,8 +4,8 @@ import dataclasses
 import math
 
 import pytest
-from gcnn.errors import RunError
 
+from gcnn.base.errors import RunError
 from gcnn.config.schema import CosineScheduleConfig
 from gcnn.training.run import steps_of, train, warn_of_short_run
 
