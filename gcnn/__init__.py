@@ -8,7 +8,7 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
-PATH_PLACEHOLDERS = {
+MODULES = {
     "Score": "gcnn.evaluation.scoring", "Scorer": "gcnn.evaluation.scoring", "TokenScores": "gcnn.evaluation.scoring",
     "load": "gcnn.evaluation.scoring", "RunError": "gcnn.base.errors", "UsageError": "gcnn.base.errors",
 }  # fmt: skip
@@ -19,9 +19,9 @@ def __getattr__(name: str) -> Any:
     """A public name, imported when it is first asked for: torch takes seconds."""
     if name == "__version__":
         return version("gcnn")
-    if name not in PATH_PLACEHOLDERS:
+    if name not in MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(PATH_PLACEHOLDERS[name]), name)
+    return getattr(import_module(MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -20,7 +20,9 @@ ROOT = Path(__file__).parents[1]
 settings.register_profile("gcnn", deadline=None)  # machines are noisy
 settings.load_profile("gcnn")
 os.environ["WANDB_MODE"] = "offline"
-signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored, by all processes that are started from here too
+signal.signal(
+    signal.SIGHUP, signal.SIG_DFL
+)  # nohup has it ignored, by all processes that are started from here too
 torch.set_num_threads(1)  # the models of the tests are too small to share out
 gc.freeze()  # what torch brings is not looked through for garbage again and again
 
@@ -52,8 +54,12 @@ def call(monkeypatch, capfd, tmp_path):
         os.dup2(reader, 0)
         os.close(reader)
         GlobalHydra.instance().clear()
-        monkeypatch.setattr(Hydra, "get_mode", lambda *_, **__: None)  # composes all for hydra.mode, which nothing sets
-        monkeypatch.setattr(logging.root, "handlers", [])  # those of an earlier command write to its closed streams
+        monkeypatch.setattr(
+            Hydra, "get_mode", lambda *_, **__: None
+        )  # composes all for hydra.mode, which nothing sets
+        monkeypatch.setattr(
+            logging.root, "handlers", []
+        )  # those of an earlier command write to its closed streams
         path = str(ROOT / "scripts" / f"{script}.py")
         monkeypatch.setattr(sys, "argv", [path, *map(str, arguments)])
         capfd.readouterr()

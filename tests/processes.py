@@ -11,7 +11,9 @@ from gcnn.training import run
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload([run.__name__, "torch._dynamo", "torch.distributed.fsdp", "hydra.main"])
+FORKS.set_forkserver_preload(
+    [run.__name__, "torch._dynamo", "torch.distributed.fsdp", "hydra.main"]
+)
 
 
 class Command(FORKS.Process):
@@ -19,7 +21,10 @@ class Command(FORKS.Process):
 
     def __init__(self, folder: Path, script: str, *arguments: object, **environment: object):
         super().__init__()
-        self.script, self.arguments = str(SCRIPTS / f"{script}.py"), [str(argument) for argument in arguments]
+        self.script, self.arguments = (
+            str(SCRIPTS / f"{script}.py"),
+            [str(argument) for argument in arguments],
+        )
         self.environment = {key: str(value) for key, value in environment.items()}
         self.said = folder / f"{self.name}.err"
         self.start()
@@ -44,5 +49,10 @@ def environments_of_ranks(number: int) -> list[dict[str, object]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    sizes = {"WORLD_SIZE": number, "LOCAL_WORLD_SIZE": number, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    sizes = {
+        "WORLD_SIZE": number,
+        "LOCAL_WORLD_SIZE": number,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+    }
     return [{"RANK": rank, "LOCAL_RANK": rank, **sizes} for rank in range(number)]

@@ -49,11 +49,23 @@ WORD, PIECES = WordTokenizerConfig(), SentencePieceConfig(vocabulary_size=275)
 GCNN = GCNNConfig(embedding_dim=6, blocks=[BlockConfig([[3, 8]], 2)], cutoffs=[5])
 LSTM = LSTMConfig(embedding_dim=6, hidden_dim=8, cutoffs=[5])
 TRANSFORMER = TransformerConfig(
-    embedding_dim=6, hidden_dim=8, num_layers=1, num_heads=2, feed_forward_dim=8, window=4, cutoffs=[5]
+    embedding_dim=6,
+    hidden_dim=8,
+    num_layers=1,
+    num_heads=2,
+    feed_forward_dim=8,
+    window=4,
+    cutoffs=[5],
 )
 NESTEROV, ADAMW = NesterovConfig(lr=0.1, weight_decay=0.1), AdamWConfig(lr=0.1)
 SHORT = TrainerConfig(
-    batch_size=2, block_size=8, max_steps=4, validate_every=2, checkpoint_every=2, log_every=2, keep_checkpoints=9
+    batch_size=2,
+    block_size=8,
+    max_steps=4,
+    validate_every=2,
+    checkpoint_every=2,
+    log_every=2,
+    keep_checkpoints=9,
 )
 RUN = TrainConfig(
     data=DATA, tokenizer=WORD, model=GCNN, optimizer=NesterovConfig(lr=0.1, momentum=0.9),
@@ -322,7 +334,13 @@ EFFECTS = {
 
 def test_no_key_of_a_schema_is_left_out():
     kinds = {schema for kinds in SCHEMAS.values() for schema in kinds.values()}
-    assert set(EFFECTS) == kinds | {DataConfig, BlockConfig, TrainerConfig, LoggerConfig, TrainConfig}
+    assert set(EFFECTS) == kinds | {
+        DataConfig,
+        BlockConfig,
+        TrainerConfig,
+        LoggerConfig,
+        TrainConfig,
+    }
     groups = {"data", *SCHEMAS, "trainer", "logger"}
     for schema, effects in EFFECTS.items():
         chosen = groups if schema is TrainConfig else {"kind"} if schema in kinds else set()

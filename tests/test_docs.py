@@ -25,7 +25,9 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 
 
-@pytest.mark.parametrize("name", re.findall(r"`(tests/[\w/.]+::\w+)`", (DOCS / "RELIABILITY.md").read_text()))
+@pytest.mark.parametrize(
+    "name", re.findall(r"`(tests/[\w/.]+::\w+)`", (DOCS / "RELIABILITY.md").read_text())
+)
 def test_a_promise_names_a_test_that_exists(name):
     path, _, function = name.partition("::")
     tree = ast.parse((ROOT / path).read_text())
@@ -33,8 +35,12 @@ def test_a_promise_names_a_test_that_exists(name):
 
 
 def test_every_promise_names_what_holds_it():
-    rows = [line for line in (DOCS / "RELIABILITY.md").read_text().splitlines() if line.startswith("| ")]
-    promises = [row for row in rows if re.match(r"\| (promise|threat|what was done|---)", row) is None]
+    rows = [
+        line for line in (DOCS / "RELIABILITY.md").read_text().splitlines() if line.startswith("| ")
+    ]
+    promises = [
+        row for row in rows if re.match(r"\| (promise|threat|what was done|---)", row) is None
+    ]
     recorded = markdown(json.loads((DOCS / "results" / "torture.json").read_text())["rows"])
     for row in promises:
         assert "::test_" in row or "the same" in row or row in recorded.splitlines(), row
@@ -57,7 +63,9 @@ def test_the_sizes_of_the_models_in_the_docs_are_what_the_command_prints(call):
     assert done.code == 0, done.err
     printed = {line.split()[0]: line.split() for line in done.out.splitlines()[1:] if line}
     rows = re.findall(
-        r"^\| `(\w+)` \| [^|]* \| ([\d.]+) M \| (\d*) ?\| ([\d.]+) \|", (DOCS / "TRAINING.md").read_text(), re.M
+        r"^\| `(\w+)` \| [^|]* \| ([\d.]+) M \| (\d*) ?\| ([\d.]+) \|",
+        (DOCS / "TRAINING.md").read_text(),
+        re.M,
     )
     assert len(rows) == 14
     for name, parameters, receptive_field, mflops in rows:
@@ -72,9 +80,12 @@ def test_the_speeds_in_the_docs_are_those_of_the_results():
     found = {path.stem: json.loads(path.read_text()) for path in (DOCS / "results").glob("*.json")}
     for entry in found["training_speed"]["workloads"].values():
         share, evaluation = (
-            100 * entry[f"{key}"] for key in ("share_of_matrix_product", "evaluation_share_of_forward")
+            100 * entry[f"{key}"]
+            for key in ("share_of_matrix_product", "evaluation_share_of_forward")
         )
-        assert f"| {entry['tokens_per_second']:,.0f} | {entry['flops_per_second'] / 1e9:.0f} |" in text
+        assert (
+            f"| {entry['tokens_per_second']:,.0f} | {entry['flops_per_second'] / 1e9:.0f} |" in text
+        )
         assert f"| {share:.0f} % |" in text
         assert f"| {evaluation:.0f} % |" in text
     for entry in found["data_size"]["texts"].values():
@@ -85,7 +96,10 @@ def test_the_speeds_in_the_docs_are_those_of_the_results():
     for words in ("20", "50"):
         sentence = found["latency_gcnn_8"]["models"]["gcnn_8"]["sentences"][words]
         assert f"{words} words" in text
-        assert f"**{sentence['median_ms']:.1f} ms**, {sentence['median_ms'] / sentence['bound_ms']:.1f} times" in text
+        assert (
+            f"**{sentence['median_ms']:.1f} ms**, {sentence['median_ms'] / sentence['bound_ms']:.1f} times"
+            in text
+        )
 
 
 def test_the_wikitext_103_figures_in_the_docs_are_the_results():
@@ -95,19 +109,30 @@ def test_the_wikitext_103_figures_in_the_docs_are_the_results():
     )
     valid, test = found["validation"], found["test"]
     assert f"| perplexity | {valid['perplexity']:.1f} | {test['perplexity']:.1f} |" in text
-    assert f"| of a unigram model | {valid['unigram_perplexity']:,.1f} | {test['unigram_perplexity']:,.1f} |" in text
+    assert (
+        f"| of a unigram model | {valid['unigram_perplexity']:,.1f} | {test['unigram_perplexity']:,.1f} |"
+        in text
+    )
 
 
 def test_the_wikitext_2_rows_in_the_docs_are_the_results():
     lines = (DOCS / "RESULTS.md").read_text().splitlines()
-    rows = {m[1]: line for line in lines if (m := re.match(r"\| .*\((?:docs/)?(results/wikitext2_\w+\.json)\)", line))}
+    rows = {
+        m[1]: line
+        for line in lines
+        if (m := re.match(r"\| .*\((?:docs/)?(results/wikitext2_\w+\.json)\)", line))
+    }
     assert len(rows) >= 2
     for name, row in rows.items():
         found = json.loads((DOCS / name).read_text())
         train, operations = found["train"], 3 * found["flops_per_token"] * found["train"]["tokens"]
         perplexities = [f"{found[split]['perplexity']:.1f}" for split in ("test", "validation")]
         cells = [f"{found['parameters']['total'] / 1e6:.1f} M", *perplexities]
-        cells += [f"{train['tokens'] / 1e6:.1f} M", f"{operations:.1e}", f"{train['seconds'] / 60:.0f} min"]
+        cells += [
+            f"{train['tokens'] / 1e6:.1f} M",
+            f"{operations:.1e}",
+            f"{train['seconds'] / 60:.0f} min",
+        ]
         assert " | ".join(cells) in row
 
 
@@ -117,9 +142,19 @@ def test_the_gates_in_the_docs_are_the_figures():
         for name in ("fig3", "fig5")
         for g in json.loads((DOCS / f"results/reproduction/cpu/{name}.json").read_text())["groups"]
     ]
-    means = {group["group"]: f"{group['mean']:.2f}" for group in groups if len(group["test_perplexity"]) == 3}
-    section = (DOCS / "RESULTS.md").read_text().partition("### What the gates' own gains changed")[2]
-    rows = {row.split(" | ")[0].removeprefix("| ").lower(): row for row in section.splitlines()[:18] if "| " in row}
+    means = {
+        group["group"]: f"{group['mean']:.2f}"
+        for group in groups
+        if len(group["test_perplexity"]) == 3
+    }
+    section = (
+        (DOCS / "RESULTS.md").read_text().partition("### What the gates' own gains changed")[2]
+    )
+    rows = {
+        row.split(" | ")[0].removeprefix("| ").lower(): row
+        for row in section.splitlines()[:18]
+        if "| " in row
+    }
     assert len(means) == 6
     for gate, mean in means.items():
         assert rows[gate].endswith(f"| {mean} |")
@@ -127,51 +162,89 @@ def test_the_gates_in_the_docs_are_the_figures():
 
 def test_the_lstm_in_the_docs_is_that_of_table_3():
     groups = json.loads((DOCS / "results/reproduction/cpu/table3.json").read_text())["groups"]
-    lstm = {g["lr"]: f"{g['validation_perplexity']['1']:.2f}" for g in groups if g["group"] == "lstm_1024"}
+    lstm = {
+        g["lr"]: f"{g['validation_perplexity']['1']:.2f}"
+        for g in groups
+        if g["group"] == "lstm_1024"
+    }
     assert f"| {lstm[0.003]} | {lstm[0.01]} |\n| LSTM, 2 × 256" in (DOCS / "RESULTS.md").read_text()
 
 
 def test_what_more_text_changed_in_the_docs_is_the_figures():
     records = load_records(DOCS / "results" / "reproduction")
     best = [best_rates(records[scale]["table3"]) for scale in ("wikipedia", "cpu")]
-    new, old = ([f"{at[name].mean:.2f}" for name in ("gcnn_8", "lstm_1024", "gcnn_14")] for at in best)
+    new, old = (
+        [f"{at[name].mean:.2f}" for name in ("gcnn_8", "lstm_1024", "gcnn_14")] for at in best
+    )
     sentence = f"GCNN-8 has {new[0]} and the LSTM {new[1]}, where they had {old[0]} and {old[1]} on WikiText-2"
     text = " ".join((DOCS / "RESULTS.md").read_text().split())
     assert sentence in text
     at_20m, at_2m = ({name: group.mean for name, group in at.items()} for at in best)
-    there = f"{at_2m['gcnn_14'] / at_2m['lstm_1024'] - 1:.0%} behind the LSTM there ({old[2]})".replace("%", " %")
-    behind = [f"{at['gcnn_14'] / at['gcnn_8'] - 1:.0%}".replace("%", " %") for at in (at_20m, at_2m)]
+    there = (
+        f"{at_2m['gcnn_14'] / at_2m['lstm_1024'] - 1:.0%} behind the LSTM there ({old[2]})".replace(
+            "%", " %"
+        )
+    )
+    behind = [
+        f"{at['gcnn_14'] / at['gcnn_8'] - 1:.0%}".replace("%", " %") for at in (at_20m, at_2m)
+    ]
     here = f"here with {new[2]}, at each of three seeds, and {behind[0]} behind GCNN-8 instead of {behind[1]}"
     assert f"GCNN-14, {there}, is ahead of it {here}" in text
     tests = {name: group.test_perplexity for name, group in best[0].items()}
     assert len(tests["gcnn_14"]) == 3
-    assert all(tests["gcnn_8"][seed] < gcnn_14 < tests["lstm_1024"][seed] for seed, gcnn_14 in tests["gcnn_14"].items())
+    assert all(
+        tests["gcnn_8"][seed] < gcnn_14 < tests["lstm_1024"][seed]
+        for seed, gcnn_14 in tests["gcnn_14"].items()
+    )
     lead = f"{at_20m['lstm_1024'] / at_20m['gcnn_14'] - 1:.0%}".replace("%", " %")
     claim = f"GCNN-8 before GCNN-14 and this before the LSTM, by {lead} each"
     assert lead == behind[0]
     assert claim in (ROOT / "README.md").read_text()
     gates = best_rates(records["wikipedia"]["fig5"])
     lead = f"{gates['bilinear'].mean / gates['glu'].mean - 1:.1%}".replace("%", " %")
-    assert f"GLU ({gates['glu'].mean:.2f}) is ahead of bilinear units ({gates['bilinear'].mean:.2f})" in text
+    assert (
+        f"GLU ({gates['glu'].mean:.2f}) is ahead of bilinear units ({gates['bilinear'].mean:.2f})"
+        in text
+    )
     assert f"at each of three seeds, by {lead} on average" in text
     behind = gates["linear"].mean / gates["glu"].mean - 1
-    assert f"Linear units ({gates['linear'].mean:.2f}) are {behind:.0%} behind GLU".replace("%", " %") in text
+    assert (
+        f"Linear units ({gates['linear'].mean:.2f}) are {behind:.0%} behind GLU".replace("%", " %")
+        in text
+    )
     gates = best_rates(records["wikipedia"]["fig3"])
-    assert f"GTU ({gates['gtu'].mean:.2f}) is ahead of ReLU ({gates['relu'].mean:.2f}) at each of three seeds" in text
-    assert f"tanh ({gates['tanh'].mean:.2f}) last by {gates['tanh'].mean / gates['relu'].mean - 1:.0%}"[:-1] in text
+    assert (
+        f"GTU ({gates['gtu'].mean:.2f}) is ahead of ReLU ({gates['relu'].mean:.2f}) at each of three seeds"
+        in text
+    )
+    assert (
+        f"tanh ({gates['tanh'].mean:.2f}) last by {gates['tanh'].mean / gates['relu'].mean - 1:.0%}"[
+            :-1
+        ]
+        in text
+    )
     assert f"GLU is first by {gates['gtu'].mean / gates['glu'].mean - 1:.0%}"[:-1] in text
     contexts, small = (best_rates(records[scale]["fig4"]) for scale in ("wikipedia", "cpu"))
     means = [f"{words} words {contexts[words].mean:.2f}" for words in ("13", "19", "31", "49")]
     few = f"1 word has {contexts['1'].mean:.2f}, 7 words have {contexts['7'].mean:.2f}"
     assert f"{few}, {means[0]}, {means[1]} (three seeds), {means[2]} and {means[3]}." in text
     assert len(contexts["19"].test_perplexity) == 3
-    behind = [100 * (at[words].mean / at["19"].mean - 1) for at in (contexts, small) for words in ("31", "49")]
+    behind = [
+        100 * (at[words].mean / at["19"].mean - 1)
+        for at in (contexts, small)
+        for words in ("31", "49")
+    ]
     behind = "by {:.1f} and {:.1f} %, where they were by {:.1f} and {:.1f} %".format(*behind)
     assert f"31 and 49 words are behind 19 {behind}" in text
     pairs = list(pairs_of_a_size(records["wikipedia"]["figs"]).values())
-    first, _, *leads = (f"{1 - gcnn.mean / lstm.mean:.0%}".replace("%", " %") for gcnn, lstm in pairs)
+    first, _, *leads = (
+        f"{1 - gcnn.mean / lstm.mean:.0%}".replace("%", " %") for gcnn, lstm in pairs
+    )
     assert f"by {first} on 2 and 6 million tokens, {leads[0]} on 20 and {leads[1]} on 61" in text
-    elsewhere = [f"{1 - gcnn.wikitext103['1'] / lstm.wikitext103['1']:.0%}".rstrip("%") for gcnn, lstm in pairs]
+    elsewhere = [
+        f"{1 - gcnn.wikitext103['1'] / lstm.wikitext103['1']:.0%}".rstrip("%")
+        for gcnn, lstm in pairs
+    ]
     assert f"test set by {', '.join(elsewhere[:-1])} and {elsewhere[-1]} %" in text
     gcnn, lstm = ([group.curve.perplexity["1"][i] for i in (9, -1)] for group in pairs[-1])
     for ours, theirs in zip(gcnn, lstm, strict=True):  # after 10,000 updates, and at the end
@@ -181,27 +254,52 @@ def test_what_more_text_changed_in_the_docs_is_the_figures():
 def test_the_readme_fits_two_screens_and_shows_recorded_numbers():
     text = (ROOT / "README.md").read_text()
     assert len(text.splitlines()) <= 120
-    recorded = results_table(json.loads((DOCS / "results/quickstart.json").read_text())).splitlines()
-    excerpt = next(block for block in re.findall(r"```\n(.*?)```", text, re.DOTALL) if block.startswith("parameters"))
+    recorded = results_table(
+        json.loads((DOCS / "results/quickstart.json").read_text())
+    ).splitlines()
+    excerpt = next(
+        block
+        for block in re.findall(r"```\n(.*?)```", text, re.DOTALL)
+        if block.startswith("parameters")
+    )
     assert set(excerpt.splitlines()) <= {*recorded, ""}
     lstm = json.loads((DOCS / "results/quickstart_lstm.json").read_text())
     text = " ".join(text.split())
     assert f"the LSTM has {lstm['test']['perplexity']:.2f} on test" in text
-    lstm, gcnn = (json.loads((DOCS / f"results/wikitext2_{name}_small.json").read_text()) for name in ("lstm", "gcnn"))
+    lstm, gcnn = (
+        json.loads((DOCS / f"results/wikitext2_{name}_small.json").read_text())
+        for name in ("lstm", "gcnn")
+    )
     assert f"{lstm['test']['perplexity']:.1f} against {gcnn['test']['perplexity']:.1f}" in text
     groups = json.loads((DOCS / "results/reproduction/wikipedia/figs.json").read_text())["groups"]
     models = ("GCNN, 6 layers, first ", "LSTM, 1 × 256, first ")
     gcnn, lstm = ([g for g in groups if g["group"].startswith(model)] for model in models)
     for ours, theirs in zip(gcnn, lstm, strict=True):  # at 2, 6, 20 and 61 million tokens
-        assert f"{ours['mean']:.1f} against {theirs['mean']:.1f} on {ours['corpus_tokens'] / 1e6:.0f}" in text
-    assert f"{gcnn[-1]['wikitext103']['1']:.1f} against {lstm[-1]['wikitext103']['1']:.1f} on WikiText-103" in text
+        assert (
+            f"{ours['mean']:.1f} against {theirs['mean']:.1f} on {ours['corpus_tokens'] / 1e6:.0f}"
+            in text
+        )
+    assert (
+        f"{gcnn[-1]['wikitext103']['1']:.1f} against {lstm[-1]['wikitext103']['1']:.1f} on WikiText-103"
+        in text
+    )
 
 
 @pytest.mark.parametrize("figure", [figure for figure in CLAIMS if figure != "figs"])
 def test_the_readme_begins_each_verdict_as_the_results_do(figure):
     records = load_records(DOCS / "results" / "reproduction")["cpu"]
-    measured = load_latency(DOCS / "results/latency_gcnn_8b.json") if figure == "table4" else records[figure]
-    words = {HOLDS: "holds", IN_PART: "in part", NOT: "no", UNDECIDED: "undecided", NOT_MEASURED: "not measured"}
+    measured = (
+        load_latency(DOCS / "results/latency_gcnn_8b.json")
+        if figure == "table4"
+        else records[figure]
+    )
+    words = {
+        HOLDS: "holds",
+        IN_PART: "in part",
+        NOT: "no",
+        UNDECIDED: "undecided",
+        NOT_MEASURED: "not measured",
+    }
     expected = words[verdict(CLAIMS[figure].compare(measured), getattr(measured, "missing", 0))]
     row = rf"^\| {FIGURES[figure][0].partition(':')[0]} \|[^|]*\| {expected}\b"
     assert re.search(row, (ROOT / "README.md").read_text(), re.MULTILINE)
@@ -229,7 +327,9 @@ def test_commands_exist(page):
     """`make TARGET`, `gcnn COMMAND` and scripts, where they stand as code."""
     targets = re.findall(r"^([a-z-]+):.*", (ROOT / "Makefile").read_text(), re.MULTILINE)
     text = page.read_text()
-    code = "\n".join(re.findall(r"^```.*?^```|`[^`\n]+`", text, re.DOTALL | re.MULTILINE)).replace("`", "\n")
+    code = "\n".join(re.findall(r"^```.*?^```|`[^`\n]+`", text, re.DOTALL | re.MULTILINE)).replace(
+        "`", "\n"
+    )
     assert set(re.findall(r"^make ([a-z-]+)", code, re.MULTILINE)) <= set(targets)
     named = re.findall(r"^(?:\.venv/bin/python -m )?gcnn ([a-z-]+)", code, re.MULTILINE)
     assert {name for name in named if not name.startswith("-")} <= set(COMMANDS)
@@ -239,11 +339,18 @@ def test_commands_exist(page):
 def test_the_gate_and_the_experiment_that_the_docs_add_work_as_shown(tmp_path):
     """Each `+` line comes after the line that is shown before it, or into a file of its own."""
     for folder in ("gcnn", "configs", "tests/models"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for diff in re.findall(r"^```diff\n(.*?)^```", (DOCS / "ARCHITECTURE.md").read_text(), re.DOTALL | re.MULTILINE):
+        shutil.copytree(
+            ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    for diff in re.findall(
+        r"^```diff\n(.*?)^```", (DOCS / "ARCHITECTURE.md").read_text(), re.DOTALL | re.MULTILINE
+    ):
         lines = diff.splitlines()
         assert len(lines) <= 10
-        path = tmp_path / next(line for line in lines[::-1] if re.match(r"(---|\+\+\+) ", line)).split()[1]
+        path = (
+            tmp_path
+            / next(line for line in lines[::-1] if re.match(r"(---|\+\+\+) ", line)).split()[1]
+        )
         added = "".join(line[1:] + "\n" for line in lines if re.match(r"\+(?!\+\+ )", line))
         if shown := "".join(line[1:] + "\n" for line in lines if line.startswith(" ")):
             assert path.read_text().count(shown) == 1
@@ -263,7 +370,9 @@ torch.testing.assert_close(gate(torch.cat([a, b], -1), "hard_glu"), a * torch.nn
 test_layers.test_initialisation_keeps_the_signal_through_thirteen_blocks("hard_glu", 0.0)
 print(compose_config("experiment=quickstart_relu").model)
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert str(compose_config("experiment=quickstart", "model.gate=relu").model) in done.stdout
 
@@ -286,7 +395,9 @@ def definitions(path: Path) -> set[str]:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             names.add(node.name)
             inner = getattr(node, "body", []) if isinstance(node, ast.ClassDef) else []
-            names |= {f"{node.name}.{part.name}" for part in inner if isinstance(part, ast.FunctionDef)}
+            names |= {
+                f"{node.name}.{part.name}" for part in inner if isinstance(part, ast.FunctionDef)
+            }
         elif isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             names |= {target.id for target in targets if isinstance(target, ast.Name)}

@@ -35,7 +35,9 @@ def test_other_faults_of_the_program_stay_visible():
 def test_letters_that_the_terminal_lacks_are_no_failure():
     code = "from gcnn.base.process import run_command; run_command(lambda: print('\u2013 \u00e9'))"
     environment = {"PYTHONIOENCODING": "ascii", "PYTHONPATH": ":".join(sys.path)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "\\u2013 \\xe9\n", "")
 
 

@@ -20,7 +20,9 @@ def failing(number):
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
-def test_without_locks_nobody_is_kept_out_and_a_warning_says_so_once(tmp_path, monkeypatch, caplog, number):
+def test_without_locks_nobody_is_kept_out_and_a_warning_says_so_once(
+    tmp_path, monkeypatch, caplog, number
+):
     monkeypatch.setattr(fcntl, "flock", failing(number))
     warn_of_no_locks.cache_clear()
     for name in ("a", "b"):
@@ -43,7 +45,9 @@ def test_a_lock_that_another_one_holds(tmp_path):
         assert lock(file)
 
 
-@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EACCES, errno.EBADF])
+@pytest.mark.parametrize(
+    "number", [errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EACCES, errno.EBADF]
+)
 def test_a_folder_that_cannot_be_synced_holds_nobody_up(tmp_path, monkeypatch, number):
     fsync = os.fsync
 

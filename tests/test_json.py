@@ -33,7 +33,11 @@ def strict(text: str):
 
 @pytest.mark.parametrize("number", [math.inf, -math.inf, math.nan, np.float64("inf")])
 def test_a_number_that_json_lacks_is_null(number, tmp_path):
-    value = {"a": number, "b": [1, (number, "x")], "c": {"d": number, "e": 2.5, "f": None, "g": True}}
+    value = {
+        "a": number,
+        "b": [1, (number, "x")],
+        "c": {"d": number, "e": 2.5, "f": None, "g": True},
+    }
     expected = {"a": None, "b": [1, [None, "x"]], "c": {"d": None, "e": 2.5, "f": None, "g": True}}
     assert strict(to_json(value)) == expected
     write_json(tmp_path / "file.json", value)

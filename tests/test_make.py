@@ -27,7 +27,9 @@ def make(tmp_path):
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
 
     def run(*arguments):
-        done = subprocess.run(["make", *arguments], cwd=checkout, env=environment, capture_output=True, text=True)
+        done = subprocess.run(
+            ["make", *arguments], cwd=checkout, env=environment, capture_output=True, text=True
+        )
         return done.returncode, done.stdout.splitlines(), done.stderr
 
     return run

@@ -44,5 +44,7 @@ def test_what_is_set_is_told(environment):
 def test_several_processes_that_cannot_find_each_other_are_refused(environment):
     environment.setenv("WORLD_SIZE", "2")
     environment.setenv("RANK", "")
-    with pytest.raises(UsageError, match=r"WORLD_SIZE is 2, but RANK, MASTER_ADDR, MASTER_PORT is not set\."):
+    with pytest.raises(
+        UsageError, match=r"WORLD_SIZE is 2, but RANK, MASTER_ADDR, MASTER_PORT is not set\."
+    ):
         process_group().__enter__()

@@ -42,8 +42,16 @@ HEADER = ("what was done", "cases", "detected", "lost")
 
 
 def start(run: Path, *arguments: str) -> subprocess.Popen:
-    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *ARGUMENTS, f"run_dir={run}", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    command = [
+        sys.executable,
+        str(ROOT / "scripts" / "train.py"),
+        *ARGUMENTS,
+        f"run_dir={run}",
+        *arguments,
+    ]
+    return subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
 
 
 def finish(run: Path) -> None:
@@ -86,7 +94,10 @@ def differences(first: Path, second: Path) -> list[str]:
     def moments(run: Path) -> list[torch.Tensor]:
         (*_, last) = sorted((run / "checkpoints").glob("step_*"))
         state = torch.load(last / STATE, weights_only=True)
-        return [*state["random"], *(t for s in state["optimizer"]["state"].values() for t in s.values())]
+        return [
+            *state["random"],
+            *(t for s in state["optimizer"]["state"].values() for t in s.values()),
+        ]
 
     def perplexities(run: Path) -> list[dict]:
         results = json.loads((run / "results.json").read_text())
@@ -94,8 +105,12 @@ def differences(first: Path, second: Path) -> list[str]:
 
     pairs = zip(weights(first), weights(second), strict=True)
     same = {
-        "weights": all(a.keys() == b.keys() and all(a[name].equal(b[name]) for name in a) for a, b in pairs),
-        "training state": all(a.equal(b) for a, b in zip(moments(first), moments(second), strict=True)),
+        "weights": all(
+            a.keys() == b.keys() and all(a[name].equal(b[name]) for name in a) for a, b in pairs
+        ),
+        "training state": all(
+            a.equal(b) for a, b in zip(moments(first), moments(second), strict=True)
+        ),
         "metrics.jsonl": timeless(first) == timeless(second),
         "results": perplexities(first) == perplexities(second),
     }
@@ -105,7 +120,9 @@ def differences(first: Path, second: Path) -> list[str]:
 def disturb(whole: Path, run: Path, kinds: list[str], draw: random.Random) -> list[list]:
     """Kill a run once for each of `kinds`, in their order, let it end, and compare it with `whole`: rows."""
     hit, cut_short = dict.fromkeys(kinds, 0), 0
-    targets = sorted(draw.sample(range(5, STEPS - 20), len(kinds)))  # each death is after at least so many steps
+    targets = sorted(
+        draw.sample(range(5, STEPS - 20), len(kinds))
+    )  # each death is after at least so many steps
     for kind, target in zip(kinds, targets, strict=True):
         process = start(run, "resume=true")
         if kind == "killed while starting":
@@ -117,14 +134,22 @@ def disturb(whole: Path, run: Path, kinds: list[str], draw: random.Random) -> li
             time.sleep(draw.uniform(0, 0.01))
         elif kind == "killed in a step":
             time.sleep(draw.uniform(0, 0.1))
-        number = {"SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT, "SIGUSR1": signal.SIGUSR1}.get(kind)
+        number = {
+            "SIGTERM": signal.SIGTERM,
+            "SIGINT": signal.SIGINT,
+            "SIGUSR1": signal.SIGUSR1,
+        }.get(kind)
         process.send_signal(number or signal.SIGKILL)
         process.communicate()
         if process.returncode != (128 + number if number else -signal.SIGKILL):
             sys.exit(f"{kind}: exit code {process.returncode}")
         hit[kind] += 1
         cut_short += bool(writing(run))
-        print(f"  {kind} after step {steps(run)}{', cut short' if writing(run) else ''}", file=sys.stderr, flush=True)
+        print(
+            f"  {kind} after step {steps(run)}{', cut short' if writing(run) else ''}",
+            file=sys.stderr,
+            flush=True,
+        )
     finish(run)
     found = differences(whole, run)
     print(f"  differences: {found or 'none'}", file=sys.stderr)
@@ -191,7 +216,9 @@ def one_line_and_1(process: subprocess.Popen) -> bool:
 def full_disks(whole: Path, folder: Path) -> tuple[int, int, int]:
     """Disks on which the first checkpoints fit and a later write does not: cases, detected, lost."""
     files = next((whole / "checkpoints").glob("step_*")).iterdir()
-    checkpoint = sum(file.stat().st_size for file in files if file.name != BEST)  # which is a link, and takes no room
+    checkpoint = sum(
+        file.stat().st_size for file in files if file.name != BEST
+    )  # which is a link, and takes no room
     sizes = [int(checkpoint * part) for part in (2.2, 2.6, 3.1, 3.4, 3.7, 4.1)]
     detected = lost = 0
     for i, size in enumerate(sizes):
@@ -222,7 +249,9 @@ def read_only_folders(whole: Path, folder: Path, draw: random.Random) -> tuple[i
     return 3, detected, lost
 
 
-def damaged_checkpoints(whole: Path, folder: Path, draw: random.Random) -> dict[str, tuple[int, int, int]]:
+def damaged_checkpoints(
+    whole: Path, folder: Path, draw: random.Random
+) -> dict[str, tuple[int, int, int]]:
     """The newest checkpoint truncated or one of its bits flipped: does the run take up the one before?"""
     config, run = load_config(whole), folder / "damaged"
     model = build_model(config.model, load_tokenizer(whole / "tokenizer").vocabulary_size)
@@ -248,9 +277,13 @@ def damaged_checkpoints(whole: Path, folder: Path, draw: random.Random) -> dict[
             except RunError:
                 path, state = None, {}
             expected = safetensors.torch.load_file(before / WEIGHTS)
-            fell_back = path == before and all(t.equal(expected[n]) for n, t in model.state_dict().items())
+            fell_back = path == before and all(
+                t.equal(expected[n]) for n, t in model.state_dict().items()
+            )
             detected += fell_back
-            lost += not fell_back or state["progress"]["step"] != int(before.name.removeprefix("step_"))
+            lost += not fell_back or state["progress"]["step"] != int(
+                before.name.removeprefix("step_")
+            )
         rows[f"checkpoint {what}"] = (25, detected, lost)
     return rows
 
@@ -261,16 +294,22 @@ def markdown(rows: list[list]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seed", type=int, default=1, help="of the random moments; default: 1")
     parser.add_argument("--kills", type=int, default=50, help="default: 50")
-    parser.add_argument("--turns", type=int, default=10, help="from an older checkpoint; default: 10")
+    parser.add_argument(
+        "--turns", type=int, default=10, help="from an older checkpoint; default: 10"
+    )
     parser.add_argument("--turns-only", action="store_true", help="nothing else")
     parser.add_argument("--out", type=Path, help="a JSON file for the table")
     arguments = parser.parse_args()
     draw, began = random.Random(arguments.seed), time.monotonic()
     kinds = ["killed in a step"] * 3 + ["killed while writing a checkpoint"] * 2
-    kinds = [kinds[i % 5] if i % 10 != 9 else "killed while starting" for i in range(arguments.kills)]
+    kinds = [
+        kinds[i % 5] if i % 10 != 9 else "killed while starting" for i in range(arguments.kills)
+    ]
     with tempfile.TemporaryDirectory(prefix="gcnn_torture_") as temporary:
         folder = Path(temporary)
         whole = folder / "whole"
@@ -280,20 +319,37 @@ def main() -> None:
         if arguments.turns_only:
             print(markdown(rows))
             sys.exit(turned[2])
-        for title, disturbances in (("SIGKILL", kinds), ("signal", ["SIGTERM", "SIGINT", "SIGUSR1"] * 3)):
+        for title, disturbances in (
+            ("SIGKILL", kinds),
+            ("signal", ["SIGTERM", "SIGINT", "SIGUSR1"] * 3),
+        ):
             rows += disturb(whole, folder / title, disturbances, draw)
         try:
             rows.append(["disk full, then freed and resumed", *full_disks(whole, folder)])
-            rows.append(["folder read-only, then mended and resumed", *read_only_folders(whole, folder, draw)])
+            rows.append(
+                [
+                    "folder read-only, then mended and resumed",
+                    *read_only_folders(whole, folder, draw),
+                ]
+            )
         except subprocess.CalledProcessError as error:
-            rows.append([f"disk full or read-only: not tried ({error.stderr.decode().strip()})", 0, "", ""])
+            rows.append(
+                [f"disk full or read-only: not tried ({error.stderr.decode().strip()})", 0, "", ""]
+            )
         rows += [[name, *row] for name, row in damaged_checkpoints(whole, folder, draw).items()]
     seconds = time.monotonic() - began
     print(markdown(rows) + f"\n{seconds / 60:.1f} minutes, seed {arguments.seed}")
     if arguments.out:
-        about = {"git_commit": git_commit(), "hardware": hardware(), "seed": arguments.seed, "seconds": seconds}
+        about = {
+            "git_commit": git_commit(),
+            "hardware": hardware(),
+            "seed": arguments.seed,
+            "seconds": seconds,
+        }
         write_json(arguments.out, {**about, "header": HEADER, "rows": rows})
-    sys.exit(1 if any(row[-1] for row in rows) or any(row[2] not in ("", row[1]) for row in rows) else 0)
+    sys.exit(
+        1 if any(row[-1] for row in rows) or any(row[2] not in ("", row[1]) for row in rows) else 0
+    )
 
 
 if __name__ == "__main__":

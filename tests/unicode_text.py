@@ -10,7 +10,9 @@ AWKWARD = [
 ]  # fmt: skip
 some = st.lists(st.sampled_from(AWKWARD), max_size=12)
 any_line = (
-    st.text(st.characters(codec="utf-8", exclude_characters="\n"), max_size=30) | some.map("".join) | some.map(" ".join)
+    st.text(st.characters(codec="utf-8", exclude_characters="\n"), max_size=30)
+    | some.map("".join)
+    | some.map(" ".join)
 )
 any_lines = st.lists(any_line, max_size=8)
 

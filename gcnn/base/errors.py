@@ -31,4 +31,6 @@ def one_line(error: BaseException) -> str:
 
 def out_of_memory(error: BaseException) -> bool:
     """Python has a class of errors for it; torch has a message, one for each kind of memory."""
-    return isinstance(error, MemoryError) or bool(re.search("out of memory|can't allocate memory", str(error)))
+    return isinstance(error, MemoryError) or bool(
+        re.search("out of memory|can't allocate memory", str(error))
+    )

@@ -25,13 +25,17 @@ def user_path(path: str, use: str) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError:
-        raise UsageError(f"this user has no home folder, which {path} needs for {use} to another folder.") from None
+        raise UsageError(
+            f"this user has no home folder, which {path} needs for {use} to another folder."
+        ) from None
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` make a file or folder beside `path`, sync it, and put it in the place of `path`: an interruption
     leaves what was there before. A folder must not exist yet."""
-    aside = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")  # process numbers recur from machine to machine
+    aside = path.with_name(
+        f".{path.name}.{os.urandom(4).hex()}.tmp"
+    )  # process numbers recur from machine to machine
     try:
         write(aside)
         for part in [aside, *aside.rglob("*")] if aside.is_dir() else [aside]:
@@ -39,7 +43,9 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         os.replace(aside, path)
     except BaseException as error:
         remove(aside)
-        if isinstance(error, OSError) and error.filename is None:  # a write to a full disk does not say which
+        if (
+            isinstance(error, OSError) and error.filename is None
+        ):  # a write to a full disk does not say which
             error.filename = str(path)
         raise
     sync(path.parent)
@@ -51,7 +57,9 @@ def refuse_links_out(folder: Path) -> None:
     for path in folder.rglob("*"):
         leads_out = path.is_symlink() and not path.resolve().is_relative_to(folder.resolve())
         if leads_out and "wandb" not in path.relative_to(folder).parts:
-            raise UsageError(f"{path} is a link that leads out of the run. Put the file itself there or remove it.")
+            raise UsageError(
+                f"{path} is a link that leads out of the run. Put the file itself there or remove it."
+            )
 
 
 def lock(file: TextIO) -> bool:
@@ -116,7 +124,9 @@ def finite_or_null(value: Any) -> Any:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON, atomically. What is no Unicode, as a folder's name may be, is escaped and read back as it was."""
-    content = (to_json(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+    content = (to_json(value, indent=2, ensure_ascii=False) + "\n").encode(
+        "utf-8", "backslashreplace"
+    )
     write_atomically(path, lambda aside: aside.write_bytes(content))
 
 

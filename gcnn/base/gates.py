@@ -40,8 +40,12 @@ GATES = {
     "glu": Gate("GLU", lambda values, gates: values * gates.sigmoid(), paths=2, gain=4.0),
     "gtu": Gate("GTU", lambda values, gates: values.tanh() * gates.sigmoid(), paths=2, gain=4.0),
     "bilinear": Gate("bilinear", lambda values, gates: values * gates, paths=2, gate_bias=1.0),
-    "swiglu": Gate("SwiGLU", lambda values, gates: values * gates * gates.sigmoid(), paths=2, gate_bias=1.278),
-    "geglu": Gate("GEGLU", lambda values, gates: values * gates * normal_cdf(gates), paths=2, gate_bias=1.145),
+    "swiglu": Gate(
+        "SwiGLU", lambda values, gates: values * gates * gates.sigmoid(), paths=2, gate_bias=1.278
+    ),
+    "geglu": Gate(
+        "GEGLU", lambda values, gates: values * gates * normal_cdf(gates), paths=2, gate_bias=1.145
+    ),
     "reglu": Gate("ReGLU", lambda values, gates: values * gates.relu(), paths=2, gate_bias=1.0),
     "linear": Gate("linear", lambda values: values),
     "relu": Gate("ReLU", lambda values: values.relu()),

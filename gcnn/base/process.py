@@ -22,14 +22,22 @@ def explain(error: BaseException) -> tuple[str, int] | None:
         name = error.object.encode(errors="backslashreplace").decode()
         return f"{name[:200]} is not UTF-8. Rename that file or folder.", 2
     if isinstance(error, OSError):
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)  # the disk, or what this user may have of it
+        full = error.errno in (
+            errno.ENOSPC,
+            errno.EDQUOT,
+        )  # the disk, or what this user may have of it
         remedy = "Free some space" if full else "Check the path and its permissions"
         return f"{one_line(error)}. {remedy} and run the command again.", 1
     if isinstance(error, MemoryError | RuntimeError) and out_of_memory(error):
         return f"out of memory ({one_line(error)[:200]}). Give smaller sizes or a smaller model.", 1
-    lost = re.search(r"gloo|NCCL|TCPStore|Connection (closed|reset)", str(error))  # one for each backend
+    lost = re.search(
+        r"gloo|NCCL|TCPStore|Connection (closed|reset)", str(error)
+    )  # one for each backend
     if lost and isinstance(error, RuntimeError) and torchrun.world_size() > 1:
-        return "another process of this run has ended; its own message says why. Mend that and resume.", 1
+        return (
+            "another process of this run has ended; its own message says why. Mend that and resume.",
+            1,
+        )
     return ("interrupted", 130) if isinstance(error, KeyboardInterrupt) else None
 
 
@@ -47,11 +55,19 @@ def ignore_closed_output() -> None:
     """Let this process write to its end whoever listens. (A filter ends with its reader instead: see below.)"""
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # none, or not that of the process
+        with contextlib.suppress(
+            OSError, ValueError, AttributeError
+        ):  # none, or not that of the process
             if stream.fileno() == descriptor and not isinstance(stream.buffer.raw, Outliving):
                 stream.flush()
                 buffer = io.BufferedWriter(Outliving(descriptor, "wb", closefd=False))
-                setattr(sys, name, io.TextIOWrapper(buffer, stream.encoding, "backslashreplace", line_buffering=True))
+                setattr(
+                    sys,
+                    name,
+                    io.TextIOWrapper(
+                        buffer, stream.encoding, "backslashreplace", line_buffering=True
+                    ),
+                )
 
 
 def on_terminal() -> bool:
@@ -66,7 +82,9 @@ def one_line_errors() -> Iterator[None]:
         yield
         return
     except BrokenPipeError:  # the reader of our output has left, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # no second complaint when Python flushes
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # no second complaint when Python flushes
         sys.exit(0)
     except (Exception, KeyboardInterrupt) as error:
         explained = explain(error)
@@ -95,14 +113,18 @@ def run_command(command: Callable[[], int | None]) -> None:
     # Hydra then raises instead of printing and exiting itself.
     os.environ["HYDRA_FULL_ERROR"] = os.environ.get("HYDRA_FULL_ERROR") or "1"
     open_missing_streams()
-    sys.stdout.reconfigure(errors="backslashreplace")  # a letter that the terminal lacks is no failure
+    sys.stdout.reconfigure(
+        errors="backslashreplace"
+    )  # a letter that the terminal lacks is no failure
     try:
         with one_line_errors():
             code = command() or 0
             sys.stdout.flush()  # here, where a reader that has left is no error
             sys.exit(code)
     except SystemExit as stop:
-        if torchrun.world_size() > 1:  # threads of torch's process group can abort the end of Python
+        if (
+            torchrun.world_size() > 1
+        ):  # threads of torch's process group can abort the end of Python
             sys.stderr.flush()
             os._exit(stop.code or 0)
         raise

@@ -31,9 +31,20 @@ def git_commit() -> str | None:
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():  # installed, perhaps inside a checkout of something else
         return None
-    describe = ["git", "-C", root, "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"]
+    describe = [
+        "git",
+        "-C",
+        root,
+        "describe",
+        "--always",
+        "--abbrev=40",
+        "--exclude=*",
+        "--dirty=+changes",
+    ]
     try:
-        return subprocess.run(describe, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+        return subprocess.run(
+            describe, capture_output=True, text=True, check=True, timeout=30
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
 
@@ -44,7 +55,9 @@ def hardware() -> dict[str, str | int | None]:
 
     return {
         "cpu": cpu_name(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
@@ -92,7 +105,9 @@ def run_child(call: list[str]) -> tuple[str, resource.struct_rusage]:
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise RunError(f"{shlex.join(call)[:200]} failed with {process.returncode}. See its message above.")
+        raise RunError(
+            f"{shlex.join(call)[:200]} failed with {process.returncode}. See its message above."
+        )
     return text, used
 
 

@@ -37,14 +37,20 @@ def check_no_utf16(text: bytes, what: object) -> None:
     """
     text = text[: 1 << 16]
     quarter = 1 + len(text) // 4
-    all_over = len(text) > 200 and all(0 in text[start : start + quarter] for start in range(0, len(text), quarter))
+    all_over = len(text) > 200 and all(
+        0 in text[start : start + quarter] for start in range(0, len(text), quarter)
+    )
     full_of_zeros = 4 * text.count(0) > len(text) > 1000
     if full_of_zeros or (all_over and parity_distance(text) > 0.5):
-        raise UsageError(f"{what} is no UTF-8 text: it has zero bytes as UTF-16 has. Convert it, as with iconv.")
+        raise UsageError(
+            f"{what} is no UTF-8 text: it has zero bytes as UTF-16 has. Convert it, as with iconv."
+        )
 
 
 def parity_distance(text: bytes) -> float:
     """How the bytes at even places differ from those at odd ones: 0, they are alike, to 1, they have none in common."""
     even, odd = Counter(text[::2]), Counter(text[1::2])
-    common = sum(min(count / len(text[::2]), odd[byte] / len(text[1::2])) for byte, count in even.items())
+    common = sum(
+        min(count / len(text[::2]), odd[byte] / len(text[1::2])) for byte, count in even.items()
+    )
     return 1 - common

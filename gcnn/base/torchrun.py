@@ -3,7 +3,12 @@ and some set them empty: a variable that is empty, or no number, is as one that 
 
 import os
 
-RENDEZVOUS = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what torch.distributed needs to join the others
+RENDEZVOUS = (
+    "RANK",
+    "WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+)  # what torch.distributed needs to join the others
 
 
 def number(name: str, default: int) -> int:

@@ -38,10 +38,17 @@ def between(least: int, most: int) -> Range:
 COUNT, UNSIGNED = between(1, LARGEST), between(0, LARGEST)
 POSITIVE = Range(lambda value: 0 < value < math.inf, "give a number above 0")
 FRACTION = Range(lambda value: 0 <= value < 1, "give a number from 0 to below 1")
-BETAS = Range(lambda pair: len(pair) == 2 and all(map(FRACTION.allows, pair)), "give two numbers from 0 to below 1")
-CUTOFFS = Range(lambda value: [0, *value] == sorted({0, *value}), "give positive numbers in increasing order")
+BETAS = Range(
+    lambda pair: len(pair) == 2 and all(map(FRACTION.allows, pair)),
+    "give two numbers from 0 to below 1",
+)
+CUTOFFS = Range(
+    lambda value: [0, *value] == sorted({0, *value}), "give positive numbers in increasing order"
+)
 SEED = Range(lambda value: 0 <= value < 2**63, "give a number from 0 to 2^63 - 1")
-PATH = Range(lambda path: path != "", "give a path or leave it out")  # a shell's $VARIABLE may be empty
+PATH = Range(
+    lambda path: path != "", "give a path or leave it out"
+)  # a shell's $VARIABLE may be empty
 RESUME = Range(
     lambda value: isinstance(value, bool) or (isinstance(value, str) and value != ""),
     "give false, true or the path of a checkpoint",
@@ -79,7 +86,11 @@ def check_value(name: str, value: Any, allowed: Range) -> None:
 def check_ranges(config: Any, group: str = "") -> None:
     """Raise UsageError for a value of a config's dataclass, or of those within it, that is out of its field's range."""
     for field in dataclasses.fields(config):
-        name, value, allowed = group + field.name, getattr(config, field.name), field.metadata.get("range")
+        name, value, allowed = (
+            group + field.name,
+            getattr(config, field.name),
+            field.metadata.get("range"),
+        )
         if dataclasses.is_dataclass(value):
             check_ranges(value, f"{name}.")
         elif allowed and value is not None:
@@ -119,4 +130,6 @@ def check_memory(what: str, needed: int, remedy: str) -> None:
     present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > present:
         needed, present = needed // 2**30, present // 2**30
-        raise UsageError(f"{what} takes {needed:,} GiB of memory or more; the machine has {present:,}; {remedy}.")
+        raise UsageError(
+            f"{what} takes {needed:,} GiB of memory or more; the machine has {present:,}; {remedy}."
+        )

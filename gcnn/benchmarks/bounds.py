@@ -54,7 +54,9 @@ class Machine:
 
     def flops(self) -> float:
         """Floating-point operations a second of the fastest matrix product."""
-        return max(self._rate(f"product of {rows} rows", lambda n=rows: self._multiply(n)) for rows in ROWS)
+        return max(
+            self._rate(f"product of {rows} rows", lambda n=rows: self._multiply(n)) for rows in ROWS
+        )
 
     def read_rate(self, size: int) -> float:
         """Bytes a second of reading an array of `size` bytes again and again."""
@@ -62,16 +64,23 @@ class Machine:
 
     def bound(self, work: Work) -> Bound:
         """The least time for some work, and what takes most of it."""
-        parallel = {"matrix products": work.flops / self.flops(), "reading weights": work.bytes / self.read_rate(LARGE)}
+        parallel = {
+            "matrix products": work.flops / self.flops(),
+            "reading weights": work.bytes / self.read_rate(LARGE),
+        }
         by = max(parallel, key=parallel.get)
         if not work.steps:
             return Bound(parallel[by], by)
         one_by_one = {
             "recurrent products": work.steps * work.step_flops / self.flops(),
-            "rereading recurrent weights": work.steps * work.step_bytes / self.read_rate(work.step_bytes),
+            "rereading recurrent weights": work.steps
+            * work.step_bytes
+            / self.read_rate(work.step_bytes),
         }
         then = max(one_by_one, key=one_by_one.get)
-        return Bound(parallel[by] + one_by_one[then], by if parallel[by] > one_by_one[then] else then)
+        return Bound(
+            parallel[by] + one_by_one[then], by if parallel[by] > one_by_one[then] else then
+        )
 
     def _rate(self, name: str, measure: Callable[[], float]) -> float:
         if name not in self.measured:
@@ -84,7 +93,9 @@ class Machine:
         packed = nn.Sequential(layer)
         prepare_for_inference(packed)
         inputs = torch.ones(rows, CHANNELS, device=self.device, dtype=self.dtype)
-        seconds = min(least_seconds(partial(product, inputs), self.device) for product in (layer, packed))
+        seconds = min(
+            least_seconds(partial(product, inputs), self.device) for product in (layer, packed)
+        )
         return 2 * rows * CHANNELS**2 / seconds
 
     def _read(self, size: int) -> float:
@@ -94,7 +105,9 @@ class Machine:
 
 @torch.inference_mode()
 def least_seconds(call: Callable[[], object], device: torch.device) -> float:
-    return min(timeit.repeat(call, timer=partial(now, device), repeat=11, number=1))  # the first one warms up
+    return min(
+        timeit.repeat(call, timer=partial(now, device), repeat=11, number=1)
+    )  # the first one warms up
 
 
 def now(device: torch.device) -> float:
@@ -111,7 +124,10 @@ def work(model: LanguageModel, targets: Tensor, softmax: bool = True) -> Work:
     weights = encoder.macs() - recurrent
     macs = weights * targets.numel()
     if softmax:
-        rows_of_parts = [targets.numel(), *map(len, model.softmax.rows(targets))]  # of the head and of each cluster
+        rows_of_parts = [
+            targets.numel(),
+            *map(len, model.softmax.rows(targets)),
+        ]  # of the head and of each cluster
         for count, rows in zip(model.softmax.weight_counts(), rows_of_parts, strict=True):
             macs += count * rows
             weights += count if rows else 0

@@ -26,7 +26,9 @@ WARM_UP = 3  # rounds of sentences
 EOS = 0  # any frequent type
 
 
-Timing = dict[str, tuple[float, Bound]]  # "hidden" states alone and in "total": seconds, and what bounds them
+Timing = dict[
+    str, tuple[float, Bound]
+]  # "hidden" states alone and in "total": seconds, and what bounds them
 
 
 @dataclass
@@ -61,7 +63,9 @@ class Zipf:
 
     def words(self, *shape: int) -> Tensor:
         """Random ids, `shape`, int64; an id is a rank by frequency."""
-        return torch.from_numpy(np.searchsorted(self.cumulative, self.random.random(shape) * self.cumulative[-1]))
+        return torch.from_numpy(
+            np.searchsorted(self.cumulative, self.random.random(shape) * self.cumulative[-1])
+        )
 
     def sentence(self, length: int) -> tuple[Tensor, Tensor]:
         """Tokens `<eos> w1 .. wn` and targets `w1 .. wn <eos>`, each (1, length + 1)."""
@@ -75,7 +79,11 @@ class Zipf:
 
 
 def benchmark(
-    groups: list[list[Candidate]], machine: Machine, repeats: int = 100, long_repeats: int = 3, seed: int = 1
+    groups: list[list[Candidate]],
+    machine: Machine,
+    repeats: int = 100,
+    long_repeats: int = 3,
+    seed: int = 1,
 ) -> dict:
     """Measure groups of models; those of a group have one vocabulary, take turns, and are in memory alone.
 
@@ -106,7 +114,9 @@ def benchmark(
 
 
 @torch.inference_mode()
-def measure(subjects: list[Subject], machine: Machine, repeats: int, long_repeats: int, seed: int) -> None:
+def measure(
+    subjects: list[Subject], machine: Machine, repeats: int, long_repeats: int, seed: int
+) -> None:
     """Measure models on the same texts, each in its turn within every round, so that all meet the same disturbances."""
     zipf = Zipf(subjects[0].model.vocabulary_size, seed)
     for length in LENGTHS:
@@ -114,22 +124,39 @@ def measure(subjects: list[Subject], machine: Machine, repeats: int, long_repeat
         take_turns(subjects, machine, length, texts)
         for subject in subjects:
             del subject.timings[length][:WARM_UP]
-    take_turns(subjects, machine, "throughput", [zipf.text(*THROUGHPUT) for _ in range(long_repeats)])
-    take_turns(subjects, machine, "responsiveness", [zipf.text(*RESPONSIVENESS) for _ in range(long_repeats)])
+    take_turns(
+        subjects, machine, "throughput", [zipf.text(*THROUGHPUT) for _ in range(long_repeats)]
+    )
+    take_turns(
+        subjects,
+        machine,
+        "responsiveness",
+        [zipf.text(*RESPONSIVENESS) for _ in range(long_repeats)],
+    )
 
 
-def take_turns(subjects: list[Subject], machine: Machine, kind: int | str, texts: list[tuple[Tensor, Tensor]]) -> None:
-    log.info("%s, %d rounds", f"sentences of {kind} words" if isinstance(kind, int) else kind, len(texts))
+def take_turns(
+    subjects: list[Subject], machine: Machine, kind: int | str, texts: list[tuple[Tensor, Tensor]]
+) -> None:
+    log.info(
+        "%s, %d rounds", f"sentences of {kind} words" if isinstance(kind, int) else kind, len(texts)
+    )
     for i, (tokens, targets) in enumerate(texts):
-        first = i % len(subjects)  # each model comes after each other: it finds the caches full of that one
+        first = i % len(
+            subjects
+        )  # each model comes after each other: it finds the caches full of that one
         for subject in subjects[first:] + subjects[:first]:
-            subject.timings.setdefault(kind, []).append(score(subject.model, tokens, targets, machine))
+            subject.timings.setdefault(kind, []).append(
+                score(subject.model, tokens, targets, machine)
+            )
 
 
 def score(model: LanguageModel, tokens: Tensor, targets: Tensor, machine: Machine) -> Timing:
     """Score a text on the clock: tokens and targets (batch, time)."""
     device, state, hidden_seconds = machine.device, None, 0.0
-    blocks = zip(tokens.to(device).split(BLOCK, dim=1), targets.to(device).split(BLOCK, dim=1), strict=True)
+    blocks = zip(
+        tokens.to(device).split(BLOCK, dim=1), targets.to(device).split(BLOCK, dim=1), strict=True
+    )
     start = now(device)
     for block, block_targets in blocks:
         before = now(device)
@@ -137,7 +164,10 @@ def score(model: LanguageModel, tokens: Tensor, targets: Tensor, machine: Machin
         hidden_seconds += now(device) - before
         model.nll(hidden, block_targets).double().sum(dim=1).cpu()
     seconds = {"hidden": hidden_seconds, "total": now(device) - start}
-    return {part: (seconds[part], machine.bound(work(model, targets, part == "total"))) for part in seconds}
+    return {
+        part: (seconds[part], machine.bound(work(model, targets, part == "total")))
+        for part in seconds
+    }
 
 
 def report(subject: Subject) -> dict:
@@ -151,7 +181,8 @@ def report(subject: Subject) -> dict:
         "sentences_without_softmax": {str(n): latency(timings[n], "hidden") for n in LENGTHS},
         "throughput": dict(zip(("sequences", "length"), THROUGHPUT, strict=True))
         | speed(timings["throughput"], THROUGHPUT[0] * THROUGHPUT[1]),
-        "responsiveness": {"tokens": RESPONSIVENESS[1]} | speed(timings["responsiveness"], RESPONSIVENESS[1]),
+        "responsiveness": {"tokens": RESPONSIVENESS[1]}
+        | speed(timings["responsiveness"], RESPONSIVENESS[1]),
     }
 
 
@@ -185,7 +216,9 @@ def compare(gcnn: str, lstm: str, models: dict[str, dict]) -> dict:
         return {"measured": over[measured] / under[measured], "bound": over[bound] / under[bound]}
 
     def by_length(kind: str) -> dict:
-        return {n: ratios(slow[kind][n], fast[kind][n], "median_ms", "bound_ms") for n in fast[kind]}
+        return {
+            n: ratios(slow[kind][n], fast[kind][n], "median_ms", "bound_ms") for n in fast[kind]
+        }
 
     rates = "tokens_per_second", "bound_tokens_per_second"
     return {

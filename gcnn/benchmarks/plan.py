@@ -20,8 +20,12 @@ MODELS = {
     "gcnn_8b": (793_471, BILLION_WORD), "gcnn_13": (793_471, BILLION_WORD), "gcnn_14b": (793_471, BILLION_WORD),
 }  # fmt: skip
 BF16, FLOAT32 = 2, 4  # bytes
-OPTIMIZER_BYTES = 5 * FLOAT32  # a parameter: read weight, gradient and velocity, write weight and velocity
-WEIGHT_BYTES = 3 * FLOAT32 + 2 * BF16  # a parameter: normalised or cast, written and read in bf16, its gradient written
+OPTIMIZER_BYTES = (
+    5 * FLOAT32
+)  # a parameter: read weight, gradient and velocity, write weight and velocity
+WEIGHT_BYTES = (
+    3 * FLOAT32 + 2 * BF16
+)  # a parameter: normalised or cast, written and read in bf16, its gradient written
 STATE_BYTES = 3 * FLOAT32  # a parameter, kept: weight, gradient, velocity
 
 
@@ -48,11 +52,17 @@ class Epoch:
     @property
     def seconds(self) -> float:
         backward = (self.products + self.activations) * 2 / 3
-        return self.products + self.activations + self.optimizer + max(0.0, self.exchange - backward)
+        return (
+            self.products + self.activations + self.optimizer + max(0.0, self.exchange - backward)
+        )
 
     @property
     def bound(self) -> str:
-        parts = {"products": self.products, "activations": self.activations, "optimizer": self.optimizer}
+        parts = {
+            "products": self.products,
+            "activations": self.activations,
+            "optimizer": self.optimizer,
+        }
         if self.exchange > (self.products + self.activations) * 2 / 3:
             parts["exchange of gradients"] = self.exchange
         return max(parts, key=parts.get)
@@ -73,7 +83,11 @@ def plan(name: str, tokens: int, gpus: int, gpu: GPU) -> Epoch:
     sent = 2 * (gpus - 1) / gpus * FLOAT32 * parameters  # a ring's all-reduce
     return Epoch(
         products=updates * PASSES * model.flops_per_token() * tokens / gpu.flops,
-        activations=updates * 4 * kept * tokens / gpu.bandwidth,  # they and their gradients, written and read
+        activations=updates
+        * 4
+        * kept
+        * tokens
+        / gpu.bandwidth,  # they and their gradients, written and read
         optimizer=updates * (OPTIMIZER_BYTES + WEIGHT_BYTES) * parameters / gpu.bandwidth,
         exchange=updates * sent / gpu.link,
         memory=STATE_BYTES * parameters + kept * tokens,
@@ -85,5 +99,7 @@ def kept_bytes(model: LanguageModel) -> float:
     convs = [m.conv for m in model.encoder.modules() if isinstance(m, GatedConv)]
     body = sum((BF16 + 1) * conv.in_channels + BF16 * conv.out_channels for conv in convs)
     softmax, frequencies = model.softmax, zipf(model.vocabulary_size)
-    in_tails = sum(float(frequencies[low:high].sum()) * (high - low) for low, high in softmax.clusters())  # expected
+    in_tails = sum(
+        float(frequencies[low:high].sum()) * (high - low) for low, high in softmax.clusters()
+    )  # expected
     return body + FLOAT32 * 2 * (softmax.shortlist + len(softmax.tails) + in_tails)

@@ -23,7 +23,12 @@ from gcnn.models.adaptive_softmax import AdaptiveSoftmax, FullSoftmax, Softmax
 from gcnn.training.run import reuse_large_blocks
 
 VOCABULARIES = (10_000, 25_000, 50_000, 100_000, 200_000, 400_000, 800_000)
-CUTOFFS = (2_000, 10_000, 50_000, 200_000)  # those below the vocabulary: GCNN-8's, and the last of the others
+CUTOFFS = (
+    2_000,
+    10_000,
+    50_000,
+    200_000,
+)  # those below the vocabulary: GCNN-8's, and the last of the others
 KINDS = ("adaptive", "full")
 WARM_UP = 2  # rounds
 KEPT = 2  # times what is needed, that a heap which reuses its memory takes of the system
@@ -71,7 +76,11 @@ def measure(size: Size, rounds: int, most_bytes: float) -> dict[str, dict]:
         with torch.device("meta"):
             parameters = sum(weight.numel() for weight in build(kind, size).parameters())
         costs[kind] = {"parameters": parameters, "seconds": None, "memory_bytes": None}
-    kinds = [kind for kind in KINDS if KEPT * least_bytes(size, kind, costs[kind]["parameters"]) <= most_bytes]
+    kinds = [
+        kind
+        for kind in KINDS
+        if KEPT * least_bytes(size, kind, costs[kind]["parameters"]) <= most_bytes
+    ]
     for kind, seconds in in_own_process(partial(times, kinds, size, rounds)).items():
         costs[kind]["seconds"] = seconds
         costs[kind]["memory_bytes"] = in_own_process(partial(memory, kind, size))
@@ -101,7 +110,9 @@ def times(kinds: list[str], size: Size, rounds: int) -> dict[str, float]:
 def memory(kind: str, size: Size) -> int:
     """Peak bytes of one softmax: its weights, their gradients and all that two passes hold."""
     torch.set_num_threads(size.threads)
-    Step(kind, replace(size, vocabulary=3_000, hidden_dim=8, tokens=10))()  # libraries come to memory as they are used
+    Step(
+        kind, replace(size, vocabulary=3_000, hidden_dim=8, tokens=10)
+    )()  # libraries come to memory as they are used
     before = peak_resident_bytes()
     step = Step(kind, size)
     for _ in range(2):
@@ -124,7 +135,13 @@ def growth(by_vocabulary: dict[str, dict]) -> dict[str, dict[str, float]]:
     """The exponents of growth with the vocabulary, kind by kind: slopes in log-log; 1 is linear."""
     exponents = {kind: {} for kind in KINDS}
     for kind, quantity in product(KINDS, ("parameters", "seconds", "memory_bytes")):
-        points = [(int(n), entry[kind][quantity]) for n, entry in by_vocabulary.items() if entry[kind][quantity]]
+        points = [
+            (int(n), entry[kind][quantity])
+            for n, entry in by_vocabulary.items()
+            if entry[kind][quantity]
+        ]
         if len(points) > 1:
-            exponents[kind][quantity] = float(np.polyfit(*np.log(np.array(points, float)).T, deg=1)[0])
+            exponents[kind][quantity] = float(
+                np.polyfit(*np.log(np.array(points, float)).T, deg=1)[0]
+            )
     return exponents

@@ -47,14 +47,23 @@ class Speed:
     flops_per_token: float  # forward pass
     peak_memory_bytes: int = 0  # of the process so far
     steps: list[float] = field(default_factory=list)  # seconds an update
-    products: list[float] = field(default_factory=list)  # FLOP/s of the machine's matrix product, in between
+    products: list[float] = field(
+        default_factory=list
+    )  # FLOP/s of the machine's matrix product, in between
     evaluations: list[float] = field(default_factory=list)  # seconds a token, by `evaluate`
-    forwards: list[float] = field(default_factory=list)  # seconds a token, forward pass and loss alone
+    forwards: list[float] = field(
+        default_factory=list
+    )  # seconds a token, forward pass and loss alone
 
     def report(self) -> dict[str, float | str]:
         flops = PASSES * self.flops_per_token * self.tokens_per_step
-        shares = [flops / step / product for step, product in zip(self.steps, self.products, strict=True)]
-        limits = [forward / evaluation for forward, evaluation in zip(self.forwards, self.evaluations, strict=True)]
+        shares = [
+            flops / step / product for step, product in zip(self.steps, self.products, strict=True)
+        ]
+        limits = [
+            forward / evaluation
+            for forward, evaluation in zip(self.forwards, self.evaluations, strict=True)
+        ]
         return {
             "tokens_per_second": self.tokens_per_step / median(self.steps),
             "flops_per_second": flops / median(self.steps),
@@ -80,7 +89,9 @@ def make_trainer(name: str, *overrides: str) -> Trainer:
 
 
 def synthetic_data(config: TrainConfig) -> PreparedData:
-    tokens = Zipf(VOCABULARY_SIZE, config.seed).words(200 * config.trainer.batch_size * config.trainer.block_size)
+    tokens = Zipf(VOCABULARY_SIZE, config.seed).words(
+        200 * config.trainer.batch_size * config.trainer.block_size
+    )
     tokenizer = WordTokenizer(["<eos>", "<unk>", *map(str, range(2, VOCABULARY_SIZE))])
     streams = {
         split: TokenStream(part, 0, VOCABULARY_SIZE, len(part), len(part), 1, split)

@@ -41,7 +41,9 @@ def folder(path: str) -> Path:
 
 
 def add_config_dir(parser: argparse.ArgumentParser) -> None:
-    help = "a folder of your own choices and experiments: DIR/experiment/NAME.yaml is experiment=NAME"
+    help = (
+        "a folder of your own choices and experiments: DIR/experiment/NAME.yaml is experiment=NAME"
+    )
     parser.add_argument("--config-dir", "-cd", type=folder, metavar="DIR", help=help)
 
 
@@ -50,7 +52,9 @@ def threads(text: str) -> int:
 
 
 def add_number(parser: argparse.ArgumentParser, option: str, default: int, help: str) -> None:
-    parser.add_argument(option, type=positive, default=default, metavar="N", help=f"{help}; default: %(default)s")
+    parser.add_argument(
+        option, type=positive, default=default, metavar="N", help=f"{help}; default: %(default)s"
+    )
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
@@ -69,7 +73,9 @@ def add_precision(parser: argparse.ArgumentParser, of: str = "weights") -> None:
 
 
 def add_threads(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--threads", type=threads, metavar="N", help="CPU threads; default: all cores")
+    parser.add_argument(
+        "--threads", type=threads, metavar="N", help="CPU threads; default: all cores"
+    )
 
 
 def set_threads(number: int | None) -> None:
@@ -87,11 +93,15 @@ def add_column(parser: argparse.ArgumentParser) -> None:
 def add_text(parser: argparse.ArgumentParser) -> None:
     """The options that say on which text a run is evaluated: check_text checks them, read_stream reads the text."""
     text = parser.add_mutually_exclusive_group()
-    text.add_argument("--split", choices=["valid", "test", "train"], help="of the run's data; default: test")
+    text.add_argument(
+        "--split", choices=["valid", "test", "train"], help="of the run's data; default: test"
+    )
     help = "text, JSON lines, Parquet, a pipe, or - for standard input; default: a split"
     text.add_argument("--file", metavar="TEXT", help=help)
     add_column(parser)
-    parser.add_argument("--data-path", metavar="DIR", help="where the splits are; default: the run's data.path")
+    parser.add_argument(
+        "--data-path", metavar="DIR", help="where the splits are; default: the run's data.path"
+    )
     help = "score each line alone, or as running text; default: as the run's data.sentences says"
     parser.add_argument("--sentences", action=argparse.BooleanOptionalAction, help=help)
 
@@ -101,10 +111,14 @@ def check_text(arguments: argparse.Namespace) -> None:
     if arguments.file is not None and arguments.data_path is not None:
         raise UsageError("--data-path is where the run's splits are; leave it or --file out.")
     if arguments.file is None and arguments.column is not None:
-        raise UsageError("--column is of --file; a split is read by the run's data.column. Leave it out.")
+        raise UsageError(
+            "--column is of --file; a split is read by the run's data.column. Leave it out."
+        )
 
 
-def read_stream(arguments: argparse.Namespace, data: "DataConfig", tokenizer: "Tokenizer") -> "TokenStream":
+def read_stream(
+    arguments: argparse.Namespace, data: "DataConfig", tokenizer: "Tokenizer"
+) -> "TokenStream":
     """The text that the options of add_text ask for, encoded; `data` is the run's own. Raises UsageError as
     encode_file and load_corpus do."""
     from gcnn.data.corpus import load_corpus
@@ -115,7 +129,9 @@ def read_stream(arguments: argparse.Namespace, data: "DataConfig", tokenizer: "T
         return encode_file(path, tokenizer, arguments.column or "text")
     if arguments.data_path is not None:
         data = dataclasses.replace(data, path=arguments.data_path, files={})
-    elif data.source == "local" and data.path is None and not any(data.files.values()):  # as imported runs are
+    elif (
+        data.source == "local" and data.path is None and not any(data.files.values())
+    ):  # as imported runs are
         raise UsageError(
             "the run names no data of its own. Give --file TEXT, or --data-path DIR, a folder with "
             "{train,valid,test}.txt."

@@ -18,7 +18,15 @@ from gcnn.base.files import write_json
 from gcnn.base.provenance import made_with
 from gcnn.benchmarks.bounds import Machine
 from gcnn.benchmarks.latency import Candidate, benchmark
-from gcnn.commands.arguments import add_device, add_number, add_out, add_precision, add_threads, new_parser, set_threads
+from gcnn.commands.arguments import (
+    add_device,
+    add_number,
+    add_out,
+    add_precision,
+    add_threads,
+    new_parser,
+    set_threads,
+)
 from gcnn.config.compose import compose_config
 from gcnn.config.stored import load_config
 from gcnn.data.tokenizers import load_tokenizer
@@ -40,10 +48,17 @@ def main() -> None:
     set_threads(arguments.threads)
     machine = Machine(choose_device(arguments.device), PRECISIONS[arguments.precision])
     names = arguments.models or ("" if arguments.runs else DEFAULT)
-    groups = [*paper_groups(list(filter(None, names.split(","))), machine), *run_groups(arguments.runs)]
+    groups = [
+        *paper_groups(list(filter(None, names.split(","))), machine),
+        *run_groups(arguments.runs),
+    ]
     if not groups:
-        raise UsageError(f"--models {arguments.models!r} names no model; choose from {', '.join(PAPER)}.")
-    latency = made_with() | benchmark(groups, machine, *((10, 1) if arguments.quick else (arguments.repeats, 3)))
+        raise UsageError(
+            f"--models {arguments.models!r} names no model; choose from {', '.join(PAPER)}."
+        )
+    latency = made_with() | benchmark(
+        groups, machine, *((10, 1) if arguments.quick else (arguments.repeats, 3))
+    )
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(arguments.out, latency)
     measured = load_latency(arguments.out)
@@ -59,11 +74,15 @@ def paper_groups(names: list[str], machine: Machine) -> list[list[Candidate]]:
     for name in names:
         size = vocabulary_of(name)
         if size is None:
-            raise UsageError(f"--models: the paper has no {name!r}; choose from {', '.join(PAPER)}.")
+            raise UsageError(
+                f"--models: the paper has no {name!r}; choose from {', '.join(PAPER)}."
+            )
         load = partial(random_model, name, size)
         groups[size].append(Candidate(name, f"random weights, {size:,} types", load))
         if name.startswith("lstm") and machine.device.type == "cpu":
-            packed = Candidate(f"{name}_packed", "the same, its weights laid out once", load, packed_lstm=True)
+            packed = Candidate(
+                f"{name}_packed", "the same, its weights laid out once", load, packed_lstm=True
+            )
             groups[size].append(packed)
     return list(groups.values())
 
@@ -107,7 +126,11 @@ def bounds_table(latency: dict) -> Table:
 
 def parse_arguments() -> argparse.Namespace:
     parser = new_parser(__doc__)
-    parser.add_argument("--models", metavar="NAME,...", help=f"of the paper, with random weights; default: {DEFAULT}")
+    parser.add_argument(
+        "--models",
+        metavar="NAME,...",
+        help=f"of the paper, with random weights; default: {DEFAULT}",
+    )
     help = "trained runs, or `latest`; default: none"
     parser.add_argument("--runs", nargs="+", type=find_run, default=[], metavar="RUN", help=help)
     add_device(parser)

@@ -21,31 +21,54 @@ from gcnn.reporting.document import Table, to_text
 from gcnn.reporting.units import count, decimals, gibibytes
 
 TERABYTE = 10**12
-HEADER = ["precision", "processes", "rows", "tokens/s and core", "peak memory", "core-hours for 1 TB", "$ for 1 TB"]
+HEADER = [
+    "precision",
+    "processes",
+    "rows",
+    "tokens/s and core",
+    "peak memory",
+    "core-hours for 1 TB",
+    "$ for 1 TB",
+]
 
 
 def main() -> None:
     arguments = parse_arguments()
     about = made_with()
     arguments.dir.mkdir(parents=True, exist_ok=True)
-    lines = [line.strip() for line in arguments.text.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [
+        line.strip()
+        for line in arguments.text.read_text(encoding="utf-8").splitlines()
+        if line.strip()
+    ]
     if not lines:
         raise UsageError(f"--text: {arguments.text} has no words. Give a file with some text.")
     measurements = []
     few, many = arguments.rows, 4 * arguments.rows
-    for precision, (processes, rows) in product(arguments.precisions, ((1, few), (1, many), (2, many))):
+    for precision, (processes, rows) in product(
+        arguments.precisions, ((1, few), (1, many), (2, many))
+    ):
         texts = list(islice(cycle(lines), rows))
         with TemporaryDirectory(dir=arguments.dir) as folder:
             shards = write_shards(Path(folder), texts)
             entry = measure(arguments.run, shards, Path(folder) / "scores", precision, processes)
         size = sum(len(line.encode()) + 1 for line in texts)
         hours = TERABYTE / size * entry["tokens"] / entry["tokens_per_second_and_core"] / 3600
-        cost = {"bytes": size, "core_hours_for_1_tb": hours, "dollars_for_1_tb": hours * arguments.price}
-        measurements.append({"precision": precision, "processes": processes, "rows": rows, **entry, **cost})
+        cost = {
+            "bytes": size,
+            "core_hours_for_1_tb": hours,
+            "dollars_for_1_tb": hours * arguments.price,
+        }
+        measurements.append(
+            {"precision": precision, "processes": processes, "rows": rows, **entry, **cost}
+        )
     print(to_text(Table(HEADER, [cells(entry) for entry in measurements])))
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(arguments.out, {**about, "dollars_for_a_core_hour": arguments.price, "measurements": measurements})
+        write_json(
+            arguments.out,
+            {**about, "dollars_for_a_core_hour": arguments.price, "measurements": measurements},
+        )
 
 
 def write_shards(folder: Path, lines: list[str]) -> list[Path]:
@@ -55,11 +78,31 @@ def write_shards(folder: Path, lines: list[str]) -> list[Path]:
     return paths
 
 
-def measure(run: Path, shards: list[Path], output: Path, precision: str, processes: int) -> dict[str, float]:
+def measure(
+    run: Path, shards: list[Path], output: Path, precision: str, processes: int
+) -> dict[str, float]:
     """Tokens, their rate, and the peak memory of a process; one thread each."""
-    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", "--"]
+    launch = [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={processes}",
+        "-m",
+        "--",
+    ]
     call = [*(launch if processes > 1 else ["-m"]), "gcnn", "score"]
-    call += ["--run", run, "--device", "cpu", "--threads", "1", "--precision", precision, "--output", output]
+    call += [
+        "--run",
+        run,
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+        "--precision",
+        precision,
+        "--output",
+        output,
+    ]
     text, used = run_child([*map(str, call), "--input", *map(str, shards)])
     done = [json.loads(line) for line in text.splitlines()]
     return {
@@ -86,7 +129,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--dir", type=Path, required=True, metavar="DIR", help=help)
     add_number(parser, "--rows", 1500, "and four times as many")
     help = "of the weights; default: all"
-    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS), help=help)
-    parser.add_argument("--price", type=float, default=0.04, help="dollars for a core-hour; default: %(default)s")
+    parser.add_argument(
+        "--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS), help=help
+    )
+    parser.add_argument(
+        "--price", type=float, default=0.04, help="dollars for a core-hour; default: %(default)s"
+    )
     add_out(parser)
     return parser.parse_args()

@@ -24,8 +24,16 @@ def main() -> None:
     at["threads"] = at["threads"] or about["hardware"]["threads"]
     costs = {}
     for vocabulary in tqdm(sorted(set(arguments.vocabularies)), unit=" vocabularies", disable=None):
-        costs[str(vocabulary)] = measure(Size(vocabulary, **at), arguments.rounds, arguments.memory * 2**30)
-    about |= {**at, "cutoffs": CUTOFFS, "rounds": arguments.rounds, "vocabularies": costs, "growth": growth(costs)}
+        costs[str(vocabulary)] = measure(
+            Size(vocabulary, **at), arguments.rounds, arguments.memory * 2**30
+        )
+    about |= {
+        **at,
+        "cutoffs": CUTOFFS,
+        "rounds": arguments.rounds,
+        "vocabularies": costs,
+        "growth": growth(costs),
+    }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(arguments.out, about)
     for what, figure in softmax_figures(about).items():
@@ -38,7 +46,9 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = new_parser(__doc__)
     help = "types; default: 10,000 to 800,000"
-    parser.add_argument("--vocabularies", nargs="+", type=positive, default=VOCABULARIES, metavar="N", help=help)
+    parser.add_argument(
+        "--vocabularies", nargs="+", type=positive, default=VOCABULARIES, metavar="N", help=help
+    )
     add_number(parser, "--hidden-dim", 512, "channels")
     add_number(parser, "--tokens", 512, "of a batch")
     add_number(parser, "--rounds", 5, "whose median counts")

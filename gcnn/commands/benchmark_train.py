@@ -15,7 +15,14 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from gcnn.base.files import write_json
 from gcnn.base.provenance import made_with
 from gcnn.benchmarks.training import USUAL, WORKLOADS, make_trainer, measure
-from gcnn.commands.arguments import add_number, add_out, add_precision, add_threads, new_parser, set_threads
+from gcnn.commands.arguments import (
+    add_number,
+    add_out,
+    add_precision,
+    add_threads,
+    new_parser,
+    set_threads,
+)
 from gcnn.reporting.document import Table, table_of, to_text
 from gcnn.reporting.units import count, decimals, gibibytes
 from gcnn.training.trainer import Trainer
@@ -24,7 +31,9 @@ COLUMNS = {
     "workload": lambda entry: entry["workload"],
     "tokens/s": lambda entry: count(entry["tokens_per_second"]),
     "GFLOP/s": lambda entry: decimals(entry["flops_per_second"] / 1e9, 0),
-    "matrix product, GFLOP/s": lambda entry: decimals(entry["matrix_product_flops_per_second"] / 1e9, 0),
+    "matrix product, GFLOP/s": lambda entry: decimals(
+        entry["matrix_product_flops_per_second"] / 1e9, 0
+    ),
     "share": lambda entry: f"{100 * entry['share_of_matrix_product']:.0f} %",
     "evaluation, tokens/s": lambda entry: count(entry["evaluation_tokens_per_second"]),
     "of bare forward": lambda entry: f"{100 * entry['evaluation_share_of_forward']:.0f} %",
@@ -42,13 +51,19 @@ def main() -> None:
         return
     speeds = {}
     for name in arguments.workloads:
-        speeds[name] = measure(make_trainer(name, *overrides), name, arguments.rounds, arguments.steps).report()
+        speeds[name] = measure(
+            make_trainer(name, *overrides), name, arguments.rounds, arguments.steps
+        ).report()
     table = table_of([{"workload": name, **entry} for name, entry in speeds.items()], COLUMNS)
-    print(f"{arguments.precision}, {torch.get_num_threads()} threads, median of {arguments.rounds} rounds")
+    print(
+        f"{arguments.precision}, {torch.get_num_threads()} threads, median of {arguments.rounds} rounds"
+    )
     print(to_text(table))
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(arguments.out, {**made_with(), "precision": arguments.precision, "workloads": speeds})
+        write_json(
+            arguments.out, {**made_with(), "precision": arguments.precision, "workloads": speeds}
+        )
 
 
 def print_profile(trainer: Trainer, warm_up: int = 3, steps: int = 5) -> None:
@@ -59,7 +74,9 @@ def print_profile(trainer: Trainer, warm_up: int = 3, steps: int = 5) -> None:
     for _ in range(warm_up):
         trainer.step()
     cuda = [ProfilerActivity.CUDA] if trainer.device.type == "cuda" else []
-    clock, memory = ("device", "self_device_memory_usage") if cuda else ("cpu", "self_cpu_memory_usage")
+    clock, memory = (
+        ("device", "self_device_memory_usage") if cuda else ("cpu", "self_cpu_memory_usage")
+    )
     with profile(activities=[ProfilerActivity.CPU, *cuda], profile_memory=True) as profiler:
         for _ in range(steps):
             trainer.step()
@@ -82,7 +99,10 @@ def print_profile(trainer: Trainer, warm_up: int = 3, steps: int = 5) -> None:
             ]
             for event in chosen
         ]
-        print(to_text(Table([title, "ms a step", "of all", "calls a step", "MiB kept"], rows)), end="\n\n")
+        print(
+            to_text(Table([title, "ms a step", "of all", "calls a step", "MiB kept"], rows)),
+            end="\n\n",
+        )
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -91,7 +111,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help=help)
     help = f"models and batches; default: {' '.join(USUAL)}"
     parser.add_argument("--workloads", nargs="+", choices=list(WORKLOADS), default=USUAL, help=help)
-    parser.add_argument("--profile", action="store_true", help="only profile the first workload; default: off")
+    parser.add_argument(
+        "--profile", action="store_true", help="only profile the first workload; default: off"
+    )
     add_precision(parser, "products")
     add_threads(parser)
     add_number(parser, "--rounds", 5, "whose median counts")

@@ -18,14 +18,20 @@ WIKITEXT_2 = 33_278  # types
 def main() -> None:
     parser = new_parser(__doc__)
     models = choices("model")
-    parser.add_argument("models", nargs="*", metavar="MODEL", help=f"{', '.join(models)}; default: all")
+    parser.add_argument(
+        "models", nargs="*", metavar="MODEL", help=f"{', '.join(models)}; default: all"
+    )
     help = "types; default: those of its data in the paper, or of the smallest data set that its cutoffs fit"
     parser.add_argument("--vocabulary", type=positive, metavar="N", help=help)
-    parser.add_argument("--plan", action="store_true", help="an epoch on GPUs instead; default: off")
+    parser.add_argument(
+        "--plan", action="store_true", help="an epoch on GPUs instead; default: off"
+    )
     arguments = parser.parse_args()
     for name in arguments.models:
         if name not in models:
-            raise UsageError(f"there is no model {name!r}; choose one of: {', '.join(models)}.{nearest(name, models)}")
+            raise UsageError(
+                f"there is no model {name!r}; choose one of: {', '.join(models)}.{nearest(name, models)}"
+            )
     if arguments.plan:
         table = plan_table(arguments.models)
         print(f"{table.caption}\n{to_text(table)}")
@@ -35,8 +41,12 @@ def main() -> None:
     header = ["model", "Table 1", "blocks", "vocabulary", "parameters", "embedding", "body", "softmax",
               "receptive field", "MFLOPs a token"]  # fmt: skip
     print(to_text(Table(header, rows, text_columns=3)))
-    print("\nTable 1: the paper's row with this lookup size and these blocks, [kernel size, channels] × repeats.")
-    print("FLOPs: forward pass, matrix products only, targets as frequent as words of their rank in English.")
+    print(
+        "\nTable 1: the paper's row with this lookup size and these blocks, [kernel size, channels] × repeats."
+    )
+    print(
+        "FLOPs: forward pass, matrix products only, targets as frequent as words of their rank in English."
+    )
 
 
 def plan_table(names: list[str]) -> Table:
@@ -49,9 +59,17 @@ def plan_table(names: list[str]) -> Table:
             raise UsageError(f"--plan knows the paper's own {', '.join(MODELS)}, not {name}.")
         for tokens, gpus in ((1024, 1), (1024, 8), (16384, 1), (16384, 8)):
             epoch = plan(name, tokens, gpus, gpu)
-            parts = (epoch.products, epoch.activations, epoch.optimizer, epoch.exchange, epoch.seconds)
+            parts = (
+                epoch.products,
+                epoch.activations,
+                epoch.optimizer,
+                epoch.exchange,
+                epoch.seconds,
+            )
             times = [f"{seconds / 60:.1f}" for seconds in parts]
-            rows.append([name, str(gpus), f"{tokens:,}", *times, f"{epoch.memory / 1e9:.1f}", epoch.bound])
+            rows.append(
+                [name, str(gpus), f"{tokens:,}", *times, f"{epoch.memory / 1e9:.1f}", epoch.bound]
+            )
     header = ["model", "GPUs", "tokens a GPU and update", "products", "activations", "optimizer", "exchange", "epoch",
               "GB a GPU", "bound by"]  # fmt: skip
     return Table(header, rows, f"Least minutes of an epoch on {gpu.name}: {gpu.flops / 1e12:.0f} TFLOP/s in bf16, "

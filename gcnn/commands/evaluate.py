@@ -38,7 +38,9 @@ def main() -> None:
     inputs = run.model, stream, sentences, arguments.batch_size, arguments.block_size
     sys.stdout.reconfigure(encoding="utf-8")
     if arguments.per_token:
-        names = [name.replace("\t", "<0x09>") for name in run.tokenizer.types]  # as SentencePiece writes bytes
+        names = [
+            name.replace("\t", "<0x09>") for name in run.tokenizer.types
+        ]  # as SentencePiece writes bytes
         rows = zip(stream.tokens, -nlls_in_order(*inputs), strict=True)
         sys.stdout.writelines(f"{names[i]}\t{log_prob:.6f}\n" for i, log_prob in rows)
     elif arguments.per_line:
@@ -48,7 +50,11 @@ def main() -> None:
         sys.stdout.writelines(f"{log_prob:.6f}\t{tokens}\n" for log_prob, tokens in rows)
     else:
         scores = evaluate(*inputs)
-        print(to_json(scores) if arguments.json else summary(checked(scores, Split, "the scores"), sentences))
+        print(
+            to_json(scores)
+            if arguments.json
+            else summary(checked(scores, Split, "the scores"), sentences)
+        )
     sys.stdout.flush()
 
 
@@ -79,7 +85,9 @@ def parse_arguments() -> argparse.Namespace:
     output.add_argument("--per-token", action="store_true", help=help)
     help = "print a line a line: its log-probability in nats, a tab, tokens"
     output.add_argument("--per-line", action="store_true", help=help)
-    output.add_argument("--json", action="store_true", help="print JSON, named as in results.json; default: a table")
+    output.add_argument(
+        "--json", action="store_true", help="print JSON, named as in results.json; default: a table"
+    )
     add_number(parser, "--batch-size", 8, "rows at once")
     add_number(parser, "--block-size", 1000, "tokens a row")
     add_device(parser)

@@ -17,7 +17,9 @@ def main() -> None:
     Sampling(**settings, seed=arguments.seed)  # refused before a model is loaded
     set_threads(arguments.threads)
     model = Scorer.from_run(arguments.run, arguments.device)
-    texts = model.generate(arguments.prompt, arguments.tokens, arguments.samples, **settings, seed=arguments.seed)
+    texts = model.generate(
+        arguments.prompt, arguments.tokens, arguments.samples, **settings, seed=arguments.seed
+    )
     sys.stdout.reconfigure(encoding="utf-8")
     print("\n---\n".join(texts), flush=True)
     if arguments.save:
@@ -28,14 +30,29 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = new_parser(__doc__, "a prompt is typed as --prompt TEXT")
     add_run(parser)
-    help = "the text to continue, its unknown words read as <unk>; default: none, the start of a text"
+    help = (
+        "the text to continue, its unknown words read as <unk>; default: none, the start of a text"
+    )
     parser.add_argument("--prompt", default="", metavar="TEXT", help=help)
-    parser.add_argument("--tokens", type=int, default=100, metavar="N", help="tokens to add; default: %(default)s")
-    help = "below 1 likely tokens become likelier, 0 always takes the likeliest; default: %(default)s"
+    parser.add_argument(
+        "--tokens", type=int, default=100, metavar="N", help="tokens to add; default: %(default)s"
+    )
+    help = (
+        "below 1 likely tokens become likelier, 0 always takes the likeliest; default: %(default)s"
+    )
     parser.add_argument("--temperature", type=float, default=1.0, metavar="T", help=help)
-    parser.add_argument("--top-k", type=int, metavar="K", help="sample from the K likeliest types; default: from all")
-    parser.add_argument("--seed", type=int, default=1, metavar="S", help="of the draws; default: %(default)s")
-    parser.add_argument("--samples", type=int, default=1, metavar="N", help="texts to sample; default: %(default)s")
+    parser.add_argument(
+        "--top-k",
+        type=int,
+        metavar="K",
+        help="sample from the K likeliest types; default: from all",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=1, metavar="S", help="of the draws; default: %(default)s"
+    )
+    parser.add_argument(
+        "--samples", type=int, default=1, metavar="N", help="texts to sample; default: %(default)s"
+    )
     help = "also write samples.json into the run; default: print alone"
     parser.add_argument("--save", action="store_true", help=help)
     add_device(parser)

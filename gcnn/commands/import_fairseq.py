@@ -7,8 +7,15 @@ from gcnn.commands.arguments import new_parser
 
 def main() -> None:
     parser = new_parser(__doc__)
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="fairseq's .pt file; nothing in it is run")
-    parser.add_argument("dictionary", type=Path, metavar="DICT", help="the dict.txt that it was trained with")
+    parser.add_argument(
+        "checkpoint",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="fairseq's .pt file; nothing in it is run",
+    )
+    parser.add_argument(
+        "dictionary", type=Path, metavar="DICT", help="the dict.txt that it was trained with"
+    )
     parser.add_argument("out", type=Path, metavar="OUT", help="the run directory to write")
     arguments = parser.parse_args()
     from gcnn.interop.fairseq import import_fairseq

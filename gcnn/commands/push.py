@@ -29,7 +29,13 @@ from gcnn.runs.directory import CONFIG, RESULTS, TOKENIZER, find_run
 from gcnn.runs.json_files import read_text
 
 UPLOADED = ["README.md", CONFIG, "model.safetensors", RESULTS, "tokenizer/*"]
-NAMES = {"init_from": "RUN", "data.files": "FILES", "--config-dir": "DIR", "-cd": "DIR", "--config-path": "RUN"}
+NAMES = {
+    "init_from": "RUN",
+    "data.files": "FILES",
+    "--config-dir": "DIR",
+    "-cd": "DIR",
+    "--config-path": "RUN",
+}
 LINKED = ["README.md", "model.safetensors"]  # uploaded as they are; weights may be large
 LICENSE = "# license: yours to choose, as a line `license: mit`; the text that it was trained on may have a say"
 USE = """import gcnn, huggingface_hub
@@ -42,8 +48,12 @@ def main() -> None:
     help = "a run, or the newest in a folder; `latest`: in runs/"
     parser.add_argument("run", type=find_run, metavar="RUN", help=help)
     parser.add_argument("repo", metavar="REPO", help="the model's name on the Hub, as user/name")
-    parser.add_argument("--card-only", action="store_true", help="write the card and upload nothing; default: both")
-    parser.add_argument("--private", action="store_true", help="make a new repository private; default: public")
+    parser.add_argument(
+        "--card-only", action="store_true", help="write the card and upload nothing; default: both"
+    )
+    parser.add_argument(
+        "--private", action="store_true", help="make a new repository private; default: public"
+    )
     arguments = parser.parse_args()
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
@@ -53,20 +63,28 @@ def main() -> None:
     except HFValidationError as error:
         raise UsageError(f"{one_line(error)} Give a name as user/model.") from None
     run = load_run(arguments.run, PAPER)
-    missing = [name for name in ("model.safetensors", RESULTS, "tokenizer") if not (run.path / name).exists()]
+    missing = [
+        name
+        for name in ("model.safetensors", RESULTS, "tokenizer")
+        if not (run.path / name).exists()
+    ]
     if missing:
         raise UsageError(f"{run.path} has no {', '.join(missing)}. Push a run that has finished.")
     check_no_pointer_at(run.path / "model.safetensors")
     path = run.path / "README.md"
     if not path.exists():
-        write_atomically(path, lambda aside: aside.write_text(card(run, arguments.repo), encoding="utf-8"))
+        write_atomically(
+            path, lambda aside: aside.write_text(card(run, arguments.repo), encoding="utf-8")
+        )
     print(f"card: {path.resolve()}")
     with tempfile.TemporaryDirectory() as folder:
         make_public(run, Path(folder))
         print("paths: config.yaml and results.json are uploaded without the paths of this machine")
         telling = files_with_paths(run, Path(folder))
         if telling:
-            print(f"paths: {', '.join(telling)} names some of them; change that first, for what is pushed is public")
+            print(
+                f"paths: {', '.join(telling)} names some of them; change that first, for what is pushed is public"
+            )
         if not arguments.card_only:
             print(f"model: {upload(Path(folder), arguments.repo, arguments.private)}")
 
@@ -106,9 +124,15 @@ def public_config(config: TrainConfig) -> TrainConfig:
     tokenizer = config.tokenizer
     for name, file in (("vocabulary", "vocabulary.txt"), ("model", "sentencepiece.model")):
         if getattr(tokenizer, name, None) is not None:
-            tokenizer = dataclasses.replace(tokenizer, **{name: file})  # absent, so that the run's own is taken
-    data = dataclasses.replace(config.data, path=None, files={split: [] for split in config.data.files})
-    return dataclasses.replace(config, run_dir=None, init_from=None, resume=False, data=data, tokenizer=tokenizer)
+            tokenizer = dataclasses.replace(
+                tokenizer, **{name: file}
+            )  # absent, so that the run's own is taken
+    data = dataclasses.replace(
+        config.data, path=None, files={split: [] for split in config.data.files}
+    )
+    return dataclasses.replace(
+        config, run_dir=None, init_from=None, resume=False, data=data, tokenizer=tokenizer
+    )
 
 
 def files_with_paths(run: Run, folder: Path) -> list[str]:
@@ -118,10 +142,16 @@ def files_with_paths(run: Run, folder: Path) -> list[str]:
     places = [run.path.resolve(), Path.home(), config.run_dir, config.data.path, config.init_from]
     places += [getattr(config.tokenizer, name, None) for name in ("vocabulary", "model")]
     places += [file for files in config.data.files.values() for file in files]
-    found = {str(place).encode() for place in places if place is not None and len(Path(place).parts) > 2}
+    found = {
+        str(place).encode() for place in places if place is not None and len(Path(place).parts) > 2
+    }
     names = []
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.suffix != ".safetensors" and any(place in path.read_bytes() for place in found):
+        if (
+            path.is_file()
+            and path.suffix != ".safetensors"
+            and any(place in path.read_bytes() for place in found)
+        ):
             names.append(str(path.relative_to(folder)))
     return names
 
@@ -151,9 +181,19 @@ def card(run: Run, repo: str) -> str:
         ),
         Heading("Training"),
         Code(f"{public_command(results.command)}\n\n{results_table(results)}"),
-        Paragraph(f"Commit {results.git_commit or 'unknown'}, seed {run.config.seed}; the rest is in config.yaml."),
+        Paragraph(
+            f"Commit {results.git_commit or 'unknown'}, seed {run.config.seed}; the rest is in config.yaml."
+        ),
     ]
-    front = ["---", "library_name: gcnn", "pipeline_tag: text-generation", LICENSE, "tags: [gated-cnn]", "---", ""]
+    front = [
+        "---",
+        "library_name: gcnn",
+        "pipeline_tag: text-generation",
+        LICENSE,
+        "tags: [gated-cnn]",
+        "---",
+        "",
+    ]
     return "\n".join(front) + "\n" + to_markdown(name, blocks)
 
 
@@ -167,7 +207,10 @@ def upload(folder: Path, repo: str, private: bool) -> str:
     try:
         address = HfApi().create_repo(repo, private=private, exist_ok=True)
         HfApi().upload_folder(
-            repo_id=repo, folder_path=folder, allow_patterns=UPLOADED, commit_message="Add the model and its card"
+            repo_id=repo,
+            folder_path=folder,
+            allow_patterns=UPLOADED,
+            commit_message="Add the model and its card",
         )
     except Exception as error:
         raise RunError(

@@ -11,11 +11,18 @@ def main() -> None:
     parser = new_parser(__doc__)
     help = "a run, a folder of them, or `latest`: the newest in runs/"
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help=help)
-    parser.add_argument("--latency", type=Path, metavar="FILE", help="the JSON of the latency benchmark; default: none")
+    parser.add_argument(
+        "--latency",
+        type=Path,
+        metavar="FILE",
+        help="the JSON of the latency benchmark; default: none",
+    )
     help = "what `gcnn compare --json` printed; default: none"
     parser.add_argument("--comparison", type=Path, metavar="FILE", help=help)
     out = Path("runs/report")
-    parser.add_argument("--out", type=Path, default=out, metavar="DIR", help="of the page; default: %(default)s")
+    parser.add_argument(
+        "--out", type=Path, default=out, metavar="DIR", help="of the page; default: %(default)s"
+    )
     arguments = parser.parse_args()
     from gcnn.reporting.page import write_report
     from gcnn.reproduction.paper import PAPER

@@ -49,15 +49,21 @@ def main() -> int:
         drawn += 1
         picture = drawing(record)
         write_record(record, out / arguments.scale, picture and picture.svg)
-        print(f"{': '.join(FIGURES[figure])}\n{to_text(groups_table(record))}\n{out / arguments.scale / figure}.json\n")
+        print(
+            f"{': '.join(FIGURES[figure])}\n{to_text(groups_table(record))}\n{out / arguments.scale / figure}.json\n"
+        )
         if record.missing:
             print(f"{figure}: {plural(record.missing, 'run')} not begun", file=sys.stderr)
         if record.missing or any(group.unfinished for group in record.groups):
             unfinished.append(figure)
     if not drawn:
-        raise UsageError(f"{arguments.runs / arguments.scale} holds no runs of {', '.join(figures)}. Train them first.")
+        raise UsageError(
+            f"{arguments.runs / arguments.scale} holds no runs of {', '.join(figures)}. Train them first."
+        )
     if unfinished and not (arguments.draw_only or arguments.add):
-        raise RunError(f"runs of {', '.join(unfinished)} are not finished; the same command tries them again.")
+        raise RunError(
+            f"runs of {', '.join(unfinished)} are not finished; the same command tries them again."
+        )
     return 0
 
 
@@ -65,7 +71,9 @@ class SweepStopped(Exception):
     """A sweep ended otherwise than by finishing its members or failing at some; its exit code."""
 
 
-def make_figure(figure: str, arguments: argparse.Namespace, out: Path, overrides: list[str]) -> Record | None:
+def make_figure(
+    figure: str, arguments: argparse.Namespace, out: Path, overrides: list[str]
+) -> Record | None:
     """Train what is missing, unless it is only drawn, and keep it; returns the record of all that there is."""
     scale, runs, missing = arguments.scale, [], 0
     train = not (arguments.draw_only or arguments.add)
@@ -89,7 +97,11 @@ def make_figure(figure: str, arguments: argparse.Namespace, out: Path, overrides
 
 
 def train_part(
-    part: Part, known: list[KeptRun], arguments: argparse.Namespace, kept: Path, overrides: list[str]
+    part: Part,
+    known: list[KeptRun],
+    arguments: argparse.Namespace,
+    kept: Path,
+    overrides: list[str],
 ) -> list[KeptRun]:
     """Train the learning rates, then the seeds at the best; returns all runs of the part.
 
@@ -117,16 +129,31 @@ def add_runs(folder: Path, scale: str, figures: list[str], out: Path) -> None:
         part, run = adopt(path, parts)
         keep_runs([run], out / scale / "runs" / f"{part.figure}.jsonl")
         _, rate, seed = run.place
-        print(f"{path}: kept as {part.figure}/{part.group}, learning rate {rate:g}, seed {seed}", file=sys.stderr)
+        print(
+            f"{path}: kept as {part.figure}/{part.group}, learning rate {rate:g}, seed {seed}",
+            file=sys.stderr,
+        )
 
 
 def run_sweep(overrides: list[str], folder: Path) -> None:
     """Run a sweep in a process of its own, which gets our signals. Raises SweepStopped unless it finished its members
     or failed at some (exit codes 0 and 1)."""
-    command = [sys.executable, "-m", "gcnn", "sweep", *overrides, f"run_dir={folder}", "resume=true"]
+    command = [
+        sys.executable,
+        "-m",
+        "gcnn",
+        "sweep",
+        *overrides,
+        f"run_dir={folder}",
+        "resume=true",
+    ]
     process = subprocess.Popen(command)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both; the sweep saves first
-    forwarded = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]  # as nohup does
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # a terminal sends it to both; the sweep saves first
+    forwarded = [
+        n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN
+    ]  # as nohup does
     for number in forwarded:
         signal.signal(number, lambda number, frame: process.send_signal(number))
     try:
@@ -141,12 +168,16 @@ def run_sweep(overrides: list[str], folder: Path) -> None:
 
 def parse_arguments() -> argparse.Namespace:
     parser = new_parser(__doc__)
-    parser.add_argument("--figure", metavar="NAME", help="fig2 to fig6, table2, table3, ...; default: all")
+    parser.add_argument(
+        "--figure", metavar="NAME", help="fig2 to fig6, table2, table3, ...; default: all"
+    )
     help = "a folder of configs/reproduce; default: %(default)s"
     parser.add_argument("--scale", default="cpu", metavar="NAME", help=help)
     help = "where they are trained; default: %(default)s"
     parser.add_argument("--runs", type=Path, default="runs/reproduce", metavar="DIR", help=help)
-    parser.add_argument("--out", type=Path, metavar="DIR", help="of the figures; default: RUNS/figures")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="of the figures; default: RUNS/figures"
+    )
     help = "train nothing: draw the runs that are there; default: off"
     parser.add_argument("--draw-only", action="store_true", help=help)
     help = "train nothing: keep this run, or those in this folder, in --out by its recipe; may be repeated"
@@ -157,5 +188,7 @@ def parse_arguments() -> argparse.Namespace:
     for figure in FIGURES.keys() & set(arguments.overrides):
         raise UsageError(f"{figure}: type it as --figure {figure}.")
     if arguments.add and not arguments.out:
-        raise UsageError("--add keeps runs in the folder of --out; give --out DIR, as docs/results/reproduction.")
+        raise UsageError(
+            "--add keeps runs in the folder of --out; give --out DIR, as docs/results/reproduction."
+        )
     return arguments

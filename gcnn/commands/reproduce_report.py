@@ -14,10 +14,14 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 def main() -> None:
     parser = new_parser(__doc__)
     out = Path("runs/reproduce/report.html")
-    parser.add_argument("--out", type=Path, default=out, metavar="FILE", help="the page; default: %(default)s")
+    parser.add_argument(
+        "--out", type=Path, default=out, metavar="FILE", help="the page; default: %(default)s"
+    )
     arguments = parser.parse_args()
     check_output("--out", arguments.out)
     records = load_records(DOCS / "results" / "reproduction")
     latency = load_latency(DOCS / "results" / "latency_gcnn_8b.json")
-    write_reproduction_page(reproduction_blocks(records, latency), DOCS / "RESULTS.md", arguments.out)
+    write_reproduction_page(
+        reproduction_blocks(records, latency), DOCS / "RESULTS.md", arguments.out
+    )
     print(f"report: {arguments.out.resolve()}")

@@ -18,7 +18,15 @@ from typing import TYPE_CHECKING, TypeVar
 from gcnn.base.errors import UsageError
 from gcnn.base.files import to_json
 from gcnn.base.text_files import check_no_pointer, check_no_utf16
-from gcnn.commands.arguments import add_column, add_device, add_precision, add_run, add_threads, new_parser, set_threads
+from gcnn.commands.arguments import (
+    add_column,
+    add_device,
+    add_precision,
+    add_run,
+    add_threads,
+    new_parser,
+    set_threads,
+)
 from gcnn.evaluation.nbest import KINDS, Ranker, Scored, reader
 
 if TYPE_CHECKING:
@@ -40,19 +48,31 @@ Line = TypeVar("Line")
 
 def main() -> None:
     arguments = parse_arguments()
-    if arguments.lm_weight is not None and (arguments.nbest is None or not math.isfinite(arguments.lm_weight)):
-        raise UsageError("--lm-weight is a number that goes with --nbest; give both or leave it out.")
+    if arguments.lm_weight is not None and (
+        arguments.nbest is None or not math.isfinite(arguments.lm_weight)
+    ):
+        raise UsageError(
+            "--lm-weight is a number that goes with --nbest; give both or leave it out."
+        )
     penalty = arguments.unknown_penalty
     if penalty is not None and (arguments.nbest is None or not 0 <= penalty < math.inf):
-        raise UsageError("--unknown-penalty is a number from 0 that goes with --nbest; give both or leave it out.")
+        raise UsageError(
+            "--unknown-penalty is a number from 0 that goes with --nbest; give both or leave it out."
+        )
     if (arguments.input is None) != (arguments.output is None):
-        raise UsageError("--input and --output belong together; give both, or neither to score standard input.")
+        raise UsageError(
+            "--input and --output belong together; give both, or neither to score standard input."
+        )
     if arguments.input is None and (sys.__stdin__ is None or sys.__stdout__ is None):
         raise UsageError("standard input or output is closed. Give both, or --input and --output.")
     if arguments.input is not None and (arguments.nbest or arguments.format):
-        raise UsageError("--input writes Parquet files; --format and --nbest are of standard input. Leave them out.")
+        raise UsageError(
+            "--input writes Parquet files; --format and --nbest are of standard input. Leave them out."
+        )
     if arguments.input is None and arguments.column is not None:
-        raise UsageError("--column is of the files of --input; leave it out to score standard input.")
+        raise UsageError(
+            "--column is of the files of --input; leave it out to score standard input."
+        )
     from gcnn.evaluation.corpus_scoring import score_files
     from gcnn.evaluation.scoring import Scorer
 
@@ -114,7 +134,9 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def score_windows(scorer: "Scorer", windows: Iterator[list[bytes]], form: str | None) -> Iterator[str]:
+def score_windows(
+    scorer: "Scorer", windows: Iterator[list[bytes]], form: str | None
+) -> Iterator[str]:
     """The scores of each window of lines, as text."""
     if form == "tsv":
         yield "log_prob\ttokens\tunknown\tperplexity\n"
@@ -126,7 +148,9 @@ def score_windows(scorer: "Scorer", windows: Iterator[list[bytes]], form: str | 
             yield "".join(to_json(score._asdict()) + "\n" for score in scores)
 
 
-def rerank_windows(scorer: "Scorer", windows: Iterator[list[bytes]], kind: str, ranker: Ranker) -> Iterator[str]:
+def rerank_windows(
+    scorer: "Scorer", windows: Iterator[list[bytes]], kind: str, ranker: Ranker
+) -> Iterator[str]:
     """Each n-best list as text, best first."""
     read_hypothesis = reader(kind, ranker.weight is not None)
 
@@ -150,7 +174,9 @@ def to_text(raw: bytes) -> str:
         raise UsageError(f"is not UTF-8: {byte}. Convert the text, as with iconv.") from None
 
 
-def parse_windows(windows: Iterator[list[bytes]], parse: Callable[[bytes], Line]) -> Iterator[list[Line]]:
+def parse_windows(
+    windows: Iterator[list[bytes]], parse: Callable[[bytes], Line]
+) -> Iterator[list[Line]]:
     """Windows of lines through `parse`; the UsageError of a line comes after the lines before it.
 
     A byte order mark at the start of the stream is no part of its first line.
@@ -188,7 +214,9 @@ def read_windows(descriptor: int) -> Iterator[list[bytes]]:
         end = chunk.rfind(b"\n") + 1
         complete = len(buffer) + end if end else complete
         buffer += chunk
-        if complete and (len(buffer) >= WINDOW or not select.select([descriptor], [], [], PATIENCE)[0]):
+        if complete and (
+            len(buffer) >= WINDOW or not select.select([descriptor], [], [], PATIENCE)[0]
+        ):
             yield bytes(buffer[: complete - 1]).split(b"\n")
             del buffer[:complete]
             complete = 0

@@ -31,7 +31,13 @@ from gcnn.config.stored import load_config
 from gcnn.reporting.ranking import search_objective
 from gcnn.reporting.results import results_table
 from gcnn.reporting.sweep import check_members, finished_results, search_warning, write_sweep
-from gcnn.training.resume import begin_with_model_of_source, checked, may_fit_cutoffs, resumed_config, run_to_resume
+from gcnn.training.resume import (
+    begin_with_model_of_source,
+    checked,
+    may_fit_cutoffs,
+    resumed_config,
+    run_to_resume,
+)
 from gcnn.training.sweep import SweepFolder, is_search, member_overrides, train_member
 
 log = logging.getLogger(__name__)
@@ -39,7 +45,9 @@ register_schemas()
 # Here and not in configs/train.yaml, which a run that is repeated by its stored config never reads: Hydra would leave
 # folders of its own, and a second log, where the command is typed.
 hydra_config = HydraConf(
-    output_subdir=None, run=RunDir("."), callbacks={"sweep": {"_target_": "gcnn.training.sweep.SweepFolder"}}
+    output_subdir=None,
+    run=RunDir("."),
+    callbacks={"sweep": {"_target_": "gcnn.training.sweep.SweepFolder"}},
 )
 hydra_config.job.chdir = False
 hydra_config.defaults = [
@@ -97,7 +105,9 @@ def print_results(run_dir: Path, results: dict | None) -> None:
 
 def refuse_sweep(hydra_config: DictConfig) -> None:
     """Raise UsageError where the experiment is a sweep and the command line does not choose one of its members."""
-    overridden = {override.lstrip("+").partition("=")[0] for override in hydra_config.overrides.task}
+    overridden = {
+        override.lstrip("+").partition("=")[0] for override in hydra_config.overrides.task
+    }
     swept = [key for key in hydra_config.sweeper.get("params") or {} if key not in overridden]
     if swept:
         name = hydra_config.runtime.choices.experiment
@@ -134,7 +144,13 @@ def new_train_parser() -> Parser:
     parser.add_argument("--config-path", "-cp", type=Path)
     info = ["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"]
     parser.add_argument("--info", "-i", nargs="?", const="all", choices=info)
-    for names in (("--multirun", "-m"), ("--help", "-h"), ("--hydra-help",), ("--resolve",), ("--shell-completion",)):
+    for names in (
+        ("--multirun", "-m"),
+        ("--help", "-h"),
+        ("--hydra-help",),
+        ("--resolve",),
+        ("--shell-completion",),
+    ):
         parser.add_argument(*names, action="store_true")
     return parser
 
@@ -145,13 +161,20 @@ def main() -> None:
     if parsed.help:
         print(__doc__, *help_lines(parsed.overrides, config_dir=parsed.config_dir), sep="\n")
         return
-    if parsed.shell_completion and not any(re.match("(un)?install=|query=", word) for word in sys.argv[1:]):
-        raise UsageError("--shell-completion takes install=bash, uninstall=bash or query=bash; fish and zsh likewise.")
+    if parsed.shell_completion and not any(
+        re.match("(un)?install=|query=", word) for word in sys.argv[1:]
+    ):
+        raise UsageError(
+            "--shell-completion takes install=bash, uninstall=bash or query=bash; fish and zsh likewise."
+        )
     overrides = prepare([*unknown, *parsed.overrides], sweep=parsed.multirun)
     options = [argument for argument in sys.argv[1:] if argument not in parsed.overrides]
     if parsed.config_path is not None:
         load_config(parsed.config_path)
-        options += ["--config-path", str(parsed.config_path.absolute())]  # Hydra would look beside this file
+        options += [
+            "--config-path",
+            str(parsed.config_path.absolute()),
+        ]  # Hydra would look beside this file
     sys.argv[1:] = [*overrides, *options]
     asks_hydra = parsed.cfg or parsed.info or parsed.hydra_help or parsed.shell_completion
     if not (parsed.multirun or asks_hydra):

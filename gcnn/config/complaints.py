@@ -35,7 +35,9 @@ def usage_errors() -> Iterator[None]:
 
 def complaint_of(error: Exception) -> str | None:
     """What a config's error says, in one line; None where the error is of something else."""
-    if isinstance(error, HydraException | OmegaConfBaseException) or "Invalid defaults list" in str(error):
+    if isinstance(error, HydraException | OmegaConfBaseException) or "Invalid defaults list" in str(
+        error
+    ):
         return config_error(error)
     if isinstance(error, yaml.YAMLError):  # it names the file and the line
         return f"{one_line(error)}. Correct the file; a value in quotes is always a string."
@@ -52,9 +54,13 @@ def config_error(error: BaseException) -> str:
     cause = error.__cause__ or error.__context__ or error
     missing = getattr(error, "missing_cfg_file", None)
     if isinstance(error, MissingConfigException) and missing:
-        group = os.path.dirname(missing) if missing.startswith("hydra/") else missing.partition("/")[0]
+        group = (
+            os.path.dirname(missing) if missing.startswith("hydra/") else missing.partition("/")[0]
+        )
         name = missing[len(group) + 1 :]
-        names = {option for option in error.options or () if not option.startswith("schema")} | set(choices(group))
+        names = {option for option in error.options or () if not option.startswith("schema")} | set(
+            choices(group)
+        )
         if not name or (group not in GROUPS and not group.startswith("hydra/")):  # of --config-name
             return f"there is no config {missing} in the folder of --config-path; a run has --config-name config."
         return f"there is no {group}={name}; choose one of: {', '.join(sorted(names))}.{nearest(name, names)}"
@@ -70,11 +76,17 @@ def config_error(error: BaseException) -> str:
     if complaint.startswith("Ambiguous"):
         return f"{complaint} Several values are a sweep (make sweep, or --multirun); a list stands in [brackets]."
     if re.match("In 'experiment/.* Cannot convert '(Dict|List)Config' to string", complaint):
-        return f"{complaint} An experiment is key: value, and its first line is `# @package _global_`."
+        return (
+            f"{complaint} An experiment is key: value, and its first line is `# @package _global_`."
+        )
     kind = getattr(cause, "object_type", None)
     if " not in '" in complaint and dataclasses.is_dataclass(kind):
         names = [field.name for field in dataclasses.fields(kind)]
-        closest = nearest(str(cause.key), names) or of_another_kind(str(key)) or nearest_key(str(cause.key))
+        closest = (
+            nearest(str(cause.key), names)
+            or of_another_kind(str(key))
+            or nearest_key(str(cause.key))
+        )
         return f"{complaint} Its keys: {', '.join(names)}.{closest}"
     return f"{complaint} All keys and their values: --help."
 
@@ -82,7 +94,11 @@ def config_error(error: BaseException) -> str:
 def of_another_kind(key: str) -> str:
     """Which kind of a group has a key that the chosen one lacks."""
     group, _, name = key.partition(".")
-    kinds = [kind for kind, schema in SCHEMAS.get(group, {}).items() if name in schema.__dataclass_fields__]
+    kinds = [
+        kind
+        for kind, schema in SCHEMAS.get(group, {}).items()
+        if name in schema.__dataclass_fields__
+    ]
     return f" {key} goes with {group}s of the kind {' or '.join(kinds)}." if kinds else ""
 
 
@@ -91,8 +107,12 @@ def nearest_key(name: str) -> str:
     groups = dataclasses.fields(TrainConfig)
     keys = {group.name: group.name for group in groups}
     for group in groups:
-        for schema in filter(dataclasses.is_dataclass, SCHEMAS.get(group.name, {"": group.type}).values()):
-            keys = {field.name: f"{group.name}.{field.name}" for field in dataclasses.fields(schema)} | keys
+        for schema in filter(
+            dataclasses.is_dataclass, SCHEMAS.get(group.name, {"": group.type}).values()
+        ):
+            keys = {
+                field.name: f"{group.name}.{field.name}" for field in dataclasses.fields(schema)
+            } | keys
     matches = difflib.get_close_matches(name, keys, n=1)
     return f" The nearest is {keys[matches[0]]}." if matches else ""
 

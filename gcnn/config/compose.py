@@ -21,8 +21,12 @@ from gcnn.config.schema import SCHEMAS, DataConfig, LoggerConfig, TrainConfig
 @cache
 def register_schemas() -> None:
     """Give Hydra the schemas, once: `train_schema`, and `<group>/schema_<kind>` for groups with a choice of kinds."""
-    OmegaConf.register_new_resolver("not", operator.not_, replace=True)  # what an experiment derives from a choice
-    OmegaConf.register_new_resolver("plus", operator.add, replace=True)  # the number of a search's member
+    OmegaConf.register_new_resolver(
+        "not", operator.not_, replace=True
+    )  # what an experiment derives from a choice
+    OmegaConf.register_new_resolver(
+        "plus", operator.add, replace=True
+    )  # the number of a search's member
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(group="data", name="schema", node=DataConfig)
@@ -54,9 +58,18 @@ def typed(config: DictConfig) -> TrainConfig:
 def make_absolute(config: TrainConfig) -> None:
     """Let the paths of a config's inputs hold in any folder, as a stored config needs."""
     words = config.tokenizer
-    for owner, name in ((config, "init_from"), (config.data, "path"), (words, "vocabulary"), (words, "model")):
+    for owner, name in (
+        (config, "init_from"),
+        (config.data, "path"),
+        (words, "vocabulary"),
+        (words, "model"),
+    ):
         if getattr(owner, name, None) is not None:
-            setattr(owner, name, str(user_path(getattr(owner, name), "its files; give the path").absolute()))
+            setattr(
+                owner,
+                name,
+                str(user_path(getattr(owner, name), "its files; give the path").absolute()),
+            )
     for patterns in config.data.files.values():
         for i, pattern in enumerate(patterns):
             path = user_path(pattern, "its files; give the path")

@@ -5,7 +5,11 @@ from pathlib import Path
 
 from gcnn.config.schema import SCHEMAS
 
-CONFIGS = next(path for path in (Path(__file__).resolve().parents[i] / "configs" for i in (1, 2)) if path.is_dir())
+CONFIGS = next(
+    path
+    for path in (Path(__file__).resolve().parents[i] / "configs" for i in (1, 2))
+    if path.is_dir()
+)
 GROUPS = ("experiment", "data", *SCHEMAS, "logger")
 
 

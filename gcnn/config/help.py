@@ -23,7 +23,9 @@ def help_lines(
         yield f"{group + '=':12}{', '.join(choices(group, config_dir))}"
     for group in groups:
         chosen = config if group == "experiment" else getattr(config, group)
-        others = [schema for schema in SCHEMAS.get(group, {}).values() if not isinstance(chosen, schema)]
+        others = [
+            schema for schema in SCHEMAS.get(group, {}).values() if not isinstance(chosen, schema)
+        ]
         for owner in (chosen, *others):
             yield f"\n{group}" + (f", of the kind {owner.kind}" if group in SCHEMAS else "")
             for field in dataclasses.fields(owner):
@@ -31,5 +33,9 @@ def help_lines(
                     continue
                 value = getattr(owner, field.name, "(by choice)")
                 key = field.name if group == "experiment" else f"{group}.{field.name}"
-                shown = "(by choice)" if value == MISSING else json.dumps(value, default=dataclasses.asdict).strip('"')
+                shown = (
+                    "(by choice)"
+                    if value == MISSING
+                    else json.dumps(value, default=dataclasses.asdict).strip('"')
+                )
                 yield f"  {key:30} {shown:14} {field.metadata.get('meaning', '')}".rstrip()

@@ -28,11 +28,17 @@ def prepare(arguments: list[str], sweep: bool = False) -> list[str]:
         group, equals, name = argument.lstrip("+").partition("=")
         if not group or not (equals or argument.startswith("~")):
             raise UsageError(explain_unreadable(argument))
-        nameless = equals and any(re.fullmatch(r"null|true|false|\d*", part) for part in name.split(","))
+        nameless = equals and any(
+            re.fullmatch(r"null|true|false|\d*", part) for part in name.split(",")
+        )
         if nameless and (group in GROUPS or group.startswith("hydra/")):
-            raise UsageError(f"{argument}: choose one of: {', '.join(choices(group)) or 'those of Hydra'}.")
+            raise UsageError(
+                f"{argument}: choose one of: {', '.join(choices(group)) or 'those of Hydra'}."
+            )
         if equals and group == "hydra":
-            raise UsageError(f"{argument}: hydra is no choice; its keys are hydra.KEY=VALUE and hydra/GROUP=NAME.")
+            raise UsageError(
+                f"{argument}: hydra is no choice; its keys are hydra.KEY=VALUE and hydra/GROUP=NAME."
+            )
     return [quote_path(argument, sweep) for argument in arguments]
 
 
@@ -44,9 +50,18 @@ def quote_path(argument: str, sweep: bool) -> str:
         return argument
     try:
         override = OverridesParser.create().parse_override(argument)
-        swept = sweep and override.is_sweep_override() and name in SWEPT_PATHS and not os.path.exists(path)
+        swept = (
+            sweep
+            and override.is_sweep_override()
+            and name in SWEPT_PATHS
+            and not os.path.exists(path)
+        )
         value = None if swept else override.value()
-        if value is None or path[:1] in ("'", '"') or (name == "resume" and isinstance(value, bool | int)):
+        if (
+            value is None
+            or path[:1] in ("'", '"')
+            or (name == "resume" and isinstance(value, bool | int))
+        ):
             return argument
     except HydraException:
         value = None

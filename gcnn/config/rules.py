@@ -7,7 +7,9 @@ from typing import Any
 from gcnn.base.errors import UsageError
 from gcnn.base.values import Range, check_ranges, check_value, default_of
 
-SET_BY_CHOICES = ("model.softmax_dropout",)  # of model=, whose clusters a command line may take away
+SET_BY_CHOICES = (
+    "model.softmax_dropout",
+)  # of model=, whose clusters a command line may take away
 
 
 def check(config: Any) -> None:
@@ -15,9 +17,13 @@ def check(config: Any) -> None:
     check_ranges(config)
     trainer = config.trainer
     if {trainer.max_steps, trainer.max_epochs, trainer.max_minutes, trainer.max_flops} == {None}:
-        raise UsageError("The run has no end: set trainer.max_steps, max_epochs, max_minutes or max_flops.")
+        raise UsageError(
+            "The run has no end: set trainer.max_steps, max_epochs, max_minutes or max_flops."
+        )
     if trainer.carry_state and config.data.sentences:
-        raise UsageError("trainer.carry_state is true, but sentences stand alone (data.sentences); set it to false.")
+        raise UsageError(
+            "trainer.carry_state is true, but sentences stand alone (data.sentences); set it to false."
+        )
     lr = config.optimizer.lr
     at_most_lr = Range(lambda value: value <= lr, f"give at most optimizer.lr, {lr}")
     check_value("schedule.min_lr", getattr(config.schedule, "min_lr", 0), at_most_lr)
@@ -33,9 +39,15 @@ def check_model(model: Any) -> None:
         )
     blocks = getattr(model, "blocks", None)
     if blocks == []:
-        raise UsageError("model.blocks is empty; give at least one block, as {convs: [[4, 256]], repeat: 6}.")
+        raise UsageError(
+            "model.blocks is empty; give at least one block, as {convs: [[4, 256]], repeat: 6}."
+        )
     for block in blocks or []:
-        if block.repeat < 1 or not block.convs or any(len(c) != 2 or min(c) < 1 for c in block.convs):
+        if (
+            block.repeat < 1
+            or not block.convs
+            or any(len(c) != 2 or min(c) < 1 for c in block.convs)
+        ):
             raise UsageError(
                 f"model.blocks: {{convs: {block.convs}, repeat: {block.repeat}}} is no block; "
                 "give pairs [kernel_size, out_channels] of positive numbers and a positive repeat."
@@ -50,7 +62,9 @@ def unread_keys(config: Any) -> dict[str, str]:
     listed, trained = "tokenizer.vocabulary lists the types", "tokenizer.model is trained already"
     names_files = any(data.files.values())
     vocabulary, pieces = getattr(words, "vocabulary", None), getattr(words, "model", None)
-    beside_corpus = str(vocabulary).startswith(f"{data.path}{os.sep}")  # as tokenizer=word_listed has it
+    beside_corpus = str(vocabulary).startswith(
+        f"{data.path}{os.sep}"
+    )  # as tokenizer=word_listed has it
     full = not model.cutoffs
     needs = [  # key, whether it is read, why not
         ("data.files", data.source == "local", source),
@@ -61,9 +75,21 @@ def unread_keys(config: Any) -> dict[str, str]:
         ("tokenizer.max_size", vocabulary is None, listed),
         ("tokenizer.model_type", pieces is None, trained),
         ("tokenizer.vocabulary_size", pieces is None, trained),
-        ("model.projection_dim", not model.tie_embeddings, "model.tie_embeddings makes a layer of its own there"),
-        ("model.projection_dim", full or model.kind == "lstm", "before an adaptive softmax only an LSTM has it"),
-        ("model.softmax_dropout", not (full or model.tie_embeddings), "without clusters of vectors there is none"),
+        (
+            "model.projection_dim",
+            not model.tie_embeddings,
+            "model.tie_embeddings makes a layer of its own there",
+        ),
+        (
+            "model.projection_dim",
+            full or model.kind == "lstm",
+            "before an adaptive softmax only an LSTM has it",
+        ),
+        (
+            "model.softmax_dropout",
+            not (full or model.tie_embeddings),
+            "without clusters of vectors there is none",
+        ),
         ("logger.project", logger.kind == "wandb", f"logger={logger.kind} has no projects"),
         ("logger.mode", logger.kind == "wandb", f"logger={logger.kind} has no modes"),
     ]
@@ -71,7 +97,11 @@ def unread_keys(config: Any) -> dict[str, str]:
     for key, read, reason in needs:
         group, _, name = key.partition(".")
         fields = getattr(config, group).__dataclass_fields__
-        if not read and name in fields and getattr(getattr(config, group), name) != default_of(fields[name]):
+        if (
+            not read
+            and name in fields
+            and getattr(getattr(config, group), name) != default_of(fields[name])
+        ):
             unread.setdefault(key, reason)
     return unread
 
@@ -84,7 +114,9 @@ def check_read(config: Any, given: Collection[str], all_keys: bool = True) -> No
             group, _, name = key.partition(".")
             default = default_of(getattr(config, group).__dataclass_fields__[name])
             default = "null" if default is None else default
-            raise UsageError(f"{key} would change nothing: {reason}. Leave it out, or set it to {default}.")
+            raise UsageError(
+                f"{key} would change nothing: {reason}. Leave it out, or set it to {default}."
+            )
 
 
 def keys_of(overrides: Iterable[str]) -> set[str]:

@@ -41,12 +41,19 @@ class DataConfig:
     path: str | None = setting(None, "the folder of the corpus's files", PATH)
     hub_config: str | None = setting(None, "the Hub's name of a WikiText variant")
     files: dict[str, list[str]] = setting(
-        {"train": [], "valid": [], "test": []}, "local: split -> files or globs of any kind, instead of `path`"
+        {"train": [], "valid": [], "test": []},
+        "local: split -> files or globs of any kind, instead of `path`",
     )
     column: str = setting("text", "the text's, in JSON lines and Parquet")
-    train_tokens: int | None = setting(None, "the training split's first lines, of so many words and line ends", COUNT)
-    sentences: bool = setting(False, "each line is scored alone, as on Billion Word; otherwise running text")
-    cache_dir: str | None = setting(None, "default: $GCNN_CACHE, or ~/.cache/gcnn; no part of a stored config", PATH)
+    train_tokens: int | None = setting(
+        None, "the training split's first lines, of so many words and line ends", COUNT
+    )
+    sentences: bool = setting(
+        False, "each line is scored alone, as on Billion Word; otherwise running text"
+    )
+    cache_dir: str | None = setting(
+        None, "default: $GCNN_CACHE, or ~/.cache/gcnn; no part of a stored config", PATH
+    )
 
 
 @dataclass
@@ -56,7 +63,9 @@ class WordTokenizerConfig:
     kind: str = "word"
     min_count: int = setting(1, "rarer words become <unk>", COUNT)
     max_size: int | None = setting(None, "types, <unk> and <eos> included", COUNT)
-    vocabulary: str | None = setting(None, "a file with a word a line: the types are these, <unk> and <eos>", PATH)
+    vocabulary: str | None = setting(
+        None, "a file with a word a line: the types are these, <unk> and <eos>", PATH
+    )
 
 
 @dataclass
@@ -65,9 +74,13 @@ class SentencePieceConfig:
 
     kind: str = "sentencepiece"
     model_type: str = choice("bpe", "bpe", "unigram")
-    vocabulary_size: int | None = setting(None, "pieces; null: 8,000, or as many as a smaller text gives", COUNT)
+    vocabulary_size: int | None = setting(
+        None, "pieces; null: 8,000, or as many as a smaller text gives", COUNT
+    )
     model: str | None = setting(
-        None, "a sentencepiece.model that exists already: none is trained, and its size counts", PATH
+        None,
+        "a sentencepiece.model that exists already: none is trained, and its size counts",
+        PATH,
     )
 
 
@@ -98,11 +111,17 @@ class BlockConfig:
 class GCNNConfig:
     kind: str = "gcnn"
     embedding_dim: int = setting(MISSING, "the lookup table's vectors", COUNT)
-    blocks: list[BlockConfig] = setting(MISSING, "[{convs: [[kernel_size, out_channels], ...], repeat: r}, ...]")
+    blocks: list[BlockConfig] = setting(
+        MISSING, "[{convs: [[kernel_size, out_channels], ...], repeat: r}, ...]"
+    )
     cutoffs: list[int] = setting(MISSING, "adaptive softmax; empty: a full softmax", CUTOFFS)
     gate: str = choice("glu", *GATES)
-    tie_embeddings: bool = setting(False, "the softmax's vectors are the embeddings; not in the paper")
-    projection_dim: int | None = setting(None, "full softmax: a narrower linear layer before it", COUNT)
+    tie_embeddings: bool = setting(
+        False, "the softmax's vectors are the embeddings; not in the paper"
+    )
+    projection_dim: int | None = setting(
+        None, "full softmax: a narrower linear layer before it", COUNT
+    )
     weight_norm: bool = setting(True, "of convolutions and projections")
     dropout: float = setting(0.0, "on the embedding and before every convolution", FRACTION)
     embedding_dropout: float | None = setting(None, "on the embedding instead", FRACTION)
@@ -123,7 +142,9 @@ class GCNNConfig:
     @property
     def receptive_field(self) -> int:
         """Tokens that a prediction depends on."""
-        return 1 + sum(block.repeat * sum(kernel - 1 for kernel, _ in block.convs) for block in self.blocks)
+        return 1 + sum(
+            block.repeat * sum(kernel - 1 for kernel, _ in block.convs) for block in self.blocks
+        )
 
     def least_size(self) -> tuple[int, int, int]:
         """Layers, weights and channels of the encoder without its lookup table, counted from below."""
@@ -146,7 +167,9 @@ class LSTMConfig:
     num_layers: int = setting(1, "layers", COUNT)
     cutoffs: list[int] = setting(MISSING, "adaptive softmax; empty: a full softmax", CUTOFFS)
     tie_embeddings: bool = setting(False, "the softmax's vectors are the embeddings")
-    projection_dim: int | None = setting(None, "channels of a linear layer between the units and the softmax", COUNT)
+    projection_dim: int | None = setting(
+        None, "channels of a linear layer between the units and the softmax", COUNT
+    )
     dropout: float = setting(0.0, "on the embedding and between layers", FRACTION)
     output_dropout: float = setting(0.0, "before the softmax", FRACTION)
     softmax_dropout: float = setting(0.0, "within the adaptive softmax's clusters", FRACTION)
@@ -213,7 +236,9 @@ class TransformerConfig:
         return self.num_layers, self.num_layers * weights, self.num_layers * width
 
 
-ModelConfig = GCNNConfig | LSTMConfig | TransformerConfig  # what each says of itself has one name in all
+ModelConfig = (
+    GCNNConfig | LSTMConfig | TransformerConfig
+)  # what each says of itself has one name in all
 
 
 @dataclass
@@ -230,7 +255,9 @@ class NesterovConfig:
 class AdamWConfig:
     kind: str = "adamw"
     lr: float = setting(2e-3, "learning rate, before the schedule", POSITIVE)
-    betas: list[float] = setting([0.9, 0.99], "decay of the averages of gradients and squares", BETAS)
+    betas: list[float] = setting(
+        [0.9, 0.99], "decay of the averages of gradients and squares", BETAS
+    )
     weight_decay: float = setting(0.01, "a step takes lr * weight_decay of each weight", UNSIGNED)
 
 
@@ -246,7 +273,9 @@ class PlateauScheduleConfig:
 
     kind: str = "plateau"
     factor: float = setting(0.5, "on the learning rate", FRACTION)
-    patience: int = setting(0, "validations without a better perplexity that are waited for", UNSIGNED)
+    patience: int = setting(
+        0, "validations without a better perplexity that are waited for", UNSIGNED
+    )
     min_lr: float = setting(0.0, "the learning rate never falls below it", UNSIGNED)
     warmup_steps: int = setting(0, "the learning rate grows linearly over them", UNSIGNED)
 
@@ -263,32 +292,47 @@ class CosineScheduleConfig:
 @dataclass
 class TrainerConfig:
     batch_size: int = setting(8, "sequences of an update, over all processes", COUNT)
-    micro_batch_size: int | None = setting(None, "sequences a process computes at once; null: its whole share", COUNT)
+    micro_batch_size: int | None = setting(
+        None, "sequences a process computes at once; null: its whole share", COUNT
+    )
     block_size: int = setting(256, "tokens a sequence", COUNT)
-    max_steps: int | None = setting(None, "updates; of the four bounds, the first that is reached ends the run", COUNT)
+    max_steps: int | None = setting(
+        None, "updates; of the four bounds, the first that is reached ends the run", COUNT
+    )
     max_epochs: int | None = setting(None, "passes over the training split", COUNT)
     max_minutes: float | None = setting(None, "of training; validation is not counted", POSITIVE)
     max_flops: float | None = setting(None, "of training: three times the forward pass's", POSITIVE)
     validate_every: int = setting(1000, "steps", COUNT)
-    patience: int | None = setting(None, "validations in a row without a better perplexity that end the run", COUNT)
+    patience: int | None = setting(
+        None, "validations in a row without a better perplexity that end the run", COUNT
+    )
     checkpoint_every: int | None = setting(1000, "steps; null: by minutes alone", COUNT)
-    checkpoint_minutes: float | None = setting(None, "a checkpoint at least this often, besides", POSITIVE)
+    checkpoint_minutes: float | None = setting(
+        None, "a checkpoint at least this often, besides", POSITIVE
+    )
     keep_checkpoints: int = setting(2, "the newest", COUNT)
     log_every: int = setting(50, "steps", COUNT)
-    clip_norm: float | None = setting(0.1, "of the gradient, all parameters together; null: none", POSITIVE)
+    clip_norm: float | None = setting(
+        0.1, "of the gradient, all parameters together; null: none", POSITIVE
+    )
     carry_state: bool | None = setting(
-        None, "blocks in the text's order, the state carried on; else shuffled; null: carried for an LSTM"
+        None,
+        "blocks in the text's order, the state carried on; else shuffled; null: carried for an LSTM",
     )
     precision: str = choice("float32", "float32", "bf16")
     compile: bool = setting(False, "torch.compile the model")
-    skip_nonfinite: int = setting(0, "updates that may be skipped for a loss or gradient that is not finite", UNSIGNED)
+    skip_nonfinite: int = setting(
+        0, "updates that may be skipped for a loss or gradient that is not finite", UNSIGNED
+    )
 
 
 @dataclass
 class LoggerConfig:
     kind: str = choice("none", "none", "wandb", "tensorboard")
     project: str | None = setting(None, "of Weights & Biases; null: $WANDB_PROJECT, or gcnn")
-    mode: str | None = setting(None, "offline | online; null: $WANDB_MODE, or offline", one_of("offline", "online"))
+    mode: str | None = setting(
+        None, "offline | online; null: $WANDB_MODE, or offline", one_of("offline", "online")
+    )
 
 
 @dataclass
@@ -300,8 +344,12 @@ class TrainConfig:
     seed: int = setting(1, "of weights, order and dropout", SEED)
     device: str = choice("auto", "auto", "cpu", "cuda")
     threads: int | None = setting(None, "CPU threads; default: all cores", between(1, THREADS))
-    init_from: str | None = setting(None, "a run: its weights and tokenizer are what this one begins with", PATH)
-    resume: Any = setting(False, "false | true (the newest intact checkpoint) | a checkpoint's path", RESUME)
+    init_from: str | None = setting(
+        None, "a run: its weights and tokenizer are what this one begins with", PATH
+    )
+    resume: Any = setting(
+        False, "false | true (the newest intact checkpoint) | a checkpoint's path", RESUME
+    )
     data: DataConfig = field(default_factory=DataConfig)
     tokenizer: Any = MISSING
     model: Any = MISSING
@@ -315,5 +363,9 @@ SCHEMAS = {
     "tokenizer": {"word": WordTokenizerConfig, "sentencepiece": SentencePieceConfig},
     "model": {"gcnn": GCNNConfig, "lstm": LSTMConfig, "transformer": TransformerConfig},
     "optimizer": {"nesterov": NesterovConfig, "adamw": AdamWConfig},
-    "schedule": {"constant": ConstantScheduleConfig, "plateau": PlateauScheduleConfig, "cosine": CosineScheduleConfig},
+    "schedule": {
+        "constant": ConstantScheduleConfig,
+        "plateau": PlateauScheduleConfig,
+        "cosine": CosineScheduleConfig,
+    },
 }

@@ -26,15 +26,24 @@ def load_config(run_dir: str | Path) -> TrainConfig:
         reject_unsafe_yaml(text)
         config = typed(migrated(OmegaConf.create(text)))
     except (FileNotFoundError, NotADirectoryError):
-        raise UsageError(f"{run_dir} is not a run directory: no config.yaml. Give the folder of a run.") from None
+        raise UsageError(
+            f"{run_dir} is not a run directory: no config.yaml. Give the folder of a run."
+        ) from None
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
     except Exception as error:
-        raise UsageError(f"{path} is not a config of this project ({one_line(error)}). Give a run's folder.") from None
+        raise UsageError(
+            f"{path} is not a config of this project ({one_line(error)}). Give a run's folder."
+        ) from None
     config.data.cache_dir = None
     for name, file in (("vocabulary", "vocabulary.txt"), ("model", "sentencepiece.model")):
-        given, own = getattr(config.tokenizer, name, None), Path(run_dir).absolute() / "tokenizer" / file
-        if given is not None and not Path(given).exists() and own.exists():  # the run has its own copy
+        given, own = (
+            getattr(config.tokenizer, name, None),
+            Path(run_dir).absolute() / "tokenizer" / file,
+        )
+        if (
+            given is not None and not Path(given).exists() and own.exists()
+        ):  # the run has its own copy
             setattr(config.tokenizer, name, str(own))
     return config
 
@@ -46,10 +55,14 @@ def migrated(config: DictConfig) -> DictConfig:
         trainer.micro_batch_size = trainer.batch_size
         trainer.batch_size *= trainer.pop("accumulate")
     trainer.pop("shard", None)  # parameters were shared out over processes, which changed no result
-    if "kind" in model and "softmax_dropout" not in model:  # model.dropout was within the clusters, too
+    if (
+        "kind" in model and "softmax_dropout" not in model
+    ):  # model.dropout was within the clusters, too
         has_clusters = bool(model.get("cutoffs")) and not model.get("tie_embeddings")
         model.softmax_dropout = model.get("dropout", 0.0) if has_clusters else 0.0
-        if model.get("cutoffs") or model.get("tie_embeddings"):  # it was read of a full softmax alone
+        if model.get("cutoffs") or model.get(
+            "tie_embeddings"
+        ):  # it was read of a full softmax alone
             model.projection_dim = None
     return config
 
@@ -59,9 +72,13 @@ def reject_unsafe_yaml(text: str) -> None:
     a report, aliases can grow without bound, and deep nesting takes time with its square."""
     depth = 0
     for event in yaml.parse(text):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(
+            event, yaml.CollectionEndEvent
+        )
         if "${" in text or isinstance(event, yaml.AliasEvent) or depth > 10:
-            raise UsageError("it has an interpolation, an alias or deep nesting, which a stored config never has.")
+            raise UsageError(
+                "it has an interpolation, an alias or deep nesting, which a stored config never has."
+            )
 
 
 def save_config(config: TrainConfig, path: Path) -> None:

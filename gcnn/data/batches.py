@@ -21,7 +21,9 @@ class Batches:
     eos_id: int
     batch_size: int  # over all processes
     block_size: int
-    micro_batch_size: int | None = None  # sequences that a process takes at once; None: its whole share
+    micro_batch_size: int | None = (
+        None  # sequences that a process takes at once; None: its whole share
+    )
     rank: int = 0
     world_size: int = 1
 
@@ -37,7 +39,10 @@ class RunningText(Batches):
     def __post_init__(self):
         self.row_length = -(-len(self.tokens) // self.batch_size)
         self.block_size = min(self.block_size, self.row_length)
-        self.layout = {"sequences": self.batch_size, "block_size": self.block_size}  # what a batch's number depends on
+        self.layout = {
+            "sequences": self.batch_size,
+            "block_size": self.block_size,
+        }  # what a batch's number depends on
         rows = self.batch_size // self.world_size
         self.row_starts = (self.rank * rows + np.arange(rows))[:, None] * self.row_length
         self.shift = 0  # where in the stream, taken as a ring, the first row starts
@@ -78,7 +83,12 @@ class RunningText(Batches):
 
     def micro_batches(self, index: int) -> list[tuple[Tensor, Tensor]]:
         """This process's part of a batch, in micro-batches."""
-        return list(zip(*(part.split(self.micro_batch_size or len(part)) for part in self[index]), strict=True))
+        return list(
+            zip(
+                *(part.split(self.micro_batch_size or len(part)) for part in self[index]),
+                strict=True,
+            )
+        )
 
     def count_targets(self, index: int) -> int:
         """The targets of a batch, over all processes."""
@@ -89,7 +99,9 @@ class RunningText(Batches):
     def before_rows(self, context: int) -> Tensor:
         """The `context` tokens before each row's first one: (batch, context), int64; <eos> before the text."""
         positions = self.row_starts + np.arange(-context, 0)
-        before = np.clip(positions - 1, 0, len(self.tokens) - 1)  # a short text may leave the last rows empty
+        before = np.clip(
+            positions - 1, 0, len(self.tokens) - 1
+        )  # a short text may leave the last rows empty
         tokens = np.where(positions > 0, self.tokens[before], self.eos_id)
         return torch.from_numpy(tokens.astype(np.int64))
 
@@ -145,7 +157,9 @@ class Sentences(Batches):
         ends = self.ends[rows, None]
         positions = ends - self.lengths[rows, None] + np.arange(self.lengths[rows].max())
         inside = positions < ends
-        words = np.where(inside, self.tokens[np.where(inside, positions, 0)], self.eos_id).astype(np.int64)
+        words = np.where(inside, self.tokens[np.where(inside, positions, 0)], self.eos_id).astype(
+            np.int64
+        )
         tokens = np.concatenate([np.full_like(words[:, :1], self.eos_id), words[:, :-1]], axis=1)
         return torch.from_numpy(tokens), torch.from_numpy(np.where(inside, words, IGNORE))
 
@@ -168,5 +182,8 @@ class Sentences(Batches):
 
 def line_ends(tokens: np.ndarray, eos_id: int) -> np.ndarray:
     """The position after each line's <eos>, found piece by piece so that memory stays bounded."""
-    pieces = (np.flatnonzero(tokens[at : at + SCAN] == eos_id) + at + 1 for at in range(0, len(tokens), SCAN))
+    pieces = (
+        np.flatnonzero(tokens[at : at + SCAN] == eos_id) + at + 1
+        for at in range(0, len(tokens), SCAN)
+    )
     return np.concatenate([np.zeros(0, np.int64), *pieces])

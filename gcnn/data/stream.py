@@ -39,7 +39,9 @@ class TokenStream:
     lines: int
     fingerprint: str  # sha256 of the ids, little-endian int32
     unk_id: int | None = None  # None: every token is known
-    written_unknown: int = 0  # tokens that are <unk> in the text itself, as in WikiText: no word is lost by them
+    written_unknown: int = (
+        0  # tokens that are <unk> in the text itself, as in WikiText: no word is lost by them
+    )
     text_fingerprint: str = ""  # sha256 of the text, whatever the tokenizer
 
     def __len__(self) -> int:
@@ -58,7 +60,9 @@ class PreparedData:
 
 
 def prepare(
-    data: DataConfig, config: WordTokenizerConfig | SentencePieceConfig, tokenizer_dir: Path | None = None
+    data: DataConfig,
+    config: WordTokenizerConfig | SentencePieceConfig,
+    tokenizer_dir: Path | None = None,
 ) -> PreparedData:
     """Train the tokenizer, unless the folder of one is given, and encode every split, or find both in the cache.
 
@@ -71,9 +75,15 @@ def prepare(
     directory = tokenizer_dir or tokenizer_directory(corpus, config)
     tokenizer = load_tokenizer(directory)
     size = tokenizer.vocabulary_size
-    pieces = isinstance(config, SentencePieceConfig) and config.model is None and tokenizer_dir is None
+    pieces = (
+        isinstance(config, SentencePieceConfig) and config.model is None and tokenizer_dir is None
+    )
     if pieces and config.vocabulary_size is None and size < PIECES:
-        log.warning("tokenizer.vocabulary_size is %s, not %s: the text gives no more.", f"{size:,}", f"{PIECES:,}")
+        log.warning(
+            "tokenizer.vocabulary_size is %s, not %s: the text gives no more.",
+            f"{size:,}",
+            f"{PIECES:,}",
+        )
     streams = {split: cached_stream(corpus, split, tokenizer) for split in SPLITS}
     fingerprints = [tokenizer.fingerprint, *(stream.fingerprint for stream in streams.values())]
     fingerprint = hashlib.sha256(" ".join(fingerprints).encode()).hexdigest()
@@ -84,7 +94,11 @@ def check_column(data: DataConfig, corpus: Corpus) -> None:
     """Raise UsageError for a column that is asked of text, which has none."""
     files = [path for paths in corpus.files.values() for path in paths]
     kinds = {suffix(path) for path in files}
-    if data.column != DataConfig.column and not kinds & {*JSON_SUFFIXES, *PARQUET_SUFFIXES, ".arrow"}:
+    if data.column != DataConfig.column and not kinds & {
+        *JSON_SUFFIXES,
+        *PARQUET_SUFFIXES,
+        ".arrow",
+    }:
         raise UsageError(
             f"data.column would change nothing: {list_names(files)} are text, without columns. Leave it out."
         )
@@ -93,7 +107,10 @@ def check_column(data: DataConfig, corpus: Corpus) -> None:
 def tokenizer_directory(corpus: Corpus, config: WordTokenizerConfig | SentencePieceConfig) -> Path:
     """The folder of the trained tokenizer's files, in the cache."""
     about = asdict(config)
-    for name in ("vocabulary", "model"):  # files of one's own: what they hold counts, not where they are
+    for name in (
+        "vocabulary",
+        "model",
+    ):  # files of one's own: what they hold counts, not where they are
         if about.get(name) is not None and Path(about[name]).is_file():
             about[name] = sha256(Path(about[name]))
     directory = corpus.cache_dir / "tokenizers" / key_of(corpus.fingerprint("train"), about)
@@ -120,7 +137,9 @@ def cached_stream(corpus: Corpus, split: str, tokenizer: Tokenizer) -> TokenStre
     return token_stream(tokens, tokenizer, counts, summary, manifest["tokens.i32"], what)
 
 
-def encode(lines: Iterable[pa.Array], tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, int, int, int, int]]:
+def encode(
+    lines: Iterable[pa.Array], tokenizer: Tokenizer
+) -> Iterator[tuple[np.ndarray, int, int, int, int]]:
     """The ids of each batch of lines, its words and ends of line, its bytes, and, where tokens are words, how often it
     has `eos` within lines for a word that is none, and how often <unk> for a word."""
 
@@ -158,13 +177,20 @@ def encode_text(batches: Iterable[pa.Array], tokenizer: Tokenizer, what: str) ->
 
 
 def token_stream(
-    tokens: np.ndarray, tokenizer: Tokenizer, counts: list[int], text: TextSummary, fingerprint: str, what: str
+    tokens: np.ndarray,
+    tokenizer: Tokenizer,
+    counts: list[int],
+    text: TextSummary,
+    fingerprint: str,
+    what: str,
 ) -> TokenStream:
     """A stream, and a warning of words in it that are the end of a line by their looks alone. `counts` are the sums of
     what `encode` gives besides the ids."""
     words, size, marks, unknown = counts
     if marks:
-        log.warning("%s has %s within lines %s times: each is unknown.", what, tokenizer.eos, f"{marks:,}")
+        log.warning(
+            "%s has %s within lines %s times: each is unknown.", what, tokenizer.eos, f"{marks:,}"
+        )
     return TokenStream(
         tokens=tokens,
         eos_id=tokenizer.eos_id,

@@ -31,17 +31,32 @@ COMPRESSED = {  # by their first bytes, none of which a text has
     rb"\x1f\x8b": gzip.open,
     rb"BZh[1-9](1AY&SY|\x17rE8P\x90)": bz2.open,
     rb"\xfd7zXZ\0": lzma.open,
-    rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18": lambda file: pa.CompressedInputStream(file, "zstd"),
+    rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18": lambda file: pa.CompressedInputStream(
+        file, "zstd"
+    ),
 }
 ARCHIVES = rb"PK(\x03\x04|\x05\x06|\x07\x08)|Rar!\x1a|7z\xbc\xaf"
 COMPRESSED_SUFFIXES = (".bz2", ".gz", ".xz", ".zst")
 JSON_SUFFIXES = (".jsonl", ".jsonlines", ".ndjson", ".json")
 PARQUET_SUFFIXES = (".parquet", ".pq")
-OTHER_SUFFIXES = (".7z", ".arrow", ".csv", ".feather", ".rar", ".tar", ".tgz", ".tsv", ".xlsx", ".zip")
+OTHER_SUFFIXES = (
+    ".7z",
+    ".arrow",
+    ".csv",
+    ".feather",
+    ".rar",
+    ".tar",
+    ".tgz",
+    ".tsv",
+    ".xlsx",
+    ".zip",
+)
 REMEDY = "Give text, JSON lines (.jsonl) or Parquet (.parquet)"
 
 
-def read_rows(path: Path, column: str = "text", option: str = "--column", alone: bool = False) -> Iterator[pa.Table]:
+def read_rows(
+    path: Path, column: str = "text", option: str = "--column", alone: bool = False
+) -> Iterator[pa.Table]:
     """The rows of a file in tables of about CHUNK bytes, the text (large_string, or null) in `column`.
 
     Text is a row a line. Unless the text is wanted `alone`, Parquet keeps its other columns, and JSON lines have a
@@ -68,7 +83,9 @@ def read_rows(path: Path, column: str = "text", option: str = "--column", alone:
                 f"{path} was packed with a window of more than 128 MiB, which is not read here. Unpack it with zstd -d "
                 "--long=31, or give the text as a pipe of zstd -dc --long=31."
             ) from None
-        raise UsageError(f"{path} is damaged or incomplete ({one_line(error)}). Copy it again.") from None
+        raise UsageError(
+            f"{path} is damaged or incomplete ({one_line(error)}). Copy it again."
+        ) from None
 
 
 def read_lines(path: Path, column: str = "text", option: str = "--column") -> Iterator[pa.Array]:
@@ -129,14 +146,18 @@ def checked_start(start: bytes, path: Path) -> bytes:
     braces and quotes are no words.
     """
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise UsageError(f"{path} is not UTF-8 but UTF-16. Convert it, as with iconv -f utf-16 -t utf-8.")
+        raise UsageError(
+            f"{path} is not UTF-8 but UTF-16. Convert it, as with iconv -f utf-16 -t utf-8."
+        )
     check_no_utf16(start, path)
     check_no_pointer(start, path)
     start = start.removeprefix(codecs.BOM_UTF8)
     if start.startswith(b"{") and suffix(path) not in (*JSON_SUFFIXES, ".txt"):
         with contextlib.suppress(ValueError, RecursionError):
             json.loads(start.partition(b"\n")[0])
-            raise UsageError(f"{path} holds JSON. Let its name end in .jsonl, or in .txt where the JSON is the text.")
+            raise UsageError(
+                f"{path} holds JSON. Let its name end in .jsonl, or in .txt where the JSON is the text."
+            )
     return start
 
 
@@ -171,7 +192,13 @@ def read_json(path: Path, column: str, option: str, alone: bool) -> Iterator[pa.
         if rows and not has_column:
             raise no_column(path, column, row, option)
         table = pa.table({column: pa.array(texts, TEXT)})
-        yield table if alone else table.append_column("json" if column != "json" else "json_row", pa.array(rows, TEXT))
+        yield (
+            table
+            if alone
+            else table.append_column(
+                "json" if column != "json" else "json_row", pa.array(rows, TEXT)
+            )
+        )
 
 
 def parse_object(line: str, where: str) -> dict:
@@ -181,9 +208,13 @@ def parse_object(line: str, where: str) -> dict:
         if "\\u" in line:
             json.dumps(row, ensure_ascii=False).encode()  # half of a surrogate pair is no text
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{where} is not JSON ({one_line(error)}). Give an object a line, as jq -c writes.") from None
+        raise UsageError(
+            f"{where} is not JSON ({one_line(error)}). Give an object a line, as jq -c writes."
+        ) from None
     if not isinstance(row, dict):
-        raise UsageError(f"{where} is no JSON object. Give an object a line, as jq -c '.[]' writes.")
+        raise UsageError(
+            f"{where} is no JSON object. Give an object a line, as jq -c '.[]' writes."
+        )
     return row
 
 
@@ -196,13 +227,19 @@ def read_parquet(path: Path, column: str, option: str, alone: bool) -> Iterator[
         arrow_type = file.schema_arrow.field(column).type
         kind = arrow_type.value_type if pa.types.is_dictionary(arrow_type) else arrow_type
         if kind not in (pa.string(), pa.large_string(), pa.string_view(), pa.null()):
-            raise UsageError(f"{path}: `{column}` is {arrow_type}, not text. Name another column with {option}.")
+            raise UsageError(
+                f"{path}: `{column}` is {arrow_type}, not text. Name another column with {option}."
+            )
         size = sum(file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups))
         rows = 1 + CHUNK // (1 + size // max(1, file.metadata.num_rows))
         for batch in file.iter_batches(rows, columns=[column] if alone else None):
             table = pa.Table.from_batches([batch])
-            yield table.set_column(table.column_names.index(column), column, table[column].cast(TEXT))
+            yield table.set_column(
+                table.column_names.index(column), column, table[column].cast(TEXT)
+            )
 
 
 def no_column(what: object, column: str, columns: Iterable[str], option: str) -> UsageError:
-    return UsageError(f"{what} has no column `{column}` (found: {', '.join(columns)}). Name another with {option}.")
+    return UsageError(
+        f"{what} has no column `{column}` (found: {', '.join(columns)}). Name another with {option}."
+    )

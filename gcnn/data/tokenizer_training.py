@@ -41,7 +41,9 @@ def train_words(config: WordTokenizerConfig, lines: Iterable[Lines]) -> WordToke
     `<unk>` has the counts of those left out.
     """
     if config.max_size is not None and config.max_size < 3:
-        raise UsageError(f"tokenizer.max_size is {config.max_size}; give 3 or more (<unk>, <eos> and a word).")
+        raise UsageError(
+            f"tokenizer.max_size is {config.max_size}; give 3 or more (<unk>, <eos> and a word)."
+        )
     words = None if config.vocabulary is None else read_vocabulary(Path(config.vocabulary))
     counts = Counter()
     for counted in in_threads(lambda batch: pc.value_counts(split_lines(batch, EOS, UNK)), lines):
@@ -71,17 +73,23 @@ def read_vocabulary(path: Path) -> list[str]:
     for number, word in enumerate(words, start=1):
         if len(word.split()) != 1 or word in seen:
             reason = f"`{word}` again" if word in seen else f"`{word}`, not one word"
-            raise UsageError(f"tokenizer.vocabulary: {path}, line {number} is {reason}. Give a word a line, each once.")
+            raise UsageError(
+                f"tokenizer.vocabulary: {path}, line {number} is {reason}. Give a word a line, each once."
+            )
         seen.add(word)
     return words
 
 
-def train_sentencepiece(config: SentencePieceConfig, lines: Iterable[Lines]) -> SentencePieceTokenizer:
+def train_sentencepiece(
+    config: SentencePieceConfig, lines: Iterable[Lines]
+) -> SentencePieceTokenizer:
     """A model of a sample of the lines, its ids ranked by their frequency in all of them."""
     lines = (without_end_marks(batch, EOS) for batch in lines)
     if config.model is not None:
         own = read_model(Path(config.model))
-        batches = in_threads(lambda batch: np.bincount(own.encode_lines(batch), minlength=own.vocabulary_size), lines)
+        batches = in_threads(
+            lambda batch: np.bincount(own.encode_lines(batch), minlength=own.vocabulary_size), lines
+        )
         return SentencePieceTokenizer(own.model, np.argsort(-sum(batches), kind="stable"))
     counts, sample, ends = Counter(), LineSample(), 0
     for batch in map(pa.Array.to_pylist, lines):
@@ -90,9 +98,13 @@ def train_sentencepiece(config: SentencePieceConfig, lines: Iterable[Lines]) -> 
         ends += len(batch)
     model = sentencepiece_model(config, sample.lines)
     processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-    pieces = processor.encode(list(counts))  # of single words; they make up the text, no piece crosses white space
+    pieces = processor.encode(
+        list(counts)
+    )  # of single words; they make up the text, no piece crosses white space
     weights = np.repeat(list(counts.values()), [len(ids) for ids in pieces])
-    frequency = np.bincount(list(chain.from_iterable(pieces)), weights, minlength=processor.vocab_size())
+    frequency = np.bincount(
+        list(chain.from_iterable(pieces)), weights, minlength=processor.vocab_size()
+    )
     frequency[processor.eos_id()] = ends
     return SentencePieceTokenizer(model, np.argsort(-frequency, kind="stable"))
 
@@ -106,10 +118,17 @@ def read_model(path: Path) -> SentencePieceTokenizer:
     try:
         processor.LoadFromSerializedProto(model)
     except RuntimeError as error:
-        raise UsageError(f"tokenizer.model: {path} is no SentencePiece model ({one_line(error)}).") from None
-    for name, number in (("unknown piece", processor.unk_id()), ("end of sentence", processor.eos_id())):
+        raise UsageError(
+            f"tokenizer.model: {path} is no SentencePiece model ({one_line(error)})."
+        ) from None
+    for name, number in (
+        ("unknown piece", processor.unk_id()),
+        ("end of sentence", processor.eos_id()),
+    ):
         if number < 0:
-            raise UsageError(f"tokenizer.model: {path} has no {name}. Give a model that was trained with one.")
+            raise UsageError(
+                f"tokenizer.model: {path} has no {name}. Give a model that was trained with one."
+            )
     return SentencePieceTokenizer(model, range(processor.vocab_size()))
 
 

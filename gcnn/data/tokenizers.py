@@ -88,7 +88,9 @@ class WordTokenizer(Tokenizer):
         return " ".join(words).replace(" \n", "\n").replace("\n ", "\n")
 
     def _parts(self) -> tuple[dict, bytes]:
-        return {"eos": self.eos, "unk": self.unk}, "".join(f"{word}\n" for word in self.types).encode()
+        return {"eos": self.eos, "unk": self.unk}, "".join(
+            f"{word}\n" for word in self.types
+        ).encode()
 
     @classmethod
     def load(cls, head: dict, content: bytes) -> "WordTokenizer":
@@ -119,12 +121,17 @@ class SentencePieceTokenizer(Tokenizer):
 
     def encode_lines(self, lines: Lines) -> np.ndarray:
         lines = pc.utf8_trim_whitespace(without_end_marks(lines, self.eos)).to_pylist()
-        return self.ranks[np.fromiter(chain.from_iterable(self.processor.encode(lines, add_eos=True)), np.int32)]
+        return self.ranks[
+            np.fromiter(chain.from_iterable(self.processor.encode(lines, add_eos=True)), np.int32)
+        ]
 
     def decode(self, ids: Sequence[int]) -> str:
         ids = np.asarray(ids, np.int64)
         lines = np.split(ids, np.flatnonzero(ids == self.eos_id) + 1)
-        return "\n".join(self.processor.decode(self.model_ids[line[line != self.eos_id]].tolist()) for line in lines)
+        return "\n".join(
+            self.processor.decode(self.model_ids[line[line != self.eos_id]].tolist())
+            for line in lines
+        )
 
     def _parts(self) -> tuple[dict, bytes]:
         return {"model_ids": self.model_ids.tolist()}, self.model
@@ -149,4 +156,6 @@ def load_tokenizer(directory: str | Path) -> WordTokenizer | SentencePieceTokeni
         ) from None
     except (OSError, ValueError, LookupError, TypeError, RuntimeError) as error:
         reason = f"{type(error).__name__}: {one_line(error)}"
-        raise UsageError(f"the tokenizer in {directory} is damaged ({reason}). Copy the run's folder again.") from None
+        raise UsageError(
+            f"the tokenizer in {directory} is damaged ({reason}). Copy the run's folder again."
+        ) from None

@@ -26,9 +26,23 @@ from gcnn.data.lines import TEXT
 from gcnn.data.tables import COMPRESSED_SUFFIXES, JSON_SUFFIXES, PARQUET_SUFFIXES, read_rows
 from gcnn.evaluation.scoring import Score, Scorer
 
-SCORES = pa.schema({"log_prob": pa.float64(), "tokens": pa.int64(), "unknown": pa.int64(), "perplexity": pa.float64()})
-KINDS = (".txt", *JSON_SUFFIXES, *PARQUET_SUFFIXES, *COMPRESSED_SUFFIXES)  # else a dot is part of a name
-METADATA_KEY = b"gcnn"  # in the metadata of a file's schema: a JSON object, what its scores were made from
+SCORES = pa.schema(
+    {
+        "log_prob": pa.float64(),
+        "tokens": pa.int64(),
+        "unknown": pa.int64(),
+        "perplexity": pa.float64(),
+    }
+)
+KINDS = (
+    ".txt",
+    *JSON_SUFFIXES,
+    *PARQUET_SUFFIXES,
+    *COMPRESSED_SUFFIXES,
+)  # else a dot is part of a name
+METADATA_KEY = (
+    b"gcnn"  # in the metadata of a file's schema: a JSON object, what its scores were made from
+)
 # The entries of it that make others of the scores
 IDENTITY_KEYS = ("model", "tokenizer", "precision", "before_text", "column", "input")
 
@@ -49,14 +63,20 @@ class ScoringStats:
         return self.tokens / self.seconds if self.seconds else 0.0
 
 
-def score_files(scorer: Scorer, files: list[Path], output: Path, column: str = "text") -> ScoringStats:
+def score_files(
+    scorer: Scorer, files: list[Path], output: Path, column: str = "text"
+) -> ScoringStats:
     """Score the rows of each file that no other process scores into `output`/<name>.parquet.
 
     Raises UsageError, before anything is scored, for a file that is missing and for scores in `output` that are of
     something else; and after all others are scored, for files that are damaged or have no such column.
     """
     targets = targets_of(files, output)
-    todo = [(path, target) for path, target in targets.items() if not is_done(scorer, path, target, column)]
+    todo = [
+        (path, target)
+        for path, target in targets.items()
+        if not is_done(scorer, path, target, column)
+    ]
     done, refused = ScoringStats(skipped=len(files) - len(todo)), []
     random.shuffle(todo)  # so that processes rarely meet, also where the file system knows no locks
     with remove_if_left_empty(output):
@@ -93,14 +113,19 @@ def remove_if_left_empty(folder: Path) -> Iterator[None]:
 
 def targets_of(files: list[Path], output: Path) -> dict[Path, Path]:
     """Where the scores of each file go. Raises UsageError for a file that is missing and for paths that meet."""
-    targets = [output / f"{path.stem if path.suffix.lower() in KINDS else path.name}.parquet" for path in files]
+    targets = [
+        output / f"{path.stem if path.suffix.lower() in KINDS else path.name}.parquet"
+        for path in files
+    ]
     twice = [path for path, count in Counter(targets).items() if count > 1]
     for path in files:
         if not path.is_file():
             what = f"{path} is no regular file" if path.exists() else f"no file {path}"
             raise UsageError(f"--input: {what}. Give text, JSON lines or Parquet files.")
     if twice:
-        raise UsageError(f"--input: two files would be written to {twice[0]}. Give them names that differ.")
+        raise UsageError(
+            f"--input: two files would be written to {twice[0]}. Give them names that differ."
+        )
     check_output("--output", output, folder=True)
     if {path.resolve() for path in targets} & {path.resolve() for path in files}:
         raise UsageError(f"--output: {output} would overwrite the input. Give another folder.")
@@ -161,10 +186,14 @@ def score_file(scorer: Scorer, path: Path, target: Path, column: str, done: Scor
 
     def write(aside: Path) -> None:
         tables = read_rows(path, column)
-        first = next(tables, pa.table({column: pa.array([], TEXT)}))  # of an empty file, one without rows
+        first = next(
+            tables, pa.table({column: pa.array([], TEXT)})
+        )  # of an empty file, one without rows
         if taken := set(SCORES.names) & set(first.column_names):
             raise UsageError(f"{path} has a column {min(taken)} already. Rename it first.")
-        schema = pa.schema([*first.schema, *SCORES], {**(first.schema.metadata or {}), METADATA_KEY: source})
+        schema = pa.schema(
+            [*first.schema, *SCORES], {**(first.schema.metadata or {}), METADATA_KEY: source}
+        )
         with pa.OSFile(os.fsencode(aside), "wb") as sink, pq.ParquetWriter(sink, schema) as writer:
             for rows in chain([first], tables):
                 texts = rows[column].to_pylist()

@@ -25,7 +25,9 @@ class Sampling:
     def __post_init__(self):
         """Raises UsageError for a value out of its range."""
         if not isinstance(self.temperature, Real) or not 0 <= self.temperature < float("inf"):
-            raise UsageError(f"temperature is {self.temperature}; give 0 (always the likeliest token) or more.")
+            raise UsageError(
+                f"temperature is {self.temperature}; give 0 (always the likeliest token) or more."
+            )
         if self.top_k is not None:
             check_count("top-k", self.top_k)
         check_seed("seed", self.seed)
@@ -41,14 +43,21 @@ class Sampling:
             if self.top_k is not None and self.top_k < log_probs.size(-1):
                 best, types = log_probs.topk(self.top_k)
                 log_probs = torch.full_like(log_probs, -torch.inf).scatter(1, types, best)
-            weights = torch.exp((log_probs - log_probs.amax(dim=-1, keepdim=True)) / self.temperature)
+            weights = torch.exp(
+                (log_probs - log_probs.amax(dim=-1, keepdim=True)) / self.temperature
+            )
             return torch.multinomial(weights, 1, generator=generator).squeeze(1)
 
         return choose
 
 
 def generate(
-    model: LanguageModel, tokenizer: Tokenizer, prompt: str, tokens: int, samples: int, sampling: Sampling
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    prompt: str,
+    tokens: int,
+    samples: int,
+    sampling: Sampling,
 ) -> list[str]:
     """The prompt, continued by `tokens` tokens, none of them <unk>; an empty prompt is the start of a text.
 

@@ -25,7 +25,9 @@ LENGTH = 256  # tokens generated where a task does not say
 class HarnessModel(LM):
     """A run, by any name that `gcnn.load` takes. Sizes of batches change nothing and are passed over."""
 
-    def __init__(self, run: str, device: str | None = None, precision: str = "float32", **sizes: object):
+    def __init__(
+        self, run: str, device: str | None = None, precision: str = "float32", **sizes: object
+    ):
         super().__init__()
         self.scorer = load(run, device or "auto", precision)
         self.tokens = self.unknown = 0  # of the continuations of the requests at hand
@@ -94,7 +96,9 @@ class HarnessModel(LM):
         for request in requests:
             prompt, options = request.args
             temperature = options.get("temperature", 1.0) if options.get("do_sample") else 0.0
-            [text] = self.scorer.generate(prompt, options.get("max_gen_toks", LENGTH), temperature=temperature)
+            [text] = self.scorer.generate(
+                prompt, options.get("max_gen_toks", LENGTH), temperature=temperature
+            )
             text, ends = text[len(prompt) :], options.get("until") or []
             for end in [ends] if isinstance(ends, str) else ends:
                 text = text.split(end)[0] if end else text

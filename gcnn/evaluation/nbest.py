@@ -18,7 +18,9 @@ from typing import NamedTuple
 from gcnn.base.errors import UsageError
 
 KINDS = ("any", "moses", "kaldi", "srilm")
-Fields = tuple[str, str, str, str]  # the names that Hypothesis has for them: list, number, sentence, score as written
+Fields = tuple[
+    str, str, str, str
+]  # the names that Hypothesis has for them: list, number, sentence, score as written
 
 
 class Hypothesis(NamedTuple):
@@ -44,9 +46,13 @@ def reader(kind: str, scored: bool) -> Callable[[str], Hypothesis]:
         form, parse = PARSERS[kind]
         fields = parse(line)
         if fields is None:
-            raise UsageError(f"is not `{form}`. Give n-best lists of one kind, or leave out --nbest.")
+            raise UsageError(
+                f"is not `{form}`. Give n-best lists of one kind, or leave out --nbest."
+            )
         name, number, sentence, score = fields
-        return Hypothesis(line.rstrip(), name, number, sentence, to_nats(score, kind) if scored else 0.0)
+        return Hypothesis(
+            line.rstrip(), name, number, sentence, to_nats(score, kind) if scored else 0.0
+        )
 
     return read_hypothesis
 
@@ -68,7 +74,12 @@ def parse_moses(line: str) -> Fields | None:
     name, *fields = line.split("|||")
     if not fields:
         return None
-    return name.strip(), "", fields[0], (fields[1:3] or [""])[-1]  # the total comes after features, before alignments
+    return (
+        name.strip(),
+        "",
+        fields[0],
+        (fields[1:3] or [""])[-1],
+    )  # the total comes after features, before alignments
 
 
 def parse_kaldi(line: str) -> Fields | None:
@@ -171,4 +182,6 @@ def split_into_lists(entries: Iterable[Scored]) -> Iterator[list[Scored]]:
         if len({entry.hypothesis.number for entry in group}) == len(group):
             yield group
         else:
-            yield from (list(part) for _, part in groupby(group, key=lambda entry: entry.hypothesis.number))
+            yield from (
+                list(part) for _, part in groupby(group, key=lambda entry: entry.hypothesis.number)
+            )

@@ -52,7 +52,9 @@ def token_nlls(
         if rank > 0:
             return
         rows = world_size = 1
-    batches = RunningText(stream.tokens, stream.eos_id, rows * world_size, block_size, None, rank, world_size)
+    batches = RunningText(
+        stream.tokens, stream.eos_id, rows * world_size, block_size, None, rank, world_size
+    )
     state = state_before_rows(model, batches, context, device)
     for i in range(len(batches)):
         tokens, targets = batches[i]
@@ -155,8 +157,12 @@ def evaluate(
     first = not dist.is_initialized() or dist.get_rank() == 0
     quiet = None if first else True  # None: where nobody watches
     tokens = len(stream) // world_size
-    with tqdm(total=tokens, unit=" tokens", unit_scale=True, disable=quiet, delay=2, leave=False) as bar:
-        for positions, nll in token_nlls(model, stream, sentences, batch_size, block_size, rank, world_size):
+    with tqdm(
+        total=tokens, unit=" tokens", unit_scale=True, disable=quiet, delay=2, leave=False
+    ) as bar:
+        for positions, nll in token_nlls(
+            model, stream, sentences, batch_size, block_size, rank, world_size
+        ):
             is_unknown = stream.tokens[positions] == stream.unk_id
             sums += nll.sum(), nll[is_unknown].sum(), is_unknown.sum()
             bar.update(len(positions))
@@ -167,7 +173,9 @@ def evaluate(
     return normalised(total, stream, of_unknown, int(unknown))
 
 
-def normalised(total: float, stream: TokenStream, of_unknown: float = 0.0, unknown: int = 0) -> dict[str, float | None]:
+def normalised(
+    total: float, stream: TokenStream, of_unknown: float = 0.0, unknown: int = 0
+) -> dict[str, float | None]:
     """The normalisations of a total negative log-likelihood in nats, and of its part that unknown tokens have.
 
     What a word costs compares between tokenizers if it is paid for to the last letter. <unk> is not: the more words a

@@ -75,14 +75,18 @@ def before_text(config: TrainConfig, eos_id: int) -> int | None:
 def choose_device(name: str) -> torch.device:
     """auto, cpu, cuda or one GPU of several as cuda:1, float32 in full precision. Raises UsageError
     for other names and where the machine has no such device."""
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # TF32 keeps 10 bits
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = (
+        False  # TF32 keeps 10 bits
+    )
     gpu = re.fullmatch(r"cuda(?::(\d+))?", str(name))
     if gpu is None and name not in ("auto", "cpu"):
         raise UsageError(f"device is {name!r}; choose one of: auto, cpu, cuda.")
     numbered = gpu is not None and gpu[1] is not None
     missing = gpu is not None and not torch.cuda.is_available()
     if missing or (numbered and int(gpu[1]) >= torch.cuda.device_count()):
-        raise UsageError(f"device is {name}, but torch sees no such device here; choose cpu or auto.")
+        raise UsageError(
+            f"device is {name}, but torch sees no such device here; choose cpu or auto."
+        )
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)

@@ -65,7 +65,11 @@ class Scorer:
     """
 
     def __init__(
-        self, model: LanguageModel, tokenizer: Tokenizer, source: dict[str, str] | None = None, sentences: bool = False
+        self,
+        model: LanguageModel,
+        tokenizer: Tokenizer,
+        source: dict[str, str] | None = None,
+        sentences: bool = False,
     ):
         self.model = model
         self.tokenizer = tokenizer
@@ -73,7 +77,9 @@ class Scorer:
         self.sentences = sentences  # whether the run was trained on lines each alone
 
     @classmethod
-    def from_run(cls, path: str | Path, device: str = "auto", precision: str = "float32") -> "Scorer":
+    def from_run(
+        cls, path: str | Path, device: str = "auto", precision: str = "float32"
+    ) -> "Scorer":
         """The model of a run directory, in float32 or bf16. Raises UsageError and RunError as load_model does."""
         if precision not in PRECISIONS:
             raise UsageError(f"precision is {precision!r}; choose one of: {', '.join(PRECISIONS)}.")
@@ -81,7 +87,11 @@ class Scorer:
         compute_alone_after_fork()
         run = load_model(path, device)
         prepare_for_inference(run.model.to(PRECISIONS[precision]))
-        source = {"model": run.weights_sha256, "tokenizer": run.tokenizer.fingerprint, "precision": precision}
+        source = {
+            "model": run.weights_sha256,
+            "tokenizer": run.tokenizer.fingerprint,
+            "precision": precision,
+        }
         if run.model.before_text is not None:
             source["before_text"] = run.tokenizer.eos
         return cls(run.model, run.tokenizer, source | {"run": str(path)}, run.config.data.sentences)
@@ -104,7 +114,9 @@ class Scorer:
 
     def evaluate(self, text: str, sentences: bool | None = None) -> dict[str, float]:
         """What `gcnn evaluate --json` prints: exact perplexity, nats and more. Raises UsageError without words."""
-        return evaluate(self.model, self._encode(text), self.sentences if sentences is None else sentences)
+        return evaluate(
+            self.model, self._encode(text), self.sentences if sentences is None else sentences
+        )
 
     def perplexity(self, text: str, sentences: bool | None = None) -> float:
         """The exact perplexity of a text, per token. Raises UsageError for a text without words."""
@@ -134,7 +146,9 @@ class Scorer:
         A token is drawn from `softmax(log_probs / temperature)` of the `top_k` likeliest types (None: of all);
         temperature 0 takes the likeliest. Raises UsageError for a value out of its range.
         """
-        return generate(self.model, self.tokenizer, prompt, tokens, samples, Sampling(temperature, top_k, seed))
+        return generate(
+            self.model, self.tokenizer, prompt, tokens, samples, Sampling(temperature, top_k, seed)
+        )
 
     def _encode(self, text: str) -> TokenStream:
         check_text("the text", text)
@@ -150,8 +164,13 @@ class Scorer:
             nlls[positions] = values
         starts = batches.ends - batches.lengths
         unknown = np.add.reduceat(tokens == self.tokenizer.unk_id, starts, dtype=np.int64)
-        columns = (column.tolist() for column in (np.add.reduceat(nlls, starts), batches.lengths, unknown))
-        return [Score(-nll, count, unk, exp(nll / count)) for nll, count, unk in zip(*columns, strict=True)]
+        columns = (
+            column.tolist() for column in (np.add.reduceat(nlls, starts), batches.lengths, unknown)
+        )
+        return [
+            Score(-nll, count, unk, exp(nll / count))
+            for nll, count, unk in zip(*columns, strict=True)
+        ]
 
 
 def check_list(sentences: Any) -> None:

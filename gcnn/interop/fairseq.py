@@ -38,7 +38,11 @@ from gcnn.runs.directory import CONFIG, TOKENIZER, check_run_name
 EOS, UNK = "</s>", "<unk>"
 SPECIAL = ["<s>", "<pad>", EOS, UNK]  # fairseq's first ids
 OVERWRITE = " #fairseq:overwrite"
-NOT_HERE = ("add_bos_token", "self_target", "past_target")  # options that change what is predicted from what
+NOT_HERE = (
+    "add_bos_token",
+    "self_target",
+    "past_target",
+)  # options that change what is predicted from what
 
 
 def import_fairseq(checkpoint: Path, dictionary: Path, out: Path) -> None:
@@ -83,7 +87,11 @@ def run_config(checkpoint: Checkpoint, out: Path) -> TrainConfig:
     config = {
         "experiment": f"fairseq/{out.name}",
         "run_dir": str(out),
-        "data": {"name": "local", "source": "local", "sentences": options.get("sample_break_mode") == "eos"},
+        "data": {
+            "name": "local",
+            "source": "local",
+            "sentences": options.get("sample_break_mode") == "eos",
+        },
         "tokenizer": {"kind": "word"},
         "model": model_config(checkpoint),
         "optimizer": {"kind": "nesterov", **optimizer},
@@ -112,12 +120,17 @@ def model_config(checkpoint: Checkpoint) -> GCNNConfig:
     if not isinstance(options.get("decoder_layers"), str):
         raise UsageError("decoder_layers is no string in its options, so that it is no fconv_lm.")
     attention = parse("decoder_attention", str(options.get("decoder_attention", False)))
-    for option, value in [("decoder_attention", attention), *((name, options.get(name)) for name in NOT_HERE)]:
+    for option, value in [
+        ("decoder_attention", attention),
+        *((name, options.get(name)) for name in NOT_HERE),
+    ]:
         if any(value) if isinstance(value, list | tuple) else value:
             raise UsageError(f"{option} is set; this project's models do not have it.")
     embedding = checkpoint.weights.get("decoder.embed_tokens.weight")
     if embedding is None or embedding.dim() != 2:
-        raise UsageError("no matrix decoder.embed_tokens.weight is in it, so that it is no fconv_lm.")
+        raise UsageError(
+            "no matrix decoder.embed_tokens.weight is in it, so that it is no fconv_lm."
+        )
     vocabulary_size, embedding_dim = embedding.shape
     adaptive = "decoder.adaptive_softmax.head.weight" in checkpoint.weights
     dropout = number(options, "dropout")
@@ -125,7 +138,9 @@ def model_config(checkpoint: Checkpoint) -> GCNNConfig:
     return GCNNConfig(
         embedding_dim=embedding_dim,
         blocks=blocks_of(parse_layers(options["decoder_layers"])),
-        cutoffs=cutoffs_of(options.get("adaptive_softmax_cutoff"), vocabulary_size) if adaptive else [],
+        cutoffs=cutoffs_of(options.get("adaptive_softmax_cutoff"), vocabulary_size)
+        if adaptive
+        else [],
         projection_dim=None if adaptive else embedding_dim,
         dropout=dropout,
         output_dropout=softmax_dropout if adaptive else dropout,
@@ -139,7 +154,9 @@ def cutoffs_of(text: Any, vocabulary_size: int) -> list[int]:
     cutoffs = list(cutoffs) if isinstance(cutoffs, list | tuple) else [cutoffs]
     if cutoffs[-1:] == [vocabulary_size]:
         cutoffs.pop()
-    if not cutoffs or any(type(cutoff) is not int or cutoff >= vocabulary_size for cutoff in cutoffs):
+    if not cutoffs or any(
+        type(cutoff) is not int or cutoff >= vocabulary_size for cutoff in cutoffs
+    ):
         raise UsageError(
             f"adaptive_softmax_cutoff is {reprlib.repr(text)}; expected numbers below the {vocabulary_size} types."
         )
@@ -156,19 +173,27 @@ def read_dictionary(path: Path) -> WordTokenizer:
     try:
         lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except OSError as error:
-        raise UsageError(f"{path} cannot be read ({error.strerror}). Give the dict.txt of the model.") from None
+        raise UsageError(
+            f"{path} cannot be read ({error.strerror}). Give the dict.txt of the model."
+        ) from None
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8 (offset {error.start}). Give the dict.txt of the model.") from None
+        raise UsageError(
+            f"{path} is not UTF-8 (offset {error.start}). Give the dict.txt of the model."
+        ) from None
     types = list(SPECIAL)
     index = {word: i for i, word in enumerate(types)}
     for i, line in enumerate(lines, start=1):
         entry = line.rstrip()
         word, space, count = entry.removesuffix(OVERWRITE).rpartition(" ")
         if not space or not count.lstrip("-").isdecimal():
-            raise UsageError(f"{path}, line {i}: expected `word count`. Give the dict.txt of the model.")
+            raise UsageError(
+                f"{path}, line {i}: expected `word count`. Give the dict.txt of the model."
+            )
         if word in index:
             if not entry.endswith(OVERWRITE) or word in (EOS, UNK):
-                raise UsageError(f"{path}, line {i}: {word} has an id already. Give the dict.txt of the model.")
+                raise UsageError(
+                    f"{path}, line {i}: {word} has an id already. Give the dict.txt of the model."
+                )
             types[index[word]] = f"{word} #{index[word]}"  # no word of a text has a space
         index[word] = len(types)
         types.append(word)

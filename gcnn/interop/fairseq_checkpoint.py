@@ -17,7 +17,13 @@ from gcnn.base.text_files import check_no_pointer_at
 from gcnn.config.schema import GCNNConfig
 from gcnn.models.language_model import build_model
 
-SECTIONS = ("dataset", "optimization", "optimizer", "task", "model")  # of a newer configuration; the last one wins
+SECTIONS = (
+    "dataset",
+    "optimization",
+    "optimizer",
+    "task",
+    "model",
+)  # of a newer configuration; the last one wins
 
 
 class Meter:
@@ -45,11 +51,17 @@ def load_checkpoint(path: Path) -> Checkpoint:
         with torch.serialization.safe_globals(ALLOWED), warnings.catch_warnings(action="ignore"):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise UsageError(f"{path} cannot be read ({error.strerror}). Give a checkpoint of fairseq.") from None
+        raise UsageError(
+            f"{path} cannot be read ({error.strerror}). Give a checkpoint of fairseq."
+        ) from None
     except Exception as error:  # torch names no class of errors for a hostile or damaged file
         refused = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"it asks for {refused[1][:100]}" if refused else "it is no intact file of torch.save"
-        raise UsageError(f"{path} was not loaded: {reason}. Give an intact checkpoint of fairseq.") from None
+        reason = (
+            f"it asks for {refused[1][:100]}" if refused else "it is no intact file of torch.save"
+        )
+        raise UsageError(
+            f"{path} was not loaded: {reason}. Give an intact checkpoint of fairseq."
+        ) from None
     try:
         history = content.get("optimizer_history") or [{}]
         weights = {str(name): float32(weight) for name, weight in content["model"].items()}
@@ -79,7 +91,12 @@ def to_dict(section: argparse.Namespace | dict[str, Any]) -> dict[str, Any]:
 def float32(weight: Tensor) -> Tensor:
     """A copy in float32. Raises ValueError for a tensor that is no weight, or larger than what it holds."""
     dense = weight.layout == torch.strided and weight.device.type == "cpu" and not weight.is_nested
-    if not dense or weight.is_quantized or weight.is_complex() or weight.nbytes > weight.untyped_storage().nbytes():
+    if (
+        not dense
+        or weight.is_quantized
+        or weight.is_complex()
+        or weight.nbytes > weight.untyped_storage().nbytes()
+    ):
         raise ValueError("no weight")
     return weight.detach().to(torch.float32, copy=True)
 
@@ -96,10 +113,14 @@ def convert_weights(weights: dict[str, Tensor], model: GCNNConfig) -> dict[str, 
     for name in expected:
         layer, _, part = name.replace(".parametrizations.weight", "").rpartition(".")
         names[name] = f"{layers[layer]}.{parts.get(part, part)}"
-    weights = split_weights(weights, [name.removesuffix("_g") for name in names.values() if name.endswith("weight_g")])
+    weights = split_weights(
+        weights, [name.removesuffix("_g") for name in names.values() if name.endswith("weight_g")]
+    )
     needed = {*names.values()}
     if model.cutoffs:
-        needed.add("decoder.adaptive_softmax.version")  # without it clusters had other places in the head
+        needed.add(
+            "decoder.adaptive_softmax.version"
+        )  # without it clusters had other places in the head
     check_names(weights, needed)
     for name, weight in expected.items():
         found = weights[names[name]]
@@ -115,27 +136,36 @@ def layer_names(model: GCNNConfig) -> dict[str, str]:
     """What the layers that a model may have are called, here and there."""
     names = {"encoder.embedding": "decoder.embed_tokens", "encoder.input_projection": "decoder.fc1"}
     last = -1  # convolution
-    for i, block in enumerate(chain.from_iterable(repeat(block, block.repeat) for block in model.blocks)):
+    for i, block in enumerate(
+        chain.from_iterable(repeat(block, block.repeat) for block in model.blocks)
+    ):
         for j in range(len(block.convs)):
             last += 1
             names[f"encoder.blocks.{i}.convs.{j}.conv"] = f"decoder.convolutions.{last}"
         names[f"encoder.blocks.{i}.projection"] = f"decoder.projections.{last}"
     for i in range(len(model.cutoffs)):
-        names |= {f"softmax.tails.{i}.{j}": f"decoder.adaptive_softmax.tail.{i}.{j}" for j in (0, 2)}
+        names |= {
+            f"softmax.tails.{i}.{j}": f"decoder.adaptive_softmax.tail.{i}.{j}" for j in (0, 2)
+        }
     names["softmax.head"] = "decoder.adaptive_softmax.head"
     return {**names, "softmax.layers.0": "decoder.fc2", "softmax.layers.2": "decoder.fc3"}
 
 
 def check_names(names: Iterable[str], needed: set[str]) -> None:
     """Raise UsageError for weights that are missing or left over."""
-    missing, surplus = sorted(needed.difference(names)), sorted({*names} - needed - {"decoder.version"})
+    missing, surplus = (
+        sorted(needed.difference(names)),
+        sorted({*names} - needed - {"decoder.version"}),
+    )
     differences = [
         f"{verb} {', '.join(names[:3] + ['...'] * (len(names) > 3))}"
         for verb, names in (("lacks", missing), ("also has", surplus))
         if names
     ]
     if differences:
-        raise UsageError(f"it {' and '.join(differences)}; that is no fconv_lm as its options describe it.")
+        raise UsageError(
+            f"it {' and '.join(differences)}; that is no fconv_lm as its options describe it."
+        )
 
 
 def split_weights(weights: dict[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
@@ -144,15 +174,27 @@ def split_weights(weights: dict[str, Tensor], names: Iterable[str]) -> dict[str,
     fairseq's convolutions are (kernel_size, in, out). Old ones have a gain for each position of the kernel, and a
     shared or folded weight has none: both are written anew with a gain for each output, as the same weight.
     """
-    weights = {name: weight.permute(2, 1, 0) if weight.dim() == 3 else weight for name, weight in weights.items()}
+    weights = {
+        name: weight.permute(2, 1, 0) if weight.dim() == 3 else weight
+        for name, weight in weights.items()
+    }
     for name in names:
         g, v = f"{name}_g", f"{name}_v"
         if not {g, v} & weights.keys() and name in weights and weights[name].dim() > 1:
             weight = weights.pop(name)
-        elif {g, v} <= weights.keys() and weights[v].dim() == 3 and weights[g].shape == (1, 1, weights[v].size(2)):
+        elif (
+            {g, v} <= weights.keys()
+            and weights[v].dim() == 3
+            and weights[g].shape == (1, 1, weights[v].size(2))
+        ):
             weight = weights[v] * (weights[g] / weights[v].norm(dim=(0, 1), keepdim=True))
         else:
             continue
-        gain = torch.linalg.vector_norm(weight.flatten(1), dim=1).view(-1, *[1] * (weight.dim() - 1))
-        weights[g], weights[v] = gain, torch.where(gain > 0, weight, 1.0)  # a row of zeros has no direction
+        gain = torch.linalg.vector_norm(weight.flatten(1), dim=1).view(
+            -1, *[1] * (weight.dim() - 1)
+        )
+        weights[g], weights[v] = (
+            gain,
+            torch.where(gain > 0, weight, 1.0),
+        )  # a row of zeros has no direction
     return weights

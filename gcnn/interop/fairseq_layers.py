@@ -23,7 +23,9 @@ def parse(option: str, text: Any) -> Any:
     """
     shown = reprlib.repr(text)
     if not isinstance(text, str) or len(text) > MAX_CHARACTERS:
-        raise UsageError(f"{option} is {shown}; expected a string of at most {MAX_CHARACTERS} characters.")
+        raise UsageError(
+            f"{option} is {shown}; expected a string of at most {MAX_CHARACTERS} characters."
+        )
     try:
         return value_of(ast.parse(text.strip(), mode="eval").body)
     except OverflowError:
@@ -65,7 +67,11 @@ def parse_layers(text: Any) -> list[Layer]:
         raise UsageError(f"decoder_layers is {reprlib.repr(text)}; expected a list of layers.")
     for i, spec in enumerate(specs):
         numbers = isinstance(spec, tuple) and all(type(part) is int for part in spec)
-        if not numbers or len(spec) not in (2, 3) or not all(0 < size <= MAX_SIZE for size in spec[:2]):
+        if (
+            not numbers
+            or len(spec) not in (2, 3)
+            or not all(0 < size <= MAX_SIZE for size in spec[:2])
+        ):
             raise UsageError(
                 f"decoder_layers[{i}] is {reprlib.repr(spec)[:60]}; expected (out_channels, kernel_size) or "
                 f"(out_channels, kernel_size, residual) of numbers from 1 to {MAX_SIZE}."

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from gcnn.data.batches import IGNORE
 from gcnn.models.layers import linear, weight_count
 
-LOGITS_AT_ONCE = 1 << 22  # without gradients: larger tensors would be fetched from the system anew each time
+LOGITS_AT_ONCE = (
+    1 << 22
+)  # without gradients: larger tensors would be fetched from the system anew each time
 FACTOR = 4  # cluster i projects from d to d / 4^(i+1)
 
 
@@ -35,7 +37,9 @@ class Softmax(nn.Module):
     def rows(self, targets: Tensor) -> list[Tensor]:
         """Where among all targets those of each cluster stand. Asked of targets on a GPU, the host waits for it."""
         flat = targets.reshape(-1)
-        return [((flat >= low) & (flat < high)).nonzero().squeeze(1) for low, high in self.clusters()]
+        return [
+            ((flat >= low) & (flat < high)).nonzero().squeeze(1) for low, high in self.clusters()
+        ]
 
     def nll(self, hidden: Tensor, targets: Tensor, rows: list[Tensor] | None = None) -> Tensor:
         """Negative log-likelihood in nats: hidden (..., channels), targets (...) -> (...); 0 where IGNORE.
@@ -51,10 +55,14 @@ class Softmax(nn.Module):
         nll = product_nll(head, self.shortlist + len(tails), flat_hidden, head_targets)
         rows = self.rows(targets) if rows is None else rows
         for cluster_rows, tail, (low, high) in zip(rows, tails, self.clusters(), strict=True):
-            if torch.is_grad_enabled() or len(cluster_rows):  # each parameter has a gradient, be it 0: processes wait
+            if torch.is_grad_enabled() or len(
+                cluster_rows
+            ):  # each parameter has a gradient, be it 0: processes wait
                 tail_hidden = flat_hidden.index_select(0, cluster_rows)
                 tail_targets = flat_targets.index_select(0, cluster_rows) - low
-                nll = nll.index_add(0, cluster_rows, product_nll(tail, high - low, tail_hidden, tail_targets))
+                nll = nll.index_add(
+                    0, cluster_rows, product_nll(tail, high - low, tail_hidden, tail_targets)
+                )
         return nll.view(targets.shape)
 
     def log_prob(self, hidden: Tensor) -> Tensor:
@@ -101,12 +109,17 @@ class AdaptiveSoftmax(Softmax):
             nn.init.xavier_uniform_(self.projection.weight)
             self.embedding = (embedding,)  # in a tuple, not to be registered as a second copy
             self.head = TiedLinear(embedding.embedding_dim, self.shortlist, len(cutoffs))
-            self.tails.extend(TiedLinear(embedding.embedding_dim, high - low) for low, high in self.clusters())
+            self.tails.extend(
+                TiedLinear(embedding.embedding_dim, high - low) for low, high in self.clusters()
+            )
             return
         self.head = nn.Linear(hidden_dim, self.shortlist + len(cutoffs), bias=False)
         for i, (low, high) in enumerate(self.clusters()):
             tail_dim = max(1, hidden_dim // FACTOR ** (i + 1))
-            down, up = nn.Linear(hidden_dim, tail_dim, bias=False), nn.Linear(tail_dim, high - low, bias=False)
+            down, up = (
+                nn.Linear(hidden_dim, tail_dim, bias=False),
+                nn.Linear(tail_dim, high - low, bias=False),
+            )
             self.tails.append(nn.Sequential(down, nn.Dropout(dropout), up))
         for weight in self.parameters():
             nn.init.xavier_uniform_(weight)
@@ -117,14 +130,18 @@ class AdaptiveSoftmax(Softmax):
         if not isinstance(self.head, TiedLinear):
             return layers
         # Split once: the gradients of the parts are joined in one copy, not padded to full size one by one.
-        vectors = self.embedding[0].weight.split([self.shortlist, *(high - low for low, high in self.clusters())])
+        vectors = self.embedding[0].weight.split(
+            [self.shortlist, *(high - low for low, high in self.clusters())]
+        )
         return [partial(layer, vectors=part) for layer, part in zip(layers, vectors, strict=True)]
 
     @torch.no_grad()
     def untie(self) -> None:
         """Give the layers weights of their own, with the same values: for inference."""
         if isinstance(self.head, TiedLinear):
-            head, *tails = (layer.func.untied(layer.keywords["vectors"]) for layer in self.logit_layers())
+            head, *tails = (
+                layer.func.untied(layer.keywords["vectors"]) for layer in self.logit_layers()
+            )
             self.head, self.tails = head, nn.ModuleList(tails)
 
 
@@ -156,7 +173,12 @@ class FullSoftmax(Softmax):
     """One softmax over all types; `projection_dim` puts a narrower linear layer before it, as fairseq does."""
 
     def __init__(
-        self, hidden_dim: int, vocabulary_size: int, projection_dim: int | None, normalised: bool, dropout: float
+        self,
+        hidden_dim: int,
+        vocabulary_size: int,
+        projection_dim: int | None,
+        normalised: bool,
+        dropout: float,
     ):
         super().__init__([], vocabulary_size)
         layers = []
@@ -170,13 +192,17 @@ class FullSoftmax(Softmax):
         return [self.layers]
 
 
-def product_nll(layer: Callable[[Tensor], Tensor], width: int, hidden: Tensor, targets: Tensor) -> Tensor:
+def product_nll(
+    layer: Callable[[Tensor], Tensor], width: int, hidden: Tensor, targets: Tensor
+) -> Tensor:
     """Cross-entropy of `width` logits, layer(hidden): (n, channels), (n,) -> (n,) nats."""
     if torch.is_grad_enabled():
         return cross_entropy(layer(hidden), targets)
     rows = max(1, LOGITS_AT_ONCE // width)
     blocks = zip(hidden.split(rows), targets.split(rows), strict=True)
-    return torch.cat([cross_entropy(layer(block), block_targets) for block, block_targets in blocks])
+    return torch.cat(
+        [cross_entropy(layer(block), block_targets) for block, block_targets in blocks]
+    )
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

@@ -5,7 +5,9 @@ from torch import Tensor, nn
 from gcnn.config.schema import GCNNConfig
 from gcnn.models.layers import GatedConv, ResidualBlock, dropout, linear, weight_count
 
-State = list[Tensor]  # the last kernel_size - 1 inputs of each convolution, (batch, kernel_size - 1, channels)
+State = list[
+    Tensor
+]  # the last kernel_size - 1 inputs of each convolution, (batch, kernel_size - 1, channels)
 
 
 class GCNN(nn.Module):
@@ -13,15 +15,21 @@ class GCNN(nn.Module):
 
     def __init__(self, config: GCNNConfig, vocabulary_size: int):
         super().__init__()
-        self.embedding_dropout = config.dropout if config.embedding_dropout is None else config.embedding_dropout
+        self.embedding_dropout = (
+            config.dropout if config.embedding_dropout is None else config.embedding_dropout
+        )
         self.embedding = nn.Embedding(vocabulary_size, config.embedding_dim)
         nn.init.normal_(self.embedding.weight, std=0.1)
         channels = config.blocks[0].convs[0][1]
-        self.input_projection = linear(config.embedding_dim, channels, config.weight_norm, self.embedding_dropout)
+        self.input_projection = linear(
+            config.embedding_dim, channels, config.weight_norm, self.embedding_dropout
+        )
         self.blocks = nn.ModuleList()
         for block in config.blocks:
             for _ in range(block.repeat):
-                self.blocks.append(ResidualBlock(channels, block, config.gate, config.weight_norm, config.dropout))
+                self.blocks.append(
+                    ResidualBlock(channels, block, config.gate, config.weight_norm, config.dropout)
+                )
                 channels = self.blocks[-1].out_channels
         self.hidden_dim = channels
 

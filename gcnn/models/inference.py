@@ -17,7 +17,9 @@ from gcnn.models.adaptive_softmax import AdaptiveSoftmax
 from gcnn.models.layers import fold_weight_norm
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}  # of weights
-LEAST_MULTIPLICATIONS = 1 << 26  # of a tap, for winograd: about 40 words of 900 channels in and 1,800 out
+LEAST_MULTIPLICATIONS = (
+    1 << 26
+)  # of a tap, for winograd: about 40 words of 900 channels in and 1,800 out
 
 
 class PackedLinear(nn.Module):
@@ -49,7 +51,11 @@ class PackedConv(PackedLinear):
 
     def __init__(self, conv: nn.Conv1d):
         super().__init__(conv.weight.permute(0, 2, 1).flatten(1), conv.bias)
-        self.in_channels, self.out_channels, self.kernel_size = conv.in_channels, conv.out_channels, conv.kernel_size
+        self.in_channels, self.out_channels, self.kernel_size = (
+            conv.in_channels,
+            conv.out_channels,
+            conv.kernel_size,
+        )
 
     def forward(self, hidden: Tensor) -> Tensor:
         """hidden (batch, kernel_size - 1 + time, in_channels) -> (batch, time, out_channels)."""
@@ -58,16 +64,22 @@ class PackedConv(PackedLinear):
         enough = rows * self.in_channels * self.out_channels >= LEAST_MULTIPLICATIONS
         if enough and winograd.suits(hidden, kernel_size):
             return winograd.between_transforms(hidden, kernel_size, self.bias, self.products)
-        windows = hidden.unfold(1, kernel_size, 1)  # (batch, time, in_channels, kernel_size), a view
+        windows = hidden.unfold(
+            1, kernel_size, 1
+        )  # (batch, time, in_channels, kernel_size), a view
         return super().forward(windows.transpose(2, 3).flatten(2))
 
     def products(self, inputs: Tensor) -> Tensor:
         """(points, n, in_channels) -> (points, n, out_channels)."""
-        return torch.stack([linear(at_point) for linear, at_point in zip(self.points, inputs, strict=True)])
+        return torch.stack(
+            [linear(at_point) for linear, at_point in zip(self.points, inputs, strict=True)]
+        )
 
     @cached_property
     def points(self) -> list[PackedLinear]:
-        weight = self.packed.to_dense().unflatten(1, (-1, self.in_channels)).transpose(1, 2).contiguous()
+        weight = (
+            self.packed.to_dense().unflatten(1, (-1, self.in_channels)).transpose(1, 2).contiguous()
+        )
         return [PackedLinear(matrix, None) for matrix in winograd.at_points(weight)]
 
 
@@ -79,7 +91,9 @@ class PackedLSTM(nn.Module):
         self.hidden_size, self.num_layers = lstm.hidden_size, lstm.num_layers
         self.layers = []  # packed input and recurrent weights of each, and the two biases
         for layer in range(lstm.num_layers):
-            names = (f"{kind}_l{layer}" for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+            names = (
+                f"{kind}_l{layer}" for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            )
             self.layers.append(self.pack(*(getattr(lstm, name).detach() for name in names)))
 
     def pack(self, inputs: Tensor, recurrent: Tensor, *biases: Tensor) -> tuple[Tensor, ...]:
@@ -113,7 +127,19 @@ class PackedLSTM(nn.Module):
         after = []
         for weights, h, c in zip(self.layers, *state, strict=True):
             inputs, h, c, _ = torch.ops.aten.mkldnn_rnn_layer(
-                inputs, *weights, h[None], c[None], False, [], LSTM_MODE, self.hidden_size, 1, True, False, False, False
+                inputs,
+                *weights,
+                h[None],
+                c[None],
+                False,
+                [],
+                LSTM_MODE,
+                self.hidden_size,
+                1,
+                True,
+                False,
+                False,
+                False,
             )
             after.append((h, c))
         h, c = (torch.cat(layers) for layers in zip(*after, strict=True))
@@ -148,7 +174,10 @@ def limit_kernel_cache() -> None:
     """Have oneDNN keep its kernels for the last 128 shapes instead of 1,024: those of batches of many
     lengths hardly come again, and take a gigabyte. It works before the process's first product
     alone. The user's own settings stay."""
-    for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):  # oneDNN's own, and torch's before it
+    for name in (
+        "ONEDNN_PRIMITIVE_CACHE_CAPACITY",
+        "LRU_CACHE_CAPACITY",
+    ):  # oneDNN's own, and torch's before it
         os.environ[name] = os.environ.get(name) or "128"
 
 
@@ -163,6 +192,8 @@ def packable(model: nn.Module) -> bool:
     weight = next(model.parameters())
     if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
-    if weight.dtype == torch.bfloat16:  # oneDNN packs it for some processors only; torch multiplies it on any
+    if (
+        weight.dtype == torch.bfloat16
+    ):  # oneDNN packs it for some processors only; torch multiplies it on any
         return torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return weight.dtype in PRECISIONS.values()

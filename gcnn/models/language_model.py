@@ -12,7 +12,9 @@ from gcnn.models.size import check_size
 from gcnn.models.transformer import Transformer
 
 ENCODERS = {"gcnn": GCNN, "lstm": LSTM, "transformer": Transformer}  # by the kind of their config
-State = list[Tensor]  # tensors whose first dimension is the batch; what they hold is the encoder's affair
+State = list[
+    Tensor
+]  # tensors whose first dimension is the batch; what they hold is the encoder's affair
 
 
 class LanguageModel(nn.Module):
@@ -89,8 +91,15 @@ class LanguageModel(nn.Module):
     def parameter_counts(self) -> dict[str, int]:
         """Parameters: total, embedding, body, softmax."""
         modules = self, self.encoder.embedding, self.softmax
-        total, embedding, softmax = (sum(p.numel() for p in module.parameters()) for module in modules)
-        return {"total": total, "embedding": embedding, "body": total - embedding - softmax, "softmax": softmax}
+        total, embedding, softmax = (
+            sum(p.numel() for p in module.parameters()) for module in modules
+        )
+        return {
+            "total": total,
+            "embedding": embedding,
+            "body": total - embedding - softmax,
+            "softmax": softmax,
+        }
 
     def flops_per_token(self, frequencies: Tensor | None = None) -> float:
         """Floating-point operations of the forward pass per token, matrix products only, a multiplication and an
@@ -136,6 +145,8 @@ def build_model(
         softmax = AdaptiveSoftmax(*sizes, config.cutoffs, config.softmax_dropout, embedding)
     else:
         normalised = getattr(config, "weight_norm", False)
-        projection_dim = config.projection_dim if isinstance(config, GCNNConfig) else None  # an LSTM's own
+        projection_dim = (
+            config.projection_dim if isinstance(config, GCNNConfig) else None
+        )  # an LSTM's own
         softmax = FullSoftmax(*sizes, projection_dim, normalised, config.output_dropout)
     return LanguageModel(encoder, softmax, config.output_dropout, before_text)

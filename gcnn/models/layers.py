@@ -13,7 +13,9 @@ from gcnn.config.schema import BlockConfig
 from gcnn.models import winograd
 
 LEAST_TOKENS = 512  # for winograd; below, transforming a convolution's weights takes longer than its products then save
-MOST_CHANNELS = 512  # in bf16 on a CPU, for convolutions with channels last; with more, oneDNN is slower so
+MOST_CHANNELS = (
+    512  # in bf16 on a CPU, for convolutions with channels last; with more, oneDNN is slower so
+)
 
 
 def gate(projected: Tensor, kind: str) -> Tensor:
@@ -55,8 +57,12 @@ def conv_channels_last(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     hidden (batch, context + time, in_channels), weight (out_channels, in_channels, kernel_size), bias (out_channels,)
     -> (batch, time, out_channels); context is kernel_size - 1.
     """
-    image = hidden.transpose(1, 2).unsqueeze(2)  # (batch, in_channels, 1, time), channels last in memory
-    weight = weight.unsqueeze(2).to(hidden.dtype, memory_format=torch.channels_last)  # both in one copy, for autocast
+    image = hidden.transpose(1, 2).unsqueeze(
+        2
+    )  # (batch, in_channels, 1, time), channels last in memory
+    weight = weight.unsqueeze(2).to(
+        hidden.dtype, memory_format=torch.channels_last
+    )  # both in one copy, for autocast
     return F.conv2d(image, weight, bias).squeeze(2).transpose(1, 2)
 
 
@@ -83,15 +89,26 @@ class GatedConv(nn.Module):
     """h(X) = (X*W + b) ⊗ σ(X*V + c), shifted so that no kernel sees the future (eq. 1)."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, gate: str, normalised: bool, dropout: float
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        gate: str,
+        normalised: bool,
+        dropout: float,
     ):
         super().__init__()
         self.gate = gate
         self.dropout = dropout
         self.context = kernel_size - 1
-        conv = nn.Conv1d(in_channels, out_channels * GATES[gate].paths, kernel_size)  # the paths computed as one
+        conv = nn.Conv1d(
+            in_channels, out_channels * GATES[gate].paths, kernel_size
+        )  # the paths computed as one
         # dropout scales up what it keeps
-        nn.init.normal_(conv.weight, std=math.sqrt(GATES[gate].gain * (1 - dropout) / (kernel_size * in_channels)))
+        nn.init.normal_(
+            conv.weight,
+            std=math.sqrt(GATES[gate].gain * (1 - dropout) / (kernel_size * in_channels)),
+        )
         nn.init.zeros_(conv.bias)
         nn.init.constant_(conv.bias[out_channels:], GATES[gate].gate_bias)
         self.conv = weight_norm(conv, dim=0) if normalised else conv
@@ -117,7 +134,9 @@ class GatedConv(nn.Module):
             return self.conv(hidden)  # packed for inference, channels last
         if self.context == 0:
             return F.linear(hidden, self.conv.weight.squeeze(2), self.conv.bias)
-        if hidden.size(0) * hidden.size(1) >= LEAST_TOKENS and winograd.suits(hidden, self.context + 1):
+        if hidden.size(0) * hidden.size(1) >= LEAST_TOKENS and winograd.suits(
+            hidden, self.context + 1
+        ):
             return winograd.conv(hidden, self.conv.weight, self.conv.bias)
         if suits_channels_last(hidden):
             return conv_channels_last(hidden, self.conv.weight, self.conv.bias)
@@ -127,12 +146,16 @@ class GatedConv(nn.Module):
 class ResidualBlock(nn.Module):
     """Gated convolutions whose input is added to their output; a bottleneck block has three of them (section 3)."""
 
-    def __init__(self, in_channels: int, block: BlockConfig, gate: str, normalised: bool, dropout: float):
+    def __init__(
+        self, in_channels: int, block: BlockConfig, gate: str, normalised: bool, dropout: float
+    ):
         super().__init__()
         self.convs = nn.ModuleList()
         channels = in_channels
         for kernel_size, out_channels in block.convs:
-            self.convs.append(GatedConv(channels, out_channels, kernel_size, gate, normalised, dropout))
+            self.convs.append(
+                GatedConv(channels, out_channels, kernel_size, gate, normalised, dropout)
+            )
             channels = out_channels
         self.out_channels = channels
         self.residual = block.residual

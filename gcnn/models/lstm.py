@@ -27,7 +27,9 @@ class LSTM(nn.Module):
         self.embedding = nn.Embedding(vocabulary_size, config.embedding_dim)
         nn.init.uniform_(self.embedding.weight, -EMBEDDING, EMBEDDING)
         between = config.dropout if config.num_layers > 1 else 0.0
-        self.lstm = nn.LSTM(config.embedding_dim, config.hidden_dim, config.num_layers, dropout=between)
+        self.lstm = nn.LSTM(
+            config.embedding_dim, config.hidden_dim, config.num_layers, dropout=between
+        )
         self.units = config.hidden_dim
         self.projection: nn.Linear | None = None
         if config.projection_dim is not None:
@@ -49,14 +51,24 @@ class LSTM(nn.Module):
             elif name.startswith("weight_hh"):
                 for gate in parameter.chunk(4):
                     nn.init.orthogonal_(gate)
-            elif name.startswith("bias_ih"):  # forget gates start open: f is the second of the four gates
+            elif name.startswith(
+                "bias_ih"
+            ):  # forget gates start open: f is the second of the four gates
                 parameter.zero_()[self.units : 2 * self.units] = 1.0
 
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """tokens (batch, time) -> hidden (batch, time, hidden_dim), and the state after them."""
-        embedded = dropout(self.embedding(tokens.T), self.dropout, self.training)  # time first: torch's fast path
-        before = None if state is None else tuple(tensor.transpose(0, 1).contiguous() for tensor in state)
-        with torch.autocast("cuda", enabled=False):  # under it cuDNN's LSTM would compute in float16
+        embedded = dropout(
+            self.embedding(tokens.T), self.dropout, self.training
+        )  # time first: torch's fast path
+        before = (
+            None
+            if state is None
+            else tuple(tensor.transpose(0, 1).contiguous() for tensor in state)
+        )
+        with torch.autocast(
+            "cuda", enabled=False
+        ):  # under it cuDNN's LSTM would compute in float16
             hidden, after = self.lstm(embedded, before)
         if self.projection is not None:
             hidden = self.projection(hidden)

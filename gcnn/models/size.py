@@ -7,11 +7,15 @@ from gcnn.config.schema import ModelConfig
 LAYER = 1 << 14  # bytes of a layer's objects, besides its weights
 
 
-def check_size(model: ModelConfig, vocabulary_size: int, copies: int = 1, positions: int = 0) -> None:
+def check_size(
+    model: ModelConfig, vocabulary_size: int, copies: int = 1, positions: int = 0
+) -> None:
     """Raise UsageError for cutoffs past the vocabulary, and for a model that the machine cannot hold: its weights
     `copies` times, and what its layers compute at `positions` tokens, in bf16."""
     if model.cutoffs and model.cutoffs[-1] >= vocabulary_size:
-        vocabulary = f"the vocabulary has {vocabulary_size} types; give cutoffs below {vocabulary_size}"
+        vocabulary = (
+            f"the vocabulary has {vocabulary_size} types; give cutoffs below {vocabulary_size}"
+        )
         raise UsageError(f"model.cutoffs is {model.cutoffs}, but {vocabulary}.")
     layers, weights, width = model.least_size()
     weights += vocabulary_size * model.embedding_dim

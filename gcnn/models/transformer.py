@@ -16,7 +16,9 @@ from gcnn.config.schema import TransformerConfig
 from gcnn.models.layers import dropout, gate, linear, weight_count
 
 ROTARY_BASE = 10_000.0  # wavelengths of the rotations reach 2 pi times it (arXiv 2104.09864)
-State = list[Tensor]  # which places hold a token, (batch, window - 1); each layer's keys and values there
+State = list[
+    Tensor
+]  # which places hold a token, (batch, window - 1); each layer's keys and values there
 
 
 class Transformer(nn.Module):
@@ -29,7 +31,9 @@ class Transformer(nn.Module):
         self.hidden_dim = config.hidden_dim
         self.embedding = nn.Embedding(vocabulary_size, config.embedding_dim)
         nn.init.normal_(self.embedding.weight, std=0.1)
-        self.input_projection = linear(config.embedding_dim, config.hidden_dim, False, config.dropout)
+        self.input_projection = linear(
+            config.embedding_dim, config.hidden_dim, False, config.dropout
+        )
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.norm = nn.RMSNorm(config.hidden_dim)
 
@@ -46,7 +50,9 @@ class Transformer(nn.Module):
         present, *caches = self.empty_state(len(tokens)) if state is None else state
         embedded = dropout(self.embedding(tokens), self.dropout, self.training)
         hidden = self.input_projection(embedded)  # (batch, time, hidden_dim)
-        present = torch.cat([present, present.new_ones(tokens.shape)], dim=1)  # (batch, context + time)
+        present = torch.cat(
+            [present, present.new_ones(tokens.shape)], dim=1
+        )  # (batch, context + time)
         new_state = [last(present, self.context)]
         for block, cache in zip(self.blocks, caches, strict=True):
             hidden, cache = block(hidden, cache, present)
@@ -86,7 +92,9 @@ class Block(nn.Module):
             self.expand.weight.mul_(math.sqrt(GATES[config.gate].gain))
             self.expand.bias[inner:].fill_(GATES[config.gate].gate_bias)
         self.contract = linear(inner, width, False, 0.0)
-        with torch.no_grad():  # all that the blocks add together has about the variance of one block's output
+        with (
+            torch.no_grad()
+        ):  # all that the blocks add together has about the variance of one block's output
             for layer in (self.attention.output, self.contract):
                 layer.weight.div_(math.sqrt(2 * config.num_layers))
 
@@ -122,21 +130,33 @@ class WindowAttention(nn.Module):
         # Chunks of queries, each with the keys that any of them may see: the cost grows with time * window
         chunk = min(self.window, time)
         padding = -time % chunk
-        queries = F.pad(queries, (0, 0, 0, padding)).unflatten(1, (-1, chunk))  # (batch, chunks, chunk, width)
+        queries = F.pad(queries, (0, 0, 0, padding)).unflatten(
+            1, (-1, chunk)
+        )  # (batch, chunks, chunk, width)
         spans = F.pad(keys_and_values, (0, 0, 0, padding)).unfold(1, context + chunk, chunk).mT
         keys, values = spans.chunk(2, dim=-1)  # (batch, chunks, context + chunk, width)
-        is_token = F.pad(present, (0, padding)).unfold(1, context + chunk, chunk)  # (batch, chunks, context + chunk)
+        is_token = F.pad(present, (0, padding)).unfold(
+            1, context + chunk, chunk
+        )  # (batch, chunks, context + chunk)
 
         heads = (self.num_heads, -1)
-        queries, keys, values = (part.unflatten(-1, heads).transpose(2, 3) for part in (queries, keys, values))
+        queries, keys, values = (
+            part.unflatten(-1, heads).transpose(2, 3) for part in (queries, keys, values)
+        )
         positions = torch.arange(context + chunk, device=hidden.device)
-        distance = positions[context:, None] - positions  # of a query to each key: (chunk, context + chunk)
+        distance = (
+            positions[context:, None] - positions
+        )  # of a query to each key: (chunk, context + chunk)
         sees = (distance >= 0) & (distance <= context) & (is_token[:, :, None, None, :] > 0)
-        sees = sees | (distance == 0)  # a query past the end of the text sees itself: nothing is divided by 0
+        sees = sees | (
+            distance == 0
+        )  # a query past the end of the text sees itself: nothing is divided by 0
         attended = F.scaled_dot_product_attention(
             rotated(queries, positions[context:]), rotated(keys, positions), values, attn_mask=sees
         )
-        attended = attended.transpose(2, 3).flatten(-2).flatten(1, 2)[:, :time]  # (batch, time, width)
+        attended = (
+            attended.transpose(2, 3).flatten(-2).flatten(1, 2)[:, :time]
+        )  # (batch, time, width)
         return self.output(attended), cache
 
 

@@ -36,7 +36,9 @@ def write_weights(weights: dict[str, Tensor], path: Path, tokenizer: str) -> Non
         safetensors.torch.save_file(contiguous, path, {ENTRY: json.dumps(metadata)})
         path.chmod(mode)
     except safetensors.SafetensorError as error:  # how it reports a full disk
-        raise RunError(f"{path} could not be written: {one_line(error)}. Free some space and resume.") from None
+        raise RunError(
+            f"{path} could not be written: {one_line(error)}. Free some space and resume."
+        ) from None
 
 
 def load_weights(model: torch.nn.Module, path: Path) -> None:
@@ -54,7 +56,9 @@ def read_weights(path: Path, tokenizer: str | None = None) -> dict[str, Tensor]:
     where it is damaged.
     """
     if not path.is_file():
-        raise UsageError(f"{path.parent} holds no {path.name}: no model was saved yet. Train it, or give another run.")
+        raise UsageError(
+            f"{path.parent} holds no {path.name}: no model was saved yet. Train it, or give another run."
+        )
     check_run_name("run", path.parent)
     check_no_pointer_at(path)
     try:
@@ -63,10 +67,20 @@ def read_weights(path: Path, tokenizer: str | None = None) -> dict[str, Tensor]:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
         if metadata.get("sha256") != digest(weights):
             raise ValueError("its tensors are not those that were written")
-    except (safetensors.SafetensorError, OSError, ValueError, AttributeError, RecursionError) as error:
-        raise RunError(f"{path} is damaged ({one_line(error)}). Use another checkpoint or train again.") from None
+    except (
+        safetensors.SafetensorError,
+        OSError,
+        ValueError,
+        AttributeError,
+        RecursionError,
+    ) as error:
+        raise RunError(
+            f"{path} is damaged ({one_line(error)}). Use another checkpoint or train again."
+        ) from None
     if tokenizer is not None and metadata.get("tokenizer") != tokenizer:
-        raise UsageError(f"{path} was trained with another tokenizer. Copy the tokenizer and the weights of one run.")
+        raise UsageError(
+            f"{path} was trained with another tokenizer. Copy the tokenizer and the weights of one run."
+        )
     return weights
 
 
@@ -79,7 +93,9 @@ def read_metadata(path: Path) -> dict[str, str]:
 def metadata_of(file: safetensors.safe_open) -> dict[str, str]:
     """The sha256 and the tokenizer, where an opened file says them. Raises ValueError for an entry that is no JSON."""
     metadata = file.metadata() or {}
-    return json.loads(metadata[ENTRY]) if ENTRY in metadata else metadata  # older files have an entry for each
+    return (
+        json.loads(metadata[ENTRY]) if ENTRY in metadata else metadata
+    )  # older files have an entry for each
 
 
 def digest(weights: dict[str, Tensor]) -> str:

@@ -24,7 +24,12 @@ def matrices(kernel_size: int) -> tuple[list, list, list]:
 
     def evaluation(coefficients: int) -> np.ndarray:
         """Takes a polynomial's coefficients to its values at the points; the last one, infinity, to the leading one."""
-        return np.vstack([np.vander(POINTS[: points - 1], coefficients, increasing=True), np.eye(coefficients)[-1]])
+        return np.vstack(
+            [
+                np.vander(POINTS[: points - 1], coefficients, increasing=True),
+                np.eye(coefficients)[-1],
+            ]
+        )
 
     transforms = np.linalg.inv(evaluation(points)).T, evaluation(kernel_size), evaluation(OUTPUTS).T
     return tuple(matrix.tolist() for matrix in transforms)
@@ -46,7 +51,9 @@ def conv(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     -> (batch, time, out_channels); context is kernel_size - 1.
     """
     weights = at_points(weight)
-    return between_transforms(hidden, weight.size(2), bias, lambda inputs: torch.bmm(inputs, weights.mT))
+    return between_transforms(
+        hidden, weight.size(2), bias, lambda inputs: torch.bmm(inputs, weights.mT)
+    )
 
 
 def at_points(weight: Tensor) -> Tensor:
@@ -56,14 +63,20 @@ def at_points(weight: Tensor) -> Tensor:
     return (of_weight @ weight.flatten(0, 1).T).view(-1, out_channels, in_channels)
 
 
-def between_transforms(hidden: Tensor, kernel_size: int, bias: Tensor, products: Callable[[Tensor], Tensor]) -> Tensor:
+def between_transforms(
+    hidden: Tensor, kernel_size: int, bias: Tensor, products: Callable[[Tensor], Tensor]
+) -> Tensor:
     """`conv`, whose products with the weights of each point `products` makes: (points, n, in_channels) ->
     (points, n, out_channels)."""
-    of_input, _, to_output = (torch.tensor(matrix, dtype=hidden.dtype) for matrix in MATRICES[kernel_size])
+    of_input, _, to_output = (
+        torch.tensor(matrix, dtype=hidden.dtype) for matrix in MATRICES[kernel_size]
+    )
     batch, time = hidden.size(0), hidden.size(1) - kernel_size + 1
     tiles = -(-time // OUTPUTS)
     hidden = F.pad(hidden, (0, 0, 0, tiles * OUTPUTS - time))
-    windows = hidden.unfold(1, len(of_input), OUTPUTS).mT.flatten(0, 1)  # (tiles of all sequences, points, in_channels)
+    windows = hidden.unfold(1, len(of_input), OUTPUTS).mT.flatten(
+        0, 1
+    )  # (tiles of all sequences, points, in_channels)
     windows = torch.bmm(of_input.expand(len(windows), -1, -1), windows)
     point_outputs = products(windows.transpose(0, 1)).transpose(0, 1)
     outputs = torch.baddbmm(bias, to_output.expand(len(windows), -1, -1), point_outputs)

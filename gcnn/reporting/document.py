@@ -82,17 +82,28 @@ class Details:
     blocks: list
 
 
-def table_of(items: Iterable, columns: dict[str, Callable[[Any], str]], text_columns: int = 1) -> Table:
+def table_of(
+    items: Iterable, columns: dict[str, Callable[[Any], str]], text_columns: int = 1
+) -> Table:
     """A table with one row an item; `columns` are titles, each with the function that makes its cell of an item."""
-    return Table(list(columns), [[cell(item) for cell in columns.values()] for item in items], "", text_columns)
+    return Table(
+        list(columns),
+        [[cell(item) for cell in columns.values()] for item in items],
+        "",
+        text_columns,
+    )
 
 
 def to_html(title: str, blocks: list) -> str:
     """A complete HTML page with everything inline: no script, no reference to anything outside of it."""
-    return TEMPLATES.get_template("page.html").render(title=title, blocks=[Heading(title, level=1), *blocks])
+    return TEMPLATES.get_template("page.html").render(
+        title=title, blocks=[Heading(title, level=1), *blocks]
+    )
 
 
-MARKDOWN = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;"} | {c: f"\\{c}" for c in "\\`*_[]#~$!"})
+MARKDOWN = str.maketrans(
+    {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;"} | {c: f"\\{c}" for c in "\\`*_[]#~$!"}
+)
 
 
 def escape_markdown(text: str) -> str:
@@ -122,15 +133,21 @@ def markdown_block(block) -> str:
             table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
             return f"{escape(caption)}\n\n{table}" if caption else table
         case Figures(figures, folder):
-            return "\n\n".join(f"{escape(f.caption)}:\n\n![]({folder}/{f.name}.svg)" for f in figures)
+            return "\n\n".join(
+                f"{escape(f.caption)}:\n\n![]({folder}/{f.name}.svg)" for f in figures
+            )
         case Code(text):
             return fenced(text)
         case Sample(prompt, text):
             lines = (prompt + text).splitlines()
-            return fenced("\n".join(textwrap.fill(line, 100, replace_whitespace=False) for line in lines))
+            return fenced(
+                "\n".join(textwrap.fill(line, 100, replace_whitespace=False) for line in lines)
+            )
         case Details(summary, inner):
             summary = html.escape(" ".join(summary.split()))
-            return f"<details><summary>{summary}</summary>\n\n{markdown_blocks(inner)}\n\n</details>"
+            return (
+                f"<details><summary>{summary}</summary>\n\n{markdown_blocks(inner)}\n\n</details>"
+            )
 
 
 def fenced(text: str) -> str:
@@ -144,5 +161,7 @@ def to_text(table: Table) -> str:
     columns = []
     for i, column in enumerate(zip(table.header, *table.rows, strict=True)):
         width = max(map(len, column))
-        columns.append([cell.ljust(width) if i < table.text_columns else cell.rjust(width) for cell in column])
+        columns.append(
+            [cell.ljust(width) if i < table.text_columns else cell.rjust(width) for cell in column]
+        )
     return "\n".join("  ".join(cells).rstrip() for cells in zip(*columns, strict=True))

@@ -13,7 +13,14 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import EngFormatter, FixedLocator, LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import (
+    EngFormatter,
+    FixedLocator,
+    LogLocator,
+    MaxNLocator,
+    NullLocator,
+    StrMethodFormatter,
+)
 
 from gcnn.reporting.document import Figure
 from gcnn.reporting.latency import SOFTMAX, Latency, MeasuredModel
@@ -25,7 +32,9 @@ from gcnn.runs.results import Metric
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; then the same colours dashed and dotted.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-STYLES = [{"color": colour, "linestyle": style} for style, colour in product(("-", "--", ":"), COLOURS)]
+STYLES = [
+    {"color": colour, "linestyle": style} for style, colour in product(("-", "--", ":"), COLOURS)
+]
 OTHERS = {"color": "#c3c9ce", "linewidth": 0.9, "zorder": 1.5}  # behind the others
 SETTINGS = {
     "svg.fonttype": "none",
@@ -74,15 +83,26 @@ def learning_curves(runs: list[Run]) -> list[Figure]:
     greys = [group for group in groups if group not in best]
     drawn = [(group, group.label, style) for group, style in zip(best, cycle(STYLES), strict=False)]
     drawn += [(group, "" if i else f"{len(greys)} others", OTHERS) for i, group in enumerate(greys)]
-    note = f"; in colour the {len(best)} best on validation, in grey {len(greys)} others" if greys else ""
+    note = (
+        f"; in colour the {len(best)} best on validation, in grey {len(greys)} others"
+        if greys
+        else ""
+    )
     if any(len(group.runs) > 1 for group in groups):
         note += "; of several seeds the mean, and a band from the least to the greatest"
     slowest = max((line.seconds or 0 for run in runs for line in run.validation), default=0)
-    unit, size = ("hours", 3600) if slowest > 7200 else ("minutes", 60) if slowest > 120 else ("seconds", 1)
+    unit, size = (
+        ("hours", 3600) if slowest > 7200 else ("minutes", 60) if slowest > 120 else ("seconds", 1)
+    )
     panels = [
         ("training-loss", "Training loss (running mean)", "steps", "nats a token"),
         ("perplexity-steps", "Validation perplexity against steps", "steps", "perplexity"),
-        ("perplexity-tokens", "Validation perplexity against training tokens", "training tokens", "perplexity"),
+        (
+            "perplexity-tokens",
+            "Validation perplexity against training tokens",
+            "training tokens",
+            "perplexity",
+        ),
         (
             "perplexity-time",
             f"Validation perplexity against training time, {unit}",
@@ -109,12 +129,18 @@ def curve_of(group: SeedGroup, label: str, style: dict, panel: str, second: floa
         if panel == "training-loss":
             points = points_of(run.training, "step", "step", "loss")
         else:
-            key = {"perplexity-steps": "step", "perplexity-tokens": "tokens", "perplexity-time": "seconds"}[panel]
+            key = {
+                "perplexity-steps": "step",
+                "perplexity-tokens": "tokens",
+                "perplexity-time": "seconds",
+            }[panel]
             points = points_of(run.validation, "step", key, "perplexity")
         if points.size:  # else it has not begun
             at_steps.append({step: (x, y) for step, x, y in points.T})
     steps = sorted(set.intersection(*map(set, at_steps))) if at_steps else []
-    values = np.array([[at[step] for step in steps] for at in at_steps]).reshape(len(at_steps), len(steps), 2)
+    values = np.array([[at[step] for step in steps] for at in at_steps]).reshape(
+        len(at_steps), len(steps), 2
+    )
     if not steps:
         return Curve(label, style, *np.empty((4, 0)))
     x, y = values.mean(axis=0).T
@@ -133,7 +159,9 @@ def best_groups(groups: list[SeedGroup]) -> list[SeedGroup]:
     same data with the same tokenizer."""
     if len(groups) <= MANY:
         return groups
-    perplexities = [mean([run.validation_perplexity for run in group.runs]) or math.inf for group in groups]
+    perplexities = [
+        mean([run.validation_perplexity for run in group.runs]) or math.inf for group in groups
+    ]
     ranks = []
     for group, own in zip(groups, perplexities, strict=True):
         better = 0
@@ -148,7 +176,9 @@ def best_groups(groups: list[SeedGroup]) -> list[SeedGroup]:
 
 def points_of(lines: list[Metric], *keys: str) -> np.ndarray:
     """Figures of a run's metrics, (keys, points), without the lines that lack one of them or are not finite."""
-    points = np.array([[getattr(line, key) for key in keys] for line in lines], dtype=float).reshape(-1, len(keys))
+    points = np.array(
+        [[getattr(line, key) for key in keys] for line in lines], dtype=float
+    ).reshape(-1, len(keys))
     return points[np.isfinite(points).all(axis=1)].T
 
 
@@ -164,7 +194,14 @@ def smooth(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def plot_curves(axes: Axes, x_label: str, y_label: str, curves: list[Curve]) -> None:
     for curve in curves:
         few = len(curve.x) <= 30 and y_label == "perplexity" and curve.style is not OTHERS
-        axes.plot(curve.x, curve.y, label=curve.label, marker="o" if few else None, markersize=3, **curve.style)
+        axes.plot(
+            curve.x,
+            curve.y,
+            label=curve.label,
+            marker="o" if few else None,
+            markersize=3,
+            **curve.style,
+        )
         if not np.array_equal(curve.low, curve.high):
             shade = curve.style["color"]
             axes.fill_between(curve.x, curve.low, curve.high, color=shade, alpha=0.18, linewidth=0)
@@ -173,7 +210,9 @@ def plot_curves(axes: Axes, x_label: str, y_label: str, curves: list[Curve]) -> 
         label_bottom(axes, min(curve.low.min() for curve in curves if curve.low.size))
     axes.set(xlabel=x_label, ylabel=y_label)
     if "minutes" not in x_label:
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # thousands and millions, not thousandths
+        axes.xaxis.set_major_formatter(
+            EngFormatter(sep="")
+        )  # thousands and millions, not thousandths
     axes.set_xlim(left=0)
 
 
@@ -189,7 +228,9 @@ def log_scale(axes: Axes, values: np.ndarray) -> None:
 def label_bottom(axes: Axes, least: float) -> None:
     """Let a log y axis begin at a round number with a tick: what lies below the lowest tick cannot be read."""
     power = 10 ** math.floor(math.log10(least))
-    bottom = max(part * power for part in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8) if part * power <= least)
+    bottom = max(
+        part * power for part in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8) if part * power <= least
+    )
     _, top = axes.get_ylim()
     room = (top / bottom) ** 0.08  # that the bottom's number takes
     ticks = axes.yaxis.get_major_locator().tick_values(bottom, top)
@@ -209,7 +250,9 @@ def latency_figures(latency: Latency, labels: Sequence[str] = ()) -> list[Figure
         points = {name: latency_points(model, suffix) for name, model in latency.models.items()}
         if any(p.size for p in points.values()):
             caption = f"Latency of one sentence, {title} ({latency.machine()})"
-            plot = partial(plot_latency, curves=points, styles=styles, lengths=latency.sentence_lengths())
+            plot = partial(
+                plot_latency, curves=points, styles=styles, lengths=latency.sentence_lengths()
+            )
             figures.append(draw(f"latency{suffix.replace('_', '-')}", caption, plot))
     return figures
 
@@ -224,7 +267,9 @@ def latency_points(model: MeasuredModel, suffix: str) -> np.ndarray:
     return np.array(sorted(rows), dtype=float).reshape(-1, 3).T
 
 
-def plot_latency(axes: Axes, curves: dict[str, np.ndarray], styles: dict[str, dict], lengths: list[str]) -> None:
+def plot_latency(
+    axes: Axes, curves: dict[str, np.ndarray], styles: dict[str, dict], lengths: list[str]
+) -> None:
     for name, (words, median, p95) in curves.items():
         style = styles[name]
         axes.plot(words, median, label=name, marker="o", markersize=3.5, **style)
@@ -249,7 +294,9 @@ def draw(name: str, caption: str, plot: Callable[[Axes], None]) -> Figure:
         labels = [shorten(printable(line.get_label())) for line in lines]
         columns = max(1, LEGEND_CHARACTERS // (max(map(len, labels), default=0) + 8))
         canvas.set_size_inches(WIDTH, HEIGHT + LEGEND_LINE * math.ceil(len(lines) / columns))
-        canvas.legend(lines, labels, loc="outside lower left", ncols=columns, frameon=False, borderpad=0)
+        canvas.legend(
+            lines, labels, loc="outside lower left", ncols=columns, frameon=False, borderpad=0
+        )
         file = io.StringIO()
         canvas.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     return Figure(name, inline(file.getvalue(), name, caption), caption)

@@ -11,7 +11,10 @@ from gcnn.reporting.units import DASH, count, decimals, magnitude, milliseconds,
 from gcnn.runs.json_files import Number, Text, checked, read_json
 from gcnn.runs.results import Hardware
 
-SOFTMAX = {"": "with softmax", "_without_softmax": "without softmax"}  # suffix of the JSON's keys -> title
+SOFTMAX = {
+    "": "with softmax",
+    "_without_softmax": "without softmax",
+}  # suffix of the JSON's keys -> title
 
 
 @dataclass(kw_only=True)
@@ -78,16 +81,29 @@ class Latency:
     def sentence_lengths(self) -> list[str]:
         """The measured lengths, in words, shortest first."""
         models = self.models.values()
-        return sorted({words for model in models for suffix in SOFTMAX for words in model.timings(suffix)}, key=int)
+        return sorted(
+            {words for model in models for suffix in SOFTMAX for words in model.timings(suffix)},
+            key=int,
+        )
 
     def ratio_lengths(self) -> list[str]:
         """The lengths at which pairs are compared, in words, shortest first."""
-        return sorted({words for pair in self.pairs for suffix in SOFTMAX for words in pair.by_length(suffix)}, key=int)
+        return sorted(
+            {
+                words
+                for pair in self.pairs
+                for suffix in SOFTMAX
+                for words in pair.by_length(suffix)
+            },
+            key=int,
+        )
 
     def machine(self) -> str:
         """What the benchmark ran on, as "CPU, 2 threads"."""
         name = (self.device or "unknown device").upper()
-        return f"{name}, {plural(self.threads, 'thread')}" if self.threads and name == "CPU" else name
+        return (
+            f"{name}, {plural(self.threads, 'thread')}" if self.threads and name == "CPU" else name
+        )
 
 
 def load_latency(path: str | Path) -> Latency:
@@ -103,7 +119,9 @@ def load_latency(path: str | Path) -> Latency:
     except ValueError:
         shortest = 0
     if shortest < 1:
-        raise UsageError(f"{path}: a sentence length is not a number of words. Run the benchmark again.")
+        raise UsageError(
+            f"{path}: a sentence length is not a number of words. Run the benchmark again."
+        )
     return latency
 
 
@@ -116,7 +134,9 @@ def latency_table(latency: Latency) -> Table:
             timings = [model.timings(suffix).get(length, NOT_MEASURED) for length in lengths]
             if model.timings(suffix):
                 lines.append([title, *map(median_and_tail, timings)])
-                lines.append([f"counted, {title}", *(milliseconds(timing.bound_ms) for timing in timings)])
+                lines.append(
+                    [f"counted, {title}", *(milliseconds(timing.bound_ms) for timing in timings)]
+                )
         rows += named_once(name, lines)
     caption = "Milliseconds a sentence, one sentence at a time: median (95th, 99th percentile)"
     return Table(["Model", "", *(f"{n} words" for n in lengths)], rows, caption, text_columns=2)
@@ -146,31 +166,52 @@ def ratio_table(latency: Latency, published: Mapping[str, Any] | None = None) ->
             ratios = [pair.by_length(suffix).get(length) for length in lengths]
             ratios += [None, None] if suffix else [pair.responsiveness, pair.throughput]
             if pair.by_length(suffix):
-                lines.append([f"measured, {title}", *(ratio(entry and entry.measured) for entry in ratios)])
-                lines.append([f"expected, {title}", *(ratio(entry and entry.bound) for entry in ratios)])
+                lines.append(
+                    [f"measured, {title}", *(ratio(entry and entry.measured) for entry in ratios)]
+                )
+                lines.append(
+                    [f"expected, {title}", *(ratio(entry and entry.bound) for entry in ratios)]
+                )
         fast, slow = ((published or {}).get(name) for name in (pair.gcnn, pair.lstm))
         if fast and slow:
             responsiveness = fast.responsiveness_gpu / slow.responsiveness_gpu
-            gpu, cpu = fast.throughput_gpu / slow.throughput_gpu, fast.throughput_cpu / slow.throughput_cpu
+            gpu, cpu = (
+                fast.throughput_gpu / slow.throughput_gpu,
+                fast.throughput_cpu / slow.throughput_cpu,
+            )
             dashes = [DASH] * len(lengths)
             lines += [["paper, GPU", *dashes, ratio(responsiveness), ratio(gpu)]]
             lines += [["paper, CPU", *dashes, DASH, ratio(cpu)]]
         rows += named_once(f"{pair.gcnn or DASH} against {pair.lstm or DASH}", lines)
-    header = ["GCNN against LSTM", "", *(f"{n} words" for n in lengths), "Responsiveness", "Throughput"]
-    caption = (
-        "Times faster than the LSTM. Expected: the ratio of what counted bytes and operations take on this machine"
-    )
+    header = [
+        "GCNN against LSTM",
+        "",
+        *(f"{n} words" for n in lengths),
+        "Responsiveness",
+        "Throughput",
+    ]
+    caption = "Times faster than the LSTM. Expected: the ratio of what counted bytes and operations take on this machine"
     return Table(header, rows, caption, text_columns=2)
 
 
 def speed_table(latency: Latency, published: Mapping[str, Any] | None = None) -> Table:
     """The paper's Table 4's quantities, in tokens per second, beside the `published` ones (by model)."""
-    header, rows = ["Model", "Description", "Parameters", "Load (s)", "Responsiveness", "Throughput"], []
+    header, rows = (
+        ["Model", "Description", "Parameters", "Load (s)", "Responsiveness", "Throughput"],
+        [],
+    )
     if published:
         header += ["Paper: responsiveness, GPU", "Paper: throughput, GPU", "Paper: throughput, CPU"]
     for name, model in latency.models.items():
-        row = [name, model.description or DASH, magnitude(model.parameters), decimals(model.load_seconds)]
-        row += [count(speed.tokens_per_second) for speed in (model.responsiveness, model.throughput)]
+        row = [
+            name,
+            model.description or DASH,
+            magnitude(model.parameters),
+            decimals(model.load_seconds),
+        ]
+        row += [
+            count(speed.tokens_per_second) for speed in (model.responsiveness, model.throughput)
+        ]
         if published:
             keys = ("responsiveness_gpu", "throughput_gpu", "throughput_cpu")
             row += [count(getattr(published.get(name), key, None)) for key in keys]

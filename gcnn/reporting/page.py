@@ -5,7 +5,17 @@ import sys
 from pathlib import Path
 
 from gcnn.reporting.comparison import comparison_blocks, load_comparison
-from gcnn.reporting.document import Code, Details, Figures, Heading, Paragraph, Sample, table_of, to_html, to_markdown
+from gcnn.reporting.document import (
+    Code,
+    Details,
+    Figures,
+    Heading,
+    Paragraph,
+    Sample,
+    table_of,
+    to_html,
+    to_markdown,
+)
 from gcnn.reporting.figures import best_groups, latency_figures, learning_curves
 from gcnn.reporting.latency import Latency, latency_table, load_latency, ratio_table, speed_table
 from gcnn.reporting.ranking import PER_TOKEN, Ranking, compare, rankings
@@ -43,7 +53,9 @@ def write_report(
     blocks += latency_section(measured, found, paper) if measured else []
     blocks += samples_section(found) if any(run.samples for run in found) else []
     blocks += provenance_section(found)
-    drawings = [figure for block in blocks if isinstance(block, Figures) for figure in block.figures]
+    drawings = [
+        figure for block in blocks if isinstance(block, Figures) for figure in block.figures
+    ]
     files = {f"figures/{figure.name}.svg": figure.svg for figure in drawings}
     files |= {"report.html": to_html(TITLE, blocks), "report.md": to_markdown(TITLE, blocks)}
     say_what_changes(out / "report.html", refused)
@@ -76,13 +88,17 @@ def best_run(comparison: Ranking, ranked: list[Run]) -> str:
         sentence = f"{first.label} has the lowest {measure} on {best.data_title}: {perplexity(figure(first))}"
         sentence += f"; {others[0].label} follows with {perplexity(figure(others[0]))}"
     else:
-        sentence = f"{first.label} has a {measure} of {perplexity(figure(first))} on {best.data_title}"
+        sentence = (
+            f"{first.label} has a {measure} of {perplexity(figure(first))} on {best.data_title}"
+        )
     if comparison.measure != PER_TOKEN:
         return f"{sentence}."  # what follows is per token
     if unigram := best.results.test.unigram_perplexity:
         sentence += f"; a unigram model has {perplexity(unigram)}"
     if paper := best.published:
-        sentence += f"; the paper reports {paper.perplexity} for {paper.title}, trained on {paper.hardware}"
+        sentence += (
+            f"; the paper reports {paper.perplexity} for {paper.title}, trained on {paper.hardware}"
+        )
     return f"{sentence}."
 
 
@@ -90,22 +106,30 @@ def best_latency(latency: Latency) -> list[str]:
     """A sentence about the pair with the greatest ratio, at 20 words where that was measured."""
     lengths = latency.ratio_lengths()
     length = "20" if "20" in lengths else next(iter(lengths), "")
-    pairs = [pair for pair in latency.pairs if length in pair.ratios and pair.ratios[length].measured]
+    pairs = [
+        pair for pair in latency.pairs if length in pair.ratios and pair.ratios[length].measured
+    ]
     if not pairs:
         return []
     pair = max(pairs, key=lambda pair: pair.ratios[length].measured)
     ratio, names = pair.ratios[length].measured, [pair.gcnn or "the GCNN", pair.lstm or "the LSTM"]
-    timings = [latency.models[name].sentences.get(length) for name in names if name in latency.models]
+    timings = [
+        latency.models[name].sentences.get(length) for name in names if name in latency.models
+    ]
     times = [timing.median_ms for timing in timings if timing and timing.median_ms]
     measured = f" ({' against '.join(map(milliseconds, times))} ms)" if len(times) == 2 else ""
     how = f"{ratio:.1f} times sooner than" if ratio >= 1 else f"{1 / ratio:.1f} times later than"
-    return [f"On {latency.machine()}, {names[0]} answers a {length}-word sentence {how} {names[1]}{measured}."]
+    return [
+        f"On {latency.machine()}, {names[0]} answers a {length}-word sentence {how} {names[1]}{measured}."
+    ]
 
 
 def runs_section(runs: list[Run]) -> list:
     finished = [run for run in runs if run.finished]
     comparison = compare([run.results for run in finished], "test")
-    notes = ["Perplexity is per token unless it says per word; FLOPs are those of the forward pass."]
+    notes = [
+        "Perplexity is per token unless it says per word; FLOPs are those of the forward pass."
+    ]
     if comparison.note and len(rankings(runs)) > 1:
         notes.append(f"Ranked are runs with one tokenizer on one text: {comparison.reason}.")
     elif comparison.note:
@@ -149,7 +173,9 @@ def samples_section(runs: list[Run]) -> list:
         for sample in run.samples:
             prompt, text = sample.prompt or "", sample.text or ""
             settings = {"temperature": sample.temperature, "top-k": sample.top_k}
-            settings = ", ".join(f"{key} {number}" for key, number in settings.items() if number is not None)
+            settings = ", ".join(
+                f"{key} {number}" for key, number in settings.items() if number is not None
+            )
             blocks += [Paragraph(settings)] if settings else []
             blocks.append(Sample(prompt, text.removeprefix(prompt)))
     return blocks
@@ -163,7 +189,11 @@ def provenance_section(runs: list[Run]) -> list:
         "Vocabulary": lambda run: count(run.results.data.vocabulary_size),
         "Seed": lambda run: str(run.config.seed),
     }
-    blocks = [Heading("Provenance"), table_of(runs, columns, text_columns=len(columns)), *machines(runs)]
+    blocks = [
+        Heading("Provenance"),
+        table_of(runs, columns, text_columns=len(columns)),
+        *machines(runs),
+    ]
     for run in runs:
         results = run.results
         commit, data = results.git_commit or DASH, results.data.fingerprint or DASH
@@ -178,12 +208,17 @@ def machines(runs: list[Run]) -> list[Paragraph]:
     """What the runs were made with, once for those that share it."""
     runs_on: dict[str, list[str]] = {}
     for run in runs:
-        versions = ", ".join(f"{name} {version}" for name, version in run.results.versions.items() if version)
+        versions = ", ".join(
+            f"{name} {version}" for name, version in run.results.versions.items() if version
+        )
         machine = f"{describe_hardware(run.results.hardware)}; {versions or DASH}"
         runs_on.setdefault(machine, []).append(run.label)
     if len(runs_on) == 1:
         return [Paragraph(f"Hardware and versions: {next(iter(runs_on))}.")]
-    return [Paragraph(f"Hardware and versions of {'; '.join(labels)}: {text}.") for text, labels in runs_on.items()]
+    return [
+        Paragraph(f"Hardware and versions of {'; '.join(labels)}: {text}.")
+        for text, labels in runs_on.items()
+    ]
 
 
 def short_hash(digits: str | None) -> str:

@@ -67,7 +67,9 @@ def rankings(runs: Sequence[Run]) -> list[tuple[Ranking, list[Run]]]:
     return ranked
 
 
-def place_beside_its_like(run: Run, groups: list[list[Run]], alike: Callable[[Results, Results], bool]) -> None:
+def place_beside_its_like(
+    run: Run, groups: list[list[Run]], alike: Callable[[Results, Results], bool]
+) -> None:
     """Append a run to the first of some groups whose first run is like it, or as a group of its own."""
     for group in groups:
         if alike(group[0].results, run.results):
@@ -90,13 +92,17 @@ def same_text(one: Results, other: Results, split: str) -> bool:
     if mine.text_fingerprint and theirs.text_fingerprint:
         return mine.text_fingerprint == theirs.text_fingerprint
     alike = (mine.words, mine.bytes) == (theirs.words, theirs.bytes) and mine.words is not None
-    return one.data.fingerprint == other.data.fingerprint or (one.data.name == other.data.name and alike)
+    return one.data.fingerprint == other.data.fingerprint or (
+        one.data.name == other.data.name and alike
+    )
 
 
 def most(texts: Sequence[Split]) -> str:
     """How many words are unknown to the run that knows the fewest, in brackets; empty where no run says."""
     most_unknown = max((text.unknown_words or 0 for text in texts), default=0)
-    return f" ({count(most_unknown)} of {count(texts[0].words)} are for one)" if most_unknown else ""
+    return (
+        f" ({count(most_unknown)} of {count(texts[0].words)} are for one)" if most_unknown else ""
+    )
 
 
 def search_objective(results: Results) -> float:

@@ -9,7 +9,16 @@ from typing import Any
 from gcnn.config.schema import TrainConfig
 from gcnn.config.stored import load_config
 from gcnn.reporting.document import Table, to_text
-from gcnn.reporting.units import DASH, count, decimals, duration, gibibytes, magnitude, perplexity, plural
+from gcnn.reporting.units import (
+    DASH,
+    count,
+    decimals,
+    duration,
+    gibibytes,
+    magnitude,
+    perplexity,
+    plural,
+)
 from gcnn.runs.directory import MEMBER, METRICS, RESULTS, SAMPLES
 from gcnn.runs.json_files import checked, read_json, read_json_lines
 from gcnn.runs.results import GeneratedText, Hardware, Member, Metric, Results, Training
@@ -20,8 +29,12 @@ class Publication:
     """What a paper has of models, to stand beside our numbers; nothing, unless a command passes one."""
 
     model_title: Callable[[Any], str | None] = lambda model: None
-    perplexity: Callable[[Any, str], Any] = lambda model, data: None  # -> title, perplexity (test, a word), hardware
-    speeds: Mapping[str, Any] = field(default_factory=dict)  # model -> tokens a second, as speed_table shows them
+    perplexity: Callable[[Any, str], Any] = lambda model, data: (
+        None
+    )  # -> title, perplexity (test, a word), hardware
+    speeds: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # model -> tokens a second, as speed_table shows them
 
 
 @dataclass
@@ -96,7 +109,11 @@ def load_run(path: str | Path, paper: Publication | None = None) -> Run:
 def varying(members: list[dict[str, str]]) -> list[dict[str, str]]:
     """The settings of each member without those that are the same in all."""
     return [
-        {key: choice for key, choice in member.items() if any(other.get(key) != choice for other in members)}
+        {
+            key: choice
+            for key, choice in member.items()
+            if any(other.get(key) != choice for other in members)
+        }
         for member in members
     ]
 
@@ -105,7 +122,10 @@ def describe_hardware(hardware: Hardware) -> str:
     parts = [hardware.cpu, hardware.cores and plural(hardware.cores, "core")]
     parts += [hardware.threads and plural(hardware.threads, "thread")]
     parts += ["no GPU" if hardware.gpu is None else hardware.gpu]
-    parts += [hardware.memory_bytes and f"{gibibytes(hardware.memory_bytes)} memory", hardware.platform]
+    parts += [
+        hardware.memory_bytes and f"{gibibytes(hardware.memory_bytes)} memory",
+        hardware.platform,
+    ]
     return ", ".join(str(part) for part in parts if part) or DASH
 
 
@@ -119,7 +139,11 @@ def results_table(content: dict | Results) -> str:
     """The content of results.json as aligned plain text, for the end of a training run."""
     results = content if isinstance(content, Results) else checked(content, Results, "results")
     parameters, train, data = results.parameters, results.train, results.data
-    sizes = (("embedding", parameters.embedding), ("body", parameters.body), ("softmax", parameters.softmax))
+    sizes = (
+        ("embedding", parameters.embedding),
+        ("body", parameters.body),
+        ("softmax", parameters.softmax),
+    )
     parts = ", ".join(f"{part} {magnitude(size)}" for part, size in sizes if size is not None)
     facts = [
         ["experiment", results.experiment or DASH],
@@ -150,5 +174,8 @@ def results_table(content: dict | Results) -> str:
     facts_text = to_text(Table(facts[0], facts[1:], text_columns=2))
     table = to_text(Table(["", *splits], rows))
     missing = {name: split for name, split in splits.items() if split.why_no_words}
-    reasons = [f"{name}, per word and bits per byte: {split.why_no_words}." for name, split in missing.items()]
+    reasons = [
+        f"{name}, per word and bits per byte: {split.why_no_words}."
+        for name, split in missing.items()
+    ]
     return "\n\n".join([facts_text, "\n".join([table, *reasons])])

@@ -23,7 +23,9 @@ def find_runs(path: str | Path) -> list[Path]:
             runs.append(Path(folder))
             subfolders.clear()  # what a logger keeps inside a run is no run
     if not runs:
-        raise UsageError(f"{path}: no run directory here (a folder with config.yaml). Give one, or a folder of them.")
+        raise UsageError(
+            f"{path}: no run directory here (a folder with config.yaml). Give one, or a folder of them."
+        )
     return runs
 
 
@@ -60,12 +62,24 @@ def name_members(runs: list[Run]) -> None:
     """Label the members of a sweep by what varies between them, after their experiment where there are several."""
     experiments = {run.config.experiment for run in runs}
     for experiment in experiments:
-        members = [run for run in runs if run.config.experiment == experiment and run.member.overrides]
-        for run, settings in zip(members, varying([run.member.settings for run in members]), strict=True):
+        members = [
+            run for run in runs if run.config.experiment == experiment and run.member.overrides
+        ]
+        for run, settings in zip(
+            members, varying([run.member.settings for run in members]), strict=True
+        ):
             keys = [key.rpartition(".")[2] for key in settings]
-            names = [key if keys.count(short) > 1 else short for key, short in zip(settings, keys, strict=True)]
-            varied = ", ".join(f"{name}={choice}" for name, choice in zip(names, settings.values(), strict=True))
-            run.label = " ".join(filter(None, [experiment if len(experiments) > 1 else "", varied])) or run.label
+            names = [
+                key if keys.count(short) > 1 else short
+                for key, short in zip(settings, keys, strict=True)
+            ]
+            varied = ", ".join(
+                f"{name}={choice}" for name, choice in zip(names, settings.values(), strict=True)
+            )
+            run.label = (
+                " ".join(filter(None, [experiment if len(experiments) > 1 else "", varied]))
+                or run.label
+            )
 
 
 def runs_table(runs: list[Run]) -> Table:
@@ -79,7 +93,9 @@ def runs_table(runs: list[Run]) -> Table:
     ):
         columns["Test, per word"] = lambda run: perplexity(run.results.test.word_perplexity)
     if any(run.published for run in runs):
-        columns["Paper, test"] = lambda run: decimals(run.published.perplexity, 1) if run.published else DASH
+        columns["Paper, test"] = lambda run: (
+            decimals(run.published.perplexity, 1) if run.published else DASH
+        )
     columns |= {
         "Validation perplexity": lambda run: perplexity(run.validation_perplexity),
         "Unigram, test": lambda run: perplexity(run.results.test.unigram_perplexity),
@@ -106,7 +122,9 @@ def run_title(run: Run) -> str:
     return run.label if run.finished else f"{run.label} (unfinished)"
 
 
-def short_table(runs: list[Run], columns: dict[str, Callable[[Run], str]], text_columns: int) -> Table:
+def short_table(
+    runs: list[Run], columns: dict[str, Callable[[Run], str]], text_columns: int
+) -> Table:
     """A row a run. Of many runs, what is the same in all of them stands in the caption instead of a column."""
     common = {}
     if len(runs) > MANY:

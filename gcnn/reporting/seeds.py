@@ -34,7 +34,14 @@ def seed_groups(runs: list[Run]) -> list[SeedGroup]:
 
 def recipe(config: TrainConfig) -> str:
     """All of a config but the seed and what changes no result."""
-    same = {"seed": 0, "run_dir": None, "resume": False, "threads": None, "device": "auto", "logger": LoggerConfig()}
+    same = {
+        "seed": 0,
+        "run_dir": None,
+        "resume": False,
+        "threads": None,
+        "device": "auto",
+        "logger": LoggerConfig(),
+    }
     return repr(dataclasses.replace(config, **same))
 
 
@@ -49,10 +56,14 @@ def group_label(group: list[Run]) -> str:
 
 def seeds_table(groups: list[SeedGroup]) -> Table:
     """A row for each group of several runs that are done: mean and range of their perplexities."""
-    several = [SeedGroup(group.label, [run for run in group.runs if run.finished]) for group in groups]
+    several = [
+        SeedGroup(group.label, [run for run in group.runs if run.finished]) for group in groups
+    ]
     columns = {
         "Runs that differ in their seed alone": lambda group: group.label,
-        "Test perplexity: mean (range)": lambda group: spread([r.results.test.perplexity for r in group.runs]),
+        "Test perplexity: mean (range)": lambda group: spread(
+            [r.results.test.perplexity for r in group.runs]
+        ),
         "Validation perplexity: mean (range)": lambda group: spread(
             [run.results.validation.perplexity for run in group.runs]
         ),

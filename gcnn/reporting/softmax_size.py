@@ -19,17 +19,29 @@ KINDS = ("adaptive", "full")
 def softmax_table(results: dict) -> Table:
     rows = []
     for types, costs in results["vocabularies"].items():
-        seconds, memory = ([costs[kind][quantity] for kind in KINDS] for quantity in ("seconds", "memory_bytes"))
+        seconds, memory = (
+            [costs[kind][quantity] for kind in KINDS] for quantity in ("seconds", "memory_bytes")
+        )
         times = [milliseconds(cost and 1000 * cost) for cost in seconds]
         sizes = [decimals(cost and cost / 2**20, 0) for cost in memory]
         rows.append([count(int(types)), *times, gain(*seconds), *sizes, gain(*memory)])
-    times, sizes = ([exponent(results, kind, name) for kind in KINDS] for name in ("seconds", "memory_bytes"))
+    times, sizes = (
+        [exponent(results, kind, name) for kind in KINDS] for name in ("seconds", "memory_bytes")
+    )
     rows.append(["exponent of growth", *times, "", *sizes, ""])
     caption = (
         f"Forward and backward pass of {count(results['tokens'])} tokens, {count(results['hidden_dim'])} channels, "
         f"{results['threads']} threads"
     )
-    header = ["types", "adaptive, ms", "full, ms", "faster", "adaptive, MiB", "full, MiB", "smaller"]
+    header = [
+        "types",
+        "adaptive, ms",
+        "full, ms",
+        "faster",
+        "adaptive, MiB",
+        "full, MiB",
+        "smaller",
+    ]
     return Table(header, rows, caption)
 
 
@@ -44,12 +56,18 @@ def exponent(results: dict, kind: str, quantity: str) -> str:
 
 def softmax_figures(results: dict) -> dict[str, Figure]:
     """Time and peak memory against the vocabulary; by quantity."""
-    panels = {"seconds": ("Time", "milliseconds", 1000), "memory_bytes": ("Peak memory", "MiB", 2**-20)}
+    panels = {
+        "seconds": ("Time", "milliseconds", 1000),
+        "memory_bytes": ("Peak memory", "MiB", 2**-20),
+    }
     figures = {}
     for quantity, (title, unit, scale) in panels.items():
         curves = {}
         for kind in KINDS:
-            costs = {int(types): costs[kind][quantity] for types, costs in results["vocabularies"].items()}
+            costs = {
+                int(types): costs[kind][quantity]
+                for types, costs in results["vocabularies"].items()
+            }
             points = [(types, scale * cost) for types, cost in costs.items() if cost]
             name = f"{kind} softmax: grows as types^{exponent(results, kind, quantity)}"
             curves[name] = np.array(points).reshape(-1, 2).T
@@ -64,7 +82,13 @@ def plot_costs(axes: Axes, y_label: str, curves: dict[str, np.ndarray]) -> None:
     for style, (name, (types, costs)) in zip(STYLES, curves.items(), strict=False):
         axes.plot(types, costs, label=name, marker="o", markersize=3.5, **style)
     if costs.size:
-        axes.plot(types, costs[-1] * types / types[-1], label="linear growth", color="#8a939b", linestyle=":")
+        axes.plot(
+            types,
+            costs[-1] * types / types[-1],
+            label="linear growth",
+            color="#8a939b",
+            linestyle=":",
+        )
     axes.set_xscale("log")
     axes.set_xticks(np.unique(np.concatenate([types for types, _ in curves.values()])))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))

@@ -45,8 +45,14 @@ def load_members(folder: Path) -> tuple[list[dict], Ranking]:
     finished = [read_json(path.with_name(RESULTS), Results) for path in paths]
     comparison = compare([results for results in finished if results], "validation")
     rows = []
-    for member, results, settings in zip(members, finished, varying([m.settings for m in members]), strict=True):
-        failed = {} if results or not member.error else {"error": member.error, "exit_code": member.exit_code}
+    for member, results, settings in zip(
+        members, finished, varying([m.settings for m in members]), strict=True
+    ):
+        failed = (
+            {}
+            if results or not member.error
+            else {"error": member.error, "exit_code": member.exit_code}
+        )
         row = {
             "member": member.number,
             "rank": None,
@@ -117,9 +123,13 @@ def seeds_table(members: list[dict], comparison: Ranking) -> Table:
             groups.setdefault(tuple(sorted(settings.items())), []).append(member)
     several = [group for group in groups.values() if len(group) > 1]
     if comparison.measure:
-        several.sort(key=lambda group: mean([m[f"validation_{measure}"] for m in group]) or math.inf)
+        several.sort(
+            key=lambda group: mean([m[f"validation_{measure}"] for m in group]) or math.inf
+        )
     keys = sorted({key for member in members for key in member["overrides"]} - {"seed"})
-    columns = {"members": lambda group: ", ".join(sorted((str(m["member"]) for m in group), key=int))}
+    columns = {
+        "members": lambda group: ", ".join(sorted((str(m["member"]) for m in group), key=int))
+    }
     columns |= {key: lambda group, key=key: group[0]["overrides"].get(key, DASH) for key in keys}
     for split in ("validation", "test"):
         title = f"{split}{unit(comparison)}: mean (range)"
@@ -149,7 +159,10 @@ def write_sweep(folder: Path) -> list[dict]:
         remarks = notes(members, comparison)
         page = to_markdown(f"Sweep {folder.name}", [*tables, *map(Paragraph, remarks)])
         write_json(folder / "sweep.json", members)
-        write_atomically(folder / "sweep.md", lambda aside: aside.write_text(page, encoding="utf-8", errors="replace"))
+        write_atomically(
+            folder / "sweep.md",
+            lambda aside: aside.write_text(page, encoding="utf-8", errors="replace"),
+        )
         print("\n\n".join(map(to_text, tables)))
         print(*("", *remarks) if remarks else (), f"sweep: {folder}", sep="\n")
     return members
@@ -162,7 +175,9 @@ def search_warning(member: Path) -> str:
     results = {path.parent: read_json(path, Results) for path in paths}
     comparison = compare(list(results.values()), "validation")
     own = results.pop(member)
-    if comparison.measure or (results and compare(list(results.values()), "validation").measure is None):
+    if comparison.measure or (
+        results and compare(list(results.values()), "validation").measure is None
+    ):
         return ""
     unknown = f", and {why}" if (why := own.validation.why_no_words) else ""
     return (

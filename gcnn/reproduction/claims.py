@@ -34,7 +34,9 @@ NOT_WORSE = 0.01  # of the perplexity: what a context past them may cost and sti
 ABOUT_20 = 15  # times: what still is "about 20 times"
 EQUAL = 1.25  # times, either way: what still is "the same throughput"
 SPEED_UP = 0.6  # of the steps, in which what is "about twice as fast" must be there
-KNESER_NEY = 220.1  # WikiText-2's test perplexity of KenLM's interpolated modified 5-gram (docs/RESULTS.md)
+KNESER_NEY = (
+    220.1  # WikiText-2's test perplexity of KenLM's interpolated modified 5-gram (docs/RESULTS.md)
+)
 KNESER_NEY_DATA = "wikitext2"
 TITLES = MODEL_TITLES | {name: gate.title for name, gate in GATES.items()} | dict(RECIPES.values())
 
@@ -82,7 +84,8 @@ def ordering(*names: str) -> Callable[[Record], list[Comparison]]:
         noise = pooled_noise(record.groups)
         means = {name: group_mean(group) for name, group in best_rates(record).items()}
         return [
-            is_lower(f"{TITLES[a]} < {TITLES[b]}", means.get(a), means.get(b), noise) for a, b in combinations(names, 2)
+            is_lower(f"{TITLES[a]} < {TITLES[b]}", means.get(a), means.get(b), noise)
+            for a, b in combinations(names, 2)
         ]
 
     return compare_pairs
@@ -108,13 +111,19 @@ def at_each_size(record: Record) -> list[Comparison]:
     for tokens, (gcnn, lstm) in pairs_of_a_size(record).items():
         evidence = ""
         if gcnn and lstm and gcnn.mean and lstm.mean:
-            means = f"{perplexity(gcnn.mean)} / {perplexity(lstm.mean)} = {gcnn.mean / lstm.mean:.3f}"
+            means = (
+                f"{perplexity(gcnn.mean)} / {perplexity(lstm.mean)} = {gcnn.mean / lstm.mean:.3f}"
+            )
             evidence = f"{gcnn.title} / {lstm.title}: {means}"
             if gcnn.wikitext103 and lstm.wikitext103:
-                elsewhere = " / ".join(perplexity(mean(group.wikitext103.values())) for group in (gcnn, lstm))
+                elsewhere = " / ".join(
+                    perplexity(mean(group.wikitext103.values())) for group in (gcnn, lstm)
+                )
                 evidence += f", on WikiText-103's test set {elsewhere}"
         text = f"GCNN < LSTM at {magnitude(tokens)} tokens"
-        comparisons.append(is_lower(text, group_mean(gcnn), group_mean(lstm), noise, evidence=evidence))
+        comparisons.append(
+            is_lower(text, group_mean(gcnn), group_mean(lstm), noise, evidence=evidence)
+        )
     return comparisons
 
 
@@ -123,7 +132,9 @@ def pairs_of_a_size(record: Record) -> dict[int, tuple[Group | None, Group | Non
     pairs = {}
     for tokens in sorted({group.corpus_tokens for group in record.groups}):
         there = [group for group in record.groups if group.corpus_tokens == tokens]
-        kinds = ([group for group in there if group.group.startswith(kind)] for kind in ("GCNN", "LSTM"))
+        kinds = (
+            [group for group in there if group.group.startswith(kind)] for kind in ("GCNN", "LSTM")
+        )
         pairs[tokens] = tuple(best_rate(groups) for groups in kinds)
     return pairs
 
@@ -137,11 +148,18 @@ def at_equal_operations(record: Record) -> list[Comparison]:
         at = f"at {magnitude(group.flops_per_token)} FLOPs a token"
         middle = "not measured"
         if between and all(part.mean for _, part in between):
-            middle = perplexity(math.exp(sum(weight * group_mean(part).log for weight, part in between)))
+            middle = perplexity(
+                math.exp(sum(weight * group_mean(part).log for weight, part in between))
+            )
         terms = [(-weight, group_mean(part)) for weight, part in between] or [(-1.0, None)]
         evidence = f"{at} {middle} (adaptive) against {spread(group)} (full)"
         comparisons.append(
-            compare(f"adaptive < full {at}", [(1.0, group_mean(group)), *terms], noise, evidence=evidence)
+            compare(
+                f"adaptive < full {at}",
+                [(1.0, group_mean(group)), *terms],
+                noise,
+                evidence=evidence,
+            )
         )
     return comparisons
 
@@ -180,11 +198,15 @@ def more_context(record: Record) -> list[Comparison]:
     far = [words for words in sorted(means) if words > NEAR]
     if len(near) < 3 or not far:
         return []
-    comparisons = [is_lower(f"{b} < {a} words", means[b], means[a], noise) for a, b in pairwise(near)]
+    comparisons = [
+        is_lower(f"{b} < {a} words", means[b], means[a], noise) for a, b in pairwise(near)
+    ]
     second, middle, last = near[1], near[-1], far[-1]
     for words in far:
         text = f"{words} words not worse than {middle} by {NOT_WORSE:.0%}"
-        comparisons.append(is_lower(text, means[words], means[middle], noise, margin=math.log1p(NOT_WORSE)))
+        comparisons.append(
+            is_lower(text, means[words], means[middle], noise, margin=math.log1p(NOT_WORSE))
+        )
     gains = [(1.0, means[second]), (-2.0, means[middle]), (1.0, means[last])]
     text = f"the gain from {second} to {middle} words exceeds that from {middle} to {last}"
     return [*comparisons, compare(text, gains, noise)]
@@ -197,15 +219,25 @@ def convergence(record: Record) -> list[Comparison]:
     comparisons = []
     for name, evidence in ((others[0], spreads(groups.values())), (others[1], "")):
         first, second = group_mean(groups.get(both)), group_mean(groups.get(name))
-        comparisons.append(is_lower(f"both < {TITLES[name]}", first, second, noise, evidence=evidence))
+        comparisons.append(
+            is_lower(f"both < {TITLES[name]}", first, second, noise, evidence=evidence)
+        )
     for name in others:
         text = f"both in at most {SPEED_UP:.0%} of the steps where {TITLES[name]} ends"
         first, second = validation_means(groups.get(both)), validation_means(groups.get(name))
         early = [reached for part, reached in first if part <= SPEED_UP]
         end = second[-1][1] if second else None
-        share = next((f"{part:.0%}" for part, reached in first if end and reached.log <= end.log), "none")
-        evidence = f"where {TITLES[name]} ends, both is after {share} of the steps" if first and end else ""
-        comparisons.append(is_lower(text, early[-1] if early else None, end, noise, evidence=evidence))
+        share = next(
+            (f"{part:.0%}" for part, reached in first if end and reached.log <= end.log), "none"
+        )
+        evidence = (
+            f"where {TITLES[name]} ends, both is after {share} of the steps"
+            if first and end
+            else ""
+        )
+        comparisons.append(
+            is_lower(text, early[-1] if early else None, end, noise, evidence=evidence)
+        )
     return comparisons
 
 
@@ -232,20 +264,35 @@ def responsiveness(latency: Latency | None) -> list[Comparison]:
         if pair.gcnn != "gcnn_8b" or faster is None:
             continue
         comparable = latency.device == "cuda" and same is not None and 1 / EQUAL <= same <= EQUAL
-        speeds = [latency.models[name].responsiveness.tokens_per_second for name in (pair.gcnn, pair.lstm)]
+        speeds = [
+            latency.models[name].responsiveness.tokens_per_second for name in (pair.gcnn, pair.lstm)
+        ]
         tokens = " against ".join(map(count, speeds))
-        evidence = f"{pair.lstm}: {ratio(faster)} ({tokens} tokens/s), at {ratio(same)} its throughput"
+        evidence = (
+            f"{pair.lstm}: {ratio(faster)} ({tokens} tokens/s), at {ratio(same)} its throughput"
+        )
         ahead, about_20 = (HOLDS if faster >= least else NOT for least in (1, ABOUT_20))
         comparisons += [
-            Comparison(f"GCNN-8B ahead of {pair.lstm}", ahead if comparable else NOT_MEASURED, evidence=evidence),
-            Comparison(f"GCNN-8B {ABOUT_20:g} times as fast as {pair.lstm}", about_20 if comparable else NOT_MEASURED),
+            Comparison(
+                f"GCNN-8B ahead of {pair.lstm}",
+                ahead if comparable else NOT_MEASURED,
+                evidence=evidence,
+            ),
+            Comparison(
+                f"GCNN-8B {ABOUT_20:g} times as fast as {pair.lstm}",
+                about_20 if comparable else NOT_MEASURED,
+            ),
         ]
     return comparisons
 
 
 def spread(group: Group) -> str:
     """Mean of the test perplexity and, of several seeds, its range; and what has no part in them."""
-    parts = [f"{len(seeds)} {kind}" for kind in ("diverged", "unfinished") if (seeds := getattr(group, kind))]
+    parts = [
+        f"{len(seeds)} {kind}"
+        for kind in ("diverged", "unfinished")
+        if (seeds := getattr(group, kind))
+    ]
     if group.mean is not None:
         several = len(group.test_perplexity) > 1
         extremes = f" ({perplexity(group.min)} to {perplexity(group.max)})" if several else ""
@@ -258,7 +305,9 @@ def spreads(groups: Iterable[Group | None]) -> str:
 
 
 def published_ordering(text: str, table: dict[str, Published], *names: str) -> Claim:
-    models = ", ".join(f"{table[name].title} ({decimals(table[name].perplexity, 1)})" for name in names)
+    models = ", ".join(
+        f"{table[name].title} ({decimals(table[name].perplexity, 1)})" for name in names
+    )
     return Claim(f"On {text}, the best first: {models}", ordering(*names))
 
 
@@ -266,7 +315,9 @@ CLAIMS = {
     "table2": published_ordering(
         "Billion Word's sentences", TABLE_2, "gcnn_14b", "gcnn_13", "lstm_2048x2", "lstm_2048"
     ),
-    "table3": published_ordering("WikiText-103's running text", TABLE_3, "gcnn_14", "gcnn_8", "lstm_1024"),
+    "table3": published_ordering(
+        "WikiText-103's running text", TABLE_3, "gcnn_14", "gcnn_8", "lstm_1024"
+    ),
     "table4": Claim(
         "GCNN-8B reads one long text about 20 times as fast as LSTM-2048 on a GPU, at the same throughput",
         responsiveness,
@@ -276,12 +327,16 @@ CLAIMS = {
         at_equal_operations,
     ),
     "fig3": Claim("GLU ends lowest, then ReLU, GTU, tanh", ordering("glu", "relu", "gtu", "tanh")),
-    "fig4": Claim("More context is better, with quickly diminishing returns past about 20 words", more_context),
+    "fig4": Claim(
+        "More context is better, with quickly diminishing returns past about 20 words", more_context
+    ),
     "fig5": Claim(
         "GLU is better than bilinear units, and these than linear ones (on WikiText-2 a 5-gram between them)",
         non_linearity,
     ),
-    "fig6": Claim("Weight normalisation and clipping both speed convergence up, to about twice", convergence),
+    "fig6": Claim(
+        "Weight normalisation and clipping both speed convergence up, to about twice", convergence
+    ),
     "figs": Claim(
         "(None of the paper's: there the GCNN is ahead at 100 million tokens.) GCNN ahead of an LSTM of as many "
         "parameters for as many operations, at each size of the text",

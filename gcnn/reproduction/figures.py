@@ -16,7 +16,11 @@ from gcnn.reproduction.records import FIGURES, Group, Record, shape
 
 TALLEST = 10  # times the lowest perplexity: one validation that is higher would flatten all curves
 POINTS = {  # figure -> its x axis; x and the line of a group
-    "fig2": ("million operations a token", lambda g: g.flops_per_token / 1e6, lambda g: g.group.partition(",")[0]),
+    "fig2": (
+        "million operations a token",
+        lambda g: g.flops_per_token / 1e6,
+        lambda g: g.group.partition(",")[0],
+    ),
     "fig4": ("words of context", lambda g: g.receptive_field, lambda g: "test perplexity"),
     "figs": ("million tokens of text", lambda g: g.corpus_tokens / 1e6, shape),
 }
@@ -33,7 +37,9 @@ def drawing(record: Record) -> Figure | None:
     else:
         top = TALLEST * min(values_of(g).min() for g in groups)
         plot = partial(plot_bands, groups=groups, top=top)
-        above = [f"{g.title} ({count(values_of(g).max())})" for g in groups if values_of(g).max() > top]
+        above = [
+            f"{g.title} ({count(values_of(g).max())})" for g in groups if values_of(g).max() > top
+        ]
         caption += f"; higher than the picture: {', '.join(above)}" if above else ""
     diverged = [f"{g.title} ({len(g.diverged)})" for g in record.groups if g.diverged]
     if diverged:
@@ -65,7 +71,9 @@ def plot_points(axes: Axes, figure: str, groups: list[Group]) -> None:
         x = list(map(x_of, line))
         axes.plot(x, [g.mean for g in line], label=label, marker="o", markersize=3.5, **style)
         lows, highs = [g.min for g in line], [g.max for g in line]
-        axes.vlines(x, lows, highs, color=style["color"], linewidth=1)  # no caps: the legend would list them
+        axes.vlines(
+            x, lows, highs, color=style["color"], linewidth=1
+        )  # no caps: the legend would list them
     log_scale(axes, np.array([(g.min, g.max) for g in groups]))
     axes.set(xlabel=x_label, ylabel="test perplexity")
     if figure == "figs":
@@ -89,7 +97,9 @@ def plot_bands(axes: Axes, groups: list[Group], top: float) -> None:
         x, values = group.curve.tokens, values_of(group)
         marker = "o" if len(x) <= 30 else None
         axes.plot(x, values.mean(axis=0), label=group.title, marker=marker, markersize=3, **style)
-        axes.fill_between(x, values.min(axis=0), values.max(axis=0), color=style["color"], alpha=0.18, linewidth=0)
+        axes.fill_between(
+            x, values.min(axis=0), values.max(axis=0), color=style["color"], alpha=0.18, linewidth=0
+        )
     every = np.concatenate([values_of(group).ravel() for group in groups])
     log_scale(axes, every.clip(max=top))
     if every.max() > top:
@@ -105,7 +115,9 @@ def groups_table(record: Record) -> Table:
         "": lambda g: g.title,
         "Model": lambda g: g.model,
         "Test perplexity": spread,
-        "Validation": lambda g: perplexity(mean(g.validation_perplexity.values()) if g.mean else None),
+        "Validation": lambda g: perplexity(
+            mean(g.validation_perplexity.values()) if g.mean else None
+        ),
         "Seeds": lambda g: str(len(g.test_perplexity)),
         "Parameters": lambda g: magnitude(g.parameters),
         "FLOPs/token": lambda g: magnitude(g.flops_per_token),
@@ -116,7 +128,9 @@ def groups_table(record: Record) -> Table:
         columns["WikiText-103's test set"] = lambda g: (
             perplexity(mean(g.wikitext103.values())) if g.wikitext103 else DASH
         )
-        columns["unknown there"] = lambda g: f"{g.wikitext103_unknown:.1%}" if g.wikitext103_unknown else DASH
+        columns["unknown there"] = lambda g: (
+            f"{g.wikitext103_unknown:.1%}" if g.wikitext103_unknown else DASH
+        )
     groups = record.groups
     if record.figure == "search":  # the best first, as many as there is room for
         groups = sorted(groups, key=lambda g: mean(g.validation_perplexity.values()))[:12]

@@ -27,7 +27,9 @@ from gcnn.runs.directory import CONFIG, MEMBER, RESULTS
 from gcnn.runs.json_files import Text, checked, read_json_lines, read_text
 from gcnn.runs.results import Metric, Results, Split
 
-WIKITEXT_103 = "wikitext103.json"  # in a run: what `gcnn evaluate --json --file wiki.test.tokens` printed
+WIKITEXT_103 = (
+    "wikitext103.json"  # in a run: what `gcnn evaluate --json --file wiki.test.tokens` printed
+)
 FILES = (RESULTS, WIKITEXT_103)
 
 
@@ -70,7 +72,11 @@ class KeptRun:
         """done, diverged or unfinished."""
         if self.results:
             return "done" if math.isfinite(self.results.test.perplexity or math.inf) else "diverged"
-        return "diverged" if re.search(r"(loss|gradient norm) -?(nan|inf)", self.error or "") else "unfinished"
+        return (
+            "diverged"
+            if re.search(r"(loss|gradient norm) -?(nan|inf)", self.error or "")
+            else "unfinished"
+        )
 
 
 def read_run(folder: Path, group: str) -> KeptRun:
@@ -81,13 +87,16 @@ def read_run(folder: Path, group: str) -> KeptRun:
     for key, name in PATH_PLACEHOLDERS.items():
         if OmegaConf.select(config, key) is not None:
             OmegaConf.update(config, key, name)
-    files = {name: json.loads(read_text(folder / name)) for name in FILES if (folder / name).exists()}
+    files = {
+        name: json.loads(read_text(folder / name)) for name in FILES if (folder / name).exists()
+    }
     if run.finished:
         files[RESULTS]["command"] = shlex.join(portable(shlex.split(run.results.command or "")))
     return KeptRun(
         group=group,
         config=OmegaConf.to_container(config),
-        error=run.member.error and run.member.error.partition(";")[0],  # the rest names a checkpoint here
+        error=run.member.error
+        and run.member.error.partition(";")[0],  # the rest names a checkpoint here
         validation=[dataclasses.asdict(line) for line in run.validation],
         files=files,
     )
@@ -96,7 +105,10 @@ def read_run(folder: Path, group: str) -> KeptRun:
 def read_runs(folder: Path, group: str = "") -> list[KeptRun]:
     """The runs in a folder, by name; without those that were refused before they began."""
     begun = [path.parent for path in folder.glob(f"*/{MEMBER}") if path.with_name(CONFIG).exists()]
-    return [read_run(path, group) for path in sorted(begun, key=lambda path: (len(path.name), path.name))]
+    return [
+        read_run(path, group)
+        for path in sorted(begun, key=lambda path: (len(path.name), path.name))
+    ]
 
 
 def read_kept(path: Path) -> list[KeptRun]:
@@ -104,7 +116,9 @@ def read_kept(path: Path) -> list[KeptRun]:
     runs = read_json_lines(path, KeptRun)
     for number, run in enumerate(runs, start=1):
         if not run.group or "seed" not in run.config or "lr" not in run.config.get("optimizer", {}):
-            raise UsageError(f"{path}: line {number} is no kept run. Remove it to train its run again.")
+            raise UsageError(
+                f"{path}: line {number} is no kept run. Remove it to train its run again."
+            )
     return runs
 
 

@@ -90,7 +90,11 @@ def mean_log(perplexities: Iterable[float]) -> MeanLog | None:
 
 
 def compare(
-    text: str, terms: list[tuple[float, MeanLog | None]], noise: Noise, margin: float = 0.0, evidence: str = ""
+    text: str,
+    terms: list[tuple[float, MeanLog | None]],
+    noise: Noise,
+    margin: float = 0.0,
+    evidence: str = "",
 ) -> Comparison:
     """Whether margin + sum of weight * mean log perplexity over the terms is positive.
 
@@ -107,14 +111,25 @@ def compare(
     else:
         difference = margin + sum(weight * mean.log for weight, mean in terms)
         error = noise.deviation * math.sqrt(sum(weight**2 / mean.seeds for weight, mean in terms))
-        t = difference / error if error else math.copysign(math.inf, difference) if difference else 0.0
+        t = (
+            difference / error
+            if error
+            else math.copysign(math.inf, difference)
+            if difference
+            else 0.0
+        )
     if abs(t) < noise.quantile:
         return Comparison(text, UNDECIDED, t, evidence)
     return Comparison(text, HOLDS if t > 0 else NOT, t, evidence)
 
 
 def is_lower(
-    text: str, first: MeanLog | None, second: MeanLog | None, noise: Noise, margin: float = 0.0, evidence: str = ""
+    text: str,
+    first: MeanLog | None,
+    second: MeanLog | None,
+    noise: Noise,
+    margin: float = 0.0,
+    evidence: str = "",
 ) -> Comparison:
     """Whether the first has a lower perplexity than the second; with a margin, whether it is not higher by more."""
     return compare(text, [(1.0, second), (-1.0, first)], noise, margin, evidence)

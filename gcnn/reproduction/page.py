@@ -4,7 +4,15 @@ from pathlib import Path
 
 from gcnn.base.errors import UsageError
 from gcnn.base.files import write_atomically
-from gcnn.reporting.document import Code, Figures, Heading, Paragraph, Table, markdown_blocks, to_html
+from gcnn.reporting.document import (
+    Code,
+    Figures,
+    Heading,
+    Paragraph,
+    Table,
+    markdown_blocks,
+    to_html,
+)
 from gcnn.reporting.latency import Latency
 from gcnn.reporting.units import DASH, magnitude, plural
 from gcnn.reproduction.claims import (
@@ -66,19 +74,33 @@ RULE = (
 def reproduction_blocks(records: dict[str, dict[str, Record]], latency: Latency | None) -> list:
     """All blocks, of records by scale and figure and the latency benchmark for Table 4."""
     if not records:
-        raise UsageError("no figure has been made yet. Run `make reproduce` with --out, then this again.")
-    blocks = [Heading(TITLE), Paragraph(RULE), *([verdicts_table(records, latency)] if len(records) > 1 else [])]
+        raise UsageError(
+            "no figure has been made yet. Run `make reproduce` with --out, then this again."
+        )
+    blocks = [
+        Heading(TITLE),
+        Paragraph(RULE),
+        *([verdicts_table(records, latency)] if len(records) > 1 else []),
+    ]
     for scale, by_figure in records.items():
-        blocks += [Heading(f"Claims at scale {scale}", level=3), claims_table(scale, by_figure, latency)]
+        blocks += [
+            Heading(f"Claims at scale {scale}", level=3),
+            claims_table(scale, by_figure, latency),
+        ]
     for scale, by_figure in records.items():
         for figure in [name for name in FIGURES if name in by_figure]:
-            blocks += figure_blocks(by_figure[figure], f"{': '.join(FIGURES[figure])}, at scale {scale}")
+            blocks += figure_blocks(
+                by_figure[figure], f"{': '.join(FIGURES[figure])}, at scale {scale}"
+            )
     return blocks
 
 
 def verdicts_table(records: dict[str, dict[str, Record]], latency: Latency | None) -> Table:
     """Each claim's verdict at each scale, with the tokens that the longest run behind it was trained on."""
-    rows, asked = [], {scale: claims_asked(scale, by_figure) for scale, by_figure in records.items()}
+    rows, asked = (
+        [],
+        {scale: claims_asked(scale, by_figure) for scale, by_figure in records.items()},
+    )
     for name, claim in CLAIMS.items():
         verdicts = []
         for scale, by_figure in records.items():
@@ -109,7 +131,9 @@ def claims_table(scale: str, records: dict[str, Record], latency: Latency | None
         comparisons = claim.compare(record) if record else []
         found = verdict(comparisons, getattr(record, "missing", 0))
         evidence = evidence_of(claim, comparisons, record) if record else DASH
-        rows.append([FIGURES[name][0], claim.text, found, evidence, *size_and_command(name, scale, record)])
+        rows.append(
+            [FIGURES[name][0], claim.text, found, evidence, *size_and_command(name, scale, record)]
+        )
     return Table(header, rows, text_columns=len(header))
 
 
@@ -156,7 +180,9 @@ def between_markers(text: str, where: str) -> tuple[str, str, str]:
     before, begin, rest = text.partition(BEGIN)
     part, end, after = rest.partition(END)
     if not end:
-        raise UsageError(f"{where} lacks the lines {BEGIN} and {END}. Put them where the tables shall stand.")
+        raise UsageError(
+            f"{where} lacks the lines {BEGIN} and {END}. Put them where the tables shall stand."
+        )
     return before, begin + part + end, after
 
 

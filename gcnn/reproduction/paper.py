@@ -85,11 +85,20 @@ TABLE_4 = {  # models of about 43.9 perplexity on Billion Word
     "gcnn_8b": Speed(179, 45_878, 45_878),
 }
 
-MODEL_TITLES = {name: row.title for table in (TABLE_1, TABLE_2, TABLE_3) for name, row in table.items()}
+MODEL_TITLES = {
+    name: row.title for table in (TABLE_1, TABLE_2, TABLE_3) for name, row in table.items()
+}
 VOCABULARIES = {"billion_word": 793_471, "wikitext103": 267_735}  # types
-PERPLEXITY = {"billion_word": TABLE_2, "wikitext103": TABLE_3}  # data name -> model name -> published figure
+PERPLEXITY = {
+    "billion_word": TABLE_2,
+    "wikitext103": TABLE_3,
+}  # data name -> model name -> published figure
 LSTM_DATA = {"lstm_1024": "wikitext103", "lstm_2048": "billion_word", "lstm_2048x2": "billion_word"}
-LSTM_SIZES = {"lstm_1024": (1024, 1), "lstm_2048": (2048, 1), "lstm_2048x2": (2048, 2)}  # hidden size, layers
+LSTM_SIZES = {
+    "lstm_1024": (1024, 1),
+    "lstm_2048": (2048, 1),
+    "lstm_2048x2": (2048, 2),
+}  # hidden size, layers
 
 
 def model_name(model: ModelConfig) -> str | None:
@@ -100,9 +109,13 @@ def model_name(model: ModelConfig) -> str | None:
         return names[0] if names and model.projection_dim is None else None
     if model.kind != "gcnn" or model.gate != "glu":
         return None
-    blocks = tuple(tuple(map(tuple, block.convs)) for block in model.blocks for _ in range(block.repeat))
+    blocks = tuple(
+        tuple(map(tuple, block.convs)) for block in model.blocks for _ in range(block.repeat)
+    )
     shape = (model.embedding_dim, blocks)
-    return next((name for name, row in TABLE_1.items() if (row.embedding_dim, row.blocks) == shape), None)
+    return next(
+        (name for name, row in TABLE_1.items() if (row.embedding_dim, row.blocks) == shape), None
+    )
 
 
 def model_title(model: ModelConfig) -> str | None:

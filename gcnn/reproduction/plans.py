@@ -20,7 +20,11 @@ from gcnn.reproduction.records import FIGURES
 
 PLANS = CONFIGS / "reproduce"
 SAVING = ("checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "log_every")
-INDIFFERENT = (*PATH_PLACEHOLDERS, "data.cache_dir", *(f"trainer.{key}" for key in SAVING))  # to what a run finds
+INDIFFERENT = (
+    *PATH_PLACEHOLDERS,
+    "data.cache_dir",
+    *(f"trainer.{key}" for key in SAVING),
+)  # to what a run finds
 RECIPE = ("data", "tokenizer", "model", "optimizer", "schedule", "trainer")
 
 
@@ -42,7 +46,9 @@ class Plan:
     rates: list[float] = field(default_factory=list)
     seeds: list[int] = field(default_factory=lambda: [1])
     groups: dict[str, GroupPlan] = field(default_factory=dict)
-    sweeps: list[str] = field(default_factory=list)  # instead of groups: experiments that are sweeps of their own
+    sweeps: list[str] = field(
+        default_factory=list
+    )  # instead of groups: experiments that are sweeps of their own
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,9 @@ def figures_of(scale: str, figure: str | None = None) -> list[str]:
         scales = sorted(path.name for path in PLANS.iterdir())
         raise UsageError(f"there is no scale {scale!r}; choose one of: {', '.join(scales)}.")
     if figure is not None and figure not in found:
-        raise UsageError(f"there is no figure {figure!r} at scale {scale}; choose one of: {', '.join(found)}.")
+        raise UsageError(
+            f"there is no figure {figure!r} at scale {scale}; choose one of: {', '.join(found)}."
+        )
     return found if figure is None else [figure]
 
 
@@ -86,7 +94,9 @@ def load_plan(scale: str, figure: str) -> Plan:
     """Raises UsageError for a file that is no plan."""
     path = PLANS / scale / f"{figure}.yaml"
     try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Plan), OmegaConf.load(path)))
+        return OmegaConf.to_object(
+            OmegaConf.merge(OmegaConf.structured(Plan), OmegaConf.load(path))
+        )
     except (OSError, OmegaConfBaseException) as error:
         raise UsageError(f"{path}: {one_line(error)}") from None
 
@@ -99,7 +109,9 @@ def parts_of(scale: str, figure: str) -> list[Part]:
 def part_of(scale: str, figure: str, group: str) -> Part:
     plan = load_plan(scale, figure)
     if group not in plan.groups:
-        raise UsageError(f"{PLANS / scale / figure}.yaml has no group {group!r}; it has: {', '.join(plan.groups)}.")
+        raise UsageError(
+            f"{PLANS / scale / figure}.yaml has no group {group!r}; it has: {', '.join(plan.groups)}."
+        )
     asked = plan.groups[group]
     if asked.same_as:
         return part_of(scale, *asked.same_as.split("/"))

@@ -29,7 +29,9 @@ def check_recipe(run: KeptRun, part: Part, overrides: list[str], where: str) -> 
     """Raise UsageError for a run that the plan does not have: of another recipe, or at another rate or seed."""
     group, rate, seed = run.place
     about = f"{where}: {group} at learning rate {rate:g}, seed {seed},"
-    for key, (then, now) in differences(run.recipe, part.recipe(rate, seed, tuple(overrides))).items():
+    for key, (then, now) in differences(
+        run.recipe, part.recipe(rate, seed, tuple(overrides))
+    ).items():
         raise UsageError(
             f"{about} was trained with {key} {then}; its plan has {now} now. Remove its line to train it again, or "
             "give another --out."
@@ -81,8 +83,12 @@ def adopt(folder: Path, parts: list[Part]) -> tuple[Part, KeptRun]:
     differing = {part: differences(run.recipe, part.recipe(rate, seed)) for part in parts}
     part = min(parts, key=lambda part: len(differing[part]))
     if differing[part]:
-        apart = ", ".join(f"{key} {then}, planned {now}" for key, (then, now) in differing[part].items())
-        raise UsageError(f"{folder} is in no group of the figure; the nearest is {part.group}, but for {apart}.")
+        apart = ", ".join(
+            f"{key} {then}, planned {now}" for key, (then, now) in differing[part].items()
+        )
+        raise UsageError(
+            f"{folder} is in no group of the figure; the nearest is {part.group}, but for {apart}."
+        )
     run.group = part.group
     check_recipe(run, part, [], str(folder))
     return part, run

@@ -26,7 +26,9 @@ def best_rate(groups: list[Group]) -> Group | None:
 
     def validation(group: Group) -> tuple[int, float]:
         diverged = seeds & set(group.diverged)
-        return len(diverged), mean(group.validation_perplexity[str(seed)] for seed in seeds - diverged)
+        return len(diverged), mean(
+            group.validation_perplexity[str(seed)] for seed in seeds - diverged
+        )
 
     return min(groups, key=validation) if seeds else None
 

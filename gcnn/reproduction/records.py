@@ -26,7 +26,12 @@ RECIPES = {  # weight normalisation, clipping
     (False, False): ("neither", "without either"),
 }
 FORMS = {  # the paper's model that one of this form stands for
-    "table2": {"bottleneck": "gcnn_14b", "uniform": "gcnn_13", "lstm_2": "lstm_2048x2", "lstm_1": "lstm_2048"},
+    "table2": {
+        "bottleneck": "gcnn_14b",
+        "uniform": "gcnn_13",
+        "lstm_2": "lstm_2048x2",
+        "lstm_1": "lstm_2048",
+    },
     "table3": {"varied": "gcnn_14", "uniform": "gcnn_8", "lstm_1": "lstm_1024"},
     "table4": {"bottleneck": "gcnn_8b", "uniform": "gcnn_9", "lstm_1": "lstm_2048"},
 }
@@ -62,7 +67,9 @@ class Group:
     diverged: list[Number]  # seeds
     unfinished: list[Number]
     corpus_tokens: Number = None  # the first of the training text, where not all of it
-    wikitext103: dict[str, Number] = field(default_factory=dict)  # test perplexity of WikiText-103, by seed
+    wikitext103: dict[str, Number] = field(
+        default_factory=dict
+    )  # test perplexity of WikiText-103, by seed
     wikitext103_unknown: Number = None  # the share of unknown words there
     curve: Curve
 
@@ -88,7 +95,11 @@ def model_form(model: ModelConfig) -> str:
         return f"lstm_{model.num_layers}"
     if any(len(block.convs) == 3 for block in model.blocks):
         return "bottleneck"
-    return "uniform" if len({kernel for block in model.blocks for kernel, _ in block.convs}) == 1 else "varied"
+    return (
+        "uniform"
+        if len({kernel for block in model.blocks for kernel, _ in block.convs}) == 1
+        else "varied"
+    )
 
 
 def shape(group: Group) -> str:
@@ -104,14 +115,20 @@ def architecture(model: ModelConfig) -> str:
 def place_in(figure: str, config: TrainConfig) -> tuple[str, str, str]:
     """Where a run stands in a figure: its group, the variant of it (a size, a learning rate), and both in words."""
     model, lr = config.model, f"{config.optimizer.lr:g}"
-    if figure == "search":  # by what a trial drew; dropouts: the layers', the GCNN's embedding's, the output's
+    if (
+        figure == "search"
+    ):  # by what a trial drew; dropouts: the layers', the GCNN's embedding's, the output's
         rates = (model.dropout, getattr(model, "embedding_dropout", None), model.output_dropout)
         dropout = "/".join(f"{rate:g}" for rate in rates if rate is not None)
         title = (
             f"{model.kind.upper()}; lookup {model.embedding_dim}; dropout {dropout}; learning rate "
             f"{config.optimizer.lr:.3g}; weight decay {config.optimizer.weight_decay:g}"
         )
-        return model.kind, architecture(model), title + "; state carried" * config.trainer.carry_state
+        return (
+            model.kind,
+            architecture(model),
+            title + "; state carried" * config.trainer.carry_state,
+        )
     if figure == "figs":
         group = title = f"{model.summary()}, first {magnitude(config.data.train_tokens)} tokens"
     elif figure in FORMS:
@@ -122,7 +139,9 @@ def place_in(figure: str, config: TrainConfig) -> tuple[str, str, str]:
     elif figure == "fig4":
         group, title = str(model.receptive_field), plural(model.receptive_field, "word")
     elif figure == "fig6":
-        group, title = RECIPES[getattr(model, "weight_norm", False), config.trainer.clip_norm is not None]
+        group, title = RECIPES[
+            getattr(model, "weight_norm", False), config.trainer.clip_norm is not None
+        ]
     else:
         group, title = model.gate, GATES[model.gate].title
     return group, lr, f"{title}, learning rate {lr}"
@@ -169,7 +188,9 @@ def make_record(
         data=runs[0].recipe.data.name,
         seeds=sorted({run.recipe.seed for run in runs}),
         hardware=sorted({describe_hardware(found.hardware) for found in results}),
-        git_commits=sorted({c for found in results for c in (found.git_commit or "unknown").split(" or ")}),
+        git_commits=sorted(
+            {c for found in results for c in (found.git_commit or "unknown").split(" or ")}
+        ),
         missing=missing,
         groups=groups,
     )
@@ -180,7 +201,9 @@ def make_group(group: str, variant: str, title: str, runs: list[KeptRun]) -> Gro
     runs = sorted(runs, key=lambda run: run.recipe.seed)
     seeds = [run.recipe.seed for run in runs]
     if len(seeds) > len(set(seeds)):
-        raise UsageError(f"{title}: two runs have the same seed. Remove one; they would count as one.")
+        raise UsageError(
+            f"{title}: two runs have the same seed. Remove one; they would count as one."
+        )
     done = {str(run.recipe.seed): run for run in runs if run.status == "done"}
     config, results = runs[0].recipe, next((run.results for run in done.values()), None)
     test = {seed: rounded(run.results.test.perplexity) for seed, run in done.items()}
@@ -196,7 +219,9 @@ def make_group(group: str, variant: str, title: str, runs: list[KeptRun]) -> Gro
         receptive_field=config.model.receptive_field,
         tokens=max((run.results.train.tokens for run in done.values()), default=None),
         test_perplexity=test,
-        validation_perplexity={seed: rounded(run.results.validation.perplexity) for seed, run in done.items()},
+        validation_perplexity={
+            seed: rounded(run.results.validation.perplexity) for seed, run in done.items()
+        },
         mean=rounded(sum(test.values()) / len(test)) if test else None,
         min=min(test.values(), default=None),
         max=max(test.values(), default=None),
@@ -204,7 +229,9 @@ def make_group(group: str, variant: str, title: str, runs: list[KeptRun]) -> Gro
         unfinished=[run.recipe.seed for run in runs if run.status == "unfinished"],
         corpus_tokens=config.data.train_tokens,
         wikitext103={seed: rounded(split.perplexity) for seed, split in elsewhere.items()},
-        wikitext103_unknown=next((rounded(split.unknown / split.tokens) for split in elsewhere.values()), None),
+        wikitext103_unknown=next(
+            (rounded(split.unknown / split.tokens) for split in elsewhere.values()), None
+        ),
         curve=make_curve(done),
     )
 
@@ -215,7 +242,9 @@ def make_curve(done: dict[str, KeptRun]) -> Curve:
     return Curve(
         steps=steps,
         tokens=[next(iter(lines.values()))[step].tokens for step in steps],
-        perplexity={seed: [rounded(at[step].perplexity) for step in steps] for seed, at in lines.items()},
+        perplexity={
+            seed: [rounded(at[step].perplexity) for step in steps] for seed, at in lines.items()
+        },
     )
 
 
@@ -224,7 +253,9 @@ def rounded(number: float | None) -> float | None:
     return None if number is None else float(f"{number:.6g}")
 
 
-def reproduce_command(figure: str, scale: str, trained: str | None = None, settings: Iterable[str] = ()) -> str:
+def reproduce_command(
+    figure: str, scale: str, trained: str | None = None, settings: Iterable[str] = ()
+) -> str:
     """The command that makes a figure; where files lie is left open. `trained` is that of a run, which may say more
     than the `settings` of the plan."""
     planned = {word.partition("=")[0] for word in settings} | {"experiment", "optimizer.lr", "seed"}
@@ -251,7 +282,9 @@ def table_csv(record: Record) -> str:
     """One row a group."""
     rows = []
     for group in record.groups:
-        row = {key: entry for key, entry in asdict(group).items() if not isinstance(entry, dict | list)}
+        row = {
+            key: entry for key, entry in asdict(group).items() if not isinstance(entry, dict | list)
+        }
         row |= {f"test_seed_{seed}": group.test_perplexity.get(str(seed)) for seed in record.seeds}
         rows.append(row | {"diverged": len(group.diverged)})
     file = io.StringIO()
@@ -267,6 +300,8 @@ def load_records(folder: Path) -> dict[str, dict[str, Record]]:
     for path in sorted(folder.glob("*/*.json")):
         record = read_json(path, Record)
         if record.figure not in FIGURES or not record.groups:
-            raise UsageError(f"{path} is no figure of the paper. Remove it, or make it again with `make reproduce`.")
+            raise UsageError(
+                f"{path} is no figure of the paper. Remove it, or make it again with `make reproduce`."
+            )
         records.setdefault(path.parent.name, {})[record.figure] = record
     return records

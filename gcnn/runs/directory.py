@@ -18,7 +18,9 @@ RESULTS = "results.json"
 SAMPLES = "samples.json"
 LOG = "train.log"
 LOCK = ".lock"
-MEMBER = "member.json"  # in the folder of a sweep's member: its number, its overrides, and why it failed
+MEMBER = (
+    "member.json"  # in the folder of a sweep's member: its number, its overrides, and why it failed
+)
 
 
 def find_run(path: str) -> Path:
@@ -68,4 +70,6 @@ def check_run_name(option: str, run_dir: Path) -> None:
         str(run_dir.absolute()).encode()
     except UnicodeEncodeError:
         name = str(run_dir).encode(errors="backslashreplace").decode()
-        raise UsageError(f"{option}: the name of {name} is not UTF-8. Rename that folder or give another.") from None
+        raise UsageError(
+            f"{option}: the name of {name} is not UTF-8. Rename that folder or give another."
+        ) from None

@@ -26,16 +26,28 @@ def checked(content: Any, kind: Any, where: str) -> Any:
     if plain is Any or (content is None and plain in (float, str)):
         return content
     content = plain() if content is None else content
-    if isinstance(content, bool) or not isinstance(content, (int, float) if plain is float else plain):
-        raise UsageError(f"{where} is not {TITLES[plain]}. Make the file again by running the command that wrote it.")
+    if isinstance(content, bool) or not isinstance(
+        content, (int, float) if plain is float else plain
+    ):
+        raise UsageError(
+            f"{where} is not {TITLES[plain]}. Make the file again by running the command that wrote it."
+        )
     if is_dataclass(kind):
         present = [f.name for f in fields(kind) if f.name in content or f.default is MISSING]
         entries = {name: (content.get(name), hints_of(kind)[name]) for name in present}
-        return kind(**{name: checked(*entry, f"{where}: {name}") for name, entry in entries.items()})
+        return kind(
+            **{name: checked(*entry, f"{where}: {name}") for name, entry in entries.items()}
+        )
     if plain is dict:
-        return {key: checked(entry, get_args(kind)[1], f"{where}: {key}") for key, entry in content.items()}
+        return {
+            key: checked(entry, get_args(kind)[1], f"{where}: {key}")
+            for key, entry in content.items()
+        }
     if plain is list:
-        return [checked(entry, get_args(kind)[0], f"{where}: entry {i}") for i, entry in enumerate(content, start=1)]
+        return [
+            checked(entry, get_args(kind)[0], f"{where}: entry {i}")
+            for i, entry in enumerate(content, start=1)
+        ]
     return content
 
 
@@ -44,7 +56,9 @@ def parse_json(text: str, kind: Any, where: str) -> Any:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{where} is not JSON ({one_line(error)}). Make the file again or remove it.") from None
+        raise UsageError(
+            f"{where} is not JSON ({one_line(error)}). Make the file again or remove it."
+        ) from None
     if content is None:
         raise UsageError(f"{where} is empty (null). Make the file again or remove it.")
     return checked(content, kind, where)
@@ -55,9 +69,13 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise UsageError(f"{path} is not a UTF-8 text file. Make the file again or remove it.") from None
+        raise UsageError(
+            f"{path} is not a UTF-8 text file. Make the file again or remove it."
+        ) from None
     except OSError as error:  # a folder in its place, say
-        raise UsageError(f"{path} cannot be read ({error.strerror}). Make the file again or remove it.") from None
+        raise UsageError(
+            f"{path} cannot be read ({error.strerror}). Make the file again or remove it."
+        ) from None
 
 
 def read_json(path: Path, kind: Any) -> Any:
@@ -71,4 +89,7 @@ def read_json_lines(path: Path, kind: Any) -> list[Any]:
     A last line without its newline is still being written: left out.
     """
     lines = read_text(path).split("\n")[:-1] if path.exists() else []
-    return [parse_json(line, kind, f"{path}: line {number}") for number, line in enumerate(lines, start=1)]
+    return [
+        parse_json(line, kind, f"{path}: line {number}")
+        for number, line in enumerate(lines, start=1)
+    ]

@@ -131,4 +131,6 @@ class Member:
     @property
     def settings(self) -> dict[str, str]:
         """The overrides by key."""
-        return dict(override.lstrip("+").partition("=")[::2] for override in self.overrides if override)
+        return dict(
+            override.lstrip("+").partition("=")[::2] for override in self.overrides if override
+        )

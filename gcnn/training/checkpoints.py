@@ -37,7 +37,9 @@ def write_state(state: dict[str, Any], path: Path) -> None:
         with path.open("wb") as file:
             torch.save(state, file)
     except RuntimeError as error:  # how torch reports a full disk
-        raise RunError(f"{path} could not be written: {one_line(error)}. Free some space and resume.") from None
+        raise RunError(
+            f"{path} could not be written: {one_line(error)}. Free some space and resume."
+        ) from None
 
 
 def manifest_digest(manifest: dict[str, Any]) -> str:
@@ -68,7 +70,9 @@ class Checkpoints:
             write_weights(weights, aside / WEIGHTS, self.identity["tokenizer"])
             write_state(state, aside / STATE)
             paths = (aside / WEIGHTS, aside / STATE)
-            files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in paths}
+            files = {
+                path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in paths
+            }
             manifest = {"step": step, "identity": self.identity, "files": files}
             write_json(aside / MANIFEST, {**manifest, "sha256": manifest_digest(manifest)})
             if self.best.exists():
@@ -93,7 +97,9 @@ class Checkpoints:
         numbers = [int(folder.name.partition("_")[2]) for folder in self.folder.glob("abandoned_*")]
         aside = self.folder / f"abandoned_{max(numbers, default=0) + 1}"
         aside.mkdir()
-        for checkpoint in reversed(later):  # the newest first: what is left at any moment is a run's beginning
+        for checkpoint in reversed(
+            later
+        ):  # the newest first: what is left at any moment is a run's beginning
             checkpoint.rename(aside / checkpoint.name)
         return aside, later
 
@@ -128,24 +134,34 @@ class Checkpoints:
                 if not file.is_file():
                     raise RunError(f"checkpoint {path}: {file.name} is missing.")
                 if file.stat().st_size != expected["bytes"] or sha256(file) != expected["sha256"]:
-                    raise RunError(f"checkpoint {path}: {file.name} is not what was written (truncated or corrupted).")
+                    raise RunError(
+                        f"checkpoint {path}: {file.name} is not what was written (truncated or corrupted)."
+                    )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise RunError(f"checkpoint {path}: {MANIFEST} is missing or damaged ({one_line(error)}).") from None
+            raise RunError(
+                f"checkpoint {path}: {MANIFEST} is missing or damaged ({one_line(error)})."
+            ) from None
         for what, value in self.identity.items():
             if identity.get(what, value) != value:  # one that is not there is of an older version
-                raise UsageError(f"checkpoint {path} is of another {what}. Give its run's config, or resume=false.")
+                raise UsageError(
+                    f"checkpoint {path} is of another {what}. Give its run's config, or resume=false."
+                )
 
     def load(self, path: Path, model: torch.nn.Module) -> dict[str, Any]:
         """Load the weights into the model and return the training state. Raises RunError for a damaged checkpoint,
         UsageError for none or one of another model."""
         if not path.is_dir():
-            raise UsageError(f"resume: {path} is no checkpoint. Give a folder checkpoints/step_<n> of a run.")
+            raise UsageError(
+                f"resume: {path} is no checkpoint. Give a folder checkpoints/step_<n> of a run."
+            )
         self.verify(path)
         load_weights(model, path / WEIGHTS)
         try:
             return torch.load(path / STATE, map_location="cpu", weights_only=True)
         except Exception as error:  # torch names no class of errors for a hostile or damaged file
-            raise RunError(f"checkpoint {path}: {STATE} does not load ({one_line(error)[:200]}).") from None
+            raise RunError(
+                f"checkpoint {path}: {STATE} does not load ({one_line(error)[:200]})."
+            ) from None
 
     def load_newest(self, model: torch.nn.Module) -> tuple[Path, dict[str, Any]] | None:
         """The newest intact checkpoint, None where there is none; damaged ones are named, passed over and removed.

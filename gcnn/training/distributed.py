@@ -84,7 +84,9 @@ def all_gather(tensor: Tensor) -> list[Tensor]:
     """The tensors of all ranks, of one shape, on every rank: a list of one a rank."""
     if world_size() == 1:
         return [tensor]
-    tensor = tensor.contiguous()  # gloo takes memory as it lies, and an LSTM's state lies layers first
+    tensor = (
+        tensor.contiguous()
+    )  # gloo takes memory as it lies, and an LSTM's state lies layers first
     tensors = [torch.empty_like(tensor) for _ in range(world_size())]
     dist.all_gather(tensors, tensor)
     return tensors
@@ -94,7 +96,12 @@ def share_status(loss: Tensor, seconds: float, received: int | None) -> Tensor:
     """What ranks must know to go on alike, in one collective on the loss's device: the sum of their losses, rank 0's
     seconds, and how many ranks received each of SIGNALS; (2 + signals,), float64."""
     own = [seconds * (rank() == 0), *(received == number for number in SIGNALS)]
-    status = torch.cat([loss.double()[None], torch.tensor(own, dtype=torch.float64).to(loss.device, non_blocking=True)])
+    status = torch.cat(
+        [
+            loss.double()[None],
+            torch.tensor(own, dtype=torch.float64).to(loss.device, non_blocking=True),
+        ]
+    )
     if world_size() > 1:
         dist.all_reduce(status)
     return status
@@ -107,8 +114,12 @@ class Loss(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, tokens: Tensor, targets: Tensor, rows: list[Tensor], state: State | None) -> tuple[Tensor, State]:
+    def forward(
+        self, tokens: Tensor, targets: Tensor, rows: list[Tensor], state: State | None
+    ) -> tuple[Tensor, State]:
         """tokens, targets (batch, time), and the targets' rows -> nats, and the state after them: copies, for views
         would keep whole activations."""
         hidden, state = self.model(tokens, state)
-        return self.model.nll(hidden, targets, rows).sum(), [tensor.detach().clone() for tensor in state]
+        return self.model.nll(hidden, targets, rows).sum(), [
+            tensor.detach().clone() for tensor in state
+        ]

@@ -33,8 +33,14 @@ class Metrics:
         if rank() > 0:  # rank 0 writes for all
             return
         self.path = run_dir / METRICS
-        before = self.path.read_text(encoding="utf-8", errors="replace") if step and self.path.exists() else ""
-        kept = [line for line in before.splitlines(keepends=True) if step_of(line) <= step]  # the rest is written anew
+        before = (
+            self.path.read_text(encoding="utf-8", errors="replace")
+            if step and self.path.exists()
+            else ""
+        )
+        kept = [
+            line for line in before.splitlines(keepends=True) if step_of(line) <= step
+        ]  # the rest is written anew
         write_atomically(self.path, lambda aside: aside.write_text("".join(kept), encoding="utf-8"))
         self.file = self.path.open("a", encoding="utf-8")
         if config.logger.kind == "wandb":
@@ -48,7 +54,9 @@ class Metrics:
         self.file.write(to_json({"kind": kind, **values}) + "\n")
         self.file.flush()
         if self.logger:
-            self.logger.log({f"{kind}/{key}": value for key, value in values.items()}, step=values["step"])
+            self.logger.log(
+                {f"{kind}/{key}": value for key, value in values.items()}, step=values["step"]
+            )
 
     def close(self) -> None:
         if self.file:
@@ -56,10 +64,20 @@ class Metrics:
 
     def summarize(self, results: dict[str, Any]) -> None:
         """Tell the logger of the config a run's results, but for what it was made with."""
-        keys = ("parameters", "receptive_field", "flops_per_token", "data", "train", "validation", "test")
+        keys = (
+            "parameters",
+            "receptive_field",
+            "flops_per_token",
+            "data",
+            "train",
+            "validation",
+            "test",
+        )
         summary = {f"results/{key}": results[key] for key in keys}
         if isinstance(self.logger, TensorBoard):
-            numbers = {key: value for key, value in flatten(summary) if isinstance(value, int | float)}
+            numbers = {
+                key: value for key, value in flatten(summary) if isinstance(value, int | float)
+            }
             self.logger.log(numbers, step=results["train"]["steps"])
         elif self.logger:
             self.logger.summary.update(summary)
@@ -75,8 +93,12 @@ def step_of(line: str) -> float:
 
 def check_logger(kind: str) -> None:
     """Raise UsageError for a logger whose package is not installed."""
-    if kind != "none" and getattr(find_spec(kind), "origin", None) is None:  # a folder of that name has none
-        raise UsageError(f"logger={kind} needs the package {kind}: pip install 'gcnn[{kind}]', or logger=none.")
+    if (
+        kind != "none" and getattr(find_spec(kind), "origin", None) is None
+    ):  # a folder of that name has none
+        raise UsageError(
+            f"logger={kind} needs the package {kind}: pip install 'gcnn[{kind}]', or logger=none."
+        )
 
 
 class TensorBoard:
@@ -85,7 +107,9 @@ class TensorBoard:
     def __init__(self, folder: Path, step: int):
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(folder, purge_step=step and step + 1)  # what a killed run wrote past its checkpoint
+        self.writer = SummaryWriter(
+            folder, purge_step=step and step + 1
+        )  # what a killed run wrote past its checkpoint
 
     def log(self, values: dict[str, float], step: int) -> None:
         for name, value in values.items():
@@ -141,14 +165,20 @@ class ProgressBar:
     def update(self, progress: float, step: int, loss: float, tokens_per_second: float) -> None:
         """loss in nats a token."""
         perplexity = math.exp(min(loss, 700))
-        shown = f"{perplexity:,.1f}" if perplexity < 1e7 else f"{perplexity:.1e}"  # of a run that diverges
-        text = f"step {step:,}  loss {loss:.3f}  perplexity {shown}  {tokens_per_second:,.0f} tokens/s"
+        shown = (
+            f"{perplexity:,.1f}" if perplexity < 1e7 else f"{perplexity:.1e}"
+        )  # of a run that diverges
+        text = (
+            f"step {step:,}  loss {loss:.3f}  perplexity {shown}  {tokens_per_second:,.0f} tokens/s"
+        )
         self.bar.set_description_str(text, refresh=False)
         self.bar.update(min(progress, 1.0) - self.bar.n)
         now = time.monotonic()
         if now - self.logged_at >= INTERVAL:
             self.logged_at = now
-            left = tqdm.format_interval((now - self.began) * max(0.0, 1 - progress) / max(1e-9, progress - self.first))
+            left = tqdm.format_interval(
+                (now - self.began) * max(0.0, 1 - progress) / max(1e-9, progress - self.first)
+            )
             log.debug("%.1f %%, %s left: %s", 100 * progress, left, text)
 
     def close(self) -> None:

@@ -21,7 +21,9 @@ class Nesterov(torch.optim.SGD):
     def __init__(self, params, lr: float, momentum: float, weight_decay: float):
         super().__init__(params, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=True)
         self.decay = weight_decay
-        for parameter in self.param_groups[0]["params"] if momentum else ():  # a first step that is left out makes none
+        for parameter in (
+            self.param_groups[0]["params"] if momentum else ()
+        ):  # a first step that is left out makes none
             self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
     @torch.no_grad()
@@ -40,7 +42,14 @@ def build_optimizer(config: NesterovConfig | AdamWConfig, model: nn.Module) -> O
         return Nesterov(model.parameters(), config.lr, config.momentum, config.weight_decay)
     matrices, others = [], []
     for name, parameter in model.named_parameters():
-        is_gain = name.endswith("original0")  # weight normalisation's; stored with the weight's number of dimensions
-        (others if parameter.dim() < 2 or is_gain or "embedding" in name else matrices).append(parameter)
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        is_gain = name.endswith(
+            "original0"
+        )  # weight normalisation's; stored with the weight's number of dimensions
+        (others if parameter.dim() < 2 or is_gain or "embedding" in name else matrices).append(
+            parameter
+        )
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(groups, lr=config.lr, betas=tuple(config.betas), fused=True)

@@ -16,7 +16,15 @@ from gcnn.config.stored import load_config
 from gcnn.data.tokenizers import load_tokenizer
 from gcnn.models.size import check_size
 from gcnn.models.weights import WEIGHTS
-from gcnn.runs.directory import CHECKPOINTS, CONFIG, LOG, METRICS, RESULTS, TOKENIZER, check_run_name
+from gcnn.runs.directory import (
+    CHECKPOINTS,
+    CONFIG,
+    LOG,
+    METRICS,
+    RESULTS,
+    TOKENIZER,
+    check_run_name,
+)
 from gcnn.training.resume import differences
 
 log = logging.getLogger(__name__)
@@ -27,31 +35,45 @@ def check_processes(trainer: Any, processes: int) -> None:
     """Raise UsageError for a batch that the processes cannot share evenly."""
     if trainer.batch_size % processes:
         size = f"trainer.batch_size is {trainer.batch_size}, over all processes"
-        raise UsageError(f"{size}; give a multiple of their number, {processes}, or start another number of them.")
+        raise UsageError(
+            f"{size}; give a multiple of their number, {processes}, or start another number of them."
+        )
 
 
-def check_against_data(config: Any, vocabulary_size: int, train_tokens: int, processes: int = 1) -> None:
+def check_against_data(
+    config: Any, vocabulary_size: int, train_tokens: int, processes: int = 1
+) -> None:
     """Raise UsageError where the config does not fit the corpus (cutoffs, blocks, batches) or the machine's memory."""
     trainer = config.trainer
     share = trainer.batch_size // processes
-    positions = min(min(share, trainer.micro_batch_size or share) * trainer.block_size, train_tokens)
+    positions = min(
+        min(share, trainer.micro_batch_size or share) * trainer.block_size, train_tokens
+    )
     check_size(config.model, vocabulary_size, COPIES, positions)
     if config.data.sentences:
         return
     batch_size, block_size = trainer.batch_size, trainer.block_size
     if block_size > train_tokens:
         text = f"the training split has {train_tokens} tokens"
-        raise UsageError(f"trainer.block_size is {block_size}, but {text}; give shorter blocks or more text.")
+        raise UsageError(
+            f"trainer.block_size is {block_size}, but {text}; give shorter blocks or more text."
+        )
     if batch_size > train_tokens // block_size:
         text = f"the training split fills only {train_tokens // block_size} sequences of {block_size} tokens"
-        raise UsageError(f"trainer.batch_size is {batch_size}, but {text}; lower it or trainer.block_size.")
+        raise UsageError(
+            f"trainer.batch_size is {batch_size}, but {text}; lower it or trainer.block_size."
+        )
 
 
 def check_precision(config: TrainConfig, device: torch.device) -> None:
     """Raises UsageError where the processor lacks what torch's LSTM needs; it computes all else in bf16, if slowly."""
-    lstm_in_bf16 = config.model.kind == "lstm" and config.trainer.precision == "bf16" and device.type == "cpu"
+    lstm_in_bf16 = (
+        config.model.kind == "lstm" and config.trainer.precision == "bf16" and device.type == "cpu"
+    )
     if lstm_in_bf16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        raise UsageError("trainer.precision: this processor trains no LSTM in bf16. Set trainer.precision=float32.")
+        raise UsageError(
+            "trainer.precision: this processor trains no LSTM in bf16. Set trainer.precision=float32."
+        )
 
 
 def warn_of_threads(device: torch.device) -> None:
@@ -60,21 +82,37 @@ def warn_of_threads(device: torch.device) -> None:
     threads, cores = torch.get_num_threads(), hardware()["cores"]
     if device.type == "cpu" and threads * local > cores:
         each = f" in each of {local} processes" if local > 1 else ""
-        log.warning("%d threads%s on %d cores is slow; set threads=%d.", threads, each, cores, max(1, cores // local))
+        log.warning(
+            "%d threads%s on %d cores is slow; set threads=%d.",
+            threads,
+            each,
+            cores,
+            max(1, cores // local),
+        )
 
 
 def choose_run_dir(config: TrainConfig) -> Path:
     """Where the run goes: `run_dir`, or a new folder. Raises UsageError where that holds something else."""
-    run_dir = Path(config.run_dir or f"runs/{config.experiment}/{datetime.datetime.now():%Y-%m-%d_%H-%M-%S-%f}")
+    run_dir = Path(
+        config.run_dir or f"runs/{config.experiment}/{datetime.datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
+    )
     if config.resume is False and (run_dir / CONFIG).exists():
-        raise UsageError(f"run_dir {run_dir} already holds a run; go on with resume=true, or give another run_dir.")
+        raise UsageError(
+            f"run_dir {run_dir} already holds a run; go on with resume=true, or give another run_dir."
+        )
     if all((run_dir.absolute().parent / name).exists() for name in (CONFIG, LOG)):
-        raise UsageError(f"run_dir {run_dir} lies within a run; give that run's folder to go on, or another run_dir.")
+        raise UsageError(
+            f"run_dir {run_dir} lies within a run; give that run's folder to go on, or another run_dir."
+        )
     check_output("run_dir", run_dir, folder=True)
     check_run_name("run_dir", run_dir)
-    parts = [name for name in (WEIGHTS, "tokenizer", CHECKPOINTS, RESULTS) if (run_dir / name).exists()]
+    parts = [
+        name for name in (WEIGHTS, "tokenizer", CHECKPOINTS, RESULTS) if (run_dir / name).exists()
+    ]
     if parts and not (run_dir / CONFIG).exists():
-        raise UsageError(f"run_dir {run_dir} holds {', '.join(parts)} and is no run; give another run_dir.")
+        raise UsageError(
+            f"run_dir {run_dir} holds {', '.join(parts)} and is no run; give another run_dir."
+        )
     return run_dir.absolute()
 
 
@@ -98,6 +136,12 @@ def check_nothing_is_lost(run_dir: Path, tokenizer: str) -> None:
         return
     begun = (run_dir / METRICS).exists() and not (run_dir / CHECKPOINTS).exists()
     if (run_dir / RESULTS).exists() or ((run_dir / WEIGHTS).exists() and not begun):
-        raise UsageError(f"run_dir {run_dir} holds a model, but no checkpoint to go on from; give another run_dir.")
-    if (run_dir / TOKENIZER).exists() and load_tokenizer(run_dir / TOKENIZER).fingerprint != tokenizer:
-        raise UsageError(f"run_dir {run_dir} holds another tokenizer than this data gives; give another run_dir.")
+        raise UsageError(
+            f"run_dir {run_dir} holds a model, but no checkpoint to go on from; give another run_dir."
+        )
+    if (run_dir / TOKENIZER).exists() and load_tokenizer(
+        run_dir / TOKENIZER
+    ).fingerprint != tokenizer:
+        raise UsageError(
+            f"run_dir {run_dir} holds another tokenizer than this data gives; give another run_dir."
+        )

@@ -15,14 +15,18 @@ from gcnn.training.trainer import Trainer
 log = logging.getLogger(__name__)
 
 
-def restore(trainer: Trainer, path: Path | None, write_config: Callable[[], None] = lambda: None) -> None:
+def restore(
+    trainer: Trainer, path: Path | None, write_config: Callable[[], None] = lambda: None
+) -> None:
     """Load a checkpoint into a trainer; `path` None: the newest intact one, or step 0 where there is none.
 
     All processes must call it. `write_config` is called once the checkpoint is known to fit and before
     anything on disk changes: a process that is killed after it can be resumed. Newer checkpoints are set
     aside. Raises UsageError where the checkpoint does not fit the config, RunError where it is damaged.
     """
-    newest = trainer.checkpoints.load_newest(trainer.model) if path is None and rank() == 0 else None
+    newest = (
+        trainer.checkpoints.load_newest(trainer.model) if path is None and rank() == 0 else None
+    )
     path = path or distributed.from_rank_0(newest and newest[0])
     if path is None:
         log.info("No checkpoint in %s: starting at step 0.", trainer.run_dir)
@@ -30,7 +34,9 @@ def restore(trainer: Trainer, path: Path | None, write_config: Callable[[], None
     try:
         state = newest[1] if newest else trainer.checkpoints.load(path, trainer.model)
     except RunError as error:
-        raise RunError(f"{error} Give another checkpoint, or resume=true for the newest intact one.") from None
+        raise RunError(
+            f"{error} Give another checkpoint, or resume=true for the newest intact one."
+        ) from None
     if state.get("layout") != trainer.batches.layout:
         raise UsageError(
             f"checkpoint {path} stands at a place in batches of {state.get('layout')}, over all processes; the "
@@ -40,7 +46,9 @@ def restore(trainer: Trainer, path: Path | None, write_config: Callable[[], None
         trainer.load_state_dict(state)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = f"{type(error).__name__}: {one_line(error)}"
-        raise UsageError(f"checkpoint {path} does not fit this config ({reason}). Resume with its run's.") from None
+        raise UsageError(
+            f"checkpoint {path} does not fit this config ({reason}). Resume with its run's."
+        ) from None
     write_config()
     if rank() == 0:
         forget_newer(trainer, path)

@@ -21,19 +21,29 @@ from gcnn.config.stored import load_config, migrated
 from gcnn.runs.directory import CONFIG, LOG, RESULTS
 
 GROUPS = ("data", *SCHEMAS, "logger")
-IDENTITY = ("kind", "source", "hub_config")  # what tells the choices of a group apart, whatever their values
+IDENTITY = (
+    "kind",
+    "source",
+    "hub_config",
+)  # what tells the choices of a group apart, whatever their values
 # What a run keeps to its end. Where files lie may change: their content is held by its fingerprint in the checkpoint.
 FIXED = re.compile(
     r"(data|tokenizer|model)\..*|seed|init_from|optimizer\.kind|schedule\.kind|trainer\.(batch_size|block_size|carry_state)"
 )
-MAY_CHANGE = re.compile(r".*dropout|data\.(path|files|column|cache_dir)(\..*)?|tokenizer\.(vocabulary|model)")
+MAY_CHANGE = re.compile(
+    r".*dropout|data\.(path|files|column|cache_dir)(\..*)?|tokenizer\.(vocabulary|model)"
+)
 UNNAMED = ("run_dir", "resume", "experiment", "data.cache_dir")
 
 
 @usage_errors()
 def parse_overrides(overrides: list[str]) -> list[Override]:
     """Command-line overrides as Hydra reads them, without Hydra's own keys. Raises UsageError for one that is none."""
-    return [o for o in OverridesParser.create().parse_overrides(overrides) if not o.key_or_group.startswith("hydra")]
+    return [
+        o
+        for o in OverridesParser.create().parse_overrides(overrides)
+        if not o.key_or_group.startswith("hydra")
+    ]
 
 
 def run_to_resume(overrides: list[str], repeated: Path | None = None) -> Path | None:
@@ -42,14 +52,18 @@ def run_to_resume(overrides: list[str], repeated: Path | None = None) -> Path | 
     or no run is there yet in the folder that the command names.
 
     Raises UsageError where none is named, and none is unfinished."""
-    overridden = {override.key_or_group: override.value() for override in parse_overrides(overrides)}
+    overridden = {
+        override.key_or_group: override.value() for override in parse_overrides(overrides)
+    }
     resume, run_dir = overridden.get("resume", False), overridden.get("run_dir")
     if resume is False or not isinstance(resume, bool | str):
         return None
     if run_dir is not None and (Path(run_dir) / CONFIG).exists():
         return Path(run_dir)
     if isinstance(resume, str):
-        return next((path for path in Path(resume).absolute().parents if (path / CONFIG).exists()), None)
+        return next(
+            (path for path in Path(resume).absolute().parents if (path / CONFIG).exists()), None
+        )
     if run_dir is not None or repeated is not None:
         return repeated if run_dir is None else None
     folder = Path("runs", str(overridden.get("experiment") or "custom"))
@@ -72,7 +86,9 @@ def finished(run: Path) -> bool:
     return (run / RESULTS).exists()
 
 
-def resumed_config(run: Path, overrides: list[str], config_dir: Path | None = None) -> tuple[TrainConfig, list[str]]:
+def resumed_config(
+    run: Path, overrides: list[str], config_dir: Path | None = None
+) -> tuple[TrainConfig, list[str]]:
     """The config of a run as it goes on, and a line for each thing that a command line changes.
     `config_dir` is the user's own folder of choices.
 
@@ -83,10 +99,14 @@ def resumed_config(run: Path, overrides: list[str], config_dir: Path | None = No
     for override in parse_overrides(overrides):
         key, value = override.key_or_group, override.value()
         if override.is_sweep_override() or override.is_delete():
-            raise UsageError(f"resume: {override.input_line} is no value; give {key}=VALUE, or --multirun for a sweep.")
+            raise UsageError(
+                f"resume: {override.input_line} is no value; give {key}=VALUE, or --multirun for a sweep."
+            )
         if key == "experiment":
             if value not in (None, stored.experiment):
-                notes.append(f"resume: {run} is of {stored.experiment}, not {value}; its own config counts")
+                notes.append(
+                    f"resume: {run} is of {stored.experiment}, not {value}; its own config counts"
+                )
         elif key in GROUPS and isinstance(value, str):
             notes += compare_choice(run, stored, f"{key}={value}", config_dir)
             if key == "logger":
@@ -95,14 +115,19 @@ def resumed_config(run: Path, overrides: list[str], config_dir: Path | None = No
             try:
                 OmegaConf.update(config, key, value)
             except ValidationError:
-                raise UsageError(f"resume: {key} cannot be {value!r}. All keys and their values: --help.") from None
+                raise UsageError(
+                    f"resume: {key} cannot be {value!r}. All keys and their values: --help."
+                ) from None
     if isinstance(config.resume, str):
         config.resume = str(Path(config.resume).absolute())
     elif isinstance(stored.resume, str):  # it was killed while it turned back to that checkpoint
         config.resume = stored.resume
     if not config.run_dir:
         config.run_dir = str(run)
-        notes.insert(0, f"resume: going on with the {'finished' if finished(run) else 'unfinished'} run {run}")
+        notes.insert(
+            0,
+            f"resume: going on with the {'finished' if finished(run) else 'unfinished'} run {run}",
+        )
     resumed = typed(config)
     check_read(resumed, {key for key, _, _ in differences(stored, resumed)}, all_keys=False)
     for key, old, new in differences(stored, resumed):
@@ -156,7 +181,9 @@ def begin_with_model_of_source(config: DictConfig, overrides: list[str]) -> list
     return notes
 
 
-def compare_choice(run: Path, stored: TrainConfig, override: str, config_dir: Path | None) -> list[str]:
+def compare_choice(
+    run: Path, stored: TrainConfig, override: str, config_dir: Path | None
+) -> list[str]:
     """A line where a choice of a group (`model=gcnn_8`) has other values than the run, whose own stay.
     Raises UsageError where it is of another kind."""
     group, _, name = override.partition("=")
@@ -167,7 +194,9 @@ def compare_choice(run: Path, stored: TrainConfig, override: str, config_dir: Pa
         raise UsageError(
             f"resume: {group} of {run} is {kind} and cannot become {name}. Leave it out, or train a new run."
         )
-    kept = [key for key, value in choice.items() if key != "kind" and key in own and own[key] != value]
+    kept = [
+        key for key, value in choice.items() if key != "kind" and key in own and own[key] != value
+    ]
     kept = ", ".join(kept) if group != "data" else ""
     return [f"resume: {group}={name} differs in {kept}; the run keeps its own"] if kept else []
 
@@ -184,4 +213,6 @@ def flatten(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def show_value(value: Any) -> str:
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return (
+        "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    )

@@ -23,9 +23,24 @@ from gcnn.evaluation.perplexity import evaluate, type_counts, unigram_perplexity
 from gcnn.evaluation.run import before_text, choose_device
 from gcnn.models.language_model import LanguageModel, build_model
 from gcnn.models.weights import WEIGHTS, assign_weights, load_weights, read_weights
-from gcnn.runs.directory import CHECKPOINTS, CONFIG, LOCK, LOG, RESULTS, TOKENIZER, lock_or_owner, write_owner
+from gcnn.runs.directory import (
+    CHECKPOINTS,
+    CONFIG,
+    LOCK,
+    LOG,
+    RESULTS,
+    TOKENIZER,
+    lock_or_owner,
+    write_owner,
+)
 from gcnn.runs.results import Data, Parameters, Results, Split, Training
-from gcnn.training.distributed import first_of_each_machine, from_rank_0, process_group, rank, world_size
+from gcnn.training.distributed import (
+    first_of_each_machine,
+    from_rank_0,
+    process_group,
+    rank,
+    world_size,
+)
 from gcnn.training.metrics import check_logger
 from gcnn.training.preflight import (
     check_against_data,
@@ -53,7 +68,9 @@ def train(
         return train_in_group(config, notes, fit_cutoffs)
 
 
-def train_in_group(config: TrainConfig, notes: Sequence[str], fit_cutoffs: bool) -> tuple[Path, dict[str, Any] | None]:
+def train_in_group(
+    config: TrainConfig, notes: Sequence[str], fit_cutoffs: bool
+) -> tuple[Path, dict[str, Any] | None]:
     """Train in this process of a group that exists; arguments and result as `train` has them."""
     # Preflight: what can be refused without the data
     commit = git_commit()  # of the code that was loaded: a checkout may change while it runs
@@ -174,7 +191,9 @@ def run_directory(run_dir: Path) -> Iterator[None]:
     with (run_dir / LOCK).open("a+") as lock:
         if (owner := lock_or_owner(lock)) is not None:
             who = "process {process} on {host}".format_map(owner) if owner else "another process"
-            raise UsageError(f"run_dir {run_dir} is in use by {who}; wait for it or give another run_dir.")
+            raise UsageError(
+                f"run_dir {run_dir} is in use by {who}; wait for it or give another run_dir."
+            )
         write_owner(lock)
         for unfinished in run_dir.rglob(".*.tmp"):
             remove(unfinished)
@@ -194,7 +213,9 @@ def with_fitting_cutoffs(
     fitting = [cutoff for cutoff in cutoffs if cutoff < vocabulary_size]
     if fitting == cutoffs:
         return config, notes
-    note = f"model.cutoffs are {fitting}, not {cutoffs}: the vocabulary has {vocabulary_size:,} types."
+    note = (
+        f"model.cutoffs are {fitting}, not {cutoffs}: the vocabulary has {vocabulary_size:,} types."
+    )
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, cutoffs=fitting))
     return config, [*notes, note]
 
@@ -245,7 +266,9 @@ def measure(trainer: Trainer) -> Results:
         stream = data.streams[split]
         scores = known.get(split) or evaluate(model, stream, config.data.sentences)
         unigram = unigram_perplexity(counts, stream)
-        splits[split] = Split(**scores, unigram_perplexity=unigram, text_fingerprint=stream.text_fingerprint)
+        splits[split] = Split(
+            **scores, unigram_perplexity=unigram, text_fingerprint=stream.text_fingerprint
+        )
     return Results(
         **made_with(),
         experiment=config.experiment,

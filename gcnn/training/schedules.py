@@ -21,7 +21,9 @@ class Schedule:
 
     def factor(self, step: int, progress: float) -> float:
         """The factor at a step (from 0); `progress` is the part of the run that is over, from 0 to 1."""
-        warmup = min(1.0, (step + 1) / self.config.warmup_steps) if self.config.warmup_steps else 1.0
+        warmup = (
+            min(1.0, (step + 1) / self.config.warmup_steps) if self.config.warmup_steps else 1.0
+        )
         if isinstance(self.config, CosineScheduleConfig):
             low = self.config.final_fraction
             return warmup * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
@@ -40,7 +42,10 @@ class Schedule:
             self.best, self.bad_checks = nll, 0
             return
         self.bad_checks += 1
-        if isinstance(self.config, PlateauScheduleConfig) and self.bad_checks > self.config.patience:
+        if (
+            isinstance(self.config, PlateauScheduleConfig)
+            and self.bad_checks > self.config.patience
+        ):
             self.scale *= self.config.factor
             self.bad_checks = 0
 

@@ -52,7 +52,11 @@ def trials_done(storage: str, name: str) -> int:
                 study.enqueue_trial(trial.params)
             trials = study.trials
     except Exception as error:  # of the database, whose driver has its own classes
-        raise UsageError(f"hydra.sweeper.storage: {storage} does not open ({one_line(error)[:300]}).") from None
-    finished = [trial for trial in trials if trial.state.is_finished() and REPEATED not in trial.user_attrs]
+        raise UsageError(
+            f"hydra.sweeper.storage: {storage} does not open ({one_line(error)[:300]})."
+        ) from None
+    finished = [
+        trial for trial in trials if trial.state.is_finished() and REPEATED not in trial.user_attrs
+    ]
     log.info("search %s: %d trials are done.", name, len(finished))
     return len(finished)

@@ -30,7 +30,12 @@ from gcnn.config.complaints import usage_errors
 from gcnn.config.compose import typed
 from gcnn.config.rules import check_read, keys_of
 from gcnn.runs.directory import CONFIG, MEMBER, RESULTS, check_run_name, lock_or_owner
-from gcnn.training.resume import begin_with_model_of_source, checked, may_fit_cutoffs, resumed_config
+from gcnn.training.resume import (
+    begin_with_model_of_source,
+    checked,
+    may_fit_cutoffs,
+    resumed_config,
+)
 from gcnn.training.search import continue_search
 
 log = logging.getLogger(__name__)
@@ -50,9 +55,13 @@ class SweepFolder(Callback):
         print(f"sweep: each member logs into {folder}/<number>/train.log", file=sys.stderr)
         config.hydra.sweep.dir = str(folder)
         quoted = str(folder).replace("'", "\\'")
-        config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{quoted}'")  # each member composes its config anew
+        config.hydra.overrides.hydra.append(
+            f"hydra.sweep.dir='{quoted}'"
+        )  # each member composes its config anew
         for number in STOPPING:
-            if signal.getsignal(number) != signal.SIG_IGN or number != signal.SIGHUP:  # which nohup has ignored
+            if (
+                signal.getsignal(number) != signal.SIG_IGN or number != signal.SIGHUP
+            ):  # which nohup has ignored
                 signal.signal(number, stop_sweep)
         if "submitit" in config.hydra.launcher._target_:  # its members write to files of their own
             threading.Thread(target=report_progress, args=(folder,), daemon=True).start()
@@ -68,7 +77,9 @@ def check_configs(config: DictConfig) -> None:
     """Compose and check the config of every member of a grid; of a search, every choice and both ends of every
     interval. Raises UsageError for the first that is wrong, as the member would, before anything is trained."""
     loader = GlobalHydra.instance().config_loader()
-    params = [f"{key}={choices}" for key, choices in (config.hydra.sweeper.get("params") or {}).items()]
+    params = [
+        f"{key}={choices}" for key, choices in (config.hydra.sweeper.get("params") or {}).items()
+    ]
     parser = OverridesParser.create(config_loader=loader)
     overrides = parser.parse_overrides([*params, *config.hydra.overrides.task])
     swept = [override.get_key_element() for override in overrides if override.is_sweep_override()]
@@ -122,7 +133,9 @@ def report_progress(folder: Path) -> None:
     while SweepFolder.path == folder:
         for path in sorted(folder.glob(f"*/{MEMBER}")):
             failed = "error" in json.loads(path.read_text(encoding="utf-8"))
-            state = "done" if path.with_name(RESULTS).exists() else "failed" if failed else "running"
+            state = (
+                "done" if path.with_name(RESULTS).exists() else "failed" if failed else "running"
+            )
             if reported.get(path) != state:
                 print(f"member {path.parent.name}: {state}", file=sys.stderr, flush=True)
                 reported[path] = state
@@ -132,7 +145,9 @@ def report_progress(folder: Path) -> None:
 def choose_folder(config: DictConfig) -> Path:
     """`run_dir`, or runs/<experiment>/sweep. Raises UsageError where it holds something that may not be overwritten."""
     if torchrun.world_size() > 1:
-        raise UsageError("a sweep trains each member in one process; start --multirun without torchrun.")
+        raise UsageError(
+            "a sweep trains each member in one process; start --multirun without torchrun."
+        )
     check_value("resume", config.resume, RESUME)
     experiment = config.hydra.runtime.choices.get("experiment") or config.experiment
     folder = Path(config.run_dir or f"runs/{experiment}/sweep").absolute()
@@ -142,7 +157,9 @@ def choose_folder(config: DictConfig) -> Path:
     check_run_name("run_dir", folder)
     for record in folder.glob(f"*/{MEMBER}") if config.resume is False else []:
         if record.with_name(CONFIG).exists():
-            raise UsageError(f"run_dir {folder} already holds a sweep; set resume=true to go on, or another run_dir.")
+            raise UsageError(
+                f"run_dir {folder} already holds a sweep; set resume=true to go on, or another run_dir."
+            )
         record.unlink()  # of a member that was refused before it began
     return folder
 
@@ -151,7 +168,9 @@ def stop_sweep(number: int, frame: Any) -> None:
     """End the sweep when members in other processes of this machine have saved: a launcher would kill them. (One in
     this process has a handler of its own while it trains.)"""
     for number_again in STOPPING:
-        again = signal.SIG_IGN if number_again == signal.SIGHUP else signal.default_int_handler  # stops at once
+        again = (
+            signal.SIG_IGN if number_again == signal.SIGHUP else signal.default_int_handler
+        )  # stops at once
         signal.signal(number_again, again)  # (a terminal that closes says so twice)
     for path in SweepFolder.path.glob("*/.lock"):
         with path.open("a+") as lock:
@@ -170,13 +189,17 @@ STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 def member_overrides(hydra_config: DictConfig) -> list[str]:
     """What was asked of a member, but for where it goes and whether it goes on."""
-    return sorted(o for o in hydra_config.overrides.task if o.partition("=")[0] not in ("run_dir", "resume"))
+    return sorted(
+        o for o in hydra_config.overrides.task if o.partition("=")[0] not in ("run_dir", "resume")
+    )
 
 
 def train_member(config: DictConfig, hydra_config: DictConfig) -> dict[str, Any] | None:
     """Train a member in its folder; returns its results, None where it failed: its one line is told and kept. Raises
     Interrupted, which ends the sweep."""
-    from gcnn.base.provenance import command_to_resume  # late: Hydra makes the callback above for every command
+    from gcnn.base.provenance import (
+        command_to_resume,
+    )  # late: Hydra makes the callback above for every command
     from gcnn.training.run import train
 
     folder = Path(hydra_config.runtime.output_dir)
@@ -187,7 +210,9 @@ def train_member(config: DictConfig, hydra_config: DictConfig) -> dict[str, Any]
     try:
         write_json(folder / MEMBER, record)
         if config.resume is True and (folder / CONFIG).exists():
-            return train(*resumed_config(folder, []))[1]  # begun with these overrides, see finished_results
+            return train(*resumed_config(folder, []))[
+                1
+            ]  # begun with these overrides, see finished_results
         notes = begin_with_model_of_source(config, record["overrides"])
         return train(checked(config, hydra_config), notes, may_fit_cutoffs(hydra_config))[1]
     except Interrupted as stop:  # all of the sweep is to go on

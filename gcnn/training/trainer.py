@@ -32,7 +32,9 @@ from gcnn.training.progress import Progress
 from gcnn.training.schedules import Schedule
 
 log = logging.getLogger(__name__)
-MicroBatch = tuple[Tensor, Tensor, list[Tensor]]  # tokens and targets (batch, time), the targets' rows in each cluster
+MicroBatch = tuple[
+    Tensor, Tensor, list[Tensor]
+]  # tokens and targets (batch, time), the targets' rows in each cluster
 PASSES = 3  # forward, and two products of its size backward
 
 
@@ -45,9 +47,20 @@ class Trainer:
     """
 
     def __init__(
-        self, config: TrainConfig, model: LanguageModel, data: PreparedData, run_dir: Path, device: torch.device
+        self,
+        config: TrainConfig,
+        model: LanguageModel,
+        data: PreparedData,
+        run_dir: Path,
+        device: torch.device,
     ):
-        self.config, self.model, self.data, self.run_dir, self.device = config, model, data, run_dir, device
+        self.config, self.model, self.data, self.run_dir, self.device = (
+            config,
+            model,
+            data,
+            run_dir,
+            device,
+        )
         train = data.streams["train"]
         self.max_tokens = None
         if config.trainer.max_flops is not None:
@@ -58,13 +71,19 @@ class Trainer:
         if world_size() > 1:
             self.loss = DistributedDataParallel(self.loss, gradient_as_bucket_view=True)
         kind = Sentences if config.data.sentences else RunningText
-        sizes = config.trainer.batch_size, config.trainer.block_size, config.trainer.micro_batch_size
+        sizes = (
+            config.trainer.batch_size,
+            config.trainer.block_size,
+            config.trainer.micro_batch_size,
+        )
         self.batches = kind(train.tokens, train.eos_id, *sizes, rank(), world_size())
         self.order: Sequence[int] | None = None  # of the batches in this epoch
         self.optimizer = build_optimizer(config.optimizer, model)
         self.schedule = Schedule(config.schedule, self.optimizer)
         identity = {
-            "model": {k: v for k, v in dataclasses.asdict(config.model).items() if "dropout" not in k},  # may change
+            "model": {
+                k: v for k, v in dataclasses.asdict(config.model).items() if "dropout" not in k
+            },  # may change
             "tokenizer": data.tokenizer.fingerprint,
             "data": data.fingerprint,
             "optimizer": config.optimizer.kind,
@@ -74,10 +93,14 @@ class Trainer:
         self.state: State | None = None  # the model's, carried over block borders
         self.uncounted_seconds = 0.0  # seconds of the last step after the ranks shared their status
         self.signal: int | None = None  # that this process got
-        self.stopping: int | None = None  # that any process got, known to all since the end of a step
+        self.stopping: int | None = (
+            None  # that any process got, known to all since the end of a step
+        )
         self.saved_at = time.monotonic()
         self.metrics: Metrics | None = None
-        self.best_scores: dict[str, float] | None = None  # what validation said of the best weights, in this process
+        self.best_scores: dict[str, float] | None = (
+            None  # what validation said of the best weights, in this process
+        )
 
     def run(self) -> None:
         self.model.train()
@@ -90,8 +113,14 @@ class Trainer:
             if self.config.init_from is not None and self.progress.step == 0:
                 self.validate()  # no fine-tuning is better than a bad one
             if self.finished():
-                log.info("Step %s is at a bound of this run, or past it: no step is made.", f"{self.progress.step:,}")
-                if self.progress.validated != self.progress.step or self.progress.best_nll == math.inf:
+                log.info(
+                    "Step %s is at a bound of this run, or past it: no step is made.",
+                    f"{self.progress.step:,}",
+                )
+                if (
+                    self.progress.validated != self.progress.step
+                    or self.progress.best_nll == math.inf
+                ):
                     self.validate()
             while not self.finished():
                 self.step()
@@ -114,11 +143,15 @@ class Trainer:
             with torch.random.fork_rng(), warnings.catch_warnings():
                 batches, count = self.next_batch()
                 self.backward(batches[0], self.split_state(batches)[0], count)
-        except Exception as error:  # torch has no class of errors for it: there may be no C++ compiler, say
+        except (
+            Exception
+        ) as error:  # torch has no class of errors for it: there may be no C++ compiler, say
             if out_of_memory(error):
                 raise
             reason = one_line(error)[:200]
-            raise RunError(f"trainer.compile: the compiler fails ({reason}). Set trainer.compile=false.") from None
+            raise RunError(
+                f"trainer.compile: the compiler fails ({reason}). Set trainer.compile=false."
+            ) from None
         self.optimizer.zero_grad(set_to_none=True)
         self.progress, self.state = before
 
@@ -126,7 +159,10 @@ class Trainer:
         if self.signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = number
-        log.warning("%s: finishing the step, then saving. Ctrl-C stops at once.", signal.Signals(number).name)
+        log.warning(
+            "%s: finishing the step, then saving. Ctrl-C stops at once.",
+            signal.Signals(number).name,
+        )
 
     def fraction_done(self) -> float:
         """The part of the run that is over: the bound that is nearest decides."""
@@ -141,21 +177,32 @@ class Trainer:
 
     def finished(self) -> bool:
         """Whether a bound is reached, or validation has not improved for `trainer.patience` times."""
-        return self.fraction_done() >= 1 or self.progress.no_better >= (self.config.trainer.patience or math.inf)
+        return self.fraction_done() >= 1 or self.progress.no_better >= (
+            self.config.trainer.patience or math.inf
+        )
 
     def next_batch(self) -> tuple[list[MicroBatch], int]:
         """This process's micro-batches of one update, and the targets of all processes' ones."""
         progress = self.progress
         if progress.index == len(self.batches):
-            progress.epoch, progress.index, self.state, self.order = progress.epoch + 1, 0, None, None
+            progress.epoch, progress.index, self.state, self.order = (
+                progress.epoch + 1,
+                0,
+                None,
+                None,
+            )
         if self.order is None:
-            in_order = self.config.trainer.carry_state  # a state is of no use but in the text's order
+            in_order = (
+                self.config.trainer.carry_state
+            )  # a state is of no use but in the text's order
             draw = self.batches.text_order if in_order else self.batches.draw_order
             self.order = draw(self.config.seed, progress.epoch)
         index = int(self.order[progress.index])
         progress.index += 1
         batches = self.batches.micro_batches(index)
-        return [(*batch, self.model.softmax.rows(batch[1])) for batch in batches], self.batches.count_targets(index)
+        return [
+            (*batch, self.model.softmax.rows(batch[1])) for batch in batches
+        ], self.batches.count_targets(index)
 
     def step(self) -> None:
         """One update: forward and backward over the micro-batches, clipping, the optimizer's step. The host waits for
@@ -166,15 +213,21 @@ class Trainer:
         batches, count = self.next_batch()
         states = self.split_state(batches)
         loss = torch.zeros((), device=self.device)
-        copies = isinstance(self.loss, DistributedDataParallel)  # average gradients once an update, with its last part
+        copies = isinstance(
+            self.loss, DistributedDataParallel
+        )  # average gradients once an update, with its last part
         for i, batch in enumerate(batches):
-            with self.loss.no_sync() if copies and i + 1 < len(batches) else contextlib.nullcontext():
+            with (
+                self.loss.no_sync() if copies and i + 1 < len(batches) else contextlib.nullcontext()
+            ):
                 nats, states[i] = self.backward(batch, states[i], count)
             loss += nats
         if trainer.carry_state:
             self.state = [torch.cat(parts) for parts in zip(*states, strict=True)]
         clock = time.perf_counter() - start
-        status = distributed.share_status(loss, progress.seconds + self.uncounted_seconds + clock, self.signal)
+        status = distributed.share_status(
+            loss, progress.seconds + self.uncounted_seconds + clock, self.signal
+        )
         norm = self.clip_and_update(status[0])
         self.optimizer.zero_grad(set_to_none=True)
         loss, self.grad_norm, seconds, signals = self.wait_for_status(status, norm)
@@ -204,33 +257,49 @@ class Trainer:
         return norm
 
     @staticmethod
-    def wait_for_status(status: Tensor, norm: Tensor) -> tuple[float, float, float, list[signal.Signals]]:
+    def wait_for_status(
+        status: Tensor, norm: Tensor
+    ) -> tuple[float, float, float, list[signal.Signals]]:
         """Wait for the device: loss, gradient norm, seconds, and the signals that any rank received."""
         loss, seconds, *ranks, norm = torch.cat([status, norm.double()[None]]).tolist()
-        return loss, norm, seconds, [number for number, received in zip(SIGNALS, ranks, strict=True) if received]
+        return (
+            loss,
+            norm,
+            seconds,
+            [number for number, received in zip(SIGNALS, ranks, strict=True) if received],
+        )
 
     def split_state(self, batches: list[MicroBatch]) -> list[State | None]:
         """The carried state of each micro-batch."""
         if self.state is None:
             return [None] * len(batches)
         rows = [len(tokens) for tokens, *_ in batches]
-        return [list(parts) for parts in zip(*(tensor.split(rows) for tensor in self.state), strict=True)]
+        return [
+            list(parts)
+            for parts in zip(*(tensor.split(rows) for tensor in self.state), strict=True)
+        ]
 
     def backward(self, batch: MicroBatch, state: State | None, count: int) -> tuple[Tensor, State]:
         """Add a micro-batch's gradient of nats / count; returns nats / count, and the state after it."""
         tokens, targets, rows = batch
         tokens, targets, *rows = map(self.to_device, (tokens, targets, *rows))
         for cluster_rows in rows if self.config.trainer.compile else ():
-            torch._dynamo.maybe_mark_dynamic(cluster_rows, 0)  # each batch has other numbers of them: one graph for all
+            torch._dynamo.maybe_mark_dynamic(
+                cluster_rows, 0
+            )  # each batch has other numbers of them: one graph for all
         bf16 = self.config.trainer.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
             nats, state = self.loss(tokens, targets, rows, state)
-        (nats * (world_size() / count)).backward()  # times their number, for the average over processes is their sum
+        (
+            nats * (world_size() / count)
+        ).backward()  # times their number, for the average over processes is their sum
         return nats.detach() / count, state
 
     def to_device(self, tensor: Tensor) -> Tensor:
         """To the device, without waiting: out of pinned memory where it has its own."""
-        return (tensor.pin_memory() if self.device.type == "cuda" else tensor).to(self.device, non_blocking=True)
+        return (tensor.pin_memory() if self.device.type == "cuda" else tensor).to(
+            self.device, non_blocking=True
+        )
 
     def on_nonfinite(self, loss: float) -> None:
         progress = self.progress
@@ -242,8 +311,12 @@ class Trainer:
             log.warning("%s; update skipped.", what)
             return
         saved = self.checkpoints.all()
-        last = f"The last good checkpoint is {saved[-1]}" if saved else "No checkpoint was written yet"
-        raise RunError(f"{what}; the model was not updated. {last}. Lower optimizer.lr or trainer.clip_norm.")
+        last = (
+            f"The last good checkpoint is {saved[-1]}" if saved else "No checkpoint was written yet"
+        )
+        raise RunError(
+            f"{what}; the model was not updated. {last}. Lower optimizer.lr or trainer.clip_norm."
+        )
 
     def after_step(self) -> None:
         """Log, validate and save where it is time, and at the end."""
@@ -252,12 +325,23 @@ class Trainer:
             self.log_metrics()
         if self.finished() or step % trainer.validate_every == 0:
             self.validate()
-        due = self.finished() or self.stopping is not None or step % (trainer.checkpoint_every or math.inf) == 0
-        if not due and trainer.checkpoint_minutes is not None:  # saving is collective: one clock decides
-            due = distributed.from_rank_0(time.monotonic() - self.saved_at) >= 60 * trainer.checkpoint_minutes
+        due = (
+            self.finished()
+            or self.stopping is not None
+            or step % (trainer.checkpoint_every or math.inf) == 0
+        )
+        if (
+            not due and trainer.checkpoint_minutes is not None
+        ):  # saving is collective: one clock decides
+            due = (
+                distributed.from_rank_0(time.monotonic() - self.saved_at)
+                >= 60 * trainer.checkpoint_minutes
+            )
         if due:
             self.save_checkpoint()
-        if self.stopping is not None:  # after the last step too: a sweep would begin its next member
+        if (
+            self.stopping is not None
+        ):  # after the last step too: a sweep would begin its next member
             distributed.wait_for_all()  # torchrun ends the others soon after the first has left
             name = signal.Signals(self.stopping).name
             saved = f"{name}: saved at step {step} in {self.run_dir}"
@@ -277,29 +361,50 @@ class Trainer:
     def position(self) -> dict[str, float]:
         progress = self.progress
         epoch = progress.epoch + progress.index / len(self.batches)
-        return {"step": progress.step, "epoch": epoch, "tokens": progress.tokens, "seconds": progress.seconds}
+        return {
+            "step": progress.step,
+            "epoch": epoch,
+            "tokens": progress.tokens,
+            "seconds": progress.seconds,
+        }
 
     def validate(self) -> None:
         """Measure the exact validation perplexity; keep the weights if it is the best so far."""
         valid = self.data.streams["valid"]
         shared = world_size() > 1
-        scores = distributed.from_rank_0(evaluate(self.model, valid, self.config.data.sentences, shared=shared))
+        scores = distributed.from_rank_0(
+            evaluate(self.model, valid, self.config.data.sentences, shared=shared)
+        )
         nll = scores["nll_nats"] / scores["tokens"]
-        self.metrics.write("validation", **self.position(), loss=nll, perplexity=scores["perplexity"])
+        self.metrics.write(
+            "validation", **self.position(), loss=nll, perplexity=scores["perplexity"]
+        )
         self.progress.validated = self.progress.step
-        on_grid = self.progress.step % self.config.trainer.validate_every == 0  # the end of a run may come sooner
+        on_grid = (
+            self.progress.step % self.config.trainer.validate_every == 0
+        )  # the end of a run may come sooner
         self.progress.no_better += on_grid
         if nll < self.progress.best_nll:
             self.progress.best_nll, self.best_scores, self.progress.no_better = nll, scores, 0
             if rank() == 0:
-                save_weights(self.model.state_dict(), self.run_dir / WEIGHTS, self.data.tokenizer.fingerprint)
+                save_weights(
+                    self.model.state_dict(), self.run_dir / WEIGHTS, self.data.tokenizer.fingerprint
+                )
         if on_grid:
             self.schedule.validated(nll)
-        log.info("step %s: validation perplexity %.2f", f"{self.progress.step:,}", scores["perplexity"])
+        log.info(
+            "step %s: validation perplexity %.2f", f"{self.progress.step:,}", scores["perplexity"]
+        )
         if not math.isfinite(nll):
-            log.warning("step %s: validation is not finite: this model is not kept.", f"{self.progress.step:,}")
+            log.warning(
+                "step %s: validation is not finite: this model is not kept.",
+                f"{self.progress.step:,}",
+            )
         if self.progress.no_better >= (self.config.trainer.patience or math.inf):
-            log.info("Validation has not improved %d times in a row: the run ends.", self.progress.no_better)
+            log.info(
+                "Validation has not improved %d times in a row: the run ends.",
+                self.progress.no_better,
+            )
 
     def save_checkpoint(self) -> None:
         """Write a checkpoint; all processes must call it."""
@@ -317,7 +422,8 @@ class Trainer:
             "schedule": self.schedule.state_dict(),
             "random": distributed.all_gather(torch.get_rng_state()),  # of each rank
             "random_cuda": distributed.all_gather(torch.cuda.get_rng_state()) if on_gpu else [],
-            "state": self.state and [torch.cat(distributed.all_gather(rows)) for rows in self.state],
+            "state": self.state
+            and [torch.cat(distributed.all_gather(rows)) for rows in self.state],
             "layout": self.batches.layout,
         }
 
@@ -333,10 +439,14 @@ class Trainer:
         self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
         self.schedule.load_state_dict(state["schedule"])
         if state["state"] is not None:
-            self.state = [rows.chunk(world_size())[rank()].to(self.device) for rows in state["state"]]
+            self.state = [
+                rows.chunk(world_size())[rank()].to(self.device) for rows in state["state"]
+            ]
         if len(state["random"]) != world_size():
             torch.manual_seed(hash((self.config.seed, self.progress.step, rank())) % (1 << 63))
-            log.warning("Resumed with another number of processes: dropout goes on with other random numbers.")
+            log.warning(
+                "Resumed with another number of processes: dropout goes on with other random numbers."
+            )
             return
         torch.set_rng_state(state["random"][rank()])
         if self.device.type == "cuda" and state["random_cuda"]:

@@ -74,7 +74,10 @@ def test_protocol_is_that_of_table_4_and_the_same_for_both_models(machine, seen)
 def test_json_is_complete_and_the_report_reads_it(machine, tmp_path):
     written = benchmark([candidates()], machine, repeats=2, long_repeats=1)
     write_json(tmp_path / "latency.json", written)
-    measured, read = load_latency(tmp_path / "latency.json"), json.loads((tmp_path / "latency.json").read_text())
+    measured, read = (
+        load_latency(tmp_path / "latency.json"),
+        json.loads((tmp_path / "latency.json").read_text()),
+    )
     assert read == written
     assert (read["device"], read["threads"]) == ("cpu", torch.get_num_threads())
     lengths = {"5", "10", "20", "50", "100"}
@@ -88,9 +91,13 @@ def test_json_is_complete_and_the_report_reads_it(machine, tmp_path):
                 assert timing["repeats"] == 2
         assert (model["throughput"]["sequences"], model["throughput"]["length"]) == (750, 20)
         assert model["responsiveness"]["tokens"] == 15_000
-        assert min(model[kind]["tokens_per_second"] for kind in ("throughput", "responsiveness")) > 0
+        assert (
+            min(model[kind]["tokens_per_second"] for kind in ("throughput", "responsiveness")) > 0
+        )
     parameters = {name: model["parameters"] for name, model in read["models"].items()}
-    assert parameters["small_lstm"] == sum(p.numel() for p in build_model(LSTM, VOCABULARY).parameters())
+    assert parameters["small_lstm"] == sum(
+        p.numel() for p in build_model(LSTM, VOCABULARY).parameters()
+    )
     (pair,) = read["pairs"]
     assert (pair["gcnn"], pair["lstm"]) == ("small_gcnn", "small_lstm")
     assert set(pair["ratios"]) == set(pair["ratios_without_softmax"]) == lengths
@@ -100,9 +107,15 @@ def test_json_is_complete_and_the_report_reads_it(machine, tmp_path):
 
 def test_pairs_are_ratios_of_what_was_measured(machine):
     written = benchmark([candidates()], machine, repeats=2, long_repeats=1)
-    gcnn, lstm, (pair,) = written["models"]["small_gcnn"], written["models"]["small_lstm"], written["pairs"]
+    gcnn, lstm, (pair,) = (
+        written["models"]["small_gcnn"],
+        written["models"]["small_lstm"],
+        written["pairs"],
+    )
     medians = [model["sentences_without_softmax"]["20"]["median_ms"] for model in (gcnn, lstm)]
-    assert pair["ratios_without_softmax"]["20"]["measured"] == pytest.approx(medians[1] / medians[0])
+    assert pair["ratios_without_softmax"]["20"]["measured"] == pytest.approx(
+        medians[1] / medians[0]
+    )
     least = [model["sentences"]["50"]["bound_ms"] for model in (gcnn, lstm)]
     assert pair["ratios"]["50"]["bound"] == pytest.approx(least[1] / least[0])
     speeds = [model["responsiveness"]["tokens_per_second"] for model in (gcnn, lstm)]
@@ -121,16 +134,24 @@ def test_work_of_a_gcnn_is_the_closed_form(ready):
     model = build_model(GCNN, VOCABULARY)
     if ready:
         prepare_for_inference(model)
-    targets = torch.tensor([[1, 30, 3, 19], [99, 20, 59, 2]])  # 8 for the head, 3 for the first tail, 1 for the second
+    targets = torch.tensor(
+        [[1, 30, 3, 19], [99, 20, 59, 2]]
+    )  # 8 for the head, 3 for the first tail, 1 for the second
     looked_up = 8 * 5
-    assert work(model, targets, softmax=False) == Work(2 * 8 * GCNN_WEIGHTS, 4 * (GCNN_WEIGHTS + looked_up))
+    assert work(model, targets, softmax=False) == Work(
+        2 * 8 * GCNN_WEIGHTS, 4 * (GCNN_WEIGHTS + looked_up)
+    )
     macs = 8 * (GCNN_WEIGHTS + HEAD) + 3 * TAILS[0] + TAILS[1]
-    assert work(model, targets) == Work(2 * macs, 4 * (GCNN_WEIGHTS + HEAD + sum(TAILS) + looked_up))
+    assert work(model, targets) == Work(
+        2 * macs, 4 * (GCNN_WEIGHTS + HEAD + sum(TAILS) + looked_up)
+    )
 
 
 def test_clusters_that_no_target_needs_cost_nothing():
     targets = torch.tensor([[1, 30]])
-    expected = Work(2 * (2 * (GCNN_WEIGHTS + HEAD) + TAILS[0]), 4 * (GCNN_WEIGHTS + HEAD + TAILS[0] + 2 * 5))
+    expected = Work(
+        2 * (2 * (GCNN_WEIGHTS + HEAD) + TAILS[0]), 4 * (GCNN_WEIGHTS + HEAD + TAILS[0] + 2 * 5)
+    )
     assert work(build_model(GCNN, VOCABULARY), targets) == expected
 
 
@@ -140,14 +161,27 @@ def test_work_of_an_lstm_counts_its_recurrent_weights_every_step(packed):
     if packed:
         prepare_for_inference(model)
     targets = torch.zeros(3, 7, dtype=torch.long)
-    expected = Work(2 * 21 * LSTM_INPUT, 4 * (LSTM_INPUT + 21 * 5), 7, 2 * 3 * LSTM_RECURRENT, 4 * LSTM_RECURRENT)
+    expected = Work(
+        2 * 21 * LSTM_INPUT,
+        4 * (LSTM_INPUT + 21 * 5),
+        7,
+        2 * 3 * LSTM_RECURRENT,
+        4 * LSTM_RECURRENT,
+    )
     assert work(model, targets, softmax=False) == expected
 
 
 def test_bfloat16_halves_the_bytes_and_not_the_operations():
     targets = torch.zeros(1, 4, dtype=torch.long)
-    whole, half = (work(build_model(LSTM, VOCABULARY).to(dtype), targets) for dtype in (torch.float32, torch.bfloat16))
-    assert (whole.flops, whole.bytes, whole.step_bytes) == (half.flops, 2 * half.bytes, 2 * half.step_bytes)
+    whole, half = (
+        work(build_model(LSTM, VOCABULARY).to(dtype), targets)
+        for dtype in (torch.float32, torch.bfloat16)
+    )
+    assert (whole.flops, whole.bytes, whole.step_bytes) == (
+        half.flops,
+        2 * half.bytes,
+        2 * half.step_bytes,
+    )
 
 
 def test_bound_is_the_slower_rate_and_the_steps_come_on_top(machine):
@@ -159,7 +193,9 @@ def test_bound_is_the_slower_rate_and_the_steps_come_on_top(machine):
     assert large == Bound(6 + 3 * 80_000 / MEMORY, "rereading recurrent weights")
     batched = machine.bound(Work(5000, 600, steps=3, step_flops=50_000, step_bytes=8000))
     assert batched == Bound(6 + 3 * 50_000 / PRODUCTS, "recurrent products")
-    assert machine.bound(Work(5000, 600, steps=1, step_flops=1, step_bytes=4)).by == "reading weights"
+    assert (
+        machine.bound(Work(5000, 600, steps=1, step_flops=1, step_bytes=4)).by == "reading weights"
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -180,7 +216,9 @@ def test_texts_follow_the_stated_law():
     assert words.min() == 0
     assert words.max() < size
     for types in (1, 100, 2000, 10_000):
-        assert np.mean(words < types) == pytest.approx(sum(frequencies[:types]) / sum(frequencies), abs=0.004)
+        assert np.mean(words < types) == pytest.approx(
+            sum(frequencies[:types]) / sum(frequencies), abs=0.004
+        )
 
 
 def test_same_seed_gives_the_same_texts_and_another_seed_others():
@@ -203,7 +241,10 @@ def test_text_predicts_each_next_token():
 def test_law_fits_real_text(shared):
     """The shares of WikiText-2's types, whose softmax clusters are then hit as in text."""
     words = (
-        (shared / "data/wikitext-2/wiki.train.tokens").read_text(encoding="utf-8").replace("\n", " <eos> ").split(" ")
+        (shared / "data/wikitext-2/wiki.train.tokens")
+        .read_text(encoding="utf-8")
+        .replace("\n", " <eos> ")
+        .split(" ")
     )
     counts = np.array(sorted(Counter(filter(None, words)).values(), reverse=True))
     cumulative = Zipf(len(counts), seed=1).cumulative

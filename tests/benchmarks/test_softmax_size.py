@@ -14,7 +14,9 @@ def test_growth_is_the_exponent_of_a_power():
     def entry(n: int, power: float) -> dict:
         return {"parameters": 7 * n**power, "seconds": 1e-6 * n**power, "memory_bytes": None}
 
-    found = growth({str(n): {"adaptive": entry(n, 0.25), "full": entry(n, 1)} for n in (10, 100, 5000)})
+    found = growth(
+        {str(n): {"adaptive": entry(n, 0.25), "full": entry(n, 1)} for n in (10, 100, 5000)}
+    )
     assert found["adaptive"] == pytest.approx({"parameters": 0.25, "seconds": 0.25})
     assert found["full"] == pytest.approx({"parameters": 1, "seconds": 1})
 
@@ -23,7 +25,9 @@ def test_a_softmax_past_the_memory_is_not_run(monkeypatch):
     """The full one needs 4 * (9 * 30,000 weights + 3 * 16 * 30,000 logits) bytes, 6.8 MB, and twice that of a heap."""
     monkeypatch.setattr(softmax_size, "in_own_process", lambda call: call())
     monkeypatch.setattr(softmax_size, "reuse_large_blocks", lambda: None)
-    found = measure(Size(vocabulary=30_000, hidden_dim=8, tokens=16, threads=1), rounds=1, most_bytes=13e6)
+    found = measure(
+        Size(vocabulary=30_000, hidden_dim=8, tokens=16, threads=1), rounds=1, most_bytes=13e6
+    )
     assert found["full"] == {"parameters": (8 + 1) * 30_000, "seconds": None, "memory_bytes": None}
     head, tails = 8 * (2000 + 2), [8 * 2 + 2 * 8000, 8 * 1 + 1 * 20_000]  # cutoffs 2,000 and 10,000
     assert found["adaptive"]["parameters"] == head + sum(tails)
@@ -48,7 +52,9 @@ def test_the_command_writes_json_and_figures(call, tmp_path, monkeypatch):
     results = json.loads((tmp_path / "out" / "size.json").read_text())
     assert list(results["vocabularies"]) == ["60000"]
     full = results["vocabularies"]["60000"]["full"]
-    assert full["memory_bytes"] > 4 * 60_000 * (32 + 2 * 64)  # its weights, two tensors like the logits
+    assert full["memory_bytes"] > 4 * 60_000 * (
+        32 + 2 * 64
+    )  # its weights, two tensors like the logits
     assert {"command", "git_commit", "hardware", "versions"} <= results.keys()
     for name in ("size.svg", "size_memory.svg"):
         ElementTree.parse(tmp_path / "out" / name)

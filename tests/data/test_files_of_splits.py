@@ -48,15 +48,23 @@ def hard(path: Path, name: str) -> Path:
 
 
 def test_a_glob_that_finds_another_splits_file_is_refused(folder):
-    with pytest.raises(UsageError, match=r"valid\.txt is in the valid split and also in the train split.*\*\.txt"):
+    with pytest.raises(
+        UsageError, match=r"valid\.txt is in the valid split and also in the train split.*\*\.txt"
+    ):
         find(files_of(folder, train=["*.txt"]))
-    with pytest.raises(UsageError, match=r"valid\.txt is in the test split and also in the valid split"):
-        find(files_of(folder, test=["valid.txt", "[v]alid.txt"]) | {"valid": files_of(folder)["valid"]})
+    with pytest.raises(
+        UsageError, match=r"valid\.txt is in the test split and also in the valid split"
+    ):
+        find(
+            files_of(folder, test=["valid.txt", "[v]alid.txt"])
+            | {"valid": files_of(folder)["valid"]}
+        )
 
 
 def test_a_file_that_two_entries_of_a_split_find_is_refused(folder):
     with pytest.raises(
-        UsageError, match=r"train\.txt is twice in the train split \(found by .*train.*\*n\.txt\)\. Give"
+        UsageError,
+        match=r"train\.txt is twice in the train split \(found by .*train.*\*n\.txt\)\. Give",
     ):
         find(files_of(folder, train=["train.txt", "*n.txt"]))
 
@@ -74,9 +82,12 @@ def test_a_folder_whose_splits_are_one_file_is_refused(folder, link):
     (folder / "test.txt").unlink()
     link(folder / "valid.txt", "test.txt")
     with pytest.raises(
-        UsageError, match=r"test\.txt is in the test split and also in the valid split, as .*valid\.txt"
+        UsageError,
+        match=r"test\.txt is in the test split and also in the valid split, as .*valid\.txt",
     ):
-        load_corpus(DataConfig(name="local", source="local", path=str(folder), cache_dir=str(folder / "c")))
+        load_corpus(
+            DataConfig(name="local", source="local", path=str(folder), cache_dir=str(folder / "c"))
+        )
 
 
 def test_a_file_that_is_written_out_twice_is_read_twice_with_a_warning(folder, caplog):
@@ -132,9 +143,12 @@ def test_folders_are_wholes_each(tmp_path):
 def test_half_of_a_published_corpus_is_refused(tmp_path):
     for name in ("train-00000-of-00002", "validation-00000-of-00001", "test-00000-of-00001"):
         (tmp_path / f"{name}.parquet").touch()
-    config = DataConfig(name="wikitext103", source="wikitext", hub_config="wikitext-103-v1", path=str(tmp_path))
+    config = DataConfig(
+        name="wikitext103", source="wikitext", hub_config="wikitext-103-v1", path=str(tmp_path)
+    )
     with pytest.raises(
-        UsageError, match=r"the whole train split: 1 of 2 parts .* train-00001-of-00002\.parquet\. Copy"
+        UsageError,
+        match=r"the whole train split: 1 of 2 parts .* train-00001-of-00002\.parquet\. Copy",
     ):
         find_files(config)
     (tmp_path / "train-00001-of-00002.parquet").touch()

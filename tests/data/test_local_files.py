@@ -24,7 +24,9 @@ from gcnn.data.stream import prepare
 @pytest.fixture
 def corpus_of(tmp_path):
     def load(**options) -> Corpus:
-        return load_corpus(DataConfig(name="local", source="local", cache_dir=str(tmp_path / ".c"), **options))
+        return load_corpus(
+            DataConfig(name="local", source="local", cache_dir=str(tmp_path / ".c"), **options)
+        )
 
     return load
 
@@ -41,7 +43,10 @@ def every_split(paths: list[str]) -> dict[str, list[str]]:
 
 
 def content(corpus: Corpus) -> dict[str, list[str]]:
-    return {split: [line for lines in corpus.lines(split) for line in lines.to_pylist()] for split in SPLITS}
+    return {
+        split: [line for lines in corpus.lines(split) for line in lines.to_pylist()]
+        for split in SPLITS
+    }
 
 
 def test_documents_are_not_the_lines_in_them(corpus_of, tmp_path):
@@ -74,7 +79,9 @@ def test_each_file_is_read_by_its_own_kind(corpus_of, tmp_path):
     paths = [str(path) for path in sorted(tmp_path.iterdir()) if path.is_file()]
     corpus = corpus_of(files=every_split(paths), column="content")
     assert content(corpus)["train"] == ["plain text", "json lines", "packed", "parquet"]
-    with pytest.raises(UsageError, match=r"b.NDJSON has no column `text` \(found: content\).*data.column"):
+    with pytest.raises(
+        UsageError, match=r"b.NDJSON has no column `text` \(found: content\).*data.column"
+    ):
         content(corpus_of(files=every_split(paths)))
 
 
@@ -99,7 +106,9 @@ def test_another_text_of_the_same_size_and_time(corpus_of, tmp_path):
 def test_a_user_without_a_home_is_told(tmp_path, monkeypatch):
     folder = write_text(tmp_path / "text")
     config = DataConfig(name="local", source="local", path=str(folder))
-    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as where neither HOME nor a user's entry is
+    monkeypatch.setattr(
+        os.path, "expanduser", lambda path: path
+    )  # as where neither HOME nor a user's entry is
     monkeypatch.delenv("GCNN_CACHE", raising=False)
     with pytest.raises(UsageError, match=r"no home folder.*set GCNN_CACHE"):
         load_corpus(config)
@@ -108,7 +117,9 @@ def test_a_user_without_a_home_is_told(tmp_path, monkeypatch):
 
 
 def test_the_option_that_helps_is_named(tmp_path):
-    config = DataConfig(name="local", source="local", path=str(tmp_path / "none"), cache_dir=str(tmp_path))
+    config = DataConfig(
+        name="local", source="local", path=str(tmp_path / "none"), cache_dir=str(tmp_path)
+    )
     with pytest.raises(UsageError, match=r"^--data-path: .* Set --data-path to a folder with"):
         load_corpus(config, "--data-path")
 
@@ -128,7 +139,12 @@ class FullDisk:
 
 def test_a_full_disk_of_the_cache_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(stream, "open", lambda *_: FullDisk(), raising=False)
-    config = DataConfig(name="local", source="local", path=str(write_text(tmp_path / "text")), cache_dir=str(tmp_path))
+    config = DataConfig(
+        name="local",
+        source="local",
+        path=str(write_text(tmp_path / "text")),
+        cache_dir=str(tmp_path),
+    )
     with pytest.raises(OSError, match="No space left on device") as error:
         prepare(config, WordTokenizerConfig())
     assert f"{tmp_path}/tokens/" in str(error.value)
@@ -144,7 +160,9 @@ def test_the_first_tokens_of_the_training_split(corpus_of, tmp_path, monkeypatch
     monkeypatch.setattr(tables, "CHUNK", 7)
     whole = corpus_of(path=str(folder)).fingerprint("train")
     part = corpus_of(path=str(folder), train_tokens=tokens)
-    needed = next((n for n in range(1, 6) if sum(len(line.split()) + 1 for line in lines[:n]) >= tokens), 5)
+    needed = next(
+        (n for n in range(1, 6) if sum(len(line.split()) + 1 for line in lines[:n]) >= tokens), 5
+    )
     assert content(part) == {"train": lines[:needed], "valid": lines, "test": lines}
     assert part.summary("train").lines == needed
     assert (part.fingerprint("train") == whole) == (needed == 5)
@@ -162,7 +180,12 @@ def test_rows_without_a_text_are_left_out_with_a_warning_each_time(tmp_path, cap
         (plain / f"{split}.txt").write_text("".join(f"{text}\n" for text in texts))
     for tokenizer in (WordTokenizerConfig(), SentencePieceConfig(vocabulary_size=262)):
         prepared = [
-            prepare(DataConfig(name="local", source="local", path=str(path), cache_dir=str(tmp_path / ".c")), tokenizer)
+            prepare(
+                DataConfig(
+                    name="local", source="local", path=str(path), cache_dir=str(tmp_path / ".c")
+                ),
+                tokenizer,
+            )
             for path in (rows, plain)
         ]
         assert prepared[0].fingerprint == prepared[1].fingerprint
@@ -190,7 +213,9 @@ def test_rows_without_a_text_are_not_among_the_first_tokens(corpus_of, tmp_path)
 
 def test_a_path_that_is_not_read_is_named(corpus_of, tmp_path, caplog):
     folder = write_text(tmp_path / "text")
-    corpus = corpus_of(path="/nowhere", files={split: [str(folder / f"{split}.txt")] for split in SPLITS})
+    corpus = corpus_of(
+        path="/nowhere", files={split: [str(folder / f"{split}.txt")] for split in SPLITS}
+    )
     assert content(corpus) == {split: ["a b"] for split in SPLITS}
     assert "data.path is not read: data.files names the files." in caplog.text
 
@@ -209,7 +234,9 @@ def test_a_stored_config_finds_its_text_from_any_folder_and_names_no_cache(tmp_p
     monkeypatch.chdir(here)
     files = "data.files={train:['tr*.txt'],valid:[valid.txt],test:[test.txt]}"
     for where in ("data.path=.", files):
-        config = compose_config("data=local", "tokenizer=word", "model.cutoffs=[]", where, "data.cache_dir=/its/author")
+        config = compose_config(
+            "data=local", "tokenizer=word", "model.cutoffs=[]", where, "data.cache_dir=/its/author"
+        )
         assert config.data.cache_dir == "/its/author"
         save_config(config, tmp_path / "config.yaml")
         assert "author" not in (tmp_path / "config.yaml").read_text()
@@ -220,6 +247,8 @@ def test_a_stored_config_finds_its_text_from_any_folder_and_names_no_cache(tmp_p
         assert content(corpus) == {split: ["a b"] for split in SPLITS}
         assert corpus.cache_dir == tmp_path / "mine"
         monkeypatch.chdir(here)
-    stored = (tmp_path / "config.yaml").read_text().replace("cache_dir: null", "cache_dir: /its/author")
+    stored = (
+        (tmp_path / "config.yaml").read_text().replace("cache_dir: null", "cache_dir: /its/author")
+    )
     (tmp_path / "config.yaml").write_text(stored)  # as runs were stored once
     assert load_config(tmp_path).data.cache_dir is None

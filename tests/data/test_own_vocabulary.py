@@ -20,7 +20,10 @@ from tests.unicode_text import TEXT
 @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
 def test_a_vocabulary_of_ones_own(tmp_path, end):
     path = tmp_path / "words"
-    path.write_bytes((end or "\n").join(["zebra", "the", "<unk>", "to", "mind", "aardvark"]).encode() + end.encode())
+    path.write_bytes(
+        (end or "\n").join(["zebra", "the", "<unk>", "to", "mind", "aardvark"]).encode()
+        + end.encode()
+    )
     tokenizer = train_tokenizer(WordTokenizerConfig(vocabulary=str(path)), [TEXT])
     assert sorted(tokenizer.types) == ["<eos>", "<unk>", "aardvark", "mind", "the", "to", "zebra"]
     frequency = np.bincount(tokenizer.encode_lines(TEXT), minlength=7)
@@ -50,8 +53,16 @@ def test_what_is_no_vocabulary(tmp_path, content, message):
 
 
 def test_a_vocabulary_leaves_no_choice_of_words():
-    overrides = ["data=local", "tokenizer=word", "tokenizer.vocabulary=words.txt", "tokenizer.max_size=9"]
-    with pytest.raises(UsageError, match=r"max_size would .* tokenizer.vocabulary lists the types. .* set it to null"):
+    overrides = [
+        "data=local",
+        "tokenizer=word",
+        "tokenizer.vocabulary=words.txt",
+        "tokenizer.max_size=9",
+    ]
+    with pytest.raises(
+        UsageError,
+        match=r"max_size would .* tokenizer.vocabulary lists the types. .* set it to null",
+    ):
         compose_config("experiment=wikitext2/gcnn_small", *overrides)
 
 
@@ -74,9 +85,14 @@ def test_a_model_of_ones_own(tmp_path, eos):
     assert tokenizer.vocabulary_size == theirs.vocab_size() == 45
     assert tokenizer.model == model.getvalue()
     ids = tokenizer.encode_lines(TEXT)
-    assert tokenizer.model_ids[ids].tolist() == [i for line in TEXT for i in [*theirs.encode(line), theirs.eos_id()]]
+    assert tokenizer.model_ids[ids].tolist() == [
+        i for line in TEXT for i in [*theirs.encode(line), theirs.eos_id()]
+    ]
     assert (np.diff(np.bincount(ids, minlength=45)) <= 0).all()
-    assert tokenizer.encode_lines(["to be </s>"]).tolist() == tokenizer.encode_lines(["to be"]).tolist()
+    assert (
+        tokenizer.encode_lines(["to be </s>"]).tolist()
+        == tokenizer.encode_lines(["to be"]).tolist()
+    )
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no model"])
@@ -92,7 +108,9 @@ def test_what_is_no_model(tmp_path, content, capfd):
 def test_a_vocabulary_is_known_by_what_it_holds(tmp_path):
     for split in SPLITS:
         (tmp_path / f"{split}.txt").write_text("\n".join(TEXT))
-    data = DataConfig(name="local", source="local", path=str(tmp_path), cache_dir=str(tmp_path / "cache"))
+    data = DataConfig(
+        name="local", source="local", path=str(tmp_path), cache_dir=str(tmp_path / "cache")
+    )
     path = tmp_path / "words.txt"
     path.write_text("be\nthe\n")
     config = WordTokenizerConfig(vocabulary=str(path))
@@ -101,19 +119,26 @@ def test_a_vocabulary_is_known_by_what_it_holds(tmp_path):
     assert set(prepare(data, config).tokenizer.types) == {"or", "the", "<unk>", "<eos>"}
     moved = tmp_path / "moved.txt"
     moved.write_text("be\nthe\n")
-    assert prepare(data, WordTokenizerConfig(vocabulary=str(moved))).fingerprint == first.fingerprint
+    assert (
+        prepare(data, WordTokenizerConfig(vocabulary=str(moved))).fingerprint == first.fingerprint
+    )
 
 
 def test_a_run_has_its_own_copy_of_a_vocabulary_that_is_gone(tmp_path):
     words = tmp_path / "words.txt"
     words.write_text("the\nbe\n")
-    config = compose_config("data=local", "tokenizer=word", f"tokenizer.vocabulary={words}", "model.cutoffs=[]")
+    config = compose_config(
+        "data=local", "tokenizer=word", f"tokenizer.vocabulary={words}", "model.cutoffs=[]"
+    )
     save_config(config, tmp_path / "config.yaml")
     tokenizer = train_tokenizer(config.tokenizer, [TEXT])
     tokenizer.save(tmp_path / "tokenizer")
     assert load_config(tmp_path).tokenizer == config.tokenizer
     words.unlink()
-    assert train_tokenizer(load_config(tmp_path).tokenizer, [TEXT]).fingerprint == tokenizer.fingerprint
+    assert (
+        train_tokenizer(load_config(tmp_path).tokenizer, [TEXT]).fingerprint
+        == tokenizer.fingerprint
+    )
 
 
 def test_prepared_data_is_told_by_its_content_wherever_the_cache_is(call, tmp_path):
@@ -122,7 +147,13 @@ def test_prepared_data_is_told_by_its_content_wherever_the_cache_is(call, tmp_pa
         (tmp_path / f"{split}.txt").write_text("a b a\n" * 9)
     caches = tmp_path / "one", tmp_path / "two"
     one, two = (
-        call("prepare_data", "data=local", f"data.path={tmp_path}", "tokenizer=word", f"data.cache_dir={cache}")
+        call(
+            "prepare_data",
+            "data=local",
+            f"data.path={tmp_path}",
+            "tokenizer=word",
+            f"data.cache_dir={cache}",
+        )
         for cache in caches
     )
     assert (one.code, one.out) == (0, two.out)

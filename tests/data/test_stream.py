@@ -20,7 +20,11 @@ from gcnn.data.tokenizer_training import train_tokenizer
 from gcnn.data.tokenizers import Tokenizer, WordTokenizer
 from tests.unicode_text import any_lines, unmarked
 
-TEXT = {"train": "the cat sat\n\n on the  mat \n" * 30, "valid": "the dog\n", "test": "a cat\nsat, \u00e0 table"}
+TEXT = {
+    "train": "the cat sat\n\n on the  mat \n" * 30,
+    "valid": "the dog\n",
+    "test": "a cat\nsat, \u00e0 table",
+}
 WORDS = {"train": 30 * 9, "valid": 3, "test": 7}
 TOKENIZERS = [WordTokenizerConfig(), SentencePieceConfig(vocabulary_size=280)]
 
@@ -31,12 +35,18 @@ def data(tmp_path) -> DataConfig:
     folder.mkdir()
     for split, text in TEXT.items():
         (folder / f"{split}.txt").write_text(text)
-    return DataConfig(name="small", source="local", path=str(folder), cache_dir=str(tmp_path / "cache"))
+    return DataConfig(
+        name="small", source="local", path=str(folder), cache_dir=str(tmp_path / "cache")
+    )
 
 
 def same(a: PreparedData, b: PreparedData) -> bool:
     tokens = all(np.array_equal(a.streams[split].tokens, b.streams[split].tokens) for split in TEXT)
-    return tokens and a.fingerprint == b.fingerprint and a.tokenizer.fingerprint == b.tokenizer.fingerprint
+    return (
+        tokens
+        and a.fingerprint == b.fingerprint
+        and a.tokenizer.fingerprint == b.tokenizer.fingerprint
+    )
 
 
 @pytest.mark.parametrize("tokenizer", TOKENIZERS, ids=lambda tokenizer: tokenizer.kind)
@@ -45,7 +55,11 @@ def test_streams_are_the_encoded_lines(data, tokenizer):
     for split, text in TEXT.items():
         found = prepared.streams[split]
         lines = text.removesuffix("\n").split("\n")
-        ids = [i for line in lines for i in [*prepared.tokenizer.encode(line), prepared.tokenizer.eos_id]]
+        ids = [
+            i
+            for line in lines
+            for i in [*prepared.tokenizer.encode(line), prepared.tokenizer.eos_id]
+        ]
         assert found.tokens.tolist() == ids
         assert found.tokens.dtype == np.int32
         assert len(found) == len(ids)
@@ -65,7 +79,12 @@ def test_a_warm_cache_reads_no_text(data, tokenizer, monkeypatch):
 
 def cache_files(data: DataConfig) -> list[Path]:
     folders = ("tokens", "tokenizers", "texts")
-    return sorted(path for name in folders for path in (Path(data.cache_dir) / name).rglob("*") if path.is_file())
+    return sorted(
+        path
+        for name in folders
+        for path in (Path(data.cache_dir) / name).rglob("*")
+        if path.is_file()
+    )
 
 
 def cut(path: Path) -> None:
@@ -82,7 +101,9 @@ def flip(path: Path) -> None:
 def test_a_damaged_cache_is_made_anew(data, damage):
     cold = prepare(data, WordTokenizerConfig())
     expected = {split: found.tokens.tolist() for split, found in cold.streams.items()}
-    files = [path for path in cache_files(data) if path.parent.name != "texts" or damage is not flip]
+    files = [
+        path for path in cache_files(data) if path.parent.name != "texts" or damage is not flip
+    ]
     assert len(files) >= 12
     for path in files:
         damage(path)
@@ -142,7 +163,9 @@ stream.prepare(DataConfig(name="small", source="local", path={data.path!r}, cach
 """
     assert subprocess.run([sys.executable, "-c", code], env={**os.environ}).returncode == 9
     read, lines = [], corpus.Corpus.lines
-    monkeypatch.setattr(corpus.Corpus, "lines", lambda self, split: read.append(split) or lines(self, split))
+    monkeypatch.setattr(
+        corpus.Corpus, "lines", lambda self, split: read.append(split) or lines(self, split)
+    )
     resumed = prepare(data, WordTokenizerConfig())
     assert read == ["test"]
     data.cache_dir += "-fresh"
@@ -156,7 +179,12 @@ def test_few_words_and_many_are_encoded_alike(words):
     text = (["the", "b", "\u00e0", "new", "<eos>", "c"] * words)[: words - 2]
     lines = [" ".join(text[:6]), " ".join(text[6:])]
     ids = {"the": 0, "b": 4, "\u00e0": 5, "c": 6}
-    expected = [*(ids.get(word, 2) for word in text[:6]), 1, *(ids.get(word, 2) for word in text[6:]), 1]
+    expected = [
+        *(ids.get(word, 2) for word in text[:6]),
+        1,
+        *(ids.get(word, 2) for word in text[6:]),
+        1,
+    ]
     assert tokenizer.encode_lines(lines).tolist() == expected
     assert tokenizer.encode_lines(lines).dtype == np.int32
 
@@ -174,7 +202,10 @@ def test_other_text_or_tokenizers_give_other_streams(data):
 @pytest.mark.parametrize("tokenizer", TOKENIZERS, ids=lambda tokenizer: tokenizer.kind)
 def test_any_file_with_a_tokenizer(data, tokenizer):
     prepared = prepare(data, tokenizer)
-    found, expected = encode_file(Path(data.path) / "test.txt", prepared.tokenizer), prepared.streams["test"]
+    found, expected = (
+        encode_file(Path(data.path) / "test.txt", prepared.tokenizer),
+        prepared.streams["test"],
+    )
     assert found.tokens.tolist() == expected.tokens.tolist()
     for name in ("eos_id", "vocabulary_size", "words", "bytes", "lines", "fingerprint"):
         assert getattr(found, name) == getattr(expected, name)
@@ -204,18 +235,25 @@ def tokenizer(request) -> Tokenizer:
 
 def reference_ids(line: str, tokenizer: Tokenizer) -> list[int]:
     if tokenizer.kind == "sentencepiece":
-        return [tokenizer.model_ids.tolist().index(i) for i in tokenizer.processor.encode(line.strip())]
+        return [
+            tokenizer.model_ids.tolist().index(i) for i in tokenizer.processor.encode(line.strip())
+        ]
     known = {word: i for i, word in enumerate(tokenizer.types) if word != "<eos>"}
     return [known.get(word, known["<unk>"]) for word in line.split()]
 
 
 @settings(max_examples=25, deadline=None)
-@given(lines=any_lines, ends=st.lists(st.sampled_from(["\n", "\r\n", "\r", ""]), min_size=8, max_size=8))
+@given(
+    lines=any_lines,
+    ends=st.lists(st.sampled_from(["\n", "\r\n", "\r", ""]), min_size=8, max_size=8),
+)
 def test_any_text_is_encoded_as_its_lines_are(tokenizer, tmp_path_factory, lines, ends):
     text = "".join(line + end for line, end in zip(lines, ends, strict=False))
     path = tmp_path_factory.getbasetemp() / "any.txt"
     path.write_bytes(text.encode())
-    expected = re.split("\r?\n", text.removeprefix("\ufeff"))  # nothing else ends a line; a byte order mark is no text
+    expected = re.split(
+        "\r?\n", text.removeprefix("\ufeff")
+    )  # nothing else ends a line; a byte order mark is no text
     expected = expected if expected[-1] else expected[:-1]
     if not any(map(str.split, expected)):
         with pytest.raises(UsageError, match=r"any.txt has no words"):
@@ -259,16 +297,30 @@ def test_eos_within_lines_is_unknown_and_said_each_time(data, caplog):
         caplog.clear()
         prepared = prepare(data, WordTokenizerConfig())
         (record,) = caplog.records
-        assert re.fullmatch(r"the test split of small has <eos> within lines 2 times: .*", record.getMessage())
+        assert re.fullmatch(
+            r"the test split of small has <eos> within lines 2 times: .*", record.getMessage()
+        )
     unknown, eos = prepared.tokenizer.unk_id, prepared.tokenizer.eos_id
     tokens = prepared.streams["test"].tokens.tolist()
-    assert [i for i in tokens if i in (unknown, eos)] == [unknown, unknown, unknown, eos, eos]  # `a` is unknown too
+    assert [i for i in tokens if i in (unknown, eos)] == [
+        unknown,
+        unknown,
+        unknown,
+        eos,
+        eos,
+    ]  # `a` is unknown too
     caplog.clear()
-    assert encode_file(path, prepared.tokenizer).tokens.tolist() == prepared.streams["test"].tokens.tolist()
+    assert (
+        encode_file(path, prepared.tokenizer).tokens.tolist()
+        == prepared.streams["test"].tokens.tolist()
+    )
     assert "test.txt has <eos> within lines 2 times" in caplog.text
 
 
-@pytest.mark.skipif("GCNN_SHARED" not in os.environ, reason="GCNN_SHARED, the folder of the published data, is not set")
+@pytest.mark.skipif(
+    "GCNN_SHARED" not in os.environ,
+    reason="GCNN_SHARED, the folder of the published data, is not set",
+)
 def test_the_published_counts_of_wikitext_2(tmp_path):
     path = Path(os.environ["GCNN_SHARED"]) / "data" / "wikitext-2"
     data = DataConfig(name="wikitext2", source="wikitext", path=str(path), cache_dir=str(tmp_path))

@@ -48,7 +48,9 @@ def refusal(path: Path, **options) -> str:
 
 
 @given(
-    lines=any_lines, ends=st.lists(st.sampled_from(["\n", "\r\n"]), min_size=8, max_size=8), chunk=st.integers(1, 40)
+    lines=any_lines,
+    ends=st.lists(st.sampled_from(["\n", "\r\n"]), min_size=8, max_size=8),
+    chunk=st.integers(1, 40),
 )
 def test_lines_end_at_newlines_alone_wherever_chunks_do(tmp_path_factory, lines, ends, chunk):
     text = "".join(line + end for line, end in zip(lines, ends, strict=False))
@@ -82,11 +84,15 @@ def test_compressed_text_is_its_text_and_never_a_part_of_it(tmp_path, packer):
     lines = [f"line {i}" for i in range(1000)]
     packed = PACKERS[packer]("".join(f"{line}\n" for line in lines).encode())
     assert texts(written(tmp_path / f"a.txt.{packer}", packed)) == lines
-    assert texts(written(tmp_path / "no_suffix", packed + packed)) == 2 * lines  # as `cat` puts two together
+    assert (
+        texts(written(tmp_path / "no_suffix", packed + packed)) == 2 * lines
+    )  # as `cat` puts two together
     row = json.dumps({"text": "a b"}).encode()
     assert texts(written(tmp_path / f"a.jsonl.{packer}", PACKERS[packer](row))) == ["a b"]
     for size in (len(packed) // 2, len(packed) - 3):
-        assert "damaged or incomplete" in refusal(written(tmp_path / f"cut.{packer}", packed[:size]))
+        assert "damaged or incomplete" in refusal(
+            written(tmp_path / f"cut.{packer}", packed[:size])
+        )
 
 
 def skippable(size: int) -> bytes:
@@ -99,7 +105,14 @@ def test_zstd_of_parallel_writers_is_read_frame_by_frame(tmp_path, sizes):
     lines = [f"line {i}" for i in range(20_000)]
     text = "".join(f"{line}\n" for line in lines).encode()
     first, second = (PACKERS["zst"](part) for part in (text[:77_777], text[77_777:]))
-    packed = skippable(sizes[0]) + first + skippable(sizes[1]) + PACKERS["zst"](b"") + second + skippable(sizes[2])
+    packed = (
+        skippable(sizes[0])
+        + first
+        + skippable(sizes[1])
+        + PACKERS["zst"](b"")
+        + second
+        + skippable(sizes[2])
+    )
     path = written(tmp_path / "a.zst", packed)
     assert texts(path) == lines
     for cut in (len(packed) - sizes[2] - 12, len(skippable(sizes[0]) + first) - 5):
@@ -114,7 +127,10 @@ def test_zstd_of_a_long_window_is_not_called_damaged(tmp_path, log):
     said = refusal(written(tmp_path / "a.zst", header + raw_block))
     assert "zstd -d --long=31" in said
     assert "damaged" not in said
-    assert texts(written(tmp_path / "a.zst", header[:-1] + bytes([(27 - 10) << 3]) + raw_block)) == ["a b"] * 10
+    assert (
+        texts(written(tmp_path / "a.zst", header[:-1] + bytes([(27 - 10) << 3]) + raw_block))
+        == ["a b"] * 10
+    )
 
 
 ALPHABETS = {
@@ -140,13 +156,18 @@ def test_utf16_without_a_mark_is_refused_in_every_alphabet(tmp_path, alphabet, l
         assert "zero bytes as UTF-16 has" in said
         assert "iconv" in said
     for stray in ("", "\0", "\0" * 8 + "\n"):  # in UTF-8, zero bytes are text
-        assert texts(written(tmp_path / "a.txt", (stray + text).encode())) == (stray + text).split("\n")[:-1]
+        assert (
+            texts(written(tmp_path / "a.txt", (stray + text).encode()))
+            == (stray + text).split("\n")[:-1]
+        )
 
 
 @pytest.mark.parametrize("line", ["t h e _ c a t", "\0" * 300, "a\0" * 20, "0 1 1 0 1 0"])
 def test_text_that_only_looks_a_little_like_utf16_is_text(tmp_path, line):
     lines = [line, *["t h e _ c a t _ s a t"] * 400]
-    assert texts(written(tmp_path / "a.txt", "".join(f"{line}\n" for line in lines).encode())) == lines
+    assert (
+        texts(written(tmp_path / "a.txt", "".join(f"{line}\n" for line in lines).encode())) == lines
+    )
 
 
 POINTERS = {
@@ -196,24 +217,35 @@ def test_rows_of_json_are_kept_as_they_are(tmp_path, name):
     assert found["json"].to_pylist() == rows
     assert found["text"].to_pylist() == ["2020-01-01", "two\nlines \u00e9", None, None]
     written(path, b'{"json":"a"}')
-    assert [table.to_pydict() for table in read_rows(path, "json")] == [{"json": ["a"], "json_row": ['{"json":"a"}']}]
+    assert [table.to_pydict() for table in read_rows(path, "json")] == [
+        {"json": ["a"], "json_row": ['{"json":"a"}']}
+    ]
 
 
 def test_text_in_parquet_is_text_whatever_arrow_calls_it(tmp_path):
     words = ["a", None, "c d"]
     plain = pa.array(words)
     other = pa.array([{"x": 1}, None, {"x": 2}])
-    for kind in (pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())):
+    for kind in (
+        pa.string(),
+        pa.large_string(),
+        pa.string_view(),
+        pa.dictionary(pa.int32(), pa.string()),
+    ):
         column = plain.dictionary_encode() if pa.types.is_dictionary(kind) else plain.cast(kind)
         path = written(
-            tmp_path / "A.Parquet", pa.table({"n": other, "text": column, "label": plain.dictionary_encode()})
+            tmp_path / "A.Parquet",
+            pa.table({"n": other, "text": column, "label": plain.dictionary_encode()}),
         )
         (rows,) = read_rows(path)
         assert rows.column_names == ["n", "text", "label"]
         assert rows.schema.types == [other.type, pa.large_string(), plain.dictionary_encode().type]
         assert rows["text"].to_pylist() == words
         assert texts(path) == words
-    assert texts(written(tmp_path / "null.parquet", pa.table({"text": pa.nulls(2)}))) == [None, None]
+    assert texts(written(tmp_path / "null.parquet", pa.table({"text": pa.nulls(2)}))) == [
+        None,
+        None,
+    ]
 
 
 def test_large_parquet_comes_in_parts(tmp_path, monkeypatch):
@@ -232,19 +264,43 @@ def test_large_parquet_comes_in_parts(tmp_path, monkeypatch):
         ("a.txt", b"PK\3\4rest", "is an archive"),
         ("a.txt", "a b\n".encode("utf-16"), "is not UTF-8 but UTF-16"),
         ("a.txt", b"a\n\xc3\xa9\xe9\n", "is not UTF-8: byte 0xe9 at offset 4, line 2"),
-        ("a.jsonl", b'{"text":"a"}\n{"text":"\xff"}\n', "is not UTF-8: byte 0xff at offset 22, line 2"),
-        ("a.txt.gz", gzip.compress(b"\xef\xbb\xbfa\n\xff", mtime=0), "is not UTF-8: byte 0xff at offset 5, line 2"),
+        (
+            "a.jsonl",
+            b'{"text":"a"}\n{"text":"\xff"}\n',
+            "is not UTF-8: byte 0xff at offset 22, line 2",
+        ),
+        (
+            "a.txt.gz",
+            gzip.compress(b"\xef\xbb\xbfa\n\xff", mtime=0),
+            "is not UTF-8: byte 0xff at offset 5, line 2",
+        ),
         ("a", b'{"text": "a"}\n', "holds JSON. Let its name end in .jsonl"),
         ("a.jsonl", b'{"text":"a"}\n{"te', "line 2 is not JSON"),
         ("a.json", b'[{"text":"a"}]', "line 1 is no JSON object"),
         ("a.json", b'{\n  "text": "a"\n}', "line 1 is not JSON"),
         ("a.jsonl", b'{"text":"\\ud800"}', "line 1 is not JSON"),
         ("a.jsonl", b"[" * 100_000, "line 1 is not JSON"),
-        ("a.jsonl", b'{"text":"a"}\n{"text":5}', "line 2: `text` is int, not text. Name another column with"),
-        ("a.jsonl", b'{"content":"a","id":1}', r"no column `text` (found: content, id). Name another with data.column"),
-        ("a.parquet", pa.table({"text": [1]}), "`text` is int64, not text. Name another column with data.column"),
+        (
+            "a.jsonl",
+            b'{"text":"a"}\n{"text":5}',
+            "line 2: `text` is int, not text. Name another column with",
+        ),
+        (
+            "a.jsonl",
+            b'{"content":"a","id":1}',
+            r"no column `text` (found: content, id). Name another with data.column",
+        ),
+        (
+            "a.parquet",
+            pa.table({"text": [1]}),
+            "`text` is int64, not text. Name another column with data.column",
+        ),
         ("a.parquet", pa.table({"text": [["a"]]}), "`text` is list<element: string>, not text"),
-        ("a.parquet", pa.table({"b": ["a"]}), "no column `text` (found: b). Name another with data.column"),
+        (
+            "a.parquet",
+            pa.table({"b": ["a"]}),
+            "no column `text` (found: b). Name another with data.column",
+        ),
         ("a.parquet", b"", "damaged or incomplete"),
         ("a.parquet", b"PAR1 and no more", "damaged or incomplete"),
     ],

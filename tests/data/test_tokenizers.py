@@ -17,13 +17,17 @@ from gcnn.data.tokenizer_training import train_tokenizer
 from gcnn.data.tokenizers import SentencePieceTokenizer, WordTokenizer, load_tokenizer
 from tests.unicode_text import TEXT, any_line, any_lines, unmarked
 
-few_words = st.lists(st.sampled_from(["a", "b", "c", "<unk>", "<eos>", "é", " ", "\u2028", "\x85"]), max_size=12)
+few_words = st.lists(
+    st.sampled_from(["a", "b", "c", "<unk>", "<eos>", "é", " ", "\u2028", "\x85"]), max_size=12
+)
 SIZE = 300  # pieces, 256 of them bytes
 
 
 @pytest.fixture(scope="module", params=["bpe", "unigram"])
 def pieces(request) -> SentencePieceTokenizer:
-    return train_tokenizer(SentencePieceConfig(model_type=request.param, vocabulary_size=SIZE), [TEXT])
+    return train_tokenizer(
+        SentencePieceConfig(model_type=request.param, vocabulary_size=SIZE), [TEXT]
+    )
 
 
 def reference_ids(lines: list[str], types: list[str], eos: str, unk: str) -> list[int]:
@@ -41,19 +45,27 @@ def test_words_are_looked_up_one_by_one(lines, training):
     ids = tokenizer.encode_lines(lines)
     assert ids.dtype == np.int32
     assert ids.tolist() == reference_ids(lines, tokenizer.types, "<eos>", "<unk>")
-    assert [i for line in lines for i in [*tokenizer.encode(line), tokenizer.eos_id]] == ids.tolist()
+    assert [
+        i for line in lines for i in [*tokenizer.encode(line), tokenizer.eos_id]
+    ] == ids.tolist()
 
 
-@given(st.lists(few_words.map(" ".join), max_size=20), st.integers(1, 4), st.none() | st.integers(3, 7))
+@given(
+    st.lists(few_words.map(" ".join), max_size=20), st.integers(1, 4), st.none() | st.integers(3, 7)
+)
 def test_word_types_are_the_frequent_ones(lines, min_count, max_size):
-    tokenizer = train_tokenizer(WordTokenizerConfig(min_count=min_count, max_size=max_size), [lines[:7], lines[7:]])
+    tokenizer = train_tokenizer(
+        WordTokenizerConfig(min_count=min_count, max_size=max_size), [lines[:7], lines[7:]]
+    )
     counts = Counter(word for line in lines for word in unmarked(line).split())
     words = {word for word in counts if word not in ("<unk>", "<eos>")}
     frequent = {word for word in words if counts[word] >= min_count}
     kept = set(tokenizer.types) - {"<unk>", "<eos>"}
     assert kept <= frequent
     assert len(kept) == min(len(frequent), (max_size or 99) - 2)
-    assert min((counts[w] for w in kept), default=0) >= max((counts[w] for w in frequent - kept), default=0)
+    assert min((counts[w] for w in kept), default=0) >= max(
+        (counts[w] for w in frequent - kept), default=0
+    )
     assert len(tokenizer.types) == len(set(tokenizer.types)) == tokenizer.vocabulary_size
     frequency = np.bincount(tokenizer.encode_lines(lines), minlength=tokenizer.vocabulary_size)
     assert (np.diff(frequency) <= 0).all()
@@ -62,19 +74,26 @@ def test_word_types_are_the_frequent_ones(lines, min_count, max_size):
 @given(st.lists(any_line, max_size=6))
 def test_words_decode_to_themselves(lines):
     tokenizer = train_tokenizer(WordTokenizerConfig(), [lines])
-    plain = [" ".join("<unk>" if word == "<eos>" else word for word in unmarked(line).split()) for line in lines]
+    plain = [
+        " ".join("<unk>" if word == "<eos>" else word for word in unmarked(line).split())
+        for line in lines
+    ]
     assert [tokenizer.decode(tokenizer.encode(line)) for line in lines] == plain
     assert tokenizer.decode(tokenizer.encode_lines(lines)) == "".join(f"{line}\n" for line in plain)
 
 
 @given(any_lines, any_lines, st.integers(1, 2), st.none() | st.integers(3, 6))
 def test_words_decode_to_the_line_with_unknown_ones_marked(training, lines, min_count, max_size):
-    tokenizer = train_tokenizer(WordTokenizerConfig(min_count=min_count, max_size=max_size), [training])
+    tokenizer = train_tokenizer(
+        WordTokenizerConfig(min_count=min_count, max_size=max_size), [training]
+    )
     words = set(tokenizer.types) - {"<eos>"}
     for line in lines:
         ids = tokenizer.encode(line)
         assert tokenizer.eos_id not in ids
-        assert tokenizer.decode(ids) == " ".join(word if word in words else "<unk>" for word in unmarked(line).split())
+        assert tokenizer.decode(ids) == " ".join(
+            word if word in words else "<unk>" for word in unmarked(line).split()
+        )
 
 
 def test_no_word_makes_an_end_of_line():
@@ -96,7 +115,9 @@ def test_a_vocabulary_without_room():
         train_tokenizer(WordTokenizerConfig(max_size=2), [["a"]])
 
 
-@given(line=any_line.filter(lambda line: "\u2581" not in line))  # U+2581 is SentencePiece's own space
+@given(
+    line=any_line.filter(lambda line: "\u2581" not in line)
+)  # U+2581 is SentencePiece's own space
 @settings(max_examples=200)
 def test_pieces_decode_to_any_text(pieces, line):
     assert pieces.decode(pieces.encode(line)) == unmarked(line)
@@ -115,7 +136,9 @@ def test_pieces_of_lines(pieces):
     assert ids.dtype == np.int32
     assert (ids == pieces.eos_id).sum() == len(TEXT) + 2
     assert pieces.unk_id not in ids
-    assert pieces.decode(ids) == "".join(f"{line.strip()}\n" for line in [*TEXT, "<eos> <unk> <0x41>", "spaced\tout"])
+    assert pieces.decode(ids) == "".join(
+        f"{line.strip()}\n" for line in [*TEXT, "<eos> <unk> <0x41>", "spaced\tout"]
+    )
 
 
 def test_pieces_are_sorted_by_frequency(pieces):
@@ -127,7 +150,9 @@ def test_pieces_are_sorted_by_frequency(pieces):
 @pytest.mark.parametrize("model_type", ["bpe", "unigram"])
 def test_training_is_deterministic_and_silent(model_type, capfd):
     config = SentencePieceConfig(model_type=model_type, vocabulary_size=SIZE)
-    first, second = (train_tokenizer(config, batches) for batches in ([TEXT], [TEXT[:37], TEXT[37:]]))
+    first, second = (
+        train_tokenizer(config, batches) for batches in ([TEXT], [TEXT[:37], TEXT[37:]])
+    )
     assert first.fingerprint == second.fingerprint
     assert capfd.readouterr() == ("", "")
 
@@ -157,14 +182,19 @@ def test_the_sample_is_spread_over_the_text(monkeypatch):
 
 
 def test_saved_tokenizers_come_back(pieces, tmp_path):
-    for tokenizer in (pieces, train_tokenizer(WordTokenizerConfig(), [TEXT]), WordTokenizer(["a", "E", "U"], "E", "U")):
+    for tokenizer in (
+        pieces,
+        train_tokenizer(WordTokenizerConfig(), [TEXT]),
+        WordTokenizer(["a", "E", "U"], "E", "U"),
+    ):
         directory = tmp_path / tokenizer.fingerprint
         tokenizer.save(directory)
         loaded = load_tokenizer(directory)
         assert loaded.fingerprint == tokenizer.fingerprint
         assert (loaded.eos_id, loaded.unk_id) == (tokenizer.eos_id, tokenizer.unk_id)
         assert (
-            loaded.encode_lines([*TEXT, "new words"]).tolist() == tokenizer.encode_lines([*TEXT, "new words"]).tolist()
+            loaded.encode_lines([*TEXT, "new words"]).tolist()
+            == tokenizer.encode_lines([*TEXT, "new words"]).tolist()
         )
 
 
@@ -193,7 +223,9 @@ def test_damaged_tokenizers_are_refused(tmp_path, name, content):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("damage", [lambda model: b"", lambda model: model[: len(model) // 2], lambda model: b"junk"])
+@pytest.mark.parametrize(
+    "damage", [lambda model: b"", lambda model: model[: len(model) // 2], lambda model: b"junk"]
+)
 def test_damaged_models_are_refused(pieces, tmp_path, damage, capfd):
     pieces.save(tmp_path)
     (tmp_path / "sentencepiece.model").write_bytes(damage(pieces.model))
@@ -210,7 +242,9 @@ def test_a_model_without_an_end_of_line_is_refused(tmp_path):
     )  # fmt: skip
     (tmp_path / "sentencepiece.model").write_bytes(model.getvalue())
     size = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()).vocab_size()
-    (tmp_path / "tokenizer.json").write_text(json.dumps({"kind": "sentencepiece", "model_ids": list(range(size))}))
+    (tmp_path / "tokenizer.json").write_text(
+        json.dumps({"kind": "sentencepiece", "model_ids": list(range(size))})
+    )
     with pytest.raises(UsageError, match="damaged"):
         load_tokenizer(tmp_path)
 

@@ -22,7 +22,9 @@ def corpus(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("corpus")
     words = [f"w{i}" for i in range(40)]
     for split, lines in (("train", 200), ("valid", 30), ("test", 30)):
-        text = "".join(" ".join((words * 2)[i * 7 % 40 :][: 3 + i % 10]) + "\n" for i in range(lines))
+        text = "".join(
+            " ".join((words * 2)[i * 7 % 40 :][: 3 + i % 10]) + "\n" for i in range(lines)
+        )
         (folder / f"{split}.txt").write_text(text)
     return folder
 
@@ -30,14 +32,21 @@ def corpus(tmp_path_factory) -> Path:
 @pytest.fixture
 def tiny(corpus, tmp_path) -> list[str]:
     """The arguments of a run that takes a second."""
-    return [*TINY, f"data.path={corpus}", f"data.cache_dir={corpus / 'cache'}", f"run_dir={tmp_path / 'run'}"]
+    return [
+        *TINY,
+        f"data.path={corpus}",
+        f"data.cache_dir={corpus / 'cache'}",
+        f"run_dir={tmp_path / 'run'}",
+    ]
 
 
 @pytest.fixture(scope="session")
 def trained(corpus, tmp_path_factory) -> Path:
     """A run directory that is finished. Not to be written to: `run_dir` is a copy of it."""
     where = [f"data.path={corpus}", f"data.cache_dir={corpus / 'cache'}"]
-    folder, _ = train(compose_config(*TINY, *where, f"run_dir={tmp_path_factory.mktemp('trained') / 'run'}"))
+    folder, _ = train(
+        compose_config(*TINY, *where, f"run_dir={tmp_path_factory.mktemp('trained') / 'run'}")
+    )
     return folder
 
 
@@ -54,7 +63,11 @@ def snapshot(corpus, tmp_path):
     def taken() -> dict[str, str | None]:
         files = [*tmp_path.rglob("*"), *corpus.glob("*.txt")]
         names = (".lock", "train.log")
-        return {str(path): sha256(path) if path.is_file() else None for path in files if path.name not in names}
+        return {
+            str(path): sha256(path) if path.is_file() else None
+            for path in files
+            if path.name not in names
+        }
 
     return taken
 

@@ -29,7 +29,11 @@ EVALUATE = [
     ([*RUN, "surplus"], 2, "surplus; a file is typed as --file FILE"),
     ([*RUN, "--split", "dev"], 2, "--split.*'dev'.*valid"),
     ([*RUN, "--split", "test", "--file", "{tmp}/text"], 2, "not allowed with"),
-    ([*RUN, "--file", "{tmp}/text", "--data-path", "{tmp}"], 2, "--data-path is where the run's splits are"),
+    (
+        [*RUN, "--file", "{tmp}/text", "--data-path", "{tmp}"],
+        2,
+        "--data-path is where the run's splits are",
+    ),
     ([*RUN, "--split", "test", "--column", "words"], 2, "--column is of --file"),
     ([*RUN, "--file", "{tmp}/nowhere.txt"], 2, "no file .*nowhere.txt"),
     ([*RUN, "--file", "{tmp}/folder"], 2, "no file .*folder"),
@@ -82,8 +86,16 @@ SCORE = [
     ([*RUN, "--format", "xml"], 2, "--format.*'xml'.*tsv"),
     ([*RUN, "--format", "tsv", "--nbest"], 2, "not allowed with"),
     ([*RUN, "--nbest", "htk"], 2, "--nbest.*'htk'.*srilm"),
-    ([*RUN, "--input", "{tmp}/text", "--output", "{tmp}/out", "--nbest"], 2, "--format and --nbest are of standard"),
-    ([*RUN, "--input", "{tmp}/text", "--output", "{tmp}/out", "--format", "tsv"], 2, "--input writes Parquet"),
+    (
+        [*RUN, "--input", "{tmp}/text", "--output", "{tmp}/out", "--nbest"],
+        2,
+        "--format and --nbest are of standard",
+    ),
+    (
+        [*RUN, "--input", "{tmp}/text", "--output", "{tmp}/out", "--format", "tsv"],
+        2,
+        "--input writes Parquet",
+    ),
     ([*RUN, "--column", "words"], 2, "--column is of the files of --input"),
     ([*RUN, "--lm-weight", "2"], 2, "--lm-weight is a number that goes with --nbest"),
     ([*RUN, "--nbest", "--lm-weight", "nan"], 2, "--lm-weight is a number"),
@@ -97,12 +109,28 @@ SCORE = [
     ([*RUN, "--input", "{tmp}/text"], 2, "--input and --output belong together"),
     ([*RUN, "--input", "{tmp}/nowhere", "--output", "{tmp}/folder"], 2, "nowhere"),
     ([*RUN, "--input", "{tmp}/folder", "--output", "{tmp}/folder"], 2, "folder is no regular file"),
-    ([*RUN, "--input", "{tmp}/text", "--output", "{tmp}/text/new"], 2, "--output: .*text is a file"),
-    ([*RUN, "--input", "{tmp}/text", "{tmp}/text", "--output", "{tmp}/new"], 2, "two files would be written"),
-    ([*RUN, "--input", "{tmp}/latin-1", "--output", "{tmp}/folder"], 2, "latin-1 is not UTF-8.*line 2"),
+    (
+        [*RUN, "--input", "{tmp}/text", "--output", "{tmp}/text/new"],
+        2,
+        "--output: .*text is a file",
+    ),
+    (
+        [*RUN, "--input", "{tmp}/text", "{tmp}/text", "--output", "{tmp}/new"],
+        2,
+        "two files would be written",
+    ),
+    (
+        [*RUN, "--input", "{tmp}/latin-1", "--output", "{tmp}/folder"],
+        2,
+        "latin-1 is not UTF-8.*line 2",
+    ),
     ([*RUN, "--input", "{tmp}/zip.parquet", "--output", "{tmp}/folder"], 2, "zip.parquet"),
     ([*RUN, "--input", "{tmp}/cut.jsonl", "--output", "{tmp}/folder"], 2, "cut.jsonl, line 2"),
-    ([*RUN, "--input", "{tmp}/good.jsonl", "--column", "words", "--output", "{tmp}/new"], 2, "words.*--column"),
+    (
+        [*RUN, "--input", "{tmp}/good.jsonl", "--column", "words", "--output", "{tmp}/new"],
+        2,
+        "words.*--column",
+    ),
     ([*RUN, "--input", "{tmp}/text", "--output", "{tmp}/text"], 2, "--output: .*text is a file"),
     ([*RUN, "sentences.txt"], 2, "sentences.txt"),
 ]
@@ -144,7 +172,11 @@ BENCHMARK = [
     ([*RUNS, "--precision", "fp8"], 2, "--precision.*'fp8'"),
     ([*RUNS, "--device", "cuda"], 2, "no such device"),
     (["--runs", "{run}", "--quick", "--out", "{tmp}/folder"], 2, "--out: .*folder is a folder"),
-    (["--runs", "{run}", "--quick", "--out", "{tmp}/text/latency.json"], 2, "--out: .*text is a file"),
+    (
+        ["--runs", "{run}", "--quick", "--out", "{tmp}/text/latency.json"],
+        2,
+        "--out: .*text is a file",
+    ),
 ]
 REPORT = [
     ([], 2, "required: RUN"),
@@ -159,7 +191,11 @@ REPORT = [
     (["{run}", "--comparison", "{tmp}/nowhere.json"], 2, "nowhere.json: no such file"),
     (["{run}", "--comparison", "{tmp}/folder"], 2, "folder cannot be read"),
     (["{run}", "--comparison", "{tmp}/text"], 2, "text is not JSON"),
-    (["{run}", "--comparison", "{run}/results.json"], 2, "results.json is no comparison of two runs"),
+    (
+        ["{run}", "--comparison", "{run}/results.json"],
+        2,
+        "results.json is no comparison of two runs",
+    ),
     (["{run}", "--out", "{tmp}/text"], 2, "--out: .*text is a file"),
     (["{run}", "--out", "{tmp}/text/report"], 2, "--out: .*text is a file"),
     (["{run}", "--out", "/proc/none"], 1, "/proc/none"),
@@ -194,16 +230,38 @@ PREPARE = [
     (["data=wikitext2", "data.path={tmp}/folder"], 2, "no wiki.train.tokens in"),
     (["data=billion_word", "data.path={tmp}/text"], 2, "text is not a folder"),
     (["data=local", "data.files={{train:[{tmp}/text]}}"], 2, "data.files.valid: no file matches"),
-    (["data=local", "data.files={{train:[{tmp}/text],valid:[{tmp}/text],test:[{tmp}/no*]}}"], 2, "matches .*no"),
-    (["data=local", "data.files={{train:[{tmp}/text],valid:[{tmp}/good.jsonl],test:[{tmp}/utf-16]}}"], 2, "utf-16 is"),
     (
-        ["data=local", "data.files={{train:[{tmp}/zip.parquet],valid:[{tmp}/text],test:[{tmp}/good.jsonl]}}"],
+        ["data=local", "data.files={{train:[{tmp}/text],valid:[{tmp}/text],test:[{tmp}/no*]}}"],
+        2,
+        "matches .*no",
+    ),
+    (
+        [
+            "data=local",
+            "data.files={{train:[{tmp}/text],valid:[{tmp}/good.jsonl],test:[{tmp}/utf-16]}}",
+        ],
+        2,
+        "utf-16 is",
+    ),
+    (
+        [
+            "data=local",
+            "data.files={{train:[{tmp}/zip.parquet],valid:[{tmp}/text],test:[{tmp}/good.jsonl]}}",
+        ],
         2,
         "zip.parquet",
     ),
-    (["data=local", "data.path={corpus}", "tokenizer=letters"], 2, "tokenizer=letters.*choose one of"),
+    (
+        ["data=local", "data.path={corpus}", "tokenizer=letters"],
+        2,
+        "tokenizer=letters.*choose one of",
+    ),
     (["data=local", "data.path={corpus}", "tokenizer=word", "tokenizer.max_size=2"], 2, "max_size"),
-    (["data=local", "data.path={corpus}", "tokenizer.vocabulary_size=" + HUGE], 2, "tokenizer.vocabulary_size is 10"),
+    (
+        ["data=local", "data.path={corpus}", "tokenizer.vocabulary_size=" + HUGE],
+        2,
+        "tokenizer.vocabulary_size is 10",
+    ),
     (
         ["data=local", "data.path={corpus}", "tokenizer.vocabulary_size=10"],
         2,
@@ -222,7 +280,11 @@ IMPORT = [
     (["{tmp}/empty", "{tmp}/text", "{tmp}/out"], 2, "empty was not loaded"),
     (["{tmp}/cut.pt", "{tmp}/text", "{tmp}/out"], 2, "cut.pt was not loaded"),
     (["{tmp}/utf-16", "{tmp}/text", "{tmp}/out"], 2, "utf-16 was not loaded"),
-    (["{run}/model.safetensors", "{tmp}/text", "{tmp}/out"], 2, "model.safetensors is no checkpoint of fairseq"),
+    (
+        ["{run}/model.safetensors", "{tmp}/text", "{tmp}/out"],
+        2,
+        "model.safetensors is no checkpoint of fairseq",
+    ),
     (
         ["{run}/checkpoints/step_000000020/state.pt", "{tmp}/text", "{tmp}/out"],
         2,
@@ -275,9 +337,13 @@ ROWS = [(command, *row) for command, rows in TABLES.items() for row in rows]
 
 
 @pytest.mark.parametrize(
-    ("command", "arguments", "code", "named"), ROWS, ids=[f"{i}-{row[0]}" for i, row in enumerate(ROWS)]
+    ("command", "arguments", "code", "named"),
+    ROWS,
+    ids=[f"{i}-{row[0]}" for i, row in enumerate(ROWS)],
 )
-def test_bad_arguments_are_one_line(call, places, snapshot, command, arguments, code, named, monkeypatch):
+def test_bad_arguments_are_one_line(
+    call, places, snapshot, command, arguments, code, named, monkeypatch
+):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     before = snapshot()
     done = call(command, *(argument.format(**places) for argument in arguments))
@@ -297,12 +363,27 @@ STREAMS = [
     (b"\xff\xfe\n", [], "line 1 of the input is not UTF-8: byte 0xff at offset 0", 0),
     (b"w1\nw2 \xe9\nw3\n", [], "line 2 of the input is not UTF-8: byte 0xe9 at offset 3", 1),
     ("w1 w2\n".encode("utf-16"), [], "line 1 of the input is not UTF-8", 0),
-    (("w1 w2\n" * 100).encode("utf-16-le"), [], "standard input is no UTF-8 text: .* zero bytes", 0),
-    (b"w1 w2\n\0\n\xff\n", [], "line 3 of the input is not UTF-8", 2),  # a line of zero bytes is a line
+    (
+        ("w1 w2\n" * 100).encode("utf-16-le"),
+        [],
+        "standard input is no UTF-8 text: .* zero bytes",
+        0,
+    ),
+    (
+        b"w1 w2\n\0\n\xff\n",
+        [],
+        "line 3 of the input is not UTF-8",
+        2,
+    ),  # a line of zero bytes is a line
     (b"w1\n\nw2\ncaf\xc3", [], "line 4 of the input is not UTF-8", 3),
     (b"w1\n\xed\xa0\x80\n", [], "line 2 of the input is not UTF-8", 1),
     (b"w1\n\xff", ["--format", "tsv"], "line 2 of the input is not UTF-8", 2),
-    (b"1 ||| w1\n2 ||| w2\nw3\n", ["--nbest"], "line 3 of the input is not `id \\|\\|\\| sentence`", 1),
+    (
+        b"1 ||| w1\n2 ||| w2\nw3\n",
+        ["--nbest"],
+        "line 3 of the input is not `id \\|\\|\\| sentence`",
+        1,
+    ),
     (b"1 || w1\n", ["--nbest"], "line 1 of the input is not `id", 0),
     (b"\n", ["--nbest"], "line 1 of the input is not `id", 0),
     (b"1 ||| w1\n1 ||| \xff\n", ["--nbest"], "line 2 of the input is not UTF-8", 0),
@@ -310,7 +391,9 @@ STREAMS = [
 
 
 @pytest.mark.parametrize(("stdin", "options", "named", "scored"), STREAMS)
-def test_a_bad_line_ends_the_scores_before_it(call, run_dir, snapshot, stdin, options, named, scored):
+def test_a_bad_line_ends_the_scores_before_it(
+    call, run_dir, snapshot, stdin, options, named, scored
+):
     before = snapshot()
     done = call("score", "--run", run_dir, *options, stdin=stdin)
     assert (done.code, len(done.out.splitlines())) == (2, scored)
@@ -343,5 +426,7 @@ def test_the_commands_are_listed(word, capsys):
 
 
 def test_a_command_that_is_none_is_named_with_the_nearest():
-    with pytest.raises(UsageError, match=r"no command 'evalaute'; choose one of: train, .* The nearest is evaluate"):
+    with pytest.raises(
+        UsageError, match=r"no command 'evalaute'; choose one of: train, .* The nearest is evaluate"
+    ):
         run("evalaute")

@@ -37,10 +37,16 @@ TRAIN = [
     (["=3"], "'=3' is no key=value"),
     (["model"], "'model' is no key=value"),
     (["quickstart"], "'quickstart' is no key=value; type it as experiment=quickstart"),
-    (["--lr", "0.1"], "no option --lr; a setting is typed as key=value.*The nearest is optimizer.lr"),
+    (
+        ["--lr", "0.1"],
+        "no option --lr; a setting is typed as key=value.*The nearest is optimizer.lr",
+    ),
     (["--max-steps=5"], "no option --max-steps.*trainer.max_steps"),
     (["--experiment", "quickstart"], "no option --experiment.*nearest is experiment"),
-    (["--experimental-rerun", "config.pickle"], "no option --experimental-rerun"),  # it would be unpickled
+    (
+        ["--experimental-rerun", "config.pickle"],
+        "no option --experimental-rerun",
+    ),  # it would be unpickled
     (["--config-name", "nonsense"], "no config nonsense in the folder of --config-path"),
     (["--config-dir"], "--config-dir.*expected one argument"),
     (["batch_size=8"], "'batch_size'.* The nearest is trainer.batch_size"),
@@ -73,9 +79,18 @@ TRAIN = [
     (["trainer.micro_batch_size=0"], "trainer.micro_batch_size is 0"),
     (["trainer.clip_norm=nan"], "trainer.clip_norm is nan"),
     (["trainer.precision=fp8"], "trainer.precision is 'fp8'.*float32, bf16"),
-    (["trainer.carry_state=true", "data.sentences=true"], "trainer.carry_state is true.*data.sentences"),
-    (["model.tie_embeddings=true", "model.projection_dim=8"], "projection_dim would .*tie_embeddings"),
-    (["model=gcnn_small", "model.projection_dim=8"], "projection_dim would .*adaptive softmax only an LSTM"),
+    (
+        ["trainer.carry_state=true", "data.sentences=true"],
+        "trainer.carry_state is true.*data.sentences",
+    ),
+    (
+        ["model.tie_embeddings=true", "model.projection_dim=8"],
+        "projection_dim would .*tie_embeddings",
+    ),
+    (
+        ["model=gcnn_small", "model.projection_dim=8"],
+        "projection_dim would .*adaptive softmax only an LSTM",
+    ),
     (["trainer.skip_nonfinite=-1"], "trainer.skip_nonfinite is -1"),
     (["optimizer.lr=0"], "optimizer.lr is 0"),
     (["optimizer.lr=fast"], "optimizer.lr.*fast"),
@@ -95,14 +110,23 @@ TRAIN = [
     (["model.cutoffs=[0,10]"], r"model.cutoffs is \[0, 10\]"),
     (["model.cutoffs=[10,5000]"], r"model.cutoffs is \[10, 5000\].*vocabulary has 42 types"),
     (["model.cutoffs=[42]"], "give cutoffs below 42"),
-    (["trainer.block_size=100000", "trainer.batch_size=1"], "trainer.block_size is 100000.*training split has"),
+    (
+        ["trainer.block_size=100000", "trainer.batch_size=1"],
+        "trainer.block_size is 100000.*training split has",
+    ),
     (["trainer.batch_size=100000"], "trainer.batch_size is 100000.*fills only"),
     (["tokenizer.min_count=0"], "tokenizer.min_count is 0"),
     (["tokenizer.max_size=1"], "max_size"),
     (["tokenizer=sentencepiece", "tokenizer.vocabulary_size=1000000"], "vocabulary_size"),
     (["tokenizer=sentencepiece", "tokenizer.model_type=wordpiece"], "model_type.*bpe, unigram"),
-    (["tokenizer=sentencepiece", "tokenizer.model=m", "tokenizer.vocabulary_size=9"], "model is trained already"),
-    (["tokenizer=sentencepiece", "tokenizer.vocabulary_size=1000000000000"], "vocabulary_size is 1000000000000"),
+    (
+        ["tokenizer=sentencepiece", "tokenizer.model=m", "tokenizer.vocabulary_size=9"],
+        "model is trained already",
+    ),
+    (
+        ["tokenizer=sentencepiece", "tokenizer.vocabulary_size=1000000000000"],
+        "vocabulary_size is 1000000000000",
+    ),
     (["model.embedding_dim=2000000000"], "GiB of memory.*smaller numbers under model"),
     (["model.embedding_dim=1000000000000"], "model.embedding_dim is 1000000000000"),
     (["model.blocks=[{convs:[[3,1000000000000]]}]"], "GiB of memory"),
@@ -125,14 +149,20 @@ TRAIN = [
     (["threads=0"], "threads is 0"),
     (["logger.kind=mlflow"], "logger.kind is 'mlflow'.*none, wandb, tensorboard"),
     (["trainer.patience=0"], "trainer.patience is 0"),
-    (["schedule=plateau", "optimizer.lr=0.1", "schedule.min_lr=0.2"], "min_lr is 0.2; give at most optimizer.lr, 0.1"),
+    (
+        ["schedule=plateau", "optimizer.lr=0.1", "schedule.min_lr=0.2"],
+        "min_lr is 0.2; give at most optimizer.lr, 0.1",
+    ),
     (["init_from=/no/such/run"], "/no/such/run is not a run directory"),
     (["resume=3"], "resume is 3"),
     (["resume=0"], "resume is 0; give false, true or the path"),  # which equals False
     (["resume=1"], "resume is 1"),
     (["--multirun", "seed=1,2", "resume=0"], "resume is 0"),
     (["resume="], "resume is ''"),
-    (["run_dir="], "run_dir is ''; give a path or leave it out"),  # of an empty variable of the shell
+    (
+        ["run_dir="],
+        "run_dir is ''; give a path or leave it out",
+    ),  # of an empty variable of the shell
     (["run_dir=", "resume=true"], "run_dir is ''"),
     (["data.path="], "data.path is ''"),
     (
@@ -146,7 +176,10 @@ TRAIN = [
     (["--shell-completion"], "takes install=bash"),
     (["--cfg", "foo"], "invalid choice: 'foo' .*'job', 'hydra', 'all'"),
     (["--info", "nonsense"], "invalid choice: 'nonsense'"),
-    (["--config-name", "r0/config.yaml"], "no config r0/config.yaml in the folder of --config-path"),
+    (
+        ["--config-name", "r0/config.yaml"],
+        "no config r0/config.yaml in the folder of --config-path",
+    ),
     (["seed=${run_dir}"], "could not be converted to Integer. All keys"),
     (["resume=/no/such/checkpoint"], "resume: /no/such/checkpoint is no checkpoint"),
     (["data.path=/no/such/folder"], "/no/such/folder"),
@@ -193,7 +226,11 @@ NAMES = [
 def test_any_path_is_taken_as_it_is_written(name, monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     for key in ("data.path", "data.cache_dir", "run_dir", "resume"):
-        for value, path in ((name, name), (f"/a/{name}/b", f"/a/{name}/b"), (f"~/{name}", f"/home/me/{name}")):
+        for value, path in (
+            (name, name),
+            (f"/a/{name}/b", f"/a/{name}/b"),
+            (f"~/{name}", f"/home/me/{name}"),
+        ):
             (given,) = OverridesParser.create().parse_overrides(prepare([f"{key}={value}"]))
             assert not given.is_sweep_override()
             assert given.value() == path
@@ -202,16 +239,28 @@ def test_any_path_is_taken_as_it_is_written(name, monkeypatch):
 def test_what_is_no_plain_path_stays_hydras(tmp_path):
     (tmp_path / "a,b").mkdir()
     assert prepare([f"data.path={tmp_path}/a,b"], sweep=True) == [f"data.path='{tmp_path}/a,b'"]
-    asked = ["data.path=null", "resume=true", "data.path='a b'", "run_dir=${experiment}/x", "run_dir=a b/c", "seed=1"]
+    asked = [
+        "data.path=null",
+        "resume=true",
+        "data.path='a b'",
+        "run_dir=${experiment}/x",
+        "run_dir=a b/c",
+        "seed=1",
+    ]
     assert prepare(asked) == asked
-    assert prepare(["data.path=a,b", "run_dir=a,b"], sweep=True) == ["data.path=a,b", "run_dir='a,b'"]
+    assert prepare(["data.path=a,b", "run_dir=a,b"], sweep=True) == [
+        "data.path=a,b",
+        "run_dir='a,b'",
+    ]
     assert prepare(["data.path=a,b", "experiment=null"]) == ["data.path='a,b'"]
 
 
 def test_hydras_own_options_are_taken(call):
     shown = call("train", "-c", "job", "experiment=quickstart", "-p", "schedule")
     assert (shown.code, shown.out.splitlines()[:2]) == (0, ["# @package schedule", "kind: cosine"])
-    assert "experiment/quickstart" in call("train", "--info", "defaults", "experiment=quickstart").out
+    assert (
+        "experiment/quickstart" in call("train", "--info", "defaults", "experiment=quickstart").out
+    )
 
 
 def test_help_has_every_key_of_every_kind_with_its_meaning(call):
@@ -315,7 +364,9 @@ def test_resuming_with_another_optimizer_is_refused(call, tiny):
     assert "is adamw and cannot become nesterov" in done.err.splitlines()[-1]
 
 
-@pytest.mark.parametrize("change", ["model.embedding_dim=12", "model.gate=gtu", "tokenizer.max_size=30"])
+@pytest.mark.parametrize(
+    "change", ["model.embedding_dim=12", "model.gate=gtu", "tokenizer.max_size=30"]
+)
 def test_resuming_another_model_is_refused(call, tiny, tmp_path, change):
     assert call("train", *tiny).code == 0
     weights = (tmp_path / "run" / "model.safetensors").read_bytes()
@@ -330,7 +381,9 @@ def test_resuming_another_model_is_refused(call, tiny, tmp_path, change):
 def test_run_dir_that_cannot_be_made_is_named(call, tiny, folder):
     done = call("train", *tiny, f"run_dir={folder}")
     assert done.code == 1
-    assert re.fullmatch(f"error: .*{folder}.* Check the path and its permissions.*", done.err.splitlines()[-1])
+    assert re.fullmatch(
+        f"error: .*{folder}.* Check the path and its permissions.*", done.err.splitlines()[-1]
+    )
     assert "Traceback" not in done.err
 
 

@@ -73,7 +73,9 @@ def header(content: bytes, length: int | None = None) -> bytes:
 
 def tensor(dtype: str, shape: list[int], offsets: list[int]) -> bytes:
     return header(
-        json.dumps({"softmax.head.weight": {"dtype": dtype, "shape": shape, "data_offsets": offsets}}).encode()
+        json.dumps(
+            {"softmax.head.weight": {"dtype": dtype, "shape": shape, "data_offsets": offsets}}
+        ).encode()
     )
 
 
@@ -92,17 +94,37 @@ CONFIG = [
     (write("config.yaml", "model: {kind: gcnn, kind: lstm}\n"), 2, "config.yaml"),
     (cut("config.yaml"), 2, "config.yaml"),
     (edit("config.yaml", "seed: 1", "seed: 1\nnonsense: 2"), 2, "config.yaml.*nonsense"),
-    (edit("config.yaml", "embedding_dim: 8", "embedding_dims: 8"), 2, "config.yaml.*embedding_dims"),
+    (
+        edit("config.yaml", "embedding_dim: 8", "embedding_dims: 8"),
+        2,
+        "config.yaml.*embedding_dims",
+    ),
     (edit("config.yaml", "embedding_dim: 8", "embedding_dim: wide"), 2, "config.yaml.*wide"),
-    (edit("config.yaml", "embedding_dim: 8", "embedding_dim: -8"), 2, "config.yaml.*embedding_dim is -8"),
+    (
+        edit("config.yaml", "embedding_dim: 8", "embedding_dim: -8"),
+        2,
+        "config.yaml.*embedding_dim is -8",
+    ),
     (edit("config.yaml", "kind: gcnn", "kind: ngram"), 2, "config.yaml.*model.kind is 'ngram'"),
-    (edit("config.yaml", "seed: 1", "seed: ${oc.env:HOME}"), 2, "config.yaml: it has an interpolation"),
+    (
+        edit("config.yaml", "seed: 1", "seed: ${oc.env:HOME}"),
+        2,
+        "config.yaml: it has an interpolation",
+    ),
 ]
 MODEL = [
-    (edit("config.yaml", "embedding_dim: 8", "embedding_dim: 9"), 2, "model.safetensors is of another model"),
+    (
+        edit("config.yaml", "embedding_dim: 8", "embedding_dim: 9"),
+        2,
+        "model.safetensors is of another model",
+    ),
     (edit("config.yaml", "embedding_dim: 8", "embedding_dim: 2000000000"), 2, "GiB of memory"),
     (edit("config.yaml", "repeat: 2", "repeat: 1000000000"), 2, "memory"),
-    (edit("config.yaml", "  - 20", "  - 2000"), 2, r"model.cutoffs is \[2000\], but the vocabulary has 42 types"),
+    (
+        edit("config.yaml", "  - 20", "  - 2000"),
+        2,
+        r"model.cutoffs is \[2000\], but the vocabulary has 42 types",
+    ),
     (remove("tokenizer"), 2, "no tokenizer in .*run/tokenizer"),
     (folder("tokenizer"), 2, "no tokenizer in .*run/tokenizer"),
     (both(remove("tokenizer"), write("tokenizer", "a file")), 2, "run/tokenizer"),
@@ -134,9 +156,21 @@ MODEL = [
     (write("model.safetensors", header(b"{}", 2**31)), 1, "model.safetensors is damaged"),
     (write("model.safetensors", header(b"[" * 100_000)), 1, "model.safetensors is damaged"),
     (write("model.safetensors", header(b"{}")), 1, "model.safetensors is damaged"),
-    (write("model.safetensors", tensor("F32", [10**12, 10**12], [0, 4])), 1, "model.safetensors is damaged"),
-    (write("model.safetensors", tensor("X9", [1], [0, 4]) + b"1234"), 1, "model.safetensors is damaged"),
-    (write("model.safetensors", tensor("I64", [1], [0, 8]) + b"12345678"), 1, "model.safetensors is damaged"),
+    (
+        write("model.safetensors", tensor("F32", [10**12, 10**12], [0, 4])),
+        1,
+        "model.safetensors is damaged",
+    ),
+    (
+        write("model.safetensors", tensor("X9", [1], [0, 4]) + b"1234"),
+        1,
+        "model.safetensors is damaged",
+    ),
+    (
+        write("model.safetensors", tensor("I64", [1], [0, 8]) + b"12345678"),
+        1,
+        "model.safetensors is damaged",
+    ),
     (flip("model.safetensors"), 1, "model.safetensors is damaged.*not those that were written"),
     (write("model.safetensors", b"PK\x03\x04" * 50), 1, "model.safetensors is damaged"),
 ]
@@ -145,15 +179,27 @@ REPORTED = [
     (write("results.json", b""), 2, "results.json is not JSON"),
     (write("results.json", b"\xff\xfe{}"), 2, "results.json is not a UTF-8 text file"),
     (write("results.json", "[" * 100_000), 2, "results.json"),
-    (write("results.json", '{"test": {"perplexity": "low"}}'), 2, "results.json: test: perplexity is not a number"),
+    (
+        write("results.json", '{"test": {"perplexity": "low"}}'),
+        2,
+        "results.json: test: perplexity is not a number",
+    ),
     (write("results.json", '{"test": {"perplexity": ' + "9" * 5000 + "}}"), 2, "results.json"),
     (folder("results.json"), 2, "results.json"),
     (folder("metrics.jsonl"), 2, "metrics.jsonl"),
     (write("metrics.jsonl", b"\x00\xff\n"), 2, "metrics.jsonl is not a UTF-8"),
     (write("metrics.jsonl", '{"kind": "train", "st\n{}\n'), 2, "metrics.jsonl: line 1 is not JSON"),
-    (write("metrics.jsonl", '{"kind": ["train"]}\n'), 2, "metrics.jsonl: line 1: kind is not a text"),
+    (
+        write("metrics.jsonl", '{"kind": ["train"]}\n'),
+        2,
+        "metrics.jsonl: line 1: kind is not a text",
+    ),
     (write("metrics.jsonl", "3\n"), 2, "metrics.jsonl: line 1 is not an object"),
-    (write("metrics.jsonl", '{"kind": "train", "step": ' + "9" * 5000 + "}\n"), 2, "metrics.jsonl: line 1"),
+    (
+        write("metrics.jsonl", '{"kind": "train", "step": ' + "9" * 5000 + "}\n"),
+        2,
+        "metrics.jsonl: line 1",
+    ),
     (write("samples.json", '{"prompt": "a"}'), 2, "samples.json is not a list"),
     (remove("config.yaml"), 2, "run: no run directory here"),
 ]
@@ -170,7 +216,11 @@ BENCHMARKED = [
 ]
 RESUMED = [
     (cut(f"{LAST}/state.pt"), 1, "step_000000020: state.pt is not what was written"),
-    (cut(f"{LAST}/model.safetensors"), 1, "step_000000020: model.safetensors is not what was written"),
+    (
+        cut(f"{LAST}/model.safetensors"),
+        1,
+        "step_000000020: model.safetensors is not what was written",
+    ),
     (write(f"{LAST}/model.safetensors", b""), 1, "model.safetensors is not what was written"),
     (remove(f"{LAST}/state.pt"), 1, "state.pt is missing"),
     (remove(f"{LAST}/manifest.json"), 1, "manifest.json is missing or damaged"),
@@ -178,9 +228,17 @@ RESUMED = [
     (cut(f"{LAST}/manifest.json"), 1, "manifest.json is missing or damaged"),
     (write(f"{LAST}/manifest.json", b"\xff\xfe"), 1, "manifest.json is missing or damaged"),
     (write(f"{LAST}/manifest.json", "[1]"), 1, "manifest.json is missing or damaged"),
-    (write(f"{LAST}/manifest.json", '{"files": {}, "identity": 3}'), 1, "manifest.json is missing or damaged"),
+    (
+        write(f"{LAST}/manifest.json", '{"files": {}, "identity": 3}'),
+        1,
+        "manifest.json is missing or damaged",
+    ),
     (write(f"{LAST}/manifest.json", "[" * 100_000), 1, "manifest.json is missing or damaged"),
-    (edit(f"{LAST}/manifest.json", '"bytes": ', '"bytes": 1'), 1, "manifest.json is missing or damaged"),
+    (
+        edit(f"{LAST}/manifest.json", '"bytes": ', '"bytes": 1'),
+        1,
+        "manifest.json is missing or damaged",
+    ),
     (flip(f"{LAST}/state.pt"), 1, "state.pt is not what was written"),
     (remove(LAST), 2, "step_000000020 is no checkpoint"),
     (both(remove(LAST), write(LAST, b"a file")), 2, "step_000000020 is no checkpoint"),
@@ -204,7 +262,9 @@ ROWS = [
 
 
 @pytest.mark.parametrize(
-    ("command", "arguments", "damage", "code", "named"), ROWS, ids=[f"{i}-{row[0]}" for i, row in enumerate(ROWS)]
+    ("command", "arguments", "damage", "code", "named"),
+    ROWS,
+    ids=[f"{i}-{row[0]}" for i, row in enumerate(ROWS)],
 )
 def test_a_damaged_run_is_one_line_that_names_the_file(
     call, tiny, run_dir, tmp_path, snapshot, command, arguments, damage, code, named
@@ -212,7 +272,12 @@ def test_a_damaged_run_is_one_line_that_names_the_file(
     damage(run_dir)
     before = snapshot()
     settings = tiny if command == "train" else []
-    done = call(command, *settings, *(text.format(run=run_dir, tmp=tmp_path) for text in arguments), stdin=b"w1 w2\n")
+    done = call(
+        command,
+        *settings,
+        *(text.format(run=run_dir, tmp=tmp_path) for text in arguments),
+        stdin=b"w1 w2\n",
+    )
     *log, line = done.err.splitlines()
     assert (done.code, done.out) == (code, ""), done.err
     assert all(text.startswith("loading ") for text in log), log  # the benchmark's
@@ -227,7 +292,9 @@ def test_a_run_without_an_intact_checkpoint_is_not_resumed(call, tiny, run_dir, 
     before = snapshot()
     done = call("train", *tiny, "resume=true", "trainer.max_steps=30")
     assert (done.code, done.out) == (1, "")
-    assert re.fullmatch("error: .*checkpoints: no checkpoint is intact. Start again.*", done.err.splitlines()[-1])
+    assert re.fullmatch(
+        "error: .*checkpoints: no checkpoint is intact. Start again.*", done.err.splitlines()[-1]
+    )
     assert "Traceback" not in done.err
     assert snapshot() == before
 
@@ -254,7 +321,10 @@ def test_an_imported_run_is_evaluated_by_a_file_or_a_folder(call, run_dir, corpu
     assert "Give --file TEXT, or --data-path DIR" in done.err
     expected = call("evaluate", "--run", run_dir, "--data-path", corpus, "--json")
     assert expected.code == 0, expected.err
-    assert call("evaluate", "--run", run_dir, "--file", corpus / "test.txt", "--json").out == expected.out
+    assert (
+        call("evaluate", "--run", run_dir, "--file", corpus / "test.txt", "--json").out
+        == expected.out
+    )
 
 
 def test_the_latest_run_is_asked_for_where_there_is_none(call, tmp_path):

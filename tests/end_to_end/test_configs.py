@@ -20,7 +20,9 @@ from gcnn.models.size import check_size
 from gcnn.reproduction.plans import composed_once, parts_of
 
 CHOICES = {
-    group.name: sorted(str(path.relative_to(group).with_suffix("")) for path in group.rglob("*.yaml"))
+    group.name: sorted(
+        str(path.relative_to(group).with_suffix("")) for path in group.rglob("*.yaml")
+    )
     for group in CONFIGS.iterdir()
     if group.is_dir()
 }
@@ -37,7 +39,9 @@ def chosen(number):
 @cache  # composing takes a while
 def composed(number):
     """On the default experiment, which may set what fits every kind."""
-    return compose_config("experiment=quickstart", *(f"{group}={name}" for group, name in chosen(number).items()))
+    return compose_config(
+        "experiment=quickstart", *(f"{group}={name}" for group, name in chosen(number).items())
+    )
 
 
 @pytest.mark.parametrize("number", range(MOST))
@@ -48,10 +52,14 @@ def test_every_choice_says_what_its_file_says(number):
 
 def check_choice(config, group, name):
     path = CONFIGS / group / f"{name}.yaml"
-    written, experiment = (yaml.safe_load(p.read_text()) for p in (path, CONFIGS / "experiment" / "quickstart.yaml"))
+    written, experiment = (
+        yaml.safe_load(p.read_text()) for p in (path, CONFIGS / "experiment" / "quickstart.yaml")
+    )
     written.pop("defaults")
     if group == "optimizer":  # brings its clipping along
-        assert config.trainer.clip_norm == written.get("trainer", {}).get("clip_norm", config.trainer.clip_norm)
+        assert config.trainer.clip_norm == written.get("trainer", {}).get(
+            "clip_norm", config.trainer.clip_norm
+        )
         written = written["optimizer"]
     found = vars(getattr(config, group))
     for key, value in (written | experiment.get(group, {})).items():
@@ -62,7 +70,11 @@ def check_choice(config, group, name):
         plain = [vars(item) for item in found[key]] if key == "blocks" else found[key]
         if key == "blocks":
             value = [{"repeat": 1, "residual": True, **block} for block in value]
-        assert plain == (pytest.approx(float(value)) if isinstance(plain, float) else value), (group, name, key)
+        assert plain == (pytest.approx(float(value)) if isinstance(plain, float) else value), (
+            group,
+            name,
+            key,
+        )
 
 
 def kinds(group):
@@ -79,7 +91,9 @@ def test_every_experiment_composes_with_every_choice(experiment):
     """With a choice of each group, another one for each experiment; and what the experiment itself sets of a group is a
     key of all its kinds, so that no other choice can differ."""
     number = EXPERIMENTS.index(experiment)
-    choices = [f"{group}={names[number % len(names)]}" for group in CHOICES if (names := kinds(group))]
+    choices = [
+        f"{group}={names[number % len(names)]}" for group in CHOICES if (names := kinds(group))
+    ]
     compose_config(f"experiment={experiment}", *choices)
     written = yaml.safe_load((CONFIGS / "experiment" / f"{experiment}.yaml").read_text())
     for group, schemas in SCHEMAS.items():
@@ -96,12 +110,19 @@ def test_all_kinds_compose_with_each_other_on_the_default_experiment():
         compose_config("experiment=quickstart", *(f"{group}={name}" for group, name in names))
 
 
-@pytest.mark.parametrize("experiment", ["quickstart", "cpu/base", "wikitext2/gcnn_small", "wikitext103/gcnn_8"])
+@pytest.mark.parametrize(
+    "experiment", ["quickstart", "cpu/base", "wikitext2/gcnn_small", "wikitext103/gcnn_8"]
+)
 def test_nesterov_is_the_papers_recipe_on_any_experiment(experiment):
     """As AdamW is its own: neither has the other's learning rate, weight decay or clipping."""
     config = compose_config(f"experiment={experiment}", "optimizer=nesterov")
     optimizer = config.optimizer
-    assert (optimizer.lr, optimizer.momentum, optimizer.weight_decay, config.trainer.clip_norm) == (1.0, 0.99, 0, 0.1)
+    assert (optimizer.lr, optimizer.momentum, optimizer.weight_decay, config.trainer.clip_norm) == (
+        1.0,
+        0.99,
+        0,
+        0.1,
+    )
 
 
 def test_stored_config_comes_back(tmp_path):
@@ -113,9 +134,17 @@ def test_stored_config_comes_back(tmp_path):
 
 def test_paper_experiments_have_the_papers_settings():
     config = compose_config("experiment=wikitext103/gcnn_14")
-    assert (config.optimizer.lr, config.optimizer.momentum, config.trainer.clip_norm) == (1.0, 0.99, 0.1)
+    assert (config.optimizer.lr, config.optimizer.momentum, config.trainer.clip_norm) == (
+        1.0,
+        0.99,
+        0.1,
+    )
     assert (config.schedule.kind, config.schedule.factor) == ("plateau", 0.5)
-    assert (config.trainer.block_size, config.trainer.max_epochs, config.optimizer.weight_decay) == (1024, 35, 5e-6)
+    assert (
+        config.trainer.block_size,
+        config.trainer.max_epochs,
+        config.optimizer.weight_decay,
+    ) == (1024, 35, 5e-6)
 
 
 def test_folder_without_config_is_no_run(tmp_path):
@@ -128,7 +157,10 @@ def test_folder_without_config_is_no_run(tmp_path):
 ])  # fmt: skip
 def test_models_that_are_compared_have_as_many_parameters(gcnn, lstm, vocabulary_size):
     with torch.device("meta"):
-        models = [build_model(compose_config(f"experiment={name}").model, vocabulary_size) for name in (gcnn, lstm)]
+        models = [
+            build_model(compose_config(f"experiment={name}").model, vocabulary_size)
+            for name in (gcnn, lstm)
+        ]
     first, second = (model.parameter_counts()["total"] for model in models)
     assert first == pytest.approx(second, rel=0.05)
 
@@ -151,11 +183,17 @@ def test_a_model_or_batch_past_the_memory_is_refused(monkeypatch):
     with torch.device("meta"):
         weights = build_model(model, 250_000).parameter_counts()["total"]
     gib = int(4 * weights * 3 / 2**30)
-    monkeypatch.setattr("gcnn.base.values.os.sysconf", {"SC_PAGE_SIZE": 2**30, "SC_PHYS_PAGES": gib}.get)
+    monkeypatch.setattr(
+        "gcnn.base.values.os.sysconf", {"SC_PAGE_SIZE": 2**30, "SC_PHYS_PAGES": gib}.get
+    )
     check_size(model, 250_000, copies=1, positions=10_000)
-    with pytest.raises(UsageError, match=r"weights takes .* GiB of memory.*smaller numbers under model"):
+    with pytest.raises(
+        UsageError, match=r"weights takes .* GiB of memory.*smaller numbers under model"
+    ):
         check_size(model, 250_000, copies=9)
-    with pytest.raises(UsageError, match=r"batch of 10,000,000 tokens takes .* lower trainer.micro_batch_size"):
+    with pytest.raises(
+        UsageError, match=r"batch of 10,000,000 tokens takes .* lower trainer.micro_batch_size"
+    ):
         check_size(model, 250_000, copies=1, positions=10_000_000)
 
 
@@ -175,7 +213,9 @@ def test_a_config_stored_with_accumulated_batches_has_the_same_update(tmp_path):
     """Until trainer.batch_size counted an update's sequences, `accumulate` batches of it made one."""
     save_config(compose_config("experiment=wikitext103/gcnn_14"), tmp_path / "config.yaml")
     text = (tmp_path / "config.yaml").read_text()
-    old = text.replace("  batch_size: 4\n  micro_batch_size: null\n", "  batch_size: 1\n  accumulate: 4\n")
+    old = text.replace(
+        "  batch_size: 4\n  micro_batch_size: null\n", "  batch_size: 1\n  accumulate: 4\n"
+    )
     assert old != text
     (tmp_path / "config.yaml").write_text(old)
     assert load_config(tmp_path).trainer == replace(

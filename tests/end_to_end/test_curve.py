@@ -36,4 +36,6 @@ def test_losses_are_the_recorded_ones(call, tmp_path):
     )  # fmt: skip
     assert done.code == 0, done.err
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert [line["loss"] for line in lines if line["kind"] == "train"] == pytest.approx(RECORDED, abs=2e-5)
+    assert [line["loss"] for line in lines if line["kind"] == "train"] == pytest.approx(
+        RECORDED, abs=2e-5
+    )

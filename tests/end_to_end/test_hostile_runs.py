@@ -7,7 +7,10 @@ from gcnn.config.stored import load_config
 
 HOSTILE = {
     "interpolation": ("experiment: custom", "experiment: ${oc.env:SECRET}"),
-    "code by Hydra": ("experiment: custom", "hydra: {callbacks: {x: {_target_: os.mkdir, path: WITNESS}}}"),
+    "code by Hydra": (
+        "experiment: custom",
+        "hydra: {callbacks: {x: {_target_: os.mkdir, path: WITNESS}}}",
+    ),
     "defaults list": ("experiment: custom", "defaults: [/model: gcnn_14]"),
     "YAML tag": ("experiment: custom", "experiment: !!python/object/apply:os.mkdir [WITNESS]"),
     "YAML aliases": ("experiment: custom", "experiment: &a custom\nrun_dir: *a"),
@@ -26,7 +29,9 @@ def hostile(request, run, monkeypatch):
     old, new = HOSTILE[request.param]
     text = (run / "config.yaml").read_text()
     assert old in text
-    (run / "config.yaml").write_text(text.replace(old, new.replace("WITNESS", str(run / "witness"))))
+    (run / "config.yaml").write_text(
+        text.replace(old, new.replace("WITNESS", str(run / "witness")))
+    )
     return run
 
 
@@ -46,7 +51,9 @@ def test_hostile_configs_run_and_tell_nothing(hostile, call):
         assert not (hostile / "witness").exists()
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer/vocabulary.txt", "config.yaml", ".lock", "train.log"])
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "tokenizer/vocabulary.txt", "config.yaml", ".lock", "train.log"]
+)
 def test_links_that_lead_out_are_neither_read_nor_written(run, call, tiny, tmp_path, name):
     precious = tmp_path / "precious"
     (run / name).replace(precious)

@@ -32,11 +32,24 @@ def lines(run, kind):
     return [line for line in found if line["kind"] == kind]
 
 
-def test_it_begins_as_the_source_evaluates_and_records_where_from(call, tiny, trained, text, tmp_path):
+def test_it_begins_as_the_source_evaluates_and_records_where_from(
+    call, tiny, trained, text, tmp_path
+):
     out = tmp_path / "tuned"
     done = call("train", *arguments(tiny, text, out, f"init_from={trained}", "model.dropout=0.2"))
     assert done.code == 0, done.err
-    judged = call("evaluate", "--run", trained, "--data-path", text, "--split", "valid", "--json", "--device", "cpu")
+    judged = call(
+        "evaluate",
+        "--run",
+        trained,
+        "--data-path",
+        text,
+        "--split",
+        "valid",
+        "--json",
+        "--device",
+        "cpu",
+    )
     source = json.loads(judged.out)
     first, *later = lines(out, "validation")
     assert first["step"] == 0
@@ -44,18 +57,28 @@ def test_it_begins_as_the_source_evaluates_and_records_where_from(call, tiny, tr
     assert source["unknown"] == 30  # its vocabulary stays
     results = json.loads((out / "results.json").read_text())
     assert results["validation"]["unknown"] == 30
-    assert results["validation"]["perplexity"] == min(line["perplexity"] for line in later) < first["perplexity"]
+    assert (
+        results["validation"]["perplexity"]
+        == min(line["perplexity"] for line in later)
+        < first["perplexity"]
+    )
     assert results["init_from"] == load_config(out).init_from == str(trained)
     for name in ("tokenizer.json", "vocabulary.txt"):
-        assert (out / "tokenizer" / name).read_bytes() == (trained / "tokenizer" / name).read_bytes()
+        assert (out / "tokenizer" / name).read_bytes() == (
+            trained / "tokenizer" / name
+        ).read_bytes()
 
 
-def test_without_a_better_step_the_weights_stay_those_of_the_source(call, tiny, trained, text, tmp_path):
+def test_without_a_better_step_the_weights_stay_those_of_the_source(
+    call, tiny, trained, text, tmp_path
+):
     out = tmp_path / "tuned"
     done = call("train", *arguments(tiny, text, out, f"init_from={trained}", "optimizer=nesterov", "optimizer.lr=1e30",
                                     "trainer.clip_norm=null", "trainer.max_steps=1"))  # fmt: skip
     assert done.code == 0, done.err
-    first, second = (safetensors.torch.load_file(run / "model.safetensors") for run in (trained, out))
+    first, second = (
+        safetensors.torch.load_file(run / "model.safetensors") for run in (trained, out)
+    )
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
@@ -75,7 +98,9 @@ def test_going_on_does_not_need_the_source_again(call, tiny, run_dir, text, tmp_
     ("tokenizer=sentencepiece", "tokenizer.kind of .* is word, not sentencepiece"),
     ("tokenizer.min_count=2", "tokenizer.min_count of .* is 1, not 2"),
 ])  # fmt: skip
-def test_another_architecture_or_tokenizer_is_refused(call, tiny, trained, text, tmp_path, change, named):
+def test_another_architecture_or_tokenizer_is_refused(
+    call, tiny, trained, text, tmp_path, change, named
+):
     tiny = [a for a in tiny if change != "model=lstm_small" or not a.startswith("model.blocks")]
     done = call("train", *arguments(tiny, text, tmp_path / "tuned", f"init_from={trained}", change))
     assert (done.code, done.err.count("\n")) == (2, 1), done.err

@@ -26,7 +26,8 @@ def point(path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "name", ["model.safetensors", "tokenizer/vocabulary.txt", "tokenizer/tokenizer.json", "config.yaml"]
+    "name",
+    ["model.safetensors", "tokenizer/vocabulary.txt", "tokenizer/tokenizer.json", "config.yaml"],
 )
 def test_a_run_with_a_pointer_is_not_called_damaged(run_dir, name):
     path = point(run_dir / name)
@@ -70,7 +71,9 @@ def test_a_run_in_a_folder_whose_name_is_no_utf8_is_refused_before_it_trains(tra
     folder = tmp_path / os.fsdecode(b"caf\xe9")
     config = load_config(trained)
     config.run_dir = str(folder / "run")
-    with pytest.raises(UsageError, match=r"run_dir: the name of .*caf\\udce9/run is not UTF-8\. Rename"):
+    with pytest.raises(
+        UsageError, match=r"run_dir: the name of .*caf\\udce9/run is not UTF-8\. Rename"
+    ):
         choose_run_dir(config)
     shutil.copytree(trained, folder / "run")
     with pytest.raises(UsageError, match=r"caf\\udce9/run is not UTF-8\. Rename"):
@@ -80,8 +83,12 @@ def test_a_run_in_a_folder_whose_name_is_no_utf8_is_refused_before_it_trains(tra
 
 
 def test_text_in_a_folder_whose_name_is_no_utf8_trains(corpus, tmp_path):
-    folder = Path(shutil.copytree(corpus, tmp_path / os.fsdecode(b"caf\xe9"), ignore=lambda *_: ["cache"]))
-    config = compose_config(*TINY, f"data.cache_dir={corpus / 'cache'}", f"run_dir={tmp_path / 'run'}")
+    folder = Path(
+        shutil.copytree(corpus, tmp_path / os.fsdecode(b"caf\xe9"), ignore=lambda *_: ["cache"])
+    )
+    config = compose_config(
+        *TINY, f"data.cache_dir={corpus / 'cache'}", f"run_dir={tmp_path / 'run'}"
+    )
     config.data.path = str(folder)
     run_dir, _ = train(config)
     assert load_config(run_dir).data.path == str(folder)

@@ -26,7 +26,11 @@ def hub(monkeypatch, tmp_path):
 
         def upload_folder(self, repo_id, folder_path, allow_patterns, commit_message):
             for path in huggingface_hub.utils.filter_repo_objects(
-                [str(path.relative_to(folder_path)) for path in folder_path.rglob("*") if path.is_file()],
+                [
+                    str(path.relative_to(folder_path))
+                    for path in folder_path.rglob("*")
+                    if path.is_file()
+                ],
                 allow_patterns=allow_patterns,
             ):
                 target = tmp_path / "hub" / path
@@ -43,10 +47,18 @@ def test_a_pushed_model_scores_as_the_run_does(hub, call, run_dir, tmp_path):
     assert "names some of them" not in done.out
     assert done.out.splitlines()[-1] == "model: https://hub/someone/tiny"
     assert hub == [("someone/tiny", False, True)]
-    files = sorted(str(path.relative_to(tmp_path / "hub")) for path in (tmp_path / "hub").rglob("*") if path.is_file())
+    files = sorted(
+        str(path.relative_to(tmp_path / "hub"))
+        for path in (tmp_path / "hub").rglob("*")
+        if path.is_file()
+    )
     tokenizer = [f"tokenizer/{name.name}" for name in (run_dir / "tokenizer").iterdir()]
-    assert files == sorted(["README.md", "config.yaml", "model.safetensors", "results.json", *tokenizer])
-    here, there = (gcnn.load(folder, "cpu").score(["w1 w2", "w3"]) for folder in (run_dir, tmp_path / "hub"))
+    assert files == sorted(
+        ["README.md", "config.yaml", "model.safetensors", "results.json", *tokenizer]
+    )
+    here, there = (
+        gcnn.load(folder, "cpu").score(["w1 w2", "w3"]) for folder in (run_dir, tmp_path / "hub")
+    )
     assert here == there
 
 
@@ -66,7 +78,9 @@ def test_the_card_says_what_it_is_and_one_of_the_users_own_is_kept(hub, call, ru
     assert (run_dir / "README.md").read_text() == "my own"
 
 
-def test_what_is_uploaded_does_not_say_where_it_was_made(hub, call, tiny, corpus, tmp_path, monkeypatch):
+def test_what_is_uploaded_does_not_say_where_it_was_made(
+    hub, call, tiny, corpus, tmp_path, monkeypatch
+):
     """Neither the user's name nor the client's, in any file; the run's own config stays as it is."""
     secret = tmp_path / "jane.roe" / "client acme"
     shutil.copytree(corpus, secret / "text", ignore=shutil.ignore_patterns("cache"))
@@ -76,7 +90,9 @@ def test_what_is_uploaded_does_not_say_where_it_was_made(hub, call, tiny, corpus
     (secret / "mine" / "experiment" / "own.yaml").write_text("# @package _global_\nseed: 1\n")
     run = secret / "run"
     kept = [word for word in tiny if not word.startswith(("data.path", "run_dir"))]
-    files = ",".join(f"{split}:['{secret}/text/{split}.txt']" for split in ("train", "valid", "test"))
+    files = ",".join(
+        f"{split}:['{secret}/text/{split}.txt']" for split in ("train", "valid", "test")
+    )
     arguments = ["--config-dir", secret / "mine", "experiment=own", *kept, f"run_dir={run}"]
     done = call("train", *arguments, f"data.files={{{files}}}", f"tokenizer.vocabulary={own}")
     assert done.code == 0, done.err
@@ -94,9 +110,13 @@ def test_what_is_uploaded_does_not_say_where_it_was_made(hub, call, tiny, corpus
             assert word not in path.read_bytes(), path
     assert "data.files=FILES" in (tmp_path / "hub" / "README.md").read_text()
     assert load_config(run).data.files["train"] == [f"{secret}/text/train.txt"]
-    here, there = (gcnn.load(folder, "cpu").score(["w1 w2", "w3"]) for folder in (run, tmp_path / "hub"))
+    here, there = (
+        gcnn.load(folder, "cpu").score(["w1 w2", "w3"]) for folder in (run, tmp_path / "hub")
+    )
     assert here == there
-    (run / "README.md").write_text(f"Trained in {secret}.")  # a card of one's own is kept, and named
+    (run / "README.md").write_text(
+        f"Trained in {secret}."
+    )  # a card of one's own is kept, and named
     done = call("push", run, "someone/tiny", "--card-only")
     assert "paths: README.md names some of them" in done.out
 
@@ -106,8 +126,14 @@ def test_what_is_uploaded_does_not_say_where_it_was_made(hub, call, tiny, corpus
     ("me/x", "results.json", 2, "has no results.json"),
     ("me/x", None, 1, "me/x was not uploaded .* token"),
 ])  # fmt: skip
-def test_what_cannot_be_pushed_is_one_line(repo, spoil, code, named, run_dir, tmp_path, monkeypatch):
-    for name, content in {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "HF_TOKEN": "none"}.items():
+def test_what_cannot_be_pushed_is_one_line(
+    repo, spoil, code, named, run_dir, tmp_path, monkeypatch
+):
+    for name, content in {
+        "HF_ENDPOINT": "http://127.0.0.1:9",
+        "HF_HOME": str(tmp_path),
+        "HF_TOKEN": "none",
+    }.items():
         monkeypatch.setenv(name, content)
     if spoil:
         (run_dir / spoil).unlink()

@@ -13,7 +13,12 @@ QUICK = (
 
 @pytest.fixture
 def quick(corpus, tmp_path):
-    return [*QUICK, f"data.path={corpus}", f"data.cache_dir={tmp_path / 'cache'}", f"run_dir={tmp_path / 'run'}"]
+    return [
+        *QUICK,
+        f"data.path={corpus}",
+        f"data.cache_dir={tmp_path / 'cache'}",
+        f"run_dir={tmp_path / 'run'}",
+    ]
 
 
 def test_defaults_shrink_to_a_small_text_and_say_so(call, quick, tmp_path):

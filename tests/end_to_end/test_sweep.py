@@ -17,7 +17,10 @@ LAUNCHERS = {
     "joblib": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
     "submitit_local": ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5"],
 }
-PLUGINS = {"joblib": "hydra_plugins.hydra_joblib_launcher", "submitit_local": "hydra_plugins.hydra_submitit_launcher"}
+PLUGINS = {
+    "joblib": "hydra_plugins.hydra_joblib_launcher",
+    "submitit_local": "hydra_plugins.hydra_submitit_launcher",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -40,8 +43,12 @@ def test_a_failed_member_stops_nobody_and_the_table_says_all(call, tiny, tmp_pat
     if launcher != "basic":
         pytest.importorskip(PLUGINS[launcher])
     sweep = tmp_path / "run"
-    rates, failed = (["0.01", "1e+30", "0.02"], 1) if launcher == "basic" else (["1e+30", "0.02"], 0)
-    done = call("train", "--multirun", *tiny, *LAUNCHERS[launcher], f"optimizer.lr={','.join(rates)}")
+    rates, failed = (
+        (["0.01", "1e+30", "0.02"], 1) if launcher == "basic" else (["1e+30", "0.02"], 0)
+    )
+    done = call(
+        "train", "--multirun", *tiny, *LAUNCHERS[launcher], f"optimizer.lr={','.join(rates)}"
+    )
     assert done.code == 1, done.err
     assert f"1 of {len(rates)} members failed: {failed}." in done.err.splitlines()[-1]
     if launcher != "submitit_local":  # whose members write to files
@@ -59,14 +66,21 @@ def test_a_failed_member_stops_nobody_and_the_table_says_all(call, tiny, tmp_pat
         assert config.optimizer.lr == float(rates[row["member"]])
         if row["member"] == failed:
             assert results is None
-            assert (row["status"], row["exit_code"], row["validation_perplexity"]) == ("failed", 1, None)
+            assert (row["status"], row["exit_code"], row["validation_perplexity"]) == (
+                "failed",
+                1,
+                None,
+            )
             assert "loss nan" in row["error"]
         else:
             assert row["status"] == "done"
             assert row["validation_perplexity"] == results["validation"]["perplexity"]
             assert row["test_perplexity"] == results["test"]["perplexity"]
             assert row["parameters"] == results["parameters"]["total"]
-            assert (row["tokens"], row["seconds"]) == (results["train"]["tokens"], results["train"]["seconds"])
+            assert (row["tokens"], row["seconds"]) == (
+                results["train"]["tokens"],
+                results["train"]["seconds"],
+            )
     first = done.out[done.out.index("member  ") :].splitlines()[1].split()
     best = table[0]["member"]
     assert first[:4] == [str(best), rates[best], "done", f"{perplexities[best]:.2f}"]
@@ -80,7 +94,12 @@ def test_resume_finishes_a_sweep_and_leaves_what_is_done(call, tiny, tmp_path):
     assert call("train", *arguments).code == 0
     whole = results_of(sweep, 1)
     (sweep / "1" / "results.json").unlink()  # as if it had been killed before its end
-    before = {path: path.stat().st_mtime_ns for n in "02" for path in (sweep / n).rglob("*") if path.is_file()}
+    before = {
+        path: path.stat().st_mtime_ns
+        for n in "02"
+        for path in (sweep / n).rglob("*")
+        if path.is_file()
+    }
 
     refused = call("train", *arguments)
     assert refused.code == 2
@@ -106,7 +125,10 @@ def test_a_member_does_not_go_on_at_the_learning_rate_of_another(call, tiny, tmp
     (sweep / "0" / "results.json").unlink()  # as if it had been killed before its end
     other = call("train", *arguments, "optimizer.lr=0.03,0.02")
     assert other.code == 2
-    assert f"{sweep / '0'} was begun with other overrides (optimizer.lr=0.01, optimizer.lr=0.03)" in other.err
+    assert (
+        f"{sweep / '0'} was begun with other overrides (optimizer.lr=0.01, optimizer.lr=0.03)"
+        in other.err
+    )
     assert load_config(sweep / "0").optimizer.lr == 0.01
 
 
@@ -125,9 +147,13 @@ def test_what_is_wrong_for_all_members(call, tiny, tmp_path):
      "(model.gate=rleu model.dropout=0.0): model.gate is 'rleu'"),
     (["hydra/sweeper=optuna", "model.gate=choice(glu,relu)", "model.dropout=interval(0,1.5)"], "model.dropout is 1.5"),
 ])  # fmt: skip
-def test_all_configs_are_checked_before_the_first_member_trains(call, tiny, tmp_path, arguments, message):
+def test_all_configs_are_checked_before_the_first_member_trains(
+    call, tiny, tmp_path, arguments, message
+):
     swept = {argument.partition("=")[0] for argument in arguments}
-    refused = call("train", "--multirun", *(a for a in tiny if a.partition("=")[0] not in swept), *arguments)
+    refused = call(
+        "train", "--multirun", *(a for a in tiny if a.partition("=")[0] not in swept), *arguments
+    )
     assert (refused.code, refused.out) == (2, "")
     assert message in refused.err
     assert refused.err.count("\n") == 1
@@ -140,7 +166,10 @@ def test_all_refused_is_usage_and_the_mended_command_needs_no_resume(call, tiny,
     assert "3 of 3 members failed: 0, 1, 2." in too_large.err.splitlines()[-1]
     mended = call("train", "--multirun", *tiny, "seed=1,2")
     assert mended.code == 0, mended.err
-    assert [row["member"] for row in json.loads((tmp_path / "run" / "sweep.json").read_text())] in ([0, 1], [1, 0])
+    assert [row["member"] for row in json.loads((tmp_path / "run" / "sweep.json").read_text())] in (
+        [0, 1],
+        [1, 0],
+    )
 
 
 @pytest.mark.parametrize("launcher", ["basic", "joblib"])
@@ -150,28 +179,43 @@ def test_a_signal_saves_what_runs_and_ends_the_sweep(spawn, tiny, tmp_path, laun
     running = 1 if launcher == "basic" else 2
     arguments = ["--multirun", *tiny, *LAUNCHERS[launcher], "seed=1,2,3"]
     process = spawn(
-        *arguments, "trainer.max_epochs=null", "trainer.max_steps=1000000", "trainer.checkpoint_every=1000000"
+        *arguments,
+        "trainer.max_epochs=null",
+        "trainer.max_steps=1000000",
+        "trainer.checkpoint_every=1000000",
     )
     metrics = (tmp_path / "run").glob
-    while process.is_alive() and sum(path.stat().st_size > 0 for path in metrics("*/metrics.jsonl")) < running:
+    while (
+        process.is_alive()
+        and sum(path.stat().st_size > 0 for path in metrics("*/metrics.jsonl")) < running
+    ):
         time.sleep(0.05)
     process.terminate()
     process.finish(143)
     assert len(list((tmp_path / "run").glob("[01]/checkpoints/step_*"))) == running
-    assert {row["status"] for row in json.loads((tmp_path / "run" / "sweep.json").read_text())} == {"unfinished"}
+    assert {row["status"] for row in json.loads((tmp_path / "run" / "sweep.json").read_text())} == {
+        "unfinished"
+    }
 
 
-def test_members_of_a_stored_config_and_of_two_experiments_share_a_folder(call, tiny, run_dir, tmp_path):
+def test_members_of_a_stored_config_and_of_two_experiments_share_a_folder(
+    call, tiny, run_dir, tmp_path
+):
     stored = ["--config-path", run_dir, "--config-name", "config"]
     inside = call("train", *stored, "--multirun", f"run_dir={run_dir}", "seed=1,2")
     assert inside.code == 2
     assert "holds a run; give another run_dir" in inside.err
     assert call("train", *stored, "--multirun", f"run_dir={tmp_path / 'new'}", "seed=1,2").code == 0
     assert [load_config(tmp_path / "new" / n).seed for n in "01"] == [1, 2]
-    done = call("train", "--multirun", *tiny[:-1], "experiment=wikitext2/gcnn_small,wikitext103/gcnn_8")
+    done = call(
+        "train", "--multirun", *tiny[:-1], "experiment=wikitext2/gcnn_small,wikitext103/gcnn_8"
+    )
     assert done.code == 0, done.err
     members = tmp_path / "runs" / "custom" / "sweep"
-    assert [load_config(members / n).experiment for n in "01"] == ["wikitext2/gcnn_small", "wikitext103/gcnn_8"]
+    assert [load_config(members / n).experiment for n in "01"] == [
+        "wikitext2/gcnn_small",
+        "wikitext103/gcnn_8",
+    ]
 
 
 def test_a_search_minimises_the_validation_perplexity(call, tiny, tmp_path):
@@ -186,7 +230,11 @@ def test_a_search_minimises_the_validation_perplexity(call, tiny, tmp_path):
     rows = json.loads((tmp_path / "run" / "sweep.json").read_text())
     assert {row["status"] for row in rows} == {"done", "failed"}
     assert (done.code, len(rows)) == (1, 4), done.err
-    values = [results["validation"]["perplexity"] for n in range(4) if (results := results_of(tmp_path / "run", n))]
+    values = [
+        results["validation"]["perplexity"]
+        for n in range(4)
+        if (results := results_of(tmp_path / "run", n))
+    ]
     found = (tmp_path / "run" / "optimization_results.yaml").read_text()
     assert float(found.split("best_value:")[1]) == min(values)
     assert call("train", *search, "resume=true").code == 1
@@ -219,7 +267,9 @@ def test_a_search_goes_on_from_its_database(call, tiny, tmp_path):
     for name in ("config.yaml", "member.json"):
         text = (sweep / "2" / name).read_text()
         before = load_config(sweep / "1").optimizer.lr
-        text = text.replace(str(before), str(trial.params["optimizer.lr"])).replace('"number": 1', '"number": 2')
+        text = text.replace(str(before), str(trial.params["optimizer.lr"])).replace(
+            '"number": 1', '"number": 2'
+        )
         (sweep / "2" / name).write_text(text)
 
     done = call("train", *search_in_a_database(tiny, storage, 4), "resume=true")
@@ -233,7 +283,9 @@ def test_a_search_goes_on_from_its_database(call, tiny, tmp_path):
     assert trial.params["optimizer.lr"] in rates
     best = (sweep / "optimization_results.yaml").read_text().split("best_value:")[1]
     assert float(best) == min(row["validation_perplexity"] for row in rows)
-    done = call("train", *search_in_a_database(tiny, storage, 4), "resume=true")  # nothing is left to do
+    done = call(
+        "train", *search_in_a_database(tiny, storage, 4), "resume=true"
+    )  # nothing is left to do
     assert done.code == 0, done.err
     assert len(list(sweep.glob("*/member.json"))) == 4
 
@@ -256,4 +308,6 @@ def test_a_search_over_tokenizers_says_that_they_do_not_compare(call, tiny, tmp_
     assert done.err.count("perplexities per token compare only with the same tokenizer") == 1
     assert "The search goes by the nats of each word all the same" in done.err
     assert "Not ranked: perplexities per token compare only with the same tokenizer" in done.out
-    assert {row["rank"] for row in json.loads((tmp_path / "run" / "sweep.json").read_text())} == {None}
+    assert {row["rank"] for row in json.loads((tmp_path / "run" / "sweep.json").read_text())} == {
+        None
+    }

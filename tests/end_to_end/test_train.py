@@ -55,15 +55,25 @@ def test_run_directory_holds_all_and_the_table_says_it(call, tiny, tmp_path, cor
 def test_run_can_be_repeated_from_its_config(call, tiny, tmp_path):
     call("train", *tiny)
     before = {path.name for path in tmp_path.iterdir()}
-    again = call("train", "--config-path", "run", "--config-name", "config", f"run_dir={tmp_path / 'again'}")
+    again = call(
+        "train", "--config-path", "run", "--config-name", "config", f"run_dir={tmp_path / 'again'}"
+    )
     assert again.code == 0, again.err
-    assert {path.name for path in tmp_path.iterdir()} == before | {"again"}  # nothing of Hydra's own
-    first, second = (safetensors.torch.load_file(tmp_path / name / "model.safetensors") for name in ("run", "again"))
+    assert {path.name for path in tmp_path.iterdir()} == before | {
+        "again"
+    }  # nothing of Hydra's own
+    first, second = (
+        safetensors.torch.load_file(tmp_path / name / "model.safetensors")
+        for name in ("run", "again")
+    )
     assert all(first[name].equal(second[name]) for name in first)
 
 
 def test_default_run_dir_is_named_after_the_experiment(call, tiny, tmp_path):
-    assert call("train", *tiny[:-1], "experiment=wikitext2/gcnn_small", "trainer.max_epochs=1").code == 0
+    assert (
+        call("train", *tiny[:-1], "experiment=wikitext2/gcnn_small", "trainer.max_epochs=1").code
+        == 0
+    )
     (run,) = (tmp_path / "runs" / "wikitext2" / "gcnn_small").iterdir()
     assert load_config(run).experiment == "wikitext2/gcnn_small"
 
@@ -75,10 +85,15 @@ def test_sentencepiece_and_lstm_and_wandb_offline(call, tiny, tmp_path):
         "tokenizer.vocabulary_size=300", "logger=wandb",
     )  # fmt: skip
     assert done.code == 0, done.err
-    assert call("train", f"run_dir={tmp_path / 'run'}", "resume=true", "trainer.max_steps=25").code == 0
+    assert (
+        call("train", f"run_dir={tmp_path / 'run'}", "resume=true", "trainer.max_steps=25").code
+        == 0
+    )
     parts = list((tmp_path / "run" / "wandb").glob("offline-run-*"))
     # offline-run-<second>-<id>, and a number where both begin within one second
-    assert {path.name.split("-")[3] for path in parts} == {(tmp_path / "run" / "wandb_id").read_text()}
+    assert {path.name.split("-")[3] for path in parts} == {
+        (tmp_path / "run" / "wandb_id").read_text()
+    }
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["receptive_field"] is None
     assert results["test"]["tokens"] > results["test"]["words"]
@@ -96,13 +111,19 @@ def test_signal_saves_and_resume_goes_on(call, spawn, tiny, tmp_path, number, co
         time.sleep(0.05)
     os.kill(process.pid, number)
     go_on = shlex.split(process.finish(code).splitlines()[-1].partition("; go on with: ")[2])
-    assert go_on[1:] == [str(ROOT / "scripts" / "train.py"), f"run_dir={tmp_path / 'run'}", "resume=true"]
+    assert go_on[1:] == [
+        str(ROOT / "scripts" / "train.py"),
+        f"run_dir={tmp_path / 'run'}",
+        "resume=true",
+    ]
     assert os.access(go_on[0], os.X_OK)
     (saved,) = (tmp_path / "run" / "checkpoints").iterdir()
     step = int(saved.name.removeprefix("step_"))
     done = call("train", *go_on[2:], f"trainer.max_steps={step + 10}")
     assert done.code == 0, done.err
-    assert json.loads((tmp_path / "run" / "results.json").read_text())["train"]["steps"] == step + 10
+    assert (
+        json.loads((tmp_path / "run" / "results.json").read_text())["train"]["steps"] == step + 10
+    )
 
 
 def timeless(run: Path) -> list[dict]:
@@ -121,14 +142,19 @@ def test_run_killed_five_times_ends_like_an_undisturbed_one(call, spawn, tiny, t
         process = spawn(*arguments, f"run_dir={tmp_path / 'killed'}", "resume=true")
         metrics = tmp_path / "killed" / "metrics.jsonl"
         goal = (kill + 1) * 9  # lines of metrics, of 90
-        while process.is_alive() and (not metrics.exists() or metrics.read_text().count("\n") < goal):
+        while process.is_alive() and (
+            not metrics.exists() or metrics.read_text().count("\n") < goal
+        ):
             time.sleep(0.02)
         process.kill()
         process.join()
         killed += process.exitcode == -signal.SIGKILL
     assert killed == 5
     assert call("train", *arguments, f"run_dir={tmp_path / 'killed'}", "resume=true").code == 0
-    first, second = (safetensors.torch.load_file(tmp_path / run / "model.safetensors") for run in ("whole", "killed"))
+    first, second = (
+        safetensors.torch.load_file(tmp_path / run / "model.safetensors")
+        for run in ("whole", "killed")
+    )
     assert all(first[name].equal(second[name]) for name in first)
     assert timeless(tmp_path / "whole") == timeless(tmp_path / "killed")
 
@@ -143,7 +169,9 @@ def test_two_runs_do_not_share_a_directory(call, spawn, tiny, tmp_path):
     assert f"in use by process {process.pid}" in second.err
     process.kill()
     process.join()
-    assert call("train", *tiny, "resume=true").code == 0  # the lock of a dead process holds nobody up
+    assert (
+        call("train", *tiny, "resume=true").code == 0
+    )  # the lock of a dead process holds nobody up
 
 
 def test_a_run_goes_on_by_its_own_config_and_each_change_is_named(call, tiny, tmp_path):
@@ -154,8 +182,13 @@ def test_a_run_goes_on_by_its_own_config_and_each_change_is_named(call, tiny, tm
     done = call("train", "experiment=quickstart", f"run_dir={tmp_path / 'run'}", "resume=true", "trainer.max_steps=20",
                 "model=gcnn_small", "optimizer.weight_decay=0.2")  # fmt: skip
     assert done.code == 0, done.err
-    changed = [line for line in done.err.splitlines() if line.startswith("resume: ") and "->" in line]
-    assert changed == ["resume: optimizer.weight_decay 0.01 -> 0.2", "resume: trainer.max_steps 10 -> 20"]
+    changed = [
+        line for line in done.err.splitlines() if line.startswith("resume: ") and "->" in line
+    ]
+    assert changed == [
+        "resume: optimizer.weight_decay 0.01 -> 0.2",
+        "resume: trainer.max_steps 10 -> 20",
+    ]
     assert "not quickstart; its own config counts" in done.err
     before.trainer.max_steps, before.optimizer.weight_decay = 20, 0.2
     assert load_config(tmp_path / "run") == before
@@ -169,7 +202,9 @@ def test_a_run_goes_on_by_its_own_config_and_each_change_is_named(call, tiny, tm
     "tokenizer.min_count=2", "model=lstm_small", "optimizer=nesterov", "data=wikitext2", "tokenizer=sentencepiece",
     "DATA",
 ])  # fmt: skip
-def test_what_would_make_another_run_is_refused_and_changes_nothing(call, run_dir, corpus, tmp_path, snapshot, change):
+def test_what_would_make_another_run_is_refused_and_changes_nothing(
+    call, run_dir, corpus, tmp_path, snapshot, change
+):
     if change == "DATA":
         shutil.copytree(corpus, tmp_path / "other", ignore=shutil.ignore_patterns("cache"))
         text = (tmp_path / "other" / "valid.txt").read_text()
@@ -182,7 +217,9 @@ def test_what_would_make_another_run_is_refused_and_changes_nothing(call, run_di
     assert snapshot() == before
 
 
-def test_a_folder_that_holds_a_model_without_checkpoints_is_not_trained_anew(call, tiny, run_dir, snapshot):
+def test_a_folder_that_holds_a_model_without_checkpoints_is_not_trained_anew(
+    call, tiny, run_dir, snapshot
+):
     for name in ("metrics.jsonl", "results.json", "train.log"):
         (run_dir / name).unlink()
     shutil.rmtree(run_dir / "checkpoints")
@@ -210,7 +247,9 @@ def test_the_newest_unfinished_run_goes_on_by_time(call, tiny, tmp_path, run_dir
 
 
 @pytest.mark.parametrize("there", ["nothing", "finished"])
-def test_resume_without_an_unfinished_run_is_an_error_and_begins_none(call, tmp_path, trained, snapshot, there):
+def test_resume_without_an_unfinished_run_is_an_error_and_begins_none(
+    call, tmp_path, trained, snapshot, there
+):
     """Another run's table and exit code 0 would look as if the one meant had ended well."""
     run = Path("runs", "custom", "done")
     if there == "finished":

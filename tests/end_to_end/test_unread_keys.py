@@ -15,17 +15,49 @@ REFUSED = [
     (["data=local", "data.hub_config=wikitext-2-v1"], "data.hub_config", "data=local does not"),
     (["data=shakespeare", "data.column=title"], "data.column", "data=shakespeare does not"),
     (["data=billion_word", "data.column=title"], "data.column", "data=billion_word does not"),
-    (["tokenizer=word", "tokenizer.vocabulary=v", "tokenizer.min_count=2"], "tokenizer.min_count", "lists the types"),
-    (["tokenizer=word", "tokenizer.vocabulary=v", "tokenizer.max_size=9"], "tokenizer.max_size", "lists the types"),
-    (["tokenizer.model=m", "tokenizer.model_type=unigram"], "tokenizer.model_type", "trained already"),
-    (["tokenizer.model=m", "tokenizer.vocabulary_size=99"], "tokenizer.vocabulary_size", "trained already"),
+    (
+        ["tokenizer=word", "tokenizer.vocabulary=v", "tokenizer.min_count=2"],
+        "tokenizer.min_count",
+        "lists the types",
+    ),
+    (
+        ["tokenizer=word", "tokenizer.vocabulary=v", "tokenizer.max_size=9"],
+        "tokenizer.max_size",
+        "lists the types",
+    ),
+    (
+        ["tokenizer.model=m", "tokenizer.model_type=unigram"],
+        "tokenizer.model_type",
+        "trained already",
+    ),
+    (
+        ["tokenizer.model=m", "tokenizer.vocabulary_size=99"],
+        "tokenizer.vocabulary_size",
+        "trained already",
+    ),
     (["model.projection_dim=8"], "model.projection_dim", "adaptive softmax only an LSTM has it"),
-    (["model.tie_embeddings=true", "model.projection_dim=8"], "model.projection_dim", "tie_embeddings"),
+    (
+        ["model.tie_embeddings=true", "model.projection_dim=8"],
+        "model.projection_dim",
+        "tie_embeddings",
+    ),
     (["model=lstm_800", "model.tie_embeddings=true"], "model.projection_dim", "tie_embeddings"),
-    (["model.cutoffs=[]", "model.softmax_dropout=0.1"], "model.softmax_dropout", "without clusters"),
-    (["model.tie_embeddings=true", "model.softmax_dropout=0.1"], "model.softmax_dropout", "without clusters"),
+    (
+        ["model.cutoffs=[]", "model.softmax_dropout=0.1"],
+        "model.softmax_dropout",
+        "without clusters",
+    ),
+    (
+        ["model.tie_embeddings=true", "model.softmax_dropout=0.1"],
+        "model.softmax_dropout",
+        "without clusters",
+    ),
     (["logger.project=mine"], "logger.project", "logger=none has no projects"),
-    (["logger=tensorboard", "logger.mode=online"], "logger.mode", "logger=tensorboard has no modes"),
+    (
+        ["logger=tensorboard", "logger.mode=online"],
+        "logger.mode",
+        "logger=tensorboard has no modes",
+    ),
 ]
 
 
@@ -37,7 +69,12 @@ def test_a_key_that_would_change_nothing_is_refused(overrides, key, reason):
 
 def test_what_a_choice_brings_and_a_default_that_is_typed_are_no_fault():
     compose_config("model=gcnn_small", "model.cutoffs=[]")  # its softmax_dropout is of the clusters
-    defaults = ["data.column=text", "data.hub_config=null", "model.projection_dim=null", "logger.mode=null"]
+    defaults = [
+        "data.column=text",
+        "data.hub_config=null",
+        "model.projection_dim=null",
+        "logger.mode=null",
+    ]
     compose_config(*defaults)
     listed = ["data=local", "tokenizer=word_listed", "data.path=text", TWO_FILES]
     compose_config(*listed)  # the vocabulary lies in data.path
@@ -47,14 +84,18 @@ def test_a_column_of_text_without_columns_is_refused(tmp_path):
     for split in ("train", "valid", "test"):
         (tmp_path / f"{split}.txt").write_text("a b\n")
     data = DataConfig(name="own", source="local", path=str(tmp_path), column="title")
-    with pytest.raises(UsageError, match=r"data.column would change nothing: .*train.txt.* are text"):
+    with pytest.raises(
+        UsageError, match=r"data.column would change nothing: .*train.txt.* are text"
+    ):
         prepare(data, WordTokenizerConfig())
 
 
 def test_a_run_that_goes_on_is_not_asked_for_what_it_keeps(call, run_dir):
     """A stored config may be of an older version; what the command line says besides is refused."""
     config = (run_dir / "config.yaml").read_text()
-    config = config.replace("project: null", "project: gcnn").replace("dropout: 0.15\n", "dropout: 0.25\n", 1)
+    config = config.replace("project: null", "project: gcnn").replace(
+        "dropout: 0.15\n", "dropout: 0.25\n", 1
+    )
     older = config.replace("  softmax_dropout: 0.15\n", "")
     assert older != config
     (run_dir / "config.yaml").write_text(older)
@@ -63,6 +104,14 @@ def test_a_run_that_goes_on_is_not_asked_for_what_it_keeps(call, run_dir):
     done = call("train", f"run_dir={run_dir}", "resume=true", "logger.mode=online")
     assert (done.code, done.err.count("\n")) == (2, 1)
     assert "logger.mode would change nothing: logger=none" in done.err
-    again = ["--config-path", run_dir, "--config-name", "config", f"run_dir={run_dir.parent / 'again'}"]
+    again = [
+        "--config-path",
+        run_dir,
+        "--config-name",
+        "config",
+        f"run_dir={run_dir.parent / 'again'}",
+    ]
     assert call("train", *again).code == 0
-    assert load_config(run_dir.parent / "again").model.softmax_dropout == 0.25  # as it was when this was stored
+    assert (
+        load_config(run_dir.parent / "again").model.softmax_dropout == 0.25
+    )  # as it was when this was stored

@@ -33,7 +33,10 @@ MODELS = {
     ),
     "lstm": LSTMConfig(embedding_dim=8, hidden_dim=12, num_layers=2, cutoffs=[10, 30], dropout=0.3),
 }
-TOKENIZERS = {"word": WordTokenizerConfig(min_count=2), "sentencepiece": SentencePieceConfig(vocabulary_size=400)}
+TOKENIZERS = {
+    "word": WordTokenizerConfig(min_count=2),
+    "sentencepiece": SentencePieceConfig(vocabulary_size=400),
+}
 RUNS = [("gcnn", "word"), ("gcnn", "sentencepiece"), ("lstm", "word"), ("lstm", "sentencepiece")]
 WORDS = ["".join(random.Random(i).choices("abdeéilmnorstuv", k=2 + i % 6)) for i in range(80)]
 
@@ -53,7 +56,9 @@ def corpus(tmp_path_factory) -> Path:
     """A folder with train.txt, valid.txt and test.txt."""
     folder = tmp_path_factory.mktemp("corpus")
     for seed, (split, count) in enumerate({"train": 300, "valid": 40, "test": 60}.items()):
-        (folder / f"{split}.txt").write_text("".join(f"{line}\n" for line in made_up_lines(seed, count)))
+        (folder / f"{split}.txt").write_text(
+            "".join(f"{line}\n" for line in made_up_lines(seed, count))
+        )
     return folder
 
 
@@ -65,14 +70,18 @@ def made_runs(corpus, tmp_path_factory) -> dict[tuple[str, str], Path]:
         folder = tmp_path_factory.mktemp("runs") / f"{kind}_{tokenizer_kind}"
         folder.mkdir()
         config = TrainConfig(
-            data=DataConfig(name="tiny", source="local", path=str(corpus), cache_dir=str(corpus / "cache")),
+            data=DataConfig(
+                name="tiny", source="local", path=str(corpus), cache_dir=str(corpus / "cache")
+            ),
             tokenizer=TOKENIZERS[tokenizer_kind],
             model=MODELS[kind],
             optimizer=AdamWConfig(),
             schedule=ConstantScheduleConfig(),
             trainer=TrainerConfig(max_steps=1),
         )
-        tokenizer = train_tokenizer(config.tokenizer, [(corpus / "train.txt").read_text().splitlines()])
+        tokenizer = train_tokenizer(
+            config.tokenizer, [(corpus / "train.txt").read_text().splitlines()]
+        )
         torch.manual_seed(len(runs))
         model = build_model(config.model, tokenizer.vocabulary_size)
         with torch.no_grad():

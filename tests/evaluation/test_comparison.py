@@ -60,7 +60,9 @@ def compared(call, a, b, *options):
     return json.loads(done.out)
 
 
-@pytest.mark.parametrize("config", [WordTokenizerConfig(), SentencePieceConfig(vocabulary_size=300)])
+@pytest.mark.parametrize(
+    "config", [WordTokenizerConfig(), SentencePieceConfig(vocabulary_size=300)]
+)
 def test_a_heading_between_empty_lines_begins_an_article(config):
     tokenizer = train_tokenizer(config, [HEADINGS * 20])
 
@@ -139,7 +141,9 @@ def test_the_parts_add_up_to_the_whole():
     for parts in found["parts"].values():
         assert len(parts) > 2
         assert sum(part["tokens"] for part in parts) == 5000
-        assert sum(part["contribution"] for part in parts) == pytest.approx(found["difference"], rel=1e-9)
+        assert sum(part["contribution"] for part in parts) == pytest.approx(
+            found["difference"], rel=1e-9
+        )
         for model in (0, 1):
             total = sum(part["tokens"] * part["nats_per_token"][model] for part in parts)
             assert total / 5000 == pytest.approx(found["nats_per_token"][model], rel=1e-9)
@@ -154,8 +158,12 @@ def test_the_interval_of_many_units_is_that_of_the_normal_distribution():
     sums = np.stack([0.1 * tokens + draw.normal(0, 3, 1000), draw.exponential(2, 1000)], axis=1)
     for column, (low, high) in zip(sums.T, bootstrap(sums, tokens), strict=True):
         mean = column.sum() / tokens.sum()
-        error = math.sqrt(((column - mean * tokens) ** 2).sum()) / tokens.sum()  # of a ratio of two sums
-        assert (low, high) == pytest.approx((mean - 1.96 * error, mean + 1.96 * error), abs=0.1 * error)
+        error = (
+            math.sqrt(((column - mean * tokens) ** 2).sum()) / tokens.sum()
+        )  # of a ratio of two sums
+        assert (low, high) == pytest.approx(
+            (mean - 1.96 * error, mean + 1.96 * error), abs=0.1 * error
+        )
 
 
 def test_memory_is_bounded_without_changing_the_interval(monkeypatch):
@@ -215,14 +223,18 @@ def test_both_models_are_evaluated_as_by_gcnn_evaluate(kind, made_runs, corpus, 
             expected = json.loads(call("evaluate", "--run", run, "--json", *options).out)
             assert found["perplexity"][i] == pytest.approx(expected["perplexity"], rel=1e-6)
             assert found["tokens"] == expected["tokens"]
-        assert found["ratio"] == pytest.approx(found["perplexity"][1] / found["perplexity"][0], rel=1e-9)
+        assert found["ratio"] == pytest.approx(
+            found["perplexity"][1] / found["perplexity"][0], rel=1e-9
+        )
     reversed_runs = compared(call, *runs[::-1], *options)
     assert reversed_runs["difference"] == pytest.approx(-found["difference"], rel=1e-9)
 
 
 def test_a_pipe_is_read_once_for_both(made_runs, corpus, call):
     runs = made_runs["gcnn", "word"], made_runs["lstm", "word"]
-    done = call("compare", *runs, "--json", "--file", "-", stdin=(corpus / "valid.txt").read_bytes())
+    done = call(
+        "compare", *runs, "--json", "--file", "-", stdin=(corpus / "valid.txt").read_bytes()
+    )
     assert done.code == 0, done.err
     assert json.loads(done.out)["text"] == "standard input"
     assert json.loads(done.out)["ratio"] == compared(call, *runs, "--split", "valid")["ratio"]
@@ -244,10 +256,15 @@ def test_the_tables_say_what_the_json_says(made_runs, call, tmp_path):
     low, high = found["ratio_interval"]
     assert low > 1 or high < 1
     better = "A" if found["ratio"] > 1 else "B"
-    ratio = f"B's perplexity is {found['ratio']:.3f} times A's, 95 % interval {low:.3f} to {high:.3f}"
+    ratio = (
+        f"B's perplexity is {found['ratio']:.3f} times A's, 95 % interval {low:.3f} to {high:.3f}"
+    )
     text = " ".join(table.split())
     assert f"{ratio}: {better} is better on this text." in text
-    assert f"test split of tiny, scored as running text: {found['tokens']} tokens in {found['units']} lines" in text
+    assert (
+        f"test split of tiny, scored as running text: {found['tokens']} tokens in {found['units']} lines"
+        in text
+    )
     tables = table.split("\n\n")[-3:]
     for parts, block in zip(found["parts"].values(), tables, strict=True):
         rows = {line.split("  ")[0]: line for line in block.splitlines()}
@@ -257,14 +274,19 @@ def test_the_tables_say_what_the_json_says(made_runs, call, tmp_path):
             assert f"{part['contribution']:+.4f}" in rows[part["part"]]
             assert rows[part["part"]].endswith(f"{share:.1f} %")
     (tmp_path / "same.txt").write_text("".join(f"{line}\n" for line in made_up_lines(5, 2)[:1]))
-    assert "The text is one line, which gives no interval." in call("compare", a, b, "--file", "same.txt").out
+    assert (
+        "The text is one line, which gives no interval."
+        in call("compare", a, b, "--file", "same.txt").out
+    )
 
 
 def test_runs_that_do_not_compare_are_refused_in_a_line(made_runs, corpus, tmp_path, call):
     a, b = made_runs["gcnn", "word"], made_runs["lstm", "word"]
     pieces = made_runs["lstm", "sentencepiece"]
     copy = shutil.copytree(a, tmp_path / "copy")
-    sentences, elsewhere = (shutil.copytree(b, tmp_path / name) for name in ("sentences", "elsewhere"))
+    sentences, elsewhere = (
+        shutil.copytree(b, tmp_path / name) for name in ("sentences", "elsewhere")
+    )
     config = load_config(b)
     config.data.sentences, config.trainer.carry_state = True, False
     save_config(config, sentences / "config.yaml")

@@ -38,16 +38,22 @@ def shards(rows, tmp_path):
     folder.mkdir()
     third = len(rows) // 3
     pq.write_table(pa.Table.from_pylist(rows[:third]), folder / "a.parquet")
-    (folder / "b.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[third : 2 * third]))
+    (folder / "b.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in rows[third : 2 * third])
+    )
     (folder / "c.txt").write_text("".join(f"{row['text']}\n" for row in rows[2 * third :]))
     return sorted(folder.iterdir())
 
 
 def scores_in(folder):
-    return [row for path in sorted(folder.glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+    return [
+        row for path in sorted(folder.glob("*.parquet")) for row in pq.read_table(path).to_pylist()
+    ]
 
 
-def test_every_row_keeps_its_columns_and_gets_the_scorers_scores(scorer, rows, shards, tmp_path, monkeypatch):
+def test_every_row_keeps_its_columns_and_gets_the_scorers_scores(
+    scorer, rows, shards, tmp_path, monkeypatch
+):
     monkeypatch.setattr(tables, "CHUNK", 500)
     done = score_files(scorer, shards, tmp_path / "out")
     found, expected = scores_in(tmp_path / "out"), scorer.score([row["text"] for row in rows])
@@ -55,7 +61,9 @@ def test_every_row_keeps_its_columns_and_gets_the_scorers_scores(scorer, rows, s
     third = len(rows) // 3
     assert [row["id"] for row in found if "id" in row] == list(range(third))
     assert [json.loads(row["json"]) for row in found if "json" in row] == rows[third : 2 * third]
-    np.testing.assert_allclose([row["log_prob"] for row in found], [s.log_prob for s in expected], atol=1e-5)
+    np.testing.assert_allclose(
+        [row["log_prob"] for row in found], [s.log_prob for s in expected], atol=1e-5
+    )
     assert [(r["tokens"], r["unknown"]) for r in found] == [(s.tokens, s.unknown) for s in expected]
     assert (done.files, done.rows, done.tokens) == (3, len(rows), sum(s.tokens for s in expected))
 
@@ -99,7 +107,9 @@ def test_scores_say_what_they_were_made_from(scorer, made_runs, shards, tmp_path
     score_files(scorer, shards, tmp_path / "out")
     said = json.loads(pq.read_schema(tmp_path / "out" / "c.parquet").metadata[b"gcnn"])
     run = made_runs["gcnn", "word"]
-    sha = subprocess.run(["sha256sum", tmp_path / "shards" / "c.txt"], capture_output=True, text=True).stdout.split()[0]
+    sha = subprocess.run(
+        ["sha256sum", tmp_path / "shards" / "c.txt"], capture_output=True, text=True
+    ).stdout.split()[0]
     assert said == {
         "model": read_metadata(run / WEIGHTS)["sha256"], "tokenizer": scorer.tokenizer.fingerprint,
         "precision": "float32", "run": str(run), "column": "text", "input": sha, "name": "c.txt",
@@ -130,7 +140,9 @@ def another_text(run, shards, column):
     (another_text, "text", "c.parquet holds scores of another input"),
     (lambda *_: None, "words", "another column: text, not words"),
 ])  # fmt: skip
-def test_scores_of_something_else_are_refused_before_any_scoring(gcnn_dir, shards, tmp_path, change, column, named):
+def test_scores_of_something_else_are_refused_before_any_scoring(
+    gcnn_dir, shards, tmp_path, change, column, named
+):
     first = Scorer.from_run(gcnn_dir, "cpu")
     score_files(first, shards, tmp_path / "out")
     kept = (tmp_path / "out" / "c.parquet").read_bytes()
@@ -209,7 +221,9 @@ def test_what_cannot_be_scored_is_named(scorer, tmp_path, name, content, message
     assert not (tmp_path / "out").exists()
 
 
-def test_names_that_meet_and_files_that_are_missing_are_refused(scorer, shards, tmp_path, monkeypatch):
+def test_names_that_meet_and_files_that_are_missing_are_refused(
+    scorer, shards, tmp_path, monkeypatch
+):
     with pytest.raises(UsageError, match="two files would be written to"):
         score_files(scorer, [*shards, bad(tmp_path, "a.txt", b"a\n")], tmp_path / "out")
     with pytest.raises(UsageError, match="out is a file; give a folder"):
@@ -229,7 +243,10 @@ def test_empty_shards_and_null_texts(scorer, tmp_path):
     nulls = bad(tmp_path, "b.parquet", pa.table({"text": pa.array([None, "a"], pa.string())}))
     score_files(scorer, [nothing, nulls], tmp_path / "out")
     empty = pq.read_table(tmp_path / "out" / "a.parquet")
-    assert (empty.num_rows, empty.column_names) == (0, ["text", "log_prob", "tokens", "unknown", "perplexity"])
+    assert (empty.num_rows, empty.column_names) == (
+        0,
+        ["text", "log_prob", "tokens", "unknown", "perplexity"],
+    )
     assert [row["tokens"] for row in scores_in(tmp_path / "out")] == [None, 2]
 
 
@@ -239,15 +256,22 @@ def test_a_row_without_a_text_has_no_score_and_moves_none(scorer, tmp_path):
         scorer,
         [
             bad(tmp_path, "a.parquet", pa.table({"text": pa.array(words, pa.string())})),
-            bad(tmp_path, "b.jsonl", "".join(f"{json.dumps({'text': t})}\n" for t in words).encode()),
+            bad(
+                tmp_path, "b.jsonl", "".join(f"{json.dumps({'text': t})}\n" for t in words).encode()
+            ),
             bad(tmp_path, "c.jsonl", b'{"text": "a dog ."}\n{"id": 1}\n'),
             bad(tmp_path, "d.parquet", pa.table({"text": pa.nulls(2, pa.string())})),
         ],
         tmp_path / "out",
     )
     names = ("log_prob", "tokens", "unknown", "perplexity")
-    of_texts = iter(scorer.score([text for text in [*words, *words, "a dog ."] if text is not None]))
-    expected = [None if text is None else next(of_texts) for text in [*words, *words, "a dog .", None, None, None]]
+    of_texts = iter(
+        scorer.score([text for text in [*words, *words, "a dog ."] if text is not None])
+    )
+    expected = [
+        None if text is None else next(of_texts)
+        for text in [*words, *words, "a dog .", None, None, None]
+    ]
     for row, score in zip(scores_in(tmp_path / "out"), expected, strict=True):
         assert tuple(row[name] for name in names) == (score or (None,) * 4)
 
@@ -261,7 +285,10 @@ def test_a_row_without_a_text_has_no_score_and_moves_none(scorer, tmp_path):
 def test_scores_have_the_name_of_their_file_without_its_kind(tmp_path, names, targets):
     files = [bad(tmp_path, name, b"a\n") for name in names]
     found = targets_of(files, tmp_path / "out")
-    assert found == {path: tmp_path / "out" / f"{target}.parquet" for path, target in zip(files, targets, strict=True)}
+    assert found == {
+        path: tmp_path / "out" / f"{target}.parquet"
+        for path, target in zip(files, targets, strict=True)
+    }
 
 
 def test_names_that_are_no_utf8_are_scored(scorer, tmp_path):

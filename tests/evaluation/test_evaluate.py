@@ -20,10 +20,14 @@ from gcnn.models.weights import WEIGHTS, load_weights
 def test_a_loaded_model_computes_what_was_trained_without_its_normalisation(run_dir, run):
     trained = build_model(load_config(run_dir).model, run.tokenizer.vocabulary_size).eval()
     load_weights(trained, run_dir / WEIGHTS)
-    tokens = torch.randint(run.tokenizer.vocabulary_size, (3, 25), generator=torch.Generator().manual_seed(1))
+    tokens = torch.randint(
+        run.tokenizer.vocabulary_size, (3, 25), generator=torch.Generator().manual_seed(1)
+    )
     hidden, loaded = trained(tokens)[0], run.model(tokens)[0]
     torch.testing.assert_close(loaded, hidden, atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(run.model.log_prob(loaded), trained.log_prob(hidden), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        run.model.log_prob(loaded), trained.log_prob(hidden), atol=1e-5, rtol=0
+    )
     assert not run.model.training
     assert not any("parametrizations" in name for name, _ in run.model.named_modules())
 
@@ -31,7 +35,18 @@ def test_a_loaded_model_computes_what_was_trained_without_its_normalisation(run_
 @pytest.mark.parametrize("split", ["valid", "test", "train"])
 def test_the_figures_of_a_split_are_those_of_its_text(split, run_dir, run, corpus, call):
     expected = evaluate(run.model, encode_file(corpus / f"{split}.txt", run.tokenizer))
-    outcome = call("evaluate", "--run", run_dir, "--split", split, "--json", "--block-size", 50, "--batch-size", 3)
+    outcome = call(
+        "evaluate",
+        "--run",
+        run_dir,
+        "--split",
+        split,
+        "--json",
+        "--block-size",
+        50,
+        "--batch-size",
+        3,
+    )
     assert (outcome.code, outcome.err) == (0, "")
     found = json.loads(outcome.out)
     for key in ("word_perplexity", "bits_per_byte"):  # None where words are unknown
@@ -55,9 +70,14 @@ def test_a_line_each_adds_up_to_the_whole(run_dir, corpus, call):
     text = (corpus / "test.txt").read_text().splitlines()
     for mode in ("--sentences", "--no-sentences"):
         whole = json.loads(call("evaluate", "--run", run_dir, mode, "--json").out)
-        rows = [row.split("\t") for row in call("evaluate", "--run", run_dir, mode, "--per-line").out.splitlines()]
+        rows = [
+            row.split("\t")
+            for row in call("evaluate", "--run", run_dir, mode, "--per-line").out.splitlines()
+        ]
         assert len(rows) == len(text)
-        assert -sum(float(log_prob) for log_prob, _ in rows) == pytest.approx(whole["nll_nats"], rel=1e-6)
+        assert -sum(float(log_prob) for log_prob, _ in rows) == pytest.approx(
+            whole["nll_nats"], rel=1e-6
+        )
         assert sum(int(tokens) for _, tokens in rows) == whole["tokens"]
         assert [int(tokens) == 1 for _, tokens in rows] == [line == "" for line in text]
 
@@ -83,7 +103,10 @@ def test_the_readable_table_has_the_same_figures(gcnn_dir, call):
     assert table.splitlines()[3].split() == ["per", "word", "–"]
     assert table.splitlines()[-1].startswith(f"per word, bits per byte: {unknown}")
     assert f"{found['tokens']:,}" in table
-    assert f"without unknown tokens{found['known_perplexity']:16,.2f}".split() == table.splitlines()[2].split()
+    assert (
+        f"without unknown tokens{found['known_perplexity']:16,.2f}".split()
+        == table.splitlines()[2].split()
+    )
     assert table.splitlines()[-4].split() == ["unknown", "tokens", str(found["unknown"])]
     assert "running text" in table
     assert "sentences" in call("evaluate", "--run", gcnn_dir, "--sentences").out
@@ -121,7 +144,9 @@ SPOILT = [
 
 
 @pytest.mark.parametrize(("spoil", "options", "code", "message"), SPOILT)
-def test_what_cannot_be_done_is_one_line_with_the_thing_and_the_remedy(spoil, options, code, message, gcnn_dir, call):
+def test_what_cannot_be_done_is_one_line_with_the_thing_and_the_remedy(
+    spoil, options, code, message, gcnn_dir, call
+):
     if spoil:
         spoil(gcnn_dir)
     outcome = call("evaluate", "--run", gcnn_dir, *options)
@@ -136,7 +161,10 @@ def test_pipes_and_compressed_text_are_read(made_runs, corpus, tmp_path, call):
     (tmp_path / "valid.txt.gz").write_bytes(gzip.compress(text))
     assert call("evaluate", "--run", run, "--file", "valid.txt.gz", "--json").out == plain
     pq.write_table(pa.table({"lines": text.decode().split("\n")[:-1]}), tmp_path / "valid.parquet")
-    assert call("evaluate", "--run", run, "--file", "valid.parquet", "--column", "lines", "--json").out == plain
+    assert (
+        call("evaluate", "--run", run, "--file", "valid.parquet", "--column", "lines", "--json").out
+        == plain
+    )
     for stdin in ("/dev/stdin", "-"):
         assert call("evaluate", "--run", run, "--file", stdin, "--json", stdin=text).out == plain
 

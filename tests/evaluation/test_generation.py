@@ -23,7 +23,9 @@ def full_log_probs(model, tokens):
 
 
 def test_log_probs_with_a_carried_state_are_those_of_the_full_forward_pass(run, start):
-    given = torch.randint(run.tokenizer.vocabulary_size, (2, 30), generator=torch.Generator().manual_seed(0))
+    given = torch.randint(
+        run.tokenizer.vocabulary_size, (2, 30), generator=torch.Generator().manual_seed(0)
+    )
     seen = []
 
     def choose(log_probs):
@@ -32,14 +34,18 @@ def test_log_probs_with_a_carried_state_are_those_of_the_full_forward_pass(run, 
 
     assert torch.equal(generate_tokens(run.model, start, 2, 30, choose), given)
     whole = full_log_probs(run.model, torch.cat([start.expand(2, -1), given[:, :-1]], dim=1))
-    torch.testing.assert_close(torch.stack(seen, dim=1), whole[:, len(start) - 1 :], atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        torch.stack(seen, dim=1), whole[:, len(start) - 1 :], atol=1e-5, rtol=0
+    )
 
 
 def test_temperature_0_takes_the_likeliest_token_at_every_step(run, start):
     greedy = generate_tokens(run.model, start, 1, 20, Sampling(temperature=0).chooser())
     texts = start[None]
     for _ in range(20):
-        texts = torch.cat([texts, full_log_probs(run.model, texts)[:, -1].argmax(dim=-1, keepdim=True)], dim=1)
+        texts = torch.cat(
+            [texts, full_log_probs(run.model, texts)[:, -1].argmax(dim=-1, keepdim=True)], dim=1
+        )
     assert torch.equal(greedy, texts[:, len(start) :])
 
 
@@ -79,7 +85,9 @@ def test_unknown_words_are_never_sampled(run):
 
 
 def test_a_seed_gives_the_same_text_again_and_another_seed_another(run):
-    first, again, other = (generate(run.model, run.tokenizer, "ab", 30, 2, Sampling(seed=s)) for s in (1, 1, 2))
+    first, again, other = (
+        generate(run.model, run.tokenizer, "ab", 30, 2, Sampling(seed=s)) for s in (1, 1, 2)
+    )
     assert first == again
     assert not set(first) & set(other)
 
@@ -95,7 +103,10 @@ def test_a_text_starts_with_its_prompt_and_goes_on_with_the_tokens_taken(run, pr
         log_probs = full_log_probs(run.model, torch.tensor([read]))[0, -1]
         log_probs[tokenizer.unk_id] = -math.inf
         read.append(int(log_probs.argmax()))
-    assert text.removeprefix(prompt).split() == tokenizer.decode(read[1:])[len(tokenizer.decode(read[1:-12])) :].split()
+    assert (
+        text.removeprefix(prompt).split()
+        == tokenizer.decode(read[1:])[len(tokenizer.decode(read[1:-12])) :].split()
+    )
 
 
 @pytest.mark.parametrize("blank", [" ", "  ", "\t", "\u00a0"])

@@ -46,9 +46,13 @@ def test_token_scores_are_those_of_one_forward_pass_and_of_the_command(
     expected = -np.concatenate([reference(run, tokens) for tokens in parts])
     np.testing.assert_allclose(found.log_probs, expected, atol=1e-5)
     mode = "--sentences" if sentences else "--no-sentences"
-    rows = call("evaluate", "--run", run_dir, "--file", corpus / "valid.txt", mode, "--per-token").out.splitlines()
+    rows = call(
+        "evaluate", "--run", run_dir, "--file", corpus / "valid.txt", mode, "--per-token"
+    ).out.splitlines()
     assert [row.split("\t")[0] for row in rows] == found.types
-    np.testing.assert_allclose([float(row.split("\t")[1]) for row in rows], found.log_probs, atol=1e-5)
+    np.testing.assert_allclose(
+        [float(row.split("\t")[1]) for row in rows], found.log_probs, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("prompt", ["", TEXT, "one two three " * 40])
@@ -68,20 +72,28 @@ def test_what_comes_next_adds_up_to_the_score_of_a_sentence(model, lines):
     total, prompt = 0.0, ""
     if model.tokenizer.kind == "word":
         for word in [*sentence.split(), "<eos>"]:
-            total += model.next_log_probs(prompt)[model.tokenizer.index.get(word, model.tokenizer.unk_id)]
+            total += model.next_log_probs(prompt)[
+                model.tokenizer.index.get(word, model.tokenizer.unk_id)
+            ]
             prompt += f" {word}"
         assert total == pytest.approx(model.score([sentence])[0].log_prob, abs=1e-4)
-    assert model.token_scores(sentence).log_probs.sum() == pytest.approx(model.score([sentence])[0].log_prob, abs=1e-4)
+    assert model.token_scores(sentence).log_probs.sum() == pytest.approx(
+        model.score([sentence])[0].log_prob, abs=1e-4
+    )
 
 
 @pytest.mark.parametrize("sentences", [None, True])
 def test_perplexity_is_that_of_the_command(sentences, model, run_dir, text, corpus, call):
     found = model.evaluate(text, sentences)
     mode = ["--sentences"] if sentences else []
-    printed = call("evaluate", "--run", run_dir, "--file", corpus / "valid.txt", "--json", *mode).out
+    printed = call(
+        "evaluate", "--run", run_dir, "--file", corpus / "valid.txt", "--json", *mode
+    ).out
     command = json.loads(printed)
     numbers = {name for name, value in found.items() if isinstance(value, int | float)}
-    assert {name: command[name] for name in numbers} == pytest.approx({name: found[name] for name in numbers}, rel=1e-6)
+    assert {name: command[name] for name in numbers} == pytest.approx(
+        {name: found[name] for name in numbers}, rel=1e-6
+    )
     assert {name: command[name] for name in command if name not in numbers} == {
         name: found.get(name) for name in command if name not in numbers
     }
@@ -91,7 +103,10 @@ def test_perplexity_is_that_of_the_command(sentences, model, run_dir, text, corp
 def test_samples_are_those_of_the_command(model, run_dir, call):
     options = ["--tokens", 12, "--samples", 3, "--temperature", 0.8, "--top-k", 20, "--seed", 5]
     printed = call("generate", "--run", run_dir, "--prompt", "a b", *options).out
-    assert "\n---\n".join(model.generate("a b", 12, 3, temperature=0.8, top_k=20, seed=5)) + "\n" == printed
+    assert (
+        "\n---\n".join(model.generate("a b", 12, 3, temperature=0.8, top_k=20, seed=5)) + "\n"
+        == printed
+    )
 
 
 def test_lines_are_scored_as_the_run_was_trained(one_scorer):
@@ -130,7 +145,13 @@ def test_a_table_instead_of_its_column_is_refused(one_scorer, table):
 
 def test_a_column_is_scored(one_scorer):
     expected = one_scorer.score(["one two"])
-    for column in (["one two"], ("one two",), np.array(["one two"]), iter(["one two"]), TABLES[2]["text"]):
+    for column in (
+        ["one two"],
+        ("one two",),
+        np.array(["one two"]),
+        iter(["one two"]),
+        TABLES[2]["text"],
+    ):
         assert one_scorer.score(column) == expected
 
 
@@ -206,7 +227,10 @@ def test_a_loaded_model_keeps_few_kernels_in_memory(made_runs, monkeypatch):
 
 
 def test_the_package_lists_its_names_and_importing_it_stays_cheap():
-    assert gcnn.__version__ == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert (
+        gcnn.__version__
+        == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    )
     assert dir(gcnn) == sorted(gcnn.__all__)
     assert all(hasattr(gcnn, name) for name in gcnn.__all__)
     with pytest.raises(AttributeError, match="Scores"):

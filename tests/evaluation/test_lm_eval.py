@@ -34,7 +34,9 @@ def ask(method, *arguments):
     return method([SimpleNamespace(args=arguments)])[0]
 
 
-@pytest.mark.parametrize(("context", "text"), [("", "one two"), ("a b", " lo mi"), ("a b ", "lo"), ("a\nb", " c\nd e")])
+@pytest.mark.parametrize(
+    ("context", "text"), [("", "one two"), ("a b", " lo mi"), ("a b ", "lo"), ("a\nb", " c\nd e")]
+)
 def test_a_continuation_has_the_tokens_that_follow_the_context(harness, context, text):
     scores = harness.scorer.token_scores(context + text, sentences=False).log_probs[:-1]
     before = len(harness.scorer.token_scores(context).log_probs) - 1 if context.strip() else 0
@@ -46,7 +48,12 @@ def test_a_continuation_has_the_tokens_that_follow_the_context(harness, context,
 @pytest.mark.parametrize("run_dir", [("gcnn", "word"), ("lstm", "word")], indirect=True)
 @pytest.mark.parametrize(
     ("context", "text", "first"),
-    [("{0}x", "x {1}", 0), ("{0} {1} x", "x", 2), ("{0} {1:.1}", "{1}", 1), ("{0} {1:.2}", "{2} {1}", 1)],
+    [
+        ("{0}x", "x {1}", 0),
+        ("{0} {1} x", "x", 2),
+        ("{0} {1:.1}", "{1}", 1),
+        ("{0} {1:.2}", "{2} {1}", 1),
+    ],
 )
 def test_a_continuation_that_ends_a_word_has_the_whole_word(harness, context, text, first):
     """It is no certainty: the word that the context breaks off is one of its tokens."""
@@ -116,7 +123,9 @@ def test_rolling_is_the_text_without_the_end_of_its_last_line(harness):
     text = "once upon a time\nthere was"
     expected = harness.scorer.token_scores(text, sentences=False).log_probs
     assert ask(harness.loglikelihood_rolling, text) == pytest.approx(expected[:-1].sum(), abs=1e-4)
-    assert ask(harness.loglikelihood_rolling, text + "\n") == pytest.approx(expected.sum(), abs=1e-4)
+    assert ask(harness.loglikelihood_rolling, text + "\n") == pytest.approx(
+        expected.sum(), abs=1e-4
+    )
     assert ask(harness.loglikelihood_rolling, "") == 0
     eos = harness.scorer.next_log_probs()[harness.scorer.tokenizer.eos_id]
     assert ask(harness.loglikelihood_rolling, "\n") == pytest.approx(eos, abs=1e-5)  # an empty line
@@ -126,7 +135,10 @@ def test_generation_ends_where_it_is_told_to(harness):
     whole = ask(harness.generate_until, "a b", {"max_gen_toks": 10})
     assert harness.scorer.generate("a b", 10, temperature=0) == ["a b" + whole]
     end = whole[4:6]
-    assert ask(harness.generate_until, "a b", {"max_gen_toks": 10, "until": [end]}) == whole[: whole.index(end)]
+    assert (
+        ask(harness.generate_until, "a b", {"max_gen_toks": 10, "until": [end]})
+        == whole[: whole.index(end)]
+    )
 
 
 @pytest.mark.skipif(not PRESENT, reason="lm_eval is not installed (the extra lm-eval)")
@@ -137,7 +149,9 @@ def test_the_harness_itself_evaluates_a_task_of_local_files(harness, corpus, tmp
 
     assert get_model("gcnn") is type(harness)
     lines = [line for line in (corpus / "test.txt").read_text().splitlines() if line][:5]
-    (tmp_path / "test.jsonl").write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
+    (tmp_path / "test.jsonl").write_text(
+        "".join(json.dumps({"text": line}) + "\n" for line in lines)
+    )
     task = {
         "task": "local", "dataset_path": "json",
         "dataset_kwargs": {"data_files": {"test": str(tmp_path / "test.jsonl")}},

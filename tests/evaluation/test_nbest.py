@@ -32,14 +32,20 @@ def log_prob(scorer, sentence):
 
 def test_nbest_lists_are_sorted_by_score_each_for_itself(scorer, corpus):
     full = [line for line in (corpus / "test.txt").read_text().split("\n") if line][:9]
-    entries = [f"{'abc'[i // 3]} ||| {line} ||| feature= {i} ||| -1.5" for i, line in enumerate(full)]
+    entries = [
+        f"{'abc'[i // 3]} ||| {line} ||| feature= {i} ||| -1.5" for i, line in enumerate(full)
+    ]
     entries += ["a ||| ", "a ||| ", f"a|||{full[0]}\r"]  # an id that comes again is another list
     raw = [entry.encode() for entry in entries]
     text = "".join(rerank_windows(scorer, iter([raw[:4], raw[4:]]), "any", Ranker())).splitlines()
     expected = []
     for start, stop in ((0, 3), (3, 6), (6, 9), (9, 12)):
         found = scorer.score([entry.split("|||")[1] for entry in entries[start:stop]])
-        group = zip((entry.rstrip() for entry in entries[start:stop]), (score.log_prob for score in found), strict=True)
+        group = zip(
+            (entry.rstrip() for entry in entries[start:stop]),
+            (score.log_prob for score in found),
+            strict=True,
+        )
         expected += sorted(group, key=lambda pair: -pair[1])
     assert [line.rpartition(" ||| ")[0] for line in text] == [entry for entry, _ in expected]
     values = [float(line.rpartition("|||")[2]) for line in text]
@@ -47,7 +53,9 @@ def test_nbest_lists_are_sorted_by_score_each_for_itself(scorer, corpus):
 
 
 def test_a_line_that_is_no_nbest_entry_is_named(scorer):
-    groups = rerank_windows(scorer, iter([[b"1 ||| a", b"1 ||| b", b"2 ||| c", b"no entry"]]), "any", Ranker())
+    groups = rerank_windows(
+        scorer, iter([[b"1 ||| a", b"1 ||| b", b"2 ||| c", b"no entry"]]), "any", Ranker()
+    )
     assert next(groups).count("\n") == 2
     with pytest.raises(UsageError, match="line 4 of the input is not `id"):
         next(groups)
@@ -68,7 +76,9 @@ def test_lists_of_kaldi(scorer, keys, sizes):
     for group in found:
         part, rest = rest[: len(group)], rest[len(group) :]
         best_first = sorted(part, key=lambda pair: -log_prob(scorer, pair[1]))
-        assert [line for line, _ in group] == [f"{key} {words}".rstrip() for key, words in best_first]
+        assert [line for line, _ in group] == [
+            f"{key} {words}".rstrip() for key, words in best_first
+        ]
         assert float(group[0][1]) == pytest.approx(log_prob(scorer, best_first[0][1]), abs=1e-5)
 
 
@@ -82,13 +92,22 @@ def test_a_weighted_sum_ranks_and_is_printed(scorer, weight):
     srilm = [f"{own[words]} -3.5 {len(words.split())} {words}" for words in WORDS]
     for lines, scores in ((moses, own), (aligned, own), (short, own), (srilm, nats)):
         (found,) = printed(scorer, lines, weight=weight)
-        totals = {line.rstrip(): scores[w] + weight * log_prob(scorer, w) for line, w in zip(lines, WORDS, strict=True)}
-        assert [" ||| ".join(fields[:-2]) for fields in found] == sorted(totals, key=lambda line: -totals[line])
-        assert [float(fields[-1]) for fields in found] == pytest.approx(sorted(totals.values(), reverse=True), abs=1e-4)
+        totals = {
+            line.rstrip(): scores[w] + weight * log_prob(scorer, w)
+            for line, w in zip(lines, WORDS, strict=True)
+        }
+        assert [" ||| ".join(fields[:-2]) for fields in found] == sorted(
+            totals, key=lambda line: -totals[line]
+        )
+        assert [float(fields[-1]) for fields in found] == pytest.approx(
+            sorted(totals.values(), reverse=True), abs=1e-4
+        )
 
 
 def test_srilm_without_a_weight_is_ranked_by_the_model(scorer):
-    (found,) = printed(scorer, [f"-1.5e+2 {-i} {len(words.split())} {words}" for i, words in enumerate(WORDS)])
+    (found,) = printed(
+        scorer, [f"-1.5e+2 {-i} {len(words.split())} {words}" for i, words in enumerate(WORDS)]
+    )
     assert [float(fields[1]) for fields in found] == pytest.approx(
         sorted((log_prob(scorer, words) for words in WORDS), reverse=True), abs=1e-5
     )
@@ -132,7 +151,9 @@ def test_a_penalty_is_taken_off_for_each_unknown_word(scorer, known, weight):
     for penalty in (0.0, 2.5, 1000.0):
         lines = [f"1 ||| {words} ||| {own[words]}" for words in unknown]
         (found,) = printed(scorer, lines, "moses", weight, penalty)
-        totals = {words: log_prob(scorer, words) - penalty * count for words, count in unknown.items()}
+        totals = {
+            words: log_prob(scorer, words) - penalty * count for words, count in unknown.items()
+        }
         if weight is not None:
             totals = {words: own[words] + weight * totals[words] for words in unknown}
         assert [fields[1] for fields in found] == sorted(totals, key=lambda words: -totals[words])
@@ -175,5 +196,7 @@ def test_unknown_words_in_nbest_lists_are_told(made_runs, known, call):
     assert "--unknown-penalty" not in told.err
     assert call(*command, "--nbest", "moses", stdin=f"1 ||| {known[0]}\n".encode()).err == ""
     for wrong in ("-1", "nan", "inf"):
-        assert call(*command, "--nbest", "moses", f"--unknown-penalty={wrong}", stdin=lists).code == 2
+        assert (
+            call(*command, "--nbest", "moses", f"--unknown-penalty={wrong}", stdin=lists).code == 2
+        )
     assert call(*command, "--unknown-penalty", "5", stdin=lists).code == 2

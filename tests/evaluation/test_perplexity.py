@@ -44,7 +44,9 @@ def test_perplexity_is_that_of_one_pass_over_the_text_at_any_block_and_batch_siz
 def test_a_text_shorter_than_batch_and_context_is_scored_exactly(run, stream, reference, tokens):
     short = first(stream, tokens)
     found = evaluate(run.model, short, batch_size=8, block_size=3)
-    assert found["nll_nats"] == pytest.approx(float(reference(run, short.tokens.tolist()).sum()), rel=1e-6)
+    assert found["nll_nats"] == pytest.approx(
+        float(reference(run, short.tokens.tolist()).sum()), rel=1e-6
+    )
 
 
 def test_every_token_has_its_own_nll_once(run, stream, reference):
@@ -95,7 +97,10 @@ def test_a_model_without_context_needs_no_overlap():
     model = build_model(config, 20)
     tokens = np.random.default_rng(0).integers(20, size=101).astype(np.int32)
     text = TokenStream(tokens, 0, 20, 101, 404, 1, "")
-    totals = [evaluate(model, text, batch_size=b, block_size=s)["nll_nats"] for b, s in ((1, 101), (8, 7), (101, 1))]
+    totals = [
+        evaluate(model, text, batch_size=b, block_size=s)["nll_nats"]
+        for b, s in ((1, 101), (8, 7), (101, 1))
+    ]
     assert totals == pytest.approx([totals[0]] * 3, rel=1e-6)
 
 
@@ -144,13 +149,21 @@ def test_what_a_word_costs_is_null_where_its_spelling_is_not_paid(made_runs, tmp
         else:
             words = len(text.split()) + text.count("\n")
             assert found["word_perplexity"] == pytest.approx(math.exp(found["nll_nats"] / words))
-            assert found["bits_per_byte"] == pytest.approx(found["nll_nats"] / math.log(2) / len(text))
+            assert found["bits_per_byte"] == pytest.approx(
+                found["nll_nats"] / math.log(2) / len(text)
+            )
 
 
 @pytest.mark.parametrize("sentences", [False, True])
-def test_unknown_tokens_are_counted_and_left_out_of_the_second_perplexity(run, stream, reference, sentences):
+def test_unknown_tokens_are_counted_and_left_out_of_the_second_perplexity(
+    run, stream, reference, sentences
+):
     """As KenLM's `query` does: neither their log-probabilities nor their number count."""
-    lines = np.split(stream.tokens, line_ends(stream.tokens, stream.eos_id)[:-1]) if sentences else [stream.tokens]
+    lines = (
+        np.split(stream.tokens, line_ends(stream.tokens, stream.eos_id)[:-1])
+        if sentences
+        else [stream.tokens]
+    )
     nlls = torch.cat([reference(run, line.tolist()) for line in lines])
     unknown = torch.from_numpy(stream.tokens == run.tokenizer.unk_id)
     found = evaluate(run.model, stream, sentences, 3, 20)
@@ -164,4 +177,6 @@ def test_unigram_perplexity_is_that_of_smoothed_counts(run, stream, corpus):
     counts, types = Counter(train.tokens.tolist()), run.tokenizer.vocabulary_size
     assert type_counts(train).tolist() == [counts[i] for i in range(types)]
     nats = -sum(math.log((counts[i] + 1) / (len(train) + types)) for i in stream.tokens.tolist())
-    assert unigram_perplexity(type_counts(train), stream) == pytest.approx(math.exp(nats / len(stream)))
+    assert unigram_perplexity(type_counts(train), stream) == pytest.approx(
+        math.exp(nats / len(stream))
+    )

@@ -24,7 +24,11 @@ def pipe_of(content: bytes) -> int:
 
 
 @settings(deadline=None)
-@given(st.lists(st.sampled_from([b"", b"a", b"b c\r", b"long" * 50, b"\xff"])), st.booleans(), st.integers(1, 100))
+@given(
+    st.lists(st.sampled_from([b"", b"a", b"b c\r", b"long" * 50, b"\xff"])),
+    st.booleans(),
+    st.integers(1, 100),
+)
 def test_windows_hold_every_line_once_wherever_reads_end(lines, ended, chunk):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(score_command, "CHUNK", chunk)
@@ -33,9 +37,13 @@ def test_windows_hold_every_line_once_wherever_reads_end(lines, ended, chunk):
         reader = pipe_of(content if ended else content[:-1])
         read = list(read_windows(reader))
         os.close(reader)
-    expected = lines if ended or not lines or lines[-1] else lines[:-1]  # an empty last line without an end is none
+    expected = (
+        lines if ended or not lines or lines[-1] else lines[:-1]
+    )  # an empty last line without an end is none
     assert [line for window in read for line in window] == expected
-    assert all(sum(map(len, window[1:])) <= 64 + chunk for window in read)  # the first line may be longer
+    assert all(
+        sum(map(len, window[1:])) <= 64 + chunk for window in read
+    )  # the first line may be longer
 
 
 def test_lines_do_not_wait_for_others_that_do_not_come():
@@ -70,8 +78,12 @@ def test_all_commands_count_the_lines_of_a_text_alike(gcnn_dir, tmp_path, call):
     (tmp_path / "text.txt").write_bytes(text)
     number = text.count(b"\n") + 1  # the last one lacks its end
     streamed = call("score", "--run", gcnn_dir, "--format", "tsv", stdin=text).out.splitlines()[1:]
-    marked = call("score", "--run", gcnn_dir, "--format", "tsv", stdin="\ufeff".encode() + text).out.splitlines()[1:]
-    lines = call("evaluate", "--run", gcnn_dir, "--file", "text.txt", "--sentences", "--per-line").out.splitlines()
+    marked = call(
+        "score", "--run", gcnn_dir, "--format", "tsv", stdin="\ufeff".encode() + text
+    ).out.splitlines()[1:]
+    lines = call(
+        "evaluate", "--run", gcnn_dir, "--file", "text.txt", "--sentences", "--per-line"
+    ).out.splitlines()
     call("score", "--run", gcnn_dir, "--input", "text.txt", "--output", "out")
     rows = pq.read_table("out/text.parquet").to_pylist()
     assert (len(streamed), len(lines), len(rows)) == (number, number, number)
@@ -86,7 +98,10 @@ def test_a_stream_that_is_closed_is_named(gcnn_dir, call, monkeypatch, stream):
     monkeypatch.setattr(sys, stream, None)  # as Python has it then
     outcome = call("score", "--run", gcnn_dir)
     assert (outcome.code, outcome.out) == (2, "")
-    assert outcome.err == "error: standard input or output is closed. Give both, or --input and --output.\n"
+    assert (
+        outcome.err
+        == "error: standard input or output is closed. Give both, or --input and --output.\n"
+    )
 
 
 def test_jsonl_and_tsv_say_what_the_scorer_does(one_scorer, lines):
@@ -96,7 +111,9 @@ def test_jsonl_and_tsv_say_what_the_scorer_does(one_scorer, lines):
     assert [json.loads(text) for text in objects] == [score._asdict() for score in scores]
     header, *rows = "".join(score_windows(one_scorer, iter([raw]), "tsv")).splitlines()
     assert header.split("\t") == ["log_prob", "tokens", "unknown", "perplexity"]
-    assert [tuple(map(float, row.split("\t"))) for row in rows] == [tuple(score) for score in scores]
+    assert [tuple(map(float, row.split("\t"))) for row in rows] == [
+        tuple(score) for score in scores
+    ]
 
 
 def start(run_dir, *options) -> subprocess.Popen:
@@ -105,7 +122,9 @@ def start(run_dir, *options) -> subprocess.Popen:
     return subprocess.Popen(list(map(str, command)), **pipes)
 
 
-def test_the_command_answers_a_slow_pipe_line_by_line_and_ends_at_a_fault_with_2(made_runs, one_scorer):
+def test_the_command_answers_a_slow_pipe_line_by_line_and_ends_at_a_fault_with_2(
+    made_runs, one_scorer
+):
     process = start(made_runs["gcnn", "word"])
     for line in ("à la", "", "b c d"):
         process.stdin.write(f"{line}\n".encode())

@@ -69,7 +69,9 @@ def test_running_text_begins_after_eos_without_end(run, stream, block_size, batc
 def test_each_sentence_alone_begins_so(run, stream, lines):
     split = np.split(stream.tokens, line_ends(stream.tokens, stream.eos_id)[:-1])
     expected = [nlls_of(run, line.tolist()) for line in split]
-    np.testing.assert_allclose(nlls_in_order(run.model, stream, True), np.concatenate(expected), atol=1e-5)
+    np.testing.assert_allclose(
+        nlls_in_order(run.model, stream, True), np.concatenate(expected), atol=1e-5
+    )
     scores = [score.log_prob for score in Scorer(run.model, run.tokenizer).score(lines)]
     np.testing.assert_allclose(scores, [-nlls.sum() for nlls in expected], atol=1e-4)
 
@@ -80,9 +82,13 @@ def test_the_python_interface_rests_on_the_same_start(carried, lines, precision)
     sentence = next(line for line in lines if len(line.split()) > 4)
     alone = scorer.score([sentence])[0].log_prob
     close = 1e-4 if precision == "float32" else 0.5
-    assert scorer.token_scores(sentence, sentences=False).log_probs.sum() == pytest.approx(alone, abs=close)
+    assert scorer.token_scores(sentence, sentences=False).log_probs.sum() == pytest.approx(
+        alone, abs=close
+    )
     first = scorer.tokenizer.encode(sentence)[0]
-    assert scorer.next_log_probs()[first] == pytest.approx(scorer.token_scores(sentence).log_probs[0], abs=close)
+    assert scorer.next_log_probs()[first] == pytest.approx(
+        scorer.token_scores(sentence).log_probs[0], abs=close
+    )
 
 
 def test_generation_begins_so(run):
@@ -109,7 +115,10 @@ def test_other_models_begin_with_zeros(carried, made_runs, lines):
         plain = load_model(made_runs[kind, "word"], "cpu")
         marked = load_model(carried(kind, "word"), "cpu")
         sentence = next(line for line in lines if line)
-        scores = [Scorer(run.model, run.tokenizer).score([sentence])[0].log_prob for run in (plain, marked)]
+        scores = [
+            Scorer(run.model, run.tokenizer).score([sentence])[0].log_prob
+            for run in (plain, marked)
+        ]
         assert (scores[0] == scores[1]) == (kind == "lstm")
 
 

@@ -41,7 +41,9 @@ def make_weights() -> Callable[..., dict[str, Tensor]]:
         widths = [layers[0][0]]
         linear("fc1", EMBEDDING, widths[0])
         for i, (channels, kernel_size, residual) in enumerate(layers):
-            weights[f"decoder.convolutions.{i}.weight_v"] = torch.randn(kernel_size, widths[-1], 2 * channels)
+            weights[f"decoder.convolutions.{i}.weight_v"] = torch.randn(
+                kernel_size, widths[-1], 2 * channels
+            )
             weights[f"decoder.convolutions.{i}.weight_g"] = torch.rand(1, 1, 2 * channels) + 0.5
             weights[f"decoder.convolutions.{i}.bias"] = torch.randn(2 * channels)
             if residual and widths[-residual] != channels:
@@ -77,7 +79,9 @@ def save_checkpoint(tmp_path) -> Callable[..., Path]:
     def save_checkpoint(weights: dict[str, Tensor], **options) -> Path:
         args = argparse.Namespace(**{"arch": "fconv_lm", "decoder_attention": "False"} | options)
         path = tmp_path / "checkpoint.pt"
-        torch.save({"args": args, "model": weights, "optimizer_history": [{"num_updates": 7}]}, path)
+        torch.save(
+            {"args": args, "model": weights, "optimizer_history": [{"num_updates": 7}]}, path
+        )
         return path
 
     return save_checkpoint

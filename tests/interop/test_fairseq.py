@@ -22,7 +22,9 @@ NO_RESIDUAL = "[(6, 3, 0), (6, 2), (16, 2, 0)]", [(6, 3, 0), (6, 2, 1), (16, 2, 
 TOKENS = [2, 7, 3, 29, 4, 4, 11, 18, 2, 25]
 
 
-def slow_log_probs(weights: dict[str, Tensor], layers: list, cutoffs: list[int] | None, tokens: list[int]) -> Tensor:
+def slow_log_probs(
+    weights: dict[str, Tensor], layers: list, cutoffs: list[int] | None, tokens: list[int]
+) -> Tensor:
     """fconv_lm by its definition, time first, one position after the other: (time, vocabulary)."""
     weights = {name.removeprefix("decoder."): weight.double() for name, weight in weights.items()}
 
@@ -35,7 +37,9 @@ def slow_log_probs(weights: dict[str, Tensor], layers: list, cutoffs: list[int] 
         v, g = weights[f"{name}.weight_v"], weights[f"{name}.weight_g"]  # (kernel_size, in, out)
         norm = (v**2).sum(dim=(0, 1), keepdim=True).sqrt()
         padded = torch.cat([x.new_zeros(len(v) - 1, x.size(1)), x])
-        projected = [sum(padded[t + k] @ (g * v / norm)[k] for k in range(len(v))) for t in range(len(x))]
+        projected = [
+            sum(padded[t + k] @ (g * v / norm)[k] for k in range(len(v))) for t in range(len(x))
+        ]
         values, gates = (torch.stack(projected) + weights[f"{name}.bias"]).chunk(2, dim=1)
         return values / (1 + torch.exp(-gates))
 
@@ -45,7 +49,9 @@ def slow_log_probs(weights: dict[str, Tensor], layers: list, cutoffs: list[int] 
         x = convolution(x, f"convolutions.{i}")
         if residual:
             skipped = inputs[-residual]
-            skipped = skipped if skipped.size(1) == channels else linear(skipped, f"projections.{i}")
+            skipped = (
+                skipped if skipped.size(1) == channels else linear(skipped, f"projections.{i}")
+            )
             x = (x + skipped) * 0.5**0.5
         inputs.append(x)
     if cutoffs is None:
@@ -75,11 +81,17 @@ def check_parity(import_run, dictionary, tmp_path):
 
 
 @pytest.mark.parametrize("cutoffs", [None, [5, 12]], ids=["full", "adaptive"])
-@pytest.mark.parametrize(("text", "layers"), [PAIRS, BOTTLENECKS, NO_RESIDUAL], ids=["pairs", "bottlenecks", "plain"])
-def test_fairseq_model_equals_its_definition(text, layers, cutoffs, make_weights, save_checkpoint, check_parity):
+@pytest.mark.parametrize(
+    ("text", "layers"), [PAIRS, BOTTLENECKS, NO_RESIDUAL], ids=["pairs", "bottlenecks", "plain"]
+)
+def test_fairseq_model_equals_its_definition(
+    text, layers, cutoffs, make_weights, save_checkpoint, check_parity
+):
     weights = make_weights(layers, cutoffs)
     checkpoint = save_checkpoint(
-        weights, decoder_layers=text, adaptive_softmax_cutoff=cutoffs and ",".join(map(str, cutoffs))
+        weights,
+        decoder_layers=text,
+        adaptive_softmax_cutoff=cutoffs and ",".join(map(str, cutoffs)),
     )
     run = check_parity(checkpoint, slow_log_probs(weights, layers, cutoffs, TOKENS))
     assert run.model.receptive_field == 1 + sum(kernel_size - 1 for _, kernel_size, _ in layers)
@@ -104,12 +116,16 @@ def test_fairseq_old_shared_and_half_precision_weights(make_weights, save_checkp
         return norm, torch.where(norm > 0, weight.double(), 1)
 
     same = dict(weights)
-    same["decoder.convolutions.1.weight_g"], same["decoder.convolutions.1.weight_v"] = by_definition(folded, (0, 1))
+    same["decoder.convolutions.1.weight_g"], same["decoder.convolutions.1.weight_v"] = (
+        by_definition(folded, (0, 1))
+    )
     same["decoder.fc3.weight_g"], same["decoder.fc3.weight_v"] = by_definition(plain, (1,))
     weights["decoder.convolutions.1.weight_g"] = gain
     del weights["decoder.fc3.weight_g"], weights["decoder.fc3.weight_v"]
     weights["decoder.fc3.weight"] = plain  # the same storage
-    check_parity(save_checkpoint(weights, decoder_layers=text), slow_log_probs(same, layers, None, TOKENS))
+    check_parity(
+        save_checkpoint(weights, decoder_layers=text), slow_log_probs(same, layers, None, TOKENS)
+    )
 
 
 @pytest.mark.parametrize("kind", [dict, argparse.Namespace])
@@ -124,13 +140,21 @@ def test_fairseq_sections_of_newer_options(kind, make_weights, check_parity, tmp
         "task": {"_name": "language_modeling", "sample_break_mode": "eos", "tokens_per_sample": 40},
     }
     torch.save({"args": None, "cfg": cfg, "model": weights}, tmp_path / "checkpoint.pt")
-    config = check_parity(tmp_path / "checkpoint.pt", slow_log_probs(weights, layers, [5], TOKENS)).config
-    assert (config.optimizer.lr, config.optimizer.momentum, config.optimizer.weight_decay) == (0.25, 0.9, 1e-5)
+    config = check_parity(
+        tmp_path / "checkpoint.pt", slow_log_probs(weights, layers, [5], TOKENS)
+    ).config
+    assert (config.optimizer.lr, config.optimizer.momentum, config.optimizer.weight_decay) == (
+        0.25,
+        0.9,
+        1e-5,
+    )
     assert (config.trainer.clip_norm, config.trainer.block_size) == (None, 40)
     assert (config.model.dropout, config.data.sentences) == (0.3, True)
 
 
-def test_fairseq_meters_of_old_checkpoints_are_ignored(make_weights, save_checkpoint, check_parity, monkeypatch):
+def test_fairseq_meters_of_old_checkpoints_are_ignored(
+    make_weights, save_checkpoint, check_parity, monkeypatch
+):
     text, layers = PAIRS
     weights = make_weights(layers, None)
     checkpoint = save_checkpoint(weights, decoder_layers=text)

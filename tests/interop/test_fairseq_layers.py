@@ -64,7 +64,9 @@ def test_fairseq_hostile_layer_strings(text):
     assert len(str(refused.value)) < 300
 
 
-@pytest.mark.parametrize("text", ["[(4, 1, 2)]", "[(4, 1), (4, 1, 2)]", "[(4, 1, 0), (4, 1, 2), (4, 1, 3)]"])
+@pytest.mark.parametrize(
+    "text", ["[(4, 1, 2)]", "[(4, 1), (4, 1, 2)]", "[(4, 1, 0), (4, 1, 2), (4, 1, 3)]"]
+)
 def test_fairseq_residuals_that_are_no_blocks(text):
     with pytest.raises(UsageError, match=r"decoder_layers\[\d\]"):
         blocks_of(parse_layers(text))

@@ -25,7 +25,9 @@ def weights(make_weights):
     weights = make_weights(BOTTLENECKS[1], CUTOFFS)
     for i, (name, weight) in enumerate(sorted(weights.items())):
         if not name.endswith("version"):
-            sines = torch.sin(torch.arange(weight.numel(), dtype=torch.float64) * 1.7 + i).view(weight.shape)
+            sines = torch.sin(torch.arange(weight.numel(), dtype=torch.float64) * 1.7 + i).view(
+                weight.shape
+            )
             weights[name] = (0.6 * sines + name.endswith("weight_g")).float()
     return weights
 
@@ -33,7 +35,9 @@ def weights(make_weights):
 @pytest.fixture
 def model(weights, save_checkpoint, import_run, dictionary, tmp_path):
     cutoffs = ",".join(map(str, CUTOFFS))
-    checkpoint = save_checkpoint(weights, decoder_layers=BOTTLENECKS[0], adaptive_softmax_cutoff=cutoffs)
+    checkpoint = save_checkpoint(
+        weights, decoder_layers=BOTTLENECKS[0], adaptive_softmax_cutoff=cutoffs
+    )
     run = import_run(checkpoint, dictionary, tmp_path / "run")
     return Scorer(run.model, run.tokenizer)
 
@@ -50,4 +54,6 @@ def test_the_record_is_what_the_definition_says(model, weights):
     stream = [model.tokenizer.index[name] for name in model.token_scores(RECORDED["text"]).types]
     tokens = [model.tokenizer.eos_id, *stream[:-1]]
     log_probs = slow_log_probs(weights, BOTTLENECKS[1], CUTOFFS, tokens)
-    np.testing.assert_allclose(log_probs[range(len(stream)), stream], RECORDED["log_probs"], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(
+        log_probs[range(len(stream)), stream], RECORDED["log_probs"], rtol=0, atol=1e-9
+    )

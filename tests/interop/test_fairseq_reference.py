@@ -36,7 +36,9 @@ def reference(folder) -> dict:
 
 @pytest.fixture(scope="module")
 def run(folder, import_run, tmp_path_factory):
-    return import_run(folder / "checkpoint.pt", folder / "dict.txt", tmp_path_factory.mktemp("fairseq") / "run")
+    return import_run(
+        folder / "checkpoint.pt", folder / "dict.txt", tmp_path_factory.mktemp("fairseq") / "run"
+    )
 
 
 def test_fairseq_log_probs(run, reference):
@@ -46,13 +48,18 @@ def test_fairseq_log_probs(run, reference):
         tokens = torch.tensor([[tokenizer.eos_id, *words]])
         targets = torch.tensor([[*words, tokenizer.eos_id]])
         hidden, _ = model(tokens)
-        found = [-model.nll(hidden, targets), model.log_prob(hidden).gather(2, targets[..., None]).squeeze(2)]
+        found = [
+            -model.nll(hidden, targets),
+            model.log_prob(hidden).gather(2, targets[..., None]).squeeze(2),
+        ]
         for log_probs in found:
             np.testing.assert_allclose(log_probs[0], sequence["log_probs"], rtol=0, atol=1e-4)
 
 
 def test_fairseq_sentence_scores(run, reference):
-    scores = Scorer(run.model, run.tokenizer).score(" ".join(sequence["words"]) for sequence in reference["sequences"])
+    scores = Scorer(run.model, run.tokenizer).score(
+        " ".join(sequence["words"]) for sequence in reference["sequences"]
+    )
     for score, sequence in zip(scores, reference["sequences"], strict=True):
         assert score.tokens == len(sequence["log_probs"])
         assert score.log_prob == pytest.approx(sequence["total"], abs=1e-4 * score.tokens)
@@ -66,7 +73,9 @@ def test_fairseq_parameters(run, reference):
 
 def test_fairseq_running_text_perplexity(run, reference, folder, shared):
     expected = reference["running_text"]
-    named = Path(load_checkpoint(folder / "checkpoint.pt").options.get("data") or "").name  # data-bin/wikitext-2
+    named = Path(
+        load_checkpoint(folder / "checkpoint.pt").options.get("data") or ""
+    ).name  # data-bin/wikitext-2
     paths = [shared / "data" / corpus / "wiki.valid.tokens" for corpus in (named, "wikitext-2")]
     path = next(filter(Path.is_file, paths), None)
     if path is None:
@@ -80,7 +89,12 @@ class Blocks(RunningText):
     """Rows of ids (batch, updates * block_size + 1) as batches of contiguous blocks."""
 
     def __init__(self, rows: torch.Tensor, block_size: int):
-        self.rows, self.block_size, self.micro_batch_size, self.layout = rows, block_size, len(rows), {}
+        self.rows, self.block_size, self.micro_batch_size, self.layout = (
+            rows,
+            block_size,
+            len(rows),
+            {},
+        )
 
     def __len__(self) -> int:
         return (self.rows.size(1) - 1) // self.block_size
@@ -103,7 +117,10 @@ def test_fairseq_training_trajectory(folder, tmp_path):
     config, tokenizer = load_config(imported), load_tokenizer(imported / "tokenizer")
     model = build_model(config.model, tokenizer.vocabulary_size)
     load_weights(model, imported / WEIGHTS)
-    ids = [[tokenizer.index.get(word, tokenizer.unk_id) for word in row.split()] for row in trajectory["words"]]
+    ids = [
+        [tokenizer.index.get(word, tokenizer.unk_id) for word in row.split()]
+        for row in trajectory["words"]
+    ]
     blocks = Blocks(torch.tensor(ids), trajectory["block_size"])
     assert blocks.rows.size(0) == trajectory["batch_size"]
     assert len(blocks) == trajectory["updates"]
@@ -112,12 +129,18 @@ def test_fairseq_training_trajectory(folder, tmp_path):
     assert settings["name"] == "nag"
     config = dataclasses.replace(
         config,
-        optimizer=NesterovConfig(**{name: settings[name] for name in ("lr", "momentum", "weight_decay")}),
-        trainer=TrainerConfig(max_steps=trajectory["updates"], log_every=1, clip_norm=settings["clip_norm"]),
+        optimizer=NesterovConfig(
+            **{name: settings[name] for name in ("lr", "momentum", "weight_decay")}
+        ),
+        trainer=TrainerConfig(
+            max_steps=trajectory["updates"], log_every=1, clip_norm=settings["clip_norm"]
+        ),
     )
     head = np.array(ids[0][:100], np.int32)
     stream = TokenStream(head, tokenizer.eos_id, tokenizer.vocabulary_size, 100, 100, 1, "")
-    data = PreparedData(tokenizer, dict.fromkeys(("train", "valid", "test"), stream), "trajectory", "")
+    data = PreparedData(
+        tokenizer, dict.fromkeys(("train", "valid", "test"), stream), "trajectory", ""
+    )
     (tmp_path / "run").mkdir()
     trainer = Trainer(config, model, data, tmp_path / "run", torch.device("cpu"))
     trainer.batches = blocks
@@ -127,5 +150,7 @@ def test_fairseq_training_trajectory(folder, tmp_path):
     steps = [record for record in records if record["kind"] == "train"]
     losses, norms = ([step[key] for step in steps] for key in ("loss", "grad_norm"))
     expected = trajectory["steps"]
-    np.testing.assert_allclose(losses, [step["nll_nats_per_token"] for step in expected], rtol=0, atol=1e-3)
+    np.testing.assert_allclose(
+        losses, [step["nll_nats_per_token"] for step in expected], rtol=0, atol=1e-3
+    )
     np.testing.assert_allclose(norms, [step["grad_norm"] for step in expected], rtol=0.01)

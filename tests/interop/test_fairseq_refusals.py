@@ -30,8 +30,16 @@ def with_weight(name: str, *shape: int):
         (without("decoder.fc1.bias"), {}, "lacks decoder.fc1.bias"),
         (without("decoder.adaptive_softmax.version"), {}, "lacks decoder.adaptive_softmax.version"),
         (without("decoder.embed_tokens.weight"), {}, "decoder.embed_tokens.weight"),
-        (with_weight("decoder.embed_positions.weight", 9, 5), {}, "also has decoder.embed_positions.weight"),
-        (with_weight("decoder.attention.0.weight", 9, 5), {}, "also has decoder.attention.0.weight"),
+        (
+            with_weight("decoder.embed_positions.weight", 9, 5),
+            {},
+            "also has decoder.embed_positions.weight",
+        ),
+        (
+            with_weight("decoder.attention.0.weight", 9, 5),
+            {},
+            "also has decoder.attention.0.weight",
+        ),
         (with_weight("decoder.convolutions.1.weight_v", 3, 6), {}, "blocks.1.convs.0"),
         (with_weight("decoder.convolutions.1.weight_g", 3, 1, 12), {}, "blocks.1.convs.0"),
         (with_weight("decoder.fc1.weight_v", 6), {}, "input_projection"),
@@ -59,7 +67,9 @@ def test_fairseq_foreign_models_are_refused(
     weights = make_weights(LAYERS, [5, 12])
     if change:
         change(weights)
-    checkpoint = save_checkpoint(weights, **{"decoder_layers": STRING, "adaptive_softmax_cutoff": "5,12"} | options)
+    checkpoint = save_checkpoint(
+        weights, **{"decoder_layers": STRING, "adaptive_softmax_cutoff": "5,12"} | options
+    )
     with pytest.raises(UsageError, match=message):
         import_fairseq(checkpoint, dictionary, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -98,16 +108,33 @@ def test_fairseq_hostile_and_damaged_files_run_nothing(
     (tmp_path / "garbage").write_bytes(bytes(range(256)) * 20)
     (tmp_path / "empty").write_bytes(b"")
     torch.save([1, 2], tmp_path / "list")
-    torch.save({"model": {"x": torch.zeros(1).expand(10**9, 10**9)}, "args": argparse.Namespace()}, tmp_path / "bomb")
+    torch.save(
+        {"model": {"x": torch.zeros(1).expand(10**9, 10**9)}, "args": argparse.Namespace()},
+        tmp_path / "bomb",
+    )
     code = f"__import__('os').mkdir({str(trap)!r})"
     save_checkpoint(make_weights(LAYERS, None), decoder_layers=code).rename(tmp_path / "layers")
-    save_checkpoint(make_weights(LAYERS, None), decoder_layers=STRING, decoder_attention=code).rename(
-        tmp_path / "attention"
-    )
+    save_checkpoint(
+        make_weights(LAYERS, None), decoder_layers=STRING, decoder_attention=code
+    ).rename(tmp_path / "attention")
     (tmp_path / "folder").mkdir()
-    bad = ["zip", "legacy", "pickle", "truncated", "garbage", "empty", "list", "bomb", "layers", "attention", "missing"]
+    bad = [
+        "zip",
+        "legacy",
+        "pickle",
+        "truncated",
+        "garbage",
+        "empty",
+        "list",
+        "bomb",
+        "layers",
+        "attention",
+        "missing",
+    ]
     for name in [*bad, "folder"]:
-        exit_code, complaint = run_script(monkeypatch, capsys, tmp_path / name, dictionary, tmp_path / "out")
+        exit_code, complaint = run_script(
+            monkeypatch, capsys, tmp_path / name, dictionary, tmp_path / "out"
+        )
         assert exit_code == 2, name
         assert complaint.startswith(f"error: {tmp_path / name}"), name
         assert complaint.count("\n") == 1, name
@@ -116,10 +143,17 @@ def test_fairseq_hostile_and_damaged_files_run_nothing(
 
 
 def test_fairseq_command(make_weights, save_checkpoint, dictionary, tmp_path, monkeypatch, capsys):
-    checkpoint, out = save_checkpoint(make_weights(LAYERS, None), decoder_layers=STRING), tmp_path / "out"
+    checkpoint, out = (
+        save_checkpoint(make_weights(LAYERS, None), decoder_layers=STRING),
+        tmp_path / "out",
+    )
     out.mkdir()
     assert run_script(monkeypatch, capsys, checkpoint, dictionary, out) == (0, "")
-    assert {path.name for path in out.iterdir()} == {"config.yaml", "tokenizer", "model.safetensors"}
+    assert {path.name for path in out.iterdir()} == {
+        "config.yaml",
+        "tokenizer",
+        "model.safetensors",
+    }
     exit_code, complaint = run_script(monkeypatch, capsys, checkpoint, dictionary, out)
     assert (exit_code, complaint.count("\n")) == (2, 1)
     assert "exists" in complaint
@@ -127,7 +161,9 @@ def test_fairseq_command(make_weights, save_checkpoint, dictionary, tmp_path, mo
 
 def test_fairseq_dictionary(tmp_path):
     path = tmp_path / "dict.txt"
-    path.write_text("the 9\n戦 5\na 4\nthe 3 #fairseq:overwrite\nmadeupword0000 0\n", encoding="utf-8")
+    path.write_text(
+        "the 9\n戦 5\na 4\nthe 3 #fairseq:overwrite\nmadeupword0000 0\n", encoding="utf-8"
+    )
     tokenizer = read_dictionary(path)
     assert tokenizer.vocabulary_size == 4 + 5
     assert tokenizer.encode("a the 戦 b <pad> <unk> madeupword0000") == [6, 7, 5, 3, 1, 3, 8]

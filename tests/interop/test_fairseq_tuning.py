@@ -5,8 +5,14 @@ import json
 import pytest
 
 
-def test_an_imported_model_is_fine_tuned_by_its_own_config(call, make_weights, save_checkpoint, dictionary, tmp_path):
-    options = {"decoder_layers": "[(16, 3)] * 2", "decoder_embed_dim": 5, "adaptive_softmax_cutoff": "10,20"}
+def test_an_imported_model_is_fine_tuned_by_its_own_config(
+    call, make_weights, save_checkpoint, dictionary, tmp_path
+):
+    options = {
+        "decoder_layers": "[(16, 3)] * 2",
+        "decoder_embed_dim": 5,
+        "adaptive_softmax_cutoff": "10,20",
+    }
     checkpoint = save_checkpoint(make_weights([(16, 3, 1), (16, 3, 1)], [10, 20]), **options)
     source, out = tmp_path / "imported", tmp_path / "tuned"
     assert call("import_fairseq", checkpoint, dictionary, source).code == 0
@@ -20,7 +26,9 @@ def test_an_imported_model_is_fine_tuned_by_its_own_config(call, make_weights, s
     assert done.code == 0, done.err
     lines = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
     first, *later = [line["perplexity"] for line in lines if line["kind"] == "validation"]
-    judged = call("evaluate", "--run", source, "--file", tmp_path / "valid.txt", "--json", "--device", "cpu")
+    judged = call(
+        "evaluate", "--run", source, "--file", tmp_path / "valid.txt", "--json", "--device", "cpu"
+    )
     assert first == pytest.approx(json.loads(judged.out)["perplexity"], rel=1e-5)
     assert min(later) < first
     assert json.loads((out / "results.json").read_text())["test"]["unknown"] == 50

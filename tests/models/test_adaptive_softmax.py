@@ -60,7 +60,9 @@ def test_log_probabilities_equal_the_dense_reference(softmax, hidden, targets):
     found, nll = softmax.log_prob(hidden), softmax.nll(hidden, targets)
     dense = dense_log_prob(softmax, hidden).float()
     torch.testing.assert_close(found, dense, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(nll, -dense.gather(2, targets[..., None]).squeeze(2), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        nll, -dense.gather(2, targets[..., None]).squeeze(2), rtol=1e-5, atol=1e-5
+    )
 
 
 def test_equals_torchs_own_with_gradients(softmax, hidden, targets):
@@ -131,13 +133,20 @@ def test_full_softmax_is_a_cross_entropy(hidden, targets, projection_dim):
     logits = hidden
     for layer in softmax.layers:
         logits = layer(logits)
-    expected = nn.functional.cross_entropy(logits.view(-1, VOCABULARY), targets.view(-1), reduction="none")
+    expected = nn.functional.cross_entropy(
+        logits.view(-1, VOCABULARY), targets.view(-1), reduction="none"
+    )
     torch.testing.assert_close(softmax.nll(hidden, targets), expected.view(3, 50))
-    torch.testing.assert_close(softmax.log_prob(hidden).gather(2, targets[..., None]).squeeze(2), -expected.view(3, 50))
+    torch.testing.assert_close(
+        softmax.log_prob(hidden).gather(2, targets[..., None]).squeeze(2), -expected.view(3, 50)
+    )
 
 
 def test_operations_are_head_and_the_expected_cluster(softmax):
     frequencies = torch.zeros(VOCABULARY)
-    frequencies[5], frequencies[50] = 0.75, 0.25  # in the shortlist; in the second cluster, of 40 types
+    frequencies[5], frequencies[50] = (
+        0.75,
+        0.25,
+    )  # in the shortlist; in the second cluster, of 40 types
     second = HIDDEN * (HIDDEN // 16) + (HIDDEN // 16) * 40
     assert softmax.macs(frequencies) == HIDDEN * (10 + 3) + 0.25 * second

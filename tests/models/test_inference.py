@@ -17,7 +17,9 @@ VOCABULARY = 90
 BOTTLENECK = [BlockConfig(convs=[[1, 12]]), BlockConfig(convs=[[1, 4], [5, 4], [1, 12]], repeat=2)]
 PLAIN = [BlockConfig(convs=[[4, 16]]), BlockConfig(convs=[[2, 8], [3, 24]])]
 CONFIGS = {
-    "bottleneck": GCNNConfig(embedding_dim=8, blocks=BOTTLENECK, cutoffs=[20, 50], dropout=0.5, output_dropout=0.5),
+    "bottleneck": GCNNConfig(
+        embedding_dim=8, blocks=BOTTLENECK, cutoffs=[20, 50], dropout=0.5, output_dropout=0.5
+    ),
     "plain": GCNNConfig(embedding_dim=8, blocks=PLAIN, cutoffs=[30], gate="tanh"),
     "not normalised": GCNNConfig(embedding_dim=8, blocks=PLAIN, cutoffs=[30], weight_norm=False),
     "full softmax": GCNNConfig(embedding_dim=8, blocks=PLAIN, cutoffs=[], projection_dim=6),
@@ -25,7 +27,9 @@ CONFIGS = {
     "lstm": LSTMConfig(embedding_dim=8, hidden_dim=16, cutoffs=[20, 50]),
     "two layers": LSTMConfig(embedding_dim=8, hidden_dim=16, num_layers=2, cutoffs=[], dropout=0.5),
 }
-packs = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this build of torch has no oneDNN")
+packs = pytest.mark.skipif(
+    not torch.backends.mkldnn.is_available(), reason="this build of torch has no oneDNN"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -37,9 +41,15 @@ def seed():
 @pytest.mark.parametrize("rows", [0, 1, 3, 21, 300])
 @pytest.mark.parametrize("bias", [True, False])
 def test_packed_linear_is_linear(rows, bias):
-    weight, offset, inputs = torch.randn(70, 33), torch.randn(70) if bias else None, torch.randn(rows, 33)
+    weight, offset, inputs = (
+        torch.randn(70, 33),
+        torch.randn(70) if bias else None,
+        torch.randn(rows, 33),
+    )
     packed = PackedLinear(weight, offset)
-    torch.testing.assert_close(packed(inputs), F.linear(inputs, weight, offset), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        packed(inputs), F.linear(inputs, weight, offset), rtol=1e-5, atol=1e-5
+    )
 
 
 @packs
@@ -59,7 +69,9 @@ def test_packed_lstm_is_lstm(layers, batch):
     state = torch.randn(2, layers, batch, 10).unbind()
     with torch.no_grad():
         for before in (None, state):
-            torch.testing.assert_close(packed(inputs, before), lstm(inputs, before), rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(
+                packed(inputs, before), lstm(inputs, before), rtol=1e-5, atol=1e-5
+            )
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -76,7 +88,9 @@ def test_ready_model_gives_the_same_numbers(name, batch):
         found = [hidden, *state, model.nll(hidden, targets), model.log_prob(hidden)]
         first, state = model(tokens[:, :9])
         second, _ = model(tokens[:, 9:], state)
-    torch.testing.assert_close(found, [tensor.detach() for tensor in expected], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        found, [tensor.detach() for tensor in expected], rtol=1e-5, atol=1e-5
+    )
     torch.testing.assert_close(torch.cat([first, second], dim=1), hidden, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(model.empty_state(batch), [torch.zeros_like(part) for part in state])
     assert model.flops_per_token() == flops
@@ -87,18 +101,25 @@ def test_ready_model_gives_the_same_numbers(name, batch):
 def test_every_weight_matrix_is_packed_on_a_cpu(name):
     model = build_model(CONFIGS[name], VOCABULARY)
     prepare_for_inference(model)
-    assert not [module for module in model.modules() if isinstance(module, nn.Linear | nn.Conv1d | nn.LSTM)]
+    assert not [
+        module for module in model.modules() if isinstance(module, nn.Linear | nn.Conv1d | nn.LSTM)
+    ]
 
 
 @pytest.mark.parametrize("name", ["bottleneck", "full softmax"])
 def test_few_logits_at_once_change_no_score(name, monkeypatch):
     model = build_model(CONFIGS[name], VOCABULARY).eval()
-    hidden, targets = model(torch.randint(VOCABULARY, (2, 40)))[0], torch.randint(VOCABULARY, (2, 40))
+    hidden, targets = (
+        model(torch.randint(VOCABULARY, (2, 40)))[0],
+        torch.randint(VOCABULARY, (2, 40)),
+    )
     targets[0, :5] = -100
     at_once = model.nll(hidden, targets)  # with gradients: all logits together
     monkeypatch.setattr(adaptive_softmax, "LOGITS_AT_ONCE", 100)
     with torch.no_grad():
-        torch.testing.assert_close(model.nll(hidden, targets), at_once.detach(), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(
+            model.nll(hidden, targets), at_once.detach(), rtol=1e-6, atol=1e-6
+        )
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -20,13 +20,21 @@ BOTTLENECK = [
 SMALL = GCNNConfig(embedding_dim=6, blocks=BOTTLENECK, cutoffs=[10, 30])
 LSTM = LSTMConfig(embedding_dim=6, hidden_dim=16, num_layers=2, cutoffs=[10, 30])
 TRANSFORMER = TransformerConfig(
-    embedding_dim=6, hidden_dim=8, num_layers=2, num_heads=2, feed_forward_dim=12, window=4, cutoffs=[10, 30]
+    embedding_dim=6,
+    hidden_dim=8,
+    num_layers=2,
+    num_heads=2,
+    feed_forward_dim=12,
+    window=4,
+    cutoffs=[10, 30],
 )
 PROJECTED = dataclasses.replace(LSTM, projection_dim=10)
 TABLE_1 = {"gcnn_13": 40, "gcnn_14b": 57, "gcnn_9": 28, "gcnn_8b": 25, "gcnn_8": 25, "gcnn_14": 47}
 
 
-@pytest.fixture(params=[SMALL, LSTM, PROJECTED, TRANSFORMER], ids=["gcnn", "lstm", "projected", "transformer"])
+@pytest.fixture(
+    params=[SMALL, LSTM, PROJECTED, TRANSFORMER], ids=["gcnn", "lstm", "projected", "transformer"]
+)
 def model(request):
     torch.manual_seed(0)
     return build_model(request.param, VOCABULARY).eval()
@@ -58,7 +66,9 @@ def test_receptive_field_is_where_gradients_end(config):
     model = build_model(config, VOCABULARY).eval()
     time = model.receptive_field + 10
     embedded = []
-    model.encoder.embedding.register_forward_hook(lambda *args: embedded.append(args[2].requires_grad_()) or args[2])
+    model.encoder.embedding.register_forward_hook(
+        lambda *args: embedded.append(args[2].requires_grad_()) or args[2]
+    )
     hidden, _ = model(torch.randint(0, VOCABULARY, (1, time)))
     (gradient,) = torch.autograd.grad(hidden[0, -1].sum(), embedded[0])
     touched = gradient[0].abs().sum(dim=1).nonzero().squeeze(1)
@@ -141,8 +151,16 @@ def gcnn_size(config, vocabulary_size):
                 body += normalised_linear(kernel_size * channels, 2 * out)
                 channels = out
             body += normalised_linear(first, channels) if first != channels else 0
-    embedding, softmax = vocabulary_size * config.embedding_dim, softmax_size(channels, config.cutoffs, vocabulary_size)
-    return {"total": embedding + body + softmax, "embedding": embedding, "body": body, "softmax": softmax}
+    embedding, softmax = (
+        vocabulary_size * config.embedding_dim,
+        softmax_size(channels, config.cutoffs, vocabulary_size),
+    )
+    return {
+        "total": embedding + body + softmax,
+        "embedding": embedding,
+        "body": body,
+        "softmax": softmax,
+    }
 
 
 def model_config(name, schema):
@@ -164,7 +182,11 @@ def test_parameters_and_receptive_field_of_table_1(name):
 def test_lstm_parameters():
     e, d = LSTM.embedding_dim, LSTM.hidden_dim
     layers = 4 * d * (e + d + 2) + 4 * d * (d + d + 2)
-    expected = {"embedding": VOCABULARY * e, "body": layers, "softmax": softmax_size(d, LSTM.cutoffs, VOCABULARY)}
+    expected = {
+        "embedding": VOCABULARY * e,
+        "body": layers,
+        "softmax": softmax_size(d, LSTM.cutoffs, VOCABULARY),
+    }
     found = build_model(LSTM, VOCABULARY).parameter_counts()
     assert found == {"total": sum(expected.values()), **expected}
 
@@ -185,7 +207,9 @@ def test_lstm_small_has_as_many_parameters_as_gcnn_small():
     sizes = []
     for name, schema in (("gcnn_small", GCNNConfig), ("lstm_small", LSTMConfig)):
         with torch.device("meta"):
-            sizes.append(build_model(model_config(name, schema), 33_278).parameter_counts()["total"])
+            sizes.append(
+                build_model(model_config(name, schema), 33_278).parameter_counts()["total"]
+            )
     assert sizes[1] == pytest.approx(sizes[0], rel=0.05)
 
 
@@ -205,7 +229,9 @@ def test_flops_are_twice_the_products_counted_by_torch():
 
 def test_the_embedding_may_have_a_dropout_of_its_own():
     torch.manual_seed(0)
-    config = GCNNConfig(embedding_dim=100, blocks=[BlockConfig(convs=[[2, 8]])], cutoffs=[], embedding_dropout=0.25)
+    config = GCNNConfig(
+        embedding_dim=100, blocks=[BlockConfig(convs=[[2, 8]])], cutoffs=[], embedding_dropout=0.25
+    )
     encoder = build_model(config, VOCABULARY).encoder
     seen = []
     for module in (encoder.input_projection, encoder.blocks[0]):
@@ -217,7 +243,9 @@ def test_the_embedding_may_have_a_dropout_of_its_own():
 
 def test_dropout_acts_in_training_only():
     torch.manual_seed(0)
-    config = GCNNConfig(embedding_dim=6, blocks=BOTTLENECK, cutoffs=[10], dropout=0.5, output_dropout=0.5)
+    config = GCNNConfig(
+        embedding_dim=6, blocks=BOTTLENECK, cutoffs=[10], dropout=0.5, output_dropout=0.5
+    )
     model = build_model(config, VOCABULARY)
     tokens = torch.arange(20)[None]
     assert not torch.equal(model(tokens)[0], model(tokens)[0])
@@ -235,14 +263,19 @@ def test_an_lstm_is_projected_before_either_softmax():
         biases = 2 * 2 * 4 * 16 + 10
         assert model.parameter_counts()["body"] == model.encoder.macs() + biases
     head = dict(model.softmax.named_parameters())
-    assert [tuple(weight.shape) for weight in head.values()] == [(50, 10), (50,)]  # not projected twice
+    assert [tuple(weight.shape) for weight in head.values()] == [
+        (50, 10),
+        (50,),
+    ]  # not projected twice
 
 
 @pytest.mark.parametrize("config", [SMALL, PROJECTED], ids=["gcnn", "lstm"])
 def test_the_clusters_have_a_dropout_of_their_own(config):
     torch.manual_seed(0)
     model = build_model(dataclasses.replace(config, dropout=0.25, softmax_dropout=0.5), VOCABULARY)
-    dropouts = [layer.p for tail in model.softmax.tails for layer in tail if isinstance(layer, nn.Dropout)]
+    dropouts = [
+        layer.p for tail in model.softmax.tails for layer in tail if isinstance(layer, nn.Dropout)
+    ]
     assert dropouts == [0.5, 0.5]
     hidden = torch.randn(1, 4, model.encoder.hidden_dim)
     frequent, rare = torch.zeros(1, 4, dtype=torch.long), torch.full((1, 4), 45)
@@ -254,7 +287,9 @@ def test_the_clusters_have_a_dropout_of_their_own(config):
 def test_every_layer_of_an_lstm_tells_words_apart_before_training(layers):
     """What of the output depends on the words, root mean square; torch's own start gives 0.004 after two layers."""
     torch.manual_seed(0)
-    model = build_model(LSTMConfig(embedding_dim=128, hidden_dim=256, num_layers=layers, cutoffs=[]), 1000).eval()
+    model = build_model(
+        LSTMConfig(embedding_dim=128, hidden_dim=256, num_layers=layers, cutoffs=[]), 1000
+    ).eval()
     with torch.no_grad():
         hidden, _ = model(torch.randint(1000, (64, 32)))
     by_words = hidden[:, -1] - hidden[:, -1].mean(dim=0)

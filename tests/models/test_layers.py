@@ -8,7 +8,15 @@ import torch.nn.functional as F
 
 from gcnn.config.schema import BlockConfig
 from gcnn.models import layers
-from gcnn.models.layers import GatedConv, ResidualBlock, conv_channels_last, dropout, fold_weight_norm, gate, linear
+from gcnn.models.layers import (
+    GatedConv,
+    ResidualBlock,
+    conv_channels_last,
+    dropout,
+    fold_weight_norm,
+    gate,
+    linear,
+)
 
 GATES = {
     "glu": lambda a, b: a * torch.sigmoid(b),
@@ -37,11 +45,16 @@ def test_gate_is_its_formula(kind):
 def test_gated_conv_is_the_plain_definition(kernel_size, kind):
     """Loops over time and taps, with the normalised weight g * v / |v| spelled out."""
     conv = GatedConv(5, 3, kernel_size, kind, normalised=True, dropout=0.0)
-    gain, direction = conv.conv.parametrizations.weight.original0, conv.conv.parametrizations.weight.original1
+    gain, direction = (
+        conv.conv.parametrizations.weight.original0,
+        conv.conv.parametrizations.weight.original1,
+    )
     with torch.no_grad():
         gain.mul_(torch.rand_like(gain) + 0.5)
         conv.conv.bias.normal_()
-    weight = gain * direction / direction.flatten(1).norm(dim=1)[:, None, None]  # (out, in, kernel_size)
+    weight = (
+        gain * direction / direction.flatten(1).norm(dim=1)[:, None, None]
+    )  # (out, in, kernel_size)
     hidden = torch.randn(2, 7, 5)
     padded = torch.cat([torch.zeros(2, kernel_size - 1, 5), hidden], dim=1)
     rows = []
@@ -51,7 +64,11 @@ def test_gated_conv_is_the_plain_definition(kernel_size, kind):
             total = total + padded[:, t + tap] @ weight[:, :, tap].T
         rows.append(total)
     expected = torch.stack(rows, dim=1)
-    expected = expected[..., :3] * torch.sigmoid(expected[..., 3:]) if kind == "glu" else expected.clamp(min=0)
+    expected = (
+        expected[..., :3] * torch.sigmoid(expected[..., 3:])
+        if kind == "glu"
+        else expected.clamp(min=0)
+    )
     found, _ = conv(hidden, None)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
@@ -74,7 +91,9 @@ def test_a_gpus_convolution_is_conv1d_and_leaves_the_activations_as_they_lie(ker
         torch.testing.assert_close(a.grad, b.grad)
 
 
-@pytest.mark.parametrize(("channels", "as_they_lie"), [(layers.MOST_CHANNELS, True), (layers.MOST_CHANNELS + 8, False)])
+@pytest.mark.parametrize(
+    ("channels", "as_they_lie"), [(layers.MOST_CHANNELS, True), (layers.MOST_CHANNELS + 8, False)]
+)
 def test_in_bf16_few_channels_are_left_as_they_lie(channels, as_they_lie):
     torch.manual_seed(0)
     conv = GatedConv(channels, 8, 3, "glu", normalised=True, dropout=0.0)
@@ -87,7 +106,9 @@ def test_in_bf16_few_channels_are_left_as_they_lie(channels, as_they_lie):
 
 
 def test_folding_weight_norm_keeps_the_function_and_drops_the_gains():
-    block = ResidualBlock(6, BlockConfig(convs=[[1, 4], [3, 4], [1, 8]]), "glu", normalised=True, dropout=0.0)
+    block = ResidualBlock(
+        6, BlockConfig(convs=[[1, 4], [3, 4], [1, 8]]), "glu", normalised=True, dropout=0.0
+    )
     hidden = torch.randn(2, 9, 6)
     before, _ = block(hidden, None)
     fold_weight_norm(block)
@@ -104,7 +125,9 @@ def test_residual_block_adds_its_input_and_keeps_the_variance():
 
 
 def test_block_without_residual_is_its_convolutions():
-    block = ResidualBlock(4, BlockConfig(convs=[[2, 6]], residual=False), "glu", normalised=True, dropout=0.0)
+    block = ResidualBlock(
+        4, BlockConfig(convs=[[2, 6]], residual=False), "glu", normalised=True, dropout=0.0
+    )
     hidden = torch.randn(3, 5, 4)
     torch.testing.assert_close(block(hidden, None)[0], block.convs[0](hidden, None)[0])
 
@@ -114,7 +137,10 @@ def test_block_without_residual_is_its_convolutions():
 def test_initialisation_keeps_the_signal_through_thirteen_blocks(kind, dropout):
     """The second moment of an embedding of variance 0.01, without training, stays within a factor of two."""
     for normalised in (True, False):
-        blocks = [ResidualBlock(256, BlockConfig(convs=[[4, 256]]), kind, normalised, dropout) for _ in range(13)]
+        blocks = [
+            ResidualBlock(256, BlockConfig(convs=[[4, 256]]), kind, normalised, dropout)
+            for _ in range(13)
+        ]
         embedded = hidden = 0.1 * torch.randn(4, 100, 256)
         with torch.no_grad():
             for block in blocks:

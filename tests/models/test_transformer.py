@@ -30,9 +30,14 @@ def slow_attention(attention: WindowAttention, hidden: torch.Tensor) -> torch.Te
         for head in range(attention.num_heads):
             part = slice(head * channels, (head + 1) * channels)
             query = rotation(channels, t) @ queries[t, part]
-            scores = [query @ (rotation(channels, s) @ keys[s, part]) / math.sqrt(channels) for s in window]
+            scores = [
+                query @ (rotation(channels, s) @ keys[s, part]) / math.sqrt(channels)
+                for s in window
+            ]
             weights = torch.stack(scores).softmax(dim=0)
-            outputs[t, part] = sum(weight * values[s, part] for weight, s in zip(weights, window, strict=True))
+            outputs[t, part] = sum(
+                weight * values[s, part] for weight, s in zip(weights, window, strict=True)
+            )
     return attention.output(outputs)
 
 
@@ -43,7 +48,9 @@ def test_attention_is_that_of_each_query_to_its_window(time):
     attention = WindowAttention(width=8, num_heads=2, window=5).double()
     hidden = torch.randn(2, time, 8, dtype=torch.float64)
     found, cache = attention(
-        hidden, torch.zeros(2, 4, 16).double(), torch.cat([torch.zeros(2, 4), torch.ones(2, time)], 1)
+        hidden,
+        torch.zeros(2, 4, 16).double(),
+        torch.cat([torch.zeros(2, 4), torch.ones(2, time)], 1),
     )
     for row in range(2):
         torch.testing.assert_close(found[row], slow_attention(attention, hidden[row]))
@@ -56,7 +63,9 @@ def test_a_row_that_begins_a_text_attends_to_nothing_before_it():
     torch.manual_seed(0)
     attention = WindowAttention(width=8, num_heads=2, window=5).double()
     before, hidden = torch.randn(2, 2, 6, 8, dtype=torch.float64)
-    _, cache = attention(before, torch.zeros(2, 4, 16).double(), torch.cat([torch.zeros(2, 4), torch.ones(2, 6)], 1))
+    _, cache = attention(
+        before, torch.zeros(2, 4, 16).double(), torch.cat([torch.zeros(2, 4), torch.ones(2, 6)], 1)
+    )
     present = torch.ones(2, 4 + 6)
     cache[1], present[1, :4] = 0, 0
     found, _ = attention(hidden, cache, present)

@@ -9,7 +9,14 @@ import torch
 from torch import nn
 
 from gcnn.base.errors import RunError, UsageError
-from gcnn.models.weights import assign_weights, digest, load_weights, read_metadata, read_weights, save_weights
+from gcnn.models.weights import (
+    assign_weights,
+    digest,
+    load_weights,
+    read_metadata,
+    read_weights,
+    save_weights,
+)
 
 TOKENIZER = "0123abcd"
 
@@ -17,20 +24,29 @@ TOKENIZER = "0123abcd"
 @pytest.fixture
 def saved(tmp_path):
     torch.manual_seed(0)
-    weights = {"a": torch.randn(40, 3), "b": torch.randn(7).bfloat16(), "c": torch.tensor(3.5), "d": torch.zeros(0, 2)}
+    weights = {
+        "a": torch.randn(40, 3),
+        "b": torch.randn(7).bfloat16(),
+        "c": torch.tensor(3.5),
+        "d": torch.zeros(0, 2),
+    }
     save_weights(weights, tmp_path / "model.safetensors", TOKENIZER)
     return weights, tmp_path / "model.safetensors"
 
 
 def same(first, second):
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    return first.keys() == second.keys() and all(
+        torch.equal(first[name], second[name]) for name in first
+    )
 
 
 def test_tensors_come_back(saved):
     weights, path = saved
     found = read_weights(path, TOKENIZER)
     assert same(found, weights)
-    assert {name: tensor.dtype for name, tensor in found.items()} == {n: t.dtype for n, t in weights.items()}
+    assert {name: tensor.dtype for name, tensor in found.items()} == {
+        n: t.dtype for n, t in weights.items()
+    }
 
 
 def test_equal_weights_are_equal_files(saved, tmp_path):
@@ -90,7 +106,9 @@ def test_weights_of_another_tokenizer_are_refused(saved):
 
 
 def test_weights_of_another_model_are_refused(saved):
-    with pytest.raises(UsageError, match=r"is of another model: a is \(40, 3\) there and absent in the config"):
+    with pytest.raises(
+        UsageError, match=r"is of another model: a is \(40, 3\) there and absent in the config"
+    ):
         assign_weights(nn.Linear(3, 2), *saved)
 
 

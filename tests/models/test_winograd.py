@@ -24,9 +24,14 @@ def torch_conv(hidden, weight, bias):
 
 
 def drawn(kernel_size, time, dtype=torch.float64, channels=(24, 40)):
-    weight = torch.randn(channels[1], channels[0], kernel_size, dtype=dtype) / (kernel_size * channels[0]) ** 0.5
+    weight = (
+        torch.randn(channels[1], channels[0], kernel_size, dtype=dtype)
+        / (kernel_size * channels[0]) ** 0.5
+    )
     hidden = torch.randn(3, kernel_size - 1 + time, channels[0], dtype=dtype)
-    return [part.requires_grad_() for part in (hidden, weight, torch.randn(channels[1], dtype=dtype))]
+    return [
+        part.requires_grad_() for part in (hidden, weight, torch.randn(channels[1], dtype=dtype))
+    ]
 
 
 @pytest.mark.parametrize("kernel_size", KERNEL_SIZES)
@@ -47,8 +52,12 @@ def test_float32_rounds_as_adding_up_one_product_after_the_other(kernel_size):
     """
     arguments = [part.detach() for part in drawn(kernel_size, 60, channels=(256, 64))]
     exact, (hidden, weight, bias) = torch_conv(*arguments), [part.float() for part in arguments]
-    products = hidden.unfold(1, kernel_size, 1).unsqueeze(2) * weight  # (batch, time, out, in, kernel_size)
-    in_turn = np.cumsum(products.flatten(-2).numpy(), axis=-1, dtype=np.float32)[..., -1] + bias.numpy()
+    products = (
+        hidden.unfold(1, kernel_size, 1).unsqueeze(2) * weight
+    )  # (batch, time, out, in, kernel_size)
+    in_turn = (
+        np.cumsum(products.flatten(-2).numpy(), axis=-1, dtype=np.float32)[..., -1] + bias.numpy()
+    )
     off = (winograd.conv(hidden, weight, bias) - exact).abs().mean()
     assert off < 2.5 * (torch.from_numpy(in_turn) - exact).abs().mean()
     assert off < 8e-7 * exact.std()
@@ -57,7 +66,11 @@ def test_float32_rounds_as_adding_up_one_product_after_the_other(kernel_size):
 def test_what_comes_later_reaches_an_output_as_rounding_at_most():
     hidden, weight, bias = drawn(4, 30)
     before = winograd.conv(hidden, weight, bias)
-    for first in (18, 19, 20):  # the first, second and third of the outputs that are computed together
+    for first in (
+        18,
+        19,
+        20,
+    ):  # the first, second and third of the outputs that are computed together
         changed = hidden.detach().clone()
         changed[:, 3 + first :] = 1000.0
         after = winograd.conv(changed, weight, bias)
@@ -93,7 +106,9 @@ def test_layers_take_it_where_it_pays(monkeypatch):
         hidden = torch.randn(1, rows - conv.context, 8)
         projected, _ = conv(hidden, None)
         padded = F.pad(hidden, (0, 0, conv.context, 0))
-        torch.testing.assert_close(projected, F.glu(torch_conv(padded, conv.conv.weight, conv.conv.bias), -1))
+        torch.testing.assert_close(
+            projected, F.glu(torch_conv(padded, conv.conv.weight, conv.conv.bias), -1)
+        )
         assert len(calls) == expected
 
 
@@ -101,11 +116,15 @@ def test_bf16_and_long_kernels_are_left_to_torch(monkeypatch):
     calls = counted(monkeypatch)
     with torch.autocast("cpu", torch.bfloat16):
         GatedConv(8, 6, 4, "glu", normalised=False, dropout=0.0)(torch.randn(4, 600, 8), None)
-    GatedConv(8, 6, winograd.LONGEST_KERNEL + 1, "glu", normalised=False, dropout=0.0)(torch.randn(4, 600, 8), None)
+    GatedConv(8, 6, winograd.LONGEST_KERNEL + 1, "glu", normalised=False, dropout=0.0)(
+        torch.randn(4, 600, 8), None
+    )
     assert not calls
 
 
-@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this build of torch has no oneDNN")
+@pytest.mark.skipif(
+    not torch.backends.mkldnn.is_available(), reason="this build of torch has no oneDNN"
+)
 @pytest.mark.parametrize("kernel_size", KERNEL_SIZES)
 def test_packed_convolutions_take_it_where_it_pays(kernel_size, monkeypatch):
     calls = counted(monkeypatch)

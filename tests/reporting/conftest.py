@@ -22,7 +22,9 @@ from gcnn.config.schema import (
 from gcnn.config.stored import save_config
 
 MODELS = Path(__file__).parents[2] / "configs" / "model"
-SMALL = GCNNConfig(embedding_dim=128, blocks=[BlockConfig(convs=[[4, 256]], repeat=6)], cutoffs=[2000, 10000])
+SMALL = GCNNConfig(
+    embedding_dim=128, blocks=[BlockConfig(convs=[[4, 256]], repeat=6)], cutoffs=[2000, 10000]
+)
 
 
 def made_up_split(perplexity, tokens):
@@ -43,15 +45,31 @@ def made_up_results(experiment, data, perplexity):
     return {
         "experiment": experiment,
         "git_commit": "4f2a9c81d0e7b3a5c6f1e2d3b4a5968778695a4b",
-        "hardware": {"cpu": "Some CPU", "cores": 2, "threads": 2, "gpu": None, "memory_bytes": 8 * 2**30},
+        "hardware": {
+            "cpu": "Some CPU",
+            "cores": 2,
+            "threads": 2,
+            "gpu": None,
+            "memory_bytes": 8 * 2**30,
+        },
         "versions": {"python": "3.11.7", "torch": "2.13.0", "gcnn": "0.1.0"},
         "seed": 1,
         "command": f"scripts/train.py experiment={experiment}",
-        "parameters": {"total": 7_654_321, "embedding": 4_259_584, "body": 2_365_440, "softmax": 1_029_297},
+        "parameters": {
+            "total": 7_654_321,
+            "embedding": 4_259_584,
+            "body": 2_365_440,
+            "softmax": 1_029_297,
+        },
         "receptive_field": 19,
         "flops_per_token": 15_300_000,
         "data": {"name": data, "fingerprint": "9e107d9d372bb6826bd8", "vocabulary_size": 33_278},
-        "train": {"steps": 900, "tokens": 1_843_200, "seconds": 4210.5, "tokens_per_second": 437.76},
+        "train": {
+            "steps": 900,
+            "tokens": 1_843_200,
+            "seconds": 4210.5,
+            "tokens_per_second": 437.76,
+        },
         "validation": made_up_split(perplexity * 1.04, 217_646),
         "test": made_up_split(perplexity, 245_569),
     }
@@ -71,7 +89,13 @@ def made_up_metrics(steps=900):
 def make_run(tmp_path):
     """Writes a run directory and returns its path; `results` or `metrics` replace a file, None leaves it out."""
 
-    def make(name="run", experiment="wikitext2/gcnn_small", data="wikitext2", perplexity=121.43, **options):
+    def make(
+        name="run",
+        experiment="wikitext2/gcnn_small",
+        data="wikitext2",
+        perplexity=121.43,
+        **options,
+    ):
         folder = tmp_path / name
         folder.mkdir(parents=True)
         words = options.get("words", True)
@@ -97,7 +121,9 @@ def make_run(tmp_path):
         if results is not None:
             (folder / "results.json").write_text(json.dumps(results))
         if metrics is not None:
-            (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics))
+            (folder / "metrics.jsonl").write_text(
+                "".join(json.dumps(line) + "\n" for line in metrics)
+            )
         if "samples" in options:
             (folder / "samples.json").write_text(json.dumps(options["samples"]))
         return folder
@@ -120,7 +146,9 @@ def paper_config():
         config.pop("defaults")
         if "blocks" not in config:
             return LSTMConfig(**config)
-        return GCNNConfig(**config | {"blocks": [BlockConfig(**block) for block in config["blocks"]]})
+        return GCNNConfig(
+            **config | {"blocks": [BlockConfig(**block) for block in config["blocks"]]}
+        )
 
     return config_of
 
@@ -131,7 +159,11 @@ def latency():
 
     def model(milliseconds, parameters):
         timing = {
-            str(n): {"median_ms": milliseconds * n / 20, "p95_ms": milliseconds * n / 18, "bound_ms": n / 10}
+            str(n): {
+                "median_ms": milliseconds * n / 20,
+                "p95_ms": milliseconds * n / 18,
+                "bound_ms": n / 10,
+            }
             for n in (5, 10, 20, 50, 100)
         }
         return {

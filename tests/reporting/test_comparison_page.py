@@ -60,7 +60,9 @@ def test_the_share_of_the_difference_is_shown_where_the_difference_is_clear(load
     assert column(rows, "contribution") == ["+0.1000", "-0.2000", "-0.1000"]
     assert column(rows, "95 % interval") == ["+0.0500 to +0.1500", "–", "-0.1500 to -0.0500"]
     assert column(rows, "share of difference") == ["-100.0 %", "200.0 %", "100.0 %"]
-    unclear = load(content | {"difference_interval": [-0.25, 0.05], "ratio_interval": [0.779, 1.051]})
+    unclear = load(
+        content | {"difference_interval": [-0.25, 0.05], "ratio_interval": [0.779, 1.051]}
+    )
     table = part_table(unclear, "frequency")
     assert column([table.header, *table.rows], "share of difference") == ["–"] * 3
 

@@ -48,7 +48,9 @@ def test_points_that_cannot_be_drawn_are_left_out():
 
 
 def test_figures_are_svg_with_ids_of_their_own(make_run, latency):
-    figures = learning_curves([load_run(make_run())]) + latency_figures(checked(latency, Latency, "latency"))
+    figures = learning_curves([load_run(make_run())]) + latency_figures(
+        checked(latency, Latency, "latency")
+    )
     assert len({figure.name for figure in figures}) == 6
     ids = [
         element.get("id")
@@ -91,11 +93,15 @@ def test_every_run_is_in_the_legend_as_it_is_called(make_run):
     names = ["_hidden", "$x^2$", "a & b < c", "plain", "bell \x07"]
     runs = [load_run(make_run(str(i), experiment=name)) for i, name in enumerate(names)]
     for figure in learning_curves(runs):
-        texts = [element.text for element in ElementTree.fromstring(figure.svg).iter() if element.text]
+        texts = [
+            element.text for element in ElementTree.fromstring(figure.svg).iter() if element.text
+        ]
         assert {"_hidden", "$x^2$", "a & b < c", "plain", "bell ?"} <= set(texts)
 
 
-@pytest.mark.parametrize("values", [[95.0, 700.0], [121.0, 160.0], [1.7, 3.1], [5.0, 90_000.0], [100.0, 500.0]])
+@pytest.mark.parametrize(
+    "values", [[95.0, 700.0], [121.0, 160.0], [1.7, 3.1], [5.0, 90_000.0], [100.0, 500.0]]
+)
 def test_a_log_axis_has_a_number_at_its_bottom(values):
     axes = Figure().subplots()
     axes.plot([1, 2], values)
@@ -110,10 +116,15 @@ def test_a_log_axis_has_a_number_at_its_bottom(values):
 
 def test_of_many_runs_the_best_ten_are_named_and_the_others_grey(make_run):
     """Best on validation, which is read from the results; the runs come in another order."""
-    runs = [load_run(make_run(str(i), experiment=f"run-{i}", perplexity=100 + (7 * i) % 13)) for i in range(13)]
+    runs = [
+        load_run(make_run(str(i), experiment=f"run-{i}", perplexity=100 + (7 * i) % 13))
+        for i in range(13)
+    ]
     ranked = sorted(runs, key=lambda run: run.results.validation.perplexity)
     for figure in learning_curves(runs):
-        texts = {element.text for element in ElementTree.fromstring(figure.svg).iter() if element.text}
+        texts = {
+            element.text for element in ElementTree.fromstring(figure.svg).iter() if element.text
+        }
         assert {run.label for run in ranked[:10]} | {"3 others"} <= texts
         assert not texts & {run.label for run in ranked[10:]}
         assert "in grey 3 others" in figure.caption

@@ -56,7 +56,9 @@ def report(runs, out, latency=None):
     if latency is not None:
         out.mkdir(exist_ok=True)
         (out / "latency.json").write_text(json.dumps(latency))
-    html_path, md_path = write_report(runs, out, out / "latency.json" if latency is not None else None, PAPER)
+    html_path, md_path = write_report(
+        runs, out, out / "latency.json" if latency is not None else None, PAPER
+    )
     text = html_path.read_text()
     page = Page(text)
     check_self_contained(text, page)
@@ -149,8 +151,15 @@ def test_many_runs_finished_or_not(make_run, tmp_path):
     labels = column(page.tables[0], "Run")
     assert labels[:10] == [f"sweep/{i}" for i in range(10)]
     assert set(labels[10:]) == {"sweep/new (unfinished)", "sweep/unfinished (unfinished)"}
-    assert "sweep/0 has the lowest test perplexity on wikitext2: 120.00; sweep/1 follows with 123.00" in page.text
-    last = float(column(page.tables[0], "Validation perplexity")[labels.index("sweep/unfinished (unfinished)")])
+    assert (
+        "sweep/0 has the lowest test perplexity on wikitext2: 120.00; sweep/1 follows with 123.00"
+        in page.text
+    )
+    last = float(
+        column(page.tables[0], "Validation perplexity")[
+            labels.index("sweep/unfinished (unfinished)")
+        ]
+    )
     assert last == pytest.approx(100 + 50_000 / 900, abs=0.005)
 
 
@@ -175,7 +184,14 @@ def test_the_paper_stands_beside_its_models(make_run, tmp_path, paper_config):
     common = {"data": "wikitext103", "metrics": None}
     make_run("runs/a", experiment="a", **common, model=paper_config("gcnn_8"), perplexity=46.1)
     make_run("runs/b", experiment="b", **common, perplexity=80.0)
-    make_run("runs/c", experiment="c", **common, model=paper_config("gcnn_8"), perplexity=90.0, words=False)
+    make_run(
+        "runs/c",
+        experiment="c",
+        **common,
+        model=paper_config("gcnn_8"),
+        perplexity=90.0,
+        words=False,
+    )
     page, _ = report([tmp_path / "runs"], tmp_path / "out")
     assert column(page.tables[0], "Paper, test") == ["44.9", "–", "–"]
     assert column(page.tables[1], "Model")[0] == "GCNN-8"
@@ -184,17 +200,23 @@ def test_the_paper_stands_beside_its_models(make_run, tmp_path, paper_config):
 
 def test_latency_beside_the_paper(make_run, tmp_path, latency):
     page, _ = report([make_run(metrics=None)], tmp_path / "out", latency)
-    sentence = "gcnn_8b answers a 20-word sentence 9.2 times sooner than lstm_2048 (4.50 against 41.6 ms)"
+    sentence = (
+        "gcnn_8b answers a 20-word sentence 9.2 times sooner than lstm_2048 (4.50 against 41.6 ms)"
+    )
     assert f"On CPU, 2 threads, {sentence}." in page.text
     ratios = next(table for table in page.tables if table[0][0] == "GCNN against LSTM")
     rows = {row[1]: row for row in ratios[1:]}
     assert rows["measured, with softmax"][2:] == ["9.25×"] * 5 + ["8.75×", "1.25×"]
     assert rows["expected, with softmax"][2:] == ["14.5×"] * 5 + ["11.5×", "1.50×"]
     assert rows["paper, GPU"][-2:] == ["20.1×", "1.01×"]
-    speeds = next(table for table in page.tables if "Responsiveness" in table[0] and table[0][0] == "Model")
+    speeds = next(
+        table for table in page.tables if "Responsiveness" in table[0] and table[0][0] == "Model"
+    )
     assert column(speeds, "Throughput") == ["3,456", "3,456"]
     assert column(speeds, "Paper: responsiveness, GPU") == ["45,878", "2,282"]
-    times = next(table for table in page.tables if table[0][0] == "Model" and "20 words" in table[0])
+    times = next(
+        table for table in page.tables if table[0][0] == "Model" and "20 words" in table[0]
+    )
     assert column(times, "20 words")[0] == "4.50 (5.00, –)"
 
 
@@ -214,7 +236,9 @@ def test_latency_with_next_to_nothing_in_it(make_run, tmp_path, latency):
 
 def test_data_is_text_and_never_markup(make_run, tmp_path, latency):
     text = HOSTILE
-    folder = make_run(experiment=text, data=text, path=text, samples=[{"prompt": text, "text": f"{text} x"}])
+    folder = make_run(
+        experiment=text, data=text, path=text, samples=[{"prompt": text, "text": f"{text} x"}]
+    )
     results = json.loads((folder / "results.json").read_text())
     results["hardware"] |= {"cpu": text, "gpu": [text]}
     results |= {"git_commit": text, "command": text, "versions": {text: text}}
@@ -250,7 +274,9 @@ def test_the_same_runs_give_the_same_files(make_run, tmp_path, latency):
     run = make_run(samples=[{"prompt": "A", "text": "B"}])
     for name in ("first", "second"):
         report([run], tmp_path / name, latency)
-    files = sorted(path.relative_to(tmp_path / "first") for path in (tmp_path / "first").rglob("*.*"))
+    files = sorted(
+        path.relative_to(tmp_path / "first") for path in (tmp_path / "first").rglob("*.*")
+    )
     assert len(files) == 9
     for file in files:
         assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes()

@@ -9,21 +9,38 @@ from tests.reporting.conftest import made_up_results
 from tests.reporting.test_page import column, report
 
 
-def test_runs_with_several_tokenizers_are_ranked_per_word_or_each_tokenizer_alone(make_run, tmp_path):
+def test_runs_with_several_tokenizers_are_ranked_per_word_or_each_tokenizer_alone(
+    make_run, tmp_path
+):
     """The second run has the better perplexity per token, the first per word."""
     runs = []
     for name, perplexity, word_perplexity in (("fine", 20.0, 900.0), ("coarse", 90.0, 300.0)):
         results = made_up_results(name, "books", perplexity)
         results["data"] |= {"tokenizer_fingerprint": name, "fingerprint": name}
-        new = {"text_fingerprint": "text", "unknown": 0, "out_of_vocabulary": 0, "word_perplexity": word_perplexity}
+        new = {
+            "text_fingerprint": "text",
+            "unknown": 0,
+            "out_of_vocabulary": 0,
+            "word_perplexity": word_perplexity,
+        }
         results["test"] |= new
         runs.append(make_run(name, name, "books", results=results, words=False))
     page, _ = report(runs, tmp_path / "out")
     assert column(page.tables[0], "Run") == ["coarse", "fine"]
     assert column(page.tables[0], "Test, per word") == ["300.00", "900.00"]
-    assert "coarse has the lowest test perplexity per word on books: 300.00; fine follows with 900.00." in page.text
-    assert "Ranked per word: perplexities per token compare only with the same tokenizer." in page.text
-    results["test"] |= {"unknown": 1234, "out_of_vocabulary": 1234, "word_perplexity": None, "bits_per_byte": None}
+    assert (
+        "coarse has the lowest test perplexity per word on books: 300.00; fine follows with 900.00."
+        in page.text
+    )
+    assert (
+        "Ranked per word: perplexities per token compare only with the same tokenizer." in page.text
+    )
+    results["test"] |= {
+        "unknown": 1234,
+        "out_of_vocabulary": 1234,
+        "word_perplexity": None,
+        "bits_per_byte": None,
+    }
     (tmp_path / "coarse" / "results.json").write_text(json.dumps(results))
     page, _ = report(runs, tmp_path / "out")
     assert "has the lowest" not in page.text
@@ -44,11 +61,17 @@ def test_runs_that_differ_in_their_seed_alone_are_a_line_and_a_band(make_run, tm
     page, markdown = report([tmp_path / "runs"], tmp_path / "out")
     assert len(page.tables[0]) == 1 + 4
     assert (
-        "glu, 3 seeds has the lowest mean test perplexity on wikitext2: 105.00; relu follows with 120.00" in page.text
+        "glu, 3 seeds has the lowest mean test perplexity on wikitext2: 105.00; relu follows with 120.00"
+        in page.text
     )
-    assert page.tables[1][1:] == [["glu, 3 seeds", "105.00 (100.00 to 111.00)", "109.20 (104.00 to 115.44)", "1, 2, 3"]]
+    assert page.tables[1][1:] == [
+        ["glu, 3 seeds", "105.00 (100.00 to 111.00)", "109.20 (104.00 to 115.44)", "1, 2, 3"]
+    ]
     svg = (tmp_path / "out/figures/perplexity-steps.svg").read_text()
-    assert [label for label in ("glu, 3 seeds", "relu") if f">{label}<" in svg] == ["glu, 3 seeds", "relu"]
+    assert [label for label in ("glu, 3 seeds", "relu") if f">{label}<" in svg] == [
+        "glu, 3 seeds",
+        "relu",
+    ]
     assert "glu 1<" not in svg
     assert svg.count('id="perplexity-steps-FillBetween') == 1
     assert "of several seeds the mean, and a band from the least to the greatest" in markdown
@@ -58,7 +81,10 @@ def test_a_run_that_cannot_be_read_is_left_out_and_named(make_run, tmp_path, cap
     good = make_run("good", "good")
     (make_run("bad", "bad") / "results.json").write_text("{")
     (make_run("worse", "worse") / "config.yaml").write_text("model: {kind: rnn}")
-    page, _ = report([tmp_path / "good", tmp_path / "bad", tmp_path / "worse", tmp_path / "none"], tmp_path / "out")
+    page, _ = report(
+        [tmp_path / "good", tmp_path / "bad", tmp_path / "worse", tmp_path / "none"],
+        tmp_path / "out",
+    )
     told = capsys.readouterr().err
     assert column(page.tables[0], "Run") == ["good"]
     for name in ("bad/results.json", "worse/config.yaml", "none"):

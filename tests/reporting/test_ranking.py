@@ -15,9 +15,16 @@ from tests.reporting.conftest import made_up_results
 def results(perplexity=100.0, tokenizer="t1", text="text", unknown=0, **data) -> Results:
     """Results with fingerprints, and so many unknown words in both texts."""
     content = made_up_results("x", "wikitext2", perplexity)
-    content["data"] |= {"tokenizer_fingerprint": tokenizer, "fingerprint": f"{tokenizer} {text}"} | data
+    content["data"] |= {
+        "tokenizer_fingerprint": tokenizer,
+        "fingerprint": f"{tokenizer} {text}",
+    } | data
     for split in ("validation", "test"):
-        content[split] |= {"text_fingerprint": text, "unknown": unknown, "out_of_vocabulary": unknown}
+        content[split] |= {
+            "text_fingerprint": text,
+            "unknown": unknown,
+            "out_of_vocabulary": unknown,
+        }
         if unknown:
             content[split] |= {"word_perplexity": None, "bits_per_byte": None}
     return checked(content, Results, "")

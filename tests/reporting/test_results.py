@@ -109,7 +109,12 @@ def test_a_missing_run_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    ["{", "[]", '{"models": {"a": {"sentences": {"long": {}}}}}', '{"pairs": [{"ratios": {"0": {}}}]}'],
+    [
+        "{",
+        "[]",
+        '{"models": {"a": {"sentences": {"long": {}}}}}',
+        '{"pairs": [{"ratios": {"0": {}}}]}',
+    ],
 )
 def test_garbage_latency_is_refused(tmp_path, content):
     with pytest.raises(UsageError, match="no such file"):
@@ -143,7 +148,9 @@ def test_members_of_a_sweep_are_named_by_what_varies(make_run, tmp_path):
         for number, rate in enumerate(("0.1", "0.2")):
             folder = make_run(f"runs/{sweep}/{number}", experiment=experiment)
             overrides = [f"experiment={experiment}", "data.path=/home/me", f"+optimizer.lr={rate}"]
-            (folder / "member.json").write_text(json.dumps({"number": number, "overrides": overrides}))
+            (folder / "member.json").write_text(
+                json.dumps({"number": number, "overrides": overrides})
+            )
     labels = {run.label for run in load_runs([tmp_path / "runs" / "a"])[0]}
     assert labels == {"lr=0.1", "lr=0.2"}
     labels = {run.label for run in load_runs([tmp_path / "runs"])[0]}
@@ -151,7 +158,9 @@ def test_members_of_a_sweep_are_named_by_what_varies(make_run, tmp_path):
 
 
 def test_what_is_the_same_in_many_runs_is_said_once(make_run):
-    runs = [load_run(make_run(str(i), experiment=f"run-{i}", perplexity=100 + i)) for i in range(11)]
+    runs = [
+        load_run(make_run(str(i), experiment=f"run-{i}", perplexity=100 + i)) for i in range(11)
+    ]
     assert "Unigram, test" in runs_table(runs[:10]).header
     assert {"Data", "Parameters"} <= set(models_table(runs[:10]).header)
     table = runs_table(runs)
@@ -175,7 +184,9 @@ def test_word_perplexity_has_a_column_only_where_tokens_are_not_words(make_run):
     assert "Test, per word" not in runs_table([words]).header
     table = runs_table([words, pieces])
     column = [row[table.header.index("Test, per word")] for row in table.rows]
-    assert [float(cell) for cell in column] == pytest.approx([pieces.results.test.word_perplexity] * 2, abs=0.005)
+    assert [float(cell) for cell in column] == pytest.approx(
+        [pieces.results.test.word_perplexity] * 2, abs=0.005
+    )
 
 
 def test_results_may_miss_keys(make_run):

@@ -16,13 +16,19 @@ def make_member(tmp_path):
         number = len(list(tmp_path.glob("sweep/*/member.json")))
         folder = tmp_path / "sweep" / str(number)
         folder.mkdir(parents=True)
-        (folder / "member.json").write_text(json.dumps({"number": number, "overrides": list(overrides)}))
+        (folder / "member.json").write_text(
+            json.dumps({"number": number, "overrides": list(overrides)})
+        )
         if perplexity is not None:
             results = made_up_results("x", "local", perplexity / 1.04)
             results["data"] |= {"tokenizer_fingerprint": tokenizer, "fingerprint": tokenizer}
             results["parameters"]["total"] = parameters
             for split in ("validation", "test"):
-                results[split] |= {"text_fingerprint": split, "unknown": unknown, "out_of_vocabulary": unknown}
+                results[split] |= {
+                    "text_fingerprint": split,
+                    "unknown": unknown,
+                    "out_of_vocabulary": unknown,
+                }
                 if unknown:
                     results[split] |= {"word_perplexity": None, "bits_per_byte": None}
             (folder / "results.json").write_text(json.dumps(results))
@@ -42,7 +48,9 @@ def table_of(capsys, folder):
     return rows, text
 
 
-def test_members_with_one_tokenizer_are_ranked_by_the_perplexity_per_token(make_member, tmp_path, capsys):
+def test_members_with_one_tokenizer_are_ranked_by_the_perplexity_per_token(
+    make_member, tmp_path, capsys
+):
     for perplexity, rate in ((120.0, 0.1), (None, 0.2), (80.0, 0.3)):
         make_member(perplexity, "seed=1", f"optimizer.lr={rate}", unknown=7)
     rows, text = table_of(capsys, tmp_path / "sweep")
@@ -68,7 +76,9 @@ def test_members_with_several_tokenizers_are_ranked_per_word(make_member, tmp_pa
 
 def test_members_that_do_not_compare_are_not_ranked(make_member, tmp_path, capsys):
     folders = [
-        make_member(perplexity, f"tokenizer.min_count={count}", tokenizer=str(count), unknown=unknown)
+        make_member(
+            perplexity, f"tokenizer.min_count={count}", tokenizer=str(count), unknown=unknown
+        )
         for perplexity, count, unknown in ((200.0, 1, 0), (40.0, 30, 50_000), (90.0, 5, 9_000))
     ]
     rows, text = table_of(capsys, tmp_path / "sweep")
@@ -86,13 +96,24 @@ def test_a_search_says_which_member_is_the_first_that_does_not_compare(make_memb
     assert search_warning(first) == ""
     second = make_member(40.0, "tokenizer.min_count=9", tokenizer="9", unknown=50_000)
     warning = search_warning(second)
-    assert warning.startswith("member 1: perplexities per token compare only with the same tokenizer")
+    assert warning.startswith(
+        "member 1: perplexities per token compare only with the same tokenizer"
+    )
     assert "50,000 of 216,646 words are unknown" in warning
-    assert search_warning(make_member(30.0, "tokenizer.min_count=99", tokenizer="99", unknown=60_000)) == ""
+    assert (
+        search_warning(make_member(30.0, "tokenizer.min_count=99", tokenizer="99", unknown=60_000))
+        == ""
+    )
 
 
-def test_members_that_differ_in_their_seed_alone_have_a_line_of_mean_and_range(make_member, tmp_path, capsys):
-    for gate, perplexities in (("glu", (100.0, 104.0, 111.0)), ("relu", (90.0, 99.0)), ("tanh", (70.0,))):
+def test_members_that_differ_in_their_seed_alone_have_a_line_of_mean_and_range(
+    make_member, tmp_path, capsys
+):
+    for gate, perplexities in (
+        ("glu", (100.0, 104.0, 111.0)),
+        ("relu", (90.0, 99.0)),
+        ("tanh", (70.0,)),
+    ):
         for seed, perplexity in enumerate(perplexities):
             make_member(perplexity, f"model.gate={gate}", f"seed={seed}", "trainer.max_steps=3")
     make_member(None, "model.gate=tanh", "seed=1", "trainer.max_steps=3")
@@ -106,7 +127,9 @@ def test_members_that_differ_in_their_seed_alone_have_a_line_of_mean_and_range(m
     assert "tanh" not in text.split("\n\n")[1]
 
 
-@pytest.mark.parametrize(("sizes", "told"), [((1_000_000, 1_040_000), False), ((1_600_000, 3_200_000), True)])
+@pytest.mark.parametrize(
+    ("sizes", "told"), [((1_000_000, 1_040_000), False), ((1_600_000, 3_200_000), True)]
+)
 def test_members_of_several_sizes_are_told(make_member, tmp_path, capsys, sizes, told):
     for gate, size in zip(("relu", "glu"), sizes, strict=True):
         make_member(100.0, f"model.gate={gate}", parameters=size)

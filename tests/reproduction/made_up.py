@@ -57,7 +57,17 @@ def record(figure, *groups, data="wikitext2", missing=0):
 config_of = cache(compose_config)  # composing takes a while
 
 
-def add(folder, *overrides, name=None, lr=None, seed=1, test=None, flops=2e6, error=None, valid=(300.0, 200.0, 150.0)):
+def add(
+    folder,
+    *overrides,
+    name=None,
+    lr=None,
+    seed=1,
+    test=None,
+    flops=2e6,
+    error=None,
+    valid=(300.0, 200.0, 150.0),
+):
     """A member of a sweep: finished with a test perplexity, failed with an error, or unfinished."""
     number = len(list(folder.glob("*")))
     member = folder / (name or str(number))
@@ -66,14 +76,20 @@ def add(folder, *overrides, name=None, lr=None, seed=1, test=None, flops=2e6, er
     if lr is not None:
         config = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, lr=lr))
     save_config(config, member / "config.yaml")
-    record = {"number": number, "overrides": ["data.path=/home/me/data", "experiment=cpu/base", *overrides]}
+    record = {
+        "number": number,
+        "overrides": ["data.path=/home/me/data", "experiment=cpu/base", *overrides],
+    }
     record["overrides"].append(f"seed={seed}")
     record |= {"error": error} if error else {}
     (member / "member.json").write_text(json.dumps(record))
     with (member / "metrics.jsonl").open("w") as file:
         for i, perplexity in enumerate(valid, start=1):
             at = {"step": 100 * i, "epoch": 0.1, "tokens": 1000 * i, "seconds": 1.0}
-            print(json.dumps({"kind": "validation", **at, "loss": 1.0, "perplexity": perplexity}), file=file)
+            print(
+                json.dumps({"kind": "validation", **at, "loss": 1.0, "perplexity": perplexity}),
+                file=file,
+            )
     if test is not None:
         results = {
             "experiment": "cpu/x",

@@ -11,6 +11,11 @@ def test_the_size_is_that_of_what_is_finished_where_each_rate_has_diverged_at_th
     record = load_records(RESULTS)["cpu"]["fig3"]
     none = {"test_perplexity": {}, "validation_perplexity": {}, "mean": None, "diverged": [1]}
     diverged = dataclasses.replace(record.groups[0], variant="1", lr=1.0, **none)
-    one = {"test_perplexity": {"2": 5.0}, "validation_perplexity": {"2": 5.0}, "mean": 5.0, "diverged": [1]}
+    one = {
+        "test_perplexity": {"2": 5.0},
+        "validation_perplexity": {"2": 5.0},
+        "mean": 5.0,
+        "diverged": [1],
+    }
     done = dataclasses.replace(record.groups[0], **one)
     assert describe_size(dataclasses.replace(record, groups=[diverged, done])).endswith("; 1 seed")

@@ -55,12 +55,17 @@ def test_one_seed_has_the_pooled_noise_and_a_constant_none():
     noise = Noise(0.01, 6)  # quantile 2.447
     three, one, constant = MeanLog(0.0, 3), MeanLog(0.03, 1), MeanLog(0.015)
     assert is_lower("", three, one, noise).t == pytest.approx(0.03 / (0.01 * math.sqrt(1 / 3 + 1)))
-    assert is_lower("", three, constant, noise).t == pytest.approx(0.015 / (0.01 * math.sqrt(1 / 3)))
-    assert compare("", [(1, one), (-2, three)], noise).t == pytest.approx(0.03 / (0.01 * math.sqrt(1 + 4 / 3)))
+    assert is_lower("", three, constant, noise).t == pytest.approx(
+        0.015 / (0.01 * math.sqrt(1 / 3))
+    )
+    assert compare("", [(1, one), (-2, three)], noise).t == pytest.approx(
+        0.03 / (0.01 * math.sqrt(1 + 4 / 3))
+    )
 
 
 @pytest.mark.parametrize(
-    ("difference", "answer"), [(0.025, HOLDS), (0.024, UNDECIDED), (-0.024, UNDECIDED), (-0.025, NOT)]
+    ("difference", "answer"),
+    [(0.025, HOLDS), (0.024, UNDECIDED), (-0.024, UNDECIDED), (-0.025, NOT)],
 )
 def test_a_comparison_has_three_answers(difference, answer):
     noise = Noise(0.01, 6)  # 2.447 * 0.01 is what one seed against a constant takes
@@ -72,18 +77,25 @@ def test_a_comparison_has_three_answers(difference, answer):
 def test_with_no_two_seeds_of_anything_only_a_large_difference_is_decided():
     noise = pooled_noise([group("a", [100]), group("b", [105])])
     assert noise.degrees == 0
-    answers = [is_lower("", mean_log([100]), mean_log([b]), noise).answer for b in (90, 95, 105, 110)]
+    answers = [
+        is_lower("", mean_log([100]), mean_log([b]), noise).answer for b in (90, 95, 105, 110)
+    ]
     assert answers == [NOT, UNDECIDED, UNDECIDED, HOLDS]  # the bound is 5.7 %
 
 
 def test_a_diverged_seed_is_worse_than_any_and_two_of_them_are_undecided():
     noise, fine, diverged = Noise(0.01, 6), mean_log([100.0]), mean_log([90.0, math.inf])
-    answers = [is_lower("", a, b, noise).answer for a, b in ((fine, diverged), (diverged, fine), (diverged, diverged))]
+    answers = [
+        is_lower("", a, b, noise).answer
+        for a, b in ((fine, diverged), (diverged, fine), (diverged, diverged))
+    ]
     assert answers == [HOLDS, NOT, UNDECIDED]
 
 
 def test_no_committed_figure_is_noisier_than_what_is_assumed_without_seeds():
     records = load_records(ROOT / "docs" / "results" / "reproduction")
-    noises = [pooled_noise(record.groups) for figures in records.values() for record in figures.values()]
+    noises = [
+        pooled_noise(record.groups) for figures in records.values() for record in figures.values()
+    ]
     assert sum(noise.degrees > 0 for noise in noises) >= 5
     assert max(noise.deviation for noise in noises) <= ASSUMED_DEVIATION

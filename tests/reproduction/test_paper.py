@@ -2,7 +2,14 @@ import re
 
 import pytest
 
-from gcnn.reproduction.paper import LSTM_SIZES, PERPLEXITY, TABLE_1, TABLE_4, model_name, published_perplexity
+from gcnn.reproduction.paper import (
+    LSTM_SIZES,
+    PERPLEXITY,
+    TABLE_1,
+    TABLE_4,
+    model_name,
+    published_perplexity,
+)
 
 
 @pytest.mark.parametrize("name", TABLE_1)

@@ -13,7 +13,9 @@ from gcnn.runs.json_files import read_json
 from tests.conftest import ROOT
 
 REPRODUCTION = ROOT / "docs" / "results" / "reproduction"
-RECORDS = [path for path in sorted(REPRODUCTION.glob("*/*.json")) if path.stem != "search"]  # its runs were not kept
+RECORDS = [
+    path for path in sorted(REPRODUCTION.glob("*/*.json")) if path.stem != "search"
+]  # its runs were not kept
 FILES = sorted((CONFIGS / "reproduce").glob("*/*.yaml"))
 
 
@@ -88,5 +90,9 @@ def test_the_committed_figures_are_those_of_the_committed_runs(path, tmp_path):
 
 def test_every_committed_run_belongs_to_a_group():
     for path in sorted(REPRODUCTION.glob("*/runs/*.jsonl")):
-        groups = {part.group for part in parts_of(path.parents[1].name, path.stem) if part.figure == path.stem}
+        groups = {
+            part.group
+            for part in parts_of(path.parents[1].name, path.stem)
+            if part.figure == path.stem
+        }
         assert {run.group for run in read_kept(path)} <= groups

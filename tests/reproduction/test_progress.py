@@ -35,11 +35,15 @@ def test_first_the_rates_then_the_seeds_at_the_best():
     assert next_runs(PART, [*runs, ended(0.1, 1)]) == [(0.1, 1)]  # begun, not ended
     assert chosen_rate(PART, [*runs, ended(0.1, 1)]) is None
     assert next_runs(PART, [*runs, ended(0.1, 1, 220.0)]) == [(0.03, 2), (0.03, 3)]
-    runs.append(ended(0.1, 1, error="step 7: loss nan, gradient norm nan; not updated."))  # diverged: ended
+    runs.append(
+        ended(0.1, 1, error="step 7: loss nan, gradient norm nan; not updated.")
+    )  # diverged: ended
     assert next_runs(PART, runs) == [(0.03, 2), (0.03, 3)]
     runs.append(ended(0.03, 2, 190.0))
     assert next_runs(PART, runs) == [(0.03, 3)]
-    assert next_runs(PART, [*runs, ended(0.03, 3, 230.0)]) == []  # the rate was chosen at the seed of all
+    assert (
+        next_runs(PART, [*runs, ended(0.03, 3, 230.0)]) == []
+    )  # the rate was chosen at the seed of all
 
 
 def test_what_has_not_begun_is_missing():
@@ -65,26 +69,45 @@ def test_another_machine_goes_on_from_what_is_kept(call, tmp_path):
     here, out = tmp_path / "here", tmp_path / "out"
     folder = here / "cpu" / "fig3" / "gtu"
     for seed in (1, 2):
-        add(folder, "model.gate=gtu", f"data.path={tmp_path}/data", lr=0.01, seed=seed, test=200.0 + seed)
-    add(folder, "model.gate=gtu", lr=0.1, error="step 7: loss nan, gradient norm nan; not updated. See /home/me/runs.")
+        add(
+            folder,
+            "model.gate=gtu",
+            f"data.path={tmp_path}/data",
+            lr=0.01,
+            seed=seed,
+            test=200.0 + seed,
+        )
+    add(
+        folder,
+        "model.gate=gtu",
+        lr=0.1,
+        error="step 7: loss nan, gradient norm nan; not updated. See /home/me/runs.",
+    )
     add(folder, "model.gate=gtu", lr=0.03)  # unfinished
     command = ["reproduce", "--figure", "fig3", "--draw-only", "--out", out, "--runs"]
     assert call(*command, here).code in (0, None)
-    kept, before = out / "cpu" / "runs" / "fig3.jsonl", json.loads((out / "cpu" / "fig3.json").read_text())
+    kept, before = (
+        out / "cpu" / "runs" / "fig3.jsonl",
+        json.loads((out / "cpu" / "fig3.json").read_text()),
+    )
     assert [group["unfinished"] for group in before["groups"]] == [[], [1], []]
     assert len(kept.read_text().splitlines()) == 3
     assert "/home/me" not in kept.read_text()
     assert str(tmp_path) not in kept.read_text()
 
     there = tmp_path / "there"
-    add(there / "cpu" / "fig3" / "gtu", "model.gate=gtu", lr=0.01, test=7.0)  # counts, here and in what is kept
+    add(
+        there / "cpu" / "fig3" / "gtu", "model.gate=gtu", lr=0.01, test=7.0
+    )  # counts, here and in what is kept
     assert call(*command, there, "data.path=/srv/data").code in (0, None)
     record = json.loads((out / "cpu" / "fig3.json").read_text())
     assert [group["lr"] for group in record["groups"]] == [0.01, 0.1]
     assert record["groups"][0]["test_perplexity"] == {"1": 7, "2": 202}
     assert record["groups"][1] == before["groups"][2]
     assert len(kept.read_text().splitlines()) == 3
-    with pytest.raises(UsageError, match=r"fig3.jsonl: gtu at .* trained with trainer.max_epochs 1; its plan has 2"):
+    with pytest.raises(
+        UsageError, match=r"fig3.jsonl: gtu at .* trained with trainer.max_epochs 1; its plan has 2"
+    ):
         known_runs(parts_of("cpu", "fig3")[2], there, kept, ["trainer.max_epochs=2"])
 
 
@@ -94,7 +117,15 @@ def members(overrides, folder):
     for rate in settings["optimizer.lr"].split(","):
         for seed in settings["seed"].split(","):
             name, gate = f"lr_{rate}_seed_{seed}", f"model.gate={settings['model.gate']}"
-            add(folder, gate, name=name, lr=float(rate), seed=int(seed), test=5.0, valid=[100 * float(rate)])
+            add(
+                folder,
+                gate,
+                name=name,
+                lr=float(rate),
+                seed=int(seed),
+                test=5.0,
+                valid=[100 * float(rate)],
+            )
 
 
 @pytest.fixture
@@ -123,7 +154,11 @@ def test_the_command_trains_what_is_missing(call, tmp_path, monkeypatch, small_p
     done = call(*command)
     rates, best = "optimizer.lr=0.01,0.03", "optimizer.lr=0.01"
     failing = ("small/fig3/gtu", rates, "seed=1")
-    assert asked == [("small/fig3/glu", rates, "seed=1"), ("small/fig3/glu", best, "seed=2"), failing]
+    assert asked == [
+        ("small/fig3/glu", rates, "seed=1"),
+        ("small/fig3/glu", best, "seed=2"),
+        failing,
+    ]
     assert (done.code, "fig3: 3 runs not begun" in done.err) == (1, True)
     asked.clear()
     assert call(*command).code == 1
@@ -133,20 +168,32 @@ def test_the_command_trains_what_is_missing(call, tmp_path, monkeypatch, small_p
     assert not asked
 
 
-def test_a_sweep_that_is_stopped_ends_the_command_with_its_code(call, tmp_path, monkeypatch, small_plan):
+def test_a_sweep_that_is_stopped_ends_the_command_with_its_code(
+    call, tmp_path, monkeypatch, small_plan
+):
     def run_sweep(overrides, folder):
         members(overrides, folder)
         raise reproduce.SweepStopped(130)
 
     monkeypatch.setattr(reproduce, "run_sweep", run_sweep)
     assert call("reproduce", "--scale", "small", "--runs", tmp_path, "data.path=/data").code == 130
-    assert len(read_kept(tmp_path / "figures" / "small" / "runs" / "fig3.jsonl")) == 2  # what it had done
+    assert (
+        len(read_kept(tmp_path / "figures" / "small" / "runs" / "fig3.jsonl")) == 2
+    )  # what it had done
 
 
 def test_a_run_of_any_command_is_kept_by_its_recipe(call, tmp_path):
     add(tmp_path / "a", "model.gate=gtu", lr=0.03, test=5.0)
     add(tmp_path / "a", "model.gate=gtu", lr=0.03, seed=2, test=6.0)
-    command = ["reproduce", "--figure", "fig3", "--runs", tmp_path / "none", "--add", tmp_path / "a"]
+    command = [
+        "reproduce",
+        "--figure",
+        "fig3",
+        "--runs",
+        tmp_path / "none",
+        "--add",
+        tmp_path / "a",
+    ]
     done = call(*command)
     assert (done.code, "--add keeps runs in the folder of --out" in done.err) == (2, True)
     done = call(*command, "--out", tmp_path / "out")
@@ -157,10 +204,14 @@ def test_a_run_of_any_command_is_kept_by_its_recipe(call, tmp_path):
     ]  # fmt: skip
     parts = parts_of("cpu", "fig3")
     add(tmp_path / "b", "model.gate=gtu", "trainer.max_epochs=2", lr=0.03, test=5.0)
-    with pytest.raises(UsageError, match=r"the nearest is gtu, but for trainer\.max_epochs 2, planned 1"):
+    with pytest.raises(
+        UsageError, match=r"the nearest is gtu, but for trainer\.max_epochs 2, planned 1"
+    ):
         adopt(tmp_path / "b" / "0", parts)
     add(tmp_path / "b", "model.gate=gtu", lr=0.02, test=5.0)
-    with pytest.raises(UsageError, match=r"rate 0\.02, seed 1, is not in the plan \(rates: 0\.01, 0\.03, 0\.1;"):
+    with pytest.raises(
+        UsageError, match=r"rate 0\.02, seed 1, is not in the plan \(rates: 0\.01, 0\.03, 0\.1;"
+    ):
         adopt(tmp_path / "b" / "1", parts)
     add(tmp_path / "b", "model.gate=gtu", lr=0.03)
     with pytest.raises(UsageError, match="is not finished"):

@@ -29,9 +29,13 @@ def test_groups_have_the_mean_and_range_of_their_seeds(tmp_path):
     assert (glu.min, glu.max, len(tanh.test_perplexity)) == (100.5, 120.25, 1)
     assert glu.curve.steps == [100, 200, 300]
     assert drawing(record).caption.endswith("; mean of 1 to 3 seeds and range")
-    burst = dataclasses.replace(tanh, curve=dataclasses.replace(tanh.curve, perplexity={"1": [400.0, 70_000.0, 300.0]}))
+    burst = dataclasses.replace(
+        tanh, curve=dataclasses.replace(tanh.curve, perplexity={"1": [400.0, 70_000.0, 300.0]})
+    )
     picture = drawing(dataclasses.replace(record, groups=[glu, burst]))
-    assert "; higher than the picture: tanh, learning rate 0.003 (70,000); mean of" in picture.caption
+    assert (
+        "; higher than the picture: tanh, learning rate 0.003 (70,000); mean of" in picture.caption
+    )
     assert "10,000" not in picture.svg
     assert describe_size(dataclasses.replace(record, groups=[glu])).endswith("; 3 seeds")
     arguments = "data.path=DIR tokenizer.vocabulary=FILE"  # no path of this machine
@@ -52,10 +56,17 @@ def test_trials_of_a_search_are_told_by_what_they_drew(tmp_path):
     assert all(part in lstm for part in ("LSTM;", "dropout 0.3/0.5;", "state carried"))
 
 
-def test_a_run_that_diverged_counts_as_infinitely_bad_and_one_that_failed_otherwise_as_nothing(tmp_path):
+def test_a_run_that_diverged_counts_as_infinitely_bad_and_one_that_failed_otherwise_as_nothing(
+    tmp_path,
+):
     add_gates(tmp_path, {"glu": [1, 2, 3], "relu": [4, 5, 6], "gtu": [7, 8, 9]})
     for seed in (1, 2, 3):
-        add(tmp_path, "model.gate=tanh", seed=seed, error="step 7: loss nan, gradient norm nan; not updated.")
+        add(
+            tmp_path,
+            "model.gate=tanh",
+            seed=seed,
+            error="step 7: loss nan, gradient norm nan; not updated.",
+        )
     record = make_record("fig3", "cpu", read_runs(tmp_path))
     assert record.groups[-1].diverged == [1, 2, 3]
     assert "diverged: tanh, learning rate 0.003 (3)" in drawing(record).caption
@@ -66,9 +77,14 @@ def test_a_run_that_diverged_counts_as_infinitely_bad_and_one_that_failed_otherw
 
 
 def test_the_drawing_of_contexts():
-    record = made_up_record("fig4", *(group(words, [200.0, 201.0]) for words in ("1", "7", "19", "49")))
+    record = made_up_record(
+        "fig4", *(group(words, [200.0, 201.0]) for words in ("1", "7", "19", "49"))
+    )
     record.groups[0] = group("1", [300.0, 310.0])
-    texts = [element.text for element in ElementTree.fromstring(drawing(record).svg).findall(".//{*}text")]
+    texts = [
+        element.text
+        for element in ElementTree.fromstring(drawing(record).svg).findall(".//{*}text")
+    ]
     texts = [text for text in texts if not text.isdecimal()]  # without those at the ticks
     assert texts == ["words of context", "test perplexity", "test perplexity"]
 
@@ -91,18 +107,33 @@ def test_the_models_of_figure_s_are_told_by_shape_size_and_rate(tmp_path):
     add(tmp_path, *deep, test=99.0, valid=[160.0])
     add(tmp_path, *deep, "optimizer.lr=0.1", test=98.0, valid=[150.0])
     for number, perplexity in enumerate((260.0, 200.0, 180.0, 190.0)):
-        text = json.dumps({"perplexity": perplexity, "tokens": 1000, "unknown": 35, "nll_nats": 1.0})
+        text = json.dumps(
+            {"perplexity": perplexity, "tokens": 1000, "unknown": 35, "nll_nats": 1.0}
+        )
         (tmp_path / str(number) / "wikitext103.json").write_text(text)
     record = make_record("figs", "wikipedia", read_runs(tmp_path))
     deep = "GCNN, 9 layers, first 20 M tokens"
-    assert [(group.group, group.lr) for group in record.groups if group.group == deep] == [(deep, 0.003), (deep, 0.1)]
+    assert [(group.group, group.lr) for group in record.groups if group.group == deep] == [
+        (deep, 0.003),
+        (deep, 0.1),
+    ]
     place = "first 20 M tokens, learning rate 0.003"
     expected = f"GCNN, 6 layers, {place} / LSTM, 1 × 256, {place}: 90.00 / 95.00 = 0.947"
     expected += ", on WikiText-103's test set 180.00 / 190.00"
     assert CLAIMS["figs"].evidence(record).split("; ")[1] == expected
     assert groups_table(record).rows[0][-2:] == ["260.00", "3.5%"]
-    texts = [element.text for element in ElementTree.fromstring(drawing(record).svg).findall(".//{*}text")]
-    assert {"million tokens of text", "2", "20", "GCNN, 6 layers", "GCNN, 9 layers", "LSTM, 1 × 256"} <= set(texts)
+    texts = [
+        element.text
+        for element in ElementTree.fromstring(drawing(record).svg).findall(".//{*}text")
+    ]
+    assert {
+        "million tokens of text",
+        "2",
+        "20",
+        "GCNN, 6 layers",
+        "GCNN, 9 layers",
+        "LSTM, 1 × 256",
+    } <= set(texts)
 
 
 def test_what_is_written_is_read_again(tmp_path):
@@ -120,6 +151,9 @@ def test_the_results_in_the_docs_are_the_committed_ones():
     latency = load_latency(DOCS / "results" / "latency_gcnn_8b.json")
     _, part, _ = between_markers((DOCS / "RESULTS.md").read_text(), "docs/RESULTS.md")
     assert part == generated_part(reproduction_blocks(records, latency))
-    names = [*(f"Table {number}" for number in (2, 3, 4)), *(f"Figure {number}" for number in range(2, 7))]
+    names = [
+        *(f"Table {number}" for number in (2, 3, 4)),
+        *(f"Figure {number}" for number in range(2, 7)),
+    ]
     for figure in names:
         assert f"\n| {figure} |" in part

@@ -42,13 +42,23 @@ def corpus(tmp_path_factory) -> Path:
 @pytest.fixture
 def config(corpus, tmp_path_factory) -> TrainConfig:
     return TrainConfig(
-        data=DataConfig(name="tiny", source="local", path=str(corpus), cache_dir=str(corpus / "cache")),
+        data=DataConfig(
+            name="tiny", source="local", path=str(corpus), cache_dir=str(corpus / "cache")
+        ),
         tokenizer=WordTokenizerConfig(),
-        model=GCNNConfig(embedding_dim=8, blocks=[BlockConfig([[3, 16]], 2)], cutoffs=[20], dropout=0.1),
+        model=GCNNConfig(
+            embedding_dim=8, blocks=[BlockConfig([[3, 16]], 2)], cutoffs=[20], dropout=0.1
+        ),
         optimizer=AdamWConfig(lr=0.01),
         schedule=ConstantScheduleConfig(),
         trainer=TrainerConfig(
-            batch_size=4, block_size=16, max_steps=20, validate_every=10, checkpoint_every=5, log_every=5, clip_norm=1.0
+            batch_size=4,
+            block_size=16,
+            max_steps=20,
+            validate_every=10,
+            checkpoint_every=5,
+            log_every=5,
+            clip_norm=1.0,
         ),
     )
 

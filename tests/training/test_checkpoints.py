@@ -29,7 +29,9 @@ def checkpoints(tmp_path, model):
         with torch.no_grad():
             model.bias.fill_(step)
         checkpoints.save(
-            step, model.state_dict(), {"progress": {"step": step}, "moments": torch.full((50,), float(step))}
+            step,
+            model.state_dict(),
+            {"progress": {"step": step}, "moments": torch.full((50,), float(step))},
         )
     return checkpoints
 
@@ -55,7 +57,10 @@ def test_a_step_saved_again_replaces_what_has_its_name(checkpoints, model):
     path, _ = checkpoints.load_newest(nn.Linear(40, 30))
     assert path == checkpoints.path(20)
     assert safetensors.torch.load_file(path / WEIGHTS)["bias"].eq(21).all()
-    assert sorted(found.name for found in checkpoints.folder.iterdir()) == ["step_000000010", "step_000000020"]
+    assert sorted(found.name for found in checkpoints.folder.iterdir()) == [
+        "step_000000010",
+        "step_000000020",
+    ]
 
 
 def test_what_comes_after_an_older_checkpoint_is_set_aside_and_never_taken(checkpoints, model):
@@ -65,7 +70,9 @@ def test_what_comes_after_an_older_checkpoint_is_set_aside_and_never_taken(check
     for step in (15, 18, 19):
         checkpoints.save(step, model.state_dict(), {})
     assert [found.name for found in checkpoints.all()] == ["step_000000018", "step_000000019"]
-    assert checkpoints.load(aside / "step_000000020", model)["progress"]["step"] == 20  # it is not lost
+    assert (
+        checkpoints.load(aside / "step_000000020", model)["progress"]["step"] == 20
+    )  # it is not lost
     assert checkpoints.set_aside_newer(checkpoints.path(19)) is None
 
 
@@ -122,7 +129,10 @@ def test_a_write_that_fails_leaves_the_checkpoints_before_it(checkpoints, model,
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "could not be written" in str(failure.value) or "too large" in str(failure.value)
-    assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["step_000000010", "step_000000020"]
+    assert sorted(path.name for path in checkpoints.folder.iterdir()) == [
+        "step_000000010",
+        "step_000000020",
+    ]
     assert checkpoints.load_newest(model)[0] == checkpoints.path(20)
 
 
@@ -139,7 +149,10 @@ def test_hostile_state_runs_nothing(checkpoints, model, tmp_path):
     folder, witness = checkpoints.path(20), tmp_path / "witness"
     torch.save({"progress": Hostile(witness)}, folder / STATE)
     manifest = json.loads((folder / MANIFEST).read_text())
-    manifest["files"][STATE] = {"bytes": (folder / STATE).stat().st_size, "sha256": sha256(folder / STATE)}
+    manifest["files"][STATE] = {
+        "bytes": (folder / STATE).stat().st_size,
+        "sha256": sha256(folder / STATE),
+    }
     del manifest["sha256"]
     (folder / MANIFEST).write_text(json.dumps({**manifest, "sha256": manifest_digest(manifest)}))
     with pytest.raises(RunError, match="does not load"):

@@ -32,14 +32,28 @@ ARGUMENTS = (
 GCNN = ("model.blocks=[{convs:[[3,16]],repeat:2}]",)
 CASES = {  # the rarest cluster has 2 types of 42: many a batch does without it
     "adamw": (*GCNN, "trainer.micro_batch_size=1"),
-    "nesterov": (*GCNN, "optimizer=nesterov", "optimizer.weight_decay=0.01", "trainer.clip_norm=0.05"),
+    "nesterov": (
+        *GCNN,
+        "optimizer=nesterov",
+        "optimizer.weight_decay=0.01",
+        "trainer.clip_norm=0.05",
+    ),
     "tied": (*GCNN, "model.tie_embeddings=true", "trainer.micro_batch_size=1"),
     "full": (*GCNN, "model.cutoffs=[]", "model.projection_dim=4"),
-    "lstm": ("model=lstm_small", "model.hidden_dim=16", "model.num_layers=2", "model.output_dropout=0"),
+    "lstm": (
+        "model=lstm_small",
+        "model.hidden_dim=16",
+        "model.num_layers=2",
+        "model.output_dropout=0",
+    ),
     "sentences": (*GCNN, "data.sentences=true", "trainer.carry_state=false"),
 }
 CHAINED = ("adamw", "nesterov", "lstm")
-DROPOUT = (*GCNN, "model.dropout=0.3", "model.cutoffs=[]")  # no clusters: what is dropped out depends on their words
+DROPOUT = (
+    *GCNN,
+    "model.dropout=0.3",
+    "model.cutoffs=[]",
+)  # no clusters: what is dropped out depends on their words
 
 
 def composed(corpus: Path) -> dict[str, TrainConfig]:
@@ -47,12 +61,16 @@ def composed(corpus: Path) -> dict[str, TrainConfig]:
     paths = f"data.path={corpus}", f"data.cache_dir={corpus / 'cache'}"
     configs = {}
     for case, arguments in {**CASES, "plain": GCNN, "dropout": DROPOUT}.items():
-        given = dict(argument.split("=", 1) for argument in (*ARGUMENTS, *paths, *arguments))  # the last of each key
+        given = dict(
+            argument.split("=", 1) for argument in (*ARGUMENTS, *paths, *arguments)
+        )  # the last of each key
         configs[case] = compose_config(*(f"{key}={value}" for key, value in given.items()))
     return configs
 
 
-def settings(config: TrainConfig, run_dir: Path, resume: bool = False, **trainer: Any) -> TrainConfig:
+def settings(
+    config: TrainConfig, run_dir: Path, resume: bool = False, **trainer: Any
+) -> TrainConfig:
     trainer = dataclasses.replace(config.trainer, **trainer)
     return dataclasses.replace(config, run_dir=str(run_dir), resume=resume, trainer=trainer)
 
@@ -107,10 +125,14 @@ def not_finite(config: TrainConfig, run_dir: Path) -> dict:
 
 
 def weights(trainer: Trainer) -> list[float]:
-    return torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()]).tolist()
+    return torch.cat(
+        [parameter.detach().flatten() for parameter in trainer.model.parameters()]
+    ).tolist()
 
 
-def two(rank: int, environments: list[dict[str, object]], configs: dict[str, TrainConfig], folder: Path) -> None:
+def two(
+    rank: int, environments: list[dict[str, object]], configs: dict[str, TrainConfig], folder: Path
+) -> None:
     """All that one of the two processes does; what it found is in rank_<rank>.json."""
     os.environ.update({key: str(value) for key, value in environments[rank].items()})
     torch.set_num_threads(1)
@@ -118,7 +140,9 @@ def two(rank: int, environments: list[dict[str, object]], configs: dict[str, Tra
         for case in CASES:
             train_in_group(settings(configs[case], folder / case), (), False)
         for case in CHAINED:
-            train_in_group(settings(configs[case], folder / "chain" / case, True, max_steps=6), (), False)
+            train_in_group(
+                settings(configs[case], folder / "chain" / case, True, max_steps=6), (), False
+            )
         with_dropout(configs["dropout"], folder)
         found = {
             "timed": timed(configs["plain"], folder / "timed"),
@@ -137,7 +161,9 @@ def runs(corpus, tmp_path_factory) -> tuple[Path, Path]:
     for case in CHAINED:
         train(settings(configs[case], both / "chain" / case, True, max_steps=2))
     arguments = environments_of_ranks(2), configs, both
-    processes = torch.multiprocessing.start_processes(two, arguments, nprocs=2, join=False, start_method="forkserver")
+    processes = torch.multiprocessing.start_processes(
+        two, arguments, nprocs=2, join=False, start_method="forkserver"
+    )
     deadline = time.monotonic() + 180
     while not processes.join(timeout=1):
         if time.monotonic() > deadline:
@@ -153,7 +179,9 @@ def curve(run: Path) -> dict[str, list[float]]:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     keys = {"train": ("step", "tokens", "loss", "lr", "grad_norm"), "validation": ("step", "loss")}
     return {
-        f"{kind} {key}": [line[key] for line in lines if line["kind"] == kind] for kind in keys for key in keys[kind]
+        f"{kind} {key}": [line[key] for line in lines if line["kind"] == kind]
+        for kind in keys
+        for key in keys[kind]
     }
 
 
@@ -178,12 +206,17 @@ def test_copies_have_the_curve_of_one_process(runs, case):
 def test_copies_and_one_process_go_on_from_each_other(runs, case):
     one, two = runs
     check_same_curve(one / case, two / "chain" / case)
-    states = [folder / "checkpoints" / "step_000000010" / "state.pt" for folder in (one / case, two / case)]
+    states = [
+        folder / "checkpoints" / "step_000000010" / "state.pt"
+        for folder in (one / case, two / case)
+    ]
     first, second = (torch.load(path, weights_only=True)["optimizer"]["state"] for path in states)
     assert first.keys() == second.keys()
     for i, values in first.items():
         for name, value in values.items():
-            np.testing.assert_allclose(second[i][name], value, atol=1e-4, err_msg=f"{name} of parameter {i}")
+            np.testing.assert_allclose(
+                second[i][name], value, atol=1e-4, err_msg=f"{name} of parameter {i}"
+            )
 
 
 def test_a_run_of_two_processes_scores_as_that_of_one(runs):
@@ -191,7 +224,9 @@ def test_a_run_of_two_processes_scores_as_that_of_one(runs):
     results = [json.loads((run / "results.json").read_text()) for run in (one, two)]
     assert results[1]["parameters"] == results[0]["parameters"]
     assert results[1]["test"]["nll_nats"] == pytest.approx(results[0]["test"]["nll_nats"], rel=1e-4)
-    scores = [gcnn.Scorer.from_run(run, "cpu").score(["w1 w2 w3", "w7 nowhere"]) for run in (one, two)]
+    scores = [
+        gcnn.Scorer.from_run(run, "cpu").score(["w1 w2 w3", "w7 nowhere"]) for run in (one, two)
+    ]
     for first, second in zip(*scores, strict=True):
         assert second.log_prob == pytest.approx(first.log_prob, abs=1e-3)
 
@@ -206,12 +241,16 @@ def test_two_processes_resume_bit_for_bit(runs):
 
 
 def test_time_limit_ends_all_at_the_same_step(runs):
-    first, second = (json.loads((runs[1] / f"rank_{rank}.json").read_text())["timed"] for rank in (0, 1))
+    first, second = (
+        json.loads((runs[1] / f"rank_{rank}.json").read_text())["timed"] for rank in (0, 1)
+    )
     assert first == second > 0
 
 
 def test_loss_that_is_not_finite_on_one_rank_stops_all(runs):
-    found = [json.loads((runs[1] / f"rank_{rank}.json").read_text())["not finite"] for rank in (0, 1)]
+    found = [
+        json.loads((runs[1] / f"rank_{rank}.json").read_text())["not finite"] for rank in (0, 1)
+    ]
     for rank in found:
         assert rank["skipped"] == 1
         assert rank["weights"][0] == rank["weights"][1] == rank["weights"][2]

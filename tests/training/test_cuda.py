@@ -13,10 +13,16 @@ from gcnn.models.language_model import build_model
 from gcnn.training.trainer import Trainer
 
 DEVICE = "cuda"
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device here")
+pytestmark = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="torch sees no CUDA device here"
+)
 MODELS = {
-    "gcnn": GCNNConfig(embedding_dim=16, blocks=[BlockConfig([[4, 32]], 2)], cutoffs=[10, 20], dropout=0.0),
-    "lstm": LSTMConfig(embedding_dim=16, hidden_dim=32, cutoffs=[10, 20], dropout=0.0, output_dropout=0.0),
+    "gcnn": GCNNConfig(
+        embedding_dim=16, blocks=[BlockConfig([[4, 32]], 2)], cutoffs=[10, 20], dropout=0.0
+    ),
+    "lstm": LSTMConfig(
+        embedding_dim=16, hidden_dim=32, cutoffs=[10, 20], dropout=0.0, output_dropout=0.0
+    ),
 }
 
 
@@ -51,7 +57,9 @@ def test_twenty_updates_are_those_of_the_cpu(config, trainer_on, model):
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
-def test_an_update_waits_for_the_device_where_it_reads_alone(config, trainer_on, monkeypatch, model, precision):
+def test_an_update_waits_for_the_device_where_it_reads_alone(
+    config, trainer_on, monkeypatch, model, precision
+):
     config.model = MODELS[model]
     trainer = trainer_on(DEVICE, precision=precision, micro_batch_size=2)
     for _ in range(2):  # libraries set themselves up
@@ -92,11 +100,16 @@ def test_one_process_of_nccl_is_none(config, trainer_on, tmp_path):
     alone = trainer_on(DEVICE)
     alone.step()
     torch.distributed.init_process_group(
-        "nccl" if DEVICE == "cuda" else "gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1
+        "nccl" if DEVICE == "cuda" else "gloo",
+        init_method=f"file://{tmp_path}/store",
+        rank=0,
+        world_size=1,
     )
     try:
         member = trainer_on(DEVICE)
-        member.loss = torch.nn.parallel.DistributedDataParallel(member.loss, gradient_as_bucket_view=True)
+        member.loss = torch.nn.parallel.DistributedDataParallel(
+            member.loss, gradient_as_bucket_view=True
+        )
         member.step()
     finally:
         torch.distributed.destroy_process_group()
@@ -106,7 +119,9 @@ def test_one_process_of_nccl_is_none(config, trainer_on, tmp_path):
 def test_memory_of_evaluation_does_not_grow_with_depth(config, trainer_on):
     peaks = []
     for depth in (4, 16):
-        config.model = GCNNConfig(embedding_dim=16, blocks=[BlockConfig([[2, 256]], depth)], cutoffs=[10])
+        config.model = GCNNConfig(
+            embedding_dim=16, blocks=[BlockConfig([[2, 256]], depth)], cutoffs=[10]
+        )
         trainer = trainer_on(DEVICE)
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()

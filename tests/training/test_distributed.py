@@ -41,7 +41,9 @@ def start(corpus, tmp_path):
     def run(run_dir: Path, processes: int, *arguments: str) -> list[Command]:
         environments = environments_of_ranks(2) if processes == 2 else [{}]
         arguments = settings(corpus, run_dir, *arguments)
-        ranks = [Command(tmp_path, "train", *arguments, **environment) for environment in environments]
+        ranks = [
+            Command(tmp_path, "train", *arguments, **environment) for environment in environments
+        ]
         started.extend(ranks)
         return ranks
 
@@ -54,7 +56,9 @@ def start(corpus, tmp_path):
 def whole(corpus, tmp_path_factory) -> Command:
     """The run of one process, which is the last of its arguments."""
     folder = tmp_path_factory.mktemp("whole")
-    process = Command(folder, "train", *settings(corpus, folder / "run", "trainer.micro_batch_size=3"))
+    process = Command(
+        folder, "train", *settings(corpus, folder / "run", "trainer.micro_batch_size=3")
+    )
     process.finish()
     return process
 
@@ -88,7 +92,9 @@ def check_same_curve(first: Path, second: Path) -> None:
     assert len(records(first, "train", "loss")) == 30
     for kind, key in (("train", "step"), ("train", "tokens"), ("train", "loss"), ("train", "grad_norm"),
                       ("validation", "loss")):  # fmt: skip
-        np.testing.assert_allclose(records(second, kind, key), records(first, kind, key), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(
+            records(second, kind, key), records(first, kind, key), rtol=1e-5, atol=1e-5
+        )
     a, b = (safetensors.torch.load_file(run / "model.safetensors") for run in (first, second))
     for name, tensor in a.items():
         np.testing.assert_allclose(b[name], tensor, atol=1e-3, err_msg=name)
@@ -102,9 +108,13 @@ def test_two_processes_train_as_one_with_the_same_global_batch(start, whole, tmp
     results = [json.loads((run / "results.json").read_text()) for run in (one, tmp_path / "two")]
     assert [found["processes"] for found in results] == [1, 2]
     for found, process, launch in zip(results, (whole, ranks[0]), ((), LAUNCH), strict=True):
-        assert found["command"] == shlex.join(["python", *launch, process.script, *process.arguments])  # to type again
+        assert found["command"] == shlex.join(
+            ["python", *launch, process.script, *process.arguments]
+        )  # to type again
     assert results[0]["train"]["tokens"] == results[1]["train"]["tokens"]
-    assert results[0]["test"]["perplexity"] == pytest.approx(results[1]["test"]["perplexity"], rel=1e-3)
+    assert results[0]["test"]["perplexity"] == pytest.approx(
+        results[1]["test"]["perplexity"], rel=1e-3
+    )
 
 
 def test_a_run_goes_on_with_another_number_of_processes(start, whole, tmp_path):
@@ -115,7 +125,9 @@ def test_a_run_goes_on_with_another_number_of_processes(start, whole, tmp_path):
 
 def test_another_global_batch_is_refused_on_resume(start, whole, tmp_path):
     shutil.copytree(whole.said.parent / "run", tmp_path / "run")
-    (process,) = start(tmp_path / "run", 1, "trainer.batch_size=2", "trainer.max_steps=40", "resume=true")
+    (process,) = start(
+        tmp_path / "run", 1, "trainer.batch_size=2", "trainer.max_steps=40", "resume=true"
+    )
     err = process.finish(2)
     assert re.search("trainer.batch_size of .* is 4 and cannot become 2", err.splitlines()[-1])
 
@@ -125,11 +137,15 @@ def test_a_signal_to_one_process_saves_and_stops_all(start, corpus, tmp_path):
     arguments = settings(corpus, run, "trainer.max_steps=100000",
                          "trainer.checkpoint_every=100000", "trainer.validate_every=100000")  # fmt: skip
     command = [sys.executable, *LAUNCH, str(ROOT / "scripts" / "train.py"), *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as torchrun:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as torchrun:
         wait_for_a_step(torchrun, run)
         os.kill(rank_1(torchrun.pid), signal.SIGUSR1)
         _, err = torchrun.communicate(timeout=120)
-    assert torchrun.returncode == 1, err  # torchrun's own code for processes that end with another than 0
+    assert torchrun.returncode == 1, (
+        err
+    )  # torchrun's own code for processes that end with another than 0
     assert "SIGUSR1: saved at step" in err
     assert err.count(f"exitcode  : {128 + signal.SIGUSR1}") == 2
     (saved,) = (run / "checkpoints").iterdir()
@@ -140,7 +156,11 @@ def test_a_signal_to_one_process_saves_and_stops_all(start, corpus, tmp_path):
 
 def test_checkpoints_by_the_clock_come_at_the_same_step_on_all(start, tmp_path):
     """Saving is collective: processes that each asked their own clock would wait for one another for ever."""
-    often = "trainer.checkpoint_minutes=0.001", "trainer.max_steps=100", "trainer.keep_checkpoints=1000"
+    often = (
+        "trainer.checkpoint_minutes=0.001",
+        "trainer.max_steps=100",
+        "trainer.keep_checkpoints=1000",
+    )
     finish(start(tmp_path / "run", 2, "trainer.checkpoint_every=100000", *often))
     assert len(list((tmp_path / "run" / "checkpoints").iterdir())) > 1
 
@@ -170,7 +190,14 @@ def test_a_killed_process_is_a_line_of_the_other(start, tmp_path):
 
 
 def test_the_launcher_adds_nothing_to_an_error_and_ends_with_its_code():
-    command = [sys.executable, "-m", "gcnn.training.launch", "--standalone", "--nproc-per-node=2", "--"]
+    command = [
+        sys.executable,
+        "-m",
+        "gcnn.training.launch",
+        "--standalone",
+        "--nproc-per-node=2",
+        "--",
+    ]
     script = str(ROOT / "scripts" / "train.py")
     done = subprocess.run([*command, script, "=3"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 2, done.stderr

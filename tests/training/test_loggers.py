@@ -16,10 +16,14 @@ from gcnn.training.restore import restore
 
 def scalars(folder):
     event_accumulator = pytest.importorskip(
-        "tensorboard.backend.event_processing.event_accumulator", reason="the package tensorboard is not installed"
+        "tensorboard.backend.event_processing.event_accumulator",
+        reason="the package tensorboard is not installed",
     )
     events = event_accumulator.EventAccumulator(str(folder)).Reload()
-    return {name: {event.step: event.value for event in events.Scalars(name)} for name in events.Tags()["scalars"]}
+    return {
+        name: {event.step: event.value for event in events.Scalars(name)}
+        for name in events.Tags()["scalars"]
+    }
 
 
 def test_tensorboard_has_the_lines_of_metrics_under_the_names_of_wandb(config, make_trainer):
@@ -30,26 +34,36 @@ def test_tensorboard_has_the_lines_of_metrics_under_the_names_of_wandb(config, m
     restore(trainer, trainer.checkpoints.path(5))  # what was told of steps 6 to 10 is told anew
     trainer.run()
     told = {"steps": 20, "tokens": 3}
-    results = dict.fromkeys(("parameters", "receptive_field", "flops_per_token", "data", "validation"), 1)
-    trainer.metrics.summarize({**results, "train": told, "test": {"perplexity": 7.5, "name": "words"}})
+    results = dict.fromkeys(
+        ("parameters", "receptive_field", "flops_per_token", "data", "validation"), 1
+    )
+    trainer.metrics.summarize(
+        {**results, "train": told, "test": {"perplexity": 7.5, "name": "words"}}
+    )
     found = scalars(trainer.run_dir / "tensorboard")
     assert found["results/test.perplexity"] == {20: 7.5}
     assert "results/test.name" not in found
-    lines = [json.loads(line) for line in (trainer.run_dir / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (trainer.run_dir / "metrics.jsonl").read_text().splitlines()
+    ]
     expected = {}
     for line in lines:
         for key, value in line.items():
             if key != "kind":
                 name = f"{line['kind']}/{key}"
                 expected.setdefault(name, {})[line["step"]] = pytest.approx(value, rel=1e-6)
-    assert {name: values for name, values in found.items() if not name.startswith("results/")} == expected
+    assert {
+        name: values for name, values in found.items() if not name.startswith("results/")
+    } == expected
     assert list(expected["train/loss"]) == [5, 10, 15, 20]
 
 
 @pytest.mark.parametrize("kind", ["wandb", "tensorboard"])
 def test_a_logger_that_is_not_installed_is_named_with_its_remedy(kind, monkeypatch, tmp_path):
     monkeypatch.setattr(metrics, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=rf"logger={kind} needs .* pip install 'gcnn\[{kind}\]', or logger=none"):
+    with pytest.raises(
+        UsageError, match=rf"logger={kind} needs .* pip install 'gcnn\[{kind}\]', or logger=none"
+    ):
         check_logger(kind)
     check_logger("none")
     monkeypatch.undo()
@@ -92,7 +106,9 @@ def test_wandb_reads_its_own_variables(config, tmp_path, told, monkeypatch, vari
     assert told == before
 
 
-def test_what_the_config_says_counts_and_a_line_says_so(config, tmp_path, told, monkeypatch, caplog):
+def test_what_the_config_says_counts_and_a_line_says_so(
+    config, tmp_path, told, monkeypatch, caplog
+):
     monkeypatch.setenv("WANDB_MODE", "disabled")
     monkeypatch.setenv("WANDB_PROJECT", "theirs")
     logger = dataclasses.replace(config.logger, mode="online", project="ours")

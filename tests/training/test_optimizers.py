@@ -31,7 +31,9 @@ def test_nesterov_is_fairseqs_nag_at_changing_learning_rates():
     for lr in (1.0, 1.0, 0.5, 0.5, 0.25, 2.0):
         for group in optimizer.param_groups:
             group["lr"] = lr
-        for parameter, expected, velocity in zip(model.parameters(), reference, velocities, strict=True):
+        for parameter, expected, velocity in zip(
+            model.parameters(), reference, velocities, strict=True
+        ):
             parameter.grad = torch.randn_like(parameter)
             correction = lr / previous
             expected.mul_(1 - lr * 0.01)
@@ -44,11 +46,17 @@ def test_nesterov_is_fairseqs_nag_at_changing_learning_rates():
 
 
 def test_adamw_decays_matrices_only():
-    model = build_model(GCNNConfig(embedding_dim=4, blocks=[BlockConfig([[2, 6]])], cutoffs=[5]), 12)
+    model = build_model(
+        GCNNConfig(embedding_dim=4, blocks=[BlockConfig([[2, 6]])], cutoffs=[5]), 12
+    )
     optimizer = build_optimizer(AdamWConfig(weight_decay=0.1), model)
-    decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
+    decayed = {
+        id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]
+    }
     names = {name for name, p in model.named_parameters() if id(p) in decayed}
-    assert len([p for group in optimizer.param_groups for p in group["params"]]) == len(list(model.parameters()))
+    assert len([p for group in optimizer.param_groups for p in group["params"]]) == len(
+        list(model.parameters())
+    )
     assert {n.rpartition(".")[2] for n in names} == {"original1", "weight"}
     assert not [n for n in names if "embedding" in n]
 

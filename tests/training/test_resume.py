@@ -51,7 +51,9 @@ def test_turning_back_leaves_nothing_of_what_came_after(config, make_trainer):
     (AdamWConfig(lr=0.01), AdamWConfig(lr=0.02, betas=[0.5, 0.6], weight_decay=0.3)),
     (NesterovConfig(lr=0.5, momentum=0.9), NesterovConfig(lr=0.1, momentum=0.3, weight_decay=0.2)),
 ], ids=["adamw", "nesterov"])  # fmt: skip
-def test_settings_of_the_optimizer_that_are_changed_on_resume_take_effect(config, make_trainer, before, after):
+def test_settings_of_the_optimizer_that_are_changed_on_resume_take_effect(
+    config, make_trainer, before, after
+):
     config.optimizer = before
     make_trainer(config, max_steps=5).run()
     config.optimizer = after
@@ -60,7 +62,9 @@ def test_settings_of_the_optimizer_that_are_changed_on_resume_take_effect(config
     trainer.run()
     fresh = build_optimizer(after, trainer.model)
     for found, expected in zip(trainer.optimizer.param_groups, fresh.param_groups, strict=True):
-        assert {k: v for k, v in found.items() if k != "params"} == {k: v for k, v in expected.items() if k != "params"}
+        assert {k: v for k, v in found.items() if k != "params"} == {
+            k: v for k, v in expected.items() if k != "params"
+        }
 
 
 def test_a_bound_below_the_step_reached_is_said_and_ends_the_run(config, make_trainer, caplog):

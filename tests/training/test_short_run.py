@@ -11,11 +11,16 @@ from gcnn.training.run import steps_of, train, warn_of_short_run
 
 
 @pytest.mark.parametrize("bound", [{"max_steps": 6}, {"max_steps": None, "max_epochs": 1}])
-def test_a_warmup_longer_than_the_run_is_said_with_the_rate_that_it_reaches(config, make_trainer, caplog, bound):
+def test_a_warmup_longer_than_the_run_is_said_with_the_rate_that_it_reaches(
+    config, make_trainer, caplog, bound
+):
     trainer = make_trainer(config, **bound)
     steps = 6 if bound["max_steps"] else len(trainer.batches)
     assert steps_of(trainer) == steps
-    for schedule in (dataclasses.replace(config.schedule, warmup_steps=1000), CosineScheduleConfig()):
+    for schedule in (
+        dataclasses.replace(config.schedule, warmup_steps=1000),
+        CosineScheduleConfig(),
+    ):
         caplog.clear()
         warn_of_short_run(dataclasses.replace(config, schedule=schedule), steps_of(trainer))
         reached = 0.01 * steps / schedule.warmup_steps
@@ -29,8 +34,12 @@ def test_a_warmup_longer_than_the_run_is_said_with_the_rate_that_it_reaches(conf
 def test_the_operations_that_bound_a_run_count_as_steps(config, make_trainer):
     whole = make_trainer(config, max_steps=None, max_epochs=1)
     flops = 3 * whole.model.flops_per_token()
-    one = make_trainer(config, "other", max_steps=None, max_flops=flops * len(whole.data.streams["train"]))
-    assert steps_of(one) == pytest.approx(len(whole.batches), rel=0.2)  # the text's own frequencies, not English's
+    one = make_trainer(
+        config, "other", max_steps=None, max_flops=flops * len(whole.data.streams["train"])
+    )
+    assert steps_of(one) == pytest.approx(
+        len(whole.batches), rel=0.2
+    )  # the text's own frequencies, not English's
     minutes = make_trainer(config, "minutes", max_steps=None, max_minutes=1)
     assert steps_of(minutes) == math.inf
 
@@ -40,21 +49,35 @@ def test_a_patience_that_no_validation_can_exhaust_is_said(config, make_trainer,
     warn_of_short_run(dataclasses.replace(config, trainer=changed), 40)
     assert "trainer.patience=4 ends no run of 40 steps, validated every 10." in caplog.text
     caplog.clear()
-    warn_of_short_run(dataclasses.replace(config, trainer=dataclasses.replace(changed, patience=3)), 40)
+    warn_of_short_run(
+        dataclasses.replace(config, trainer=dataclasses.replace(changed, patience=3)), 40
+    )
     assert not caplog.text
 
 
 def test_a_run_of_minutes_says_it_at_its_end(config, tmp_path, caplog):
     bounds = dataclasses.replace(config.trainer, max_steps=None, max_minutes=1e-9)
     schedule = dataclasses.replace(config.schedule, warmup_steps=1000)
-    train(dataclasses.replace(config, trainer=bounds, schedule=schedule, run_dir=str(tmp_path / "run")))
-    assert "ends after 1 steps, within the warm-up of 1,000" in (tmp_path / "run" / "train.log").read_text()
+    train(
+        dataclasses.replace(
+            config, trainer=bounds, schedule=schedule, run_dir=str(tmp_path / "run")
+        )
+    )
+    assert (
+        "ends after 1 steps, within the warm-up of 1,000"
+        in (tmp_path / "run" / "train.log").read_text()
+    )
 
 
-def test_a_run_whose_validation_is_never_finite_says_so_and_leaves_no_model(config, make_trainer, monkeypatch):
+def test_a_run_whose_validation_is_never_finite_says_so_and_leaves_no_model(
+    config, make_trainer, monkeypatch
+):
     trainer = make_trainer(config, max_steps=2)
     scores = {"nll_nats": math.nan, "tokens": 5, "perplexity": math.nan}
     monkeypatch.setattr("gcnn.training.trainer.evaluate", lambda *_, **__: scores)
-    with pytest.raises(RunError, match=r"validation was not finite, not once: .* none was saved. Lower optimizer.lr"):
+    with pytest.raises(
+        RunError,
+        match=r"validation was not finite, not once: .* none was saved. Lower optimizer.lr",
+    ):
         trainer.run()
     assert not (trainer.run_dir / "model.safetensors").exists()

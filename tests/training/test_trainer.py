@@ -32,7 +32,9 @@ def records(trainer, kind):
 
 
 def timeless(found):
-    return [{key: value for key, value in record.items() if "second" not in key} for record in found]
+    return [
+        {key: value for key, value in record.items() if "second" not in key} for record in found
+    ]
 
 
 @pytest.mark.parametrize("model", ["gcnn", "lstm"])
@@ -56,7 +58,10 @@ def test_update_is_clip_then_nesterov(config, make_trainer):
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
     first = trainer.batches.draw_order(trainer.config.seed, epoch=0)[0]
     tokens, targets = trainer.batches[first]
-    nll, count = trainer.model.nll(trainer.model(tokens)[0], targets).sum(), int((targets != IGNORE).sum())
+    nll, count = (
+        trainer.model.nll(trainer.model(tokens)[0], targets).sum(),
+        int((targets != IGNORE).sum()),
+    )
     names, parameters = zip(*trainer.model.named_parameters(), strict=True)
     gradients = torch.autograd.grad(nll / count, parameters)
     norm = torch.cat([g.flatten() for g in gradients]).norm()
@@ -103,18 +108,27 @@ def test_carried_state_enters_the_next_block_and_ends_with_the_epoch(config, mak
 
 
 @pytest.mark.parametrize("carry_state", [True, False])
-def test_batches_are_in_the_order_of_the_text_only_for_a_carried_state(config, make_trainer, carry_state):
+def test_batches_are_in_the_order_of_the_text_only_for_a_carried_state(
+    config, make_trainer, carry_state
+):
     trainer = make_trainer(config, carry_state=carry_state)
     text = trainer.data.streams["train"].tokens.tolist()
 
     def epoch() -> list[int]:
         """The targets in the order of training."""
         shares = [trainer.next_batch()[0] for _ in range(len(trainer.batches))]
-        return [int(target) for share in shares for _, targets, _ in share for target in targets[targets != IGNORE]]
+        return [
+            int(target)
+            for share in shares
+            for _, targets, _ in share
+            for target in targets[targets != IGNORE]
+        ]
 
     rows = trainer.batches
     in_order = [
-        int(target) for targets in (rows[i][1] for i in range(len(rows))) for target in targets[targets != IGNORE]
+        int(target)
+        for targets in (rows[i][1] for i in range(len(rows)))
+        for target in targets[targets != IGNORE]
     ]
     first, second = epoch(), epoch()
     assert sorted(first) == sorted(second) == sorted(text)
@@ -123,7 +137,9 @@ def test_batches_are_in_the_order_of_the_text_only_for_a_carried_state(config, m
     shifted = text[trainer.batches.shift :] + text[: trainer.batches.shift]
     rows.tokens, rows.shift = np.array(shifted), 0
     in_order = [
-        int(target) for targets in (rows[i][1] for i in range(len(rows))) for target in targets[targets != IGNORE]
+        int(target)
+        for targets in (rows[i][1] for i in range(len(rows)))
+        for target in targets[targets != IGNORE]
     ]
     assert (second == in_order) == carry_state
 
@@ -158,7 +174,10 @@ def test_nonfinite_numbers_stop_before_the_optimizer_moves(config, make_trainer,
     with pytest.raises(RunError, match=r"step 3 .*not updated.*No checkpoint"):
         trainer.step()
     assert equal(weights(trainer), before)
-    assert all(torch.equal(a, s["exp_avg"]) for a, s in zip(moments, trainer.optimizer.state.values(), strict=True))
+    assert all(
+        torch.equal(a, s["exp_avg"])
+        for a, s in zip(moments, trainer.optimizer.state.values(), strict=True)
+    )
 
 
 def test_a_few_nonfinite_updates_may_be_skipped(config, make_trainer):
@@ -172,10 +191,18 @@ def test_a_few_nonfinite_updates_may_be_skipped(config, make_trainer):
         trainer.step()
 
 
-@pytest.mark.parametrize("optimizer", [AdamWConfig(lr=0.01), NesterovConfig(lr=0.5)], ids=["adamw", "nesterov"])
+@pytest.mark.parametrize(
+    "optimizer", [AdamWConfig(lr=0.01), NesterovConfig(lr=0.5)], ids=["adamw", "nesterov"]
+)
 def test_resumed_run_ends_bit_for_bit_like_an_undisturbed_one(config, make_trainer, optimizer):
     config.optimizer = optimizer
-    options = {"carry_state": True, "micro_batch_size": 2, "log_every": 3, "max_steps": 24, "validate_every": 4}
+    options = {
+        "carry_state": True,
+        "micro_batch_size": 2,
+        "log_every": 3,
+        "max_steps": 24,
+        "validate_every": 4,
+    }
     whole = make_trainer(config, "whole", **options)
     whole.run()
     stopped = make_trainer(config, "parts", **options)
@@ -218,7 +245,9 @@ def test_checkpoints_by_minutes_alone(config, make_trainer, monkeypatch):
     monkeypatch.setattr(time, "monotonic", lambda: 60.0 * trainer.progress.step)  # a minute a step
     trainer.saved_at = 0.0
     trainer.run()
-    assert [path.name for path in trainer.checkpoints.all()] == [f"step_{step:09d}" for step in (6, 12, 18, 20)]
+    assert [path.name for path in trainer.checkpoints.all()] == [
+        f"step_{step:09d}" for step in (6, 12, 18, 20)
+    ]
 
 
 @pytest.mark.parametrize("step", [3, 7])  # 7 is the last

@@ -16,7 +16,10 @@ from gcnn.config.schema import AdamWConfig, BlockConfig, LSTMConfig, NesterovCon
 from gcnn.training.trainer import Trainer
 
 NESTEROV = NesterovConfig(lr=0.1, momentum=0.9, weight_decay=0.01)
-COMPILER, HEADERS = shutil.which(os.environ.get("CXX", "g++")), Path(sysconfig.get_paths()["include"]) / "Python.h"
+COMPILER, HEADERS = (
+    shutil.which(os.environ.get("CXX", "g++")),
+    Path(sysconfig.get_paths()["include"]) / "Python.h",
+)
 OPTIMIZERS = {"nesterov": NESTEROV, "adamw": AdamWConfig(lr=0.1)}
 
 
@@ -36,7 +39,9 @@ def test_an_update_reads_back_once(config, make_trainer, monkeypatch, model, opt
         fake = tree_map_only(torch.Tensor, mode.from_tensor, batches)
         monkeypatch.setattr(trainer, "next_batch", lambda: (fake, count))
         reads = []
-        monkeypatch.setattr(Trainer, "wait_for_status", lambda *said: reads.append(said) or (1.0, 1.0, 1.0, []))
+        monkeypatch.setattr(
+            Trainer, "wait_for_status", lambda *said: reads.append(said) or (1.0, 1.0, 1.0, [])
+        )
         trainer.model.train()
         for _ in range(2):
             trainer.step()
@@ -61,7 +66,9 @@ def test_rows_that_are_known_change_nothing(config, make_trainer):
 def test_what_is_not_finite_moves_nothing(config, make_trainer, optimizer, first):
     """Not the parameters, nor what the optimizer remembers; the next update is the one that there would have been."""
     config.optimizer, config.model.dropout = OPTIMIZERS[optimizer], 0.0
-    trainers = [make_trainer(config, name, clip_norm=0.1, skip_nonfinite=1) for name in ("plain", "upset")]
+    trainers = [
+        make_trainer(config, name, clip_norm=0.1, skip_nonfinite=1) for name in ("plain", "upset")
+    ]
     trainers[1].model.load_state_dict(trainers[0].model.state_dict())
     plain, upset = trainers
     for trainer in trainers if not first else ():
@@ -69,7 +76,9 @@ def test_what_is_not_finite_moves_nothing(config, make_trainer, optimizer, first
     before = copy.deepcopy(upset.model.state_dict())
     again = upset.progress.index
     gain = upset.model.softmax.head.weight
-    upset.model.softmax.head.weight = torch.nn.Parameter(gain * torch.nan)  # the optimizer has `gain`
+    upset.model.softmax.head.weight = torch.nn.Parameter(
+        gain * torch.nan
+    )  # the optimizer has `gain`
     upset.step()
     upset.model.softmax.head.weight = gain
     assert upset.progress.skipped == 1
@@ -82,10 +91,14 @@ def test_what_is_not_finite_moves_nothing(config, make_trainer, optimizer, first
         torch.testing.assert_close(value, plain.model.state_dict()[name])
 
 
-@pytest.mark.skipif(not (COMPILER and HEADERS.exists()), reason="Inductor needs a C++ compiler and Python's headers")
+@pytest.mark.skipif(
+    not (COMPILER and HEADERS.exists()), reason="Inductor needs a C++ compiler and Python's headers"
+)
 def test_the_compiler_takes_an_update_whole(config, make_trainer, monkeypatch):
     """By torch's own Inductor: encoder and loss in one graph, for batches with other rows in the clusters too."""
-    monkeypatch.setattr(torch._inductor.config, "compile_threads", 1)  # no processes that import torch to compile
+    monkeypatch.setattr(
+        torch._inductor.config, "compile_threads", 1
+    )  # no processes that import torch to compile
     config.model.blocks, config.model.dropout = [BlockConfig([[3, 16]])], 0.0
     trainers = [make_trainer(config, str(compiled), compile=compiled) for compiled in (False, True)]
     trainers[1].model.load_state_dict(trainers[0].model.state_dict())
@@ -95,6 +108,8 @@ def test_the_compiler_takes_an_update_whole(config, make_trainer, monkeypatch):
             torch.manual_seed(1)
             trainer.step()
         for name, value in trainers[1].model.state_dict().items():
-            torch.testing.assert_close(value, trainers[0].model.state_dict()[name], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(
+                value, trainers[0].model.state_dict()[name], rtol=1e-4, atol=1e-5
+            )
     assert not torch._dynamo.utils.counters["graph_break"]
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
