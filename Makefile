@@ -106,7 +106,7 @@ report: setup  ## write one page about RUNS, with LATENCY and COMPARISON if give
 reproduce: setup  ## make FIGURE of the paper (all without) at SCALE=cpu, as in ARGS="data.path=DIR", in RUNS
 	$(PY) scripts/reproduce.py $(if $(FIGURE),--figure $(FIGURE)) $(if $(SCALE),--scale $(SCALE)) $(if $(RUNS),--runs $(call q,$(RUNS))) $(ARGS)
 
-reproduce-report: setup  ## write docs/results/reproduction/ into docs/RESULTS.md, and as one page
+reproduce-report: setup  ## write docs/results/reproduction/ into docs/REPRODUCTION.md, and as one page
 	$(PY) scripts/reproduce_report.py $(ARGS)
 
 test: setup  ## run the tests

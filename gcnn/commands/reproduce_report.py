@@ -1,4 +1,5 @@
-"""Write the paper's tables and figures into docs/RESULTS.md, from docs/results/reproduction/, and as one page."""
+"""Write the paper's tables and figures into docs/REPRODUCTION.md, from docs/results/reproduction/,
+and as one page."""
 
 from pathlib import Path
 
@@ -22,6 +23,6 @@ def main() -> None:
     records = load_records(DOCS / "results" / "reproduction")
     latency = load_latency(DOCS / "results" / "latency_gcnn_8b.json")
     write_reproduction_page(
-        reproduction_blocks(records, latency), DOCS / "RESULTS.md", arguments.out
+        reproduction_blocks(records, latency), DOCS / "REPRODUCTION.md", arguments.out
     )
     print(f"report: {arguments.out.resolve()}")

@@ -1,4 +1,4 @@
-"""The reproduction as a whole: claims, verdicts, tables and figures, as a part of docs/RESULTS.md and as a page."""
+"""The reproduction as a whole: claims, verdicts, tables and figures, as a part of docs/REPRODUCTION.md and as a page."""
 
 from pathlib import Path
 
@@ -44,7 +44,7 @@ from gcnn.reproduction.records import FIGURES, Record, reproduce_command
 from gcnn.runs.json_files import read_text
 
 BEGIN, END = "<!-- reproduction: written by make reproduce-report -->", "<!-- /reproduction -->"
-FOLDER = "results/reproduction"  # as seen from docs/RESULTS.md
+FOLDER = "results/reproduction"  # as seen from docs/REPRODUCTION.md
 TITLE = "The paper's tables and figures"
 RULE = (
     "The noise of a figure is the standard deviation of log test perplexity over seeds, pooled over all of its groups "

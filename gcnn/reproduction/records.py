@@ -144,7 +144,9 @@ def place_in(figure: str, config: TrainConfig) -> tuple[str, str, str]:
         ]
     else:
         group, title = model.gate, GATES[model.gate].title
-    return group, lr, f"{title}, learning rate {lr}"
+    shuffled = model.recurrent and not (config.trainer.carry_state or config.data.sentences)
+    order = " in shuffled blocks" if shuffled else ""
+    return group, lr + order, f"{title}{order}, learning rate {lr}"
 
 
 FIGURES = {  # where it stands in the paper, and what it shows

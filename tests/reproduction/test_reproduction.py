@@ -149,7 +149,7 @@ def test_what_is_written_is_read_again(tmp_path):
 def test_the_results_in_the_docs_are_the_committed_ones():
     records = load_records(DOCS / "results" / "reproduction")
     latency = load_latency(DOCS / "results" / "latency_gcnn_8b.json")
-    _, part, _ = between_markers((DOCS / "RESULTS.md").read_text(), "docs/RESULTS.md")
+    _, part, _ = between_markers((DOCS / "REPRODUCTION.md").read_text(), "docs/REPRODUCTION.md")
     assert part == generated_part(reproduction_blocks(records, latency))
     names = [
         *(f"Table {number}" for number in (2, 3, 4)),
