@@ -7,7 +7,6 @@ import contextlib
 import datetime
 import logging
 import os
-import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,8 +17,8 @@ from torch import Tensor, nn
 from gcnn.base import torchrun
 from gcnn.base.errors import UsageError
 from gcnn.models.language_model import LanguageModel, State
+from gcnn.training.signals import SIGNALS
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)  # that end a run, saved
 TIMEOUT = datetime.timedelta(hours=1)  # the others wait while rank 0 evaluates at the end
 
 

@@ -1,12 +1,15 @@
-"""Where a training run stands."""
+"""How far a training run is, and when it ends."""
 
 import math
+import time
 from dataclasses import dataclass
+
+from gcnn.config.schema import TrainerConfig
 
 
 @dataclass
 class Progress:
-    """Where a run stands; with the tensors of a checkpoint it says how to go on."""
+    """How far a run is: the numbers that a checkpoint stores beside its tensors."""
 
     step: int = 0  # updates made
     epoch: int = 0  # full passes made
@@ -20,3 +23,62 @@ class Progress:
     logged_nll: float = 0.0  # nats since the last line of metrics
     logged_tokens: int = 0
     logged_seconds: float = 0.0
+
+
+class Bounds:
+    """When a run ends: at the first bound that it reaches, or when validation no longer improves.
+
+    `batches` is the number of them in an epoch, `max_tokens` the bound of trainer.max_flops in tokens;
+    None: no such bound. At least one bound must be set.
+    """
+
+    def __init__(self, config: TrainerConfig, batches: int, max_tokens: float | None):
+        self.config = config
+        self.batches = batches
+        self.max_tokens = max_tokens
+
+    def epochs(self, progress: Progress) -> float:
+        """Passes over the training text, the part of the present one included."""
+        return progress.epoch + progress.index / self.batches
+
+    def fraction_done(self, progress: Progress) -> float:
+        """How much of the run is over, 1 at its end or past it: the largest of the bounds' fractions."""
+        bounds = (
+            (progress.step, self.config.max_steps),
+            (self.epochs(progress), self.config.max_epochs),
+            (progress.seconds / 60, self.config.max_minutes),
+            (progress.tokens, self.max_tokens),
+        )
+        return max(done / bound for done, bound in bounds if bound is not None)
+
+    def out_of_patience(self, progress: Progress) -> bool:
+        """Whether validation has not improved for `trainer.patience` times in a row."""
+        return progress.no_better >= (self.config.patience or math.inf)
+
+    def reached(self, progress: Progress) -> bool:
+        """Whether the run is over, by a bound or for lack of improvement."""
+        return self.fraction_done(progress) >= 1 or self.out_of_patience(progress)
+
+
+class StepTimer:
+    """Times training steps; what happens between two of them (validation, checkpoints) is not counted.
+
+    Processes agree on the time within a step (see `distributed.share_status`), before it is over. What
+    remains of the step is therefore counted with the next one.
+    """
+
+    def __init__(self) -> None:
+        self.uncounted = 0.0  # seconds of the last step after its time was shared
+
+    def start(self) -> None:
+        """Begin a step."""
+        self.started = time.perf_counter()
+
+    def seconds_to_share(self) -> float:
+        """Seconds of this step until now, and of the last one what was not counted. Once a step."""
+        self.shared = time.perf_counter()
+        return self.uncounted + self.shared - self.started
+
+    def stop(self) -> None:
+        """End the step. What it took since `seconds_to_share` is counted with the next one."""
+        self.uncounted = time.perf_counter() - self.shared

@@ -227,7 +227,7 @@ def steps_of(trainer: Trainer) -> float:
     return min(
         bounds.max_steps or math.inf,
         (bounds.max_epochs or math.inf) * batches,
-        (trainer.max_tokens or math.inf) / tokens_per_step,
+        (trainer.bounds.max_tokens or math.inf) / tokens_per_step,
     )
 
 

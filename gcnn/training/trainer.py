@@ -25,25 +25,25 @@ from gcnn.models.language_model import LanguageModel, State
 from gcnn.models.weights import WEIGHTS, save_weights
 from gcnn.training import distributed
 from gcnn.training.checkpoints import Checkpoints
-from gcnn.training.distributed import SIGNALS, rank, world_size
+from gcnn.training.distributed import rank, world_size
 from gcnn.training.metrics import Metrics, ProgressBar
 from gcnn.training.optimizers import build_optimizer
-from gcnn.training.progress import Progress
+from gcnn.training.progress import Bounds, Progress, StepTimer
 from gcnn.training.schedules import Schedule
+from gcnn.training.signals import SIGNALS, StopSignals
 
 log = logging.getLogger(__name__)
-MicroBatch = tuple[
-    Tensor, Tensor, list[Tensor]
-]  # tokens and targets (batch, time), the targets' rows in each cluster
+# Tokens and targets, (batch, time), and the indices of each softmax cluster's targets
+MicroBatch = tuple[Tensor, Tensor, list[Tensor]]
 PASSES = 3  # forward, and two products of its size backward
 
 
 class Trainer:
-    """Trains a model in a run directory; `run` returns when a bound of the config is reached.
+    """Trains a model in a run directory: `run` makes steps until a bound of the config is reached.
 
-    Raises RunError for a loss or gradient that is not finite, before the optimizer moves, where no
-    validation is finite, and where the compiler fails; and Interrupted after one of SIGNALS, when the
-    step is finished and a checkpoint written.
+    A step is one update of the weights; after it come logging, validation and checkpoints, where
+    they are due. `step` alone needs no run directory. One trainer a process: torchrun's processes
+    each have one, all call the same methods, and rank 0 writes the files.
     """
 
     def __init__(
@@ -54,87 +54,105 @@ class Trainer:
         run_dir: Path,
         device: torch.device,
     ):
-        self.config, self.model, self.data, self.run_dir, self.device = (
-            config,
-            model,
-            data,
-            run_dir,
-            device,
-        )
+        """`model` is on `device`; `config` fits the data and the processes (see preflight.py)."""
+        self.config = config
+        self.model = model
+        self.data = data
+        self.run_dir = run_dir
+        self.device = device
+
+        # Data, and how much of it is read
         train = data.streams["train"]
-        self.max_tokens = None
-        if config.trainer.max_flops is not None:
-            flops_per_token = PASSES * model.flops_per_token(torch.from_numpy(type_counts(train)))
-            self.max_tokens = config.trainer.max_flops / flops_per_token
+        kind = Sentences if config.data.sentences else RunningText
+        self.batches = kind(
+            train.tokens,
+            train.eos_id,
+            config.trainer.batch_size,
+            config.trainer.block_size,
+            config.trainer.micro_batch_size,
+            rank(),
+            world_size(),
+        )
+        self.order: Sequence[int] | None = None  # of this epoch's batches; None: not drawn yet
+        self.bounds = Bounds(config.trainer, len(self.batches), self.max_tokens())
+        self.progress = Progress()
+        self.timer = StepTimer()
+
+        # Loss and optimizer
         loss = distributed.Loss(model)
         self.loss = torch.compile(loss) if config.trainer.compile else loss
         if world_size() > 1:
             self.loss = DistributedDataParallel(self.loss, gradient_as_bucket_view=True)
-        kind = Sentences if config.data.sentences else RunningText
-        sizes = (
-            config.trainer.batch_size,
-            config.trainer.block_size,
-            config.trainer.micro_batch_size,
-        )
-        self.batches = kind(train.tokens, train.eos_id, *sizes, rank(), world_size())
-        self.order: Sequence[int] | None = None  # of the batches in this epoch
         self.optimizer = build_optimizer(config.optimizer, model)
         self.schedule = Schedule(config.schedule, self.optimizer)
-        identity = {
-            "model": {
-                k: v for k, v in dataclasses.asdict(config.model).items() if "dropout" not in k
-            },  # may change
-            "tokenizer": data.tokenizer.fingerprint,
-            "data": data.fingerprint,
-            "optimizer": config.optimizer.kind,
+        # The model's state after the last batch, for the next one, with trainer.carry_state; None:
+        # the next batch begins with zeros
+        self.state: State | None = None
+
+        # Files, and what ends the run
+        self.checkpoints = Checkpoints(run_dir, self.identity(), config.trainer.keep_checkpoints)
+        self.saved_at = time.monotonic()  # of the last checkpoint
+        self.metrics: Metrics | None = None  # none before `run`
+        self.best_scores: dict[str, float] | None = None  # by a validation in this process
+        self.signals = StopSignals()
+        self.stopping: int | None = None  # a signal that any process got, known to all of them
+
+    def max_tokens(self) -> float | None:
+        """`trainer.max_flops` in training tokens; None: no bound."""
+        if self.config.trainer.max_flops is None:
+            return None
+        counts = torch.from_numpy(type_counts(self.data.streams["train"]))
+        return self.config.trainer.max_flops / (PASSES * self.model.flops_per_token(counts))
+
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint must have in common with this run to be loaded. Dropout may differ."""
+        model = dataclasses.asdict(self.config.model)
+        return {
+            "model": {key: value for key, value in model.items() if "dropout" not in key},
+            "tokenizer": self.data.tokenizer.fingerprint,
+            "data": self.data.fingerprint,
+            "optimizer": self.config.optimizer.kind,
         }
-        self.checkpoints = Checkpoints(run_dir, identity, config.trainer.keep_checkpoints)
-        self.progress = Progress()
-        self.state: State | None = None  # the model's, carried over block borders
-        self.uncounted_seconds = 0.0  # seconds of the last step after the ranks shared their status
-        self.signal: int | None = None  # that this process got
-        self.stopping: int | None = (
-            None  # that any process got, known to all since the end of a step
-        )
-        self.saved_at = time.monotonic()
-        self.metrics: Metrics | None = None
-        self.best_scores: dict[str, float] | None = (
-            None  # what validation said of the best weights, in this process
-        )
 
     def run(self) -> None:
+        """Train until the run is finished; all processes must call it, in their main thread.
+
+        Opens metrics.jsonl and the progress bar, and handles SIGNALS until it returns. Raises RunError
+        for a loss or gradient that is not finite, before the weights change, where no validation is
+        finite, and where the compiler fails; Interrupted after one of SIGNALS, once the step is
+        finished and a checkpoint written.
+        """
         self.model.train()
         if self.config.trainer.compile:
             self.try_compiler()
         self.metrics = Metrics(self.config, self.run_dir, self.progress.step)
         self.bar = ProgressBar(self.fraction_done())
-        previous = {number: signal.signal(number, self.on_signal) for number in handled(SIGNALS)}
         try:
-            if self.config.init_from is not None and self.progress.step == 0:
-                self.validate()  # no fine-tuning is better than a bad one
-            if self.finished():
-                log.info(
-                    "Step %s is at a bound of this run, or past it: no step is made.",
-                    f"{self.progress.step:,}",
-                )
-                if (
-                    self.progress.validated != self.progress.step
-                    or self.progress.best_nll == math.inf
-                ):
-                    self.validate()
-            while not self.finished():
-                self.step()
-                self.after_step()
-            if self.progress.best_nll == math.inf:
-                raise RunError(
-                    "validation was not finite, not once: there is no best model, and none was saved. Lower "
-                    "optimizer.lr or trainer.clip_norm, and train anew."
-                )
+            with self.signals:
+                self.validate_before_steps()
+                while not self.finished():
+                    self.step()
+                    self.after_step()
+                if self.progress.best_nll == math.inf:
+                    raise RunError(
+                        "validation was not finite, not once: there is no best model, and none was "
+                        "saved. Lower optimizer.lr or trainer.clip_norm, and train anew."
+                    )
         finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
             self.bar.close()
             self.metrics.close()
+
+    def validate_before_steps(self) -> None:
+        """Validate a model to be fine-tuned, and the last step of a run whose bound is reached already."""
+        progress = self.progress
+        if self.config.init_from is not None and progress.step == 0:
+            self.validate()  # no fine-tuning is better than a bad one
+        if not self.finished():
+            return
+        step = f"{progress.step:,}"
+        log.info("Step %s is at a bound of this run, or past it: no step is made.", step)
+        if progress.validated != progress.step or progress.best_nll == math.inf:
+            self.validate()
 
     def try_compiler(self) -> None:
         """Compile for the first batch, and leave no trace of it. Raises RunError where the compiler fails."""
@@ -143,9 +161,7 @@ class Trainer:
             with torch.random.fork_rng(), warnings.catch_warnings():
                 batches, count = self.next_batch()
                 self.backward(batches[0], self.split_state(batches)[0], count)
-        except (
-            Exception
-        ) as error:  # torch has no class of errors for it: there may be no C++ compiler, say
+        except Exception as error:  # of any class: there may be no C++ compiler, say
             if out_of_memory(error):
                 raise
             reason = one_line(error)[:200]
@@ -155,81 +171,61 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.progress, self.state = before
 
-    def on_signal(self, number: int, frame: Any) -> None:
-        if self.signal is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.signal = number
-        log.warning(
-            "%s: finishing the step, then saving. Ctrl-C stops at once.",
-            signal.Signals(number).name,
-        )
-
     def fraction_done(self) -> float:
-        """The part of the run that is over: the bound that is nearest decides."""
-        trainer, progress = self.config.trainer, self.progress
-        bounds = (
-            (progress.step, trainer.max_steps),
-            (progress.epoch + progress.index / len(self.batches), trainer.max_epochs),
-            (progress.seconds / 60, trainer.max_minutes),
-            (progress.tokens, self.max_tokens),
-        )
-        return max(done / bound for done, bound in bounds if bound is not None)
+        """How much of the run is over, from 0 to 1; the nearest bound decides."""
+        return self.bounds.fraction_done(self.progress)
 
     def finished(self) -> bool:
         """Whether a bound is reached, or validation has not improved for `trainer.patience` times."""
-        return self.fraction_done() >= 1 or self.progress.no_better >= (
-            self.config.trainer.patience or math.inf
-        )
+        return self.bounds.reached(self.progress)
 
     def next_batch(self) -> tuple[list[MicroBatch], int]:
-        """This process's micro-batches of one update, and the targets of all processes' ones."""
+        """This process's micro-batches of one update, on the CPU, and the targets of all processes' ones.
+
+        Moves `progress` on. At the end of an epoch it draws the order of the next one and drops the
+        carried state.
+        """
         progress = self.progress
         if progress.index == len(self.batches):
-            progress.epoch, progress.index, self.state, self.order = (
-                progress.epoch + 1,
-                0,
-                None,
-                None,
-            )
+            progress.epoch += 1
+            progress.index = 0
+            self.state = None
+            self.order = None
         if self.order is None:
-            in_order = (
-                self.config.trainer.carry_state
-            )  # a state is of no use but in the text's order
+            # A state is of use in the text's order alone. Either call also cuts the text anew.
+            in_order = self.config.trainer.carry_state
             draw = self.batches.text_order if in_order else self.batches.draw_order
             self.order = draw(self.config.seed, progress.epoch)
         index = int(self.order[progress.index])
         progress.index += 1
-        batches = self.batches.micro_batches(index)
-        return [
-            (*batch, self.model.softmax.rows(batch[1])) for batch in batches
-        ], self.batches.count_targets(index)
+        micro_batches = []
+        for tokens, targets in self.batches.micro_batches(index):
+            micro_batches.append((tokens, targets, self.model.softmax.rows(targets)))
+        return micro_batches, self.batches.count_targets(index)
 
     def step(self) -> None:
-        """One update: forward and backward over the micro-batches, clipping, the optimizer's step. The host waits for
-        the device once, at the end."""
-        start = time.perf_counter()
-        progress, trainer = self.progress, self.config.trainer
+        """Make one update. The host waits for the device once, at the end; all processes must call it.
+
+        Moves `progress` on; sets `lr`, `grad_norm` (before clipping) and `stopping`. A loss or gradient
+        that is not finite leaves the weights as they are: see `on_nonfinite`.
+        """
+        self.timer.start()
+        progress = self.progress
         self.lr = self.schedule.set(progress.step, self.fraction_done())
+
+        # Forward and backward
         batches, count = self.next_batch()
-        states = self.split_state(batches)
-        loss = torch.zeros((), device=self.device)
-        copies = isinstance(
-            self.loss, DistributedDataParallel
-        )  # average gradients once an update, with its last part
-        for i, batch in enumerate(batches):
-            with (
-                self.loss.no_sync() if copies and i + 1 < len(batches) else contextlib.nullcontext()
-            ):
-                nats, states[i] = self.backward(batch, states[i], count)
-            loss += nats
-        if trainer.carry_state:
-            self.state = [torch.cat(parts) for parts in zip(*states, strict=True)]
-        clock = time.perf_counter() - start
-        status = distributed.share_status(
-            loss, progress.seconds + self.uncounted_seconds + clock, self.signal
-        )
+        loss = self.accumulate_gradients(batches, count)
+
+        # What all processes must know, in one collective: it ends before the device has computed it
+        seconds = progress.seconds + self.timer.seconds_to_share()
+        status = distributed.share_status(loss, seconds, self.signals.received)
+
+        # The update
         norm = self.clip_and_update(status[0])
         self.optimizer.zero_grad(set_to_none=True)
+
+        # Wait for the device, and count
         loss, self.grad_norm, seconds, signals = self.wait_for_status(status, norm)
         self.stopping = signals[-1] if signals else None
         if math.isfinite(loss) and math.isfinite(self.grad_norm):
@@ -240,7 +236,28 @@ class Trainer:
         progress.step += 1
         progress.tokens += count
         progress.logged_seconds += seconds - progress.seconds
-        progress.seconds, self.uncounted_seconds = seconds, time.perf_counter() - start - clock
+        progress.seconds = seconds
+        self.timer.stop()
+
+    def accumulate_gradients(self, batches: list[MicroBatch], count: int) -> Tensor:
+        """Forward and backward over the micro-batches of an update with `count` targets in all processes.
+
+        Returns this process's part of the mean loss, nats a target, on the device. With
+        `trainer.carry_state` it also replaces the carried state.
+        """
+        states = self.split_state(batches)
+        loss = torch.zeros((), device=self.device)
+        in_several_processes = isinstance(self.loss, DistributedDataParallel)
+        for i, batch in enumerate(batches):
+            is_last = i + 1 == len(batches)
+            # Processes average their gradients once an update, with its last micro-batch
+            apart = in_several_processes and not is_last
+            with self.loss.no_sync() if apart else contextlib.nullcontext():
+                nats, states[i] = self.backward(batch, states[i], count)
+            loss += nats
+        if self.config.trainer.carry_state:
+            self.state = [torch.cat(parts) for parts in zip(*states, strict=True)]
+        return loss
 
     def clip_and_update(self, loss: Tensor) -> Tensor:
         """Clip the gradients (section 4.2) and make the optimizer's step; returns their norm before clipping.
@@ -260,48 +277,56 @@ class Trainer:
     def wait_for_status(
         status: Tensor, norm: Tensor
     ) -> tuple[float, float, float, list[signal.Signals]]:
-        """Wait for the device: loss, gradient norm, seconds, and the signals that any rank received."""
+        """Wait for the device: loss, gradient norm, seconds, and the signals that any rank received.
+
+        `status` is as `distributed.share_status` returns it.
+        """
         loss, seconds, *ranks, norm = torch.cat([status, norm.double()[None]]).tolist()
-        return (
-            loss,
-            norm,
-            seconds,
-            [number for number, received in zip(SIGNALS, ranks, strict=True) if received],
-        )
+        signals = []
+        for number, ranks_that_got_it in zip(SIGNALS, ranks, strict=True):
+            if ranks_that_got_it:
+                signals.append(number)
+        return loss, norm, seconds, signals
 
     def split_state(self, batches: list[MicroBatch]) -> list[State | None]:
-        """The carried state of each micro-batch."""
+        """The carried state of each micro-batch; None for each where nothing is carried."""
         if self.state is None:
             return [None] * len(batches)
-        rows = [len(tokens) for tokens, *_ in batches]
-        return [
-            list(parts)
-            for parts in zip(*(tensor.split(rows) for tensor in self.state), strict=True)
-        ]
+        sizes = [len(tokens) for tokens, *_ in batches]
+        parts = [tensor.split(sizes) for tensor in self.state]
+        return [list(tensors) for tensors in zip(*parts, strict=True)]
 
     def backward(self, batch: MicroBatch, state: State | None, count: int) -> tuple[Tensor, State]:
-        """Add a micro-batch's gradient of nats / count; returns nats / count, and the state after it."""
-        tokens, targets, rows = batch
-        tokens, targets, *rows = map(self.to_device, (tokens, targets, *rows))
-        for cluster_rows in rows if self.config.trainer.compile else ():
-            torch._dynamo.maybe_mark_dynamic(
-                cluster_rows, 0
-            )  # each batch has other numbers of them: one graph for all
+        """Add the gradient of a micro-batch's nats / count to the parameters' gradients.
+
+        `count` are the targets of the whole update, so that the gradients of its micro-batches add up
+        to that of the mean loss. Returns nats / count, on the device, and the state after the batch.
+        """
+        tokens, targets, cluster_indices = batch
+        tokens = self.to_device(tokens)
+        targets = self.to_device(targets)
+        cluster_indices = [self.to_device(indices) for indices in cluster_indices]
+        if self.config.trainer.compile:
+            for indices in cluster_indices:  # their numbers differ: one graph for all batches
+                torch._dynamo.maybe_mark_dynamic(indices, 0)
         bf16 = self.config.trainer.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            nats, state = self.loss(tokens, targets, rows, state)
-        (
-            nats * (world_size() / count)
-        ).backward()  # times their number, for the average over processes is their sum
+            nats, state = self.loss(tokens, targets, cluster_indices, state)
+        # DistributedDataParallel averages over the processes, but their gradients are to add up
+        (nats * (world_size() / count)).backward()
         return nats.detach() / count, state
 
     def to_device(self, tensor: Tensor) -> Tensor:
-        """To the device, without waiting: out of pinned memory where it has its own."""
-        return (tensor.pin_memory() if self.device.type == "cuda" else tensor).to(
-            self.device, non_blocking=True
-        )
+        """Copy a CPU tensor to the device without waiting for it; a GPU needs pinned memory for that."""
+        if self.device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)
 
     def on_nonfinite(self, loss: float) -> None:
+        """Count and log a step that changed no weights for its loss or gradient is not finite.
+
+        Drops the carried state. Raises RunError after `trainer.skip_nonfinite` such steps.
+        """
         progress = self.progress
         batch = f"epoch {progress.epoch + 1}, batch {progress.index} of {len(self.batches)}"
         what = f"step {progress.step + 1} ({batch}): loss {loss}, gradient norm {self.grad_norm}"
@@ -311,43 +336,47 @@ class Trainer:
             log.warning("%s; update skipped.", what)
             return
         saved = self.checkpoints.all()
-        last = (
-            f"The last good checkpoint is {saved[-1]}" if saved else "No checkpoint was written yet"
-        )
+        last = "No checkpoint was written yet"
+        if saved:
+            last = f"The last good checkpoint is {saved[-1]}"
         raise RunError(
             f"{what}; the model was not updated. {last}. Lower optimizer.lr or trainer.clip_norm."
         )
 
     def after_step(self) -> None:
-        """Log, validate and save where it is time, and at the end."""
+        """Log, validate and write a checkpoint where it is time, and at the end; all processes must call it.
+
+        Raises Interrupted, with everything saved, where any process has received a signal.
+        """
         trainer, step = self.config.trainer, self.progress.step
         if step % trainer.log_every == 0:
             self.log_metrics()
         if self.finished() or step % trainer.validate_every == 0:
             self.validate()
-        due = (
-            self.finished()
-            or self.stopping is not None
-            or step % (trainer.checkpoint_every or math.inf) == 0
-        )
-        if (
-            not due and trainer.checkpoint_minutes is not None
-        ):  # saving is collective: one clock decides
-            due = (
-                distributed.from_rank_0(time.monotonic() - self.saved_at)
-                >= 60 * trainer.checkpoint_minutes
-            )
-        if due:
+        if self.checkpoint_is_due():
             self.save_checkpoint()
-        if (
-            self.stopping is not None
-        ):  # after the last step too: a sweep would begin its next member
+        # After the last step too: a sweep would begin its next member
+        if self.stopping is not None:
             distributed.wait_for_all()  # torchrun ends the others soon after the first has left
             name = signal.Signals(self.stopping).name
             saved = f"{name}: saved at step {step} in {self.run_dir}"
             raise Interrupted(saved, command_to_resume(self.run_dir), self.stopping)
 
+    def checkpoint_is_due(self) -> bool:
+        """Whether to write a checkpoint after this step, by its number, by the clock or at the end."""
+        trainer = self.config.trainer
+        if self.finished() or self.stopping is not None:
+            return True
+        if self.progress.step % (trainer.checkpoint_every or math.inf) == 0:
+            return True
+        if trainer.checkpoint_minutes is None:
+            return False
+        # Writing is collective: one clock decides for all processes
+        seconds = distributed.from_rank_0(time.monotonic() - self.saved_at)
+        return seconds >= 60 * trainer.checkpoint_minutes
+
     def log_metrics(self) -> None:
+        """Write the means since the last call to metrics.jsonl and show them on the progress bar."""
         progress = self.progress
         loss = progress.logged_nll / progress.logged_tokens if progress.logged_tokens else math.nan
         speed = progress.logged_tokens / progress.logged_seconds
@@ -359,17 +388,22 @@ class Trainer:
         progress.logged_nll, progress.logged_tokens, progress.logged_seconds = 0.0, 0, 0.0
 
     def position(self) -> dict[str, float]:
+        """How far the run is, as each line of metrics.jsonl says it."""
         progress = self.progress
-        epoch = progress.epoch + progress.index / len(self.batches)
         return {
             "step": progress.step,
-            "epoch": epoch,
+            "epoch": self.bounds.epochs(progress),
             "tokens": progress.tokens,
             "seconds": progress.seconds,
         }
 
     def validate(self) -> None:
-        """Measure the exact validation perplexity; keep the weights if it is the best so far."""
+        """Measure the exact validation perplexity; save the weights if it is the best so far.
+
+        All processes must call it: each reads a part of the text. A validation that is not at a
+        multiple of `validate_every`, as the one at a run's end, counts neither against `patience` nor
+        for the schedule, so that a run that is extended has the same learning rates.
+        """
         valid = self.data.streams["valid"]
         shared = world_size() > 1
         scores = distributed.from_rank_0(
@@ -379,31 +413,26 @@ class Trainer:
         self.metrics.write(
             "validation", **self.position(), loss=nll, perplexity=scores["perplexity"]
         )
-        self.progress.validated = self.progress.step
-        on_grid = (
-            self.progress.step % self.config.trainer.validate_every == 0
-        )  # the end of a run may come sooner
-        self.progress.no_better += on_grid
-        if nll < self.progress.best_nll:
-            self.progress.best_nll, self.best_scores, self.progress.no_better = nll, scores, 0
+        progress = self.progress
+        progress.validated = progress.step
+        is_regular = progress.step % self.config.trainer.validate_every == 0
+        progress.no_better += is_regular
+        if nll < progress.best_nll:
+            progress.best_nll = nll
+            progress.no_better = 0
+            self.best_scores = scores
             if rank() == 0:
-                save_weights(
-                    self.model.state_dict(), self.run_dir / WEIGHTS, self.data.tokenizer.fingerprint
-                )
-        if on_grid:
+                fingerprint = self.data.tokenizer.fingerprint
+                save_weights(self.model.state_dict(), self.run_dir / WEIGHTS, fingerprint)
+        if is_regular:
             self.schedule.validated(nll)
-        log.info(
-            "step %s: validation perplexity %.2f", f"{self.progress.step:,}", scores["perplexity"]
-        )
+        step = f"{progress.step:,}"
+        log.info("step %s: validation perplexity %.2f", step, scores["perplexity"])
         if not math.isfinite(nll):
-            log.warning(
-                "step %s: validation is not finite: this model is not kept.",
-                f"{self.progress.step:,}",
-            )
-        if self.progress.no_better >= (self.config.trainer.patience or math.inf):
+            log.warning("step %s: validation is not finite: this model is not kept.", step)
+        if self.bounds.out_of_patience(progress):
             log.info(
-                "Validation has not improved %d times in a row: the run ends.",
-                self.progress.no_better,
+                "Validation has not improved %d times in a row: the run ends.", progress.no_better
             )
 
     def save_checkpoint(self) -> None:
@@ -414,7 +443,7 @@ class Trainer:
         self.saved_at = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
-        """All that decides how the run goes on, but for the weights; all processes must call it."""
+        """All that decides how the run goes on except the weights; all processes must call it."""
         on_gpu = self.device.type == "cuda"
         return {
             "progress": dataclasses.asdict(self.progress),
@@ -422,16 +451,22 @@ class Trainer:
             "schedule": self.schedule.state_dict(),
             "random": distributed.all_gather(torch.get_rng_state()),  # of each rank
             "random_cuda": distributed.all_gather(torch.cuda.get_rng_state()) if on_gpu else [],
-            "state": self.state
-            and [torch.cat(distributed.all_gather(rows)) for rows in self.state],
+            "state": self.gathered_state(),
             "layout": self.batches.layout,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what `state_dict` returned, in as many processes or others; sets torch's random state.
+    def gathered_state(self) -> State | None:
+        """The carried state of all processes' sequences, in their order; None where nothing is carried."""
+        if self.state is None:
+            return None
+        return [torch.cat(distributed.all_gather(part)) for part in self.state]
 
-        Learning rate, momentum and weight decay stay those of the config. Raises KeyError, TypeError,
-        ValueError or RuntimeError, as torch does, for a state that does not fit.
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned; the number of processes may be another one.
+
+        Sets torch's random state. Learning rate, momentum and weight decay stay those of the config.
+        Raises KeyError, TypeError, ValueError or RuntimeError, as torch does, for a state that does
+        not fit; the trainer is not to be used then.
         """
         self.progress = Progress(**state["progress"])
         pairs = zip(self.optimizer.param_groups, state["optimizer"]["param_groups"], strict=True)
@@ -439,9 +474,8 @@ class Trainer:
         self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
         self.schedule.load_state_dict(state["schedule"])
         if state["state"] is not None:
-            self.state = [
-                rows.chunk(world_size())[rank()].to(self.device) for rows in state["state"]
-            ]
+            own = [part.chunk(world_size())[rank()] for part in state["state"]]
+            self.state = [part.to(self.device) for part in own]
         if len(state["random"]) != world_size():
             torch.manual_seed(hash((self.config.seed, self.progress.step, rank())) % (1 << 63))
             log.warning(
@@ -451,8 +485,3 @@ class Trainer:
         torch.set_rng_state(state["random"][rank()])
         if self.device.type == "cuda" and state["random_cuda"]:
             torch.cuda.set_rng_state(state["random_cuda"][rank()])
-
-
-def handled(numbers: tuple[signal.Signals, ...]) -> list[signal.Signals]:
-    """Those of some signals that are to be handled: nohup has SIGHUP ignored, and it stays so."""
-    return [n for n in numbers if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]

@@ -13,7 +13,7 @@ from gcnn.config.schema import AdamWConfig, NesterovConfig
 from gcnn.models.weights import WEIGHTS
 from gcnn.training.optimizers import build_optimizer
 from gcnn.training.restore import restore
-from gcnn.training.trainer import SIGNALS, handled
+from gcnn.training.signals import SIGNALS, handled
 
 
 def equal(first, second):

@@ -275,7 +275,7 @@ def test_a_second_interrupt_stops_at_once(config, make_trainer):
         calls.append(1)
         if len(calls) == 8:
             os.kill(os.getpid(), signal.SIGINT)
-            assert trainer.signal == signal.SIGINT
+            assert trainer.signals.received == signal.SIGINT
             os.kill(os.getpid(), signal.SIGINT)
         return forward(tokens, state)
 
