@@ -14,14 +14,18 @@ from torch import Tensor, nn
 from gcnn.data.batches import IGNORE
 from gcnn.models.layers import linear, weight_count
 
-LOGITS_AT_ONCE = (
-    1 << 22
-)  # without gradients: larger tensors would be fetched from the system anew each time
+# Logits computed together without gradients: the memory of larger tensors would be allocated anew
+# each time
+LOGITS_AT_ONCE = 1 << 22
 FACTOR = 4  # cluster i projects from d to d / 4^(i+1)
 
 
 class Softmax(nn.Module):
-    """Frequent types in the head, the others in clusters between `cutoffs`, if any; ids are sorted by frequency."""
+    """A softmax over types whose ids are sorted by frequency: a head, and clusters of rarer types.
+
+    The head has a logit for each type below the first of `cutoffs` and one for each cluster;
+    cluster i has the types from cutoff i to the next one. Without cutoffs there is the head alone.
+    """
 
     def __init__(self, cutoffs: list[int], vocabulary_size: int):
         super().__init__()
@@ -31,20 +35,26 @@ class Softmax(nn.Module):
         self.projection = nn.Identity()  # before all logits
 
     def clusters(self) -> list[tuple[int, int]]:
-        """The range of ids of each cluster."""
+        """The range of ids of each cluster: the first, and the one after the last."""
         return list(pairwise(self.cutoffs))
 
     def rows(self, targets: Tensor) -> list[Tensor]:
-        """Where among all targets those of each cluster stand. Asked of targets on a GPU, the host waits for it."""
+        """The indices of each cluster's targets among all, flattened: a tensor (n,) a cluster.
+
+        With targets on a GPU the host waits for it, so ask before they go there.
+        """
         flat = targets.reshape(-1)
         return [
             ((flat >= low) & (flat < high)).nonzero().squeeze(1) for low, high in self.clusters()
         ]
 
     def nll(self, hidden: Tensor, targets: Tensor, rows: list[Tensor] | None = None) -> Tensor:
-        """Negative log-likelihood in nats: hidden (..., channels), targets (...) -> (...); 0 where IGNORE.
+        """Negative log-likelihood of each target, in nats; 0 where the target is IGNORE.
 
-        `rows` are the targets' own, where they are known.
+        hidden (..., channels), targets (...) -> (...).
+
+        `rows` is what `self.rows(targets)` returns, on the targets' device; None: it is computed
+        here.
         """
         flat_hidden, flat_targets = self.projection(hidden).flatten(0, -2), targets.reshape(-1)
         head_targets = flat_targets
@@ -55,9 +65,8 @@ class Softmax(nn.Module):
         nll = product_nll(head, self.shortlist + len(tails), flat_hidden, head_targets)
         rows = self.rows(targets) if rows is None else rows
         for cluster_rows, tail, (low, high) in zip(rows, tails, self.clusters(), strict=True):
-            if torch.is_grad_enabled() or len(
-                cluster_rows
-            ):  # each parameter has a gradient, be it 0: processes wait
+            # In training each parameter gets a gradient, be it 0: other processes wait for it
+            if torch.is_grad_enabled() or len(cluster_rows):
                 tail_hidden = flat_hidden.index_select(0, cluster_rows)
                 tail_targets = flat_targets.index_select(0, cluster_rows) - low
                 nll = nll.index_add(
@@ -77,22 +86,26 @@ class Softmax(nn.Module):
         return torch.cat(parts, dim=-1)
 
     def macs(self, frequencies: Tensor) -> float:
-        """Multiply-accumulate operations for one target, expected under `frequencies` (vocabulary,) of the types."""
+        """The expected multiply-accumulate operations for one target.
+
+        `frequencies` (vocabulary,), in the order of ids, sum to 1.
+        """
         head, *tails = self.weight_counts()
         shares = (float(frequencies[low:high].sum()) for low, high in self.clusters())
         return float(head + sum(tail * share for tail, share in zip(tails, shares, strict=True)))
 
     def weight_counts(self) -> list[int]:
-        """Weights of the head and of each cluster: each is used once for every target there."""
+        """The weights of the head and of each cluster; a target multiplies each of its own once."""
         tails = [weight_count(tail) for tail in self.tails]
         return [weight_count(self) - sum(tails), *tails]
 
 
 class AdaptiveSoftmax(Softmax):
-    """Each cluster is of smaller dimension than the one before (Grave et al. 2016).
+    """The adaptive softmax (Grave et al. 2016): each cluster has a smaller dimension than the last.
 
-    With an `embedding`, the types' output vectors are their embeddings, in every cluster (Press and Wolf 2017; Inan et
-    al. 2017; not in the paper): a projection brings the hidden states to their dimension.
+    With an `embedding`, weights are tied instead: the types' output vectors are their embeddings,
+    in every cluster, and a projection brings the hidden states to their dimension (Press and Wolf
+    2017; Inan et al. 2017; not in the paper).
     """
 
     def __init__(
@@ -116,20 +129,18 @@ class AdaptiveSoftmax(Softmax):
         self.head = nn.Linear(hidden_dim, self.shortlist + len(cutoffs), bias=False)
         for i, (low, high) in enumerate(self.clusters()):
             tail_dim = max(1, hidden_dim // FACTOR ** (i + 1))
-            down, up = (
-                nn.Linear(hidden_dim, tail_dim, bias=False),
-                nn.Linear(tail_dim, high - low, bias=False),
-            )
+            down = nn.Linear(hidden_dim, tail_dim, bias=False)
+            up = nn.Linear(tail_dim, high - low, bias=False)
             self.tails.append(nn.Sequential(down, nn.Dropout(dropout), up))
         for weight in self.parameters():
             nn.init.xavier_uniform_(weight)
 
     def logit_layers(self) -> list[Callable[[Tensor], Tensor]]:
-        """What makes the logits of the head and of each cluster."""
+        """A function from hidden states to logits for the head and for each cluster."""
         layers = [self.head, *self.tails]
         if not isinstance(self.head, TiedLinear):
             return layers
-        # Split once: the gradients of the parts are joined in one copy, not padded to full size one by one.
+        # Split once: the parts' gradients are joined in one copy, not each padded to full size
         vectors = self.embedding[0].weight.split(
             [self.shortlist, *(high - low for low, high in self.clusters())]
         )
@@ -137,7 +148,10 @@ class AdaptiveSoftmax(Softmax):
 
     @torch.no_grad()
     def untie(self) -> None:
-        """Give the layers weights of their own, with the same values: for inference."""
+        """Give the layers weights of their own, with the same values, in place: for inference.
+
+        Does nothing where weights are not tied.
+        """
         if isinstance(self.head, TiedLinear):
             head, *tails = (
                 layer.func.untied(layer.keywords["vectors"]) for layer in self.logit_layers()
@@ -146,8 +160,10 @@ class AdaptiveSoftmax(Softmax):
 
 
 class TiedLinear(nn.Module):
-    """A linear layer to the logits of some types, whose weights are their embeddings, and of `clusters`, which have
-    weights of their own."""
+    """A linear layer to logits of types, whose weights are their embeddings, and of `clusters`.
+
+    The embeddings are handed in with each call; the clusters' weights and all biases are its own.
+    """
 
     def __init__(self, in_features: int, types: int, clusters: int = 0):
         super().__init__()
@@ -160,6 +176,7 @@ class TiedLinear(nn.Module):
         return F.linear(hidden, self.weight(vectors), self.bias)
 
     def weight(self, vectors: Tensor) -> Tensor:
+        """The weights of all logits: (out_features, in_features)."""
         return vectors if self.clusters is None else torch.cat([vectors, self.clusters])
 
     def untied(self, vectors: Tensor) -> nn.Linear:
@@ -170,7 +187,10 @@ class TiedLinear(nn.Module):
 
 
 class FullSoftmax(Softmax):
-    """One softmax over all types; `projection_dim` puts a narrower linear layer before it, as fairseq does."""
+    """One softmax over all types.
+
+    `projection_dim` puts a narrower linear layer before it, as fairseq does; None: no such layer.
+    """
 
     def __init__(
         self,
@@ -195,7 +215,11 @@ class FullSoftmax(Softmax):
 def product_nll(
     layer: Callable[[Tensor], Tensor], width: int, hidden: Tensor, targets: Tensor
 ) -> Tensor:
-    """Cross-entropy of `width` logits, layer(hidden): (n, channels), (n,) -> (n,) nats."""
+    """Cross-entropy of the logits layer(hidden): hidden (n, channels), targets (n,) -> (n,) nats.
+
+    `width` is the number of logits. Without gradients they are computed in blocks, to bound the
+    memory.
+    """
     if torch.is_grad_enabled():
         return cross_entropy(layer(hidden), targets)
     rows = max(1, LOGITS_AT_ONCE // width)

@@ -5,13 +5,12 @@ from torch import Tensor, nn
 from gcnn.config.schema import GCNNConfig
 from gcnn.models.layers import GatedConv, ResidualBlock, dropout, linear, weight_count
 
-State = list[
-    Tensor
-]  # the last kernel_size - 1 inputs of each convolution, (batch, kernel_size - 1, channels)
+# The last kernel_size - 1 inputs of each convolution, (batch, kernel_size - 1, channels)
+State = list[Tensor]
 
 
 class GCNN(nn.Module):
-    """Tokens to hidden states with a finite context, `receptive_field` tokens."""
+    """The encoder of Table 1: tokens to hidden states, which depend on `receptive_field` tokens."""
 
     def __init__(self, config: GCNNConfig, vocabulary_size: int):
         super().__init__()
@@ -35,6 +34,7 @@ class GCNN(nn.Module):
 
     @property
     def convs(self) -> list[GatedConv]:
+        """All gated convolutions, from the input on: the order of the state."""
         return [conv for block in self.blocks for conv in block.convs]
 
     @property
@@ -58,7 +58,7 @@ class GCNN(nn.Module):
         return hidden, new_state
 
     def empty_state(self, batch_size: int) -> State:
-        """The state before a text."""
+        """The state before a text: zeros."""
         return [conv.empty_state(batch_size) for conv in self.convs]
 
     def macs(self) -> int:
@@ -66,5 +66,5 @@ class GCNN(nn.Module):
         return weight_count(self)
 
     def recurrent_macs(self) -> int:
-        """Those of them that must wait for the token before: none."""
+        """Multiply-accumulate operations per token that must wait for the token before: none."""
         return 0

@@ -1,8 +1,8 @@
-"""Models made ready for inference: gains folded into weights, and weights packed once for a CPU's matrix products.
+"""Models made ready for inference: weight norm folded, weights packed for a CPU.
 
-A sentence brings few rows to a large weight matrix. oneDNN, a part of torch, multiplies them at the machine's full
-rate once the weights lie in its own blocked layout; torch otherwise keeps them as training left them, and reorders
-those of an LSTM at every call.
+A sentence multiplies few rows by a large weight matrix. oneDNN, a part of torch, does so at the
+machine's full rate if the weights are in its own blocked layout ("packed"). torch by itself leaves
+them in the layout of training, and packs those of an LSTM anew at every call.
 """
 
 import os
@@ -17,13 +17,16 @@ from gcnn.models.adaptive_softmax import AdaptiveSoftmax
 from gcnn.models.layers import fold_weight_norm
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}  # of weights
-LEAST_MULTIPLICATIONS = (
-    1 << 26
-)  # of a tap, for winograd: about 40 words of 900 channels in and 1,800 out
+# Least multiplications with one kernel position's weights for winograd.py to pay: those of about 40
+# words with 900 channels in and 1,800 out
+LEAST_MULTIPLICATIONS = 1 << 26
 
 
 class PackedLinear(nn.Module):
-    """A linear layer for inference alone."""
+    """A linear layer with packed weights (out_features, in_features), for inference alone.
+
+    The bias may be None. Pickling and copying unpack and pack the weights again.
+    """
 
     def __init__(self, weight: Tensor, bias: Tensor | None):
         super().__init__()
@@ -46,16 +49,18 @@ class PackedLinear(nn.Module):
 
 
 class PackedConv(PackedLinear):
-    """A convolution for inference alone: one product of the windows with all taps' weights; for long texts and large
-    batches by `winograd`, with its own copy of the weights, packed when they first come."""
+    """A convolution with packed weights, for inference alone.
+
+    It is one matrix product of the input's windows with the weights of all kernel positions. Long
+    texts and large batches go through winograd.py instead, with a second, transformed copy of the
+    weights that is packed when it is first needed.
+    """
 
     def __init__(self, conv: nn.Conv1d):
         super().__init__(conv.weight.permute(0, 2, 1).flatten(1), conv.bias)
-        self.in_channels, self.out_channels, self.kernel_size = (
-            conv.in_channels,
-            conv.out_channels,
-            conv.kernel_size,
-        )
+        self.in_channels = conv.in_channels
+        self.out_channels = conv.out_channels
+        self.kernel_size = conv.kernel_size
 
     def forward(self, hidden: Tensor) -> Tensor:
         """hidden (batch, kernel_size - 1 + time, in_channels) -> (batch, time, out_channels)."""
@@ -70,21 +75,29 @@ class PackedConv(PackedLinear):
         return super().forward(windows.transpose(2, 3).flatten(2))
 
     def products(self, inputs: Tensor) -> Tensor:
-        """(points, n, in_channels) -> (points, n, out_channels)."""
-        return torch.stack(
-            [linear(at_point) for linear, at_point in zip(self.points, inputs, strict=True)]
-        )
+        """Winograd's products, as `between_transforms` asks for them.
+
+        (points, n, in_channels) -> (points, n, out_channels).
+        """
+        outputs = []
+        for linear, inputs_at_point in zip(self.points, inputs, strict=True):
+            outputs.append(linear(inputs_at_point))
+        return torch.stack(outputs)
 
     @cached_property
     def points(self) -> list[PackedLinear]:
-        weight = (
-            self.packed.to_dense().unflatten(1, (-1, self.in_channels)).transpose(1, 2).contiguous()
-        )
+        """The transformed weights of each of Winograd's points, packed at the first use."""
+        weight = self.packed.to_dense().unflatten(1, (-1, self.in_channels))
+        weight = weight.transpose(1, 2).contiguous()  # (out_channels, in_channels, kernel_size)
         return [PackedLinear(matrix, None) for matrix in winograd.at_points(weight)]
 
 
 class PackedLSTM(nn.Module):
-    """torch's LSTM for inference alone, time first, in the products and order of `nn.LSTM` on oneDNN."""
+    """torch's LSTM with packed weights, for inference alone; time first.
+
+    It makes the products that `nn.LSTM` makes by oneDNN, in the same order, so that results are
+    equal.
+    """
 
     def __init__(self, lstm: nn.LSTM):
         super().__init__()
@@ -97,8 +110,10 @@ class PackedLSTM(nn.Module):
             self.layers.append(self.pack(*(getattr(lstm, name).detach() for name in names)))
 
     def pack(self, inputs: Tensor, recurrent: Tensor, *biases: Tensor) -> tuple[Tensor, ...]:
-        """A layer's weights as they multiply: inputs (4 hidden_size, channels), recurrent
-        (4 hidden_size, hidden_size)."""
+        """A layer's weights, packed, and its biases as they are.
+
+        inputs (4 * hidden_size, channels), recurrent (4 * hidden_size, hidden_size).
+        """
         packed = torch.ops.mkldnn._reorder_mkldnn_rnn_layer_weight(
             inputs, recurrent, self.hidden_size, False, True, False, [1, 1, inputs.size(1)]
         )
@@ -120,7 +135,10 @@ class PackedLSTM(nn.Module):
     def forward(
         self, inputs: Tensor, state: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """inputs (time, batch, channels) -> (time, batch, hidden_size); h and c are (layers, batch, hidden_size)."""
+        """inputs (time, batch, channels) -> (time, batch, hidden_size), and the state after them.
+
+        The state is h and c, each (layers, batch, hidden_size); None: zeros.
+        """
         if state is None:
             zeros = inputs.new_zeros(self.num_layers, inputs.size(1), self.hidden_size)
             state = zeros, zeros
@@ -150,8 +168,12 @@ LSTM_MODE = 2  # of ATen's RNN modes
 
 
 def prepare_for_inference(model: nn.Module, lstms: bool = True) -> None:
-    """Make a model fast, and unfit for training: fold weight norm, and on a CPU pack linear layers,
-    convolutions and `lstms`. What it computes stays the same to rounding.
+    """Make a model fast and unfit for training, in place: it computes the same to rounding.
+
+    Folds weight norm, puts the model in evaluation mode without gradients and, on a CPU for which
+    oneDNN packs its type, packs linear layers, convolutions and, with `lstms`, LSTMs; tied weights
+    are copied first. Convert the model's type and move it before; weights can no longer be loaded
+    afterwards.
     """
     model.eval().requires_grad_(False)
     fold_weight_norm(model)
@@ -171,29 +193,32 @@ def prepare_for_inference(model: nn.Module, lstms: bool = True) -> None:
 
 
 def limit_kernel_cache() -> None:
-    """Have oneDNN keep its kernels for the last 128 shapes instead of 1,024: those of batches of many
-    lengths hardly come again, and take a gigabyte. It works before the process's first product
-    alone. The user's own settings stay."""
-    for name in (
-        "ONEDNN_PRIMITIVE_CACHE_CAPACITY",
-        "LRU_CACHE_CAPACITY",
-    ):  # oneDNN's own, and torch's before it
+    """Make oneDNN cache kernels for the last 128 shapes instead of 1,024, which take a gigabyte.
+
+    Batches of many lengths hardly have the same shape again. Sets environment variables, unless the
+    user has, and works only before the process's first matrix product.
+    """
+    # oneDNN's own cache, and torch's in front of it
+    for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
         os.environ[name] = os.environ.get(name) or "128"
 
 
 @cache
 def compute_alone_after_fork() -> None:
-    """Have the processes that this one forks compute with one thread each. OpenMP's threads are not
-    there after a fork, and a product that waits for them never ends."""
+    """Make processes that are forked from this one compute with one thread each.
+
+    OpenMP's threads do not exist after a fork, and a product that waits for them never ends.
+    Registers a fork handler, once a process.
+    """
     os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 def packable(model: nn.Module) -> bool:
+    """Whether oneDNN packs weights of this model's type on its device; float64 it does not."""
     weight = next(model.parameters())
     if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
-    if (
-        weight.dtype == torch.bfloat16
-    ):  # oneDNN packs it for some processors only; torch multiplies it on any
+    if weight.dtype == torch.bfloat16:
+        # oneDNN packs it for some processors only; torch multiplies it on any
         return torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return weight.dtype in PRECISIONS.values()

@@ -1,4 +1,4 @@
-"""The one interface of all language models: an encoder, and the softmax that ends it."""
+"""The one interface of all language models: an encoder (GCNN, LSTM, Transformer) and a softmax."""
 
 import torch
 from torch import Tensor, nn
@@ -12,16 +12,18 @@ from gcnn.models.size import check_size
 from gcnn.models.transformer import Transformer
 
 ENCODERS = {"gcnn": GCNN, "lstm": LSTM, "transformer": Transformer}  # by the kind of their config
-State = list[
-    Tensor
-]  # tensors whose first dimension is the batch; what they hold is the encoder's affair
+# Tensors whose first dimension is the batch; what they hold is up to the encoder
+State = list[Tensor]
 
 
 class LanguageModel(nn.Module):
-    """`forward` makes hidden states, `nll` and `log_prob` turn them into nats.
+    """A language model: `forward` makes hidden states, `nll` and `log_prob` turn them into nats.
 
-    A state carried from one call to the next gives what one call on the whole text would. What a
-    text begins with is `start_state`.
+    A state that is carried from one call to the next gives the same results as one call on the
+    whole text. A text begins with `start_state`, and its first token is <eos>.
+
+    `before_text` is the type that a text begins after, without end (see `start_state`); None:
+    zeros. Encoders without a receptive field (the LSTM) ignore it.
     """
 
     def __init__(
@@ -39,17 +41,18 @@ class LanguageModel(nn.Module):
         self._start: State | None = None  # of one text, once it is asked for
 
     def train(self, mode: bool = True) -> "LanguageModel":
-        """Switch to training or evaluation. Weights, and the start with them, may change in between."""
+        """As torch's; also forgets the start state, which depends on the weights."""
         self._start = None
         return super().train(mode)
 
     @torch.inference_mode(False)
     @torch.no_grad()
     def start_state(self, batch_size: int) -> State | None:
-        """The state that texts begin with, ahead of the <eos> before their first word; None: zeros.
+        """The state before a text's first token, the <eos> ahead of its first word; None: zeros.
 
-        With a type `before_text`, it is the state after that type without end: after a receptive
-        field of it, which is exact. It is computed once, until `train` or `eval` is called again.
+        With `before_text`, it is the state after that type without end, which a receptive field of
+        it gives exactly. It is computed once and kept until `train` or `eval` is called: call one
+        of them after the weights have changed. The tensors are views that all sequences share.
         """
         if self.before_text is None:
             return None
@@ -65,18 +68,19 @@ class LanguageModel(nn.Module):
         return dropout(hidden, self.output_dropout, self.training), state
 
     def nll(self, hidden: Tensor, targets: Tensor, rows: list[Tensor] | None = None) -> Tensor:
-        """Negative log-likelihood of each target: (batch, time, channels), (batch, time) -> (batch, time), nats.
+        """Negative log-likelihood of each target, in nats; 0 where the target is IGNORE.
 
-        `rows` are `softmax.rows(targets)`, where they are known; else they are found here.
+        hidden (batch, time, channels), targets (batch, time) -> (batch, time). `rows` is what
+        `softmax.rows(targets)` returns, on the targets' device; None: it is computed here.
         """
         return self.softmax.nll(hidden, targets, rows)
 
     def log_prob(self, hidden: Tensor) -> Tensor:
-        """Log-probabilities of all types: (batch, time, channels) -> (batch, time, vocabulary), nats."""
+        """Log-probabilities of all types in nats: (..., channels) -> (..., vocabulary)."""
         return self.softmax.log_prob(hidden)
 
     def empty_state(self, batch_size: int) -> State:
-        """The state without any text before: zeros."""
+        """The state with zeros in it. (What a text begins with is `start_state`.)"""
         return self.encoder.empty_state(batch_size)
 
     @property
@@ -89,11 +93,13 @@ class LanguageModel(nn.Module):
         return self.encoder.receptive_field
 
     def parameter_counts(self) -> dict[str, int]:
-        """Parameters: total, embedding, body, softmax."""
-        modules = self, self.encoder.embedding, self.softmax
-        total, embedding, softmax = (
-            sum(p.numel() for p in module.parameters()) for module in modules
-        )
+        """The number of parameters: total, embedding, body and softmax, which add up to the total.
+
+        A tied embedding counts as embedding alone.
+        """
+        total = sum(p.numel() for p in self.parameters())
+        embedding = sum(p.numel() for p in self.encoder.embedding.parameters())
+        softmax = sum(p.numel() for p in self.softmax.parameters())
         return {
             "total": total,
             "embedding": embedding,
@@ -102,11 +108,11 @@ class LanguageModel(nn.Module):
         }
 
     def flops_per_token(self, frequencies: Tensor | None = None) -> float:
-        """Floating-point operations of the forward pass per token, matrix products only, a multiplication and an
-        addition counted as two (the unit of Fig. 2).
+        """Floating-point operations of the forward pass per token (the unit of Fig. 2).
 
-        What the adaptive softmax costs depends on how often the rare clusters are needed: `frequencies` (vocabulary,)
-        are those of the types in ids' order; without them, `zipf`.
+        Matrix products alone are counted, a multiplication and an addition as two. The cost of the
+        adaptive softmax depends on how often its rare clusters are needed: `frequencies`
+        (vocabulary,) are counts or shares of the types, in the order of ids; None: those of `zipf`.
         """
         if frequencies is None:
             frequencies = zipf(self.vocabulary_size)
@@ -114,10 +120,11 @@ class LanguageModel(nn.Module):
 
 
 def zipf(types: int) -> Tensor:
-    """Frequencies (types,) as in English, which sum to 1: 1 / rank up to rank 10,000, 1 / rank^2 beyond.
+    """The share of each type in the tokens of English text, most frequent first: (types,).
 
-    The 2,000, 10,000 and 20,000 most frequent of WikiText-2's 33,278 types make 77, 93 and 98 % of its tokens; by this
-    law it is 78, 93 and 98 %.
+    They sum to 1: proportional to 1 / rank up to rank 10,000 and to 1 / rank^2 beyond. The 2,000,
+    10,000 and 20,000 most frequent of WikiText-2's 33,278 types make 77, 93 and 98 % of its tokens;
+    here it is 78, 93 and 98 %.
     """
     ranks = torch.arange(1, types + 1, dtype=torch.float64)
     frequencies = torch.minimum(1 / ranks, 10_000 / ranks**2)
@@ -129,12 +136,10 @@ def build_model(
     vocabulary_size: int,
     before_text: int | None = None,
 ) -> LanguageModel:
-    """The model of a config, freshly initialised from torch's random state.
+    """The model of a config, freshly initialised, on torch's default device.
 
-    `before_text` is the type that comes before a text, without end; None: zeros do, as they do
-    before all texts of an LSTM.
-
-    Raises UsageError where its cutoffs do not fit the vocabulary, or its weights the machine.
+    Draws from torch's random state. `before_text` is as LanguageModel has it. Raises UsageError
+    where its cutoffs do not fit the vocabulary, or its weights the machine's memory.
     """
     shapes_alone = torch.get_default_device().type == "meta"
     check_size(config, vocabulary_size, copies=0 if shapes_alone else 1)
@@ -145,8 +150,7 @@ def build_model(
         softmax = AdaptiveSoftmax(*sizes, config.cutoffs, config.softmax_dropout, embedding)
     else:
         normalised = getattr(config, "weight_norm", False)
-        projection_dim = (
-            config.projection_dim if isinstance(config, GCNNConfig) else None
-        )  # an LSTM's own
+        # The projection of an LSTM is a part of its encoder
+        projection_dim = config.projection_dim if isinstance(config, GCNNConfig) else None
         softmax = FullSoftmax(*sizes, projection_dim, normalised, config.output_dropout)
     return LanguageModel(encoder, softmax, config.output_dropout, before_text)

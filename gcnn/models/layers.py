@@ -12,21 +12,30 @@ from gcnn.base.gates import GATES
 from gcnn.config.schema import BlockConfig
 from gcnn.models import winograd
 
-LEAST_TOKENS = 512  # for winograd; below, transforming a convolution's weights takes longer than its products then save
-MOST_CHANNELS = (
-    512  # in bf16 on a CPU, for convolutions with channels last; with more, oneDNN is slower so
-)
+# Least tokens of a batch for winograd.py: with fewer, transforming the weights takes longer than is
+# saved
+LEAST_TOKENS = 512
+# Most input channels for conv_channels_last in bf16 on a CPU: with more, oneDNN is slower that way
+MOST_CHANNELS = 512
 
 
 def gate(projected: Tensor, kind: str) -> Tensor:
-    """Apply a gate (sections 2 and 3): (batch, time, channels of all its paths) -> (batch, time, channels)."""
+    """Apply a gate, `kind` in GATES (sections 2 and 3).
+
+    projected (batch, time, paths * channels), the value path first -> (batch, time, channels).
+    """
     if kind == "glu":
-        return F.glu(projected, dim=-1)  # its formula, in one pass
+        return F.glu(projected, dim=-1)  # the same as its formula, in one pass over memory
     return GATES[kind].formula(*projected.chunk(GATES[kind].paths, dim=-1))
 
 
 def linear(in_features: int, out_features: int, normalised: bool, dropout: float) -> nn.Linear:
-    """A linear layer, weight-normalised with one gain per output, for an input under dropout."""
+    """A fresh linear layer; `normalised`: with weight normalisation, one gain an output.
+
+    `dropout` is the probability with which its *input* is dropped in training. The layer drops
+    nothing itself: its initial weights are smaller, so that the output keeps the variance of the
+    input.
+    """
     layer = nn.Linear(in_features, out_features)
     nn.init.normal_(layer.weight, std=math.sqrt((1 - dropout) / in_features))
     nn.init.zeros_(layer.bias)
@@ -34,10 +43,10 @@ def linear(in_features: int, out_features: int, normalised: bool, dropout: float
 
 
 def dropout(hidden: Tensor, probability: float, training: bool) -> Tensor:
-    """torch's dropout; on a CPU with 16 random bits an element instead of a Bernoulli draw, a third of its time.
+    """torch's dropout, on a CPU in a third of the time: by 16 random bits an element.
 
-    The share of elements that are kept is rounded to 1/65,536 there, and their scale is its
-    inverse. A share that would be rounded to none or to all is left to torch.
+    The probability is rounded to a multiple of 1/65,536 there; one that rounds to 0 or 1 is left to
+    torch. Draws from torch's random state where `training`; returns `hidden` itself where not.
     """
     kept = round((1 - probability) * 2**16)
     if not training or hidden.device.type != "cpu" or kept in (0, 2**16):
@@ -51,23 +60,22 @@ def dropout(hidden: Tensor, probability: float, training: bool) -> Tensor:
 
 
 def conv_channels_last(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """What F.conv1d computes, on the activations as they lie: conv1d copies its input to time-last, which cuDNN turns
-    back in half precision.
+    """What F.conv1d computes, without copying the activations to (batch, channels, time) first.
 
-    hidden (batch, context + time, in_channels), weight (out_channels, in_channels, kernel_size), bias (out_channels,)
-    -> (batch, time, out_channels); context is kernel_size - 1.
+    hidden (batch, context + time, in_channels), weight (out_channels, in_channels, kernel_size),
+    bias (out_channels,) -> (batch, time, out_channels); context is kernel_size - 1.
+
+    In half precision cuDNN would copy them back to channels last itself.
     """
-    image = hidden.transpose(1, 2).unsqueeze(
-        2
-    )  # (batch, in_channels, 1, time), channels last in memory
-    weight = weight.unsqueeze(2).to(
-        hidden.dtype, memory_format=torch.channels_last
-    )  # both in one copy, for autocast
+    # (batch, in_channels, 1, time): the same memory, which torch knows as channels last
+    image = hidden.transpose(1, 2).unsqueeze(2)
+    # Type and layout in one copy; autocast would make a second one
+    weight = weight.unsqueeze(2).to(hidden.dtype, memory_format=torch.channels_last)
     return F.conv2d(image, weight, bias).squeeze(2).transpose(1, 2)
 
 
 def suits_channels_last(hidden: Tensor) -> bool:
-    """Whether a convolution is faster on its input as it lies: on GPUs, and on CPUs for bf16 with few channels."""
+    """Whether `conv_channels_last` is faster: on GPUs, and on CPUs for bf16 with few channels."""
     if hidden.device.type != "cpu":
         return hidden.device.type == "cuda"
     bf16 = hidden.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
@@ -75,9 +83,10 @@ def suits_channels_last(hidden: Tensor) -> bool:
 
 
 def weight_count(module: nn.Module) -> int:
-    """Weights of a module's linear layers and convolutions, without biases: multiply-accumulate operations a position.
+    """The number of weights in a module's linear layers and convolutions, biases not counted.
 
-    Counted by their sizes: packed layers (see inference.py) no longer have parameters.
+    As each is used once for every token, these are also its multiply-accumulate operations a token.
+    Counted by the layers' sizes, for packed layers (see inference.py) no longer have parameters.
     """
     linears = (layer for layer in module.modules() if hasattr(layer, "in_features"))
     convs = (layer for layer in module.modules() if isinstance(layer, nn.Conv1d))
@@ -97,18 +106,16 @@ class GatedConv(nn.Module):
         normalised: bool,
         dropout: float,
     ):
+        """`gate`: one of GATES; `normalised`: weight normalisation; `dropout`: on the input."""
         super().__init__()
         self.gate = gate
         self.dropout = dropout
         self.context = kernel_size - 1
-        conv = nn.Conv1d(
-            in_channels, out_channels * GATES[gate].paths, kernel_size
-        )  # the paths computed as one
-        # dropout scales up what it keeps
-        nn.init.normal_(
-            conv.weight,
-            std=math.sqrt(GATES[gate].gain * (1 - dropout) / (kernel_size * in_channels)),
-        )
+        # One convolution computes the paths of the gate, W first
+        conv = nn.Conv1d(in_channels, out_channels * GATES[gate].paths, kernel_size)
+        # Dropout scales up what it keeps, which the smaller weights make up for
+        variance = GATES[gate].gain * (1 - dropout) / (kernel_size * in_channels)
+        nn.init.normal_(conv.weight, std=math.sqrt(variance))
         nn.init.zeros_(conv.bias)
         nn.init.constant_(conv.bias[out_channels:], GATES[gate].gate_bias)
         self.conv = weight_norm(conv, dim=0) if normalised else conv
@@ -118,8 +125,12 @@ class GatedConv(nn.Module):
         return self.conv.bias.new_zeros(batch_size, self.context, self.conv.in_channels)
 
     def forward(self, hidden: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        """hidden (batch, time, in_channels) -> (batch, time, out_channels), and the state after it: the
-        last kernel_size - 1 inputs, copied, for a view would keep each layer's whole input in memory."""
+        """hidden (batch, time, in_channels) -> (batch, time, out_channels), and the state after it.
+
+        The state are the last kernel_size - 1 inputs, (batch, kernel_size - 1, in_channels); None
+        before `hidden`: zeros. It is a copy, for a view would keep each layer's whole input in
+        memory.
+        """
         hidden = dropout(hidden, self.dropout, self.training)
         if self.context and state is None:
             hidden = F.pad(hidden, (0, 0, self.context, 0))
@@ -129,9 +140,19 @@ class GatedConv(nn.Module):
         return gate(self.project(hidden), self.gate), last
 
     def project(self, hidden: Tensor) -> Tensor:
-        """The input of the gate: (batch, context + time, in_channels) -> (batch, time, channels of both paths)."""
+        """The convolution, in the fastest of five ways; all compute the same to rounding.
+
+        hidden (batch, context + time, in_channels) -> (batch, time, paths * out_channels).
+
+        The first way that applies is taken:
+        1. a layer that is packed for inference: its own product;
+        2. kernel size 1: a linear layer;
+        3. float32 on a CPU, from LEAST_TOKENS tokens on: Winograd's, half the multiplications;
+        4. GPUs, and bf16 on a CPU with at most MOST_CHANNELS channels: on channels last, no copy;
+        5. otherwise: torch's conv1d, on a copy with time last.
+        """
         if not isinstance(self.conv, nn.Conv1d):
-            return self.conv(hidden)  # packed for inference, channels last
+            return self.conv(hidden)
         if self.context == 0:
             return F.linear(hidden, self.conv.weight.squeeze(2), self.conv.bias)
         if hidden.size(0) * hidden.size(1) >= LEAST_TOKENS and winograd.suits(
@@ -144,7 +165,11 @@ class GatedConv(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Gated convolutions whose input is added to their output; a bottleneck block has three of them (section 3)."""
+    """Gated convolutions whose input is added to their output (section 2).
+
+    A bottleneck block has three. Where `block.residual` is false nothing is added; where the
+    channels differ, the input is projected.
+    """
 
     def __init__(
         self, in_channels: int, block: BlockConfig, gate: str, normalised: bool, dropout: float
@@ -163,7 +188,10 @@ class ResidualBlock(nn.Module):
         self.projection = linear(in_channels, channels, normalised, 0.0) if projects else None
 
     def forward(self, hidden: Tensor, states: list[Tensor] | None) -> tuple[Tensor, list[Tensor]]:
-        """hidden (batch, time, in_channels) -> (batch, time, out_channels); one state a convolution."""
+        """hidden (batch, time, in_channels) -> (batch, time, out_channels), and the states after.
+
+        `states` has one for each convolution, as GatedConv has it; None: zeros.
+        """
         residual = hidden if self.projection is None else self.projection(hidden)
         new_states = []
         for i, conv in enumerate(self.convs):
@@ -175,7 +203,10 @@ class ResidualBlock(nn.Module):
 
 
 def fold_weight_norm(module: nn.Module) -> None:
-    """Replace every normalised weight by its value, once and for all: for inference."""
+    """Replace each weight-normalised weight by its present value, in place: for inference.
+
+    The gains are gone afterwards; names of parameters change with it, so load weights before.
+    """
     for child in module.modules():
         if parametrize.is_parametrized(child, "weight"):
             parametrize.remove_parametrizations(child, "weight", leave_parametrized=True)

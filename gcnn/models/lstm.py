@@ -8,15 +8,15 @@ from torch import Tensor, nn
 from gcnn.config.schema import LSTMConfig
 from gcnn.models.layers import dropout, linear
 
-EMBEDDING = 0.1  # embeddings start uniform up to it
+EMBEDDING = 0.1  # embeddings are initialised uniformly in [-EMBEDDING, EMBEDDING]
 State = list[Tensor]  # h and c, (batch, layers, units)
 
 
 class LSTM(nn.Module):
-    """Tokens to hidden states; the context is unbounded.
+    """The LSTM encoder: tokens to hidden states; the context is unbounded.
 
-    With `projection_dim`, a linear layer takes the units to as many channels before the softmax, so
-    that more of the operations are the LSTM's own (LSTM-2048-512, Jozefowicz et al. 2016).
+    With `projection_dim`, a linear layer brings the units to that many channels before the softmax,
+    as in LSTM-2048-512 (Jozefowicz et al. 2016): more of the operations are then the LSTM's own.
     """
 
     receptive_field = None
@@ -39,10 +39,11 @@ class LSTM(nn.Module):
 
     @torch.no_grad()
     def _initialise(self) -> None:
-        """Start with gates that tell words apart: of variance 1 on the embedding, and less only by what h is smaller.
+        """Initialise the weights so that the input of the first layer's gates has variance 1.
 
-        With torch's own start the output of a second layer differs from word to word by 0.004 only, and a learning rate
-        of 1e-2 leaves it at the perplexity of a unigram model.
+        Further layers have less, as h is smaller than 1. With torch's own initialisation the output
+        of a second layer differs from word to word by 0.004 only, and a learning rate of 1e-2
+        leaves the model at the perplexity of a unigram model.
         """
         for name, parameter in self.lstm.named_parameters():
             if name.startswith("weight_ih"):
@@ -51,13 +52,16 @@ class LSTM(nn.Module):
             elif name.startswith("weight_hh"):
                 for gate in parameter.chunk(4):
                     nn.init.orthogonal_(gate)
-            elif name.startswith(
-                "bias_ih"
-            ):  # forget gates start open: f is the second of the four gates
+            elif name.startswith("bias_ih"):
+                # Forget gates start open: f is the second of the four gates
                 parameter.zero_()[self.units : 2 * self.units] = 1.0
 
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """tokens (batch, time) -> hidden (batch, time, hidden_dim), and the state after them."""
+        """tokens (batch, time) -> hidden (batch, time, hidden_dim), and the state after them.
+
+        Without a state the text starts here: h and c are zeros. Computed in float32 on a GPU, under
+        autocast too.
+        """
         embedded = dropout(
             self.embedding(tokens.T), self.dropout, self.training
         )  # time first: torch's fast path
@@ -75,7 +79,7 @@ class LSTM(nn.Module):
         return hidden.transpose(0, 1), [tensor.transpose(0, 1) for tensor in after]
 
     def empty_state(self, batch_size: int) -> State:
-        """The state before a text."""
+        """The state before a text: zeros."""
         zeros = self.embedding.weight.new_zeros(batch_size, self.lstm.num_layers, self.units)
         return [zeros, zeros.clone()]
 
@@ -86,5 +90,5 @@ class LSTM(nn.Module):
         return 4 * inputs * self.units + self.recurrent_macs() + projection
 
     def recurrent_macs(self) -> int:
-        """Those of them that must wait for the token before."""
+        """Multiply-accumulate operations per token that must wait for the token before."""
         return 4 * self.lstm.num_layers * self.units**2

@@ -1,17 +1,20 @@
-"""The memory that a model takes, counted from below before it is built."""
+"""The least memory that a model takes, computed from its config before it is built."""
 
 from gcnn.base.errors import UsageError
 from gcnn.base.values import check_memory
 from gcnn.config.schema import ModelConfig
 
-LAYER = 1 << 14  # bytes of a layer's objects, besides its weights
+LAYER = 1 << 14  # bytes of a layer's Python objects, besides its weights
 
 
 def check_size(
     model: ModelConfig, vocabulary_size: int, copies: int = 1, positions: int = 0
 ) -> None:
-    """Raise UsageError for cutoffs past the vocabulary, and for a model that the machine cannot hold: its weights
-    `copies` times, and what its layers compute at `positions` tokens, in bf16."""
+    """Raise UsageError for cutoffs past the vocabulary and for a model that exceeds the memory.
+
+    Counted are `copies` of the weights in float32 (0: none is held) and, for a batch of `positions`
+    tokens, the outputs of all layers in bf16. What is counted is the least that is needed.
+    """
     if model.cutoffs and model.cutoffs[-1] >= vocabulary_size:
         vocabulary = (
             f"the vocabulary has {vocabulary_size} types; give cutoffs below {vocabulary_size}"

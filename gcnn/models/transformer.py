@@ -1,8 +1,8 @@
-"""A Transformer decoder of today, to compare with: attention over a sliding window, and gated feed-forward layers.
+"""A Transformer decoder of today, to compare with: attention over a window, gated layers.
 
 Not in the paper. Pre-norm residual blocks (RMSNorm), rotary relative positions (Su et al., arXiv
-2104.09864), and a feed-forward layer whose gate is one of the project's own (Shazeer, arXiv 2002.05202).
-The window makes the context finite, as a GCNN's is.
+2104.09864), and a feed-forward layer whose gate is one of the project's own (Shazeer, arXiv
+2002.05202). The window makes the context finite, as a GCNN's is.
 """
 
 import math
@@ -16,9 +16,9 @@ from gcnn.config.schema import TransformerConfig
 from gcnn.models.layers import dropout, gate, linear, weight_count
 
 ROTARY_BASE = 10_000.0  # wavelengths of the rotations reach 2 pi times it (arXiv 2104.09864)
-State = list[
-    Tensor
-]  # which places hold a token, (batch, window - 1); each layer's keys and values there
+# Of the last window - 1 positions: which hold a token, (batch, window - 1), and each layer's keys
+# and values, (batch, window - 1, 2 * hidden_dim)
+State = list[Tensor]
 
 
 class Transformer(nn.Module):
@@ -50,9 +50,8 @@ class Transformer(nn.Module):
         present, *caches = self.empty_state(len(tokens)) if state is None else state
         embedded = dropout(self.embedding(tokens), self.dropout, self.training)
         hidden = self.input_projection(embedded)  # (batch, time, hidden_dim)
-        present = torch.cat(
-            [present, present.new_ones(tokens.shape)], dim=1
-        )  # (batch, context + time)
+        # (batch, context + time)
+        present = torch.cat([present, present.new_ones(tokens.shape)], dim=1)
         new_state = [last(present, self.context)]
         for block, cache in zip(self.blocks, caches, strict=True):
             hidden, cache = block(hidden, cache, present)
@@ -60,24 +59,28 @@ class Transformer(nn.Module):
         return self.norm(hidden), new_state
 
     def empty_state(self, batch_size: int) -> State:
-        """The state before a text: no place holds a token."""
+        """The state before a text: no position holds a token."""
         weight = self.embedding.weight
         keys_and_values = (batch_size, self.context, 2 * self.hidden_dim)
         caches = [weight.new_zeros(keys_and_values) for _ in self.blocks]
         return [weight.new_zeros(batch_size, self.context), *caches]
 
     def macs(self) -> int:
-        """Multiply-accumulate operations per token, without the softmax: a query meets `window` keys and values."""
+        """Multiply-accumulate operations per token, without the softmax.
+
+        A query is counted with `window` keys and values, though the first tokens of a text see
+        fewer.
+        """
         window = self.context + 1
         return weight_count(self) + len(self.blocks) * 2 * window * self.hidden_dim
 
     def recurrent_macs(self) -> int:
-        """Those of them that must wait for the token before: none."""
+        """Multiply-accumulate operations per token that must wait for the token before: none."""
         return 0
 
 
 class Block(nn.Module):
-    """Attention and a gated feed-forward layer, each on the normalised sum of what came before, and added to it."""
+    """A pre-norm residual block: x + attention(norm(x)), then x + feed_forward(norm(x))."""
 
     def __init__(self, config: TransformerConfig):
         super().__init__()
@@ -92,14 +95,16 @@ class Block(nn.Module):
             self.expand.weight.mul_(math.sqrt(GATES[config.gate].gain))
             self.expand.bias[inner:].fill_(GATES[config.gate].gate_bias)
         self.contract = linear(inner, width, False, 0.0)
-        with (
-            torch.no_grad()
-        ):  # all that the blocks add together has about the variance of one block's output
+        # All blocks together then add about the variance of one block's output
+        with torch.no_grad():
             for layer in (self.attention.output, self.contract):
                 layer.weight.div_(math.sqrt(2 * config.num_layers))
 
     def forward(self, hidden: Tensor, cache: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """hidden (batch, time, hidden_dim) -> the same shape; `cache` as WindowAttention has it."""
+        """hidden (batch, time, hidden_dim) -> the same shape, and the cache after it.
+
+        `cache` and `present` are as WindowAttention has them.
+        """
         attended, cache = self.attention(self.attention_norm(hidden), cache, present)
         hidden = hidden + dropout(attended, self.dropout, self.training)
         expanded = gate(self.expand(self.feed_forward_norm(hidden)), self.gate)
@@ -119,38 +124,40 @@ class WindowAttention(nn.Module):
     def forward(self, hidden: Tensor, cache: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """hidden (batch, time, width) -> (batch, time, width), and the cache after it.
 
-        `cache` (batch, window - 1, 2 * width) has the keys and values of the tokens before, keys not yet
-        rotated; `present` (batch, window - 1 + time) is 1 where there is a token, 0 before a text.
+        `cache` (batch, window - 1, 2 * width) has the keys, not yet rotated, and values of the
+        tokens before; `present` (batch, window - 1 + time) is 1 where there is a token, 0 before a
+        text.
         """
         context, time = self.window - 1, hidden.size(1)
         queries, keys_and_values = self.inputs(hidden).tensor_split([hidden.size(-1)], dim=-1)
         keys_and_values = torch.cat([cache.to(keys_and_values.dtype), keys_and_values], dim=1)
         cache = last(keys_and_values, context)
 
-        # Chunks of queries, each with the keys that any of them may see: the cost grows with time * window
+        # (1) Chunks of queries, each with the span of keys that any of them may see: the cost grows
+        # with time * window
         chunk = min(self.window, time)
         padding = -time % chunk
-        queries = F.pad(queries, (0, 0, 0, padding)).unflatten(
-            1, (-1, chunk)
-        )  # (batch, chunks, chunk, width)
+        # (batch, chunks, chunk, width)
+        queries = F.pad(queries, (0, 0, 0, padding)).unflatten(1, (-1, chunk))
         spans = F.pad(keys_and_values, (0, 0, 0, padding)).unfold(1, context + chunk, chunk).mT
         keys, values = spans.chunk(2, dim=-1)  # (batch, chunks, context + chunk, width)
-        is_token = F.pad(present, (0, padding)).unfold(
-            1, context + chunk, chunk
-        )  # (batch, chunks, context + chunk)
+        # (batch, chunks, context + chunk)
+        is_token = F.pad(present, (0, padding)).unfold(1, context + chunk, chunk)
 
+        # (2) Heads: (batch, chunks, heads, positions, channels)
         heads = (self.num_heads, -1)
-        queries, keys, values = (
-            part.unflatten(-1, heads).transpose(2, 3) for part in (queries, keys, values)
-        )
+        queries = queries.unflatten(-1, heads).transpose(2, 3)
+        keys = keys.unflatten(-1, heads).transpose(2, 3)
+        values = values.unflatten(-1, heads).transpose(2, 3)
+
+        # (3) Which keys a query sees: those of tokens, up to `context` before it
         positions = torch.arange(context + chunk, device=hidden.device)
-        distance = (
-            positions[context:, None] - positions
-        )  # of a query to each key: (chunk, context + chunk)
+        distance = positions[context:, None] - positions  # (chunk, context + chunk)
         sees = (distance >= 0) & (distance <= context) & (is_token[:, :, None, None, :] > 0)
-        sees = sees | (
-            distance == 0
-        )  # a query past the end of the text sees itself: nothing is divided by 0
+        # A query in the padding sees itself, so that nothing is divided by 0
+        sees = sees | (distance == 0)
+
+        # (4) Attention, and the output without the padding
         attended = F.scaled_dot_product_attention(
             rotated(queries, positions[context:]), rotated(keys, positions), values, attn_mask=sees
         )
@@ -161,9 +168,10 @@ class WindowAttention(nn.Module):
 
 
 def rotated(vectors: Tensor, positions: Tensor) -> Tensor:
-    """Rotary positions: vectors (..., time, channels), each pair of channels turned by its position (time,).
+    """Rotary positions: vectors (..., time, channels), turned by their positions (time,).
 
-    Products of a query and a key depend on the difference of their positions alone.
+    Channel i and channel i + channels / 2 are a pair, turned by position * rate_i. The product of a
+    query and a key then depends on the difference of their positions alone.
     """
     half = vectors.size(-1) // 2
     rates = ROTARY_BASE ** -(torch.arange(half, device=vectors.device, dtype=torch.float64) / half)
@@ -174,6 +182,8 @@ def rotated(vectors: Tensor, positions: Tensor) -> Tensor:
 
 
 def last(tensor: Tensor, count: int) -> Tensor:
-    """The last `count` places of time, copied: (batch, time, ...) -> (batch, count, ...). A view would
-    keep the whole tensor in memory."""
+    """A copy of the last `count` positions: (batch, time, ...) -> (batch, count, ...).
+
+    A view would keep the whole tensor in memory.
+    """
     return tensor[:, tensor.size(1) - count :].clone()

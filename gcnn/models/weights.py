@@ -1,8 +1,8 @@
 """Weights on disk: safetensors, written whole or not at all, read without unpickling anything.
 
-A file's metadata says the sha256 of its tensors and the fingerprint of the tokenizer that its ids
-belong to. They are JSON in one entry, for safetensors writes several in random order, and equal
-weights are to be equal files.
+A file's metadata has the sha256 of its tensors and the fingerprint of the tokenizer whose ids the
+model reads. Both are JSON in one entry: safetensors writes several entries in random order, and
+equal weights are to give equal files.
 """
 
 import hashlib
@@ -23,11 +23,15 @@ ENTRY = "gcnn"  # of the metadata
 
 
 def save_weights(weights: dict[str, Tensor], path: Path, tokenizer: str) -> None:
-    """Write a state dict as safetensors, atomically; `tokenizer` is the fingerprint of the tokenizer."""
+    """Write a state dict as safetensors, atomically: the old file stays, or the new one is whole.
+
+    `tokenizer` is the fingerprint of the tokenizer. Raises RunError where it cannot be written.
+    """
     write_atomically(path, lambda aside: write_weights(weights, aside, tokenizer))
 
 
 def write_weights(weights: dict[str, Tensor], path: Path, tokenizer: str) -> None:
+    """As `save_weights`, but not atomically: for a path aside that is renamed afterwards."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     try:
         path.touch()
@@ -42,29 +46,32 @@ def write_weights(weights: dict[str, Tensor], path: Path, tokenizer: str) -> Non
 
 
 def load_weights(model: torch.nn.Module, path: Path) -> None:
-    """Load safetensors into a model.
+    """Load safetensors into a model, in place.
 
-    Raises UsageError where the file is absent or holds another model, RunError where it is damaged.
+    Raises UsageError where the file is absent or holds the weights of another model, RunError where
+    it is damaged.
     """
     assign_weights(model, read_weights(path), path)
 
 
 def read_weights(path: Path, tokenizer: str | None = None) -> dict[str, Tensor]:
-    """The tensors of a file, on the CPU.
+    """The tensors of a file by their names, on the CPU, checked against the sha256 in its metadata.
 
-    Raises UsageError where it is absent, a pointer of Git LFS or of another `tokenizer` (its fingerprint), RunError
-    where it is damaged.
+    Raises UsageError where it is absent, a pointer of Git LFS, or belongs to another tokenizer than
+    the fingerprint `tokenizer` (None: any will do); RunError where it is damaged.
     """
     if not path.is_file():
         raise UsageError(
-            f"{path.parent} holds no {path.name}: no model was saved yet. Train it, or give another run."
+            f"{path.parent} holds no {path.name}: no model was saved yet. "
+            "Train it, or give another run."
         )
     check_run_name("run", path.parent)
     check_no_pointer_at(path)
     try:
         with safetensors.safe_open(path, "pt") as file:
             metadata = metadata_of(file)
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+            names = file.keys()
+            weights = {name: file.get_tensor(name) for name in names}
         if metadata.get("sha256") != digest(weights):
             raise ValueError("its tensors are not those that were written")
     except (
@@ -79,27 +86,34 @@ def read_weights(path: Path, tokenizer: str | None = None) -> dict[str, Tensor]:
         ) from None
     if tokenizer is not None and metadata.get("tokenizer") != tokenizer:
         raise UsageError(
-            f"{path} was trained with another tokenizer. Copy the tokenizer and the weights of one run."
+            f"{path} was trained with another tokenizer. "
+            "Copy the tokenizer and the weights of one run."
         )
     return weights
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The sha256 and the tokenizer that an intact file of weights says."""
+    """The keys `sha256` and `tokenizer` of a weights file's metadata; older files may lack them.
+
+    The file is to be intact, as after `read_weights`: errors are those of safetensors.
+    """
     with safetensors.safe_open(path, "pt") as file:
         return metadata_of(file)
 
 
 def metadata_of(file: safetensors.safe_open) -> dict[str, str]:
-    """The sha256 and the tokenizer, where an opened file says them. Raises ValueError for an entry that is no JSON."""
+    """As `read_metadata`, of an opened file. Raises ValueError for an entry that is not JSON."""
     metadata = file.metadata() or {}
-    return (
-        json.loads(metadata[ENTRY]) if ENTRY in metadata else metadata
-    )  # older files have an entry for each
+    if ENTRY in metadata:
+        return json.loads(metadata[ENTRY])
+    return metadata  # older files have an entry for each key
 
 
 def digest(weights: dict[str, Tensor]) -> str:
-    """sha256 of tensors on the CPU, their names, types and shapes."""
+    """The sha256, in hex, of contiguous tensors on the CPU with their names, types and shapes.
+
+    It does not depend on the order of the dictionary.
+    """
     hasher = hashlib.sha256()
     for name, tensor in sorted(weights.items()):
         hasher.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -108,13 +122,17 @@ def digest(weights: dict[str, Tensor]) -> str:
 
 
 def assign_weights(model: torch.nn.Module, weights: dict[str, Tensor], path: Path) -> None:
-    """Copy tensors, read from `path`, into a model. Raises UsageError where they are another model's."""
+    """Copy tensors into a model, in place. Raises UsageError where they are those of another model.
+
+    `path` is the file that they were read from, for the message.
+    """
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     stored = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     for name in sorted(expected | stored):
         if expected.get(name) != stored.get(name):
             raise UsageError(
                 f"{path} is of another model: {name} is {stored.get(name, 'absent')} there and "
-                f"{expected.get(name, 'absent')} in the config. Give the checkpoint and the config of one run."
+                f"{expected.get(name, 'absent')} in the config. "
+                "Give the checkpoint and the config of one run."
             )
     model.load_state_dict(weights)

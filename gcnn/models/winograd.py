@@ -1,9 +1,14 @@
-"""Causal convolutions on a CPU with half the multiplications (Winograd 1980; Lavin and Gray 2016, F(3, k)).
+"""Causal convolutions on a CPU with half the multiplications.
 
-Three neighbouring outputs of a kernel of k weights are the coefficients of a product of polynomials. Its factors are
-evaluated at k + 2 points, multiplied there, and interpolated: k + 2 products of channels instead of 3 k. Evaluating and
-interpolating are products with small constant matrices. What comes later reaches the outputs before it, in the same
-three, as rounding; as NaN where it is not finite.
+This is F(3, k) of Winograd (1980) and Lavin and Gray (2016).
+
+Three neighbouring outputs of a kernel of k weights are coefficients of a product of two
+polynomials. (1) Both factors are evaluated at k + 2 points, (2) multiplied there, which takes k + 2
+products of channels instead of 3 k, and (3) the three outputs are interpolated. Evaluating and
+interpolating are products with small constant matrices.
+
+The three outputs share their products, so that a later input may reach an earlier one of the three:
+as rounding, or as NaN where it is not finite.
 """
 
 from collections.abc import Callable
@@ -13,23 +18,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-OUTPUTS = 3  # that share their products; with 2 the gain is smaller, with 4 more time goes into the transforms
+# Outputs that share their products: with 2 less is saved, with 4 the transforms take more time
+OUTPUTS = 3
 POINTS = (0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5)  # and infinity; more of them would cost digits
 LONGEST_KERNEL = len(POINTS) + 2 - OUTPUTS
 
 
 def matrices(kernel_size: int) -> tuple[list, list, list]:
-    """What transforms inputs (points, points), weights (points, kernel_size) and outputs (OUTPUTS, points)."""
+    """The constant matrices of a kernel size, as nested lists.
+
+    They transform inputs (points, points), weights (points, kernel_size) and outputs (OUTPUTS,
+    points).
+    """
     points = kernel_size + OUTPUTS - 1
 
     def evaluation(coefficients: int) -> np.ndarray:
-        """Takes a polynomial's coefficients to its values at the points; the last one, infinity, to the leading one."""
-        return np.vstack(
-            [
-                np.vander(POINTS[: points - 1], coefficients, increasing=True),
-                np.eye(coefficients)[-1],
-            ]
-        )
+        """The matrix that takes a polynomial's coefficients to its values at the points.
+
+        The last point is infinity, where the value is the leading coefficient.
+        """
+        finite = np.vander(POINTS[: points - 1], coefficients, increasing=True)
+        return np.vstack([finite, np.eye(coefficients)[-1]])
 
     transforms = np.linalg.inv(evaluation(points)).T, evaluation(kernel_size), evaluation(OUTPUTS).T
     return tuple(matrix.tolist() for matrix in transforms)
@@ -39,25 +48,30 @@ MATRICES = {kernel_size: matrices(kernel_size) for kernel_size in range(2, LONGE
 
 
 def suits(hidden: Tensor, kernel_size: int) -> bool:
-    """Whether an input may be transformed; in bf16 that would cost what digits there are."""
+    """Whether `conv` may be used: on a CPU in float32 or float64, for kernel sizes in MATRICES.
+
+    In bf16, also by autocast, the transforms would lose too many digits.
+    """
     exact = hidden.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
     return exact and hidden.device.type == "cpu" and 1 < kernel_size <= LONGEST_KERNEL
 
 
 def conv(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """What F.conv1d computes, with channels last.
+    """What F.conv1d computes, to rounding, with channels last; only where `suits` says so.
 
-    hidden (batch, context + time, in_channels), weight (out_channels, in_channels, kernel_size), bias (out_channels,)
-    -> (batch, time, out_channels); context is kernel_size - 1.
+    hidden (batch, context + time, in_channels), weight (out_channels, in_channels, kernel_size),
+    bias (out_channels,) -> (batch, time, out_channels); context is kernel_size - 1.
     """
     weights = at_points(weight)
-    return between_transforms(
-        hidden, weight.size(2), bias, lambda inputs: torch.bmm(inputs, weights.mT)
-    )
+
+    def products(inputs: Tensor) -> Tensor:
+        return torch.bmm(inputs, weights.mT)
+
+    return between_transforms(hidden, weight.size(2), bias, products)
 
 
 def at_points(weight: Tensor) -> Tensor:
-    """weight (out_channels, in_channels, kernel_size) -> (points, out_channels, in_channels)."""
+    """Transform weights: (out_channels, in_channels, kernel_size) -> (points, out, in)."""
     out_channels, in_channels, kernel_size = weight.shape
     of_weight = torch.tensor(MATRICES[kernel_size][1], dtype=weight.dtype)
     return (of_weight @ weight.flatten(0, 1).T).view(-1, out_channels, in_channels)
@@ -66,17 +80,19 @@ def at_points(weight: Tensor) -> Tensor:
 def between_transforms(
     hidden: Tensor, kernel_size: int, bias: Tensor, products: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """`conv`, whose products with the weights of each point `products` makes: (points, n, in_channels) ->
-    (points, n, out_channels)."""
+    """`conv` with the products in the middle left to the caller, who may have packed the weights.
+
+    `products` multiplies inputs by the transformed weights (`at_points`) of each point:
+    (points, n, in_channels) -> (points, n, out_channels). Shapes are otherwise those of `conv`.
+    """
     of_input, _, to_output = (
         torch.tensor(matrix, dtype=hidden.dtype) for matrix in MATRICES[kernel_size]
     )
     batch, time = hidden.size(0), hidden.size(1) - kernel_size + 1
     tiles = -(-time // OUTPUTS)
     hidden = F.pad(hidden, (0, 0, 0, tiles * OUTPUTS - time))
-    windows = hidden.unfold(1, len(of_input), OUTPUTS).mT.flatten(
-        0, 1
-    )  # (tiles of all sequences, points, in_channels)
+    # (tiles of all sequences, points, in_channels)
+    windows = hidden.unfold(1, len(of_input), OUTPUTS).mT.flatten(0, 1)
     windows = torch.bmm(of_input.expand(len(windows), -1, -1), windows)
     point_outputs = products(windows.transpose(0, 1)).transpose(0, 1)
     outputs = torch.baddbmm(bias, to_output.expand(len(windows), -1, -1), point_outputs)

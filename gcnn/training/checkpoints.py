@@ -5,6 +5,7 @@ and plain values, and a manifest with the size and sha256 of both and of itself.
 Beside them lie the best weights until then: a link, which takes no room, to what was the run's model.safetensors.
 """
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -17,6 +18,8 @@ import torch
 from gcnn.base.errors import RunError, UsageError, one_line
 from gcnn.base.files import remove, sha256, write_atomically, write_json
 from gcnn.base.text_files import check_no_pointer_at
+from gcnn.config.schema import TrainConfig
+from gcnn.data.stream import PreparedData
 from gcnn.models.weights import WEIGHTS, load_weights, read_weights, write_weights
 from gcnn.runs.directory import CHECKPOINTS
 
@@ -44,6 +47,17 @@ def write_state(state: dict[str, Any], path: Path) -> None:
 
 def manifest_digest(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def identity_of(config: TrainConfig, data: PreparedData) -> dict[str, Any]:
+    """What a checkpoint must have in common with a run to be loaded there. Dropout may differ."""
+    model = dataclasses.asdict(config.model)
+    return {
+        "model": {key: value for key, value in model.items() if "dropout" not in key},
+        "tokenizer": data.tokenizer.fingerprint,
+        "data": data.fingerprint,
+        "optimizer": config.optimizer.kind,
+    }
 
 
 class Checkpoints:

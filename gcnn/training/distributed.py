@@ -7,6 +7,7 @@ import contextlib
 import datetime
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -104,6 +105,21 @@ def share_status(loss: Tensor, seconds: float, received: int | None) -> Tensor:
     if world_size() > 1:
         dist.all_reduce(status)
     return status
+
+
+def wait_for_status(
+    status: Tensor, norm: Tensor
+) -> tuple[float, float, float, list[signal.Signals]]:
+    """Wait for the device: loss, gradient norm, seconds, and the signals that any rank received.
+
+    `status` is as `share_status` returns it.
+    """
+    loss, seconds, *ranks, norm = torch.cat([status, norm.double()[None]]).tolist()
+    signals = []
+    for number, ranks_that_got_it in zip(SIGNALS, ranks, strict=True):
+        if ranks_that_got_it:
+            signals.append(number)
+    return loss, norm, seconds, signals
 
 
 class Loss(nn.Module):

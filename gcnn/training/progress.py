@@ -28,8 +28,8 @@ class Progress:
 class Bounds:
     """When a run ends: at the first bound that it reaches, or when validation no longer improves.
 
-    `batches` is the number of them in an epoch, `max_tokens` the bound of trainer.max_flops in tokens;
-    None: no such bound. At least one bound must be set.
+    `batches` is the number of them in an epoch, `max_tokens` the bound of trainer.max_flops in
+    tokens; None: no such bound. At least one bound must be set.
     """
 
     def __init__(self, config: TrainerConfig, batches: int, max_tokens: float | None):
@@ -42,7 +42,7 @@ class Bounds:
         return progress.epoch + progress.index / self.batches
 
     def fraction_done(self, progress: Progress) -> float:
-        """How much of the run is over, 1 at its end or past it: the largest of the bounds' fractions."""
+        """How much of the run is over, 1 or more at its end: the bound that is nearest decides."""
         bounds = (
             (progress.step, self.config.max_steps),
             (self.epochs(progress), self.config.max_epochs),
@@ -61,10 +61,10 @@ class Bounds:
 
 
 class StepTimer:
-    """Times training steps; what happens between two of them (validation, checkpoints) is not counted.
+    """Times training steps; validation and checkpoints, between two steps, are not counted.
 
-    Processes agree on the time within a step (see `distributed.share_status`), before it is over. What
-    remains of the step is therefore counted with the next one.
+    Processes agree on the time within a step (see `distributed.share_status`), before it is over.
+    What remains of the step is therefore counted with the next one.
     """
 
     def __init__(self) -> None:

@@ -12,8 +12,9 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 class StopSignals:
     """Remembers which of SIGNALS this process received last, instead of being ended by it.
 
-    A context manager for the main thread: within it its handlers are installed, afterwards the former
-    ones are back. Ctrl-C after another signal (a second Ctrl-C, say) raises KeyboardInterrupt at once.
+    A context manager for the main thread: within it its handlers are installed, afterwards the
+    former ones are back. Ctrl-C after another signal (a second Ctrl-C, say) raises
+    KeyboardInterrupt at once.
     """
 
     def __init__(self) -> None:
@@ -39,6 +40,6 @@ class StopSignals:
 
 
 def handled(numbers: Sequence[signal.Signals]) -> list[signal.Signals]:
-    """The signals without SIGHUP where the process ignores it: nohup asks for that, and it stays so."""
+    """The signals without SIGHUP where it is ignored, as under nohup: that stays so."""
     hangup_ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     return [number for number in numbers if number != signal.SIGHUP or not hangup_ignored]

@@ -1,6 +1,5 @@
 """The training loop: batches to updates, validation, checkpoints."""
 
-import contextlib
 import dataclasses
 import logging
 import math
@@ -12,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 
 from gcnn.base.errors import Interrupted, RunError, one_line, out_of_memory
 from gcnn.base.provenance import command_to_resume
@@ -24,17 +21,16 @@ from gcnn.evaluation.perplexity import evaluate, type_counts
 from gcnn.models.language_model import LanguageModel, State
 from gcnn.models.weights import WEIGHTS, save_weights
 from gcnn.training import distributed
-from gcnn.training.checkpoints import Checkpoints
+from gcnn.training.checkpoints import Checkpoints, identity_of
 from gcnn.training.distributed import rank, world_size
 from gcnn.training.metrics import Metrics, ProgressBar
 from gcnn.training.optimizers import build_optimizer
 from gcnn.training.progress import Bounds, Progress, StepTimer
 from gcnn.training.schedules import Schedule
-from gcnn.training.signals import SIGNALS, StopSignals
+from gcnn.training.signals import StopSignals
+from gcnn.training.update import MicroBatch, Updater, join_states, split_state
 
 log = logging.getLogger(__name__)
-# Tokens and targets, (batch, time), and the indices of each softmax cluster's targets
-MicroBatch = tuple[Tensor, Tensor, list[Tensor]]
 PASSES = 3  # forward, and two products of its size backward
 
 
@@ -78,19 +74,17 @@ class Trainer:
         self.progress = Progress()
         self.timer = StepTimer()
 
-        # Loss and optimizer
-        loss = distributed.Loss(model)
-        self.loss = torch.compile(loss) if config.trainer.compile else loss
-        if world_size() > 1:
-            self.loss = DistributedDataParallel(self.loss, gradient_as_bucket_view=True)
+        # Updates of the weights
         self.optimizer = build_optimizer(config.optimizer, model)
+        self.updater = Updater(config.trainer, model, self.optimizer, device)
         self.schedule = Schedule(config.schedule, self.optimizer)
         # The model's state after the last batch, for the next one, with trainer.carry_state; None:
         # the next batch begins with zeros
         self.state: State | None = None
 
         # Files, and what ends the run
-        self.checkpoints = Checkpoints(run_dir, self.identity(), config.trainer.keep_checkpoints)
+        identity = identity_of(config, data)
+        self.checkpoints = Checkpoints(run_dir, identity, config.trainer.keep_checkpoints)
         self.saved_at = time.monotonic()  # of the last checkpoint
         self.metrics: Metrics | None = None  # none before `run`
         self.best_scores: dict[str, float] | None = None  # by a validation in this process
@@ -104,23 +98,13 @@ class Trainer:
         counts = torch.from_numpy(type_counts(self.data.streams["train"]))
         return self.config.trainer.max_flops / (PASSES * self.model.flops_per_token(counts))
 
-    def identity(self) -> dict[str, Any]:
-        """What a checkpoint must have in common with this run to be loaded. Dropout may differ."""
-        model = dataclasses.asdict(self.config.model)
-        return {
-            "model": {key: value for key, value in model.items() if "dropout" not in key},
-            "tokenizer": self.data.tokenizer.fingerprint,
-            "data": self.data.fingerprint,
-            "optimizer": self.config.optimizer.kind,
-        }
-
     def run(self) -> None:
         """Train until the run is finished; all processes must call it, in their main thread.
 
-        Opens metrics.jsonl and the progress bar, and handles SIGNALS until it returns. Raises RunError
-        for a loss or gradient that is not finite, before the weights change, where no validation is
-        finite, and where the compiler fails; Interrupted after one of SIGNALS, once the step is
-        finished and a checkpoint written.
+        Opens metrics.jsonl and the progress bar, and handles SIGNALS until it returns. Raises
+        RunError for a loss or gradient that is not finite, before the weights change, where no
+        validation is finite, and where the compiler fails; Interrupted after one of SIGNALS, once
+        the step is finished and a checkpoint written.
         """
         self.model.train()
         if self.config.trainer.compile:
@@ -143,7 +127,7 @@ class Trainer:
             self.metrics.close()
 
     def validate_before_steps(self) -> None:
-        """Validate a model to be fine-tuned, and the last step of a run whose bound is reached already."""
+        """Validate a model that is to be fine-tuned, and one whose run is already finished."""
         progress = self.progress
         if self.config.init_from is not None and progress.step == 0:
             self.validate()  # no fine-tuning is better than a bad one
@@ -155,12 +139,12 @@ class Trainer:
             self.validate()
 
     def try_compiler(self) -> None:
-        """Compile for the first batch, and leave no trace of it. Raises RunError where the compiler fails."""
+        """Compile for the first batch, then undo its effects. RunError if the compiler fails."""
         before = dataclasses.replace(self.progress), self.state
         try:
             with torch.random.fork_rng(), warnings.catch_warnings():
                 batches, count = self.next_batch()
-                self.backward(batches[0], self.split_state(batches)[0], count)
+                self.updater.backward(batches[0], split_state(self.state, batches)[0], count)
         except Exception as error:  # of any class: there may be no C++ compiler, say
             if out_of_memory(error):
                 raise
@@ -176,14 +160,14 @@ class Trainer:
         return self.bounds.fraction_done(self.progress)
 
     def finished(self) -> bool:
-        """Whether a bound is reached, or validation has not improved for `trainer.patience` times."""
+        """Whether a bound is reached, or validation no longer improves (`trainer.patience`)."""
         return self.bounds.reached(self.progress)
 
     def next_batch(self) -> tuple[list[MicroBatch], int]:
-        """This process's micro-batches of one update, on the CPU, and the targets of all processes' ones.
+        """This process's micro-batches of an update, on the CPU, and the update's target count.
 
-        Moves `progress` on. At the end of an epoch it draws the order of the next one and drops the
-        carried state.
+        The targets are those of all processes. Moves `progress` on. At the end of an epoch it draws
+        the order of the next one and drops the carried state.
         """
         progress = self.progress
         if progress.index == len(self.batches):
@@ -204,10 +188,10 @@ class Trainer:
         return micro_batches, self.batches.count_targets(index)
 
     def step(self) -> None:
-        """Make one update. The host waits for the device once, at the end; all processes must call it.
+        """Make one update; all processes must call it. The host waits for the device once.
 
-        Moves `progress` on; sets `lr`, `grad_norm` (before clipping) and `stopping`. A loss or gradient
-        that is not finite leaves the weights as they are: see `on_nonfinite`.
+        Moves `progress` on; sets `lr`, `grad_norm` (before clipping) and `stopping`. A loss or
+        gradient that is not finite leaves the weights as they are: see `on_nonfinite`.
         """
         self.timer.start()
         progress = self.progress
@@ -215,18 +199,19 @@ class Trainer:
 
         # Forward and backward
         batches, count = self.next_batch()
-        loss = self.accumulate_gradients(batches, count)
+        loss, states = self.updater.accumulate_gradients(batches, self.state, count)
+        if self.config.trainer.carry_state:
+            self.state = join_states(states)
 
-        # What all processes must know, in one collective: it ends before the device has computed it
+        # What all processes must know to go on alike, shared in one collective
         seconds = progress.seconds + self.timer.seconds_to_share()
         status = distributed.share_status(loss, seconds, self.signals.received)
 
         # The update
-        norm = self.clip_and_update(status[0])
-        self.optimizer.zero_grad(set_to_none=True)
+        norm = self.updater.clip_and_update(status[0])
 
         # Wait for the device, and count
-        loss, self.grad_norm, seconds, signals = self.wait_for_status(status, norm)
+        loss, self.grad_norm, seconds, signals = distributed.wait_for_status(status, norm)
         self.stopping = signals[-1] if signals else None
         if math.isfinite(loss) and math.isfinite(self.grad_norm):
             progress.logged_nll += loss * count
@@ -239,93 +224,11 @@ class Trainer:
         progress.seconds = seconds
         self.timer.stop()
 
-    def accumulate_gradients(self, batches: list[MicroBatch], count: int) -> Tensor:
-        """Forward and backward over the micro-batches of an update with `count` targets in all processes.
-
-        Returns this process's part of the mean loss, nats a target, on the device. With
-        `trainer.carry_state` it also replaces the carried state.
-        """
-        states = self.split_state(batches)
-        loss = torch.zeros((), device=self.device)
-        in_several_processes = isinstance(self.loss, DistributedDataParallel)
-        for i, batch in enumerate(batches):
-            is_last = i + 1 == len(batches)
-            # Processes average their gradients once an update, with its last micro-batch
-            apart = in_several_processes and not is_last
-            with self.loss.no_sync() if apart else contextlib.nullcontext():
-                nats, states[i] = self.backward(batch, states[i], count)
-            loss += nats
-        if self.config.trainer.carry_state:
-            self.state = [torch.cat(parts) for parts in zip(*states, strict=True)]
-        return loss
-
-    def clip_and_update(self, loss: Tensor) -> Tensor:
-        """Clip the gradients (section 4.2) and make the optimizer's step; returns their norm before clipping.
-
-        This is torch's clip_grad_norm_ and step, without waiting for the device: its fused optimizers divide
-        gradients by `grad_scale`, and make no step where `found_inf` is 1 (a loss or norm that is not finite).
-        """
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        limit = self.config.trainer.clip_norm
-        self.optimizer.found_inf = (~(loss.isfinite() & norm.isfinite())).float()
-        self.optimizer.grad_scale = None if limit is None else ((norm + 1e-6) / limit).clamp(min=1)
-        self.optimizer.step()
-        return norm
-
-    @staticmethod
-    def wait_for_status(
-        status: Tensor, norm: Tensor
-    ) -> tuple[float, float, float, list[signal.Signals]]:
-        """Wait for the device: loss, gradient norm, seconds, and the signals that any rank received.
-
-        `status` is as `distributed.share_status` returns it.
-        """
-        loss, seconds, *ranks, norm = torch.cat([status, norm.double()[None]]).tolist()
-        signals = []
-        for number, ranks_that_got_it in zip(SIGNALS, ranks, strict=True):
-            if ranks_that_got_it:
-                signals.append(number)
-        return loss, norm, seconds, signals
-
-    def split_state(self, batches: list[MicroBatch]) -> list[State | None]:
-        """The carried state of each micro-batch; None for each where nothing is carried."""
-        if self.state is None:
-            return [None] * len(batches)
-        sizes = [len(tokens) for tokens, *_ in batches]
-        parts = [tensor.split(sizes) for tensor in self.state]
-        return [list(tensors) for tensors in zip(*parts, strict=True)]
-
-    def backward(self, batch: MicroBatch, state: State | None, count: int) -> tuple[Tensor, State]:
-        """Add the gradient of a micro-batch's nats / count to the parameters' gradients.
-
-        `count` are the targets of the whole update, so that the gradients of its micro-batches add up
-        to that of the mean loss. Returns nats / count, on the device, and the state after the batch.
-        """
-        tokens, targets, cluster_indices = batch
-        tokens = self.to_device(tokens)
-        targets = self.to_device(targets)
-        cluster_indices = [self.to_device(indices) for indices in cluster_indices]
-        if self.config.trainer.compile:
-            for indices in cluster_indices:  # their numbers differ: one graph for all batches
-                torch._dynamo.maybe_mark_dynamic(indices, 0)
-        bf16 = self.config.trainer.precision == "bf16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            nats, state = self.loss(tokens, targets, cluster_indices, state)
-        # DistributedDataParallel averages over the processes, but their gradients are to add up
-        (nats * (world_size() / count)).backward()
-        return nats.detach() / count, state
-
-    def to_device(self, tensor: Tensor) -> Tensor:
-        """Copy a CPU tensor to the device without waiting for it; a GPU needs pinned memory for that."""
-        if self.device.type == "cuda":
-            tensor = tensor.pin_memory()
-        return tensor.to(self.device, non_blocking=True)
-
     def on_nonfinite(self, loss: float) -> None:
-        """Count and log a step that changed no weights for its loss or gradient is not finite.
+        """Count and log a step whose loss or gradient norm is not finite; it changed no weights.
 
-        Drops the carried state. Raises RunError after `trainer.skip_nonfinite` such steps.
+        Drops the carried state. Raises RunError once more than `trainer.skip_nonfinite` steps were
+        so.
         """
         progress = self.progress
         batch = f"epoch {progress.epoch + 1}, batch {progress.index} of {len(self.batches)}"
@@ -344,7 +247,7 @@ class Trainer:
         )
 
     def after_step(self) -> None:
-        """Log, validate and write a checkpoint where it is time, and at the end; all processes must call it.
+        """Log, validate and write a checkpoint where it is time; all processes must call it.
 
         Raises Interrupted, with everything saved, where any process has received a signal.
         """
@@ -363,7 +266,7 @@ class Trainer:
             raise Interrupted(saved, command_to_resume(self.run_dir), self.stopping)
 
     def checkpoint_is_due(self) -> bool:
-        """Whether to write a checkpoint after this step, by its number, by the clock or at the end."""
+        """Whether a checkpoint follows this step: by its number, by the clock, or at the end."""
         trainer = self.config.trainer
         if self.finished() or self.stopping is not None:
             return True
@@ -376,7 +279,7 @@ class Trainer:
         return seconds >= 60 * trainer.checkpoint_minutes
 
     def log_metrics(self) -> None:
-        """Write the means since the last call to metrics.jsonl and show them on the progress bar."""
+        """Write means since the last call to metrics.jsonl and show them on the progress bar."""
         progress = self.progress
         loss = progress.logged_nll / progress.logged_tokens if progress.logged_tokens else math.nan
         speed = progress.logged_tokens / progress.logged_seconds
@@ -401,8 +304,8 @@ class Trainer:
         """Measure the exact validation perplexity; save the weights if it is the best so far.
 
         All processes must call it: each reads a part of the text. A validation that is not at a
-        multiple of `validate_every`, as the one at a run's end, counts neither against `patience` nor
-        for the schedule, so that a run that is extended has the same learning rates.
+        multiple of `validate_every`, as the one at a run's end, counts neither against `patience`
+        nor for the schedule, so that a run that is extended has the same learning rates.
         """
         valid = self.data.streams["valid"]
         shared = world_size() > 1
@@ -456,7 +359,7 @@ class Trainer:
         }
 
     def gathered_state(self) -> State | None:
-        """The carried state of all processes' sequences, in their order; None where nothing is carried."""
+        """The carried state of all processes' sequences, in order; None where none is carried."""
         if self.state is None:
             return None
         return [torch.cat(distributed.all_gather(part)) for part in self.state]
@@ -464,9 +367,9 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` returned; the number of processes may be another one.
 
-        Sets torch's random state. Learning rate, momentum and weight decay stay those of the config.
-        Raises KeyError, TypeError, ValueError or RuntimeError, as torch does, for a state that does
-        not fit; the trainer is not to be used then.
+        Sets torch's random state. Learning rate, momentum and weight decay stay those of the
+        config. Raises KeyError, TypeError, ValueError or RuntimeError, as torch does, for a state
+        that does not fit; the trainer is not to be used then.
         """
         self.progress = Progress(**state["progress"])
         pairs = zip(self.optimizer.param_groups, state["optimizer"]["param_groups"], strict=True)
@@ -479,7 +382,8 @@ class Trainer:
         if len(state["random"]) != world_size():
             torch.manual_seed(hash((self.config.seed, self.progress.step, rank())) % (1 << 63))
             log.warning(
-                "Resumed with another number of processes: dropout goes on with other random numbers."
+                "Resumed with another number of processes: "
+                "dropout goes on with other random numbers."
             )
             return
         torch.set_rng_state(state["random"][rank()])

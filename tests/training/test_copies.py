@@ -109,13 +109,13 @@ def not_finite(config: TrainConfig, run_dir: Path) -> dict:
     trainer.step()
     found = [weights(trainer)]
     if distributed.rank() == 1:
-        forward = trainer.loss.forward
+        forward = trainer.updater.loss.forward
 
         def broken(*inputs):
             nats, state = forward(*inputs)
             return nats * torch.inf, state
 
-        trainer.loss.forward = broken
+        trainer.updater.loss.forward = broken
     trainer.step()
     found.append(weights(trainer))
     with pytest.raises(RunError) as error:

@@ -10,6 +10,7 @@ from gcnn.data.stream import prepare
 from gcnn.evaluation.perplexity import evaluate
 from gcnn.evaluation.run import choose_device
 from gcnn.models.language_model import build_model
+from gcnn.training import distributed
 from gcnn.training.trainer import Trainer
 
 DEVICE = "cuda"
@@ -64,13 +65,13 @@ def test_an_update_waits_for_the_device_where_it_reads_alone(
     trainer = trainer_on(DEVICE, precision=precision, micro_batch_size=2)
     for _ in range(2):  # libraries set themselves up
         trainer.step()
-    wait = Trainer.wait_for_status
+    wait = distributed.wait_for_status
 
     def allowed(*said):
         torch.cuda.set_sync_debug_mode("default")
         return wait(*said)
 
-    monkeypatch.setattr(Trainer, "wait_for_status", staticmethod(allowed))
+    monkeypatch.setattr(distributed, "wait_for_status", allowed)
     torch.cuda.set_sync_debug_mode("error")
     try:
         trainer.step()
@@ -107,8 +108,8 @@ def test_one_process_of_nccl_is_none(config, trainer_on, tmp_path):
     )
     try:
         member = trainer_on(DEVICE)
-        member.loss = torch.nn.parallel.DistributedDataParallel(
-            member.loss, gradient_as_bucket_view=True
+        member.updater.loss = torch.nn.parallel.DistributedDataParallel(
+            member.updater.loss, gradient_as_bucket_view=True
         )
         member.step()
     finally:

@@ -1,0 +1,121 @@
+"""One update of the weights: gradients of its micro-batches, clipping, the optimizer's step."""
+
+import contextlib
+
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from gcnn.config.schema import TrainerConfig
+from gcnn.models.language_model import LanguageModel, State
+from gcnn.training import distributed
+from gcnn.training.distributed import world_size
+
+# Tokens and targets, (batch, time), and the indices of each softmax cluster's targets
+MicroBatch = tuple[Tensor, Tensor, list[Tensor]]
+
+
+class Updater:
+    """Updates a model's weights by batches; nothing in it waits for the device.
+
+    An update is `accumulate_gradients`, then `clip_and_update`. `config` says precision, clipping
+    and whether the loss is compiled.
+    """
+
+    def __init__(
+        self,
+        config: TrainerConfig,
+        model: LanguageModel,
+        optimizer: Optimizer,
+        device: torch.device,
+    ):
+        self.config = config
+        self.model = model
+        self.optimizer = optimizer
+        self.device = device
+        loss = distributed.Loss(model)
+        self.loss = torch.compile(loss) if config.compile else loss
+        if world_size() > 1:
+            self.loss = DistributedDataParallel(self.loss, gradient_as_bucket_view=True)
+
+    def accumulate_gradients(
+        self, batches: list[MicroBatch], state: State | None, count: int
+    ) -> tuple[Tensor, list[State]]:
+        """Forward and backward over this process's micro-batches of one update.
+
+        `state` is the one before all of them together, None: zeros; `count` are the update's
+        targets in all processes. Returns this process's part of the mean loss, nats a target, and
+        the state after each micro-batch, all on the device. All processes must call it: they
+        average their gradients.
+        """
+        states = split_state(state, batches)
+        loss = torch.zeros((), device=self.device)
+        in_several_processes = isinstance(self.loss, DistributedDataParallel)
+        for i, batch in enumerate(batches):
+            is_last = i + 1 == len(batches)
+            # Processes average their gradients once an update, with its last micro-batch
+            apart = in_several_processes and not is_last
+            with self.loss.no_sync() if apart else contextlib.nullcontext():
+                nats, states[i] = self.backward(batch, states[i], count)
+            loss += nats
+        return loss, states
+
+    def backward(self, batch: MicroBatch, state: State | None, count: int) -> tuple[Tensor, State]:
+        """Add the gradient of a micro-batch's nats / count to the parameters' gradients.
+
+        `count` are the targets of the whole update, so that the gradients of its micro-batches add
+        up to that of the mean loss. Returns nats / count, on the device, and the state after the
+        batch.
+        """
+        tokens, targets, cluster_indices = batch
+        tokens = self.to_device(tokens)
+        targets = self.to_device(targets)
+        cluster_indices = [self.to_device(indices) for indices in cluster_indices]
+        if self.config.compile:
+            for indices in cluster_indices:  # their numbers differ: one graph for all batches
+                torch._dynamo.maybe_mark_dynamic(indices, 0)
+        bf16 = self.config.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            nats, state = self.loss(tokens, targets, cluster_indices, state)
+        # DistributedDataParallel averages over the processes, but their gradients are to add up
+        (nats * (world_size() / count)).backward()
+        return nats.detach() / count, state
+
+    def to_device(self, tensor: Tensor) -> Tensor:
+        """Copy a CPU tensor to the device without waiting; a GPU needs pinned memory for that."""
+        if self.device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)
+
+    def clip_and_update(self, loss: Tensor) -> Tensor:
+        """Clip the gradients (section 4.2) and make the optimizer's step, then drop them.
+
+        Returns their norm before clipping, on the device. Where it or `loss` is not finite, weights
+        and optimizer stay as they are.
+
+        This is torch's clip_grad_norm_ and step, without waiting for the device: its fused
+        optimizers divide gradients by `grad_scale`, and make no step where `found_inf` is 1.
+        """
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        limit = self.config.clip_norm
+        self.optimizer.found_inf = (~(loss.isfinite() & norm.isfinite())).float()
+        self.optimizer.grad_scale = None if limit is None else ((norm + 1e-6) / limit).clamp(min=1)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+
+def split_state(state: State | None, batches: list[MicroBatch]) -> list[State | None]:
+    """The part of each micro-batch in the state of them all; None for each without a state."""
+    if state is None:
+        return [None] * len(batches)
+    sizes = [len(tokens) for tokens, *_ in batches]
+    parts = [tensor.split(sizes) for tensor in state]
+    return [list(tensors) for tensors in zip(*parts, strict=True)]
+
+
+def join_states(states: list[State]) -> State:
+    """The state of all micro-batches together: the inverse of `split_state`."""
+    return [torch.cat(parts) for parts in zip(*states, strict=True)]
