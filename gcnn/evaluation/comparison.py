@@ -119,8 +119,9 @@ def divisions(
     stream: TokenStream,
     starts: np.ndarray,
 ) -> Iterator[tuple[str, list[str], np.ndarray]]:
-    """The ways to divide the tokens: a name, the parts' labels, and the number of each token's part
-    (tokens,).
+    """Yield each way to divide the tokens into parts.
+
+    It is a name, the labels of the parts, and the index of each token's part among them: (tokens,).
     """
     positions = np.arange(len(stream))
     units = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(stream)))
@@ -130,19 +131,19 @@ def divisions(
 
 
 def decades(numbers: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """Divide whole numbers from 1 on at 10, 100, ...: labels, and the number of each one's part."""
+    """Divide whole numbers (n,), from 1 on, at DECADES: labels, and each number's part (n,)."""
     lows = [1, *(border + 1 for border in DECADES)]
     labels = [f"{low:,} to {high:,}" for low, high in zip(lows, DECADES, strict=False)]
     return [*labels, f"{lows[-1]:,} or more"], np.searchsorted(DECADES, numbers)
 
 
 def recall_parts(stream: TokenStream, units: np.ndarray) -> np.ndarray:
-    """Which of RECALL each token is: (tokens,).
+    """The index in RECALL of each token's part: (tokens,); `units` (tokens,) is the unit of each.
 
-    A bigram is a token and the one before it; what is before a unit is <eos>. After Arora et al.
-    2023 (Zoology, arXiv 2312.04927). They leave out bigrams that the training text has often, for
-    these are known without being recalled; here the rank of the bigram's second token stands for
-    that.
+    A bigram is a token and the one before it; a token is repeated if it occurred earlier in its
+    unit. After Arora et al. 2023 (Zoology, arXiv 2312.04927), who leave out bigrams that are
+    frequent in the training text, as a model knows them without recalling them. Here a rank of the
+    second token up to FREQUENT stands for a frequent bigram.
     """
     before = np.append(stream.eos_id, stream.tokens[:-1]).astype(np.int64)
     repeated_bigram = occurred_before(units, before * stream.vocabulary_size + stream.tokens)
@@ -166,10 +167,11 @@ def unit_starts(
     tokenizer: Tokenizer,
     sentences: bool,
 ) -> tuple[str, np.ndarray]:
-    """What the text is made of, "article" or "line", and where each one begins: (units,).
+    """The kind of unit, "article" or "line", and the position of each unit's first token: (units,).
 
-    An article begins with a heading ` = Title = ` between empty lines, as in WikiText. Text without
-    one, and sentences, which are scored each alone, are taken line by line.
+    An article begins with a heading ` = Title = ` between empty lines, as in WikiText; what is
+    before the first heading is a unit of its own unless it is empty. Units are lines where there is
+    no heading and for `sentences` (lines that are scored alone).
     """
     ends = line_ends(stream.tokens, stream.eos_id)
     starts = np.append(0, ends[:-1])
@@ -180,7 +182,7 @@ def unit_starts(
     if (stream.tokens[: begins[0]] == stream.eos_id).all():
         begins[0] = 0  # empty lines before the first heading
     elif begins[0] > 0:
-        begins = np.append(0, begins)  # the rest of an article whose heading is not here
+        begins = np.append(0, begins)  # the end of an article whose heading is missing
     return "article", begins
 
 
@@ -190,8 +192,9 @@ def article_headings(
     starts: np.ndarray,
     ends: np.ndarray,
 ) -> list[int]:
-    """The lines that are headings of articles; `starts` and `ends` (lines,) are the lines'
-    positions.
+    """The numbers of the lines that are headings of articles, from 0.
+
+    `starts` (lines,) are the positions of the lines' first tokens, `ends` those after their <eos>.
     """
     mark = tokenizer.encode("=")
     if tokenizer.unk_id in mark:  # any unknown word would look like it
@@ -207,8 +210,9 @@ def article_headings(
 
 
 def is_heading(line: list[int], mark: list[int]) -> bool:
-    """Whether a line begins and ends with one `mark`: a section's heading begins and ends with two
-    or more.
+    """Whether a line (ids without <eos>) begins and ends with exactly one `mark`, the ids of "=".
+
+    Headings of sections begin and end with two or more.
     """
     size = len(mark)
     if len(line) <= 2 * size or line[:size] != mark or line[-size:] != mark:

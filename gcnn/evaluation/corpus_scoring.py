@@ -1,8 +1,10 @@
-"""Score columns for whole corpora: shards of text, JSON lines or Parquet in, Parquet with the scores out.
+"""Scoring whole corpora: text, JSON lines or Parquet in, Parquet files with columns of scores out.
 
-Any number of processes share the files, however they were started (torchrun, a Slurm array, by hand): each takes the
-next that no other one holds. A file is written whole or not at all and says what its scores were made from; one that
-is there already, made from the same, is not scored again: an interrupted job is called anew and goes on.
+Any number of processes share the files, however they were started (torchrun, a Slurm array, by
+hand): each takes the next file that no other one has locked. An output file is written whole or not
+at all, and its metadata says what its scores were made from. Files that are there already and were
+made from the same are not scored again, so that a job that was interrupted goes on when it is
+called again.
 """
 
 import contextlib
@@ -49,7 +51,7 @@ IDENTITY_KEYS = ("model", "tokenizer", "precision", "before_text", "column", "in
 
 @dataclass
 class ScoringStats:
-    """What a process did."""
+    """What this process has scored."""
 
     files: int = 0
     skipped: int = 0  # their scores were there already
@@ -66,10 +68,12 @@ class ScoringStats:
 def score_files(
     scorer: Scorer, files: list[Path], output: Path, column: str = "text"
 ) -> ScoringStats:
-    """Score the rows of each file that no other process scores into `output`/<name>.parquet.
+    """Score the rows of files into `output`/<name>.parquet; returns what this process did.
 
-    Raises UsageError, before anything is scored, for a file that is missing and for scores in `output` that are of
-    something else; and after all others are scored, for files that are damaged or have no such column.
+    Files that are done, or that other processes have locked, are left out. Takes them in random
+    order and shows a progress bar. Raises UsageError, before anything is scored, for a file that is
+    missing and for scores in `output` that were made from something else; and, after all others are
+    scored, for files that are damaged or have no such column.
     """
     targets = targets_of(files, output)
     todo = [
@@ -99,7 +103,10 @@ def score_files(
 
 @contextlib.contextmanager
 def remove_if_left_empty(folder: Path) -> Iterator[None]:
-    """Make a folder unless it is there; it goes again where an error leaves it empty."""
+    """Make a folder for the time of a `with`; removed again where an error leaves it empty.
+
+    A folder that was there before is not removed.
+    """
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -112,7 +119,11 @@ def remove_if_left_empty(folder: Path) -> Iterator[None]:
 
 
 def targets_of(files: list[Path], output: Path) -> dict[Path, Path]:
-    """Where the scores of each file go. Raises UsageError for a file that is missing and for paths that meet."""
+    """The path of each file's scores, in the order of `files`.
+
+    Raises UsageError for a file that is missing, for two with the same path, for one that would be
+    overwritten, and where `output` cannot be a folder.
+    """
     targets = [
         output / f"{path.stem if path.suffix.lower() in KINDS else path.name}.parquet"
         for path in files
@@ -133,11 +144,15 @@ def targets_of(files: list[Path], output: Path) -> dict[Path, Path]:
 
 
 def made_from(scorer: Scorer, path: Path, column: str) -> dict[str, str]:
+    """What scores are made from: model, precision, column, the input's sha256, and names."""
     return scorer.source | {"column": column, "input": sha256(path), "name": path.name}
 
 
 def is_done(scorer: Scorer, path: Path, target: Path, column: str) -> bool:
-    """Whether the scores of a file are there. Raises UsageError where what is there was made from something else."""
+    """Whether `target` has the scores of a file already.
+
+    Raises UsageError where it has other ones, by any of IDENTITY_KEYS, or does not say what it has.
+    """
     if not target.exists():
         return False
     try:
@@ -145,14 +160,16 @@ def is_done(scorer: Scorer, path: Path, target: Path, column: str) -> bool:
             recorded = dict(json.loads(pq.read_schema(file).metadata[METADATA_KEY]))
     except (OSError, TypeError, KeyError, ValueError):  # Arrow's errors are of these, too
         raise UsageError(
-            f"--output: {target} does not say what scores it holds. Give another folder or remove the file."
+            f"--output: {target} does not say what scores it holds. "
+            "Give another folder or remove the file."
         ) from None
     wanted = made_from(scorer, path, column)
     for key in IDENTITY_KEYS:
         if recorded.get(key) != wanted.get(key):
             raise UsageError(
-                f"--output: {target} holds scores of another {key}: {str(recorded.get(key))[:16]}, not "
-                f"{str(wanted.get(key))[:16]} (they are of {recorded.get('name')} by {recorded.get('run')}). "
+                f"--output: {target} holds scores of another {key}: "
+                f"{str(recorded.get(key))[:16]}, not {str(wanted.get(key))[:16]} "
+                f"(they are of {recorded.get('name')} by {recorded.get('run')}). "
                 "Give another folder or remove the file."
             )
     return True
@@ -160,7 +177,10 @@ def is_done(scorer: Scorer, path: Path, target: Path, column: str) -> bool:
 
 @contextlib.contextmanager
 def claimed(target: Path) -> Iterator[bool]:
-    """Whether this process may write a file; no other one may then. The lock of a dead process holds nobody up."""
+    """Try to lock an output file for the time of a `with`; yields whether it was free.
+
+    It does not wait. The lock is a file beside the output; that of a process that has died is free.
+    """
     path = target.with_name(f".{target.name}.lock")
     with path.open("a") as file:
         if not lock(file):
@@ -173,16 +193,23 @@ def claimed(target: Path) -> Iterator[bool]:
 
 
 def score_columns(texts: list[str | None], scores: list[Score]) -> list[pa.ChunkedArray]:
-    """The columns of SCORES: of each text its score, of a row without one null."""
+    """The columns of SCORES for rows of texts; null where a row has no text.
+
+    `scores` are those of the texts that are not None, in their order.
+    """
     of_texts = iter(scores)
     rows = [{} if text is None else next(of_texts)._asdict() for text in texts]
     return pa.Table.from_pylist(rows, SCORES).columns
 
 
 def score_file(scorer: Scorer, path: Path, target: Path, column: str, done: ScoringStats) -> None:
-    """Write a file's rows and their scores, null for a row without a text. Raises UsageError as read_rows does, and
-    where a column has the name of a score."""
-    start, source = time.perf_counter(), to_json(made_from(scorer, path, column))
+    """Write a file's rows and their scores to `target`, and add to `done`.
+
+    A row without a text has null scores. Raises UsageError as read_rows does, and where a column
+    has the name of a score.
+    """
+    start = time.perf_counter()
+    source = to_json(made_from(scorer, path, column))
 
     def write(aside: Path) -> None:
         tables = read_rows(path, column)

@@ -1,4 +1,4 @@
-"""Text sampled from a model, token by token; the state carried along makes each one a single step."""
+"""Text sampled from a model, token by token; as the state is carried, each takes one step."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from gcnn.models.language_model import LanguageModel
 
 @dataclass
 class Sampling:
-    """How a token is drawn: from `softmax(log_probs / temperature)` of the `top_k` likeliest types."""
+    """How to draw tokens: from `softmax(log_probs / temperature)` of the `top_k` likeliest types."""
 
     temperature: float = 1.0  # 0: the likeliest type
     top_k: int | None = None  # None: all types
@@ -33,7 +33,10 @@ class Sampling:
         check_seed("seed", self.seed)
 
     def chooser(self) -> Callable[[Tensor], Tensor]:
-        """A function from log-probabilities (batch, vocabulary) to types (batch,); it draws from the seed on."""
+        """A function that draws types (batch,) from log-probabilities (batch, vocabulary).
+
+        It has a random state of its own, which starts at the seed; draws are on the CPU.
+        """
         generator = torch.Generator().manual_seed(self.seed)
 
         def choose(log_probs: Tensor) -> Tensor:
@@ -59,9 +62,11 @@ def generate(
     samples: int,
     sampling: Sampling,
 ) -> list[str]:
-    """The prompt, continued by `tokens` tokens, none of them <unk>; an empty prompt is the start of a text.
+    """Continue a prompt `samples` times by `tokens` tokens, none of them <unk>; return the texts.
 
-    Raises UsageError for a prompt that is no text, and where there is nothing to generate or no memory for it.
+    Each begins with the prompt as it was given; an empty one is the start of a text. The model is
+    to be in evaluation mode. Raises UsageError for a prompt that is no text, for numbers below 1,
+    and where the memory is too small.
     """
     check_count("tokens", tokens)
     check_count("samples", samples)
@@ -87,7 +92,10 @@ def generate(
 
 
 def encode_prompt(tokenizer: Tokenizer, prompt: str) -> list[int]:
-    """The ids of a text whose last line goes on. Raises UsageError for a prompt that is no text."""
+    """The ids of a text whose last line is not ended: no <eos> after it, and none before the text.
+
+    Raises UsageError for a prompt that is no text.
+    """
     check_text("the prompt", prompt)
     return tokenizer.encode_lines(prompt.split("\n"))[:-1].tolist()
 
@@ -100,10 +108,10 @@ def generate_tokens(
     count: int,
     choose: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """Continue a text, which is read once: start (time,) -> (samples, count).
+    """Continue a text, which is read once: start (time,) -> the new ids, (samples, count).
 
-    `choose` maps log-probabilities (samples, vocabulary) of the next token to the types (samples,)
-    taken.
+    `start` begins with <eos>. `choose` takes log-probabilities (samples, vocabulary) of the next
+    token, which it may change, and returns the types (samples,) to go on with.
     """
     hidden, state = read_to_the_end(model, start[None])
     hidden = hidden.expand(samples, -1)

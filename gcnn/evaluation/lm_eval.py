@@ -1,4 +1,4 @@
-"""Runs as the model `gcnn` of lm-evaluation-harness (`pip install lm_eval==0.4.13`, the extra `lm-eval`):
+"""Runs as the model `gcnn` of lm-evaluation-harness (`pip install lm_eval==0.4.13`):
 
     python -m gcnn.evaluation.lm_eval run --model gcnn --model_args run=latest --tasks wikitext
 
@@ -17,13 +17,17 @@ from gcnn.evaluation.perplexity import read_blocks
 from gcnn.evaluation.scoring import load
 
 log = logging.getLogger(__name__)
-ROWS = 64  # positions whose distributions are in memory together; the first likelier type ends the search
+ROWS = 64  # positions whose distributions over all types are in memory together
 LENGTH = 256  # tokens generated where a task does not say
 
 
 @register_model("gcnn")
 class HarnessModel(LM):
-    """A run, by any name that `gcnn.load` takes. Sizes of batches change nothing and are passed over."""
+    """A run as a model of the harness, by any name that `gcnn.load` takes.
+
+    `device` None: a GPU if there is one. The harness's batch sizes are ignored; results do not
+    depend on them. Raises UsageError and RunError as `gcnn.load` does.
+    """
 
     def __init__(
         self, run: str, device: str | None = None, precision: str = "float32", **sizes: object
@@ -33,17 +37,23 @@ class HarnessModel(LM):
         self.tokens = self.unknown = 0  # of the continuations of the requests at hand
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        """The log-probability in nats of each continuation, and whether every token of it is the likeliest."""
+        """The log-probability of each continuation, in nats, and whether all its tokens are likeliest.
+
+        A request's arguments are a context and its continuation. Logs a warning about unknown
+        tokens.
+        """
         answers = [self.continuation(*request.args) for request in requests]
         self.warn_of_unknown_tokens()
         return answers
 
     @torch.inference_mode()
     def continuation(self, context: str, text: str) -> tuple[float, bool]:
-        """As `loglikelihood`, of one text: of the tokens that it adds to the context or changes there.
+        """As `loglikelihood`, of one continuation.
 
-        Where it ends the context's last word, that word's are among them. An unknown token is never
-        the likeliest, for the model cannot write the word.
+        Scored are the tokens from the first on in which context + text differs from the context.
+        Where the text goes on with the context's last word, the tokens of that word are among them.
+        An unknown token is never the likeliest, for the model cannot write the word. Adds to the
+        counts of `warn_of_unknown_tokens`.
         """
         model, tokenizer = self.scorer.model, self.scorer.tokenizer
         stripped = context.rstrip(" ")  # blanks belong to the word after them
@@ -57,11 +67,14 @@ class HarnessModel(LM):
         unknown = whole[shared:].count(tokenizer.unk_id)
         self.tokens += len(whole) - shared
         self.unknown += unknown
-        total, greedy, at = 0.0, unknown == 0, 0
+        total = 0.0
+        greedy = unknown == 0
+        at = 0  # position of the block's first token
         if shared == len(whole):  # the text is empty
             return total, greedy
         for hidden, _ in read_blocks(model, torch.tensor([[tokenizer.eos_id, *whole[:-1]]])):
-            first, end = max(shared, at), at + hidden.size(1)  # of the block, what is asked for
+            first = max(shared, at)  # of the block, the positions that are scored
+            end = at + hidden.size(1)
             wanted = torch.tensor(whole[first:end], dtype=torch.long, device=hidden.device)
             hidden = hidden[0, first - at :]  # (wanted, channels)
             at = end
@@ -74,24 +87,27 @@ class HarnessModel(LM):
         return total, greedy
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
-        """The log-probability in nats of each text as running text, without the end of its last line."""
+        """The log-probability of each text in nats, as running text without the last line's <eos>."""
         answers = [self.continuation("", *request.args)[0] for request in requests]
         self.warn_of_unknown_tokens()
         return answers
 
     def warn_of_unknown_tokens(self) -> None:
-        """Say how many tokens of the last requests were unknown."""
+        """Log how many tokens of the last requests were unknown, if any, and reset the counts."""
         if self.unknown:
             log.warning(
-                "%d of %d tokens are unknown to the model: <unk> stands for any such word, so that "
-                "word_perplexity and bits_per_byte come out too good.",
+                "%d of %d tokens are unknown to the model: <unk> stands for any such word, "
+                "so that word_perplexity and bits_per_byte come out too good.",
                 self.unknown,
                 self.tokens,
             )
         self.tokens = self.unknown = 0
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
-        """Each prompt's continuation, up to the first of the texts that end it."""
+        """Each prompt's continuation, up to the first of the texts in the option `until`.
+
+        Greedy unless `do_sample` is set; LENGTH tokens unless `max_gen_toks` says how many.
+        """
         continuations = []
         for request in requests:
             prompt, options = request.args

@@ -1,10 +1,10 @@
-"""N-best lists: the hypotheses of a recogniser or translator, ranked anew by a model and the scores they came with.
+"""N-best lists: hypotheses of a recogniser or translator, ranked anew with a model's scores.
 
 moses   `id ||| sentence ||| features ||| score`, or without features, or without both
-kaldi   `utt-1 words`: hypotheses of `utt` numbered, as lattice-to-nbest does; where a number comes twice it is part of
-        the name. Their costs are in files apart
-srilm   `acoustic language n words`, scores of base 10: one list, as `ngram -rescore` writes it
-any     the one of these that the first line is
+kaldi   `utt-1 words`: numbered hypotheses of `utt`, as lattice-to-nbest writes them, without costs;
+        where a number comes twice in a list it is part of the name
+srilm   `acoustic language n words`, scores in log 10: one list, as `ngram -rescore` writes it
+any     whichever of these fits the first line
 """
 
 import contextlib
@@ -18,23 +18,25 @@ from typing import NamedTuple
 from gcnn.base.errors import UsageError
 
 KINDS = ("any", "moses", "kaldi", "srilm")
-Fields = tuple[
-    str, str, str, str
-]  # the names that Hypothesis has for them: list, number, sentence, score as written
+# As in Hypothesis: list, number, sentence, and the score as it is written
+Fields = tuple[str, str, str, str]
 
 
 class Hypothesis(NamedTuple):
-    line: str
+    """A line of an n-best list."""
+
+    line: str  # without white space at its end
     list: str  # the name of its list
-    number: str  # its number there, if its line has one
+    number: str  # its number there; empty where the line has none
     sentence: str
-    score: float  # its own, in nats; 0 where none is asked for
+    score: float  # the one it came with, in nats; 0 where it is not needed
 
 
 def reader(kind: str, scored: bool) -> Callable[[str], Hypothesis]:
-    """What reads a line of one of KINDS; `scored`: its score is needed.
+    """A function that parses a line of one of KINDS; with `scored`, lines must have a score.
 
-    It raises UsageError, the end of a sentence that begins with the line's number.
+    For "any" the first line decides, which is printed to stderr unless it is moses. The function
+    raises UsageError for other lines; its message is to follow the name of the line ("line 3 ").
     """
 
     def read_hypothesis(line: str) -> Hypothesis:
@@ -58,6 +60,7 @@ def reader(kind: str, scored: bool) -> Callable[[str], Hypothesis]:
 
 
 def recognised(line: str) -> str:
+    """The kind of n-best list that a line is of. Raises UsageError where it is of none."""
     if "|||" in line:
         return "moses"
     if parse_srilm(line):
@@ -65,21 +68,19 @@ def recognised(line: str) -> str:
     if re.match(r"\S+-[1-9]\d*(\s|$)", line):
         return "kaldi"
     raise UsageError(
-        "is not `id ||| sentence`, `utt-1 words` or `acoustic language n words`. Give n-best lists and say of which "
-        f"kind (--nbest {'|'.join(PARSERS)}), or leave out --nbest."
+        "is not `id ||| sentence`, `utt-1 words` or `acoustic language n words`. Give n-best lists "
+        f"and say of which kind (--nbest {'|'.join(PARSERS)}), or leave out --nbest."
     )
 
 
 def parse_moses(line: str) -> Fields | None:
+    """The fields of a line, None where it is not of this kind; so of the parsers below."""
     name, *fields = line.split("|||")
     if not fields:
         return None
-    return (
-        name.strip(),
-        "",
-        fields[0],
-        (fields[1:3] or [""])[-1],
-    )  # the total comes after features, before alignments
+    # After the sentence come features, total score and alignments, or the score alone
+    score = (fields[1:3] or [""])[-1]
+    return name.strip(), "", fields[0], score
 
 
 def parse_kaldi(line: str) -> Fields | None:
@@ -96,7 +97,7 @@ def parse_srilm(line: str) -> Fields | None:
     return "", "", fields[2], score
 
 
-PARSERS = {  # of each kind, how a line looks, and what finds its fields or None
+PARSERS = {  # of each kind, how a line looks, and its parser
     "moses": ("id ||| sentence", parse_moses),
     "kaldi": ("utt-1 words", parse_kaldi),
     "srilm": ("acoustic language n words", parse_srilm),
@@ -104,11 +105,13 @@ PARSERS = {  # of each kind, how a line looks, and what finds its fields or None
 
 
 def to_nats(score: str, kind: str) -> float:
+    """A score as it is written, in nats. Raises UsageError where it is not a finite number."""
     with contextlib.suppress(ValueError):
         if math.isfinite(number := float(score)):
             return number * math.log(10) if kind == "srilm" else number
     raise UsageError(
-        f"has no score for --lm-weight (found: {score.strip()!r}). Give `id ||| sentence ||| score`, or no weight."
+        f"has no score for --lm-weight (found: {score.strip()!r}). "
+        "Give `id ||| sentence ||| score`, or no weight."
     )
 
 
@@ -122,8 +125,11 @@ class Scored(NamedTuple):
 
 
 class Ranker:
-    """Ranks lists of hypotheses: by score + weight * (log_prob - unknown_penalty * unknown), or, without a weight, by
-    what stands in brackets. Counts the hypotheses with unknown words on the way."""
+    """Ranks lists of hypotheses, and counts those with unknown words.
+
+    They are ranked by score + weight * (log_prob - unknown_penalty * unknown), in nats. Without a
+    weight it is log_prob - unknown_penalty * unknown alone; without a penalty, the penalty is 0.
+    """
 
     def __init__(self, weight: float | None = None, unknown_penalty: float | None = None):
         self.weight = weight
@@ -131,13 +137,17 @@ class Ranker:
         self.hypotheses = self.with_unknown = self.unknown = 0
 
     def rank(self, entries: Iterable[Scored]) -> Iterator[str]:
-        """Each list as text, best first, equal ones in their order. A line is that of the hypothesis, its log_prob,
-        with a penalty its number of unknown tokens, and the sum that it is ranked by where that is another number."""
+        """Each list as text, best hypothesis first, equal ones in their order.
+
+        A line is the hypothesis's own, its log_prob, with a penalty its number of unknown tokens,
+        and, where that is another number, the sum that it is ranked by. `entries` come list by
+        list.
+        """
         for group in split_into_lists(entries):
             rows = []
             first: dict[bytes, float] = {}
             for hypothesis, tokens, log_prob, unknown in group:
-                # The same words have the same log-probability but for rounding, which differs from batch to batch.
+                # The same words have the same log-probability, though rounding may differ by batch
                 log_prob = first.setdefault(tokens, log_prob)
                 self.count(unknown)
                 rows.append([hypothesis.line, *self.figures(hypothesis.score, log_prob, unknown)])
@@ -145,7 +155,7 @@ class Ranker:
             yield "".join(" ||| ".join(map(str, row)) + "\n" for row in rows)
 
     def figures(self, score: float, log_prob: float, unknown: int) -> list[float]:
-        """What is printed of a hypothesis; the last is what it is ranked by."""
+        """The numbers printed after a hypothesis; it is ranked by the last one."""
         figures = [log_prob]
         total = log_prob
         if self.unknown_penalty is not None:
@@ -161,22 +171,27 @@ class Ranker:
         self.unknown += unknown
 
     def warning(self) -> str:
-        """What to say of the unknown words that were ranked; empty where there were none."""
+        """A warning about the unknown words that were ranked; empty where there were none."""
         if not self.unknown:
             return ""
         found = (
-            f"{self.with_unknown:,} of {self.hypotheses:,} hypotheses have words that the model does not know, "
-            f"{self.unknown:,} in all."
+            f"{self.with_unknown:,} of {self.hypotheses:,} hypotheses have words that the model "
+            f"does not know, {self.unknown:,} in all."
         )
         if self.unknown_penalty is not None:
             return found
         return (
-            f"{found} It has one probability for all such words, <unk>, so that nonsense may come first; "
-            "--unknown-penalty NATS takes as much off for each."
+            f"{found} It has one probability for all such words, <unk>, so that nonsense may come "
+            "first; --unknown-penalty NATS takes as much off for each."
         )
 
 
 def split_into_lists(entries: Iterable[Scored]) -> Iterator[list[Scored]]:
+    """Group hypotheses by the name of their list, in their order.
+
+    Where a number comes twice in a list, it belongs to the name: hypotheses of one number are a
+    list.
+    """
     for _, group in groupby(entries, key=lambda entry: entry.hypothesis.list):
         group = list(group)
         if len({entry.hypothesis.number for entry in group}) == len(group):

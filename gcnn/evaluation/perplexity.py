@@ -1,4 +1,4 @@
-"""Exact perplexity: the same at any block and batch size, for the state is carried over every border.
+"""Exact perplexity: as the state is carried from block to block, it does not depend on their size.
 
 Every text, a sentence alone and running text alike, begins with the model's `start_state`.
 """
@@ -18,7 +18,7 @@ from gcnn.models.language_model import LanguageModel, State
 
 # These decide memory and speed, never the result.
 BATCH_SIZE, BLOCK_SIZE = 8, 1000  # sequences, tokens a sequence
-POSITIONS = 2048  # of a row, read at once
+POSITIONS = 2048  # tokens of a sequence that are read at once
 
 
 @torch.no_grad()
@@ -31,15 +31,16 @@ def token_nlls(
     rank: int = 0,
     world_size: int = 1,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Score a text: yields positions in it (n,) and their negative log-likelihoods (n,), nats; each position once.
+    """Yield positions in a text (n,) and their negative log-likelihoods in nats (n,), each once.
 
-    `sentences`: each line alone. Else running text, read by `batch_size` rows at once. Each row starts with the state
-    that the text before it leaves: with a finite receptive field, `receptive_field - 1` tokens of overlap give it
-    exactly. A model without one (the LSTM) reads the text as one row.
+    With `sentences` each line is scored alone. Otherwise the text is running text, read in up to
+    `batch_size` rows at once. Each row starts with the state after the text before it, which
+    `receptive_field - 1` tokens of overlap give exactly; without a receptive field (the LSTM) there
+    is one row. The model is to be in evaluation mode.
 
-    Of `world_size` processes, each yields its own part of the text; of a text in one row, rank 0
-    yields all. A text shorter than the context times the processes is one row: rows that begin
-    within the first context would not find what came before.
+    Each of `world_size` processes yields its own part of the text. A text that is shorter than the
+    context times the processes is one row, for a row that begins within the first context would not
+    find all that came before. One row is read by rank 0 alone.
     """
     if sentences:
         batches = Sentences(stream.tokens, stream.eos_id, batch_size, block_size)
@@ -47,7 +48,7 @@ def token_nlls(
         return
     device = next(model.parameters()).device
     context = (model.receptive_field or 1) - 1
-    rows = min(batch_size, len(stream) // max(1, context * world_size))  # of this process
+    rows = min(batch_size, len(stream) // max(1, context * world_size))  # in this process
     if model.receptive_field is None or rows == 0:
         if rank > 0:
             return
@@ -70,7 +71,7 @@ def state_before_rows(
     context: int,
     device: torch.device,
 ) -> State | None:
-    """The state of each row's first token; None for zeros."""
+    """The state before each row's first token; None: zeros. `context`: receptive field - 1."""
     start = model.start_state(len(batches.row_starts))
     if context == 0 or not batches.row_starts.any():
         return start
@@ -83,19 +84,23 @@ def state_before_rows(
 
 
 def read_blocks(model: LanguageModel, tokens: Tensor) -> Iterator[tuple[Tensor, State]]:
-    """Read texts from their start, POSITIONS tokens of each at once.
+    """Read texts from their start in blocks of POSITIONS tokens, so that memory stays bounded.
 
-    tokens (batch, time), which begin with <eos> -> the hidden states (batch, positions, channels)
-    of each block, and the state after it.
+    tokens (batch, time), which begin with <eos>, on any device. Yields the hidden states of each
+    block, (batch, positions, channels), and the state after it.
     """
-    device, state = next(model.parameters()).device, model.start_state(len(tokens))
+    device = next(model.parameters()).device
+    state = model.start_state(len(tokens))
     for block in tokens.split(POSITIONS, dim=1):
         hidden, state = model(block.to(device), state)
         yield hidden, state
 
 
 def read_to_the_end(model: LanguageModel, tokens: Tensor) -> tuple[Tensor, State]:
-    """The last hidden state (batch, channels) of texts (batch, time), and the state after them."""
+    """The last hidden state (batch, channels) of texts, and the state after them.
+
+    tokens (batch, time), which begin with <eos>; at least one.
+    """
     for hidden, state in read_blocks(model, tokens):
         last = hidden[:, -1], state
     return last
@@ -104,13 +109,16 @@ def read_to_the_end(model: LanguageModel, tokens: Tensor) -> tuple[Tensor, State
 def sentence_nlls(
     model: LanguageModel, batches: Sentences, rank: int = 0, world_size: int = 1
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Positions (n,) and negative log-likelihoods (n,) of lines each alone, those of every `world_size`-th batch; a
-    long one is read in blocks, with the state carried over their borders, so that memory stays bounded."""
+    """As `token_nlls`, for lines that are scored alone.
+
+    Of several processes, each takes every `world_size`-th batch.
+    """
     device = next(model.parameters()).device
     starts = batches.ends - batches.lengths
     for i in range(rank, len(batches), world_size):
         tokens, targets = batches[i]
-        at = starts[batches.rows(i), None] + np.arange(tokens.size(1))  # (batch, time)
+        lines = batches.rows(i)
+        at = starts[lines, None] + np.arange(tokens.size(1))  # (batch, time)
         first = 0
         for hidden, _ in read_blocks(model, tokens):
             block = slice(first, first + hidden.size(1))
@@ -127,7 +135,7 @@ def nlls_in_order(
     batch_size: int = BATCH_SIZE,
     block_size: int = BLOCK_SIZE,
 ) -> np.ndarray:
-    """The negative log-likelihood of each token: (tokens,), nats."""
+    """The negative log-likelihood of each token of a text, in nats: (tokens,). See token_nlls."""
     nlls = np.empty(len(stream))
     for positions, values in token_nlls(model, stream, sentences, batch_size, block_size):
         nlls[positions] = values
@@ -142,20 +150,18 @@ def evaluate(
     block_size: int = BLOCK_SIZE,
     shared: bool = False,
 ) -> dict[str, float | None]:
-    """The perplexity of a text and its normalisations. `shared`: each of torch.distributed's processes, which all must
-    call, reads its part.
+    """The perplexity of a text and its normalisations, as `normalised` returns them.
 
-    Returns nll_nats (the text's total), tokens, perplexity (per token), unknown (of the tokens, those that are <unk>),
-    out_of_vocabulary (of these, those that the text has another word for), known_perplexity (per token that is not
-    unknown, without the nats of those that are), words, word_perplexity (per white-space word and end of line, whatever
-    the tokenizer), bytes, bits_per_byte. The last two measures are None where a word is out of vocabulary.
+    With `shared`, each of torch.distributed's processes reads a part, and all must call it; without
+    it the caller reads all. Shows a progress bar on rank 0 where it takes more than two seconds;
+    leaves the model in the mode it was in. Other arguments are as `token_nlls` has them.
     """
     training = model.training
     model.eval()
     sums = np.zeros(3)  # nats, those of unknown tokens, unknown tokens
     rank, world_size = (dist.get_rank(), dist.get_world_size()) if shared else (0, 1)
     first = not dist.is_initialized() or dist.get_rank() == 0
-    quiet = None if first else True  # None: where nobody watches
+    quiet = None if first else True  # None: tqdm decides, by whether there is a terminal
     tokens = len(stream) // world_size
     with tqdm(
         total=tokens, unit=" tokens", unit_scale=True, disable=quiet, delay=2, leave=False
@@ -164,7 +170,7 @@ def evaluate(
             model, stream, sentences, batch_size, block_size, rank, world_size
         ):
             is_unknown = stream.tokens[positions] == stream.unk_id
-            sums += nll.sum(), nll[is_unknown].sum(), is_unknown.sum()
+            sums += (nll.sum(), nll[is_unknown].sum(), is_unknown.sum())
             bar.update(len(positions))
     if shared:
         dist.all_reduce(torch.from_numpy(sums))
@@ -176,12 +182,20 @@ def evaluate(
 def normalised(
     total: float, stream: TokenStream, of_unknown: float = 0.0, unknown: int = 0
 ) -> dict[str, float | None]:
-    """The normalisations of a total negative log-likelihood in nats, and of its part that unknown tokens have.
+    """The measures of a text, from its total negative log-likelihood in nats.
 
-    What a word costs compares between tokenizers if it is paid for to the last letter. <unk> is not: the more words a
-    model does not know, the less a word or a byte would cost it. A text's own <unk>, as in WikiText, is known.
+    `unknown` is how many tokens are <unk>, `of_unknown` their part of the total. Returns
+    - nll_nats, tokens, perplexity: the total, how many tokens, and per token;
+    - unknown, out_of_vocabulary: the tokens that are <unk>, and those of them that are another word
+      in the text (WikiText has <unk> itself);
+    - known_perplexity: per token that is not unknown, without the nats of those that are;
+    - words, word_perplexity: per white-space word and end of line, whatever the tokenizer;
+    - bytes, bits_per_byte.
+
+    word_perplexity and bits_per_byte compare models with different tokenizers. They are None where
+    a word is out of vocabulary: the more words a model does not know, the better they would be.
     """
-    known = max(1, len(stream) - unknown)  # in a text, each line's end
+    known = max(1, len(stream) - unknown)  # a text has known tokens: its ends of lines
     out_of_vocabulary = unknown - stream.written_unknown
     all_is_spelled = out_of_vocabulary == 0
     return {
@@ -199,16 +213,17 @@ def normalised(
 
 
 def exp(nats: float) -> float:
+    """exp(nats), infinity where it is too large for a float."""
     return math.exp(nats) if nats < 700 else math.inf
 
 
 def type_counts(stream: TokenStream) -> np.ndarray:
-    """How often each type occurs: (vocabulary,)."""
+    """How often each type occurs in a text: (vocabulary,), whole numbers."""
     pieces = (stream.tokens[at : at + (1 << 24)] for at in range(0, len(stream), 1 << 24))
     return sum(np.bincount(piece, minlength=stream.vocabulary_size) for piece in pieces)
 
 
 def unigram_perplexity(counts: np.ndarray, stream: TokenStream) -> float:
-    """The perplexity of the types' training frequencies alone, one added to each count."""
+    """The perplexity of a unigram model: training counts (vocabulary,), one added to each."""
     log_probs = np.log((counts + 1) / (counts.sum() + len(counts)))
     return exp(-float(type_counts(stream) @ log_probs) / len(stream))

@@ -19,19 +19,20 @@ from gcnn.runs.directory import CHECKPOINTS, RESULTS, TOKENIZER
 
 @dataclass
 class LoadedRun:
-    """What a run directory says about its model."""
+    """A trained model with what belongs to it."""
 
     model: LanguageModel  # in evaluation mode, weight normalisation folded, without gradients
     tokenizer: Tokenizer
     config: TrainConfig
-    weights_sha256: str  # as its file says
+    weights_sha256: str  # of its tensors, as the file's metadata says
 
 
 def load_model(run_dir: str | Path, device: str = "auto") -> LoadedRun:
-    """The best model of a run.
+    """Load the best model of a run directory onto a device.
 
-    Raises UsageError where the folder is no run, has no model yet, or where its parts are of different runs, and
-    RunError where the weights are damaged.
+    Raises UsageError where the folder is no run, has no model yet, or has parts of different runs,
+    and for a device that is not there; RunError where the weights are damaged. Switches off TF32
+    (see `choose_device`).
     """
     run_dir = Path(run_dir)
     where = choose_device(device)
@@ -49,7 +50,10 @@ def load_model(run_dir: str | Path, device: str = "auto") -> LoadedRun:
 
 
 def check_no_checkpoint(run_dir: Path) -> None:
-    """Raise UsageError, with what to do, for a run without a model that was stopped and can go on."""
+    """Raise UsageError, with what to do, for a run without a best model that can be resumed.
+
+    `run_dir` has no model.safetensors. Does nothing where it has no checkpoints either.
+    """
     if (run_dir / RESULTS).exists():
         return
     checkpoints = sorted((run_dir / CHECKPOINTS).glob("step_*"))
@@ -57,27 +61,30 @@ def check_no_checkpoint(run_dir: Path) -> None:
         copy = shlex.join(["cp", str(checkpoints[-1] / WEIGHTS), str(run_dir)])
         resume = shlex.join([f"run_dir={run_dir}", "resume=true"])
         raise UsageError(
-            f"{run_dir} has no {WEIGHTS} yet: it stopped before its first validation, which chooses the best. "
-            f"Go on with it (gcnn train {resume}), or take the weights of its newest checkpoint ({copy})."
+            f"{run_dir} has no {WEIGHTS} yet: it stopped before its first validation, "
+            f"which chooses the best. Go on with it (gcnn train {resume}), "
+            f"or take the weights of its newest checkpoint ({copy})."
         )
 
 
 def before_text(config: TrainConfig, eos_id: int) -> int | None:
-    """What a model of this config is to find before a text: <eos> without end; None: zeros.
+    """The type that a model of this config is to read before a text, without end; None: zeros.
 
-    It is what the model has met in training. With the state carried, a GCNN has met zeros at the
-    start of an epoch alone, and expects the wrong words after them. Sentences that stand alone, and
-    shuffled blocks, begin with zeros each.
+    It is what came before texts in training: zeros before shuffled blocks and single sentences.
+    With `trainer.carry_state` a GCNN has read zeros at the start of an epoch alone and does not
+    know what follows them, so that it reads <eos>.
     """
     return eos_id if config.trainer.carry_state else None
 
 
 def choose_device(name: str) -> torch.device:
-    """auto, cpu, cuda or one GPU of several as cuda:1, float32 in full precision. Raises UsageError
-    for other names and where the machine has no such device."""
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = (
-        False  # TF32 keeps 10 bits
-    )
+    """The device of a name: auto (a GPU if there is one), cpu, cuda, or one GPU of several, cuda:1.
+
+    Switches off TF32, which keeps 10 bits, for the whole process. Raises UsageError for other names
+    and where the machine has no such device.
+    """
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
     gpu = re.fullmatch(r"cuda(?::(\d+))?", str(name))
     if gpu is None and name not in ("auto", "cpu"):
         raise UsageError(f"device is {name!r}; choose one of: auto, cpu, cuda.")

@@ -1,4 +1,4 @@
-"""A trained model in Python: scores of sentences and of tokens, perplexity, what comes next, samples."""
+"""A trained model in Python: scores of sentences and tokens, perplexity, next words, samples."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -33,11 +33,11 @@ from gcnn.models.inference import (
 from gcnn.models.language_model import LanguageModel
 from gcnn.runs.directory import find_run
 
-WINDOW = 1 << 20  # characters whose sentences are in memory, and sorted by length, together
+WINDOW = 1 << 20  # characters of sentences that are sorted by length, and scored, together
 
 
 class Score(NamedTuple):
-    """A sentence's words and <eos>, scored after <eos>."""
+    """The score of a sentence's words and its <eos>, at the start of a text."""
 
     log_prob: float  # nats, total
     tokens: int  # words or pieces, and <eos>
@@ -46,22 +46,26 @@ class Score(NamedTuple):
 
 
 class TokenScores(NamedTuple):
-    """A text token by token, the ends of its lines among them."""
+    """A text token by token, the <eos> of each line included."""
 
     types: list[str]  # words or pieces
     log_probs: np.ndarray  # (tokens,), nats
 
 
 def load(run: str | Path, device: str = "auto", precision: str = "float32") -> "Scorer":
-    """The model of a run directory, of the newest run in a folder, or of `latest` in runs/. Raises as from_run does."""
+    """The model of a run directory, of the newest run in a folder, or of `latest` in runs/.
+
+    Raises UsageError where there is no run, and otherwise as from_run does.
+    """
     return Scorer.from_run(find_run(str(run)), device, precision)
 
 
 class Scorer:
     """A trained model: `gcnn.load("runs/...").score(["a sentence", "another"])`.
 
-    Texts are strings with the lines that a file would have. `sentences` says whether each line is scored alone, or all
-    as running text, where a token's context reaches back over the ends of lines; None: as the run was trained.
+    A text is a string with one or more lines. In its methods, `sentences` true scores each line
+    alone, false all as running text, where a token's context goes back over the ends of lines;
+    None: as the run was trained. The model is in evaluation mode.
     """
 
     def __init__(
@@ -80,7 +84,11 @@ class Scorer:
     def from_run(
         cls, path: str | Path, device: str = "auto", precision: str = "float32"
     ) -> "Scorer":
-        """The model of a run directory, in float32 or bf16. Raises UsageError and RunError as load_model does."""
+        """The model of a run directory, with weights in `precision`: float32 or bf16.
+
+        Sets environment variables of oneDNN and a handler for forks (see models/inference.py).
+        Raises UsageError for another precision, and UsageError and RunError as load_model does.
+        """
         if precision not in PRECISIONS:
             raise UsageError(f"precision is {precision!r}; choose one of: {', '.join(PRECISIONS)}.")
         limit_kernel_cache()
@@ -97,23 +105,36 @@ class Scorer:
         return cls(run.model, run.tokenizer, source | {"run": str(path)}, run.config.data.sentences)
 
     def score(self, sentences: Iterable[str]) -> list[Score]:
-        """The scores of sentences, in their order; they do not depend on each other."""
+        """The scores of sentences, in their order; each is scored alone, at the start of a text.
+
+        Raises UsageError as `stream` does.
+        """
         return list(self.stream(sentences))
 
     def stream(self, sentences: Iterable[str]) -> Iterator[Score]:
-        """As score, for any number of sentences: memory holds a window of them."""
+        """As `score`, one by one, for any number of sentences: memory holds WINDOW characters.
+
+        Raises UsageError for what holds no sentences, and for a sentence that is no text.
+        """
         check_list(sentences)
         for window in windows(sentences):
             yield from self._score_window(window)
 
     def token_scores(self, text: str, sentences: bool | None = None) -> TokenScores:
-        """A text's tokens and their log-probabilities: (tokens,), nats. Raises UsageError for a text without words."""
-        stream, types = self._encode(text), self.tokenizer.types
+        """A text's tokens and their log-probabilities: (tokens,), nats.
+
+        Raises UsageError for a text without words.
+        """
+        stream = self._encode(text)
+        types = self.tokenizer.types
         nlls = nlls_in_order(self.model, stream, self.sentences if sentences is None else sentences)
         return TokenScores([types[i] for i in stream.tokens], -nlls)
 
     def evaluate(self, text: str, sentences: bool | None = None) -> dict[str, float]:
-        """What `gcnn evaluate --json` prints: exact perplexity, nats and more. Raises UsageError without words."""
+        """The measures of a text that `gcnn evaluate --json` prints (see perplexity.normalised).
+
+        Raises UsageError for a text without words.
+        """
         return evaluate(
             self.model, self._encode(text), self.sentences if sentences is None else sentences
         )
@@ -124,9 +145,10 @@ class Scorer:
 
     @torch.inference_mode()
     def next_log_probs(self, text: str = "") -> np.ndarray:
-        """The log-probability of every type to be the token after a text, whose last line goes on: (vocabulary,), nats.
+        """The log-probability of each type to be the next token after a text: (vocabulary,), nats.
 
-        `tokenizer.types` says what the types are. An empty text is the start of one.
+        The text's last line goes on; an empty text is the start of one. `tokenizer.types` has the
+        types in the same order. Raises UsageError for what is no text.
         """
         tokens = torch.tensor([[self.tokenizer.eos_id, *encode_prompt(self.tokenizer, text)]])
         hidden, _ = read_to_the_end(self.model, tokens)
@@ -141,10 +163,11 @@ class Scorer:
         top_k: int | None = None,
         seed: int = 1,
     ) -> list[str]:
-        """The prompt, continued `samples` times by `tokens` tokens, none of them <unk>.
+        """Continue a prompt `samples` times by `tokens` tokens, none of them <unk>.
 
-        A token is drawn from `softmax(log_probs / temperature)` of the `top_k` likeliest types (None: of all);
-        temperature 0 takes the likeliest. Raises UsageError for a value out of its range.
+        Returns whole texts. A token is drawn from `softmax(log_probs / temperature)` of the `top_k`
+        likeliest types (None: of all); temperature 0 takes the likeliest. Raises UsageError for a
+        value out of its range.
         """
         return generate(
             self.model, self.tokenizer, prompt, tokens, samples, Sampling(temperature, top_k, seed)
@@ -174,7 +197,10 @@ class Scorer:
 
 
 def check_list(sentences: Any) -> None:
-    """Raise UsageError for what holds no sentences, and for a table, which gives its columns' names."""
+    """Raise UsageError for what is no iterable of sentences: a single string, a table, a number.
+
+    (Iterating over a table would give the names of its columns.)
+    """
     instead = "was given instead of a list of sentences"
     if isinstance(sentences, str | bytes):
         raise UsageError(f"a sentence {instead}; write score([sentence]).")
@@ -186,9 +212,10 @@ def check_list(sentences: Any) -> None:
 
 
 def windows(sentences: Iterable[str]) -> Iterator[list[str]]:
-    """Sentences grouped, WINDOW characters or one sentence at most; each counts as one more, for <eos>.
+    """Group sentences, in their order, into lists of at most WINDOW characters or one sentence.
 
-    Raises UsageError for a sentence that is no text.
+    Each sentence counts as one character more, for <eos>. Raises UsageError for one that is no
+    text.
     """
     window, size = [], 0
     for number, sentence in enumerate(sentences, start=1):

@@ -1,8 +1,9 @@
-"""Checkpoints of a run on disk: each is whole or absent, and known to be so.
+"""Checkpoints of a run on disk: written whole or not at all, and verified before they are loaded.
 
-A checkpoint is a folder `checkpoints/step_<n>/` of a run: the weights in safetensors, the training state as tensors
-and plain values, and a manifest with the size and sha256 of both and of itself. Nothing in it is ever unpickled freely.
-Beside them lie the best weights until then: a link, which takes no room, to what was the run's model.safetensors.
+A checkpoint is a folder `checkpoints/step_<n>/` of a run. It has the weights in safetensors, the
+training state as tensors and plain values (loaded with `weights_only`), and a manifest with the
+size and sha256 of both and of itself. Beside them lie the best weights until then: a hard link,
+which takes no room, to what the run's model.safetensors was.
 """
 
 import dataclasses
@@ -28,7 +29,7 @@ STATE, MANIFEST, BEST = "state.pt", "manifest.json", "best.safetensors"
 
 
 def link_or_copy(path: Path, to: Path) -> None:
-    """The same file under another name, or a copy where the file system has no links."""
+    """Make `to` a hard link to `path`, or a copy where the file system has no links."""
     try:
         to.hardlink_to(path)
     except OSError:
@@ -36,6 +37,7 @@ def link_or_copy(path: Path, to: Path) -> None:
 
 
 def write_state(state: dict[str, Any], path: Path) -> None:
+    """Write a training state as a file of torch. Raises RunError for a full disk."""
     try:
         with path.open("wb") as file:
             torch.save(state, file)
@@ -46,6 +48,7 @@ def write_state(state: dict[str, Any], path: Path) -> None:
 
 
 def manifest_digest(manifest: dict[str, Any]) -> str:
+    """The sha256 of a manifest without its own entry `sha256`."""
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
@@ -61,13 +64,17 @@ def identity_of(config: TrainConfig, data: PreparedData) -> dict[str, Any]:
 
 
 class Checkpoints:
-    """The checkpoints of a run; `identity` tells what they belong to (model, tokenizer, data, optimizer)."""
+    """The checkpoints of a run; the last `keep` of them are kept.
+
+    `identity` is as `identity_of` returns it. Files are written by one process, rank 0.
+    """
 
     def __init__(self, run_dir: Path, identity: dict[str, Any], keep: int):
         self.folder, self.best = run_dir / CHECKPOINTS, run_dir / WEIGHTS
         self.identity, self.keep = identity, keep
 
     def path(self, step: int) -> Path:
+        """Where the checkpoint of a step is, if there is one."""
         return self.folder / f"step_{step:09d}"
 
     def all(self) -> list[Path]:
@@ -75,7 +82,11 @@ class Checkpoints:
         return sorted(self.folder.glob("step_*"))
 
     def save(self, step: int, weights: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
-        """Write a checkpoint, in the place of one of the same step, then remove those past the last `keep`."""
+        """Write a checkpoint, then remove the oldest ones until `keep` are left.
+
+        One of the same step is replaced. Raises RunError where the disk is full; the checkpoints
+        before it are intact then.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.path(step)
 
@@ -91,7 +102,7 @@ class Checkpoints:
             write_json(aside / MANIFEST, {**manifest, "sha256": manifest_digest(manifest)})
             if self.best.exists():
                 link_or_copy(self.best, aside / BEST)
-            if path.exists():  # at the last moment: a folder can't be replaced in one go
+            if path.exists():  # as late as possible: a folder can't be replaced atomically
                 path.rename(path.with_name(f".{path.name}.replaced.tmp"))
 
         write_atomically(path, write)
@@ -100,9 +111,10 @@ class Checkpoints:
             remove(old)
 
     def set_aside_newer(self, path: Path) -> tuple[Path, list[Path]] | None:
-        """Move the checkpoints newer than `path` (all, where `path` is another run's) into a folder abandoned_<n>.
+        """Move the checkpoints newer than `path` into a folder abandoned_<n>.
 
-        Returns that folder and the paths that they had; None where there are none.
+        All are moved where `path` is a checkpoint of another run. Returns that folder and the paths
+        that they had; None where there are none.
         """
         own = path.resolve().parent == self.folder.resolve()
         later = [checkpoint for checkpoint in self.all() if not own or checkpoint.name > path.name]
@@ -111,17 +123,16 @@ class Checkpoints:
         numbers = [int(folder.name.partition("_")[2]) for folder in self.folder.glob("abandoned_*")]
         aside = self.folder / f"abandoned_{max(numbers, default=0) + 1}"
         aside.mkdir()
-        for checkpoint in reversed(
-            later
-        ):  # the newest first: what is left at any moment is a run's beginning
+        # The newest first: if this is interrupted, the ones that are left are without a gap
+        for checkpoint in reversed(later):
             checkpoint.rename(aside / checkpoint.name)
         return aside, later
 
     def restore_best(self, path: Path) -> bool:
-        """Make the run's model.safetensors the best weights of the time of a checkpoint.
+        """Make the run's model.safetensors the best weights at the time of a checkpoint.
 
-        The present ones may come from steps that will be made again. Returns False, and leaves no
-        model.safetensors, where the checkpoint does not have them whole.
+        The present ones may come from later steps, which will be made again. Where the checkpoint
+        has no intact best weights, removes model.safetensors and returns False.
         """
         best = path / BEST
         try:
@@ -134,8 +145,11 @@ class Checkpoints:
         return True
 
     def verify(self, path: Path) -> None:
-        """Raise RunError where a checkpoint is not what was written, UsageError where it is another model's or has
-        pointers of Git LFS."""
+        """Check a checkpoint against its manifest and this run's identity; reads all of its files.
+
+        Raises RunError where it is damaged, UsageError where it has another identity or its files
+        are pointers of Git LFS.
+        """
         for name in (MANIFEST, WEIGHTS, STATE):
             check_no_pointer_at(path / name)
         try:
@@ -149,21 +163,26 @@ class Checkpoints:
                     raise RunError(f"checkpoint {path}: {file.name} is missing.")
                 if file.stat().st_size != expected["bytes"] or sha256(file) != expected["sha256"]:
                     raise RunError(
-                        f"checkpoint {path}: {file.name} is not what was written (truncated or corrupted)."
+                        f"checkpoint {path}: {file.name} is not what was written "
+                        "(truncated or corrupted)."
                     )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise RunError(
                 f"checkpoint {path}: {MANIFEST} is missing or damaged ({one_line(error)})."
             ) from None
         for what, value in self.identity.items():
-            if identity.get(what, value) != value:  # one that is not there is of an older version
+            if identity.get(what, value) != value:  # older versions lack some entries
                 raise UsageError(
-                    f"checkpoint {path} is of another {what}. Give its run's config, or resume=false."
+                    f"checkpoint {path} is of another {what}. "
+                    "Give its run's config, or resume=false."
                 )
 
     def load(self, path: Path, model: torch.nn.Module) -> dict[str, Any]:
-        """Load the weights into the model and return the training state. Raises RunError for a damaged checkpoint,
-        UsageError for none or one of another model."""
+        """Verify a checkpoint, load its weights into `model`, return the training state on the CPU.
+
+        Raises UsageError where `path` is no checkpoint or has another identity, RunError where it
+        is damaged.
+        """
         if not path.is_dir():
             raise UsageError(
                 f"resume: {path} is no checkpoint. Give a folder checkpoints/step_<n> of a run."
@@ -172,14 +191,17 @@ class Checkpoints:
         load_weights(model, path / WEIGHTS)
         try:
             return torch.load(path / STATE, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch names no class of errors for a hostile or damaged file
+        except Exception as error:  # torch raises errors of any class for a damaged file
             raise RunError(
                 f"checkpoint {path}: {STATE} does not load ({one_line(error)[:200]})."
             ) from None
 
     def load_newest(self, model: torch.nn.Module) -> tuple[Path, dict[str, Any]] | None:
-        """The newest intact checkpoint, None where there is none; damaged ones are named, passed over and removed.
-        Raises UsageError for a checkpoint of another model, RunError where all are damaged."""
+        """Load the newest intact checkpoint, as `load` does; None where there are no checkpoints.
+
+        Returns its path and its training state. Newer ones that are damaged are logged and removed.
+        Raises UsageError for a checkpoint with another identity, RunError where all are damaged.
+        """
         damaged = []
         for path in reversed(self.all()):
             try:
@@ -188,7 +210,7 @@ class Checkpoints:
                 log.warning("%s Falling back to the checkpoint before it.", error)
                 damaged.append(path)
                 continue
-            for bad in damaged:  # the run will come past these steps again
+            for bad in damaged:  # the run will make these steps again
                 remove(bad)
             return path, state
         if damaged:

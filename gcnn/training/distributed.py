@@ -1,6 +1,7 @@
-"""Several processes, started by torchrun, that train one model: who they are, and what they tell each other.
+"""Training by several processes that torchrun starts: their group, ranks, and what they share.
 
-Every function also works in one process, where it does next to nothing.
+Every function also works in one process, where it does next to nothing. In several, those that
+share or wait are collective: all processes must call them, in the same order.
 """
 
 import contextlib
@@ -24,24 +25,31 @@ TIMEOUT = datetime.timedelta(hours=1)  # the others wait while rank 0 evaluates 
 
 
 def rank() -> int:
+    """The number of this process, from 0; 0 outside `process_group`."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
+    """The number of processes; 1 outside `process_group`."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 @contextlib.contextmanager
 def process_group() -> Iterator[None]:
-    """Join torchrun's processes, by gloo on CPUs and NCCL on GPUs; nothing where there is one process. Raises
-    UsageError where the environment says that there are several and not how to find them."""
+    """Join torchrun's processes for the time of a `with`; does nothing for a single one.
+
+    Uses gloo on CPUs and NCCL on GPUs; makes this process's GPU the current one. Ranks other than 0
+    log errors alone from then on. At the end it waits for all. Raises UsageError where WORLD_SIZE
+    says that there are several processes and torchrun's other variables are missing.
+    """
     if torchrun.world_size() == 1:
         yield
         return
-    if unset := [name for name in torchrun.RENDEZVOUS if not os.environ.get(name)]:
+    unset = [name for name in torchrun.RENDEZVOUS if not os.environ.get(name)]
+    if unset:
         raise UsageError(
-            f"WORLD_SIZE is {torchrun.world_size()}, but {', '.join(unset)} is not set. Start with torchrun, or unset "
-            "WORLD_SIZE to train in one process."
+            f"WORLD_SIZE is {torchrun.world_size()}, but {', '.join(unset)} is not set. "
+            "Start with torchrun, or unset WORLD_SIZE to train in one process."
         )
     backend = "gloo"
     if torch.cuda.is_available():
@@ -49,15 +57,18 @@ def process_group() -> Iterator[None]:
         backend = "cpu:gloo,cuda:nccl"
     dist.init_process_group(backend, timeout=TIMEOUT)
     if rank() > 0:
-        logging.getLogger("gcnn").setLevel(logging.ERROR)  # rank 0 says the rest
+        logging.getLogger("gcnn").setLevel(logging.ERROR)  # rank 0 logs the rest
     yield
-    wait_for_all()  # rank 0 still measures
+    wait_for_all()  # rank 0 evaluates for longer
     dist.destroy_process_group()
 
 
 @contextlib.contextmanager
 def first_of_each_machine() -> Iterator[None]:
-    """Let one process of each machine do something before the others do it: they find its files."""
+    """Let one process of each machine run the body of a `with` before the others do.
+
+    What it writes (caches) is then there for the others of that machine.
+    """
     first = torchrun.local_rank() == 0
     if not first:
         wait_for_all()
@@ -67,12 +78,13 @@ def first_of_each_machine() -> Iterator[None]:
 
 
 def wait_for_all() -> None:
+    """Wait until all processes have called this."""
     if world_size() > 1:
         dist.barrier()
 
 
 def from_rank_0(value: Any) -> Any:
-    """Rank 0's value, on every rank."""
+    """Rank 0's value, on every rank. Others' values are ignored; it is pickled on the way."""
     if world_size() == 1:
         return value
     values = [value]
@@ -81,27 +93,28 @@ def from_rank_0(value: Any) -> Any:
 
 
 def all_gather(tensor: Tensor) -> list[Tensor]:
-    """The tensors of all ranks, of one shape, on every rank: a list of one a rank."""
+    """The tensors of all ranks, in their order, on every rank; all have the same shape."""
     if world_size() == 1:
         return [tensor]
-    tensor = (
-        tensor.contiguous()
-    )  # gloo takes memory as it lies, and an LSTM's state lies layers first
+    # gloo ignores strides, and an LSTM's state is transposed
+    tensor = tensor.contiguous()
     tensors = [torch.empty_like(tensor) for _ in range(world_size())]
     dist.all_gather(tensors, tensor)
     return tensors
 
 
 def share_status(loss: Tensor, seconds: float, received: int | None) -> Tensor:
-    """What ranks must know to go on alike, in one collective on the loss's device: the sum of their losses, rank 0's
-    seconds, and how many ranks received each of SIGNALS; (2 + signals,), float64."""
-    own = [seconds * (rank() == 0), *(received == number for number in SIGNALS)]
-    status = torch.cat(
-        [
-            loss.double()[None],
-            torch.tensor(own, dtype=torch.float64).to(loss.device, non_blocking=True),
-        ]
-    )
+    """Share what all ranks must know to go on alike, in one collective on the loss's device.
+
+    loss (), this rank's part of it; `received` is the signal that this rank got, None: none.
+    Returns the sum of the losses, rank 0's seconds, and how many ranks received each of SIGNALS: (2
+    + signals,), float64, on the device, which is not waited for.
+    """
+    own = [seconds * (rank() == 0)]
+    for number in SIGNALS:
+        own.append(received == number)
+    on_device = torch.tensor(own, dtype=torch.float64).to(loss.device, non_blocking=True)
+    status = torch.cat([loss.double()[None], on_device])
     if world_size() > 1:
         dist.all_reduce(status)
     return status
@@ -123,7 +136,10 @@ def wait_for_status(
 
 
 class Loss(nn.Module):
-    """The summed loss of a micro-batch in one forward pass, for DistributedDataParallel and the compiler."""
+    """Model and softmax in one module: the summed loss of a micro-batch.
+
+    DistributedDataParallel and torch.compile take a module whose `forward` gives the loss.
+    """
 
     def __init__(self, model: LanguageModel):
         super().__init__()
@@ -132,9 +148,11 @@ class Loss(nn.Module):
     def forward(
         self, tokens: Tensor, targets: Tensor, rows: list[Tensor], state: State | None
     ) -> tuple[Tensor, State]:
-        """tokens, targets (batch, time), and the targets' rows -> nats, and the state after them: copies, for views
-        would keep whole activations."""
+        """tokens, targets (batch, time) -> their total nats () and the state after them, detached.
+
+        `rows` are the indices of each softmax cluster's targets. The state is a copy: views would
+        keep whole activations.
+        """
         hidden, state = self.model(tokens, state)
-        return self.model.nll(hidden, targets, rows).sum(), [
-            tensor.detach().clone() for tensor in state
-        ]
+        nats = self.model.nll(hidden, targets, rows).sum()
+        return nats, [tensor.detach().clone() for tensor in state]

@@ -1,6 +1,9 @@
-"""torchrun, but for what it says: python -m gcnn.training.launch --standalone --nproc-per-node=2 -- SCRIPT ...
+"""torchrun without its own error banner; options are torchrun's:
 
-The processes say themselves what went wrong; this one ends with the first one's exit code and adds nothing to it.
+    python -m gcnn.training.launch --standalone --nproc-per-node=2 -- SCRIPT ...
+
+The processes print their errors themselves. This one ends with the exit code of the first that
+failed and prints nothing more.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""What a run says while it runs: metrics.jsonl, a progress bar, and Weights & Biases or TensorBoard where asked."""
+"""Metrics of a run in training: metrics.jsonl, progress bar, Weights & Biases, TensorBoard."""
 
 import dataclasses
 import json
@@ -26,21 +26,22 @@ INTERVAL = 30  # seconds between two lines of progress in the log
 
 
 class Metrics:
-    """Writes each record to metrics.jsonl, one JSON object a line, and to the logger of the config."""
+    """Writes each record to metrics.jsonl, one JSON object a line, and to the logger of the config.
+
+    Starts the logger, and drops the lines of metrics.jsonl that are past `step`, where the run goes
+    on from. Only rank 0 writes; on other ranks the methods do nothing.
+    """
 
     def __init__(self, config: TrainConfig, run_dir: Path, step: int):
         self.file = self.logger = None
         if rank() > 0:  # rank 0 writes for all
             return
         self.path = run_dir / METRICS
-        before = (
-            self.path.read_text(encoding="utf-8", errors="replace")
-            if step and self.path.exists()
-            else ""
-        )
-        kept = [
-            line for line in before.splitlines(keepends=True) if step_of(line) <= step
-        ]  # the rest is written anew
+        before = ""
+        if step and self.path.exists():
+            before = self.path.read_text(encoding="utf-8", errors="replace")
+        # Later steps are made, and written, once more
+        kept = [line for line in before.splitlines(keepends=True) if step_of(line) <= step]
         write_atomically(self.path, lambda aside: aside.write_text("".join(kept), encoding="utf-8"))
         self.file = self.path.open("a", encoding="utf-8")
         if config.logger.kind == "wandb":
@@ -49,21 +50,25 @@ class Metrics:
             self.logger = TensorBoard(run_dir / "tensorboard", step)
 
     def write(self, kind: str, **values: float) -> None:
+        """Write a record and flush it. `kind`: train or validation; `values` must have `step`."""
         if self.file is None:
             return
         self.file.write(to_json({"kind": kind, **values}) + "\n")
         self.file.flush()
         if self.logger:
-            self.logger.log(
-                {f"{kind}/{key}": value for key, value in values.items()}, step=values["step"]
-            )
+            named = {f"{kind}/{key}": value for key, value in values.items()}
+            self.logger.log(named, step=values["step"])
 
     def close(self) -> None:
+        """Close metrics.jsonl. (The logger stays open for `summarize`.)"""
         if self.file:
             self.file.close()
 
     def summarize(self, results: dict[str, Any]) -> None:
-        """Tell the logger of the config a run's results, but for what it was made with."""
+        """Hand a run's results (as in results.json) to the logger, without versions and hardware.
+
+        TensorBoard gets the numbers among them. Does nothing without a logger.
+        """
         keys = (
             "parameters",
             "receptive_field",
@@ -75,16 +80,17 @@ class Metrics:
         )
         summary = {f"results/{key}": results[key] for key in keys}
         if isinstance(self.logger, TensorBoard):
-            numbers = {
-                key: value for key, value in flatten(summary) if isinstance(value, int | float)
-            }
+            numbers = {}
+            for key, value in flatten(summary):
+                if isinstance(value, int | float):
+                    numbers[key] = value
             self.logger.log(numbers, step=results["train"]["steps"])
         elif self.logger:
             self.logger.summary.update(summary)
 
 
 def step_of(line: str) -> float:
-    """The step of a line; infinity for one that was cut short."""
+    """The step of a line of metrics.jsonl; infinity for one that was cut short."""
     try:
         return json.loads(line)["step"] if line.endswith("\n") else math.inf
     except (ValueError, KeyError, TypeError):
@@ -93,33 +99,38 @@ def step_of(line: str) -> float:
 
 def check_logger(kind: str) -> None:
     """Raise UsageError for a logger whose package is not installed."""
-    if (
-        kind != "none" and getattr(find_spec(kind), "origin", None) is None
-    ):  # a folder of that name has none
+    # A mere folder of that name has a spec, but no origin
+    if kind != "none" and getattr(find_spec(kind), "origin", None) is None:
         raise UsageError(
             f"logger={kind} needs the package {kind}: pip install 'gcnn[{kind}]', or logger=none."
         )
 
 
 class TensorBoard:
-    """Event files in a folder of the run; `tensorboard --logdir runs` shows them."""
+    """Writes TensorBoard's event files into a folder; `tensorboard --logdir runs` shows them.
+
+    `step` is where the run goes on: what a killed run wrote past it is hidden.
+    """
 
     def __init__(self, folder: Path, step: int):
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(
-            folder, purge_step=step and step + 1
-        )  # what a killed run wrote past its checkpoint
+        self.writer = SummaryWriter(folder, purge_step=step and step + 1)
 
     def log(self, values: dict[str, float], step: int) -> None:
+        """Write numbers by their names, and flush them."""
         for name, value in values.items():
             self.writer.add_scalar(name, value, step)
         self.writer.flush()
 
 
 def start_wandb(config: TrainConfig, run_dir: Path):
-    """Begin the run in Weights & Biases, or go on with it. What the config leaves open is what W&B's own
-    variables of the environment say, and else offline, silent and in the run's folder."""
+    """Begin the run in Weights & Biases, or go on with it; returns wandb's run.
+
+    What the config leaves open is taken from W&B's own environment variables, and otherwise is
+    offline, silent and in the run's folder. The run's id is kept in `wandb_id` there. Logs a
+    warning where config and environment disagree.
+    """
     import wandb
 
     kept = run_dir / "wandb_id"  # a run that goes on is one curve
@@ -145,13 +156,17 @@ def start_wandb(config: TrainConfig, run_dir: Path):
 
 
 def unless_set(variable: str, value: Any) -> Any:
-    """A value for wandb.init; None, which has it read the environment, where this has the variable."""
+    """A value for wandb.init; None where the environment variable is set: wandb reads that."""
     return None if os.environ.get(variable) else value
 
 
 class ProgressBar:
-    """The part of the run that is done, loss, perplexity, tokens/s and the time left: a bar on a terminal, and at
-    intervals a line in the log, which is all that a file or a pipe gets."""
+    """Shows how much of a run is done, loss, perplexity, tokens/s and the time left.
+
+    On a terminal it is a bar; every INTERVAL seconds it is also a line in the log, at level debug.
+    On ranks other than 0 there is no bar. `progress` is the fraction of the run that is done, from
+    0 to 1.
+    """
 
     def __init__(self, progress: float):
         self.bar = tqdm(
@@ -163,11 +178,11 @@ class ProgressBar:
         self.first = progress
 
     def update(self, progress: float, step: int, loss: float, tokens_per_second: float) -> None:
-        """loss in nats a token."""
+        """Show where the run is; loss in nats a token."""
         perplexity = math.exp(min(loss, 700))
-        shown = (
-            f"{perplexity:,.1f}" if perplexity < 1e7 else f"{perplexity:.1e}"
-        )  # of a run that diverges
+        shown = f"{perplexity:,.1f}"
+        if perplexity >= 1e7:  # the run diverges
+            shown = f"{perplexity:.1e}"
         text = (
             f"step {step:,}  loss {loss:.3f}  perplexity {shown}  {tokens_per_second:,.0f} tokens/s"
         )
@@ -176,10 +191,10 @@ class ProgressBar:
         now = time.monotonic()
         if now - self.logged_at >= INTERVAL:
             self.logged_at = now
-            left = tqdm.format_interval(
-                (now - self.began) * max(0.0, 1 - progress) / max(1e-9, progress - self.first)
-            )
+            seconds_per_fraction = (now - self.began) / max(1e-9, progress - self.first)
+            left = tqdm.format_interval(max(0.0, 1 - progress) * seconds_per_fraction)
             log.debug("%.1f %%, %s left: %s", 100 * progress, left, text)
 
     def close(self) -> None:
+        """End the bar; it stays on the terminal."""
         self.bar.close()

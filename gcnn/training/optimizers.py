@@ -8,11 +8,14 @@ from gcnn.config.schema import AdamWConfig, NesterovConfig
 
 
 class Nesterov(torch.optim.SGD):
-    """torch's SGD with Nesterov momentum, and decoupled weight decay: parameters are scaled by 1 - lr * weight_decay
-    before the step, as in fairseq's `nag`. Torch keeps the velocity in units of the current learning rate, as it does.
+    """SGD with Nesterov momentum (section 4.2) and decoupled weight decay, as fairseq's `nag`.
 
-    As torch's fused optimizers do for its GradScaler, it divides gradients by `grad_scale` and makes no step where
-    `found_inf` is 1, both tensors set from outside.
+    Weight decay scales parameters by 1 - lr * weight_decay before the step. The velocity is in
+    units of gradients, as torch keeps it: a new learning rate applies to all of it, as in `nag`.
+
+    As torch's fused optimizers do for its GradScaler, a step divides gradients by `grad_scale` and
+    is left out, decay included, where `found_inf` is 1. Both are tensors that the caller sets
+    before `step`; None: 1 and 0.
     """
 
     grad_scale: Tensor | None = None
@@ -21,13 +24,13 @@ class Nesterov(torch.optim.SGD):
     def __init__(self, params, lr: float, momentum: float, weight_decay: float):
         super().__init__(params, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=True)
         self.decay = weight_decay
-        for parameter in (
-            self.param_groups[0]["params"] if momentum else ()
-        ):  # a first step that is left out makes none
-            self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        if momentum:  # torch makes the buffers in the first step, but not if that is left out
+            for parameter in self.param_groups[0]["params"]:
+                self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
     @torch.no_grad()
     def step(self, closure=None):
+        """As torch's, after the weight decay; parameters without a gradient do not change."""
         (group,) = self.param_groups
         touched = [p for p in group["params"] if p.grad is not None]
         if self.decay:
@@ -37,17 +40,21 @@ class Nesterov(torch.optim.SGD):
 
 
 def build_optimizer(config: NesterovConfig | AdamWConfig, model: nn.Module) -> Optimizer:
-    """The optimizer of a config, over all parameters. AdamW does not decay gains, biases and embeddings."""
+    """The optimizer of a config, over all parameters of a model.
+
+    Its learning rate is the config's, without a schedule. AdamW does not decay gains, biases and
+    embeddings; Nesterov decays all parameters.
+    """
     if isinstance(config, NesterovConfig):
         return Nesterov(model.parameters(), config.lr, config.momentum, config.weight_decay)
     matrices, others = [], []
     for name, parameter in model.named_parameters():
-        is_gain = name.endswith(
-            "original0"
-        )  # weight normalisation's; stored with the weight's number of dimensions
-        (others if parameter.dim() < 2 or is_gain or "embedding" in name else matrices).append(
-            parameter
-        )
+        # Weight normalisation's gains have as many dimensions as its weights
+        is_gain = name.endswith("original0")
+        if parameter.dim() < 2 or is_gain or "embedding" in name:
+            others.append(parameter)
+        else:
+            matrices.append(parameter)
     groups = [
         {"params": matrices, "weight_decay": config.weight_decay},
         {"params": others, "weight_decay": 0.0},

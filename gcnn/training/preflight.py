@@ -1,4 +1,4 @@
-"""What is refused before a run starts: configs that do not fit the data, the processes or the memory."""
+"""Checks before a run starts: that its config fits data, processes, memory and folder."""
 
 import datetime
 import logging
@@ -36,19 +36,23 @@ def check_processes(trainer: Any, processes: int) -> None:
     if trainer.batch_size % processes:
         size = f"trainer.batch_size is {trainer.batch_size}, over all processes"
         raise UsageError(
-            f"{size}; give a multiple of their number, {processes}, or start another number of them."
+            f"{size}; give a multiple of their number, {processes}, "
+            "or start another number of them."
         )
 
 
 def check_against_data(
     config: Any, vocabulary_size: int, train_tokens: int, processes: int = 1
 ) -> None:
-    """Raise UsageError where the config does not fit the corpus (cutoffs, blocks, batches) or the machine's memory."""
+    """Raise UsageError where the config does not fit the corpus or the machine's memory.
+
+    What must fit the corpus are cutoffs, block size and batch size (the latter two in running text
+    alone). `train_tokens` is the length of the training split.
+    """
     trainer = config.trainer
     share = trainer.batch_size // processes
-    positions = min(
-        min(share, trainer.micro_batch_size or share) * trainer.block_size, train_tokens
-    )
+    at_once = min(share, trainer.micro_batch_size or share)  # sequences
+    positions = min(at_once * trainer.block_size, train_tokens)
     check_size(config.model, vocabulary_size, COPIES, positions)
     if config.data.sentences:
         return
@@ -59,56 +63,63 @@ def check_against_data(
             f"trainer.block_size is {block_size}, but {text}; give shorter blocks or more text."
         )
     if batch_size > train_tokens // block_size:
-        text = f"the training split fills only {train_tokens // block_size} sequences of {block_size} tokens"
+        sequences = f"{train_tokens // block_size} sequences of {block_size} tokens"
         raise UsageError(
-            f"trainer.batch_size is {batch_size}, but {text}; lower it or trainer.block_size."
+            f"trainer.batch_size is {batch_size}, but the training split fills only {sequences}; "
+            "lower it or trainer.block_size."
         )
 
 
 def check_precision(config: TrainConfig, device: torch.device) -> None:
-    """Raises UsageError where the processor lacks what torch's LSTM needs; it computes all else in bf16, if slowly."""
+    """Raise UsageError for an LSTM in bf16 on a CPU that cannot train it.
+
+    Everything else works in bf16 on any processor, if slowly.
+    """
     lstm_in_bf16 = (
         config.model.kind == "lstm" and config.trainer.precision == "bf16" and device.type == "cpu"
     )
     if lstm_in_bf16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         raise UsageError(
-            "trainer.precision: this processor trains no LSTM in bf16. Set trainer.precision=float32."
+            "trainer.precision: this processor trains no LSTM in bf16. "
+            "Set trainer.precision=float32."
         )
 
 
 def warn_of_threads(device: torch.device) -> None:
-    """Say where this machine's processes have more threads together than it has cores: they wait for one another."""
+    """Log a warning where this machine's processes together have more threads than it has cores.
+
+    The threads are torch's, so call it once `threads` is set. Does nothing for a GPU.
+    """
     local = torchrun.local_world_size()
     threads, cores = torch.get_num_threads(), hardware()["cores"]
     if device.type == "cpu" and threads * local > cores:
         each = f" in each of {local} processes" if local > 1 else ""
-        log.warning(
-            "%d threads%s on %d cores is slow; set threads=%d.",
-            threads,
-            each,
-            cores,
-            max(1, cores // local),
-        )
+        best = max(1, cores // local)
+        log.warning("%d threads%s on %d cores is slow; set threads=%d.", threads, each, cores, best)
 
 
 def choose_run_dir(config: TrainConfig) -> Path:
-    """Where the run goes: `run_dir`, or a new folder. Raises UsageError where that holds something else."""
-    run_dir = Path(
-        config.run_dir or f"runs/{config.experiment}/{datetime.datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
-    )
+    """The absolute path of the run: `run_dir`, or runs/<experiment>/<time>. Makes no folder.
+
+    Raises UsageError where it already holds a run and `resume` is false, lies within a run, holds
+    parts of one, or cannot be written.
+    """
+    now = f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
+    run_dir = Path(config.run_dir or f"runs/{config.experiment}/{now}")
     if config.resume is False and (run_dir / CONFIG).exists():
         raise UsageError(
-            f"run_dir {run_dir} already holds a run; go on with resume=true, or give another run_dir."
+            f"run_dir {run_dir} already holds a run; "
+            "go on with resume=true, or give another run_dir."
         )
     if all((run_dir.absolute().parent / name).exists() for name in (CONFIG, LOG)):
         raise UsageError(
-            f"run_dir {run_dir} lies within a run; give that run's folder to go on, or another run_dir."
+            f"run_dir {run_dir} lies within a run; "
+            "give that run's folder to go on, or another run_dir."
         )
     check_output("run_dir", run_dir, folder=True)
     check_run_name("run_dir", run_dir)
-    parts = [
-        name for name in (WEIGHTS, "tokenizer", CHECKPOINTS, RESULTS) if (run_dir / name).exists()
-    ]
+    names = (WEIGHTS, "tokenizer", CHECKPOINTS, RESULTS)
+    parts = [name for name in names if (run_dir / name).exists()]
     if parts and not (run_dir / CONFIG).exists():
         raise UsageError(
             f"run_dir {run_dir} holds {', '.join(parts)} and is no run; give another run_dir."
@@ -117,31 +128,37 @@ def choose_run_dir(config: TrainConfig) -> Path:
 
 
 def check_source(config: TrainConfig) -> Path:
-    """The folder of the run that `init_from` names. Raises UsageError where it is none, or has another model or
-    tokenizer; dropout may differ."""
+    """The folder of the run that `init_from` names; `init_from` must be set.
+
+    Raises UsageError where it is no run, or has another model or tokenizer than the config; dropout
+    may differ.
+    """
     source = Path(config.init_from)
     for key, theirs, ours in differences(load_config(source), config):
         if key.startswith(("model.", "tokenizer.")) and not key.endswith("dropout"):
             raise UsageError(
-                f"init_from: {key} of {source} is {theirs}, not {ours}. Leave the model and the tokenizer out: "
-                "they are those of that run."
+                f"init_from: {key} of {source} is {theirs}, not {ours}. "
+                "Leave the model and the tokenizer out: they are those of that run."
             )
     return source
 
 
 def check_nothing_is_lost(run_dir: Path, tokenizer: str) -> None:
-    """Raise UsageError where a folder has no checkpoint, but more than a run that was stopped before its first one: a
-    model that was imported, or trained and stripped of them, is not trained anew in its place."""
+    """Raise UsageError where resuming would start anew and overwrite a finished or imported model.
+
+    So it is for a folder without checkpoints that has more than a run that was stopped before its
+    first one. `tokenizer` is the fingerprint of the tokenizer that the data gives.
+    """
     if any((run_dir / CHECKPOINTS).glob("step_*")):
         return
     begun = (run_dir / METRICS).exists() and not (run_dir / CHECKPOINTS).exists()
     if (run_dir / RESULTS).exists() or ((run_dir / WEIGHTS).exists() and not begun):
         raise UsageError(
-            f"run_dir {run_dir} holds a model, but no checkpoint to go on from; give another run_dir."
+            f"run_dir {run_dir} holds a model, but no checkpoint to go on from; "
+            "give another run_dir."
         )
-    if (run_dir / TOKENIZER).exists() and load_tokenizer(
-        run_dir / TOKENIZER
-    ).fingerprint != tokenizer:
+    path = run_dir / TOKENIZER
+    if path.exists() and load_tokenizer(path).fingerprint != tokenizer:
         raise UsageError(
             f"run_dir {run_dir} holds another tokenizer than this data gives; give another run_dir."
         )

@@ -1,4 +1,4 @@
-"""Going on from a checkpoint: the newest intact one or one that is named, and what the run leaves behind."""
+"""Going on from a checkpoint: load it, and set aside what was trained after it."""
 
 import logging
 import math
@@ -18,15 +18,17 @@ log = logging.getLogger(__name__)
 def restore(
     trainer: Trainer, path: Path | None, write_config: Callable[[], None] = lambda: None
 ) -> None:
-    """Load a checkpoint into a trainer; `path` None: the newest intact one, or step 0 where there is none.
+    """Load a checkpoint into a trainer, its model included; all processes must call it.
 
-    All processes must call it. `write_config` is called once the checkpoint is known to fit and before
-    anything on disk changes: a process that is killed after it can be resumed. Newer checkpoints are set
-    aside. Raises UsageError where the checkpoint does not fit the config, RunError where it is damaged.
+    `path` None: the newest intact one; where there is none, the trainer stays at step 0.
+    `write_config` is called once the checkpoint is known to fit and before other files change, so
+    that a process that is killed from then on can be resumed. Newer checkpoints are set aside. Sets
+    torch's random state. Raises UsageError where the checkpoint does not fit the config, RunError
+    where it is damaged.
     """
-    newest = (
-        trainer.checkpoints.load_newest(trainer.model) if path is None and rank() == 0 else None
-    )
+    newest = None
+    if path is None and rank() == 0:
+        newest = trainer.checkpoints.load_newest(trainer.model)
     path = path or distributed.from_rank_0(newest and newest[0])
     if path is None:
         log.info("No checkpoint in %s: starting at step 0.", trainer.run_dir)
@@ -39,8 +41,9 @@ def restore(
         ) from None
     if state.get("layout") != trainer.batches.layout:
         raise UsageError(
-            f"checkpoint {path} stands at a place in batches of {state.get('layout')}, over all processes; the "
-            f"config gives {trainer.batches.layout}. Set trainer.batch_size and trainer.block_size as they were."
+            f"checkpoint {path} stands at a place in batches of {state.get('layout')}, over all "
+            f"processes; the config gives {trainer.batches.layout}. "
+            "Set trainer.batch_size and trainer.block_size as they were."
         )
     try:
         trainer.load_state_dict(state)
@@ -57,16 +60,20 @@ def restore(
 
 
 def forget_newer(trainer: Trainer, path: Path) -> None:
-    """Set aside newer checkpoints, and go back to the best weights of that time."""
+    """Set aside checkpoints newer than `path`, and restore the best weights of that time.
+
+    On rank 0 alone. Where those are lost, resets `progress.best_nll`, so that the next validation
+    gives the best weights.
+    """
     newer = trainer.checkpoints.set_aside_newer(path)
     if newer is not None:
         folder, checkpoints = newer
         names = ", ".join(checkpoint.name for checkpoint in checkpoints)
         log.warning("What was trained after %s is set aside in %s: %s.", path, folder, names)
-    if trainer.progress.best_nll == math.inf:
-        (trainer.run_dir / WEIGHTS).unlink(missing_ok=True)  # of a later step
+    if trainer.progress.best_nll == math.inf:  # no best weights yet: these are of a later step
+        (trainer.run_dir / WEIGHTS).unlink(missing_ok=True)
     elif not (path / BEST).exists() and newer is None:
-        return  # of an older version, whose best weights lie in the run alone
+        return  # older versions keep the best weights in the run alone
     elif not trainer.checkpoints.restore_best(path):
         log.warning("%s has no intact %s: the best weights are those from here on.", path, BEST)
         trainer.progress.best_nll = math.inf

@@ -1,5 +1,8 @@
-"""Going on with a run: which one it is, and its config. The run's own counts; what a command line says besides is
-applied on top, and named."""
+"""Resuming a run: which run it is, and its config.
+
+The config is the run's own. What the command line says besides is applied on top and logged, or
+refused where it would make another run of it.
+"""
 
 import dataclasses
 import re
@@ -21,49 +24,51 @@ from gcnn.config.stored import load_config, migrated
 from gcnn.runs.directory import CONFIG, LOG, RESULTS
 
 GROUPS = ("data", *SCHEMAS, "logger")
-IDENTITY = (
-    "kind",
-    "source",
-    "hub_config",
-)  # what tells the choices of a group apart, whatever their values
-# What a run keeps to its end. Where files lie may change: their content is held by its fingerprint in the checkpoint.
+# Keys in which different choices of a group differ, whatever their other values
+IDENTITY = ("kind", "source", "hub_config")
+# Keys that a run keeps to its end, those of MAY_CHANGE excepted. Paths may change: the content of
+# the files is held by the fingerprints in the checkpoint.
 FIXED = re.compile(
-    r"(data|tokenizer|model)\..*|seed|init_from|optimizer\.kind|schedule\.kind|trainer\.(batch_size|block_size|carry_state)"
+    r"(data|tokenizer|model)\..*|seed|init_from|optimizer\.kind|schedule\.kind"
+    r"|trainer\.(batch_size|block_size|carry_state)"
 )
 MAY_CHANGE = re.compile(
     r".*dropout|data\.(path|files|column|cache_dir)(\..*)?|tokenizer\.(vocabulary|model)"
 )
-UNNAMED = ("run_dir", "resume", "experiment", "data.cache_dir")
+UNNAMED = ("run_dir", "resume", "experiment", "data.cache_dir")  # keys whose changes are not logged
 
 
 @usage_errors()
 def parse_overrides(overrides: list[str]) -> list[Override]:
-    """Command-line overrides as Hydra reads them, without Hydra's own keys. Raises UsageError for one that is none."""
-    return [
-        o
-        for o in OverridesParser.create().parse_overrides(overrides)
-        if not o.key_or_group.startswith("hydra")
-    ]
+    """Parse command-line overrides (`key=value`), without those of Hydra's own keys.
+
+    Raises UsageError for one that Hydra does not understand.
+    """
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    return [override for override in parsed if not override.key_or_group.startswith("hydra")]
 
 
 def run_to_resume(overrides: list[str], repeated: Path | None = None) -> Path | None:
-    """The run that a command goes on with: `run_dir`, the one `repeated` with --config-path, that of the
-    checkpoint, or the experiment's newest that is not finished. None where `resume` is not asked for,
-    or no run is there yet in the folder that the command names.
+    """The directory of the run that a command resumes; None where it begins a new one.
 
-    Raises UsageError where none is named, and none is unfinished."""
-    overridden = {
-        override.key_or_group: override.value() for override in parse_overrides(overrides)
-    }
-    resume, run_dir = overridden.get("resume", False), overridden.get("run_dir")
+    It is the first of: `run_dir`; the run of the checkpoint that `resume` names; the run
+    `repeated`, given by --config-path; the experiment's newest unfinished run. None: `resume` is
+    not set, or there is no run in the folder that the command names. Raises UsageError for
+    `resume=true` where neither names a run and no run is unfinished, and for an override that Hydra
+    does not understand.
+    """
+    overridden = {}
+    for override in parse_overrides(overrides):
+        overridden[override.key_or_group] = override.value()
+    resume = overridden.get("resume", False)
+    run_dir = overridden.get("run_dir")
     if resume is False or not isinstance(resume, bool | str):
         return None
     if run_dir is not None and (Path(run_dir) / CONFIG).exists():
         return Path(run_dir)
     if isinstance(resume, str):
-        return next(
-            (path for path in Path(resume).absolute().parents if (path / CONFIG).exists()), None
-        )
+        runs = (path for path in Path(resume).absolute().parents if (path / CONFIG).exists())
+        return next(runs, None)
     if run_dir is not None or repeated is not None:
         return repeated if run_dir is None else None
     folder = Path("runs", str(overridden.get("experiment") or "custom"))
@@ -72,27 +77,32 @@ def run_to_resume(overrides: list[str], repeated: Path | None = None) -> Path | 
     unfinished = [run for run in runs if not finished(run)]
     if not unfinished and not runs:
         raise UsageError(
-            f"resume=true: no run in {folder} to go on with. Leave resume out to begin one, or give its run_dir."
+            f"resume=true: no run in {folder} to go on with. "
+            "Leave resume out to begin one, or give its run_dir."
         )
     if not unfinished:
         raise UsageError(
-            f"resume=true: all runs in {folder} are finished, the newest is {runs[-1]}. To train it further, give "
-            f"run_dir={runs[-1]} resume=true and a later bound, as trainer.max_steps; for a new run leave resume out."
+            f"resume=true: all runs in {folder} are finished, the newest is {runs[-1]}. "
+            f"To train it further, give run_dir={runs[-1]} resume=true and a later bound, "
+            "as trainer.max_steps; for a new run leave resume out."
         )
     return unfinished[-1]
 
 
 def finished(run: Path) -> bool:
+    """Whether a run has results: it reached a bound and was evaluated."""
     return (run / RESULTS).exists()
 
 
 def resumed_config(
     run: Path, overrides: list[str], config_dir: Path | None = None
 ) -> tuple[TrainConfig, list[str]]:
-    """The config of a run as it goes on, and a line for each thing that a command line changes.
-    `config_dir` is the user's own folder of choices.
+    """The config of a run that is resumed, and the lines to log about it: one a change.
 
-    Raises UsageError, naming what was stored and what was asked, for a change that would make another run of it."""
+    `overrides` are the command line's; `config_dir` is the user's own folder of config choices,
+    None: there is none. Raises UsageError, which says both values, for a change that would make
+    another run of it, for a sweep, and for values out of their range.
+    """
     stored = load_config(run)
     config, notes = OmegaConf.structured(stored), []
     config.run_dir, config.resume = None, True
@@ -100,7 +110,8 @@ def resumed_config(
         key, value = override.key_or_group, override.value()
         if override.is_sweep_override() or override.is_delete():
             raise UsageError(
-                f"resume: {override.input_line} is no value; give {key}=VALUE, or --multirun for a sweep."
+                f"resume: {override.input_line} is no value; "
+                f"give {key}=VALUE, or --multirun for a sweep."
             )
         if key == "experiment":
             if value not in (None, stored.experiment):
@@ -120,20 +131,19 @@ def resumed_config(
                 ) from None
     if isinstance(config.resume, str):
         config.resume = str(Path(config.resume).absolute())
-    elif isinstance(stored.resume, str):  # it was killed while it turned back to that checkpoint
+    elif isinstance(stored.resume, str):  # it was killed while it went back to that checkpoint
         config.resume = stored.resume
     if not config.run_dir:
         config.run_dir = str(run)
-        notes.insert(
-            0,
-            f"resume: going on with the {'finished' if finished(run) else 'unfinished'} run {run}",
-        )
+        state = "finished" if finished(run) else "unfinished"
+        notes.insert(0, f"resume: going on with the {state} run {run}")
     resumed = typed(config)
     check_read(resumed, {key for key, _, _ in differences(stored, resumed)}, all_keys=False)
     for key, old, new in differences(stored, resumed):
         if FIXED.fullmatch(key) and not MAY_CHANGE.fullmatch(key):
             raise UsageError(
-                f"resume: {key} of {run} is {old} and cannot become {new}. Leave it out, or train a new run."
+                f"resume: {key} of {run} is {old} and cannot become {new}. "
+                "Leave it out, or train a new run."
             )
         if key not in UNNAMED:
             notes.append(f"resume: {key} {old} -> {new}")
@@ -141,8 +151,12 @@ def resumed_config(
 
 
 def checked(config: DictConfig, hydra_config: DictConfig) -> TrainConfig:
-    """A composed config, typed. Raises UsageError where it sets what changes nothing. (A stored config that
-    is repeated may be of an older version: there the command line alone counts.)"""
+    """A composed config as a TrainConfig; raises UsageError where a key that is set has no effect.
+
+    Where a stored config is repeated (--config-path), keys of older versions are renamed in
+    `config`, and only the keys of the command line are checked for effect. Values out of range
+    raise UsageError too.
+    """
     composed = hydra_config.job.config_name == "train"
     if not composed:
         with open_dict(config):
@@ -153,12 +167,16 @@ def checked(config: DictConfig, hydra_config: DictConfig) -> TrainConfig:
 
 
 def may_fit_cutoffs(hydra_config: DictConfig) -> bool:
-    """Whether model.cutoffs are those of a choice, not of the command line."""
+    """Whether cutoffs past the vocabulary may be dropped: they are not from the command line."""
     return "model.cutoffs" not in keys_of(hydra_config.overrides.task)
 
 
 def differences(stored: TrainConfig, wanted: TrainConfig) -> list[tuple[str, str, str]]:
-    """Each key whose value differs, kinds first, with the stored and the wanted value as they are typed."""
+    """Each key whose value differs, with the stored and the wanted value as one would type them.
+
+    Keys that end in `.kind` come first, the others in alphabetical order. A key that one of the
+    configs lacks has the value null there.
+    """
     before, after = dict(flatten(stored)), dict(flatten(wanted))
     keys = sorted(before.keys() | after.keys(), key=lambda key: (not key.endswith(".kind"), key))
     values = [(key, before.get(key), after.get(key)) for key in keys]
@@ -167,8 +185,12 @@ def differences(stored: TrainConfig, wanted: TrainConfig) -> list[tuple[str, str
 
 @usage_errors()
 def begin_with_model_of_source(config: DictConfig, overrides: list[str]) -> list[str]:
-    """Give a composed config the model and the tokenizer of the run that `init_from` names, but for what the overrides
-    say of their keys, or choose themselves. Returns a line for each that was taken over."""
+    """Replace model and tokenizer of a composed config by those of the run in `init_from`.
+
+    In place; does nothing without `init_from`. A group that the overrides choose (`model=...`)
+    stays, and their single keys (`model.dropout=...`) are applied on top. Returns a line to log for
+    each group replaced. Raises UsageError where `init_from` is no run.
+    """
     if config.init_from is None:
         return []
     stored, given, notes = load_config(config.init_from), parse_overrides(overrides), []
@@ -184,25 +206,36 @@ def begin_with_model_of_source(config: DictConfig, overrides: list[str]) -> list
 def compare_choice(
     run: Path, stored: TrainConfig, override: str, config_dir: Path | None
 ) -> list[str]:
-    """A line where a choice of a group (`model=gcnn_8`) has other values than the run, whose own stay.
-    Raises UsageError where it is of another kind."""
+    """The line to log where a choice (`override`, as model=gcnn_8) has other values than the run.
+
+    The run keeps its own values; no line where they are equal. Raises UsageError where the choice
+    is of another kind than the run's.
+    """
     group, _, name = override.partition("=")
     chosen = compose_config(override, config_dir=config_dir)
     own, choice = (vars(getattr(config, group)) for config in (stored, chosen))
     if group != "logger" and any(choice.get(key) != own.get(key) for key in IDENTITY):
         kind = own.get("kind") or own["name"]
         raise UsageError(
-            f"resume: {group} of {run} is {kind} and cannot become {name}. Leave it out, or train a new run."
+            f"resume: {group} of {run} is {kind} and cannot become {name}. "
+            "Leave it out, or train a new run."
         )
-    kept = [
-        key for key, value in choice.items() if key != "kind" and key in own and own[key] != value
-    ]
-    kept = ", ".join(kept) if group != "data" else ""
-    return [f"resume: {group}={name} differs in {kept}; the run keeps its own"] if kept else []
+    if group == "data":
+        return []
+    differing = []
+    for key, value in choice.items():
+        if key != "kind" and key in own and own[key] != value:
+            differing.append(key)
+    if not differing:
+        return []
+    return [f"resume: {group}={name} differs in {', '.join(differing)}; the run keeps its own"]
 
 
 def flatten(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Each value of a config with its key, as ("trainer.batch_size", 8)."""
+    """Each value of nested dataclasses and dictionaries with its key: ("trainer.batch_size", 8).
+
+    Lists count as values. `key` is the prefix.
+    """
     if dataclasses.is_dataclass(value):
         value = dataclasses.asdict(value)
     if isinstance(value, dict):
@@ -213,6 +246,9 @@ def flatten(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def show_value(value: Any) -> str:
-    return (
-        "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    )
+    """A config value as one would type it on the command line."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value)

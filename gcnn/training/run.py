@@ -1,4 +1,4 @@
-"""A training run from its config to its results: the run directory, the model, training, evaluation."""
+"""A training run from its config to its results: preflight, data, model, training, evaluation."""
 
 import contextlib
 import ctypes
@@ -60,10 +60,16 @@ log = logging.getLogger(__name__)
 def train(
     config: TrainConfig, notes: Sequence[str] = (), fit_cutoffs: bool = False
 ) -> tuple[Path, dict[str, Any] | None]:
-    """Train, evaluate and write a run directory; returns it and its results, the latter on torchrun's rank 0 alone.
-    `notes` are lines for its log: what is changed of a run that goes on. With `fit_cutoffs` those past the
-    vocabulary of a small text are left out, which a line says; else they are refused. Raises UsageError
-    before anything is written where the config does not fit the machine or the data."""
+    """Train and evaluate a model; returns its run directory and its results, as in results.json.
+
+    Results are None on ranks other than 0. `notes` are lines to log at the start. With
+    `fit_cutoffs`, cutoffs past the vocabulary are dropped, which is logged; without it they are
+    refused.
+
+    Joins torchrun's processes, if any; sets torch's threads and random state, glibc's allocation,
+    and handlers of signals while it trains. Raises UsageError, before anything but caches is
+    written, where the config does not fit the machine or the data; otherwise as Trainer.run does.
+    """
     with process_group():
         return train_in_group(config, notes, fit_cutoffs)
 
@@ -119,7 +125,10 @@ def train_in_group(
 
 
 def set_up_process(config: TrainConfig) -> torch.device:
-    """The device of a config. Sets torch's threads and, for all allocations, glibc's way with freed memory."""
+    """The device of a config. Sets torch's number of threads, and glibc to keep freed memory.
+
+    Raises UsageError where there is no such device.
+    """
     reuse_large_blocks()
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -127,8 +136,11 @@ def set_up_process(config: TrainConfig) -> torch.device:
 
 
 def source_run(config: TrainConfig, run_dir: Path) -> Path | None:
-    """The run whose tokenizer this one has: that of `init_from`, or this one where it has begun; None: its own
-    is made. Raises UsageError as check_source does."""
+    """The run whose tokenizer is used: that of `init_from`; this one, where it has checkpoints.
+
+    None without `init_from`: the tokenizer is made from the data. Raises UsageError as check_source
+    does.
+    """
     if config.init_from is None:
         return None
     begun = config.resume is not False and any((run_dir / CHECKPOINTS).glob("step_*"))
@@ -136,8 +148,12 @@ def source_run(config: TrainConfig, run_dir: Path) -> Path | None:
 
 
 def initial_model(config: TrainConfig, data: PreparedData, source: Path | None) -> LanguageModel:
-    """The model before its first step, on the CPU: by the config's seed, or with the weights of `source`. Sets
-    torch's random state, that of each process to another one: each has dropout of its own."""
+    """The model before its first step, on the CPU: initialised by the config's seed.
+
+    With `source`, a run, it has that run's weights. Sets torch's random state, differently in each
+    process: the weights are the same in all, dropout is not. Raises UsageError and RunError as
+    read_weights does.
+    """
     torch.manual_seed(config.seed)
     begins = before_text(config, data.tokenizer.eos_id)
     model = build_model(config.model, data.tokenizer.vocabulary_size, begins)
@@ -150,8 +166,11 @@ def initial_model(config: TrainConfig, data: PreparedData, source: Path | None) 
 
 
 def restore_or_begin(trainer: Trainer) -> None:
-    """Load the checkpoint that the config asks for, if any, and write config and tokenizer into the run. All
-    processes must call it."""
+    """Load the checkpoint that the config asks for, if any, and write config and tokenizer.
+
+    All processes must call it. The stored config has `resume=false`, but the checkpoint's path
+    while going back to it is under way. Raises as `restore` does.
+    """
     config, run_dir = trainer.config, trainer.run_dir
 
     def write_config(resume: bool | str) -> None:
@@ -160,8 +179,8 @@ def restore_or_begin(trainer: Trainer) -> None:
             write_atomically(run_dir / CONFIG, lambda aside: save_config(kept, aside))
 
     if config.resume is not False:
-        # While it turns back to a checkpoint, the stored config names it: a process that is killed here
-        # and resumed turns back again.
+        # While the run goes back to a checkpoint, the stored config names it: a process that is
+        # killed here goes back to it when it is resumed
         path = config.resume if isinstance(config.resume, str) else None
         restore(trainer, path and Path(path), lambda: write_config(path or False))
     write_config(False)
@@ -170,7 +189,7 @@ def restore_or_begin(trainer: Trainer) -> None:
 
 
 def announce(trainer: Trainer, notes: Sequence[str]) -> None:
-    """Log what is about to be trained, after `notes`; results of a run that is extended are removed."""
+    """Log `notes` and what is about to be trained; remove the results of a run that is extended."""
     config, run_dir = trainer.config, trainer.run_dir
     for note in notes:
         log.info("%s", note)
@@ -185,12 +204,18 @@ def announce(trainer: Trainer, notes: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def run_directory(run_dir: Path) -> Iterator[None]:
-    """Hold a run directory, log into it, and clear what a process left that was killed while it wrote. However the run
-    ends, that of Weights & Biases ends with it: a sweep's next member begins another. Raises UsageError where another
-    process holds it."""
+    """Lock a run directory and send the project's log to its file, for the time of a `with`.
+
+    Removes unfinished files that a killed process left. At the end it ends the run of Weights &
+    Biases, if one is open, so that a sweep's next member begins another. Raises UsageError where
+    another process has the lock.
+    """
     with (run_dir / LOCK).open("a+") as lock:
-        if (owner := lock_or_owner(lock)) is not None:
-            who = "process {process} on {host}".format_map(owner) if owner else "another process"
+        owner = lock_or_owner(lock)
+        if owner is not None:
+            who = "another process"
+            if owner:
+                who = "process {process} on {host}".format_map(owner)
             raise UsageError(
                 f"run_dir {run_dir} is in use by {who}; wait for it or give another run_dir."
             )
@@ -208,7 +233,7 @@ def run_directory(run_dir: Path) -> Iterator[None]:
 def with_fitting_cutoffs(
     config: TrainConfig, vocabulary_size: int, notes: Sequence[str]
 ) -> tuple[TrainConfig, Sequence[str]]:
-    """The config without cutoffs past the vocabulary, and the notes with a line that says so."""
+    """The config without cutoffs past the vocabulary, and `notes` with a line about it, if any."""
     cutoffs = config.model.cutoffs
     fitting = [cutoff for cutoff in cutoffs if cutoff < vocabulary_size]
     if fitting == cutoffs:
@@ -221,7 +246,10 @@ def with_fitting_cutoffs(
 
 
 def steps_of(trainer: Trainer) -> float:
-    """The steps after which a run ends; infinity where its minutes alone are bounded."""
+    """The number of steps, about, after which a run ends; infinity where only minutes bound it.
+
+    Patience does not count. It is approximate for max_flops, as batches differ in size.
+    """
     bounds, batches = trainer.config.trainer, len(trainer.batches)
     tokens_per_step = len(trainer.data.streams["train"]) / batches
     return min(
@@ -232,24 +260,30 @@ def steps_of(trainer: Trainer) -> float:
 
 
 def warn_of_short_run(config: TrainConfig, steps: float) -> None:
-    """Warn where a run of so many steps ends before a setting has its effect."""
+    """Log a warning where a run of `steps` steps ends before warm-up does or patience can."""
     warmup, trainer = config.schedule.warmup_steps, config.trainer
     if steps < warmup:
         log.warning(
-            "The run ends after %s steps, within the warm-up of %s: the learning rate reaches %.2g, not %g. "
-            "Lower schedule.warmup_steps.",
-            f"{steps:,.0f}", f"{warmup:,}", config.optimizer.lr * steps / warmup, config.optimizer.lr,
+            "The run ends after %s steps, within the warm-up of %s: "
+            "the learning rate reaches %.2g, not %g. Lower schedule.warmup_steps.",
+            f"{steps:,.0f}", f"{warmup:,}",
+            config.optimizer.lr * steps / warmup, config.optimizer.lr,
         )  # fmt: skip
     if trainer.patience is not None and steps // trainer.validate_every <= trainer.patience:
         log.warning(
-            "trainer.patience=%d ends no run of %s steps, validated every %s. Lower one of the two.",
+            "trainer.patience=%d ends no run of %s steps, validated every %s. "
+            "Lower one of the two.",
             trainer.patience, f"{steps:,.0f}", f"{trainer.validate_every:,}",
         )  # fmt: skip
 
 
 def reuse_large_blocks() -> None:
-    """Have glibc keep freed memory for the next step: fresh pages for each tensor past 32 MiB cost up to half of it. It
-    takes up to half as much memory again."""
+    """Make glibc keep freed memory for the next step, in the whole process.
+
+    Otherwise it returns each tensor past 32 MiB to the system, and fresh pages take up to half of a
+    step's time. The process takes up to half as much memory again. Other C libraries are left as
+    they are.
+    """
     m_trim_threshold, m_mmap_max = -1, -4  # of malloc.h
     mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda *_: None)  # other C libraries have none
     mallopt(m_mmap_max, 0)
@@ -257,7 +291,11 @@ def reuse_large_blocks() -> None:
 
 
 def measure(trainer: Trainer) -> Results:
-    """What results.json says: the best model on both splits, and how it was trained."""
+    """The contents of results.json: perplexities of the best model, and how it was trained.
+
+    On rank 0 alone, with the best weights loaded. The validation split is evaluated anew only where
+    no validation in this process gave the best weights.
+    """
     config, model, data, progress = trainer.config, trainer.model, trainer.data, trainer.progress
     counts = type_counts(data.streams["train"])
     known = {"valid": trainer.best_scores}  # by the validation that found the best model
@@ -297,7 +335,10 @@ def measure(trainer: Trainer) -> Results:
 
 @contextlib.contextmanager
 def log_file(path: Path) -> Iterator[None]:
-    """Send the project's log to a file as well, and past the progress bar."""
+    """Send the project's log to a file as well, for the time of a `with`.
+
+    Lines on the terminal are then printed above the progress bar instead of through it.
+    """
     project = logging.getLogger("gcnn")
     handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))

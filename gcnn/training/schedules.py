@@ -1,4 +1,4 @@
-"""Learning-rate schedules: a factor on the optimizer's learning rate."""
+"""Learning-rate schedules: a factor on the config's learning rate, constant, plateau or cosine."""
 
 import math
 
@@ -10,34 +10,43 @@ ScheduleConfig = ConstantScheduleConfig | PlateauScheduleConfig | CosineSchedule
 
 
 class Schedule:
-    """Sets the learning rate before each step; `validated` tells it how validation went."""
+    """Sets the learning rate: call `set` before each step and `validated` after each validation.
+
+    The optimizer's learning rate at the beginning is the one that factors apply to.
+    """
 
     def __init__(self, config: ScheduleConfig, optimizer: torch.optim.Optimizer):
         self.config, self.optimizer = config, optimizer
         self.base = optimizer.param_groups[0]["lr"]  # of all groups
-        self.scale = 1.0  # what plateaus have left
-        self.best = math.inf
-        self.bad_checks = 0
+        self.scale = 1.0  # the product of the factors of all plateaus so far
+        self.best = math.inf  # validation, nats a token
+        self.bad_checks = 0  # validations in a row without improvement
 
     def factor(self, step: int, progress: float) -> float:
-        """The factor at a step (from 0); `progress` is the part of the run that is over, from 0 to 1."""
-        warmup = (
-            min(1.0, (step + 1) / self.config.warmup_steps) if self.config.warmup_steps else 1.0
-        )
+        """The factor at a step, counted from 0, with `progress` of the run over, from 0 to 1.
+
+        Warm-up is by steps, the cosine by `progress`.
+        """
+        warmup = 1.0
+        if self.config.warmup_steps:
+            warmup = min(1.0, (step + 1) / self.config.warmup_steps)
         if isinstance(self.config, CosineScheduleConfig):
             low = self.config.final_fraction
             return warmup * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
         return warmup * self.scale
 
     def set(self, step: int, progress: float) -> float:
-        """Set the learning rate for a step and return it."""
+        """Set the learning rate for a step and return it; arguments are as `factor` has them."""
         lr = max(self.base * self.factor(step, progress), getattr(self.config, "min_lr", 0.0))
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         return lr
 
     def validated(self, nll: float) -> None:
-        """Count a validation: on a plateau schedule, checks without improvement lower the learning rate."""
+        """Take note of a validation, `nll` in nats a token.
+
+        On the plateau schedule, more than `patience` in a row without improvement lower the factor.
+        """
         if nll < self.best:
             self.best, self.bad_checks = nll, 0
             return
@@ -50,7 +59,9 @@ class Schedule:
             self.bad_checks = 0
 
     def state_dict(self) -> dict[str, float]:
+        """What validations have led to so far."""
         return {"scale": self.scale, "best": self.best, "bad_checks": self.bad_checks}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
+        """Go on from what `state_dict` returned. Raises KeyError where a value is missing."""
         self.scale, self.best, self.bad_checks = state["scale"], state["best"], state["bad_checks"]

@@ -1,7 +1,7 @@
-"""A search of Optuna that is kept in a database, `hydra.sweeper.storage`: it goes on where it was stopped.
+"""Resuming a search of Optuna that is stored in a database, `hydra.sweeper.storage`.
 
-Optuna by itself would make as many trials again, beginning with member 0 and, by the sampler's seed, with
-the values of its first trials; what was under way would be lost.
+Optuna by itself would make as many trials again, number the members from 0, draw the values of its
+first trials once more (by the sampler's seed), and forget the trials that were running.
 """
 
 import logging
@@ -13,15 +13,16 @@ from omegaconf import DictConfig, OmegaConf
 from gcnn.base.errors import UsageError, one_line
 
 log = logging.getLogger(__name__)
-REPEATED = "repeated"  # on a trial that was stopped and is asked for once more
+REPEATED = "repeated"  # marks a trial that was stopped while it ran and is queued once more
 
 
 def continue_search(config: DictConfig, folder: Path) -> None:
-    """Prepare a composed sweep, in place, to go on with the search in its database: with the trials that
-    are missing, those under way first, each in its own member's folder. Nothing without a database.
+    """Change a sweep's composed config, in place, to go on with the search in its database.
 
-    The study is that of the sweep's `folder` unless it has a name. Raises UsageError for a database that
-    cannot be opened.
+    The sweep then makes the trials that are missing, those that were running first, each in a
+    member's folder of its own. The study is named after the sweep's `folder` unless the config
+    names it. Without a database nothing changes; with `resume=false` the study's name alone. Writes
+    to the database (see `trials_done`). Raises UsageError where it cannot be opened.
     """
     sweeper = config.hydra.sweeper
     storage = sweeper.get("storage")
@@ -33,13 +34,17 @@ def continue_search(config: DictConfig, folder: Path) -> None:
     done = trials_done(storage, sweeper.study_name)
     sweeper.n_trials = max(0, sweeper.n_trials - done)
     if OmegaConf.select(sweeper, "sampler.seed") is not None:
-        sweeper.sampler.seed += done  # else it draws its first values once more
-    subdir = f"${{plus:${{hydra.job.num}},{done}}}"  # members are numbered from 0 in each process
+        sweeper.sampler.seed += done  # the same seed would draw the first trials' values again
+    subdir = f"${{plus:${{hydra.job.num}},{done}}}"  # Hydra numbers members from 0 in each process
     config.hydra.overrides.hydra.append(f"hydra.sweep.subdir='{subdir}'")
 
 
 def trials_done(storage: str, name: str) -> int:
-    """The trials of a study that have a result. Those that were under way are asked for again."""
+    """The number of a study's finished trials, failed ones included.
+
+    Creates the study where there is none. Trials that were running are marked as failed and queued
+    again; they are not counted. Raises UsageError where the database cannot be opened.
+    """
     import optuna  # late: only searches need it
 
     try:
@@ -51,7 +56,7 @@ def trials_done(storage: str, name: str) -> int:
                 study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
                 study.enqueue_trial(trial.params)
             trials = study.trials
-    except Exception as error:  # of the database, whose driver has its own classes
+    except Exception as error:  # each database's driver has classes of its own
         raise UsageError(
             f"hydra.sweeper.storage: {storage} does not open ({one_line(error)[:300]})."
         ) from None

@@ -1,4 +1,8 @@
-"""Sweeps: one command, many runs. Each is a member with a folder of its own, whatever launcher of Hydra runs it."""
+"""Sweeps: one command, many runs. Each member has a folder of its own, under any launcher of Hydra.
+
+Order: `SweepFolder` chooses the folder and checks all members' configs, in the process that was
+called; Hydra's launcher then calls `train_member` for each, here or in other processes.
+"""
 
 import contextlib
 import fcntl
@@ -37,49 +41,57 @@ from gcnn.training.resume import (
     resumed_config,
 )
 from gcnn.training.search import continue_search
+from gcnn.training.signals import handled
 
 log = logging.getLogger(__name__)
 
 
 class SweepFolder(Callback):
-    """Chooses the sweep's folder, in the process that was called, before any member starts."""
+    """Hydra's callback before a sweep: chooses its folder and checks its members' configs.
+
+    `path` is that folder, for the whole process; None: no sweep has begun.
+    """
 
     path: ClassVar[Path | None] = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        with one_line_errors():  # Hydra would make a warning of an error
+        """Prepare a sweep in the process that was called; errors end the process with one line.
+
+        Changes `config` in place (folder, search), installs `stop_sweep` for STOPPING and, with
+        submitit, starts a thread that prints which members begin and end.
+        """
+        with one_line_errors():  # Hydra would only warn of an error
             folder = choose_folder(config)
             check_configs(config)
             SweepFolder.path = folder
             continue_search(config, folder)
         print(f"sweep: each member logs into {folder}/<number>/train.log", file=sys.stderr)
         config.hydra.sweep.dir = str(folder)
+        # Each member composes its config anew
         quoted = str(folder).replace("'", "\\'")
-        config.hydra.overrides.hydra.append(
-            f"hydra.sweep.dir='{quoted}'"
-        )  # each member composes its config anew
-        for number in STOPPING:
-            if (
-                signal.getsignal(number) != signal.SIG_IGN or number != signal.SIGHUP
-            ):  # which nohup has ignored
-                signal.signal(number, stop_sweep)
+        config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{quoted}'")
+        for number in handled(STOPPING):
+            signal.signal(number, stop_sweep)
         if "submitit" in config.hydra.launcher._target_:  # its members write to files of their own
             threading.Thread(target=report_progress, args=(folder,), daemon=True).start()
 
 
 def is_search(hydra_config: DictConfig) -> bool:
-    """Whether a sweeper chooses each member by what those before it have found; else the members are a grid."""
+    """Whether the sweeper is a search (Optuna), which chooses members by results; else a grid."""
     return not hydra_config.sweeper._target_.endswith(".BasicSweeper")
 
 
 @usage_errors()
 def check_configs(config: DictConfig) -> None:
-    """Compose and check the config of every member of a grid; of a search, every choice and both ends of every
-    interval. Raises UsageError for the first that is wrong, as the member would, before anything is trained."""
+    """Compose and check every member's config, before anything is trained.
+
+    Of a search, which draws its members, every named choice and both ends of every interval are
+    checked, one key at a time. Raises UsageError for the first that is wrong, with the member's own
+    message.
+    """
     loader = GlobalHydra.instance().config_loader()
-    params = [
-        f"{key}={choices}" for key, choices in (config.hydra.sweeper.get("params") or {}).items()
-    ]
+    sweeper_params = config.hydra.sweeper.get("params") or {}
+    params = [f"{key}={choices}" for key, choices in sweeper_params.items()]
     parser = OverridesParser.create(config_loader=loader)
     overrides = parser.parse_overrides([*params, *config.hydra.overrides.task])
     swept = [override.get_key_element() for override in overrides if override.is_sweep_override()]
@@ -112,7 +124,10 @@ def grid(overrides: list[Override]) -> list[list[str]]:
 
 
 def search_samples(overrides: list[Override]) -> list[list[str]]:
-    """Members that a search might have: each value that is named, beside the first of every other key."""
+    """The overrides of members that a search might have, to be checked.
+
+    The first has the first value of every key; each further one has another value of one key.
+    """
     values = {}
     for override in overrides:
         key, value = override.get_key_element(), override.value()
@@ -123,19 +138,26 @@ def search_samples(overrides: list[Override]) -> list[list[str]]:
         else:
             values[key] = [f"{key}={override.get_value_element_as_str()}"]
     first = {key: texts[0] for key, texts in values.items()}
-    others = [(key, text) for key, texts in values.items() for text in texts[1:]]
-    return [list(first.values()), *(list({**first, key: text}.values()) for key, text in others)]
+    members = [list(first.values())]
+    for key, texts in values.items():
+        for text in texts[1:]:
+            members.append(list({**first, key: text}.values()))
+    return members
 
 
 def report_progress(folder: Path) -> None:
-    """Say which members begin and end, as long as the sweep lasts."""
+    """Print to stderr when a member begins, ends or fails; returns when another sweep begins.
+
+    Meant for a daemon thread: it looks at the members' files twice a second.
+    """
     reported = {}
     while SweepFolder.path == folder:
         for path in sorted(folder.glob(f"*/{MEMBER}")):
-            failed = "error" in json.loads(path.read_text(encoding="utf-8"))
-            state = (
-                "done" if path.with_name(RESULTS).exists() else "failed" if failed else "running"
-            )
+            state = "running"
+            if "error" in json.loads(path.read_text(encoding="utf-8")):
+                state = "failed"
+            if path.with_name(RESULTS).exists():
+                state = "done"
             if reported.get(path) != state:
                 print(f"member {path.parent.name}: {state}", file=sys.stderr, flush=True)
                 reported[path] = state
@@ -143,7 +165,11 @@ def report_progress(folder: Path) -> None:
 
 
 def choose_folder(config: DictConfig) -> Path:
-    """`run_dir`, or runs/<experiment>/sweep. Raises UsageError where it holds something that may not be overwritten."""
+    """The absolute path of a sweep's folder: `run_dir`, or runs/<experiment>/sweep.
+
+    Without `resume` it removes records of members that never began. Raises UsageError where the
+    folder holds a run, or a sweep that is not resumed, or cannot be written; and under torchrun.
+    """
     if torchrun.world_size() > 1:
         raise UsageError(
             "a sweep trains each member in one process; start --multirun without torchrun."
@@ -158,20 +184,25 @@ def choose_folder(config: DictConfig) -> Path:
     for record in folder.glob(f"*/{MEMBER}") if config.resume is False else []:
         if record.with_name(CONFIG).exists():
             raise UsageError(
-                f"run_dir {folder} already holds a sweep; set resume=true to go on, or another run_dir."
+                f"run_dir {folder} already holds a sweep; "
+                "set resume=true to go on, or another run_dir."
             )
         record.unlink()  # of a member that was refused before it began
     return folder
 
 
 def stop_sweep(number: int, frame: Any) -> None:
-    """End the sweep when members in other processes of this machine have saved: a launcher would kill them. (One in
-    this process has a handler of its own while it trains.)"""
-    for number_again in STOPPING:
-        again = (
-            signal.SIG_IGN if number_again == signal.SIGHUP else signal.default_int_handler
-        )  # stops at once
-        signal.signal(number_again, again)  # (a terminal that closes says so twice)
+    """Signal handler: stop members in other processes of this machine, wait, and end the sweep.
+
+    They save when they are told to; Hydra's launcher would kill them. A second signal stops at
+    once, without waiting. (A member in this process has a handler of its own while it trains.) Ends
+    the process with exit code 128 + number.
+    """
+    for other in STOPPING:
+        if other == signal.SIGHUP:  # a terminal that closes sends it twice
+            signal.signal(other, signal.SIG_IGN)
+        else:
+            signal.signal(other, signal.default_int_handler)
     for path in SweepFolder.path.glob("*/.lock"):
         with path.open("a+") as lock:
             owner = lock_or_owner(lock) or {}
@@ -188,19 +219,21 @@ STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def member_overrides(hydra_config: DictConfig) -> list[str]:
-    """What was asked of a member, but for where it goes and whether it goes on."""
-    return sorted(
-        o for o in hydra_config.overrides.task if o.partition("=")[0] not in ("run_dir", "resume")
-    )
+    """A member's overrides, sorted, without `run_dir` and `resume`."""
+    overrides = []
+    for override in hydra_config.overrides.task:
+        if override.partition("=")[0] not in ("run_dir", "resume"):
+            overrides.append(override)
+    return sorted(overrides)
 
 
 def train_member(config: DictConfig, hydra_config: DictConfig) -> dict[str, Any] | None:
-    """Train a member in its folder; returns its results, None where it failed: its one line is told and kept. Raises
-    Interrupted, which ends the sweep."""
-    from gcnn.base.provenance import (
-        command_to_resume,
-    )  # late: Hydra makes the callback above for every command
-    from gcnn.training.run import train
+    """Train a member in its folder, or go on with it; returns its results, None where it failed.
+
+    A failure is logged and stored in member.json, and the sweep goes on. Raises Interrupted, which
+    ends the sweep.
+    """
+    from gcnn.training.run import train  # late: Hydra makes the callback above for every command
 
     folder = Path(hydra_config.runtime.output_dir)
     number = int(folder.name)  # not hydra.job.num, which a search that goes on counts from 0
@@ -210,12 +243,13 @@ def train_member(config: DictConfig, hydra_config: DictConfig) -> dict[str, Any]
     try:
         write_json(folder / MEMBER, record)
         if config.resume is True and (folder / CONFIG).exists():
-            return train(*resumed_config(folder, []))[
-                1
-            ]  # begun with these overrides, see finished_results
+            # It was begun with the same overrides
+            _, results = train(*resumed_config(folder, []))
+            return results
         notes = begin_with_model_of_source(config, record["overrides"])
-        return train(checked(config, hydra_config), notes, may_fit_cutoffs(hydra_config))[1]
-    except Interrupted as stop:  # all of the sweep is to go on
+        _, results = train(checked(config, hydra_config), notes, may_fit_cutoffs(hydra_config))
+        return results
+    except Interrupted as stop:  # the command to resume is the sweep's, not the member's
         raise Interrupted(stop.saved, command_to_resume(), stop.signal_number) from None
     except Exception as error:
         explained = explain(error)
