@@ -16,7 +16,7 @@ from gcnn.models.language_model import LanguageModel
 
 @dataclass
 class Sampling:
-    """How to draw tokens: from `softmax(log_probs / temperature)` of the `top_k` likeliest types."""
+    """How to draw tokens: by `softmax(log_probs / temperature)` of the `top_k` likeliest types."""
 
     temperature: float = 1.0  # 0: the likeliest type
     top_k: int | None = None  # None: all types

@@ -37,7 +37,7 @@ class HarnessModel(LM):
         self.tokens = self.unknown = 0  # of the continuations of the requests at hand
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        """The log-probability of each continuation, in nats, and whether all its tokens are likeliest.
+        """Each continuation's log-probability in nats, and whether all tokens are the likeliest.
 
         A request's arguments are a context and its continuation. Logs a warning about unknown
         tokens.
@@ -87,7 +87,7 @@ class HarnessModel(LM):
         return total, greedy
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
-        """The log-probability of each text in nats, as running text without the last line's <eos>."""
+        """Each text's log-probability in nats, as running text without the last line's <eos>."""
         answers = [self.continuation("", *request.args)[0] for request in requests]
         self.warn_of_unknown_tokens()
         return answers

@@ -64,7 +64,7 @@ def corpus(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def made_runs(corpus, tmp_path_factory) -> dict[tuple[str, str], Path]:
-    """A run directory for each model and tokenizer: random weights, large enough that the context matters."""
+    """Run directories by model and tokenizer: random weights, so large that the context matters."""
     runs = {}
     for kind, tokenizer_kind in RUNS:
         folder = tmp_path_factory.mktemp("runs") / f"{kind}_{tokenizer_kind}"
@@ -123,7 +123,7 @@ def one_scorer(made_runs):
 
 @pytest.fixture(scope="session")
 def reference():
-    """Scores a sentence by one forward pass over all of it and the log-probabilities of all types."""
+    """Scores a sentence by one forward pass over it and the log-probabilities of all types."""
 
     def nlls(run, tokens: list[int]) -> torch.Tensor:
         inputs = torch.tensor([[run.tokenizer.eos_id, *tokens[:-1]]])

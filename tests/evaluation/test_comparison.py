@@ -101,9 +101,10 @@ def test_the_test_set_of_wikitext_2_has_60_articles(shared):
 def test_recall_as_worked_out_by_hand():
     rare_bigram, frequent_bigram, new_bigram, new = range(len(RECALL))
     text = [  # each token of two articles, ids from 1,000 on being rare, and what it is
-        (5, new), (2000, new), (5, new_bigram), (2000, rare_bigram), (7, new), (2000, new_bigram), (0, new),
-        (5, frequent_bigram), (7, new_bigram), (5, new_bigram), (7, frequent_bigram), (999, new), (7, new_bigram),
-        (999, frequent_bigram), (1000, new), (999, new_bigram), (1000, rare_bigram), (0, new_bigram),
+        (5, new), (2000, new), (5, new_bigram), (2000, rare_bigram), (7, new), (2000, new_bigram),
+        (0, new), (5, frequent_bigram), (7, new_bigram), (5, new_bigram), (7, frequent_bigram),
+        (999, new), (7, new_bigram), (999, frequent_bigram), (1000, new), (999, new_bigram),
+        (1000, rare_bigram), (0, new_bigram),
         (5, new), (2000, new), (0, new),
     ]  # fmt: skip
     stream = stream_of([token for token, _ in text])
@@ -262,8 +263,8 @@ def test_the_tables_say_what_the_json_says(made_runs, call, tmp_path):
     text = " ".join(table.split())
     assert f"{ratio}: {better} is better on this text." in text
     assert (
-        f"test split of tiny, scored as running text: {found['tokens']} tokens in {found['units']} lines"
-        in text
+        f"test split of tiny, scored as running text: {found['tokens']} tokens "
+        f"in {found['units']} lines" in text
     )
     tables = table.split("\n\n")[-3:]
     for parts, block in zip(found["parts"].values(), tables, strict=True):

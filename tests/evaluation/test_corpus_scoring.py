@@ -1,4 +1,4 @@
-"""Score columns for corpora: every row once, as the scorer says, whatever the format, the processes and the crashes."""
+"""Score columns for corpora: every row once, in all formats, by any processes, after crashes."""
 
 import fcntl
 import json
@@ -277,8 +277,14 @@ def test_a_row_without_a_text_has_no_score_and_moves_none(scorer, tmp_path):
 
 
 @pytest.mark.parametrize(("names", "targets"), [
-    (["news.en-00001-of-00003", "news.en-00002-of-00003"], ["news.en-00001-of-00003", "news.en-00002-of-00003"]),
-    (["corpus.aa", "corpus.ab", "corpus.1", "x.en", "x.de"], ["corpus.aa", "corpus.ab", "corpus.1", "x.en", "x.de"]),
+    (
+        ["news.en-00001-of-00003", "news.en-00002-of-00003"],
+        ["news.en-00001-of-00003", "news.en-00002-of-00003"],
+    ),
+    (
+        ["corpus.aa", "corpus.ab", "corpus.1", "x.en", "x.de"],
+        ["corpus.aa", "corpus.ab", "corpus.1", "x.en", "x.de"],
+    ),
     (["a.txt", "b.v2.TXT", "c.jsonl", "d.json.gz", "e.gz"], ["a", "b.v2", "c", "d.json", "e"]),
     (["a.b", "no_dot", ".hidden"], ["a.b", "no_dot", ".hidden"]),
 ])  # fmt: skip

@@ -17,7 +17,7 @@ def start(run):
 
 
 def full_log_probs(model, tokens):
-    """Of the token after each: (batch, time) -> (batch, time, vocabulary), in one forward pass without a state."""
+    """Of the token after each, in one pass: (batch, time) -> (batch, time, vocabulary)."""
     hidden, _ = model(tokens)
     return model.log_prob(hidden)
 
@@ -134,8 +134,9 @@ def test_a_long_prompt_is_read_once_and_in_blocks(run, monkeypatch):
     assert generate(run.model, run.tokenizer, prompt, 5, 3, Sampling(temperature=0)) == few
 
 
-@pytest.mark.parametrize("values", [{"temperature": -0.1}, {"temperature": "1"}, {"temperature": None}, {"top_k": 1.5},
-                                    {"seed": "1"}, {"temperature": math.nan}, {"temperature": math.inf},
+@pytest.mark.parametrize("values", [{"temperature": -0.1}, {"temperature": "1"},
+                                    {"temperature": None}, {"top_k": 1.5}, {"seed": "1"},
+                                    {"temperature": math.nan}, {"temperature": math.inf},
                                     {"top_k": 0}, {"seed": -1}, {"seed": 2**64}])  # fmt: skip
 def test_values_out_of_range_are_refused(values):
     with pytest.raises(UsageError, match="give"):

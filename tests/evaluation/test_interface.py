@@ -184,7 +184,7 @@ def test_options_of_the_wrong_type_are_refused(one_scorer, option, value):
 
 
 def test_a_model_goes_into_other_processes(model, lines):
-    """Pickled into one that is spawned, as by joblib, Ray and datasets.map; inherited by one that is forked."""
+    """Pickled into a spawned process (joblib, Ray, datasets.map); inherited by a forked one."""
     expected = [score.log_prob for score in model.score(lines[:9])]
     for other in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
         assert [score.log_prob for score in other.score(lines[:9])] == expected

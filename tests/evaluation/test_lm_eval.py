@@ -155,7 +155,8 @@ def test_the_harness_itself_evaluates_a_task_of_local_files(harness, corpus, tmp
     task = {
         "task": "local", "dataset_path": "json",
         "dataset_kwargs": {"data_files": {"test": str(tmp_path / "test.jsonl")}},
-        "output_type": "loglikelihood_rolling", "test_split": "test", "doc_to_text": "", "doc_to_target": "{{text}}",
+        "output_type": "loglikelihood_rolling", "test_split": "test", "doc_to_text": "",
+        "doc_to_target": "{{text}}",
         "metric_list": [{"metric": "word_perplexity"}],
     }  # fmt: skip
     found = simple_evaluate(harness, tasks=[task], bootstrap_iters=0)["results"]["local"]

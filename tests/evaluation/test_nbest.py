@@ -1,4 +1,4 @@
-"""N-best lists of other tools: read as those write them, ranked by sums that are computed here anew."""
+"""N-best lists of other tools: read as those write them, ranked by sums computed here anew."""
 
 import math
 

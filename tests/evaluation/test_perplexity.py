@@ -131,7 +131,7 @@ def test_normalisations_follow_from_nats_and_counts():
 
 
 def test_what_a_word_costs_is_null_where_its_spelling_is_not_paid(made_runs, tmp_path):
-    """A text's own <unk>, as WikiText has it, is a word like others; a word in whose place <unk> is read is none."""
+    """A text's own <unk>, as in WikiText, is a word like others; one in a word's place is not."""
     run = load_model(made_runs["gcnn", "word"], "cpu")
     a, b = [word for word in run.tokenizer.types if word not in ("<eos>", "<unk>")][:2]
     path = tmp_path / "text.txt"

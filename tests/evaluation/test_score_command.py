@@ -1,4 +1,4 @@
-"""The command: windows of a stream, formats, faults of a line, readers and streams that come and go."""
+"""The command: windows of a stream, formats, faulty lines, readers and streams that end early."""
 
 import json
 import os
@@ -73,7 +73,7 @@ def test_a_byte_order_mark_starts_a_stream_and_no_word():
 
 
 def test_all_commands_count_the_lines_of_a_text_alike(gcnn_dir, tmp_path, call):
-    """A line ends at a line feed, as for `wc -l`; what else may end lines elsewhere is white space."""
+    """A line ends at a line feed, as for `wc -l`; other line separators are white space."""
     text = "la se\rno ta\nri\u2028mo\u0085vu\x0b\x0cba\r\n\n\rse\r\r\nde".encode()
     (tmp_path / "text.txt").write_bytes(text)
     number = text.count(b"\n") + 1  # the last one lacks its end

@@ -47,8 +47,10 @@ def stream(run, corpus):
 
 
 def after_many_eos(run, tokens: list[int]) -> np.ndarray:
-    """The log-probabilities of all types at each token of a text and after it, (tokens + 1, vocabulary), by one forward
-    pass from zeros over <eos> again and again and the text."""
+    """The log-probabilities of all types at each token of a text and after it.
+
+    (tokens + 1, vocabulary), by one forward pass from zeros over LONG times <eos> and the text.
+    """
     hidden, _ = run.model(torch.tensor([[run.tokenizer.eos_id] * LONG + tokens]))
     return run.model.log_prob(hidden)[0, LONG - 1 :].double().numpy()
 

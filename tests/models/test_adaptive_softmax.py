@@ -38,7 +38,7 @@ def torchs_own(softmax: AdaptiveSoftmax) -> nn.AdaptiveLogSoftmaxWithLoss:
 
 
 def dense_log_prob(softmax: AdaptiveSoftmax, hidden: torch.Tensor) -> torch.Tensor:
-    """Each type's probability as the product of its cluster's and its own within it, in float64, type by type."""
+    """Each type's probability, type by type in float64: its cluster's times its own within it."""
     softmax, hidden = softmax.double(), hidden.double()
     head = softmax.head(hidden).softmax(-1)
     columns = []
@@ -80,7 +80,7 @@ def test_equals_torchs_own_with_gradients(softmax, hidden, targets):
 
 
 def test_right_under_bf16_autocast(softmax, hidden, targets):
-    """Losses and log-probabilities stay float32, near the float32 ones, normalised; gradients arrive."""
+    """Losses and log-probabilities are float32, normalised, near the others; gradients arrive."""
     exact = softmax.nll(hidden, targets)
     with torch.autocast("cpu", torch.bfloat16):
         nll, log_prob = softmax.nll(hidden, targets), softmax.log_prob(hidden)
@@ -102,7 +102,7 @@ def test_ignored_targets_count_nothing(softmax, hidden, targets):
 
 @pytest.mark.parametrize("cutoffs", [CUTOFFS, []])
 def test_tied_softmax_is_the_definition_in_the_embeddings(hidden, targets, cutoffs):
-    """Logits are products of the projected hidden state with the embeddings, plus biases; gradients reach both."""
+    """Logits are products of projected states and embeddings, plus biases; all get gradients."""
     torch.manual_seed(4)
     embedding = nn.Embedding(VOCABULARY, 24)
     softmax = AdaptiveSoftmax(HIDDEN, VOCABULARY, cutoffs, embedding=embedding)

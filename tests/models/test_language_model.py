@@ -47,7 +47,7 @@ def tokens():
 
 @torch.no_grad()
 def test_no_output_sees_the_future(model, tokens):
-    """Changing a token leaves every earlier hidden state bit for bit what it was, and changes its own."""
+    """Changing a token leaves earlier hidden states bit for bit the same and changes its own."""
     before, _ = model(tokens)
     for t in (1, 7, 29):
         changed = tokens.clone()
@@ -193,7 +193,7 @@ def test_lstm_parameters():
 
 @pytest.mark.parametrize("config", [SMALL, LSTM, TRANSFORMER], ids=["gcnn", "lstm", "transformer"])
 def test_tied_parameters_and_operations(config):
-    """Beside the embeddings the softmax has a projection, the clusters' vectors, and a bias for each logit."""
+    """Beside the embeddings the softmax has a projection, vectors of clusters, a bias a logit."""
     model = build_model(dataclasses.replace(config, tie_embeddings=True), VOCABULARY)
     clusters, e, d = len(config.cutoffs), config.embedding_dim, model.encoder.hidden_dim
     assert model.parameter_counts()["softmax"] == d * e + clusters * e + VOCABULARY + clusters
@@ -214,7 +214,7 @@ def test_lstm_small_has_as_many_parameters_as_gcnn_small():
 
 
 def test_flops_are_twice_the_products_counted_by_torch():
-    """Against torch's own counter, on targets in the shortlist, where the expected cost is the cost."""
+    """Against torch's own counter, with targets in the shortlist: the expected cost is exact."""
     from torch.utils.flop_counter import FlopCounterMode
 
     model = build_model(SMALL, VOCABULARY).eval()
@@ -285,7 +285,7 @@ def test_the_clusters_have_a_dropout_of_their_own(config):
 
 @pytest.mark.parametrize("layers", [1, 2, 4])
 def test_every_layer_of_an_lstm_tells_words_apart_before_training(layers):
-    """What of the output depends on the words, root mean square; torch's own start gives 0.004 after two layers."""
+    """The RMS of what depends on words; by torch's initialisation 0.004 after two layers."""
     torch.manual_seed(0)
     model = build_model(
         LSTMConfig(embedding_dim=128, hidden_dim=256, num_layers=layers, cutoffs=[]), 1000

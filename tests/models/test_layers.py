@@ -75,7 +75,7 @@ def test_gated_conv_is_the_plain_definition(kernel_size, kind):
 
 @pytest.mark.parametrize("kernel_size", [2, 4, 7])
 def test_a_gpus_convolution_is_conv1d_and_leaves_the_activations_as_they_lie(kernel_size):
-    """Its results and gradients, on a CPU; (batch, time, channels) in memory, which conv1d turns to time-last."""
+    """Its results and gradients, on a CPU; (batch, time, channels) in memory."""
     torch.manual_seed(0)
     shapes = (2, 20, 16), (24, 16, kernel_size), (24,)
     ours = [torch.randn(shape, dtype=torch.double, requires_grad=True) for shape in shapes]
@@ -135,7 +135,7 @@ def test_block_without_residual_is_its_convolutions():
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 @pytest.mark.parametrize("kind", GATES)
 def test_initialisation_keeps_the_signal_through_thirteen_blocks(kind, dropout):
-    """The second moment of an embedding of variance 0.01, without training, stays within a factor of two."""
+    """The second moment of an embedding of variance 0.01, untrained, stays within a factor of 2."""
     for normalised in (True, False):
         blocks = [
             ResidualBlock(256, BlockConfig(convs=[[4, 256]]), kind, normalised, dropout)
@@ -151,7 +151,7 @@ def test_initialisation_keeps_the_signal_through_thirteen_blocks(kind, dropout):
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 def test_initialisation_of_glu_is_kaimings_for_a_gate_that_halves(dropout):
-    """A unit-variance signal under dropout leaves both paths of a GLU with variance 4, and a linear layer with 1."""
+    """Unit variance under dropout gives variance 4 in both paths of a GLU, 1 in a linear layer."""
     conv = GatedConv(256, 256, 4, "glu", normalised=True, dropout=dropout)
     hidden = F.dropout(torch.randn(8, 64, 256), dropout)
     assert conv.conv(hidden.transpose(1, 2)).var().item() == pytest.approx(4, rel=0.1)

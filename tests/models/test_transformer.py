@@ -20,7 +20,7 @@ def rotation(channels: int, position: int) -> torch.Tensor:
 
 
 def slow_attention(attention: WindowAttention, hidden: torch.Tensor) -> torch.Tensor:
-    """hidden (time, width) -> (time, width): each query with the keys of its window, one after the other."""
+    """hidden (time, width) -> (time, width): query by query, with the keys of its window."""
     width = hidden.size(-1)
     channels = width // attention.num_heads
     queries, keys, values = attention.inputs(hidden).split(width, dim=-1)

@@ -46,9 +46,9 @@ def test_values_and_gradients_are_those_of_torch(kernel_size, time):
 
 @pytest.mark.parametrize("kernel_size", KERNEL_SIZES)
 def test_float32_rounds_as_adding_up_one_product_after_the_other(kernel_size):
-    """Which no processor makes better or worse: torch's own rounding differs by a factor of four between them.
+    """Compared with sums in turn: torch's own rounding differs by a factor of 4 among processors.
 
-    Seen: 1.7 to 2.02 times the error of adding up in turn, 5e-7 to 6.5e-7 of the outputs' deviation.
+    Seen: 1.7 to 2.02 times the error of sums in turn, 5e-7 to 6.5e-7 of the outputs' deviation.
     """
     arguments = [part.detach() for part in drawn(kernel_size, 60, channels=(256, 64))]
     exact, (hidden, weight, bias) = torch_conv(*arguments), [part.float() for part in arguments]

@@ -120,7 +120,7 @@ def test_checkpoint_of_another_is_refused(checkpoints, model, tmp_path, what):
 
 @pytest.mark.parametrize("size", [2_000, 6_000])
 def test_a_write_that_fails_leaves_the_checkpoints_before_it(checkpoints, model, size):
-    """Files stop at a size, as on a full disk: within the weights of 5 kB, or the state after them."""
+    """Files stop at a size, as on a full disk: in the weights of 5 kB, or in the state after."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:

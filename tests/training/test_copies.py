@@ -24,9 +24,11 @@ from gcnn.training.trainer import Trainer
 from tests.processes import environments_of_ranks
 
 ARGUMENTS = (
-    "data=local", "tokenizer=word", "device=cpu", "threads=1", "schedule=plateau", "seed=3", "optimizer=adamw",
+    "data=local", "tokenizer=word", "device=cpu", "threads=1", "schedule=plateau", "seed=3",
+    "optimizer=adamw",
     "model.embedding_dim=8", "model.cutoffs=[10,40]", "model.dropout=0", "trainer.block_size=8",
-    "trainer.batch_size=4", "trainer.validate_every=2", "trainer.checkpoint_every=100", "trainer.log_every=1",
+    "trainer.batch_size=4", "trainer.validate_every=2", "trainer.checkpoint_every=100",
+    "trainer.log_every=1",
     "trainer.carry_state=true", "trainer.max_steps=10", "trainer.keep_checkpoints=1",
 )  # fmt: skip
 GCNN = ("model.blocks=[{convs:[[3,16]],repeat:2}]",)
@@ -82,7 +84,7 @@ def with_dropout(config: TrainConfig, folder: Path) -> None:
 
 
 def timed(config: TrainConfig, run_dir: Path) -> int:
-    """A run with a time limit, of which rank 1 thinks that it is over soon; the steps that this rank saw."""
+    """The steps of this rank in a run with a time limit; rank 1's clock is ten times as fast."""
     clock, speed = time.perf_counter, 1 + 9 * distributed.rank()
     limits = {"max_steps": None, "max_minutes": 0.003, "checkpoint_minutes": 0.0001}
     trainer = make_trainer(settings(config, run_dir, **limits))
@@ -104,7 +106,7 @@ def make_trainer(config: TrainConfig) -> Trainer:
 
 
 def not_finite(config: TrainConfig, run_dir: Path) -> dict:
-    """A loss that is not finite on rank 1 alone: skipped once, then the end. What this rank says and holds."""
+    """What this rank holds and raises after losses that are not finite on rank 1 alone."""
     trainer = make_trainer(settings(config, run_dir, skip_nonfinite=1))
     trainer.step()
     found = [weights(trainer)]

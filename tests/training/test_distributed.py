@@ -1,4 +1,4 @@
-"""Several processes train as one does with the same global batch; one of the tests starts them with torchrun itself."""
+"""Several processes, started by torchrun, train as one does with the same global batch."""
 
 import fcntl
 import json
@@ -20,9 +20,11 @@ from tests.processes import Command, environments_of_ranks
 
 ROOT = Path(__file__).parents[2]
 ARGUMENTS = (
-    "data=local", "tokenizer=word", "device=cpu", "threads=1", "optimizer=adamw", "schedule=constant", "seed=3",
-    "model.embedding_dim=8", "model.blocks=[{convs:[[3,16]],repeat:2}]", "model.cutoffs=[10,30]", "model.dropout=0",
-    "trainer.block_size=8", "trainer.validate_every=10", "trainer.checkpoint_every=10", "trainer.log_every=1",
+    "data=local", "tokenizer=word", "device=cpu", "threads=1", "optimizer=adamw",
+    "schedule=constant", "seed=3", "model.embedding_dim=8",
+    "model.blocks=[{convs:[[3,16]],repeat:2}]", "model.cutoffs=[10,30]", "model.dropout=0",
+    "trainer.block_size=8", "trainer.validate_every=10", "trainer.checkpoint_every=10",
+    "trainer.log_every=1",
     "trainer.carry_state=true", "trainer.max_steps=30",
 )  # fmt: skip
 LAUNCH = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--")
@@ -90,8 +92,8 @@ def rank_1(torchrun: int) -> int:
 
 def check_same_curve(first: Path, second: Path) -> None:
     assert len(records(first, "train", "loss")) == 30
-    for kind, key in (("train", "step"), ("train", "tokens"), ("train", "loss"), ("train", "grad_norm"),
-                      ("validation", "loss")):  # fmt: skip
+    compared = [("train", key) for key in ("step", "tokens", "loss", "grad_norm")]
+    for kind, key in [*compared, ("validation", "loss")]:
         np.testing.assert_allclose(
             records(second, kind, key), records(first, kind, key), rtol=1e-5, atol=1e-5
         )
@@ -134,8 +136,8 @@ def test_another_global_batch_is_refused_on_resume(start, whole, tmp_path):
 
 def test_a_signal_to_one_process_saves_and_stops_all(start, corpus, tmp_path):
     run = tmp_path / "run"
-    arguments = settings(corpus, run, "trainer.max_steps=100000",
-                         "trainer.checkpoint_every=100000", "trainer.validate_every=100000")  # fmt: skip
+    long = ("max_steps", "checkpoint_every", "validate_every")
+    arguments = settings(corpus, run, *(f"trainer.{key}=100000" for key in long))
     command = [sys.executable, *LAUNCH, str(ROOT / "scripts" / "train.py"), *arguments]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -155,7 +157,7 @@ def test_a_signal_to_one_process_saves_and_stops_all(start, corpus, tmp_path):
 
 
 def test_checkpoints_by_the_clock_come_at_the_same_step_on_all(start, tmp_path):
-    """Saving is collective: processes that each asked their own clock would wait for one another for ever."""
+    """Saving is collective: processes that each asked their own clock would wait for ever."""
     often = (
         "trainer.checkpoint_minutes=0.001",
         "trainer.max_steps=100",
@@ -173,9 +175,9 @@ def test_an_error_of_one_process_is_a_line_of_each(start, tmp_path):
         fcntl.flock(lock, fcntl.LOCK_EX)
         ranks = start(run, 2)
         said = [process.finish(code) for process, code in zip(ranks, (2, 1), strict=True)]
-    assert [re.findall("^error: .*(in use by|another process of this run has ended)", text, re.M) for text in said] == [
-        ["in use by"], ["another process of this run has ended"],
-    ]  # fmt: skip
+    error = re.compile("^error: .*(in use by|another process of this run has ended)", re.M)
+    found = [error.findall(text) for text in said]
+    assert found == [["in use by"], ["another process of this run has ended"]]
     assert "gcnn/training" not in "".join(said)  # a place in a traceback of ours
 
 

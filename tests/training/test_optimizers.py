@@ -21,7 +21,7 @@ from gcnn.training.schedules import Schedule
 
 
 def test_nesterov_is_fairseqs_nag_at_changing_learning_rates():
-    """fairseq keeps the velocity in units of the update, scaled by lr / previous lr, and decays parameters first."""
+    """fairseq's velocity is in units of the update, scaled by lr / previous lr; it decays first."""
     torch.manual_seed(0)
     model = nn.Linear(5, 3).double()
     optimizer = build_optimizer(NesterovConfig(lr=1.0, momentum=0.9, weight_decay=0.01), model)
@@ -67,7 +67,8 @@ def make(config, lr=2.0):
 
 
 @pytest.mark.parametrize(("step", "progress", "expected"), [
-    (0, 0.0, 2.0 / 10), (4, 0.1, 2.0 * 0.5 * 0.5 * (1 + math.cos(0.1 * math.pi))), (50, 0.5, 1.0), (99, 1.0, 0.0),
+    (0, 0.0, 2.0 / 10), (4, 0.1, 2.0 * 0.5 * 0.5 * (1 + math.cos(0.1 * math.pi))),
+    (50, 0.5, 1.0), (99, 1.0, 0.0),
 ])  # fmt: skip
 def test_cosine_with_warm_up(step, progress, expected):
     schedule, optimizer = make(CosineScheduleConfig(warmup_steps=10))

@@ -1,4 +1,4 @@
-"""Going on: from an older checkpoint, with other settings, past a bound; and what is tried before the first step."""
+"""Resuming: from an older checkpoint, with other settings, past a bound; checks before step 1."""
 
 import functools
 import json

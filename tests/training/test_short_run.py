@@ -24,7 +24,10 @@ def test_a_warmup_longer_than_the_run_is_said_with_the_rate_that_it_reaches(
         caplog.clear()
         warn_of_short_run(dataclasses.replace(config, schedule=schedule), steps_of(trainer))
         reached = 0.01 * steps / schedule.warmup_steps
-        said = f"after {steps} steps, within the warm-up of {schedule.warmup_steps:,}: the learning rate reaches "
+        said = (
+            f"after {steps} steps, within the warm-up of {schedule.warmup_steps:,}: "
+            "the learning rate reaches "
+        )
         assert f"{said}{reached:.2g}, not 0.01." in caplog.text
     caplog.clear()
     warn_of_short_run(config, steps_of(trainer))

@@ -50,7 +50,7 @@ def test_training_learns_the_text(config, make_trainer, model):
 
 
 def test_update_is_clip_then_nesterov(config, make_trainer):
-    """One update by hand, from the mean loss a target over the whole batch, which is computed in micro-batches."""
+    """One update by hand, from the mean loss a target over the micro-batches of a batch."""
     config.model.dropout = 0.0
     config.optimizer = NesterovConfig(lr=0.5, momentum=0.0)
     trainer = make_trainer(config, batch_size=6, micro_batch_size=2, clip_norm=0.05)
@@ -145,7 +145,7 @@ def test_batches_are_in_the_order_of_the_text_only_for_a_carried_state(
 
 
 def test_a_validation_off_the_grid_moves_no_learning_rate(config, make_trainer):
-    """The end of a run is validated too; a run that goes on past it has the learning rates of one that did not stop."""
+    """A run's end is validated too; extended, it has the learning rates of one in one go."""
     config.schedule = PlateauScheduleConfig(factor=0.5)
     trainer = make_trainer(config, max_steps=13)
     trainer.schedule.best = 0.0  # no validation is better
@@ -267,7 +267,7 @@ def test_a_signal_ends_the_run_after_the_step(config, make_trainer, step):
 
 
 def test_a_second_interrupt_stops_at_once(config, make_trainer):
-    """The first asks for the end of the step; the second comes within it, and nothing more is saved."""
+    """The first asks for the end of the step; the second comes within it: nothing more is saved."""
     trainer = make_trainer(config, max_steps=100)
     forward, calls = trainer.model.forward, []
 

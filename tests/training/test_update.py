@@ -1,4 +1,4 @@
-"""What an update asks of its device: one read at its end, no graph break, no step by what is not finite."""
+"""An update: one read of the device at its end, no graph break, no step if it is not finite."""
 
 import copy
 import os
@@ -26,7 +26,7 @@ OPTIMIZERS = {"nesterov": NESTEROV, "adamw": AdamWConfig(lr=0.1)}
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("model", ["adaptive", "full", "lstm"])
 def test_an_update_reads_back_once(config, make_trainer, monkeypatch, model, optimizer):
-    """With tensors of shapes alone: reading one, or a shape that depends on one's values, is an error."""
+    """With fake tensors: reading one, or a shape that depends on its values, is an error."""
     if model == "lstm":
         config.model = LSTMConfig(embedding_dim=8, hidden_dim=16, cutoffs=[20])
     elif model == "full":
@@ -64,7 +64,7 @@ def test_rows_that_are_known_change_nothing(config, make_trainer):
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("first", [True, False])
 def test_what_is_not_finite_moves_nothing(config, make_trainer, optimizer, first):
-    """Not the parameters, nor what the optimizer remembers; the next update is the one that there would have been."""
+    """Neither parameters nor the optimizer's state; the next update is as if it had not been."""
     config.optimizer, config.model.dropout = OPTIMIZERS[optimizer], 0.0
     trainers = [
         make_trainer(config, name, clip_norm=0.1, skip_nonfinite=1) for name in ("plain", "upset")
@@ -95,7 +95,7 @@ def test_what_is_not_finite_moves_nothing(config, make_trainer, optimizer, first
     not (COMPILER and HEADERS.exists()), reason="Inductor needs a C++ compiler and Python's headers"
 )
 def test_the_compiler_takes_an_update_whole(config, make_trainer, monkeypatch):
-    """By torch's own Inductor: encoder and loss in one graph, for batches with other rows in the clusters too."""
+    """By torch's Inductor: encoder and loss in one graph, whatever the sizes of the clusters."""
     monkeypatch.setattr(
         torch._inductor.config, "compile_threads", 1
     )  # no processes that import torch to compile
