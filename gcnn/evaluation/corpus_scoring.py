@@ -70,10 +70,11 @@ def score_files(
 ) -> ScoringStats:
     """Score the rows of files into `output`/<name>.parquet; returns what this process did.
 
-    Files that are done, or that other processes have locked, are left out. Takes them in random
-    order and shows a progress bar. Raises UsageError, before anything is scored, for a file that is
-    missing and for scores in `output` that were made from something else; and, after all others are
-    scored, for files that are damaged or have no such column.
+    `column` has the texts; lines of a text file are a column of that name. The folder is made where
+    it is missing. Files that are done, or that other processes have locked, are left out. Takes
+    them in random order and shows a progress bar. Raises UsageError, before anything is scored, for
+    a file that is missing and for scores in `output` that were made from something else; and, after
+    all others are scored, for files that are damaged or have no such column.
     """
     targets = targets_of(files, output)
     todo = [
@@ -81,7 +82,8 @@ def score_files(
         for path, target in targets.items()
         if not is_done(scorer, path, target, column)
     ]
-    done, refused = ScoringStats(skipped=len(files) - len(todo)), []
+    done = ScoringStats(skipped=len(files) - len(todo))
+    refused = []
     random.shuffle(todo)  # so that processes rarely meet, also where the file system knows no locks
     with remove_if_left_empty(output):
         for path, target in tqdm(todo, unit=" files", disable=None):

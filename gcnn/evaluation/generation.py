@@ -23,7 +23,7 @@ class Sampling:
     seed: int = 1
 
     def __post_init__(self):
-        """Raises UsageError for a value out of its range."""
+        """Raise UsageError unless temperature is finite and >= 0 and top_k >= 1 or None."""
         if not isinstance(self.temperature, Real) or not 0 <= self.temperature < float("inf"):
             raise UsageError(
                 f"temperature is {self.temperature}; give 0 (always the likeliest token) or more."

@@ -36,7 +36,7 @@ def token_nlls(
     With `sentences` each line is scored alone. Otherwise the text is running text, read in up to
     `batch_size` rows at once. Each row starts with the state after the text before it, which
     `receptive_field - 1` tokens of overlap give exactly; without a receptive field (the LSTM) there
-    is one row. The model is to be in evaluation mode.
+    is one row. The model is to be in evaluation mode; no gradients are kept.
 
     Each of `world_size` processes yields its own part of the text. A text that is shorter than the
     context times the processes is one row, for a row that begins within the first context would not
@@ -109,9 +109,10 @@ def read_to_the_end(model: LanguageModel, tokens: Tensor) -> tuple[Tensor, State
 def sentence_nlls(
     model: LanguageModel, batches: Sentences, rank: int = 0, world_size: int = 1
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """As `token_nlls`, for lines that are scored alone.
+    """As `token_nlls`, for lines that are scored alone; `batches` are those of the whole text.
 
-    Of several processes, each takes every `world_size`-th batch.
+    Of several processes, each takes every `world_size`-th batch. Lines are read in blocks, so that
+    memory stays bounded for long ones.
     """
     device = next(model.parameters()).device
     starts = batches.ends - batches.lengths

@@ -37,7 +37,7 @@ def link_or_copy(path: Path, to: Path) -> None:
 
 
 def write_state(state: dict[str, Any], path: Path) -> None:
-    """Write a training state as a file of torch. Raises RunError for a full disk."""
+    """Write a training state, of tensors and plain values, by torch.save. RunError if it fails."""
     try:
         with path.open("wb") as file:
             torch.save(state, file)
@@ -70,8 +70,10 @@ class Checkpoints:
     """
 
     def __init__(self, run_dir: Path, identity: dict[str, Any], keep: int):
-        self.folder, self.best = run_dir / CHECKPOINTS, run_dir / WEIGHTS
-        self.identity, self.keep = identity, keep
+        self.folder = run_dir / CHECKPOINTS
+        self.best = run_dir / WEIGHTS  # of the run, not of a checkpoint
+        self.identity = identity
+        self.keep = keep
 
     def path(self, step: int) -> Path:
         """Where the checkpoint of a step is, if there is one."""

@@ -123,9 +123,10 @@ def share_status(loss: Tensor, seconds: float, received: int | None) -> Tensor:
 def wait_for_status(
     status: Tensor, norm: Tensor
 ) -> tuple[float, float, float, list[signal.Signals]]:
-    """Wait for the device: loss, gradient norm, seconds, and the signals that any rank received.
+    """Wait for the device; returns loss, gradient norm, seconds, and the signals of any rank.
 
-    `status` is as `share_status` returns it.
+    `status` is as `share_status` returns it, norm () the gradients' norm on the same device. The
+    loss is the sum over ranks and the seconds are rank 0's, so that all ranks get the same values.
     """
     loss, seconds, *ranks, norm = torch.cat([status, norm.double()[None]]).tolist()
     signals = []
@@ -146,13 +147,13 @@ class Loss(nn.Module):
         self.model = model
 
     def forward(
-        self, tokens: Tensor, targets: Tensor, rows: list[Tensor], state: State | None
+        self, tokens: Tensor, targets: Tensor, cluster_indices: list[Tensor], state: State | None
     ) -> tuple[Tensor, State]:
         """tokens, targets (batch, time) -> their total nats () and the state after them, detached.
 
-        `rows` are the indices of each softmax cluster's targets. The state is a copy: views would
-        keep whole activations.
+        `cluster_indices` are those of each softmax cluster's targets. The state is a copy: views
+        would keep whole activations.
         """
         hidden, state = self.model(tokens, state)
-        nats = self.model.nll(hidden, targets, rows).sum()
+        nats = self.model.nll(hidden, targets, cluster_indices).sum()
         return nats, [tensor.detach().clone() for tensor in state]

@@ -178,7 +178,10 @@ class ProgressBar:
         self.first = progress
 
     def update(self, progress: float, step: int, loss: float, tokens_per_second: float) -> None:
-        """Show where the run is; loss in nats a token."""
+        """Show how far the run is, on the bar and at intervals in the log.
+
+        `progress` is the fraction that is done, from 0 to 1; loss in nats a token.
+        """
         perplexity = math.exp(min(loss, 700))
         shown = f"{perplexity:,.1f}"
         if perplexity >= 1e7:  # the run diverges

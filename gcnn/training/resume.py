@@ -104,8 +104,10 @@ def resumed_config(
     another run of it, for a sweep, and for values out of their range.
     """
     stored = load_config(run)
-    config, notes = OmegaConf.structured(stored), []
-    config.run_dir, config.resume = None, True
+    config = OmegaConf.structured(stored)
+    notes = []
+    config.run_dir = None
+    config.resume = True
     for override in parse_overrides(overrides):
         key, value = override.key_or_group, override.value()
         if override.is_sweep_override() or override.is_delete():
@@ -193,7 +195,9 @@ def begin_with_model_of_source(config: DictConfig, overrides: list[str]) -> list
     """
     if config.init_from is None:
         return []
-    stored, given, notes = load_config(config.init_from), parse_overrides(overrides), []
+    stored = load_config(config.init_from)
+    given = parse_overrides(overrides)
+    notes = []
     for group in sorted({"model", "tokenizer"} - {override.key_or_group for override in given}):
         config[group] = OmegaConf.structured(getattr(stored, group))
         notes.append(f"init_from: {group} as in {config.init_from}")

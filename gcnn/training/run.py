@@ -206,9 +206,10 @@ def announce(trainer: Trainer, notes: Sequence[str]) -> None:
 def run_directory(run_dir: Path) -> Iterator[None]:
     """Lock a run directory and send the project's log to its file, for the time of a `with`.
 
-    Removes unfinished files that a killed process left. At the end it ends the run of Weights &
-    Biases, if one is open, so that a sweep's next member begins another. Raises UsageError where
-    another process has the lock.
+    The directory must exist; of several processes, rank 0 alone calls this. Removes unfinished
+    files that a killed process left. At the end it ends the run of Weights & Biases, if one is
+    open, so that a sweep's next member begins another. Raises UsageError where another process has
+    the lock.
     """
     with (run_dir / LOCK).open("a+") as lock:
         owner = lock_or_owner(lock)
@@ -250,7 +251,8 @@ def steps_of(trainer: Trainer) -> float:
 
     Patience does not count. It is approximate for max_flops, as batches differ in size.
     """
-    bounds, batches = trainer.config.trainer, len(trainer.batches)
+    bounds = trainer.config.trainer
+    batches = len(trainer.batches)
     tokens_per_step = len(trainer.data.streams["train"]) / batches
     return min(
         bounds.max_steps or math.inf,
@@ -261,7 +263,8 @@ def steps_of(trainer: Trainer) -> float:
 
 def warn_of_short_run(config: TrainConfig, steps: float) -> None:
     """Log a warning where a run of `steps` steps ends before warm-up does or patience can."""
-    warmup, trainer = config.schedule.warmup_steps, config.trainer
+    warmup = config.schedule.warmup_steps
+    trainer = config.trainer
     if steps < warmup:
         log.warning(
             "The run ends after %s steps, within the warm-up of %s: "
@@ -296,7 +299,10 @@ def measure(trainer: Trainer) -> Results:
     On rank 0 alone, with the best weights loaded. The validation split is evaluated anew only where
     no validation in this process gave the best weights.
     """
-    config, model, data, progress = trainer.config, trainer.model, trainer.data, trainer.progress
+    config = trainer.config
+    model = trainer.model
+    data = trainer.data
+    progress = trainer.progress
     counts = type_counts(data.streams["train"])
     known = {"valid": trainer.best_scores}  # by the validation that found the best model
     splits = {}

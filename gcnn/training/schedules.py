@@ -16,7 +16,8 @@ class Schedule:
     """
 
     def __init__(self, config: ScheduleConfig, optimizer: torch.optim.Optimizer):
-        self.config, self.optimizer = config, optimizer
+        self.config = config
+        self.optimizer = optimizer
         self.base = optimizer.param_groups[0]["lr"]  # of all groups
         self.scale = 1.0  # the product of the factors of all plateaus so far
         self.best = math.inf  # validation, nats a token
@@ -48,7 +49,8 @@ class Schedule:
         On the plateau schedule, more than `patience` in a row without improvement lower the factor.
         """
         if nll < self.best:
-            self.best, self.bad_checks = nll, 0
+            self.best = nll
+            self.bad_checks = 0
             return
         self.bad_checks += 1
         if (
@@ -64,4 +66,6 @@ class Schedule:
 
     def load_state_dict(self, state: dict[str, float]) -> None:
         """Go on from what `state_dict` returned. Raises KeyError where a value is missing."""
-        self.scale, self.best, self.bad_checks = state["scale"], state["best"], state["bad_checks"]
+        self.scale = state["scale"]
+        self.best = state["best"]
+        self.bad_checks = state["bad_checks"]

@@ -251,7 +251,8 @@ class Trainer:
 
         Raises Interrupted, with everything saved, where any process has received a signal.
         """
-        trainer, step = self.config.trainer, self.progress.step
+        trainer = self.config.trainer
+        step = self.progress.step
         if step % trainer.log_every == 0:
             self.log_metrics()
         if self.finished() or step % trainer.validate_every == 0:
@@ -288,7 +289,9 @@ class Trainer:
             grad_norm=self.grad_norm, tokens_per_second=speed,
         )  # fmt: skip
         self.bar.update(self.fraction_done(), progress.step, loss, speed)
-        progress.logged_nll, progress.logged_tokens, progress.logged_seconds = 0.0, 0, 0.0
+        progress.logged_nll = 0.0
+        progress.logged_tokens = 0
+        progress.logged_seconds = 0.0
 
     def position(self) -> dict[str, float]:
         """How far the run is, as each line of metrics.jsonl says it."""
