@@ -181,8 +181,12 @@ def differences(stored: TrainConfig, wanted: TrainConfig) -> list[tuple[str, str
     """
     before, after = dict(flatten(stored)), dict(flatten(wanted))
     keys = sorted(before.keys() | after.keys(), key=lambda key: (not key.endswith(".kind"), key))
-    values = [(key, before.get(key), after.get(key)) for key in keys]
-    return [(key, show_value(old), show_value(new)) for key, old, new in values if old != new]
+    differing = []
+    for key in keys:
+        old, new = before.get(key), after.get(key)
+        if old != new:
+            differing.append((key, show_value(old), show_value(new)))
+    return differing
 
 
 @usage_errors()
