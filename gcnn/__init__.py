@@ -10,9 +10,19 @@ from typing import Any
 
 MODULES = {
     "Score": "gcnn.evaluation.scoring", "Scorer": "gcnn.evaluation.scoring", "TokenScores": "gcnn.evaluation.scoring",
+    "WordScores": "gcnn.evaluation.words",
     "load": "gcnn.evaluation.scoring", "RunError": "gcnn.base.errors", "UsageError": "gcnn.base.errors",
 }  # fmt: skip
-__all__ = ["RunError", "Score", "Scorer", "TokenScores", "UsageError", "__version__", "load"]
+__all__ = [
+    "RunError",
+    "Score",
+    "Scorer",
+    "TokenScores",
+    "UsageError",
+    "WordScores",
+    "__version__",
+    "load",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,10 @@ from gcnn.base.values import THREADS, positive
 from gcnn.runs.directory import find_run
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from gcnn.config.schema import DataConfig
+    from gcnn.data.corpus import Corpus
     from gcnn.data.stream import TokenStream
     from gcnn.data.tokenizers import Tokenizer
 
@@ -121,12 +124,30 @@ def read_stream(
 ) -> "TokenStream":
     """The text that the options of add_text ask for, encoded; `data` is the run's own. Raises UsageError as
     encode_file and load_corpus do."""
-    from gcnn.data.corpus import load_corpus
     from gcnn.data.stream import cached_stream, encode_file
 
     if arguments.file is not None:
-        path = Path("/dev/stdin" if arguments.file == "-" else arguments.file)
-        return encode_file(path, tokenizer, arguments.column or "text")
+        return encode_file(path_of_text(arguments), tokenizer, arguments.column or "text")
+    return cached_stream(corpus_of(arguments, data), arguments.split or "test", tokenizer)
+
+
+def read_text(arguments: argparse.Namespace, data: "DataConfig") -> "list[pa.Array]":
+    """As read_stream, but the rows themselves, null for one without a text."""
+    from gcnn.data.tables import read_lines
+
+    if arguments.file is not None:
+        return list(read_lines(path_of_text(arguments), arguments.column or "text"))
+    return list(corpus_of(arguments, data).rows(arguments.split or "test"))
+
+
+def path_of_text(arguments: argparse.Namespace) -> Path:
+    return Path("/dev/stdin" if arguments.file == "-" else arguments.file)
+
+
+def corpus_of(arguments: argparse.Namespace, data: "DataConfig") -> "Corpus":
+    """The corpus that the options of add_text ask for. Raises UsageError as load_corpus does."""
+    from gcnn.data.corpus import load_corpus
+
     if arguments.data_path is not None:
         data = dataclasses.replace(data, path=arguments.data_path, files={})
     elif (
@@ -136,7 +157,7 @@ def read_stream(
             "the run names no data of its own. Give --file TEXT, or --data-path DIR, a folder with "
             "{train,valid,test}.txt."
         )
-    return cached_stream(load_corpus(data, "--data-path"), arguments.split or "test", tokenizer)
+    return load_corpus(data, "--data-path")
 
 
 def add_out(parser: argparse.ArgumentParser, default: str | None = None) -> None:

@@ -2,6 +2,8 @@
 
 import argparse
 import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from gcnn.base.files import to_json
 from gcnn.commands.arguments import (
@@ -13,12 +15,16 @@ from gcnn.commands.arguments import (
     check_text,
     new_parser,
     read_stream,
+    read_text,
     set_threads,
 )
 from gcnn.reporting.document import Table, to_text
 from gcnn.reporting.units import count, decimals, perplexity
 from gcnn.runs.json_files import checked
 from gcnn.runs.results import Split
+
+if TYPE_CHECKING:
+    from gcnn.evaluation.run import LoadedRun
 
 
 def main() -> None:
@@ -34,9 +40,13 @@ def main() -> None:
     limit_kernel_cache()
     run = load_model(arguments.run, arguments.device)
     sentences = run.config.data.sentences if arguments.sentences is None else arguments.sentences
+    sys.stdout.reconfigure(encoding="utf-8")
+    if arguments.per_word:
+        sys.stdout.writelines(word_rows(arguments, run, sentences))
+        sys.stdout.flush()
+        return
     stream = read_stream(arguments, run.config.data, run.tokenizer)
     inputs = run.model, stream, sentences, arguments.batch_size, arguments.block_size
-    sys.stdout.reconfigure(encoding="utf-8")
     if arguments.per_token:
         names = [
             name.replace("\t", "<0x09>") for name in run.tokenizer.types
@@ -56,6 +66,25 @@ def main() -> None:
             else summary(checked(scores, Split, "the scores"), sentences)
         )
     sys.stdout.flush()
+
+
+def word_rows(arguments: argparse.Namespace, run: "LoadedRun", sentences: bool) -> Iterator[str]:
+    """A line for each word of the text: the word, its log-probability, tokens, how many are unknown."""
+    import pyarrow as pa
+
+    from gcnn.data.stream import encode_text
+    from gcnn.evaluation.perplexity import nlls_in_order
+    from gcnn.evaluation.words import add_up_words
+
+    rows = read_text(arguments, run.config.data)
+    what = arguments.file or f"the {arguments.split or 'test'} split"
+    stream = encode_text(rows, run.tokenizer, what)
+    sizes = arguments.batch_size, arguments.block_size
+    nlls = nlls_in_order(run.model, stream, sentences, *sizes)
+    lines = pa.concat_arrays([batch.drop_null() for batch in rows])
+    scores = add_up_words(run.tokenizer, lines, stream.tokens, -nlls)
+    for word, log_prob, tokens, unknown in zip(*scores, strict=True):
+        yield f"{word}\t{log_prob:.6f}\t{tokens}\t{unknown}\n"
 
 
 def summary(scores: Split, sentences: bool) -> str:
@@ -83,6 +112,11 @@ def parse_arguments() -> argparse.Namespace:
     output = parser.add_mutually_exclusive_group()
     help = "print a line a token: its type, a tab, its log-probability in nats, as score gives it"
     output.add_argument("--per-token", action="store_true", help=help)
+    help = (
+        "print a line a white-space word, and one a line's end: the word, a tab, its log-probability in nats, that of "
+        "its pieces added up, a tab, tokens, a tab, how many of these are unknown"
+    )
+    output.add_argument("--per-word", action="store_true", help=help)
     help = "print a line a line: its log-probability in nats, a tab, tokens"
     output.add_argument("--per-line", action="store_true", help=help)
     output.add_argument(

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import re
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import chain, repeat
 from pathlib import Path
@@ -38,12 +40,32 @@ class Tokenizer(ABC):
         """Text; eos_id becomes an end of line."""
 
     @abstractmethod
+    def _token_counts(self, line: str) -> list[int]:
+        """How many tokens each white-space word of a stripped line has."""
+
+    @abstractmethod
     def _parts(self) -> tuple[dict, bytes]:
         """What is saved: what tokenizer.json holds besides the kind, and the content of `file`."""
 
     def encode(self, line: str) -> list[int]:
         """The ids of one line, without eos_id."""
         return self.encode_lines([line])[:-1].tolist()
+
+    def split_words(self, lines: Lines) -> tuple[list[str], np.ndarray]:
+        """The white-space words of all lines, `eos` after each line, and how many tokens each word has.
+
+        The counts add up to the length of `encode_lines(lines)`, in its order. A piece of blanks
+        counts for the word after it. A word has no token where a SentencePiece model drops it.
+        """
+        words: list[str] = []
+        counts: list[int] = []
+        stripped = pc.utf8_trim_whitespace(without_end_marks(lines, self.eos))
+        for line in stripped.to_pylist():
+            words.extend(line.split())
+            words.append(self.eos)
+            counts.extend(self._token_counts(line))
+            counts.append(1)
+        return words, np.array(counts, np.int64)
 
     def _files(self) -> dict[str, bytes]:
         head, content = self._parts()
@@ -86,6 +108,9 @@ class WordTokenizer(Tokenizer):
     def decode(self, ids: Sequence[int]) -> str:
         words = ("\n" if i == self.eos_id else self.types[i] for i in ids)
         return " ".join(words).replace(" \n", "\n").replace("\n ", "\n")
+
+    def _token_counts(self, line: str) -> list[int]:
+        return [1] * len(line.split())
 
     def _parts(self) -> tuple[dict, bytes]:
         return {"eos": self.eos, "unk": self.unk}, "".join(
@@ -132,6 +157,15 @@ class SentencePieceTokenizer(Tokenizer):
             self.processor.decode(self.model_ids[line[line != self.eos_id]].tolist())
             for line in lines
         )
+
+    def _token_counts(self, line: str) -> list[int]:
+        ends = [word.end() for word in re.finditer(r"\S+", line)]
+        counts = [0] * len(ends)
+        for start, stop in self.processor.encode(line, return_type="offset_mapping")["offsets"]:
+            blanks_removed = line[start:stop].rstrip()
+            last = start + max(len(blanks_removed) - 1, 0)  # the piece's last character
+            counts[bisect_right(ends, last)] += 1
+        return counts
 
     def _parts(self) -> tuple[dict, bytes]:
         return {"model_ids": self.model_ids.tolist()}, self.model

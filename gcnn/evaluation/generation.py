@@ -91,12 +91,12 @@ def generate(
     return texts
 
 
-def encode_prompt(tokenizer: Tokenizer, prompt: str) -> list[int]:
+def encode_prompt(tokenizer: Tokenizer, prompt: str, what: str = "the prompt") -> list[int]:
     """The ids of a text whose last line is not ended: no <eos> after it, and none before the text.
 
-    Raises UsageError for a prompt that is no text.
+    Raises UsageError, naming `what`, for what is no text.
     """
-    check_text("the prompt", prompt)
+    check_text(what, prompt)
     return tokenizer.encode_lines(prompt.split("\n"))[:-1].tolist()
 
 

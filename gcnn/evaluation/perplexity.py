@@ -5,6 +5,7 @@ Every text, a sentence alone and running text alike, begins with the model's `st
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -83,14 +84,18 @@ def state_before_rows(
     return state
 
 
-def read_blocks(model: LanguageModel, tokens: Tensor) -> Iterator[tuple[Tensor, State]]:
-    """Read texts from their start in blocks of POSITIONS tokens, so that memory stays bounded.
+def read_blocks(
+    model: LanguageModel, tokens: Tensor, state: State | None = None
+) -> Iterator[tuple[Tensor, State]]:
+    """Read texts in blocks of POSITIONS tokens, so that memory stays bounded, from a state on; None:
+    from their start.
 
-    tokens (batch, time), which begin with <eos>, on any device. Yields the hidden states of each
-    block, (batch, positions, channels), and the state after it.
+    tokens (batch, time), on any device, which at the start of a text begin with <eos>. Yields the
+    hidden states of each block, (batch, positions, channels), and the state after it.
     """
     device = next(model.parameters()).device
-    state = model.start_state(len(tokens))
+    if state is None:
+        state = model.start_state(len(tokens))
     for block in tokens.split(POSITIONS, dim=1):
         hidden, state = model(block.to(device), state)
         yield hidden, state
@@ -106,13 +111,33 @@ def read_to_the_end(model: LanguageModel, tokens: Tensor) -> tuple[Tensor, State
     return last
 
 
+class Context(NamedTuple):
+    """A text that has been read, all but its last token."""
+
+    last: int  # that token
+    state: State  # before it, of one text
+
+
+def read_context(model: LanguageModel, tokens: list[int], eos_id: int) -> Context | None:
+    """Read the tokens of a text, which do not include the <eos> before it; None for no tokens."""
+    if not tokens:
+        return None
+    _, state = read_to_the_end(model, torch.tensor([[eos_id, *tokens[:-1]]]))
+    return Context(tokens[-1], state)
+
+
 def sentence_nlls(
-    model: LanguageModel, batches: Sentences, rank: int = 0, world_size: int = 1
+    model: LanguageModel,
+    batches: Sentences,
+    rank: int = 0,
+    world_size: int = 1,
+    context: Context | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """As `token_nlls`, for lines that are scored alone; `batches` are those of the whole text.
 
-    Of several processes, each takes every `world_size`-th batch. Lines are read in blocks, so that
-    memory stays bounded for long ones.
+    Each line is read after the `context`; None: as the start of a text. Of several processes, each
+    takes every `world_size`-th batch. Lines are read in blocks, so that memory stays bounded for
+    long ones.
     """
     device = next(model.parameters()).device
     starts = batches.ends - batches.lengths
@@ -120,8 +145,12 @@ def sentence_nlls(
         tokens, targets = batches[i]
         lines = batches.rows(i)
         at = starts[lines, None] + np.arange(tokens.size(1))  # (batch, time)
+        state = None
+        if context is not None:
+            tokens[:, 0] = context.last
+            state = [part.expand(len(tokens), *part.shape[1:]) for part in context.state]
         first = 0
-        for hidden, _ in read_blocks(model, tokens):
+        for hidden, _ in read_blocks(model, tokens, state):
             block = slice(first, first + hidden.size(1))
             nll = model.nll(hidden, targets[:, block].to(device)).double().cpu().numpy()
             counted = (targets[:, block] != IGNORE).numpy()

@@ -17,13 +17,16 @@ from gcnn.data.tokenizers import Tokenizer
 from gcnn.evaluation.generation import Sampling, encode_prompt, generate
 from gcnn.evaluation.perplexity import (
     POSITIONS,
+    Context,
     evaluate,
     exp,
     nlls_in_order,
+    read_context,
     read_to_the_end,
     sentence_nlls,
 )
 from gcnn.evaluation.run import load_model
+from gcnn.evaluation.words import WordScores, add_up_words
 from gcnn.models.inference import (
     PRECISIONS,
     compute_alone_after_fork,
@@ -104,21 +107,24 @@ class Scorer:
             source["before_text"] = run.tokenizer.eos
         return cls(run.model, run.tokenizer, source | {"run": str(path)}, run.config.data.sentences)
 
-    def score(self, sentences: Iterable[str]) -> list[Score]:
-        """The scores of sentences, in their order; each is scored alone, at the start of a text.
+    def score(self, sentences: Iterable[str], context: str = "") -> list[Score]:
+        """The scores of sentences, in their order; they do not depend on each other.
 
-        Raises UsageError as `stream` does.
+        `context` is the text before each of them, read once. Its last line goes on: a sentence
+        follows its last word. Where the sentence is a line of its own, the context ends with "\\n".
+        An empty context is the start of a text. Raises UsageError as `stream` does.
         """
-        return list(self.stream(sentences))
+        return list(self.stream(sentences, context))
 
-    def stream(self, sentences: Iterable[str]) -> Iterator[Score]:
+    def stream(self, sentences: Iterable[str], context: str = "") -> Iterator[Score]:
         """As `score`, one by one, for any number of sentences: memory holds WINDOW characters.
 
-        Raises UsageError for what holds no sentences, and for a sentence that is no text.
+        Raises UsageError for what holds no sentences, and for a sentence or context that is no text.
         """
         check_list(sentences)
+        before = self._read_context(context)
         for window in windows(sentences):
-            yield from self._score_window(window)
+            yield from self._score_window(window, before)
 
     def token_scores(self, text: str, sentences: bool | None = None) -> TokenScores:
         """A text's tokens and their log-probabilities: (tokens,), nats.
@@ -129,6 +135,15 @@ class Scorer:
         types = self.tokenizer.types
         nlls = nlls_in_order(self.model, stream, self.sentences if sentences is None else sentences)
         return TokenScores([types[i] for i in stream.tokens], -nlls)
+
+    def word_scores(self, text: str, sentences: bool | None = None) -> WordScores:
+        """A text's white-space words and their log-probabilities, those of a word's pieces added up: (words,), nats.
+
+        Raises UsageError for a text without words.
+        """
+        stream = self._encode(text)
+        nlls = nlls_in_order(self.model, stream, self.sentences if sentences is None else sentences)
+        return add_up_words(self.tokenizer, lines_of(text), stream.tokens, -nlls)
 
     def evaluate(self, text: str, sentences: bool | None = None) -> dict[str, float]:
         """The measures of a text that `gcnn evaluate --json` prints (see perplexity.normalised).
@@ -175,15 +190,19 @@ class Scorer:
 
     def _encode(self, text: str) -> TokenStream:
         check_text("the text", text)
-        lines = pa.array(text.removesuffix("\n").split("\n"), TEXT)
-        return encode_text([lines], self.tokenizer, "the text")
+        return encode_text([lines_of(text)], self.tokenizer, "the text")
 
     @torch.inference_mode()
-    def _score_window(self, sentences: list[str]) -> list[Score]:
+    def _read_context(self, context: str) -> Context | None:
+        tokens = encode_prompt(self.tokenizer, context, "the context")
+        return read_context(self.model, tokens, self.tokenizer.eos_id)
+
+    @torch.inference_mode()
+    def _score_window(self, sentences: list[str], context: Context | None) -> list[Score]:
         tokens = self.tokenizer.encode_lines(sentences)
         batches = Sentences(tokens, self.tokenizer.eos_id, batch_size=1, block_size=POSITIONS)
         nlls = np.empty(len(tokens))
-        for positions, values in sentence_nlls(self.model, batches):
+        for positions, values in sentence_nlls(self.model, batches, context=context):
             nlls[positions] = values
         starts = batches.ends - batches.lengths
         unknown = np.add.reduceat(tokens == self.tokenizer.unk_id, starts, dtype=np.int64)
@@ -194,6 +213,11 @@ class Scorer:
             Score(-nll, count, unk, exp(nll / count))
             for nll, count, unk in zip(*columns, strict=True)
         ]
+
+
+def lines_of(text: str) -> pa.Array:
+    """The lines that a file of this text would have."""
+    return pa.array(text.removesuffix("\n").split("\n"), TEXT)
 
 
 def check_list(sentences: Any) -> None:
