@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 from gcnn.base.errors import UsageError
 from gcnn.base.files import to_json
 from gcnn.base.text_files import check_no_pointer, check_no_utf16
+from gcnn.base.values import check_text
 from gcnn.commands.arguments import (
     add_column,
     add_device,
@@ -69,10 +70,13 @@ def main() -> None:
         raise UsageError(
             "--input writes Parquet files; --format and --nbest are of standard input. Leave them out."
         )
-    if arguments.input is None and arguments.column is not None:
-        raise UsageError(
-            "--column is of the files of --input; leave it out to score standard input."
-        )
+    for option in ("column", "prefix"):
+        if arguments.input is None and getattr(arguments, option) is not None:
+            raise UsageError(
+                f"--{option} is of the files of --input; leave it out to score standard input."
+            )
+    if arguments.prefix is not None:
+        check_text("--prefix", arguments.prefix)
     from gcnn.evaluation.corpus_scoring import score_files
     from gcnn.evaluation.scoring import Scorer
 
@@ -81,7 +85,8 @@ def main() -> None:
     if scorer.model.before_text is not None and os.environ.get("RANK", "0") == "0":
         print(f"warning: {CARRIED}", file=sys.stderr)
     if arguments.input is not None:
-        done = score_files(scorer, arguments.input, arguments.output, arguments.column or "text")
+        columns = arguments.column or "text", arguments.prefix or ""
+        done = score_files(scorer, arguments.input, arguments.output, *columns)
         print(to_json(asdict(done) | {"tokens_per_second": done.tokens_per_second}))
         return
     lines = read_windows(STDIN)
@@ -127,6 +132,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--input", nargs="+", type=Path, metavar="FILE", help=help)
     help = "where --input's scores go, as <name>.parquet; default: none"
     parser.add_argument("--output", type=Path, metavar="DIR", help=help)
+    help = "begins the names of the columns that --input's scores get, as in web_log_prob; default: none"
+    parser.add_argument("--prefix", metavar="NAME", help=help)
     add_column(parser)
     add_device(parser)
     add_precision(parser)

@@ -222,14 +222,7 @@ def read_parquet(path: Path, column: str, option: str, alone: bool) -> Iterator[
     check_no_pointer_at(path)
     with pa.OSFile(os.fsencode(path)) as source:
         file = pq.ParquetFile(source)
-        if column not in file.schema_arrow.names:
-            raise no_column(path, column, file.schema_arrow.names, option)
-        arrow_type = file.schema_arrow.field(column).type
-        kind = arrow_type.value_type if pa.types.is_dictionary(arrow_type) else arrow_type
-        if kind not in (pa.string(), pa.large_string(), pa.string_view(), pa.null()):
-            raise UsageError(
-                f"{path}: `{column}` is {arrow_type}, not text. Name another column with {option}."
-            )
+        check_text_column(file.schema_arrow, column, path, option)
         size = sum(file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups))
         rows = 1 + CHUNK // (1 + size // max(1, file.metadata.num_rows))
         for batch in file.iter_batches(rows, columns=[column] if alone else None):
@@ -237,6 +230,18 @@ def read_parquet(path: Path, column: str, option: str, alone: bool) -> Iterator[
             yield table.set_column(
                 table.column_names.index(column), column, table[column].cast(TEXT)
             )
+
+
+def check_text_column(schema: pa.Schema, column: str, what: object, option: str) -> None:
+    """Raise UsageError, naming `what`, for a table without the column, and for one that is no text."""
+    if column not in schema.names:
+        raise no_column(what, column, schema.names, option)
+    arrow_type = schema.field(column).type
+    kind = arrow_type.value_type if pa.types.is_dictionary(arrow_type) else arrow_type
+    if kind not in (pa.string(), pa.large_string(), pa.string_view(), pa.null()):
+        raise UsageError(
+            f"{what}: `{column}` is {arrow_type}, not text. Name another column with {option}."
+        )
 
 
 def no_column(what: object, column: str, columns: Iterable[str], option: str) -> UsageError:

@@ -19,6 +19,7 @@ from itertools import chain
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
@@ -26,25 +27,17 @@ from gcnn.base.errors import UsageError
 from gcnn.base.files import check_output, lock, sha256, to_json, write_atomically
 from gcnn.data.lines import TEXT
 from gcnn.data.tables import COMPRESSED_SUFFIXES, JSON_SUFFIXES, PARQUET_SUFFIXES, read_rows
-from gcnn.evaluation.scoring import Score, Scorer
+from gcnn.evaluation.scoring import SCORES, Scorer, check_new_columns
 
-SCORES = pa.schema(
-    {
-        "log_prob": pa.float64(),
-        "tokens": pa.int64(),
-        "unknown": pa.int64(),
-        "perplexity": pa.float64(),
-    }
-)
 KINDS = (
     ".txt",
     *JSON_SUFFIXES,
     *PARQUET_SUFFIXES,
     *COMPRESSED_SUFFIXES,
 )  # else a dot is part of a name
-METADATA_KEY = (
-    b"gcnn"  # in the metadata of a file's schema: a JSON object, what its scores were made from
-)
+# In the metadata of a file's schema: a JSON object, what its scores were made from. The scores of
+# two models have two prefixes, which follow.
+METADATA_KEY = "gcnn"
 # The entries of it that make others of the scores
 IDENTITY_KEYS = ("model", "tokenizer", "precision", "before_text", "column", "input")
 
@@ -66,21 +59,22 @@ class ScoringStats:
 
 
 def score_files(
-    scorer: Scorer, files: list[Path], output: Path, column: str = "text"
+    scorer: Scorer, files: list[Path], output: Path, column: str = "text", prefix: str = ""
 ) -> ScoringStats:
     """Score the rows of files into `output`/<name>.parquet; returns what this process did.
 
-    `column` has the texts; lines of a text file are a column of that name. The folder is made where
-    it is missing. Files that are done, or that other processes have locked, are left out. Takes
-    them in random order and shows a progress bar. Raises UsageError, before anything is scored, for
-    a file that is missing and for scores in `output` that were made from something else; and, after
-    all others are scored, for files that are damaged or have no such column.
+    `column` has the texts; lines of a text file are a column of that name. `prefix` begins the names
+    of the scores' columns. The folder is made where it is missing. Files that are done, or that
+    other processes have locked, are left out. Takes them in random order and shows a progress bar.
+    Raises UsageError, before anything is scored, for a file that is missing and for scores in
+    `output` that were made from something else; and, after all others are scored, for files that
+    are damaged or have no such column.
     """
     targets = targets_of(files, output)
     todo = [
         (path, target)
         for path, target in targets.items()
-        if not is_done(scorer, path, target, column)
+        if not is_done(scorer, path, target, column, prefix)
     ]
     done = ScoringStats(skipped=len(files) - len(todo))
     refused = []
@@ -91,10 +85,10 @@ def score_files(
                 try:
                     if not is_claimed:
                         done.elsewhere += 1
-                    elif is_done(scorer, path, target, column):  # meanwhile
+                    elif is_done(scorer, path, target, column, prefix):  # meanwhile
                         done.skipped += 1
                     else:
-                        score_file(scorer, path, target, column, done)
+                        score_file(scorer, path, target, column, prefix, done)
                 except UsageError as error:
                     refused.append(str(error))
         if refused:
@@ -150,8 +144,13 @@ def made_from(scorer: Scorer, path: Path, column: str) -> dict[str, str]:
     return scorer.source | {"column": column, "input": sha256(path), "name": path.name}
 
 
-def is_done(scorer: Scorer, path: Path, target: Path, column: str) -> bool:
-    """Whether `target` has the scores of a file already.
+def metadata_key(prefix: str) -> bytes:
+    """The key in a file's schema that says what the scores with a prefix were made from."""
+    return f"{METADATA_KEY}:{prefix}".encode() if prefix else METADATA_KEY.encode()
+
+
+def is_done(scorer: Scorer, path: Path, target: Path, column: str, prefix: str) -> bool:
+    """Whether `target` has the scores of a file, with the prefix, already.
 
     Raises UsageError where it has other ones, by any of IDENTITY_KEYS, or does not say what it has.
     """
@@ -159,10 +158,11 @@ def is_done(scorer: Scorer, path: Path, target: Path, column: str) -> bool:
         return False
     try:
         with pa.OSFile(os.fsencode(target)) as file:
-            recorded = dict(json.loads(pq.read_schema(file).metadata[METADATA_KEY]))
+            recorded = dict(json.loads(pq.read_schema(file).metadata[metadata_key(prefix)]))
     except (OSError, TypeError, KeyError, ValueError):  # Arrow's errors are of these, too
         raise UsageError(
-            f"--output: {target} does not say what scores it holds. "
+            f"--output: {target} does not say what scores it holds"
+            f"{f' with the prefix {prefix}' if prefix else ''}. "
             "Give another folder or remove the file."
         ) from None
     wanted = made_from(scorer, path, column)
@@ -194,17 +194,9 @@ def claimed(target: Path) -> Iterator[bool]:
             path.unlink(missing_ok=True)
 
 
-def score_columns(texts: list[str | None], scores: list[Score]) -> list[pa.ChunkedArray]:
-    """The columns of SCORES for rows of texts; null where a row has no text.
-
-    `scores` are those of the texts that are not None, in their order.
-    """
-    of_texts = iter(scores)
-    rows = [{} if text is None else next(of_texts)._asdict() for text in texts]
-    return pa.Table.from_pylist(rows, SCORES).columns
-
-
-def score_file(scorer: Scorer, path: Path, target: Path, column: str, done: ScoringStats) -> None:
+def score_file(
+    scorer: Scorer, path: Path, target: Path, column: str, prefix: str, done: ScoringStats
+) -> None:
     """Write a file's rows and their scores to `target`, and add to `done`.
 
     A row without a text has null scores. Raises UsageError as read_rows does, and where a column
@@ -218,19 +210,16 @@ def score_file(scorer: Scorer, path: Path, target: Path, column: str, done: Scor
         first = next(
             tables, pa.table({column: pa.array([], TEXT)})
         )  # of an empty file, one without rows
-        if taken := set(SCORES.names) & set(first.column_names):
-            raise UsageError(f"{path} has a column {min(taken)} already. Rename it first.")
-        schema = pa.schema(
-            [*first.schema, *SCORES], {**(first.schema.metadata or {}), METADATA_KEY: source}
-        )
+        check_new_columns(first.column_names, prefix, path, "--prefix")
+        made = {**(first.schema.metadata or {}), metadata_key(prefix): source}
+        columns = [field.with_name(prefix + field.name) for field in SCORES]
+        schema = pa.schema([*first.schema, *columns], made)
         with pa.OSFile(os.fsencode(aside), "wb") as sink, pq.ParquetWriter(sink, schema) as writer:
             for rows in chain([first], tables):
-                texts = rows[column].to_pylist()
-                scores = scorer.score([text for text in texts if text is not None])
-                columns = score_columns(texts, scores)
-                writer.write_table(pa.Table.from_arrays([*rows.columns, *columns], schema=schema))
-                done.rows += len(texts)
-                done.tokens += sum(score.tokens for score in scores)
+                scored = scorer.score_table(rows, column, prefix)
+                writer.write_table(scored)
+                done.rows += len(scored)
+                done.tokens += pc.sum(scored[f"{prefix}tokens"]).as_py() or 0
 
     write_atomically(target, write)
     done.files += 1

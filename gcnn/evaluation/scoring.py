@@ -13,6 +13,7 @@ from gcnn.base.values import check_text
 from gcnn.data.batches import Sentences
 from gcnn.data.lines import TEXT
 from gcnn.data.stream import TokenStream, encode_text
+from gcnn.data.tables import check_text_column
 from gcnn.data.tokenizers import Tokenizer
 from gcnn.evaluation.generation import Sampling, encode_prompt, generate
 from gcnn.evaluation.perplexity import (
@@ -46,6 +47,16 @@ class Score(NamedTuple):
     tokens: int  # words or pieces, and <eos>
     unknown: int  # of the tokens, those that are <unk>
     perplexity: float  # per token
+
+
+SCORES = pa.schema(  # a Score as columns of a table
+    {
+        "log_prob": pa.float64(),
+        "tokens": pa.int64(),
+        "unknown": pa.int64(),
+        "perplexity": pa.float64(),
+    }
+)
 
 
 class TokenScores(NamedTuple):
@@ -125,6 +136,25 @@ class Scorer:
         before = self._read_context(context)
         for window in windows(sentences):
             yield from self._score_window(window, before)
+
+    def score_table(self, table: pa.Table, column: str = "text", prefix: str = "") -> pa.Table:
+        """A table with the columns of SCORES added, their names after `prefix`; null in a row without a text.
+
+        Raises UsageError where `column` is absent or no text, and where a name is taken.
+        """
+        if not isinstance(table, pa.Table):
+            raise UsageError(
+                f"{type(table).__name__} was given instead of a table; give a pyarrow.Table."
+            )
+        check_text_column(table.schema, column, "the table", "column")
+        check_new_columns(table.column_names, prefix, "the table", "prefix")
+        texts = table[column].to_pylist()
+        of_texts = self.stream(text for text in texts if text is not None)
+        rows = [{} if text is None else next(of_texts)._asdict() for text in texts]
+        scores = pa.Table.from_pylist(rows, SCORES)
+        for field in SCORES:
+            table = table.append_column(prefix + field.name, scores[field.name])
+        return table
 
     def token_scores(self, text: str, sentences: bool | None = None) -> TokenScores:
         """A text's tokens and their log-probabilities: (tokens,), nats.
@@ -218,6 +248,16 @@ class Scorer:
 def lines_of(text: str) -> pa.Array:
     """The lines that a file of this text would have."""
     return pa.array(text.removesuffix("\n").split("\n"), TEXT)
+
+
+def check_new_columns(names: list[str], prefix: str, what: object, option: str) -> None:
+    """Raise UsageError, naming `what` and the `option` that helps, where scores would have the name of a column."""
+    for field in SCORES:
+        if prefix + field.name in names:
+            raise UsageError(
+                f"{what} has a column {prefix + field.name} already. Give the scores another name with {option}, or "
+                "rename it first."
+            )
 
 
 def check_list(sentences: Any) -> None:

@@ -178,7 +178,7 @@ def test_a_damaged_file_keeps_nobody_else_from_being_scored(scorer, shards, tmp_
 
 def test_a_shard_that_breaks_off_leaves_nothing(scorer, shards, tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "CHUNK", 500)
-    real, calls = scorer.score, []
+    real, calls = scorer.stream, []
 
     def breaking(texts):
         calls.append(1)
@@ -186,7 +186,7 @@ def test_a_shard_that_breaks_off_leaves_nothing(scorer, shards, tmp_path, monkey
             raise KeyboardInterrupt
         return real(texts)
 
-    monkeypatch.setattr(scorer, "score", breaking)
+    monkeypatch.setattr(scorer, "stream", breaking)
     with pytest.raises(KeyboardInterrupt):
         score_files(scorer, shards, tmp_path / "out")
     assert not (tmp_path / "out").exists()
