@@ -48,7 +48,7 @@ setup: .venv/installed  ## make .venv with the pinned dependencies and this proj
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'gcnn needs Python 3.11 or newer; call make PYTHON=python3.x' >&2; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(PY) -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[dev,wandb,tensorboard,sweep]' </dev/null
+	$(PY) -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[dev,nbest,wandb,tensorboard,sweep]' </dev/null
 	@touch $@
 
 ifneq ($(strip $(EXPERIMENT)$(ARGS)$(NPROC)),)

@@ -14,6 +14,7 @@ COMMANDS = {
     "evaluate": "the exact perplexity of a run on a split or any text",
     "compare": "two runs on the same text: perplexities, an interval, where they differ",
     "score": "the log-probability of each line of standard input or of files",
+    "tune-nbest": "the weights that rank n-best lists at the fewest word errors",
     "generate": "sample text from a run",
     "describe": "parameters, receptive field and operations of models beside Table 1",
     "data": "encode a corpus ahead of training",

@@ -28,7 +28,7 @@ from gcnn.commands.arguments import (
     new_parser,
     set_threads,
 )
-from gcnn.evaluation.nbest import KINDS, Ranker, Scored, reader
+from gcnn.evaluation.nbest import KINDS, Hypothesis, Ranker, Scored, reader
 
 if TYPE_CHECKING:
     from gcnn.evaluation.scoring import Scorer
@@ -54,6 +54,11 @@ def main() -> None:
     ):
         raise UsageError(
             "--lm-weight is a number that goes with --nbest; give both or leave it out."
+        )
+    word_weight = arguments.word_weight
+    if word_weight is not None and (arguments.nbest is None or not math.isfinite(word_weight)):
+        raise UsageError(
+            "--word-weight is a number that goes with --nbest; give both or leave it out."
         )
     penalty = arguments.unknown_penalty
     if penalty is not None and (arguments.nbest is None or not 0 <= penalty < math.inf):
@@ -90,7 +95,7 @@ def main() -> None:
         print(to_json(asdict(done) | {"tokens_per_second": done.tokens_per_second}))
         return
     lines = read_windows(STDIN)
-    ranker = Ranker(arguments.lm_weight, penalty)
+    ranker = Ranker(arguments.lm_weight, penalty, word_weight)
     if arguments.nbest is None:
         output = score_windows(scorer, lines, arguments.format)
     else:
@@ -126,6 +131,11 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--unknown-penalty", type=float, metavar="P", help=help)
     help = (
+        "add V nats to the log_prob of a hypothesis for each of its words, for a model alone prefers short ones; append "
+        "their number and the sum; gcnn tune-nbest finds W and V; default: none"
+    )
+    parser.add_argument("--word-weight", type=float, metavar="V", help=help)
+    help = (
         "score the rows of text, JSON lines or Parquet files instead; any processes that are called alike share "
         "them (torchrun, a Slurm array), and files whose scores are there already are passed over; default: none"
     )
@@ -160,17 +170,20 @@ def rerank_windows(
 ) -> Iterator[str]:
     """Each n-best list as text, best first."""
     read_hypothesis = reader(kind, ranker.weight is not None)
+    return ranker.rank(score_hypotheses(scorer, windows, read_hypothesis))
 
-    def entries() -> Iterator[Scored]:
-        for hypotheses in parse_windows(windows, lambda raw: read_hypothesis(to_text(raw))):
-            sentences = [hypothesis.sentence for hypothesis in hypotheses]
-            ids = scorer.tokenizer.encode_lines(sentences)
-            stop = 0
-            for hypothesis, score in zip(hypotheses, scorer.stream(sentences), strict=True):
-                start, stop = stop, stop + score.tokens
-                yield Scored(hypothesis, ids[start:stop].tobytes(), score.log_prob, score.unknown)
 
-    return ranker.rank(entries())
+def score_hypotheses(
+    scorer: "Scorer", windows: Iterator[list[bytes]], read_hypothesis: Callable[[str], Hypothesis]
+) -> Iterator[Scored]:
+    """The hypotheses of each window of lines, scored."""
+    for hypotheses in parse_windows(windows, lambda raw: read_hypothesis(to_text(raw))):
+        sentences = [hypothesis.sentence for hypothesis in hypotheses]
+        ids = scorer.tokenizer.encode_lines(sentences)
+        stop = 0
+        for hypothesis, score in zip(hypotheses, scorer.stream(sentences), strict=True):
+            start, stop = stop, stop + score.tokens
+            yield Scored(hypothesis, ids[start:stop].tobytes(), score.log_prob, score.unknown)
 
 
 def to_text(raw: bytes) -> str:

@@ -31,6 +31,10 @@ class Hypothesis(NamedTuple):
     sentence: str
     score: float  # the one it came with, in nats; 0 where it is not needed
 
+    @property
+    def words(self) -> int:
+        return len(self.sentence.split())
+
 
 def reader(kind: str, scored: bool) -> Callable[[str], Hypothesis]:
     """A function that parses a line of one of KINDS; with `scored`, lines must have a score.
@@ -127,42 +131,52 @@ class Scored(NamedTuple):
 class Ranker:
     """Ranks lists of hypotheses, and counts those with unknown words.
 
-    They are ranked by score + weight * (log_prob - unknown_penalty * unknown), in nats. Without a
-    weight it is log_prob - unknown_penalty * unknown alone; without a penalty, the penalty is 0.
+    They are ranked by score + weight * (log_prob - unknown_penalty * unknown + word_weight * words),
+    in nats, or, without a weight, by what stands in brackets. A penalty or word weight that is not
+    given is 0.
     """
 
-    def __init__(self, weight: float | None = None, unknown_penalty: float | None = None):
+    def __init__(
+        self,
+        weight: float | None = None,
+        unknown_penalty: float | None = None,
+        word_weight: float | None = None,
+    ):
         self.weight = weight
         self.unknown_penalty = unknown_penalty
+        self.word_weight = word_weight
         self.hypotheses = self.with_unknown = self.unknown = 0
 
     def rank(self, entries: Iterable[Scored]) -> Iterator[str]:
         """Each list as text, best hypothesis first, equal ones in their order.
 
         A line is the hypothesis's own, its log_prob, with a penalty its number of unknown tokens,
-        and, where that is another number, the sum that it is ranked by. `entries` come list by
-        list.
+        with a word weight that of its words, and, where that is another number, the sum that it is
+        ranked by. `entries` come list by list.
         """
         for group in split_into_lists(entries):
             rows = []
-            first: dict[bytes, float] = {}
-            for hypothesis, tokens, log_prob, unknown in group:
-                # The same words have the same log-probability, though rounding may differ by batch
-                log_prob = first.setdefault(tokens, log_prob)
-                self.count(unknown)
-                rows.append([hypothesis.line, *self.figures(hypothesis.score, log_prob, unknown)])
+            for entry in group:
+                self.count(entry.unknown)
+                rows.append([entry.hypothesis.line, *self.figures(entry)])
             rows.sort(key=lambda row: -row[-1])
             yield "".join(" ||| ".join(map(str, row)) + "\n" for row in rows)
 
-    def figures(self, score: float, log_prob: float, unknown: int) -> list[float]:
+    def figures(self, entry: Scored) -> list[float]:
         """The numbers printed after a hypothesis; it is ranked by the last one."""
-        figures = [log_prob]
-        total = log_prob
+        hypothesis = entry.hypothesis
+        figures = [entry.log_prob]
+        total = entry.log_prob
         if self.unknown_penalty is not None:
-            total -= self.unknown_penalty * unknown
-            figures += [unknown] if self.weight is not None else [unknown, total]
+            figures.append(entry.unknown)
+            total -= self.unknown_penalty * entry.unknown
+        if self.word_weight is not None:
+            figures.append(hypothesis.words)
+            total += self.word_weight * hypothesis.words
         if self.weight is not None:
-            figures.append(score + self.weight * total)
+            total = hypothesis.score + self.weight * total
+        if (self.weight, self.unknown_penalty, self.word_weight) != (None, None, None):
+            figures.append(total)
         return figures
 
     def count(self, unknown: int) -> None:
@@ -193,10 +207,18 @@ def split_into_lists(entries: Iterable[Scored]) -> Iterator[list[Scored]]:
     list.
     """
     for _, group in groupby(entries, key=lambda entry: entry.hypothesis.list):
-        group = list(group)
+        group = with_equal_scores(group)
         if len({entry.hypothesis.number for entry in group}) == len(group):
             yield group
         else:
             yield from (
                 list(part) for _, part in groupby(group, key=lambda entry: entry.hypothesis.number)
             )
+
+
+def with_equal_scores(entries: Iterable[Scored]) -> list[Scored]:
+    """Entries of which those with the same tokens have the same log-probability: rounding differs from batch to batch."""
+    first: dict[bytes, float] = {}
+    return [
+        entry._replace(log_prob=first.setdefault(entry.tokens, entry.log_prob)) for entry in entries
+    ]

@@ -200,3 +200,33 @@ def test_unknown_words_in_nbest_lists_are_told(made_runs, known, call):
             call(*command, "--nbest", "moses", f"--unknown-penalty={wrong}", stdin=lists).code == 2
         )
     assert call(*command, "--unknown-penalty", "5", stdin=lists).code == 2
+
+
+@pytest.mark.parametrize("weight", [None, 0.5])
+def test_a_word_weight_is_added_for_each_word(scorer, weight):
+    own = {words: -1.5 * i for i, words in enumerate(WORDS)}
+    lines = [f"1 ||| {words} ||| {own[words]}" for words in WORDS]
+    for word_weight in (-3.0, 0.0, 40.0):
+        raw = iter([[line.encode() for line in lines]])
+        ranker = Ranker(weight, None, word_weight)
+        (text,) = rerank_windows(scorer, raw, "moses", ranker)
+        found = [line.split(" ||| ") for line in text.splitlines()]
+        totals = {
+            words: log_prob(scorer, words) + word_weight * len(words.split()) for words in WORDS
+        }
+        if weight is not None:
+            totals = {words: own[words] + weight * totals[words] for words in WORDS}
+        assert [fields[1] for fields in found] == sorted(totals, key=lambda words: -totals[words])
+        for _, words, _, model, count, total in found:
+            assert float(model) == pytest.approx(log_prob(scorer, words), abs=1e-5)
+            assert int(count) == len(words.split())
+            assert float(total) == pytest.approx(totals[words], abs=1e-4)
+    assert found[0][1] == max(WORDS, key=lambda words: len(words.split()))
+
+
+def test_a_word_weight_goes_with_nbest_lists(made_runs, call):
+    command = ["score", "--run", made_runs["gcnn", "word"]]
+    for options in (["--word-weight", "1"], ["--nbest", "--word-weight", "nan"]):
+        done = call(*command, *options, stdin=b"1 ||| a\n")
+        assert (done.code, done.out) == (2, "")
+        assert "--word-weight is a number that goes with --nbest" in done.err

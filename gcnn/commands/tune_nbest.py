@@ -1,0 +1,104 @@
+"""Find the weights with which a model ranks n-best lists at the fewest word errors, on lists whose references are known.
+
+Reads the lists that `gcnn score --nbest` ranks, each hypothesis with a score of its own, from standard input, and
+prints the word error rates of the first hypotheses before and after, that of the best ones of all (the oracle), and the
+command that ranks with the weights found: `gcnn tune-nbest --run DIR --references FILE < lists`. Weights are tuned on
+one text and judged on another.
+"""
+
+import argparse
+import math
+import shlex
+from pathlib import Path
+
+from gcnn.base.errors import UsageError
+from gcnn.commands.arguments import (
+    add_device,
+    add_precision,
+    add_run,
+    add_threads,
+    new_parser,
+    set_threads,
+)
+from gcnn.commands.score import STDIN, read_windows, score_hypotheses
+from gcnn.data.tables import read_lines
+from gcnn.evaluation.nbest import KINDS, reader
+from gcnn.reporting.document import Table, to_text
+from gcnn.reporting.units import count
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    penalty = arguments.unknown_penalty
+    if penalty is not None and not 0 <= penalty < math.inf:
+        raise UsageError("--unknown-penalty is a number from 0; give another or leave it out.")
+    references = read_references(arguments.references)
+    from gcnn.evaluation.nbest_tuning import make_lists, tune, word_errors
+    from gcnn.evaluation.scoring import Scorer
+
+    word_errors("", [])  # before minutes of work: whether they can be counted
+    set_threads(arguments.threads)
+    scorer = Scorer.from_run(arguments.run, arguments.device, arguments.precision)
+    hypotheses = score_hypotheses(scorer, read_windows(STDIN), reader(arguments.nbest, True))
+    lists = make_lists(hypotheses, references, penalty or 0.0)
+    if lists.reference_words == 0:
+        raise UsageError(f"--references: {arguments.references} has no words. Give what was said.")
+    weights = tune(lists)
+    rows = [
+        ["their own scores", lists.errors_at(0.0, 0.0)],
+        ["with the model", lists.errors_at(*weights)],
+        ["oracle", lists.oracle()],
+    ]
+    for row in rows:
+        row.append(f"{100 * row[1] / lists.reference_words:.2f} %")
+        row[1] = count(row[1])
+    caption = f"{count(len(lists.own))} lists, {count(lists.reference_words)} words of references"
+    print(f"{caption}\n\n{to_text(Table(['', 'word errors', 'rate'], rows))}\n")
+    print(f"{ranking_command(arguments, weights)} < lists")
+
+
+def ranking_command(arguments: argparse.Namespace, weights: tuple[float, float]) -> str:
+    """The command that ranks lists with the weights that were found."""
+    words = ["gcnn", "score", "--run", str(arguments.run), "--nbest", arguments.nbest]
+    if arguments.precision != "float32":
+        words += ["--precision", arguments.precision]
+    words += ["--lm-weight", f"{weights[0]:g}", f"--word-weight={weights[1]:g}"]
+    if arguments.unknown_penalty is not None:
+        words += ["--unknown-penalty", f"{arguments.unknown_penalty:g}"]
+    return shlex.join(words)
+
+
+def read_references(path: Path) -> dict[str, str]:
+    """The words of each list by its name: lines `name ||| words`, or Kaldi's `name words`.
+
+    Raises UsageError for a name that comes twice, and for a file that is missing or no text.
+    """
+    references: dict[str, str] = {}
+    for rows in read_lines(path):
+        for line in rows.to_pylist():
+            name, bars, words = line.partition("|||")
+            if not bars:
+                name, _, words = line.strip().partition(" ")
+            name = name.strip()
+            if name in references:
+                raise UsageError(
+                    f"--references: {path} names {name!r} twice. Give a line for each list."
+                )
+            if name:
+                references[name] = words.strip()
+    return references
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = new_parser(__doc__, "lists are read from standard input")
+    add_run(parser)
+    help = "what was said or meant: a line `name ||| words`, or Kaldi's `name words`, for each list"
+    parser.add_argument("--references", type=Path, required=True, metavar="FILE", help=help)
+    help = "the kind of the lists, as in gcnn score; default: %(default)s, what the first line is"
+    parser.add_argument("--nbest", default="any", choices=KINDS, help=help)
+    help = "nats taken off for each unknown word, as in gcnn score; default: none"
+    parser.add_argument("--unknown-penalty", type=float, metavar="P", help=help)
+    add_device(parser)
+    add_precision(parser)
+    add_threads(parser)
+    return parser.parse_args()

@@ -1,0 +1,115 @@
+"""The weights with which a model ranks n-best lists at the fewest word errors, found on lists with references.
+
+(1) the word errors of each hypothesis, (2) lists as arrays, (3) a coarse grid over both weights, (4) finer grids around
+its best point.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from gcnn.base.errors import UsageError
+from gcnn.evaluation.nbest import Scored, split_into_lists
+
+# The coarse grid: weights of the model from 2^-8 to 2^8 and none, for scores come in any unit; nats a word.
+LM_WEIGHTS = [0.0, *(2.0 ** np.arange(-8, 8.5, 0.5))]
+WORD_WEIGHTS = [float(nats) for nats in range(-8, 9)]
+ROUNDS = 3  # of finer grids, each with a quarter of the steps before
+LM_STEP = 2**0.5  # a factor
+WORD_STEP = 1.0  # nats
+
+
+@dataclass
+class Lists:
+    """N-best lists with the word errors of each hypothesis; (lists, hypotheses), short lists filled up."""
+
+    own: (
+        np.ndarray
+    )  # the scores that came with the hypotheses, nats; -inf where a list is filled up
+    model: np.ndarray  # log-probabilities less the penalty of unknown words, nats
+    words: np.ndarray  # of each hypothesis
+    errors: np.ndarray  # words to substitute, delete and insert
+    reference_words: int
+
+    def errors_at(self, lm_weight: float, word_weight: float) -> int:
+        """The word errors of the hypotheses that come first with these weights."""
+        totals = self.own + lm_weight * (self.model + word_weight * self.words)
+        best = totals.argmax(axis=1)  # of equal ones the first, as when they are ranked
+        return int(self.errors[np.arange(len(best)), best].sum())
+
+    def oracle(self) -> int:
+        """The word errors of the best hypothesis of each list."""
+        return int(np.where(np.isfinite(self.own), self.errors, np.inf).min(axis=1).sum())
+
+
+def tune(lists: Lists) -> tuple[float, float]:
+    """The weight of the model and that of a word, rounded, with the fewest word errors of all that were tried.
+
+    Of equal ones, that with the word weight nearest to 0, then that with the smallest weight of the model.
+    """
+
+    def cost(weights: tuple[float, float]) -> tuple[float, ...]:
+        return lists.errors_at(*weights), abs(weights[1]), weights[0]
+
+    best = min(map(rounded, product(LM_WEIGHTS, WORD_WEIGHTS)), key=cost)
+    for level in range(1, ROUNDS + 1):
+        steps = np.arange(-4, 5) / 4**level
+        lm_weights = best[0] * LM_STEP**steps
+        word_weights = best[1] + WORD_STEP * steps
+        near = map(rounded, product(lm_weights, word_weights))
+        best = min([best, *near], key=cost)
+    return best
+
+
+def rounded(weights: tuple[float, float]) -> tuple[float, float]:
+    """Weights as they are printed, so that what is printed is what was tried."""
+    return float(f"{weights[0]:.4g}"), round(float(weights[1]), 3)
+
+
+def make_lists(
+    entries: Iterable[Scored], references: dict[str, str], unknown_penalty: float = 0.0
+) -> Lists:
+    """Scored hypotheses beside the references of their lists, by the lists' names.
+
+    Raises UsageError for a list without a reference, and where there are no lists.
+    """
+    groups = list(split_into_lists(entries))
+    if not groups:
+        raise UsageError("standard input has no n-best lists. Give some, with references.")
+    names = [group[0].hypothesis.list for group in groups]
+    for name in names:
+        if name not in references:
+            raise UsageError(
+                f"--references has no line for the list {name!r}. Give a line `name ||| words` for each list."
+            )
+    shape = len(groups), max(map(len, groups))
+    own = np.full(shape, -np.inf)
+    model = np.zeros(shape)
+    words = np.zeros(shape)
+    errors = np.zeros(shape)
+    for i, (name, group) in enumerate(zip(names, groups, strict=True)):
+        row = i, slice(len(group))
+        own[row] = [entry.hypothesis.score for entry in group]
+        model[row] = [entry.log_prob - unknown_penalty * entry.unknown for entry in group]
+        words[row] = [entry.hypothesis.words for entry in group]
+        errors[row] = word_errors(references[name], [entry.hypothesis.sentence for entry in group])
+    total = sum(len(references[name].split()) for name in names)
+    return Lists(own, model, words, errors, total)
+
+
+def word_errors(reference: str, hypotheses: Sequence[str]) -> list[int]:
+    """The words to substitute, delete and insert in each hypothesis. Raises UsageError without the package jiwer."""
+    try:
+        from jiwer import process_words
+    except ImportError:
+        raise UsageError(
+            "word errors are counted by the package jiwer, which is not installed. Run: pip install 'gcnn[nbest]'"
+        ) from None
+    plain = " ".join(reference.split())
+    found = []
+    for hypothesis in hypotheses:
+        counts = process_words(plain, " ".join(hypothesis.split()))
+        found.append(counts.substitutions + counts.deletions + counts.insertions)
+    return found
