@@ -131,7 +131,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--unknown-penalty", type=float, metavar="P", help=help)
     help = (
-        "add V nats to the log_prob of a hypothesis for each of its words, for a model alone prefers short ones; append "
+        "add V nats to the log_prob of a hypothesis for each of its words, for a model prefers short ones; append "
         "their number and the sum; gcnn tune-nbest finds W and V; default: none"
     )
     parser.add_argument("--word-weight", type=float, metavar="V", help=help)

@@ -1,4 +1,4 @@
-"""Find the weights with which a model ranks n-best lists at the fewest word errors, on lists whose references are known.
+"""Find the weights with which a model ranks n-best lists at the fewest word errors, on lists with references.
 
 Reads the lists that `gcnn score --nbest` ranks, each hypothesis with a score of its own, from standard input, and
 prints the word error rates of the first hypotheses before and after, that of the best ones of all (the oracle), and the

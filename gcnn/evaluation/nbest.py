@@ -217,7 +217,7 @@ def split_into_lists(entries: Iterable[Scored]) -> Iterator[list[Scored]]:
 
 
 def with_equal_scores(entries: Iterable[Scored]) -> list[Scored]:
-    """Entries of which those with the same tokens have the same log-probability: rounding differs from batch to batch."""
+    """The entries, with one log-probability where tokens are the same: rounding differs from batch to batch."""
     first: dict[bytes, float] = {}
     return [
         entry._replace(log_prob=first.setdefault(entry.tokens, entry.log_prob)) for entry in entries
