@@ -61,7 +61,7 @@ def add_number(parser: argparse.ArgumentParser, option: str, default: int, help:
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
-    help = "a run, or the newest in a folder; `latest`: in runs/"
+    help = "a run, or the newest in a folder; `latest`: in runs/; hf://USER/NAME: on the Hugging Face Hub"
     parser.add_argument("--run", type=find_run, required=True, metavar="DIR", help=help)
 
 

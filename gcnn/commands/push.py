@@ -14,6 +14,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import yaml
+
 from gcnn.base.errors import RunError, UsageError, one_line
 from gcnn.base.files import write_atomically, write_json
 from gcnn.base.provenance import portable
@@ -25,10 +27,10 @@ from gcnn.reporting.document import Code, Heading, Paragraph, Table, to_markdown
 from gcnn.reporting.results import Run, load_run, results_table
 from gcnn.reporting.units import count, decimals, perplexity
 from gcnn.reproduction.paper import PAPER
-from gcnn.runs.directory import CONFIG, RESULTS, TOKENIZER, find_run
+from gcnn.runs.directory import CONFIG, PUBLISHED, RESULTS, TOKENIZER, find_run
 from gcnn.runs.json_files import read_text
 
-UPLOADED = ["README.md", CONFIG, "model.safetensors", RESULTS, "tokenizer/*"]
+UPLOADED = ["README.md", *PUBLISHED]
 NAMES = {
     "init_from": "RUN",
     "data.files": "FILES",
@@ -38,8 +40,8 @@ NAMES = {
 }
 LINKED = ["README.md", "model.safetensors"]  # uploaded as they are; weights may be large
 LICENSE = "# license: yours to choose, as a line `license: mit`; the text that it was trained on may have a say"
-USE = """import gcnn, huggingface_hub
-model = gcnn.load(huggingface_hub.snapshot_download("{repo}", local_dir="model"))
+USE = """import gcnn
+model = gcnn.load("{repo}")
 print(model.score(["a sentence", "another"]), model.perplexity("any text"))"""
 
 
@@ -191,10 +193,42 @@ def card(run: Run, repo: str) -> str:
         "pipeline_tag: text-generation",
         LICENSE,
         "tags: [gated-cnn]",
+        model_index(run, name).rstrip(),
         "---",
         "",
     ]
     return "\n".join(front) + "\n" + to_markdown(name, blocks)
+
+
+def model_index(run: Run, name: str) -> str:
+    """The perplexities of a run as YAML in the form in which the Hub shows and compares results."""
+    from huggingface_hub import EvalResult
+    from huggingface_hub.repocard_data import eval_results_to_model_index
+
+    data = run.config.data
+    measured = []
+    for split, scores in (("validation", run.results.validation), ("test", run.results.test)):
+        values = {
+            "perplexity per token": ("perplexity", scores.perplexity),
+            "perplexity per word": ("word_perplexity", scores.word_perplexity),
+            "bits per byte": ("bits_per_byte", scores.bits_per_byte),
+        }
+        for title, (kind, value) in values.items():
+            if value is not None:
+                result = EvalResult(
+                    task_type="text-generation",
+                    task_name="language modeling",
+                    dataset_type="Salesforce/wikitext" if data.source == "wikitext" else data.name,
+                    dataset_name=data.name,
+                    dataset_config=data.hub_config,
+                    dataset_split=split,
+                    metric_type=kind,
+                    metric_name=title,
+                    metric_value=value,
+                )
+                measured.append(result)
+    index = eval_results_to_model_index(name, measured) if measured else []
+    return yaml.safe_dump({"model-index": index}, sort_keys=False)
 
 
 def upload(folder: Path, repo: str, private: bool) -> str:

@@ -36,6 +36,7 @@ from gcnn.models.inference import (
 )
 from gcnn.models.language_model import LanguageModel
 from gcnn.runs.directory import find_run
+from gcnn.runs.hub import as_hub_name
 
 WINDOW = 1 << 20  # characters of sentences that are sorted by length, and scored, together
 
@@ -67,11 +68,13 @@ class TokenScores(NamedTuple):
 
 
 def load(run: str | Path, device: str = "auto", precision: str = "float32") -> "Scorer":
-    """The model of a run directory, of the newest run in a folder, or of `latest` in runs/.
+    """The model of a run directory, of the newest run in a folder, or of `latest` in runs/; or of the Hub.
 
-    Raises UsageError where there is no run, and otherwise as from_run does.
+    A run on the Hub is named `user/name`, where there is no such folder, or `hf://user/name`. Raises
+    as from_run and find_run do.
     """
-    return Scorer.from_run(find_run(str(run)), device, precision)
+    name = as_hub_name(run) if isinstance(run, str) else str(run)
+    return Scorer.from_run(find_run(name), device, precision)
 
 
 class Scorer:

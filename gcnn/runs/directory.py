@@ -8,6 +8,7 @@ from typing import Any, TextIO
 
 from gcnn.base.errors import UsageError
 from gcnn.base.files import lock
+from gcnn.runs.hub import PREFIX, download_run
 
 # The files of a run directory. (Its weights: gcnn/models/weights.py.)
 CONFIG = "config.yaml"
@@ -22,9 +23,17 @@ MEMBER = (
     "member.json"  # in the folder of a sweep's member: its number, its overrides, and why it failed
 )
 
+# What is pushed to the Hub of a run, besides its card, and brought from there.
+PUBLISHED = [CONFIG, "model.safetensors", RESULTS, f"{TOKENIZER}/*"]
+
 
 def find_run(path: str) -> Path:
-    """The run directory at a path, or the newest finished run below it, which is named; `latest`: below runs/."""
+    """The run directory at a path, or the newest finished run below it, which is named; `latest`: below runs/.
+
+    `hf://user/name` is a run on the Hub, which is downloaded. Raises as download_run does.
+    """
+    if path.startswith(PREFIX):
+        return download_run(path.removeprefix(PREFIX), PUBLISHED)
     folder = Path("runs" if path == "latest" else path)
     if path == "latest" and not folder.is_dir():
         raise UsageError(

@@ -1,6 +1,7 @@
 """`gcnn push`: the card, and which files go to the Hub. No request leaves this machine: HfApi is a stand-in here, and
 in one test the Hub's address is a port where nobody listens."""
 
+import pickle
 import re
 import shutil
 import subprocess
@@ -8,8 +9,10 @@ import sys
 
 import huggingface_hub
 import pytest
+from huggingface_hub.utils import _cache_assets, filter_repo_objects
 
 import gcnn
+from gcnn.base.errors import RunError, UsageError
 from gcnn.config.stored import load_config
 from gcnn.reporting.results import load_run
 
@@ -25,7 +28,7 @@ def hub(monkeypatch, tmp_path):
             return f"https://hub/{repo}"
 
         def upload_folder(self, repo_id, folder_path, allow_patterns, commit_message):
-            for path in huggingface_hub.utils.filter_repo_objects(
+            for path in filter_repo_objects(
                 [
                     str(path.relative_to(folder_path))
                     for path in folder_path.rglob("*")
@@ -37,7 +40,20 @@ def hub(monkeypatch, tmp_path):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(folder_path / path, target)
 
+    def snapshot_download(repo, local_dir, allow_patterns):
+        calls.append(repo)
+        if repo != "someone/tiny":
+            raise OSError(f"Repository Not Found for {repo}")
+        files = [path for path in (tmp_path / "hub").rglob("*") if path.is_file()]
+        names = [str(path.relative_to(tmp_path / "hub")) for path in files]
+        for name in filter_repo_objects(names, allow_patterns=allow_patterns):
+            target = local_dir / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(tmp_path / "hub" / name, target)
+
     monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(_cache_assets, "HF_ASSETS_CACHE", str(tmp_path / "assets"))
     return calls
 
 
@@ -141,3 +157,67 @@ def test_what_cannot_be_pushed_is_one_line(
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert (done.returncode, done.stderr.count("\n")) == (code, 1), done.stderr
     assert re.search(named, done.stderr), done.stderr
+
+
+def test_a_pushed_run_comes_back_with_the_same_scores(hub, call, run_dir, tmp_path):
+    """And nothing else that lies in the repository."""
+    assert call("push", run_dir, "someone/tiny").code == 0
+    for name in ("pytorch_model.bin", "modeling.py", "checkpoints/step_1/state.pt"):
+        (tmp_path / "hub" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "hub" / name).write_text("not to be had")
+    sentences = ["w1 w2", "w3"]
+    expected = gcnn.load(run_dir, "cpu").score(sentences)
+    for name in ("someone/tiny", "hf://someone/tiny"):
+        assert gcnn.load(name, "cpu").score(sentences) == expected
+    assert hub[1:] == ["someone/tiny"] * 2
+    done = call("score", "--run", "hf://someone/tiny", "--format", "tsv", stdin=b"w1 w2\nw3\n")
+    assert (done.code, done.err) == (0, "")
+    found = [float(line.split("\t")[0]) for line in done.out.splitlines()[1:]]
+    assert found == [score.log_prob for score in expected]
+    files = {path.name for path in (tmp_path / "assets").rglob("*") if path.is_file()}
+    tokenizer = {path.name for path in (run_dir / "tokenizer").iterdir()}
+    assert files == {"config.yaml", "model.safetensors", "results.json"} | tokenizer
+
+
+@pytest.mark.parametrize(("file", "content", "error", "named"), [
+    ("model.safetensors", pickle.dumps(print), RunError, "is damaged"),
+    ("config.yaml", b"run_dir: ${oc.env:HOME}\n", UsageError, "interpolation"),
+    ("tokenizer/tokenizer.json", b"{}", UsageError, "is damaged"),
+])  # fmt: skip
+def test_a_run_of_the_hub_is_checked_as_any_strangers(
+    hub, call, run_dir, tmp_path, file, content, error, named
+):
+    assert call("push", run_dir, "someone/tiny").code == 0
+    (tmp_path / "hub" / file).write_bytes(content)
+    with pytest.raises(error, match=named):
+        gcnn.load("someone/tiny", "cpu")
+
+
+def test_a_path_that_was_mistyped_is_not_asked_of_the_hub(hub, call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    names = ["models/nowhere", "runs/nowhere", "a/b/c", "./a", "../secret", "nowhere", "~/models"]
+    for name in [*names, tmp_path / "x"]:
+        with pytest.raises(UsageError, match="not a run directory"):
+            gcnn.load(name, "cpu")
+    assert call("score", "--run", "models/nowhere").code == 2
+    assert call("score", "--run", "someone/tiny").code == 2
+    assert hub == []
+    with pytest.raises(RunError, match=r"someone/else was not had from the Hub .*Not Found"):
+        gcnn.load("someone/else")
+    done = call("score", "--run", "hf://a b/c")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "hf://user/name" in done.err
+    assert hub == ["someone/else"]
+
+
+def test_the_card_has_results_as_the_hub_reads_them(hub, call, run_dir):
+    assert call("push", run_dir, "someone/tiny", "--card-only").code == 0
+    data = huggingface_hub.ModelCard.load(run_dir / "README.md").data
+    found = {(r.dataset_split, r.metric_type): r.metric_value for r in data.eval_results}
+    results = load_run(run_dir).results
+    assert found["test", "perplexity"] == results.test.perplexity
+    assert found["validation", "bits_per_byte"] == results.validation.bits_per_byte
+    assert {r.dataset_name for r in data.eval_results} == {results.data.name}
+    assert data.model_name == "tiny"
+    assert data.library_name == "gcnn"
