@@ -49,6 +49,35 @@ Line = TypeVar("Line")
 
 def main() -> None:
     arguments = parse_arguments()
+    check_arguments(arguments)
+    from gcnn.evaluation.corpus_scoring import score_files
+    from gcnn.evaluation.scoring import Scorer
+
+    set_threads(arguments.threads)
+    scorer = Scorer.from_run(arguments.run, arguments.device, arguments.precision)
+    if scorer.model.before_text is not None and os.environ.get("RANK", "0") == "0":
+        print(f"warning: {CARRIED}", file=sys.stderr)
+    if arguments.input is not None:
+        columns = arguments.column or "text", arguments.prefix or ""
+        done = score_files(scorer, arguments.input, arguments.output, *columns)
+        print(to_json(asdict(done) | {"tokens_per_second": done.tokens_per_second}))
+        return
+    lines = read_windows(STDIN)
+    ranker = Ranker(arguments.lm_weight, arguments.unknown_penalty, arguments.word_weight)
+    if arguments.nbest is None:
+        output = score_windows(scorer, lines, arguments.format)
+    else:
+        output = rerank_windows(scorer, lines, arguments.nbest, ranker)
+    sys.stdout.reconfigure(encoding="utf-8")
+    for text in output:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    if warning := ranker.warning():
+        print(warning, file=sys.stderr)
+
+
+def check_arguments(arguments: argparse.Namespace) -> None:
+    """Raise UsageError for options that exclude each other, and for values that none can have."""
     if arguments.lm_weight is not None and (
         arguments.nbest is None or not math.isfinite(arguments.lm_weight)
     ):
@@ -82,30 +111,6 @@ def main() -> None:
             )
     if arguments.prefix is not None:
         check_text("--prefix", arguments.prefix)
-    from gcnn.evaluation.corpus_scoring import score_files
-    from gcnn.evaluation.scoring import Scorer
-
-    set_threads(arguments.threads)
-    scorer = Scorer.from_run(arguments.run, arguments.device, arguments.precision)
-    if scorer.model.before_text is not None and os.environ.get("RANK", "0") == "0":
-        print(f"warning: {CARRIED}", file=sys.stderr)
-    if arguments.input is not None:
-        columns = arguments.column or "text", arguments.prefix or ""
-        done = score_files(scorer, arguments.input, arguments.output, *columns)
-        print(to_json(asdict(done) | {"tokens_per_second": done.tokens_per_second}))
-        return
-    lines = read_windows(STDIN)
-    ranker = Ranker(arguments.lm_weight, penalty, word_weight)
-    if arguments.nbest is None:
-        output = score_windows(scorer, lines, arguments.format)
-    else:
-        output = rerank_windows(scorer, lines, arguments.nbest, ranker)
-    sys.stdout.reconfigure(encoding="utf-8")
-    for text in output:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    if warning := ranker.warning():
-        print(warning, file=sys.stderr)
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -21,7 +21,6 @@ from gcnn.commands.arguments import (
     set_threads,
 )
 from gcnn.commands.score import STDIN, read_windows, score_hypotheses
-from gcnn.data.tables import read_lines
 from gcnn.evaluation.nbest import KINDS, reader
 from gcnn.reporting.document import Table, to_text
 from gcnn.reporting.units import count
@@ -73,6 +72,8 @@ def read_references(path: Path) -> dict[str, str]:
 
     Raises UsageError for a name that comes twice, and for a file that is missing or no text.
     """
+    from gcnn.data.tables import read_lines
+
     references: dict[str, str] = {}
     for rows in read_lines(path):
         for line in rows.to_pylist():

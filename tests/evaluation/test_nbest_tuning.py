@@ -1,12 +1,15 @@
 """Weights for n-best lists: those found are the best of a grid that is searched here anew, by slow means."""
 
 import random
+import re
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from gcnn.commands.score import rerank_windows, score_hypotheses
+from gcnn.commands.tune_nbest import read_references
 from gcnn.evaluation.nbest import Ranker, reader
 from gcnn.evaluation.nbest_tuning import make_lists, tune
 
@@ -133,3 +136,17 @@ def test_what_cannot_be_tuned_is_one_line(made_runs, call, tmp_path, references,
     done = call("tune_nbest", *command, stdin=lists)
     assert (done.code, done.err.count("\n")) == (2, 1)
     assert named in done.err
+
+
+def test_the_lists_that_the_docs_make_can_be_tuned_on(one_scorer, lines, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text("\n".join(lines))
+    docs = (Path(__file__).parents[2] / "docs" / "SCORING.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```", docs, re.DOTALL | re.MULTILINE)
+    (program,) = [block for block in blocks if "dev.nbest" in block]
+    exec(program, {})
+    made = Path("dev.nbest").read_text().splitlines()
+    lists = lists_of(one_scorer, made, read_references(Path("dev.txt")))
+    assert len(made) == 10 * len(lists.own) > 100
+    assert lists.oracle() < lists.errors_at(0.0, 0.0)
+    assert lists.errors_at(*tune(lists)) <= lists.errors_at(0.0, 0.0)
