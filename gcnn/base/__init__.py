@@ -1,1 +1,1 @@
-"""What all rooms stand on: errors, files, values, processes. Nothing here knows torch or Hydra at import."""
+"""Errors, files, plain values and processes; importable without torch or Hydra."""

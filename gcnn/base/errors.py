@@ -1,22 +1,26 @@
-"""The errors that a user meets: one line that names the thing and the remedy, and an exit code."""
+"""Error classes that a command reports as one line (the cause and a remedy) and an exit code."""
 
 import re
 
 
 class UsageError(Exception):
-    """What was asked cannot be done as asked (a wrong path, key or value)."""
+    """The user gave an invalid path, key or value."""
 
     exit_code = 2
 
 
 class RunError(Exception):
-    """What was asked failed on the way (a full disk, a loss that is not finite)."""
+    """Valid work failed while it ran: a full disk, a loss that is not finite."""
 
     exit_code = 1
 
 
 class Interrupted(RunError):
-    """A signal ended the run after its work was saved; `go_on` is the command that goes on with it."""
+    """A signal stopped the run after its work was saved.
+
+    saved: a sentence without its full stop that says what was saved and where.
+    go_on: the command that resumes the run.
+    """
 
     def __init__(self, saved: str, go_on: str, signal_number: int):
         super().__init__(f"{saved}; go on with: {go_on}")
@@ -26,11 +30,15 @@ class Interrupted(RunError):
 
 
 def one_line(error: BaseException) -> str:
+    """The error's message with all white space as single blanks; its class name if it is empty."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Python has a class of errors for it; torch has a message, one for each kind of memory."""
-    return isinstance(error, MemoryError) or bool(
-        re.search("out of memory|can't allocate memory", str(error))
-    )
+    """Whether an error says that memory ran out.
+
+    torch raises plain RuntimeErrors for it, with one message for the GPU and one for the CPU.
+    """
+    if isinstance(error, MemoryError):
+        return True
+    return re.search("out of memory|can't allocate memory", str(error)) is not None

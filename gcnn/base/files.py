@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written aside, synced, renamed. Locks, JSON, and paths as users type them."""
+"""Files: atomic writes, locks, JSON, checksums, and paths as users type them."""
 
 import errno
 import fcntl
@@ -19,8 +19,14 @@ log = logging.getLogger(__name__)
 
 
 def user_path(path: str, use: str) -> Path:
-    """A path in which `~` stands for the user's home. Raises UsageError, naming its `use`, where there is none."""
-    if os.environ.get("HOME") == "":  # is as unset; it would stand for the root folder
+    """A path with a leading `~` expanded to the user's home folder.
+
+    use: what the path is for, as the error says it: "this user has no home folder, which PATH needs
+    for USE to another folder".
+    Side effect: an empty $HOME is removed from the environment.
+    Raises UsageError if `~` is used and the user has no home folder.
+    """
+    if os.environ.get("HOME") == "":  # `~` would become the root folder
         del os.environ["HOME"]
     try:
         return Path(path).expanduser()
@@ -31,41 +37,53 @@ def user_path(path: str, use: str) -> Path:
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` make a file or folder beside `path`, sync it, and put it in the place of `path`: an interruption
-    leaves what was there before. A folder must not exist yet."""
-    aside = path.with_name(
-        f".{path.name}.{os.urandom(4).hex()}.tmp"
-    )  # process numbers recur from machine to machine
+    """Write a file or folder so that, after a crash, `path` has either the old or the new content.
+
+    write: called with a temporary path in the same folder, at which it creates the file or folder.
+    This is synced to disk and renamed to `path`. The parent folder must exist. An existing file is
+    replaced; a folder can only be written where there is none, or an empty one.
+    Raises whatever `write` raises, and OSError if the disk fails; the temporary file is removed.
+    """
+    # A random name: two machines that share the folder may have the same process ids.
+    aside = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
     try:
         write(aside)
-        for part in [aside, *aside.rglob("*")] if aside.is_dir() else [aside]:
+        parts = [aside]
+        if aside.is_dir():
+            parts += aside.rglob("*")
+        for part in parts:
             sync(part)
         os.replace(aside, path)
     except BaseException as error:
         remove(aside)
-        if (
-            isinstance(error, OSError) and error.filename is None
-        ):  # a write to a full disk does not say which
+        # A failed write to a full disk does not name the file.
+        if isinstance(error, OSError) and error.filename is None:
             error.filename = str(path)
         raise
     sync(path.parent)
 
 
 def refuse_links_out(folder: Path) -> None:
-    """Raise UsageError where a link below a run directory leads out of it: reading would tell what it points to, and
-    writing would change it. (wandb's own folder is never read.)"""
+    """Raise UsageError if a symbolic link below a run directory points outside of it.
+
+    A run may come from a stranger: reading through such a link would disclose another file, and
+    writing would change it. Links in a folder `wandb`, which is never read, are allowed.
+    """
     for path in folder.rglob("*"):
         leads_out = path.is_symlink() and not path.resolve().is_relative_to(folder.resolve())
         if leads_out and "wandb" not in path.relative_to(folder).parts:
             raise UsageError(
-                f"{path} is a link that leads out of the run. Put the file itself there or remove it."
+                f"{path} is a link that leads out of the run. "
+                "Put the file itself there or remove it."
             )
 
 
 def lock(file: TextIO) -> bool:
-    """Take the lock of an open file; the kernel drops it when the file is closed or this process ends. Returns False
-    where another process holds it. On a file system without locks nothing is held, which a warning says once a folder,
-    and the caller goes on as if it held the lock."""
+    """Take an exclusive lock on an open file; False if another process holds it. Does not wait.
+
+    The kernel releases the lock when the file is closed or this process ends. On a file system
+    without locks it returns True although nothing is held, and logs a warning once per folder.
+    """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -77,15 +95,21 @@ def lock(file: TextIO) -> bool:
 
 @cache
 def warn_of_no_locks(folder: Path, reason: str) -> None:
+    """Log, once per folder and reason, that its file system cannot lock files."""
     log.warning(
-        "%s: its file system has no locks (%s), so nothing keeps two processes from writing the same files there. "
-        "Start one alone.", folder, reason,
-    )  # fmt: skip
+        "%s: its file system has no locks (%s), so nothing keeps two processes from writing the "
+        "same files there. Start one alone.",
+        folder,
+        reason,
+    )
 
 
 def sync(path: Path) -> None:
-    """Have a file or folder written to its disk, as far as the file system can: some cannot sync a folder, or refuse
-    to open it. Raises OSError where the disk says that it failed."""
+    """Flush a file or folder to disk (fsync).
+
+    Does nothing where the file system cannot do this: some refuse to open or sync a folder.
+    Raises OSError if the disk reports a failure or is full, or if a file cannot be opened.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -100,7 +124,10 @@ def sync(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder, if it is there."""
+    """Remove a file, or a folder with all in it; does nothing if there is none.
+
+    Errors inside a folder are ignored, so parts of it may stay.
+    """
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -108,37 +135,53 @@ def remove(path: Path) -> None:
 
 
 def to_json(value: Any, **layout: Any) -> str:
-    """`value` as JSON that every reader takes: a number that is not finite, which JSON lacks, is null. `layout` goes to
-    json.dumps."""
+    """`value` as standard JSON; NaN and infinities, which JSON does not have, become null.
+
+    layout: arguments for json.dumps, as `indent`. Raises TypeError for a type that JSON lacks.
+    """
     return json.dumps(finite_or_null(value), allow_nan=False, **layout)
 
 
 def finite_or_null(value: Any) -> Any:
-    """A copy of dictionaries, lists and plain values with None for each number that is not finite."""
+    """A copy of nested dictionaries and lists in which NaN and infinities are None."""
     if isinstance(value, dict):
         return {key: finite_or_null(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [finite_or_null(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON, atomically. What is no Unicode, as a folder's name may be, is escaped and read back as it was."""
-    content = (to_json(value, indent=2, ensure_ascii=False) + "\n").encode(
-        "utf-8", "backslashreplace"
-    )
+    """Write a value as an indented JSON file in UTF-8, atomically; NaN and infinities become null.
+
+    Lone surrogates (a file name that is not UTF-8 has them) are written as \\u escapes, from which
+    json.loads restores them. Raises OSError if the file cannot be written.
+    """
+    text = to_json(value, indent=2, ensure_ascii=False) + "\n"
+    content = text.encode("utf-8", "backslashreplace")
     write_atomically(path, lambda aside: aside.write_bytes(content))
 
 
 def sha256(path: Path) -> str:
+    """The SHA-256 of a file's content, as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_output(option: str, path: Path, folder: bool = False) -> None:
-    """Raise UsageError for an output that cannot be written where it is asked for, before the work for it begins."""
+    """Raise UsageError if `path` cannot become the output: a file is in its way, or a folder.
+
+    option: the option or key that set the path, for the message.
+    folder: whether the output is to be a folder, which may exist already, or else a file.
+    Call it before the work whose result goes there; it creates nothing.
+    """
     if path.is_dir() and not folder:
         raise UsageError(f"{option}: {path} is a folder; give the path of a file.")
-    for part in [path, *path.parents] if folder else path.parents:
+    folders = list(path.parents)
+    if folder:
+        folders.insert(0, path)
+    for part in folders:
         if part.is_file():
             raise UsageError(f"{option}: {part} is a file; give a folder.")

@@ -1,6 +1,7 @@
-"""The gates of sections 2 and 3 of the paper: what a block makes of its convolution. All of a gate stands here.
+"""The gates of sections 2 and 3 of the paper: name, formula and initialisation of each.
 
-Formulas are methods of their tensors: `--help` lists the gates, and need not wait the seconds that torch takes.
+Formulas call methods of their tensors, so that `--help` can list the gates without importing torch,
+which takes seconds.
 """
 
 import math
@@ -11,31 +12,36 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Gate:
-    """`formula` takes as many convolutions of one input as there are `paths`, X*W + b or X*W + b and X*V + c, and
-    returns the block's output: (batch, time, channels) each.
+    """What a layer computes of its convolutions, and how their weights are initialised.
 
-    gain: the variance, times a kernel's inputs, that the weights start with. A stack of residual blocks then has the
-    second moment of its input.
+    formula: takes `paths` tensors, X*W + b (and X*V + c if there are two), and returns the layer's
+    output; all are (batch, time, channels).
+    gain: the weights start with a variance of gain / (kernel size * input channels), chosen so that
+    a stack of residual blocks keeps the second moment of its input.
     """
 
     title: str  # in tables and figures
     formula: Callable
-    paths: int = 1
+    paths: int = 1  # convolutions of the same input
     gain: float = 1.0
-    gate_bias: float = 0.0  # that c starts with
+    gate_bias: float = 0.0  # initial value of c
 
 
 def normal_cdf(x: Any) -> Any:
-    """The standard normal distribution's, by which GELU multiplies its input."""
+    """The standard normal distribution's cumulative probability of each element, as GELU needs."""
     return 0.5 * (1 + (x / math.sqrt(2)).erf())
 
 
-# A sigmoid around 0 halves the signal; tanh is linear there. Kaiming's gain of 2 for ReLU would keep it in one layer,
-# but its outputs have a positive mean, which the residual path adds up: fifty times the signal after 13 blocks. The
-# bilinear gate's output grows with the square of its input, so that no gain keeps it: its gate path starts around one
-# instead of zero, and so modulates the other path by as much as GLU's does. So do GLU's descendants (Shazeer,
-# arXiv 2002.05202), whose activations are one at their gate_bias: with GLU's gain and a gate path around zero SwiGLU
-# leaves 1.2 % of the signal's amplitude after 13 blocks.
+# Why these gains and biases:
+# - GLU, GTU: a sigmoid is 1/2 around 0 and halves the signal, so the variance is 4 times as large.
+#   tanh is linear around 0.
+# - ReLU: Kaiming's gain of 2 keeps the signal in one layer, but the outputs have a positive mean,
+#   which residual connections add up: fifty times the signal after 13 blocks.
+# - bilinear: its output grows with the square of its input, so no gain keeps the signal. Its gate
+#   path starts around one instead of zero, and modulates the other path as much as GLU's does.
+# - SwiGLU, GEGLU, ReGLU (Shazeer, arXiv 2002.05202): the same; their activations are one at their
+#   gate_bias. With GLU's gain and a gate path around zero, SwiGLU leaves 1.2 % of the signal's
+#   amplitude after 13 blocks.
 GATES = {
     "glu": Gate("GLU", lambda values, gates: values * gates.sigmoid(), paths=2, gain=4.0),
     "gtu": Gate("GTU", lambda values, gates: values.tanh() * gates.sigmoid(), paths=2, gain=4.0),

@@ -15,34 +15,33 @@ from gcnn.base.errors import RunError, UsageError, one_line, out_of_memory
 
 
 def explain(error: BaseException) -> tuple[str, int] | None:
-    """What to tell of an error in one line, and the exit code; None of a mistake in the code, for its traceback."""
+    """The message of one line and the exit code that a command ends with for this error.
+
+    None for any other error: a bug, whose traceback should be shown.
+    """
     if isinstance(error, UsageError | RunError):
         return one_line(error), error.exit_code
-    if isinstance(error, UnicodeEncodeError):  # of a path: it holds bytes that are no letters
+    if isinstance(error, UnicodeEncodeError):  # a path with bytes that are not UTF-8
         name = error.object.encode(errors="backslashreplace").decode()
         return f"{name[:200]} is not UTF-8. Rename that file or folder.", 2
     if isinstance(error, OSError):
-        full = error.errno in (
-            errno.ENOSPC,
-            errno.EDQUOT,
-        )  # the disk, or what this user may have of it
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)  # the disk, or this user's quota
         remedy = "Free some space" if full else "Check the path and its permissions"
         return f"{one_line(error)}. {remedy} and run the command again.", 1
     if isinstance(error, MemoryError | RuntimeError) and out_of_memory(error):
         return f"out of memory ({one_line(error)[:200]}). Give smaller sizes or a smaller model.", 1
-    lost = re.search(
-        r"gloo|NCCL|TCPStore|Connection (closed|reset)", str(error)
-    )  # one for each backend
+    # Each backend of torch.distributed words the loss of another process differently.
+    lost = re.search(r"gloo|NCCL|TCPStore|Connection (closed|reset)", str(error))
     if lost and isinstance(error, RuntimeError) and torchrun.world_size() > 1:
-        return (
-            "another process of this run has ended; its own message says why. Mend that and resume.",
-            1,
-        )
-    return ("interrupted", 130) if isinstance(error, KeyboardInterrupt) else None
+        message = "another process of this run has ended; its own message says why."
+        return f"{message} Mend that and resume.", 1
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", 130
+    return None
 
 
-class Outliving(io.FileIO):
-    """A standard stream of a job of days: what its reader (`head`, a terminal) no longer takes is dropped."""
+class OutputThatMayClose(io.FileIO):
+    """An output stream that drops what cannot be written, as when its reader has ended."""
 
     def write(self, data: Any) -> int | None:
         try:
@@ -52,39 +51,46 @@ class Outliving(io.FileIO):
 
 
 def ignore_closed_output() -> None:
-    """Let this process write to its end whoever listens. (A filter ends with its reader instead: see below.)"""
+    """Keep this process running when the reader of its output ends, as a closed terminal does.
+
+    For training, which may take days. Replaces sys.stdout and sys.stderr by streams that drop what
+    cannot be written; a stream that is not the process's own (as under pytest) is left alone. May
+    be called again. Commands that filter text do not call it: they end with their reader.
+    """
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
-        with contextlib.suppress(
-            OSError, ValueError, AttributeError
-        ):  # none, or not that of the process
-            if stream.fileno() == descriptor and not isinstance(stream.buffer.raw, Outliving):
-                stream.flush()
-                buffer = io.BufferedWriter(Outliving(descriptor, "wb", closefd=False))
-                setattr(
-                    sys,
-                    name,
-                    io.TextIOWrapper(
-                        buffer, stream.encoding, "backslashreplace", line_buffering=True
-                    ),
-                )
+        # The stream is None, closed, or a replacement without a descriptor or a buffer: leave it.
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            if stream.fileno() != descriptor or isinstance(stream.buffer.raw, OutputThatMayClose):
+                continue
+            stream.flush()
+            buffer = io.BufferedWriter(OutputThatMayClose(descriptor, "wb", closefd=False))
+            replacement = io.TextIOWrapper(
+                buffer, stream.encoding, "backslashreplace", line_buffering=True
+            )
+            setattr(sys, name, replacement)
 
 
 def on_terminal() -> bool:
-    """Whether somebody watches the messages: who does sees bars move, and a file or a pipe gets lines."""
+    """Whether stderr is a terminal: it shows progress bars; a file or a pipe gets lines instead."""
     return sys.stderr is not None and sys.stderr.isatty()
 
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """End the process with one line and an exit code where a command fails: 1 failure, 2 usage, 128 + n signal n."""
+    """Turn an error of the `with` block into one line on stderr and the end of the process.
+
+    Exit codes: 1 failure, 2 usage, 128 + n signal n, and 0 if the reader of stdout has left, as
+    `head` does. Raises SystemExit with the code; an error that is a bug passes through unchanged.
+    A usage error on a rank above 0 waits ten seconds, so that rank 0 reports it alone.
+    """
     try:
         yield
         return
-    except BrokenPipeError:  # the reader of our output has left, as `head` does
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # no second complaint when Python flushes
+    except BrokenPipeError:
+        # Python flushes stdout when it ends; the null device keeps that from failing again.
+        null_device = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null_device, sys.stdout.fileno())
         sys.exit(0)
     except (Exception, KeyboardInterrupt) as error:
         explained = explain(error)
@@ -92,39 +98,46 @@ def one_line_errors() -> Iterator[None]:
             raise
         message, code = explained
     if torchrun.rank() > 0 and code == 2:
-        time.sleep(10)  # rank 0 says the same, and torchrun ends this process when rank 0 has ended
+        time.sleep(10)  # rank 0 prints the same, and torchrun ends this process after rank 0
     print(f"error: {message}", file=sys.stderr)
     sys.exit(code)
 
 
 def open_missing_streams() -> None:
-    """Put the null device where the caller closed a standard stream: files opened later would take its number."""
+    """Open the null device in place of each standard stream that the caller of the process closed.
+
+    Otherwise the next file that is opened would get the stream's descriptor, and its output.
+    """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor, which is this one
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 (until the process ends)
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 
 
 def run_command(command: Callable[[], int | None]) -> None:
-    """Run a command's main function and exit, in every case: 0 where it is done."""
-    # Hydra then raises instead of printing and exiting itself.
+    """Run a command's main function and end the process with its exit code; never returns.
+
+    command: returns the exit code; None is 0. Its errors are reported as `one_line_errors` does; a
+    bug raises with its traceback.
+    Side effects: sets HYDRA_FULL_ERROR, opens standard streams that are closed, and makes stdout
+    escape characters that its encoding lacks. Under torchrun the process ends without Python's own
+    clean-up.
+    """
+    # Hydra then raises errors instead of printing them and exiting itself.
     os.environ["HYDRA_FULL_ERROR"] = os.environ.get("HYDRA_FULL_ERROR") or "1"
     open_missing_streams()
-    sys.stdout.reconfigure(
-        errors="backslashreplace"
-    )  # a letter that the terminal lacks is no failure
+    sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with one_line_errors():
             code = command() or 0
-            sys.stdout.flush()  # here, where a reader that has left is no error
+            sys.stdout.flush()  # here, where one_line_errors handles a reader that has left
             sys.exit(code)
     except SystemExit as stop:
-        if (
-            torchrun.world_size() > 1
-        ):  # threads of torch's process group can abort the end of Python
+        if torchrun.world_size() > 1:
+            # Threads of torch's process group can crash Python's clean-up: end without it.
             sys.stderr.flush()
             os._exit(stop.code or 0)
         raise

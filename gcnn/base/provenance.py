@@ -1,4 +1,4 @@
-"""What a number was made with: commit, machine, versions, command."""
+"""The provenance of a result: commit, machine, versions, and the command to repeat it."""
 
 import contextlib
 import datetime
@@ -18,54 +18,57 @@ from gcnn.base.errors import RunError
 if TYPE_CHECKING:
     import torch
 
-PATH_PLACEHOLDERS = {
+PATH_PLACEHOLDERS = {  # key -> what published commands show instead of the path
     "data.path": "DIR",
     "tokenizer.vocabulary": "FILE",
     "tokenizer.model": "FILE",
-}  # how commands show them
-LOCAL_KEYS = ("run_dir", "resume", "data.cache_dir")
+}
+LOCAL_KEYS = ("run_dir", "resume", "data.cache_dir")  # left out of published commands
 
 
 def git_commit() -> str | None:
-    """The commit of the code that runs, marked where files differ from it; None outside a checkout."""
+    """The commit of the running code, with "+changes" appended if files differ from it.
+
+    None if the code does not run from a checkout or git fails.
+    """
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():  # installed, perhaps inside a checkout of something else
         return None
-    describe = [
-        "git",
-        "-C",
-        root,
-        "describe",
-        "--always",
-        "--abbrev=40",
-        "--exclude=*",
-        "--dirty=+changes",
-    ]
+    call = ["git", "-C", root, "describe"]
+    call += ["--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"]
     try:
-        return subprocess.run(
-            describe, capture_output=True, text=True, check=True, timeout=30
-        ).stdout.strip()
+        result = subprocess.run(call, capture_output=True, text=True, check=True, timeout=30)
     except (OSError, subprocess.SubprocessError):
         return None
+    return result.stdout.strip()
 
 
 def hardware() -> dict[str, str | int | None]:
-    """cpu, cores, threads, gpu, memory_bytes, platform."""
-    import torch  # here, for it takes seconds that a command without it need not wait
+    """This machine: cpu, cores, threads, gpu, memory_bytes, platform (keys of results.json).
 
+    cores: those that this process may use. threads: torch's. gpu: the current one's name, None if
+    there is none. Imports torch.
+    """
+    import torch  # here: importing it takes seconds, which commands without it save
+
+    cores = os.cpu_count()
+    if hasattr(os, "sched_getaffinity"):  # macOS does not have it
+        cores = len(os.sched_getaffinity(0))
+    gpu = None
+    if torch.cuda.is_available():
+        gpu = torch.cuda.get_device_name()
     return {
         "cpu": cpu_name(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": cores,
         "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "gpu": gpu,
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "platform": platform.platform(),
     }
 
 
 def cpu_name() -> str:
+    """The CPU's model name on Linux, else what Python knows of it, at least the architecture."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -73,13 +76,16 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def versions() -> dict[str, str]:
-    names = ("gcnn", "torch", "datasets", "sentencepiece", "hydra-core", "numpy")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+def versions() -> dict[str, str | None]:
+    """The versions of Python, gcnn and the packages that results depend on; None: not installed."""
+    found = {"python": platform.python_version()}
+    for name in ("gcnn", "torch", "datasets", "sentencepiece", "hydra-core", "numpy"):
+        found[name] = version(name)
+    return found
 
 
 def version(name: str) -> str | None:
-    """The version of an installed package; None where it is not installed, as this project in a checkout may be."""
+    """The version of a package; None if it is not installed (gcnn in a checkout may not be)."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -87,7 +93,10 @@ def version(name: str) -> str | None:
 
 
 def made_with() -> dict[str, Any]:
-    """What a benchmark's JSON says of how it was made."""
+    """The provenance entries of a benchmark's JSON: command, commit, hardware, versions and date.
+
+    processes: of the torchrun group. date: now, in UTC, ISO 8601.
+    """
     return {
         "command": command(),
         "processes": torchrun.world_size(),
@@ -99,7 +108,12 @@ def made_with() -> dict[str, Any]:
 
 
 def run_child(call: list[str]) -> tuple[str, resource.struct_rusage]:
-    """The output of a Python command and what it used, children of its own included. Raises RunError where it fails."""
+    """Run Python in a child process and wait; returns its stdout and the resources it used.
+
+    call: Python's arguments, a script and its options. The usage (CPU seconds, peak memory)
+    includes the child's own children. stderr is passed through.
+    Raises RunError if the child's exit code is not 0.
+    """
     process = subprocess.Popen([sys.executable, *call], stdout=subprocess.PIPE, text=True)
     text = process.stdout.read()
     _, status, used = os.wait4(process.pid, 0)
@@ -112,13 +126,20 @@ def run_child(call: list[str]) -> tuple[str, resource.struct_rusage]:
 
 
 def command(arguments: list[str] | None = None) -> str:
-    """What to type to do the same again, or the same with other `arguments`: under torchrun, with as
-    many processes on as many machines."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    installed = sys.argv[0].startswith("gcnn ")  # the console command and the first of its words
-    words = [*(sys.argv[0].split() if installed else sys.argv[:1]), *arguments]
+    """The shell command that repeats this one, with the same torchrun layout.
+
+    arguments: put in place of this command's own; None keeps them. A script is called by `python`,
+    as in an activated environment; the console command by its name.
+    """
+    if arguments is None:
+        arguments = sys.argv[1:]
+    installed = sys.argv[0].startswith("gcnn ")  # the console command and its subcommand
+    program = sys.argv[0].split() if installed else sys.argv[:1]
+    words = [*program, *arguments]
     if torchrun.world_size() == 1:
-        return shlex.join(words if installed else ["python", *words])
+        if not installed:
+            words.insert(0, "python")
+        return shlex.join(words)
     machines = torchrun.machines()
     where = "--standalone" if machines == 1 else f"--nnodes={machines}"
     each = f"--nproc-per-node={torchrun.local_world_size()}"
@@ -127,8 +148,11 @@ def command(arguments: list[str] | None = None) -> str:
 
 
 def command_to_resume(run_dir: Path | None = None) -> str:
-    """What to type to go on with a run, which has its own config; without `run_dir`, with all that this
-    command does. The Python is this one, whether or not its environment is activated."""
+    """The shell command that resumes a run, from this folder and by this Python's own path.
+
+    run_dir: the run to resume; its stored config says the rest. None: this whole command (a sweep)
+    is repeated with its own arguments and resume=true.
+    """
     if run_dir is None:
         arguments = [word for word in sys.argv[1:] if not word.startswith("resume=")]
     else:
@@ -136,22 +160,32 @@ def command_to_resume(run_dir: Path | None = None) -> str:
     line = command([*arguments, "resume=true"])
     here = os.path.relpath(sys.executable)
     python = sys.executable if here.startswith("..") else here
-    return shlex.quote(python) + line.removeprefix("python") if line.startswith("python ") else line
+    if line.startswith("python "):  # works whether or not the environment is activated
+        line = shlex.quote(python) + line.removeprefix("python")
+    return line
 
 
 def peak_memory_bytes(device: "torch.device") -> int:
-    """The most memory held at once: on a GPU what torch allocated there, else what the process had resident."""
+    """The peak memory of this process so far.
+
+    For a GPU the most that torch had allocated on it, otherwise the peak resident set size.
+    """
     if device.type == "cuda":
         import torch
 
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    if sys.platform != "darwin":  # Linux counts KiB, macOS bytes
+        peak *= 1024
+    return peak
 
 
 def portable(words: list[str], named: bool = True) -> list[str]:
-    """The words of a command without what holds on one machine alone: its folders become DIR or FILE, or,
-    where `named` is false, are left out."""
+    """The words of a command without what only holds on one machine, for publication.
+
+    Paths of data and tokenizers become DIR or FILE if `named`, otherwise these words are left out.
+    run_dir, resume and data.cache_dir are always left out.
+    """
     shown = []
     for word in words:
         key = word.partition("=")[0]

@@ -1,56 +1,72 @@
-"""Files that are no text, or stand for another file: UTF-16 without its mark, pointers of Git LFS."""
+"""Recognise files that are not the text they should be: UTF-16, and pointers of Git LFS."""
 
 from collections import Counter
 from pathlib import Path
 
 from gcnn.base.errors import UsageError
 
-POINTERS = {  # how the small files begin that stand for large ones, and what fetches those
+POINTERS = {  # how a pointer file begins -> the command that fetches the file it stands for
     b"version https://git-lfs.github.com/spec/": "git lfs pull",
     b"/annex/objects/": "git annex get",
 }
 
 
 def check_no_pointer(beginning: bytes, what: object) -> None:
-    """Raise UsageError for a file that Git LFS or git-annex keeps elsewhere, by its first bytes: a clone made without
-    them, or a download of the raw file, has a few lines in its place."""
+    """Raise UsageError if a file is a pointer of Git LFS or git-annex instead of its content.
+
+    A clone made without these tools, or a download of the raw file, has such a pointer.
+    beginning: the file's first bytes, 64 or more. what: the file's name, for the message.
+    """
     for start, command in POINTERS.items():
         if beginning.startswith(start):
             raise UsageError(
-                f"{what} is not the file itself but a pointer to it. Fetch it with {command}, or download it anew."
+                f"{what} is not the file itself but a pointer to it. "
+                f"Fetch it with {command}, or download it anew."
             )
 
 
 def check_no_pointer_at(path: Path) -> None:
-    """Raise UsageError, as check_no_pointer does, for the file at a path; a file that is not there is no pointer."""
+    """Raise UsageError if the file at a path is a pointer of Git LFS or git-annex.
+
+    Does nothing if there is no file; its reader reports that.
+    """
     if path.is_file():
         with path.open("rb") as file:
             check_no_pointer(file.read(64), path)
 
 
 def check_no_utf16(text: bytes, what: object) -> None:
-    """Raise UsageError for UTF-16 that lacks its mark; a few lines may be anything.
+    """Raise UsageError for text that is UTF-16 without a byte order mark.
 
-    Of letters below U+0100 every second byte is zero. Of other alphabets only blanks and ends of line have zero bytes,
-    and Cyrillic, Arabic or Thai are ASCII, byte by byte: but zero bytes are all over the text, and its bytes at even
-    places are not those at odd ones, as in UTF-8.
+    text: the start of a file; its first 64 KiB are examined. what: its name, for the message.
+    Nothing is raised for 200 bytes or fewer, which are too few to tell.
+
+    Two signs, the first for letters below U+0100, of which every second byte is zero. In other
+    alphabets only blanks and line ends have zero bytes, and the rest may be valid ASCII byte by
+    byte (Cyrillic, Arabic, Thai). But then zero bytes occur in every part of the text, and the
+    bytes at even positions differ from those at odd ones, which they do not in UTF-8.
     """
     text = text[: 1 << 16]
-    quarter = 1 + len(text) // 4
-    all_over = len(text) > 200 and all(
-        0 in text[start : start + quarter] for start in range(0, len(text), quarter)
-    )
     full_of_zeros = 4 * text.count(0) > len(text) > 1000
-    if full_of_zeros or (all_over and parity_distance(text) > 0.5):
+    zeros_everywhere = len(text) > 200
+    quarter = 1 + len(text) // 4
+    for start in range(0, len(text), quarter):
+        if 0 not in text[start : start + quarter]:
+            zeros_everywhere = False
+    if full_of_zeros or (zeros_everywhere and parity_distance(text) > 0.5):
         raise UsageError(
             f"{what} is no UTF-8 text: it has zero bytes as UTF-16 has. Convert it, as with iconv."
         )
 
 
 def parity_distance(text: bytes) -> float:
-    """How the bytes at even places differ from those at odd ones: 0, they are alike, to 1, they have none in common."""
-    even, odd = Counter(text[::2]), Counter(text[1::2])
-    common = sum(
-        min(count / len(text[::2]), odd[byte] / len(text[1::2])) for byte, count in even.items()
-    )
+    """The total variation distance between the bytes at even and at odd positions.
+
+    From 0, the same distribution, to 1, no byte in common. `text` has at least two bytes.
+    """
+    even = Counter(text[::2])
+    odd = Counter(text[1::2])
+    common = 0.0
+    for byte, count in even.items():
+        common += min(count / even.total(), odd[byte] / odd.total())
     return 1 - common

@@ -1,4 +1,4 @@
-"""Ranges of plain values, and checks that raise UsageError for what is out of them."""
+"""Allowed ranges of values, config fields that carry them, and checks that raise UsageError."""
 
 import argparse
 import copy
@@ -12,51 +12,70 @@ from typing import Any, NamedTuple
 
 from gcnn.base.errors import UsageError
 
-LARGEST = 2**31 - 1  # of sizes and counts: ids are int32
-THREADS = 1024  # torch starts as many as it is told
+LARGEST = 2**31 - 1  # the largest size or count: ids are int32
+THREADS = 1024  # the most CPU threads; torch would start any number
 
 
-def positive(text: str, most: int = LARGEST) -> int:
-    """A command's argument that must be a whole number above 0, for argparse."""
-    number = int(text)
+def positive_int(text: str, most: int = LARGEST) -> int:
+    """Parse a whole number from 1 to `most`: a `type` for argparse.
+
+    Raises ArgumentTypeError, whose message argparse prints, for any other text.
+    """
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
     if not 1 <= number <= most:
         raise argparse.ArgumentTypeError(f"{number} is not from 1 to {most:,}")
     return number
 
 
 class Range(NamedTuple):
-    """The values that a field may have."""
+    """The values that a setting may have."""
 
     allows: Callable[[Any], bool]
-    remedy: str  # what to give instead of another
+    remedy: str  # says what to give instead of a value that is not allowed
 
 
 def between(least: int, most: int) -> Range:
+    """The numbers from `least` to `most`, both included."""
     return Range(lambda value: least <= value <= most, f"give a number from {least} to {most:,}")
 
 
-COUNT, UNSIGNED = between(1, LARGEST), between(0, LARGEST)
+def are_fractions(pair: list[float]) -> bool:
+    """Whether these are two numbers from 0 to below 1."""
+    return len(pair) == 2 and all(FRACTION.allows(number) for number in pair)
+
+
+def are_increasing(cutoffs: list[int]) -> bool:
+    """Whether positive numbers stand in strictly increasing order; an empty list is allowed."""
+    from_zero = [0, *cutoffs]
+    return from_zero == sorted(set(from_zero))
+
+
+def is_resume(value: Any) -> bool:
+    """Whether `resume` can have this value: a bool or a checkpoint's path."""
+    return isinstance(value, bool) or (isinstance(value, str) and value != "")
+
+
+COUNT = between(1, LARGEST)
+UNSIGNED = between(0, LARGEST)
 POSITIVE = Range(lambda value: 0 < value < math.inf, "give a number above 0")
 FRACTION = Range(lambda value: 0 <= value < 1, "give a number from 0 to below 1")
-BETAS = Range(
-    lambda pair: len(pair) == 2 and all(map(FRACTION.allows, pair)),
-    "give two numbers from 0 to below 1",
-)
-CUTOFFS = Range(
-    lambda value: [0, *value] == sorted({0, *value}), "give positive numbers in increasing order"
-)
+BETAS = Range(are_fractions, "give two numbers from 0 to below 1")
+CUTOFFS = Range(are_increasing, "give positive numbers in increasing order")
 SEED = Range(lambda value: 0 <= value < 2**63, "give a number from 0 to 2^63 - 1")
-PATH = Range(
-    lambda path: path != "", "give a path or leave it out"
-)  # a shell's $VARIABLE may be empty
-RESUME = Range(
-    lambda value: isinstance(value, bool) or (isinstance(value, str) and value != ""),
-    "give false, true or the path of a checkpoint",
-)
+# An empty path comes of a shell's $VARIABLE that is not set.
+PATH = Range(lambda path: path != "", "give a path or leave it out")
+RESUME = Range(is_resume, "give false, true or the path of a checkpoint")
 
 
 def setting(default: Any, meaning: str, allowed: Range | None = None) -> Any:
-    """A field of a config's dataclass, with its meaning for --help; None is always allowed where it is a default."""
+    """A dataclass field of a config, with its meaning for --help and its allowed range.
+
+    default: each instance gets its own copy of a list or dictionary.
+    allowed: checked by `check_ranges`, which skips a value of None; None: any value of the type.
+    """
     metadata = {"meaning": meaning, "range": allowed}
     if isinstance(default, list | dict):
         return dataclasses.field(default_factory=lambda: copy.deepcopy(default), metadata=metadata)
@@ -64,33 +83,42 @@ def setting(default: Any, meaning: str, allowed: Range | None = None) -> Any:
 
 
 def one_of(*names: str) -> Range:
+    """The range of a setting that must be one of some names."""
     return Range(names.__contains__, f"choose one of: {', '.join(names)}")
 
 
 def choice(default: str, *names: str) -> Any:
-    """A field that has one of some names."""
+    """A config field whose value is one of some names; --help lists them as its meaning."""
     return setting(default, " | ".join(names), one_of(*names))
 
 
 def default_of(field: dataclasses.Field) -> Any:
-    made = field.default_factory is not dataclasses.MISSING
-    return field.default_factory() if made else field.default
+    """The default of a dataclass field, a fresh one if it has a factory.
+
+    dataclasses.MISSING if it has none; OmegaConf's "???" if a config file must set it.
+    """
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
 
 
 def check_value(name: str, value: Any, allowed: Range) -> None:
-    """Raise UsageError for a value that is out of its range."""
+    """Raise UsageError, naming the setting, for a value that is not allowed."""
     if not allowed.allows(value):
         raise UsageError(f"{name} is {value!r}; {allowed.remedy}.")
 
 
 def check_ranges(config: Any, group: str = "") -> None:
-    """Raise UsageError for a value of a config's dataclass, or of those within it, that is out of its field's range."""
+    """Raise UsageError for the first value of a config that is out of its field's range.
+
+    config: a dataclass whose fields are made by `setting`; dataclasses in it are checked too, but
+    not those in lists. None is always allowed.
+    group: the prefix of the keys in messages, as "trainer.".
+    """
     for field in dataclasses.fields(config):
-        name, value, allowed = (
-            group + field.name,
-            getattr(config, field.name),
-            field.metadata.get("range"),
-        )
+        name = group + field.name
+        value = getattr(config, field.name)
+        allowed = field.metadata.get("range")
         if dataclasses.is_dataclass(value):
             check_ranges(value, f"{name}.")
         elif allowed and value is not None:
@@ -98,24 +126,29 @@ def check_ranges(config: Any, group: str = "") -> None:
 
 
 def check_count(name: str, value: int, most: int = LARGEST) -> None:
-    """Raise UsageError for a size or number of things that is not positive, or past what any machine can do."""
+    """Raise UsageError unless `value` is a whole number from 1 to `most`."""
     check_whole(name, value)
     check_value(name, value, between(1, most))
 
 
 def check_seed(name: str, value: int) -> None:
+    """Raise UsageError unless `value` is a whole number from 0 to 2^63 - 1."""
     check_whole(name, value)
     check_value(name, value, SEED)
 
 
 def check_whole(name: str, value: Any) -> None:
+    """Raise UsageError for a value that is not of an integer type; numpy's are."""
     if not isinstance(value, Integral):
         raise UsageError(f"{name} is {reprlib.repr(value)}; give a whole number.")
 
 
 def check_text(what: str, text: Any) -> None:
-    """Raise UsageError for what is no string, and for a string that UTF-8 cannot write: one with half
-    of a surrogate pair, as a broken emoji leaves it."""
+    """Raise UsageError unless `text` is a string that UTF-8 can encode.
+
+    A string with a lone surrogate, which a broken emoji leaves, cannot be encoded.
+    what: names the text in the message.
+    """
     if not isinstance(text, str):
         raise UsageError(f"{what} is no string but of type {type(text).__name__}. Give a string.")
     try:
@@ -126,7 +159,11 @@ def check_text(what: str, text: Any) -> None:
 
 
 def check_memory(what: str, needed: int, remedy: str) -> None:
-    """Raise UsageError for more bytes than the machine has: the kernel may grant them and kill the process later."""
+    """Raise UsageError if `needed` bytes are more than the machine's main memory.
+
+    Otherwise the kernel may grant the memory and kill the process when it is used.
+    what, remedy: what takes the memory and what to change, for the message.
+    """
     present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > present:
         needed, present = needed // 2**30, present // 2**30

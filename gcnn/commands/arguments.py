@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from gcnn.base.errors import UsageError
 from gcnn.base.files import check_output
-from gcnn.base.values import THREADS, positive
+from gcnn.base.values import THREADS, positive_int
 from gcnn.runs.directory import find_run
 
 if TYPE_CHECKING:
@@ -51,12 +51,16 @@ def add_config_dir(parser: argparse.ArgumentParser) -> None:
 
 
 def threads(text: str) -> int:
-    return positive(text, THREADS)
+    return positive_int(text, THREADS)
 
 
 def add_number(parser: argparse.ArgumentParser, option: str, default: int, help: str) -> None:
     parser.add_argument(
-        option, type=positive, default=default, metavar="N", help=f"{help}; default: %(default)s"
+        option,
+        type=positive_int,
+        default=default,
+        metavar="N",
+        help=f"{help}; default: %(default)s",
     )
 
 

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from gcnn.base.files import write_json
 from gcnn.base.provenance import made_with
-from gcnn.base.values import positive
+from gcnn.base.values import positive_int
 from gcnn.benchmarks.softmax_size import CUTOFFS, VOCABULARIES, Size, growth, measure
 from gcnn.commands.arguments import add_number, add_out, add_threads, new_parser
 from gcnn.reporting.document import to_text
@@ -47,7 +47,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = new_parser(__doc__)
     help = "types; default: 10,000 to 800,000"
     parser.add_argument(
-        "--vocabularies", nargs="+", type=positive, default=VOCABULARIES, metavar="N", help=help
+        "--vocabularies", nargs="+", type=positive_int, default=VOCABULARIES, metavar="N", help=help
     )
     add_number(parser, "--hidden-dim", 512, "channels")
     add_number(parser, "--tokens", 512, "of a batch")

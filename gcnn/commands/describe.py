@@ -5,7 +5,7 @@ operations and bytes (docs/PERFORMANCE.md).
 """
 
 from gcnn.base.errors import UsageError
-from gcnn.base.values import positive
+from gcnn.base.values import positive_int
 from gcnn.commands.arguments import new_parser
 from gcnn.config.compose import compose_config
 from gcnn.config.groups import choices, nearest
@@ -22,7 +22,7 @@ def main() -> None:
         "models", nargs="*", metavar="MODEL", help=f"{', '.join(models)}; default: all"
     )
     help = "types; default: those of its data in the paper, or of the smallest data set that its cutoffs fit"
-    parser.add_argument("--vocabulary", type=positive, metavar="N", help=help)
+    parser.add_argument("--vocabulary", type=positive_int, metavar="N", help=help)
     parser.add_argument(
         "--plan", action="store_true", help="an epoch on GPUs instead; default: off"
     )
