@@ -16,7 +16,7 @@ from gcnn.base.errors import RunError, UsageError
 from gcnn.base.files import check_output
 from gcnn.base.process import ignore_closed_output
 from gcnn.commands.arguments import new_parser
-from gcnn.config.overrides import prepare
+from gcnn.config.overrides import prepare_overrides
 from gcnn.reporting.document import to_text
 from gcnn.reporting.runs import find_runs
 from gcnn.reporting.units import plural
@@ -31,7 +31,7 @@ MEMBER_FOLDER = "hydra.sweep.subdir=lr_${optimizer.lr}_seed_${seed}"
 
 def main() -> int:
     arguments = parse_arguments()
-    overrides = prepare(arguments.overrides)
+    overrides = prepare_overrides(arguments.overrides)
     ignore_closed_output()  # it trains for hours
     out = arguments.out or arguments.runs / "figures"
     check_output("--out", out, folder=True)

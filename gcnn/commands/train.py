@@ -26,7 +26,7 @@ from gcnn.config.complaints import usage_errors
 from gcnn.config.compose import register_schemas
 from gcnn.config.groups import CONFIGS
 from gcnn.config.help import help_lines
-from gcnn.config.overrides import prepare
+from gcnn.config.overrides import prepare_overrides
 from gcnn.config.stored import load_config
 from gcnn.reporting.ranking import search_objective
 from gcnn.reporting.results import results_table
@@ -167,7 +167,7 @@ def main() -> None:
         raise UsageError(
             "--shell-completion takes install=bash, uninstall=bash or query=bash; fish and zsh likewise."
         )
-    overrides = prepare([*unknown, *parsed.overrides], sweep=parsed.multirun)
+    overrides = prepare_overrides([*unknown, *parsed.overrides], sweep=parsed.multirun)
     options = [argument for argument in sys.argv[1:] if argument not in parsed.overrides]
     if parsed.config_path is not None:
         load_config(parsed.config_path)

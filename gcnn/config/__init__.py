@@ -1,4 +1,4 @@
-"""Typed configs: their schema, composing them by Hydra, and reading a run's own."""
+"""Typed configs: the schema, composing them with Hydra, and reading those stored in runs."""
 
 from gcnn.config.compose import compose_config
 from gcnn.config.stored import load_config

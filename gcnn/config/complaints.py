@@ -1,4 +1,8 @@
-"""What Hydra, OmegaConf and YAML complain of, as UsageError: one line with the key and a remedy."""
+"""Errors of Hydra, OmegaConf and YAML as UsageError: one line that names the key and a remedy.
+
+`usage_errors` catches them; `complaint_of` tells config errors from others; `config_error` words
+those of Hydra and OmegaConf, by `missing_config`, `unknown_key` and `explain_unreadable`.
+"""
 
 import contextlib
 import dataclasses
@@ -6,7 +10,7 @@ import difflib
 import os
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import yaml
 from hydra.core.override_parser.types import Quote, QuotedString
@@ -20,9 +24,9 @@ from gcnn.config.schema import SCHEMAS, TrainConfig
 
 @contextlib.contextmanager
 def usage_errors() -> Iterator[None]:
-    """Raise UsageError, one line with a remedy, for what Hydra, OmegaConf or YAML raise of a config.
+    """Raise UsageError instead of an error of Hydra, OmegaConf or YAML, and of a file not in UTF-8.
 
-    Also a decorator: @usage_errors().
+    All other errors pass through. Also a decorator: @usage_errors().
     """
     try:
         yield
@@ -34,103 +38,135 @@ def usage_errors() -> Iterator[None]:
 
 
 def complaint_of(error: Exception) -> str | None:
-    """What a config's error says, in one line; None where the error is of something else."""
-    if isinstance(error, HydraException | OmegaConfBaseException) or "Invalid defaults list" in str(
-        error
-    ):
+    """The one-line message for an error in a config; None if the error is of something else."""
+    if isinstance(error, HydraException | OmegaConfBaseException):
         return config_error(error)
-    if isinstance(error, yaml.YAMLError):  # it names the file and the line
+    if "Invalid defaults list" in str(error):  # Hydra raises a ValueError for it
+        return config_error(error)
+    if isinstance(error, yaml.YAMLError):  # its message names the file and the line
         return f"{one_line(error)}. Correct the file; a value in quotes is always a string."
-    if isinstance(error, UnicodeDecodeError):  # which does not name the file
+    if isinstance(error, UnicodeDecodeError):  # its message does not name the file
         before = error.object[: error.start].decode(errors="replace").split("\n")[-1]
-        return f"a file is not UTF-8: byte 0x{error.object[error.start]:02x} after `{before}`. Store it as UTF-8."
+        byte = f"byte 0x{error.object[error.start]:02x}"
+        return f"a file is not UTF-8: {byte} after `{before}`. Store it as UTF-8."
     return None
 
 
 def config_error(error: BaseException) -> str:
-    """What Hydra or OmegaConf complain of, in one line with the key, the reason behind it and a remedy."""
+    """The message for an error of Hydra or OmegaConf: the key, the reason and a remedy."""
     if isinstance(error, OverrideParseException):
         return explain_unreadable(error.override)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        return missing_config(error.missing_cfg_file, error.options or ())
     cause = error.__cause__ or error.__context__ or error
-    missing = getattr(error, "missing_cfg_file", None)
-    if isinstance(error, MissingConfigException) and missing:
-        group = (
-            os.path.dirname(missing) if missing.startswith("hydra/") else missing.partition("/")[0]
-        )
-        name = missing[len(group) + 1 :]
-        names = {option for option in error.options or () if not option.startswith("schema")} | set(
-            choices(group)
-        )
-        if not name or (group not in GROUPS and not group.startswith("hydra/")):  # of --config-name
-            return f"there is no config {missing} in the folder of --config-path; a run has --config-name config."
-        return f"there is no {group}={name}; choose one of: {', '.join(sorted(names))}.{nearest(name, names)}"
-    key = getattr(cause, "full_key", None) or getattr(error, "override", None)
     if isinstance(cause, MissingMandatoryValue):
         key = str(error).splitlines()[0].rpartition(": ")[2]
         return f"{key} has no value; give {key}=VALUE."
-    reasons = dict.fromkeys(
-        str(e).splitlines()[0].partition(": Value '$VALUE'")[0].rstrip(".:") for e in (error, cause)
-    )
+
+    # The first line of the error and of its cause, once if they are the same, and the key.
+    reasons = []
+    for raised in (error, cause):
+        first_line = str(raised).splitlines()[0]
+        reason = first_line.partition(": Value '$VALUE'")[0].rstrip(".:")
+        if reason not in reasons:
+            reasons.append(reason)
+    key = getattr(cause, "full_key", None) or getattr(error, "override", None)
     where = f" (key: {key})" if key and key not in " ".join(reasons) else ""
     complaint = " ".join(": ".join(reasons).split()) + where + "."
+
+    # A remedy for each kind of error.
     if complaint.startswith("Ambiguous"):
-        return f"{complaint} Several values are a sweep (make sweep, or --multirun); a list stands in [brackets]."
+        sweep = "Several values are a sweep (make sweep, or --multirun)"
+        return f"{complaint} {sweep}; a list stands in [brackets]."
     if re.match("In 'experiment/.* Cannot convert '(Dict|List)Config' to string", complaint):
-        return (
-            f"{complaint} An experiment is key: value, and its first line is `# @package _global_`."
-        )
+        experiment = "An experiment is key: value, and its first line is `# @package _global_`."
+        return f"{complaint} {experiment}"
     kind = getattr(cause, "object_type", None)
     if " not in '" in complaint and dataclasses.is_dataclass(kind):
-        names = [field.name for field in dataclasses.fields(kind)]
-        closest = (
-            nearest(str(cause.key), names)
-            or of_another_kind(str(key))
-            or nearest_key(str(cause.key))
-        )
-        return f"{complaint} Its keys: {', '.join(names)}.{closest}"
+        return f"{complaint} {unknown_key(str(key), str(cause.key), kind)}"
     return f"{complaint} All keys and their values: --help."
 
 
-def of_another_kind(key: str) -> str:
-    """Which kind of a group has a key that the chosen one lacks."""
+def missing_config(path: str, options: Iterable[str]) -> str:
+    """The message for a config file that does not exist.
+
+    path: of the file in the configs' folder, without its ending, as "model/gcnn_13".
+    options: the files of its group that Hydra found, the schemas of this project among them.
+    """
+    group = path.partition("/")[0]
+    if path.startswith("hydra/"):
+        group = os.path.dirname(path)
+    name = path[len(group) + 1 :]
+    is_group = group in GROUPS or group.startswith("hydra/")
+    if not name or not is_group:  # the file of --config-name
+        folder = "the folder of --config-path"
+        return f"there is no config {path} in {folder}; a run has --config-name config."
+    names = set(choices(group))
+    names |= {option for option in options if not option.startswith("schema")}
+    listed = ", ".join(sorted(names))
+    return f"there is no {group}={name}; choose one of: {listed}.{nearest(name, names)}"
+
+
+def unknown_key(key: str, name: str, schema: type) -> str:
+    """The remedy for a key that a config does not have: its keys, and the one that may be meant.
+
+    key: as "model.hidden_dim". name: its last part. schema: the dataclass that lacks it.
+    """
+    names = [field.name for field in dataclasses.fields(schema)]
+    meant = nearest(name, names) or kinds_with_key(key) or nearest_key(name)
+    return f"Its keys: {', '.join(names)}.{meant}"
+
+
+def kinds_with_key(key: str) -> str:
+    """A sentence that names the kinds of a group which have this key; empty if none has."""
     group, _, name = key.partition(".")
-    kinds = [
-        kind
-        for kind, schema in SCHEMAS.get(group, {}).items()
-        if name in schema.__dataclass_fields__
-    ]
-    return f" {key} goes with {group}s of the kind {' or '.join(kinds)}." if kinds else ""
+    kinds = []
+    for kind, schema in SCHEMAS.get(group, {}).items():
+        if name in schema.__dataclass_fields__:
+            kinds.append(kind)
+    if not kinds:
+        return ""
+    return f" {key} goes with {group}s of the kind {' or '.join(kinds)}."
 
 
 def nearest_key(name: str) -> str:
-    """The whole key of the setting whose last part is nearest: `optimizer.lr` of `lr`."""
+    """A sentence with the full key whose last part is most like `name`: `optimizer.lr` for `lr`.
+
+    Empty if none is alike. If several groups have the key, the first one in TrainConfig is named.
+    """
     groups = dataclasses.fields(TrainConfig)
     keys = {group.name: group.name for group in groups}
     for group in groups:
-        for schema in filter(
-            dataclasses.is_dataclass, SCHEMAS.get(group.name, {"": group.type}).values()
-        ):
-            keys = {
-                field.name: f"{group.name}.{field.name}" for field in dataclasses.fields(schema)
-            } | keys
+        for schema in SCHEMAS.get(group.name, {"": group.type}).values():
+            if dataclasses.is_dataclass(schema):
+                for field in dataclasses.fields(schema):
+                    keys.setdefault(field.name, f"{group.name}.{field.name}")
     matches = difflib.get_close_matches(name, keys, n=1)
-    return f" The nearest is {keys[matches[0]]}." if matches else ""
+    if not matches:
+        return ""
+    return f" The nearest is {keys[matches[0]]}."
 
 
 def explain_unreadable(override: str) -> str:
-    """What to type for an override that Hydra's grammar does not take."""
+    """The message for a command-line argument that Hydra cannot parse: what to type instead."""
     key, equals, value = override.partition("=")
     if override.startswith("-"):
         name = key.lstrip("-").replace("-", "_").rpartition(".")[2]
-        return f"there is no option {key}; a setting is typed as key=value, without dashes.{nearest_key(name)}"
+        rule = "a setting is typed as key=value, without dashes"
+        return f"there is no option {key}; {rule}.{nearest_key(name)}"
     if not equals or not key:
-        group = next((group for group in GROUPS if override in choices(group)), None)
-        example = f"{group}={override}" if group else "trainer.max_steps=100"
+        example = "trainer.max_steps=100"
+        for group in GROUPS:
+            if override in choices(group):
+                example = f"{group}={override}"
+                break
         return f"{override!r} is no key=value; type it as {example}."
     if key.rstrip() != key:
         return f"{override!r} has blanks around its =; type it as {key.strip()}={value.strip()}."
     if value[:1] in ("[", "{"):
         shown = shlex.quote(f'{key}=["a, b.txt"]')
-        return f"{override}: Hydra cannot read this value; put quotes around each text in it, for the shell as {shown}."
-    shown = shlex.quote(f"{key}={QuotedString(value, Quote.double).with_quotes()}")
-    return f"{override}: Hydra cannot read this value; as a text it needs quotes, for the shell {shown}."
+        remedy = f"put quotes around each text in it, for the shell as {shown}"
+    else:
+        shown = shlex.quote(f"{key}={QuotedString(value, Quote.double).with_quotes()}")
+        remedy = f"as a text it needs quotes, for the shell {shown}"
+    return f"{override}: Hydra cannot read this value; {remedy}."

@@ -1,4 +1,8 @@
-"""From the YAML files of configs/ and a command line to typed configs."""
+"""Typed configs from the YAML files of configs/ and command-line overrides.
+
+In order: `prepare_overrides` quotes the overrides, Hydra composes the files, `typed` makes
+dataclasses of the result and checks it, `refuse_unread` looks for settings without an effect.
+"""
 
 import glob
 import operator
@@ -13,20 +17,21 @@ from gcnn.base.errors import UsageError
 from gcnn.base.files import user_path
 from gcnn.config.complaints import usage_errors
 from gcnn.config.groups import CONFIGS
-from gcnn.config.overrides import prepare, quoted
-from gcnn.config.rules import check, check_read, keys_of
+from gcnn.config.overrides import prepare_overrides, quoted
+from gcnn.config.rules import check_config, keys_of, refuse_unread
 from gcnn.config.schema import SCHEMAS, DataConfig, LoggerConfig, TrainConfig
 
 
 @cache
 def register_schemas() -> None:
-    """Give Hydra the schemas, once: `train_schema`, and `<group>/schema_<kind>` for groups with a choice of kinds."""
-    OmegaConf.register_new_resolver(
-        "not", operator.not_, replace=True
-    )  # what an experiment derives from a choice
-    OmegaConf.register_new_resolver(
-        "plus", operator.add, replace=True
-    )  # the number of a search's member
+    """Register the config schemas with Hydra; must run before Hydra composes a config.
+
+    The schema of a training run is `train_schema`; that of a group with several kinds is
+    `<group>/schema_<kind>`. Also registers the resolvers `not` and `plus`, which files in
+    configs/experiment use. Changes global state of Hydra and OmegaConf; later calls do nothing.
+    """
+    OmegaConf.register_new_resolver("not", operator.not_, replace=True)
+    OmegaConf.register_new_resolver("plus", operator.add, replace=True)
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(group="data", name="schema", node=DataConfig)
@@ -38,8 +43,13 @@ def register_schemas() -> None:
 
 @usage_errors()
 def typed(config: DictConfig) -> TrainConfig:
-    """The dataclass instances of a composed or stored config. Raises UsageError for an
-    unknown key, a missing value, a wrong type or range."""
+    """The dataclass instances of a composed or stored config, checked.
+
+    `trainer.carry_state: null` becomes true or false, and relative paths become absolute from the
+    current folder. `config` itself is not changed.
+    Raises UsageError for an unknown key, a missing value, a wrong type, a value out of its range
+    and for values that contradict each other.
+    """
     content = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     for group, kinds in SCHEMAS.items():
         chosen = content.get(group)
@@ -50,40 +60,50 @@ def typed(config: DictConfig) -> TrainConfig:
     result = OmegaConf.to_object(OmegaConf.unsafe_merge(OmegaConf.structured(TrainConfig), content))
     if result.trainer.carry_state is None:
         result.trainer.carry_state = result.model.recurrent and not result.data.sentences
-    check(result)
+    check_config(result)
     make_absolute(result)
     return result
 
 
 def make_absolute(config: TrainConfig) -> None:
-    """Let the paths of a config's inputs hold in any folder, as a stored config needs."""
-    words = config.tokenizer
-    for owner, name in (
+    """Make the paths of a config's inputs absolute, in place, so that they hold in any folder.
+
+    These are init_from, data.path, data.files and the tokenizer's vocabulary or model. A leading
+    `~` is expanded. Raises UsageError if the user has no home folder.
+    """
+    use = "its files; give the path"
+    inputs = (
         (config, "init_from"),
         (config.data, "path"),
-        (words, "vocabulary"),
-        (words, "model"),
-    ):
-        if getattr(owner, name, None) is not None:
-            setattr(
-                owner,
-                name,
-                str(user_path(getattr(owner, name), "its files; give the path").absolute()),
-            )
+        (config.tokenizer, "vocabulary"),
+        (config.tokenizer, "model"),
+    )
+    for owner, name in inputs:
+        path = getattr(owner, name, None)
+        if path is not None:
+            setattr(owner, name, str(user_path(path, use).absolute()))
     for patterns in config.data.files.values():
         for i, pattern in enumerate(patterns):
-            path = user_path(pattern, "its files; give the path")
+            path = user_path(pattern, use)
+            # Joined to a glob, the current folder must be read as it is written.
             here = Path.cwd() if path.exists() else glob.escape(str(Path.cwd()))
             patterns[i] = str(Path(here, path))
 
 
 @usage_errors()
 def compose_config(*overrides: str, config_dir: Path | None = None) -> TrainConfig:
-    """The config that a training command with these overrides, and --config-dir, would have. Raises UsageError
-    for an override that does not fit."""
+    """The config that `gcnn train` with these overrides would have.
+
+    overrides: as typed, "key=value" or "group=name".
+    config_dir: the folder of --config-dir with the user's own configs; None: those of the project.
+    Raises UsageError for an override that cannot be read or has no effect, and as `typed` does.
+    Side effect: registers the schemas with Hydra.
+    """
     register_schemas()
-    own = [] if config_dir is None else [f"hydra.searchpath=[{quoted(f'file://{config_dir}')}]"]
+    arguments = prepare_overrides(list(overrides))
+    if config_dir is not None:
+        arguments.append(f"hydra.searchpath=[{quoted(f'file://{config_dir}')}]")
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = typed(compose("train", overrides=[*prepare(list(overrides)), *own]))
-    check_read(config, keys_of(overrides))
+        config = typed(compose("train", overrides=arguments))
+    refuse_unread(config, keys_of(overrides))
     return config

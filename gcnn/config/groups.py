@@ -1,27 +1,36 @@
-"""The config groups, their folder, and the choices in it."""
+"""The config groups, the folder of their files, and the choices in each group."""
 
 import difflib
+from collections.abc import Collection
 from pathlib import Path
 
 from gcnn.config.schema import SCHEMAS
 
-CONFIGS = next(
-    path
-    for path in (Path(__file__).resolve().parents[i] / "configs" for i in (1, 2))
-    if path.is_dir()
-)
+HERE = Path(__file__).resolve()
+CONFIGS = HERE.parents[1] / "configs"  # beside the code in an installed package
+if not CONFIGS.is_dir():
+    CONFIGS = HERE.parents[2] / "configs"  # at the top of a checkout
 GROUPS = ("experiment", "data", *SCHEMAS, "logger")
 
 
 def choices(group: str, config_dir: Path | None = None) -> list[str]:
-    """The names that may follow `group=`, those of a folder of the user's own among them."""
+    """The names that may follow `group=`, sorted: "cpu/glu" of the file cpu/glu.yaml in its folder.
+
+    config_dir: a folder of the user's own configs, whose names are included; None: there is none.
+    """
+    folders = [CONFIGS / group]
+    if config_dir is not None:
+        folders.append(config_dir / group)
     names = set()
-    for configs in filter(None, (CONFIGS, config_dir)):
-        files = (configs / group).rglob("*.yaml")
-        names |= {str(path.relative_to(configs / group).with_suffix("")) for path in files}
+    for folder in folders:
+        for path in folder.rglob("*.yaml"):
+            names.add(str(path.relative_to(folder).with_suffix("")))
     return sorted(names)
 
 
-def nearest(name: str, names: list[str] | set[str]) -> str:
+def nearest(name: str, names: Collection[str]) -> str:
+    """A sentence, with a blank before it, that suggests the most similar name; empty if none is."""
     matches = difflib.get_close_matches(name, names, n=1)
-    return f" The nearest is {matches[0]}." if matches else ""
+    if not matches:
+        return ""
+    return f" The nearest is {matches[0]}."

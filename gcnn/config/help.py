@@ -1,9 +1,10 @@
-"""What `gcnn train --help` lists: groups with their choices, keys with their values and meanings."""
+"""The lines of `gcnn train --help`: groups with their choices, keys with values and meanings."""
 
 import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from omegaconf import MISSING
 
@@ -17,25 +18,43 @@ def help_lines(
     groups: tuple[str, ...] = (*GROUPS, "trainer"),
     config_dir: Path | None = None,
 ) -> Iterator[str]:
-    """The groups with their choices, then every key, with its value under these overrides and its meaning."""
+    """The groups with their choices, then each key with its value and meaning.
+
+    overrides: values shown are those of a command with these; UsageError if one is invalid.
+    groups: what to list; "experiment" stands for the keys outside of all groups.
+    config_dir: the folder of the user's own configs; None: only the project's.
+    """
     config = compose_config(*overrides, config_dir=config_dir)
-    for group in filter(GROUPS.__contains__, groups):
-        yield f"{group + '=':12}{', '.join(choices(group, config_dir))}"
     for group in groups:
-        chosen = config if group == "experiment" else getattr(config, group)
-        others = [
-            schema for schema in SCHEMAS.get(group, {}).values() if not isinstance(chosen, schema)
-        ]
-        for owner in (chosen, *others):
-            yield f"\n{group}" + (f", of the kind {owner.kind}" if group in SCHEMAS else "")
-            for field in dataclasses.fields(owner):
-                if field.name in (*GROUPS[1:], "trainer") and group == "experiment":
-                    continue
-                value = getattr(owner, field.name, "(by choice)")
-                key = field.name if group == "experiment" else f"{group}.{field.name}"
-                shown = (
-                    "(by choice)"
-                    if value == MISSING
-                    else json.dumps(value, default=dataclasses.asdict).strip('"')
-                )
-                yield f"  {key:30} {shown:14} {field.metadata.get('meaning', '')}".rstrip()
+        if group in GROUPS:
+            yield f"{group + '=':12}{', '.join(choices(group, config_dir))}"
+    for group in groups:
+        if group == "experiment":
+            yield from key_lines(group, config, prefix="", skip=(*GROUPS[1:], "trainer"))
+            continue
+        chosen = getattr(config, group)
+        schemas = SCHEMAS.get(group, {}).values()
+        title = f"{group}, of the kind {chosen.kind}" if schemas else group
+        yield from key_lines(title, chosen, prefix=f"{group}.")
+        # The other kinds of the group, by their schemas, with the defaults as values.
+        for schema in schemas:
+            if not isinstance(chosen, schema):
+                title = f"{group}, of the kind {schema.kind}"
+                yield from key_lines(title, schema, prefix=f"{group}.")
+
+
+def key_lines(title: str, owner: Any, prefix: str, skip: tuple[str, ...] = ()) -> Iterator[str]:
+    """A title, then a line for each field of a config's dataclass: key, value, meaning.
+
+    owner: an instance, or the class, whose values are the defaults; without one: "(by choice)".
+    """
+    yield f"\n{title}"
+    for field in dataclasses.fields(owner):
+        if field.name in skip:
+            continue
+        value = getattr(owner, field.name, MISSING)
+        shown = "(by choice)"
+        if value != MISSING:
+            shown = json.dumps(value, default=dataclasses.asdict).strip('"')
+        meaning = field.metadata.get("meaning", "")
+        yield f"  {prefix + field.name:30} {shown:14} {meaning}".rstrip()

@@ -1,4 +1,4 @@
-"""key=value arguments, quoted for Hydra where their letters need it."""
+"""key=value arguments, checked and quoted so that Hydra can parse them."""
 
 import os
 import re
@@ -11,59 +11,73 @@ from gcnn.base.errors import UsageError
 from gcnn.config.complaints import explain_unreadable
 from gcnn.config.groups import GROUPS, choices
 
-SWEPT_PATHS = ("data.path", "tokenizer.vocabulary", "tokenizer.model")
+SWEPT_PATHS = ("data.path", "tokenizer.vocabulary", "tokenizer.model")  # in a sweep, several
 PATHS = (*SWEPT_PATHS, "data.cache_dir", "run_dir", "init_from", "resume")
 
 
 def quoted(text: str) -> str:
-    """A text as Hydra reads it whatever letters it has."""
+    """A text in quotes that Hydra's parser reads as this text, whatever its characters."""
     return QuotedString(text, Quote.single).with_quotes()
 
 
-def prepare(arguments: list[str], sweep: bool = False) -> list[str]:
-    """The arguments as Hydra is to read them: paths quoted, and without `experiment=null`, which is no experiment.
-    Raises UsageError for what is no key=value, and for a group that is given no name."""
-    arguments = [argument for argument in arguments if argument != "experiment=null"]
+def prepare_overrides(arguments: list[str], sweep: bool = False) -> list[str]:
+    """The overrides of a command line as Hydra should get them, in order: paths are quoted.
+
+    `experiment=null`, which means no experiment, is left out.
+    sweep: a data or tokenizer path with commas is several paths, unless it exists as it is.
+    Raises UsageError for an argument that is not key=value (or ~key), and for a group whose value
+    is not a name, as `model=null`.
+    """
+    prepared = []
     for argument in arguments:
-        group, equals, name = argument.lstrip("+").partition("=")
-        if not group or not (equals or argument.startswith("~")):
-            raise UsageError(explain_unreadable(argument))
-        nameless = equals and any(
-            re.fullmatch(r"null|true|false|\d*", part) for part in name.split(",")
-        )
-        if nameless and (group in GROUPS or group.startswith("hydra/")):
-            raise UsageError(
-                f"{argument}: choose one of: {', '.join(choices(group)) or 'those of Hydra'}."
-            )
-        if equals and group == "hydra":
-            raise UsageError(
-                f"{argument}: hydra is no choice; its keys are hydra.KEY=VALUE and hydra/GROUP=NAME."
-            )
-    return [quote_path(argument, sweep) for argument in arguments]
+        if argument == "experiment=null":
+            continue
+        check_override(argument)
+        prepared.append(quote_path(argument, sweep))
+    return prepared
+
+
+def check_override(argument: str) -> None:
+    """Raise UsageError for an override that Hydra would reject without saying what to type."""
+    group, equals, value = argument.lstrip("+").partition("=")
+    if not group or not (equals or argument.startswith("~")):
+        raise UsageError(explain_unreadable(argument))
+    if not equals:
+        return
+    if group in GROUPS or group.startswith("hydra/"):
+        for name in value.split(","):
+            if re.fullmatch(r"null|true|false|\d*", name):
+                listed = ", ".join(choices(group)) or "those of Hydra"
+                raise UsageError(f"{argument}: choose one of: {listed}.")
+    if group == "hydra":
+        keys = "hydra.KEY=VALUE and hydra/GROUP=NAME"
+        raise UsageError(f"{argument}: hydra is no choice; its keys are {keys}.")
 
 
 def quote_path(argument: str, sweep: bool) -> str:
-    """A key=value whose value is a path, in quotes unless Hydra reads it as it stands (or, in a sweep, as several)."""
+    """The override with its path in quotes and `~` expanded, if Hydra would misread it otherwise.
+
+    Returned as it is: a key that is no path, a value that Hydra reads as exactly this path, one
+    that is quoted already, null, `resume=true`, and in a sweep several paths.
+    """
     key, _, path = argument.partition("=")
     name = key.lstrip("+")
     if name not in PATHS:
         return argument
     try:
         override = OverridesParser.create().parse_override(argument)
-        swept = (
-            sweep
-            and override.is_sweep_override()
-            and name in SWEPT_PATHS
-            and not os.path.exists(path)
-        )
-        value = None if swept else override.value()
-        if (
-            value is None
-            or path[:1] in ("'", '"')
-            or (name == "resume" and isinstance(value, bool | int))
-        ):
+        several = override.is_sweep_override() and name in SWEPT_PATHS
+        if sweep and several and not os.path.exists(path):
             return argument
+        value = override.value()
     except HydraException:
-        value = None
+        value = None  # Hydra cannot parse it without quotes
+    else:
+        if value is None or path[:1] in ("'", '"'):
+            return argument
+        if name == "resume" and isinstance(value, bool | int):
+            return argument
     path = os.path.expanduser(path)
-    return argument if value == path else f"{key}={quoted(path)}"
+    if value == path:
+        return argument
+    return f"{key}={quoted(path)}"

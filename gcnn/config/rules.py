@@ -1,4 +1,8 @@
-"""Rules between the keys of a config, whatever the data: what must go together, and what is never read."""
+"""Rules across the fields of a config that do not depend on the data.
+
+`check_config` refuses values that contradict each other; `refuse_unread` refuses settings that
+would have no effect beside the others.
+"""
 
 import os
 from collections.abc import Collection, Iterable
@@ -7,13 +11,15 @@ from typing import Any
 from gcnn.base.errors import UsageError
 from gcnn.base.values import Range, check_ranges, check_value, default_of
 
-SET_BY_CHOICES = (
-    "model.softmax_dropout",
-)  # of model=, whose clusters a command line may take away
+# The file of a model sets this for its clusters, which a command line may remove.
+SET_BY_CHOICES = ("model.softmax_dropout",)
 
 
-def check(config: Any) -> None:
-    """Raise UsageError for values out of their ranges or at odds with each other, whatever the data."""
+def check_config(config: Any) -> None:
+    """Raise UsageError for values out of their ranges or in contradiction to each other.
+
+    config: a TrainConfig. Nothing is read; what depends on the data is checked before training.
+    """
     check_ranges(config)
     trainer = config.trainer
     if {trainer.max_steps, trainer.max_epochs, trainer.max_minutes, trainer.max_flops} == {None}:
@@ -22,7 +28,8 @@ def check(config: Any) -> None:
         )
     if trainer.carry_state and config.data.sentences:
         raise UsageError(
-            "trainer.carry_state is true, but sentences stand alone (data.sentences); set it to false."
+            "trainer.carry_state is true, but sentences stand alone (data.sentences); "
+            "set it to false."
         )
     lr = config.optimizer.lr
     at_most_lr = Range(lambda value: value <= lr, f"give at most optimizer.lr, {lr}")
@@ -31,11 +38,11 @@ def check(config: Any) -> None:
 
 
 def check_model(model: Any) -> None:
-    """Raise UsageError for keys of a model that do not go together, and for blocks that are none."""
+    """Raise UsageError for settings of a model that contradict each other, or an invalid block."""
     if model.kind == "transformer" and model.hidden_dim % (2 * model.num_heads):
         raise UsageError(
-            f"model.hidden_dim is {model.hidden_dim}; rotary positions turn pairs of channels of each head: give a "
-            f"multiple of twice model.num_heads, {2 * model.num_heads}."
+            f"model.hidden_dim is {model.hidden_dim}; rotary positions turn pairs of channels of "
+            f"each head: give a multiple of twice model.num_heads, {2 * model.num_heads}."
         )
     blocks = getattr(model, "blocks", None)
     if blocks == []:
@@ -43,72 +50,90 @@ def check_model(model: Any) -> None:
             "model.blocks is empty; give at least one block, as {convs: [[4, 256]], repeat: 6}."
         )
     for block in blocks or []:
-        if (
-            block.repeat < 1
-            or not block.convs
-            or any(len(c) != 2 or min(c) < 1 for c in block.convs)
-        ):
-            raise UsageError(
-                f"model.blocks: {{convs: {block.convs}, repeat: {block.repeat}}} is no block; "
-                "give pairs [kernel_size, out_channels] of positive numbers and a positive repeat."
-            )
+        check_block(block)
+
+
+def check_block(block: Any) -> None:
+    """Raise UsageError for a residual block without convolutions or with an invalid one."""
+    valid = block.repeat >= 1 and len(block.convs) > 0
+    for conv in block.convs:
+        if len(conv) != 2 or min(conv) < 1:
+            valid = False
+    if not valid:
+        raise UsageError(
+            f"model.blocks: {{convs: {block.convs}, repeat: {block.repeat}}} is no block; "
+            "give pairs [kernel_size, out_channels] of positive numbers and a positive repeat."
+        )
+
+
+def readers(config: Any) -> list[tuple[str, bool, str]]:
+    """The settings that are read only beside some other values: key, whether it is read, why not.
+
+    A key may stand there twice: it must be read by both conditions.
+    """
+    data, tokenizer, model, logger = config.data, config.tokenizer, config.model, config.logger
+    vocabulary = getattr(tokenizer, "vocabulary", None)
+    given_model = getattr(tokenizer, "model", None)
+    full_softmax = not model.cutoffs
+
+    other_source = f"data={data.name} does not read it"
+    names_files = any(data.files.values())
+    # data.path is also where tokenizer=word_listed finds its vocabulary.
+    beside_corpus = str(vocabulary).startswith(f"{data.path}{os.sep}")
+    conditions = [
+        ("data.files", data.source == "local", other_source),
+        ("data.path", not names_files or beside_corpus, "data.files names the files"),
+        ("data.hub_config", data.source == "wikitext", other_source),
+        ("data.column", data.source in ("local", "wikitext"), other_source),
+    ]
+
+    for key in ("tokenizer.min_count", "tokenizer.max_size"):
+        conditions.append((key, vocabulary is None, "tokenizer.vocabulary lists the types"))
+    for key in ("tokenizer.model_type", "tokenizer.vocabulary_size"):
+        conditions.append((key, given_model is None, "tokenizer.model is trained already"))
+
+    own_layer = "model.tie_embeddings makes a layer of its own there"
+    only_lstm = "before an adaptive softmax only an LSTM has it"
+    no_clusters = "without clusters of vectors there is none"
+    has_clusters = not full_softmax and not model.tie_embeddings
+    conditions += [
+        ("model.projection_dim", not model.tie_embeddings, own_layer),
+        ("model.projection_dim", full_softmax or model.kind == "lstm", only_lstm),
+        ("model.softmax_dropout", has_clusters, no_clusters),
+    ]
+
+    is_wandb = logger.kind == "wandb"
+    conditions += [
+        ("logger.project", is_wandb, f"logger={logger.kind} has no projects"),
+        ("logger.mode", is_wandb, f"logger={logger.kind} has no modes"),
+    ]
+    return conditions
 
 
 def unread_keys(config: Any) -> dict[str, str]:
-    """The keys whose values are not their defaults, and change nothing beside the config's other values;
-    with the reason. (A kind's own keys are refused by name where another kind is chosen.)"""
-    data, words, model, logger = config.data, config.tokenizer, config.model, config.logger
-    source = f"data={data.name} does not read it"
-    listed, trained = "tokenizer.vocabulary lists the types", "tokenizer.model is trained already"
-    names_files = any(data.files.values())
-    vocabulary, pieces = getattr(words, "vocabulary", None), getattr(words, "model", None)
-    beside_corpus = str(vocabulary).startswith(
-        f"{data.path}{os.sep}"
-    )  # as tokenizer=word_listed has it
-    full = not model.cutoffs
-    needs = [  # key, whether it is read, why not
-        ("data.files", data.source == "local", source),
-        ("data.path", not names_files or beside_corpus, "data.files names the files"),
-        ("data.hub_config", data.source == "wikitext", source),
-        ("data.column", data.source in ("local", "wikitext"), source),
-        ("tokenizer.min_count", vocabulary is None, listed),
-        ("tokenizer.max_size", vocabulary is None, listed),
-        ("tokenizer.model_type", pieces is None, trained),
-        ("tokenizer.vocabulary_size", pieces is None, trained),
-        (
-            "model.projection_dim",
-            not model.tie_embeddings,
-            "model.tie_embeddings makes a layer of its own there",
-        ),
-        (
-            "model.projection_dim",
-            full or model.kind == "lstm",
-            "before an adaptive softmax only an LSTM has it",
-        ),
-        (
-            "model.softmax_dropout",
-            not (full or model.tie_embeddings),
-            "without clusters of vectors there is none",
-        ),
-        ("logger.project", logger.kind == "wandb", f"logger={logger.kind} has no projects"),
-        ("logger.mode", logger.kind == "wandb", f"logger={logger.kind} has no modes"),
-    ]
+    """The settings that differ from their defaults but have no effect, each with the reason.
+
+    Only keys that the chosen kinds have: composing refuses those of another kind by name.
+    """
     unread = {}
-    for key, read, reason in needs:
+    for key, is_read, reason in readers(config):
         group, _, name = key.partition(".")
-        fields = getattr(config, group).__dataclass_fields__
-        if (
-            not read
-            and name in fields
-            and getattr(getattr(config, group), name) != default_of(fields[name])
-        ):
+        owner = getattr(config, group)
+        field = owner.__dataclass_fields__.get(name)
+        if is_read or field is None:
+            continue
+        if getattr(owner, name) != default_of(field):
             unread.setdefault(key, reason)
     return unread
 
 
-def check_read(config: Any, given: Collection[str], all_keys: bool = True) -> None:
-    """Raise UsageError for a key that is set and changes nothing: one of those that a command line has
-    `given`, or any."""
+def refuse_unread(config: Any, given: Collection[str], all_keys: bool = True) -> None:
+    """Raise UsageError for a setting that has no effect beside the others.
+
+    given: the keys that the command line sets.
+    all_keys: also refuse those that config files set, except SET_BY_CHOICES. False is for a stored
+    config, which may come from an older version that read them.
+    """
     for key, reason in unread_keys(config).items():
         if key in given or (all_keys and key not in SET_BY_CHOICES):
             group, _, name = key.partition(".")
@@ -120,5 +145,5 @@ def check_read(config: Any, given: Collection[str], all_keys: bool = True) -> No
 
 
 def keys_of(overrides: Iterable[str]) -> set[str]:
-    """The keys that command-line overrides set."""
+    """The keys of command-line overrides, without Hydra's prefixes + and ~."""
     return {override.partition("=")[0].lstrip("+~") for override in overrides}

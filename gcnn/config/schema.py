@@ -1,7 +1,7 @@
-"""The typed schema of every config group; the meaning and the range of a value stand beside its field.
+"""The dataclasses of all config groups, with the meaning and the range of each value.
 
-Hydra composes the YAML files of configs/ against these dataclasses, so that a wrong key or type fails before any
-data is read. The rest of the code receives the dataclass instances, never dictionaries.
+Hydra composes the YAML files of configs/ against them, so that a wrong key or type fails before any
+data is read. The rest of the code receives instances of them, never dictionaries.
 """
 
 from dataclasses import dataclass, field
@@ -32,24 +32,24 @@ from gcnn.base.values import (
 class DataConfig:
     """A corpus with the splits train, valid and test.
 
-    source: shakespeare (the embedded default), wikitext (the Hub's `Salesforce/wikitext`, or its files in `path`),
-    local (one's own files), billion_word (the published folder of shards).
+    source: shakespeare (the embedded default), wikitext (the Hub's `Salesforce/wikitext`, or its
+    files in `path`), local (one's own files), billion_word (the published folder of shards).
     """
 
-    name: str = setting(MISSING, "in tables")
+    name: str = setting(MISSING, "the corpus's name in tables")
     source: str = choice(MISSING, "shakespeare", "wikitext", "local", "billion_word")
     path: str | None = setting(None, "the folder of the corpus's files", PATH)
-    hub_config: str | None = setting(None, "the Hub's name of a WikiText variant")
+    hub_config: str | None = setting(None, "the variant of WikiText, as the Hub names it")
     files: dict[str, list[str]] = setting(
         {"train": [], "valid": [], "test": []},
         "local: split -> files or globs of any kind, instead of `path`",
     )
-    column: str = setting("text", "the text's, in JSON lines and Parquet")
+    column: str = setting("text", "the column with the text, in JSON lines and Parquet")
     train_tokens: int | None = setting(
-        None, "the training split's first lines, of so many words and line ends", COUNT
+        None, "train only on the first lines, up to so many words and line ends", COUNT
     )
     sentences: bool = setting(
-        False, "each line is scored alone, as on Billion Word; otherwise running text"
+        False, "each line is a text of its own, as in Billion Word; otherwise running text"
     )
     cache_dir: str | None = setting(
         None, "default: $GCNN_CACHE, or ~/.cache/gcnn; no part of a stored config", PATH
@@ -62,9 +62,11 @@ class WordTokenizerConfig:
 
     kind: str = "word"
     min_count: int = setting(1, "rarer words become <unk>", COUNT)
-    max_size: int | None = setting(None, "types, <unk> and <eos> included", COUNT)
+    max_size: int | None = setting(
+        None, "most types in the vocabulary, <unk> and <eos> included", COUNT
+    )
     vocabulary: str | None = setting(
-        None, "a file with a word a line: the types are these, <unk> and <eos>", PATH
+        None, "a file with one word per line: the vocabulary is these, <unk> and <eos>", PATH
     )
 
 
@@ -79,7 +81,7 @@ class SentencePieceConfig:
     )
     model: str | None = setting(
         None,
-        "a sentencepiece.model that exists already: none is trained, and its size counts",
+        "an existing sentencepiece.model, used with its own size instead of training one",
         PATH,
     )
 
@@ -93,7 +95,10 @@ class BlockConfig:
     residual: bool = True
 
     def weights(self, in_channels: int) -> int:
-        """Of one path of the convolutions of one repeat."""
+        """The weights of one repeat of the block, for one of a gate's paths, without biases.
+
+        in_channels: of the block's input.
+        """
         count = 0
         for kernel_size, out_channels in self.convs:
             count += kernel_size * in_channels * out_channels
@@ -101,59 +106,77 @@ class BlockConfig:
         return count
 
     def notation(self) -> str:
-        """As Table 1 writes it: [4, 256] × 6, or {[1, 64], [5, 64], [1, 128]} × 3."""
-        convs = ", ".join(map(str, self.convs))
-        convs = f"{{{convs}}}" if len(self.convs) > 1 else convs
-        return f"{convs} × {self.repeat}" if self.repeat > 1 else convs
+        """The block as Table 1 writes it: [4, 256] × 6, or {[1, 64], [5, 64], [1, 128]} × 3."""
+        text = ", ".join(map(str, self.convs))
+        if len(self.convs) > 1:
+            text = f"{{{text}}}"
+        if self.repeat > 1:
+            text = f"{text} × {self.repeat}"
+        return text
 
 
 @dataclass
 class GCNNConfig:
+    """The paper's model: residual blocks of gated convolutions (section 2, Table 1)."""
+
     kind: str = "gcnn"
-    embedding_dim: int = setting(MISSING, "the lookup table's vectors", COUNT)
+    embedding_dim: int = setting(MISSING, "size of a word embedding", COUNT)
     blocks: list[BlockConfig] = setting(
         MISSING, "[{convs: [[kernel_size, out_channels], ...], repeat: r}, ...]"
     )
-    cutoffs: list[int] = setting(MISSING, "adaptive softmax; empty: a full softmax", CUTOFFS)
+    cutoffs: list[int] = setting(
+        MISSING, "adaptive softmax: where its clusters begin; empty: full softmax", CUTOFFS
+    )
     gate: str = choice("glu", *GATES)
     tie_embeddings: bool = setting(
-        False, "the softmax's vectors are the embeddings; not in the paper"
+        False, "the softmax uses the embeddings as weights; not in the paper"
     )
     projection_dim: int | None = setting(
         None, "full softmax: a narrower linear layer before it", COUNT
     )
-    weight_norm: bool = setting(True, "of convolutions and projections")
+    weight_norm: bool = setting(True, "weight normalisation of convolutions and projections")
     dropout: float = setting(0.0, "on the embedding and before every convolution", FRACTION)
-    embedding_dropout: float | None = setting(None, "on the embedding instead", FRACTION)
+    embedding_dropout: float | None = setting(
+        None, "on the embedding, instead of dropout; null: the same", FRACTION
+    )
     output_dropout: float = setting(0.0, "before the softmax", FRACTION)
     softmax_dropout: float = setting(0.0, "within the adaptive softmax's clusters", FRACTION)
 
     recurrent = False  # no token waits for the one before
 
     def summary(self) -> str:
-        """Kind and size in a few words, for tables."""
+        """Kind and size in a few words for tables, and the gate unless it is GLU."""
         convolutions = sum(block.repeat * len(block.convs) for block in self.blocks)
-        return f"GCNN, {convolutions} layers" + (f", {self.gate}" if self.gate != "glu" else "")
+        gate = f", {self.gate}" if self.gate != "glu" else ""
+        return f"GCNN, {convolutions} layers{gate}"
 
     def notation(self) -> str:
-        """As Table 1: [kernel size, channels] × repeats, {} around a block of several convolutions."""
+        """The blocks as Table 1 writes them: [kernel size, channels] × repeats; see BlockConfig."""
         return "; ".join(block.notation() for block in self.blocks)
 
     @property
     def receptive_field(self) -> int:
-        """Tokens that a prediction depends on."""
-        return 1 + sum(
-            block.repeat * sum(kernel - 1 for kernel, _ in block.convs) for block in self.blocks
-        )
+        """The number of tokens that a prediction depends on."""
+        tokens = 1
+        for block in self.blocks:
+            for kernel_size, _ in block.convs:
+                tokens += block.repeat * (kernel_size - 1)
+        return tokens
 
     def least_size(self) -> tuple[int, int, int]:
-        """Layers, weights and channels of the encoder without its lookup table, counted from below."""
+        """A lower bound on the encoder's size, without its lookup table and a gate's second path.
+
+        Returns the layers, the weights, and the channels of all layers' outputs together.
+        """
         channels = self.blocks[0].convs[0][1]
-        layers, weights, width = 0, self.embedding_dim * channels, channels
+        layers = 0
+        weights = self.embedding_dim * channels
+        width = channels
         for block in self.blocks:
             widths = [out_channels for _, out_channels in block.convs]
             layers += block.repeat * len(widths)
             width += block.repeat * sum(widths)
+            # Only the first repeat takes the channels of the block before.
             weights += block.weights(channels) + (block.repeat - 1) * block.weights(widths[-1])
             channels = widths[-1]
         return layers, weights, width
@@ -161,12 +184,16 @@ class GCNNConfig:
 
 @dataclass
 class LSTMConfig:
+    """The paper's baseline (section 5)."""
+
     kind: str = "lstm"
-    embedding_dim: int = setting(MISSING, "the lookup table's vectors", COUNT)
-    hidden_dim: int = setting(MISSING, "units of a layer", COUNT)
-    num_layers: int = setting(1, "layers", COUNT)
-    cutoffs: list[int] = setting(MISSING, "adaptive softmax; empty: a full softmax", CUTOFFS)
-    tie_embeddings: bool = setting(False, "the softmax's vectors are the embeddings")
+    embedding_dim: int = setting(MISSING, "size of a word embedding", COUNT)
+    hidden_dim: int = setting(MISSING, "units per layer", COUNT)
+    num_layers: int = setting(1, "number of layers", COUNT)
+    cutoffs: list[int] = setting(
+        MISSING, "adaptive softmax: where its clusters begin; empty: full softmax", CUTOFFS
+    )
+    tie_embeddings: bool = setting(False, "the softmax uses the embeddings as weights")
     projection_dim: int | None = setting(
         None, "channels of a linear layer between the units and the softmax", COUNT
     )
@@ -182,15 +209,15 @@ class LSTMConfig:
         return f"LSTM, {self.num_layers} × {self.hidden_dim}{projection}"
 
     def notation(self) -> str:
-        """Its layers in a table beside Table 1."""
+        """The architecture as a table shows it where a GCNN has its blocks: the summary."""
         return self.summary()
 
     @property
     def receptive_field(self) -> None:
-        """None: a prediction depends on all that came before."""
+        """None: a prediction depends on all tokens before it."""
 
     def least_size(self) -> tuple[int, int, int]:
-        """Layers, weights and channels of the encoder without its lookup table, counted from below."""
+        """A lower bound on layers, weights and channels, as GCNNConfig.least_size has it."""
         inputs = self.embedding_dim + (2 * self.num_layers - 1) * self.hidden_dim
         return self.num_layers, 4 * inputs * self.hidden_dim, self.num_layers * self.hidden_dim
 
@@ -200,15 +227,19 @@ class TransformerConfig:
     """Not in the paper: attention over a sliding window, to compare with."""
 
     kind: str = "transformer"
-    embedding_dim: int = setting(MISSING, "the lookup table's vectors", COUNT)
-    hidden_dim: int = setting(MISSING, "channels of a layer", COUNT)
+    embedding_dim: int = setting(MISSING, "size of a word embedding", COUNT)
+    hidden_dim: int = setting(MISSING, "channels per layer", COUNT)
     num_layers: int = setting(MISSING, "layers, each of attention and feed-forward", COUNT)
-    num_heads: int = setting(MISSING, "of attention; twice as many divide hidden_dim", COUNT)
+    num_heads: int = setting(
+        MISSING, "attention heads; hidden_dim is a multiple of twice as many", COUNT
+    )
     feed_forward_dim: int = setting(MISSING, "channels within the feed-forward layer", COUNT)
-    window: int = setting(MISSING, "tokens that a token attends to, itself among them", COUNT)
-    cutoffs: list[int] = setting(MISSING, "adaptive softmax; empty: a full softmax", CUTOFFS)
+    window: int = setting(MISSING, "tokens that a token attends to, itself included", COUNT)
+    cutoffs: list[int] = setting(
+        MISSING, "adaptive softmax: where its clusters begin; empty: full softmax", CUTOFFS
+    )
     gate: str = choice("swiglu", *GATES)
-    tie_embeddings: bool = setting(False, "the softmax's vectors are the embeddings")
+    tie_embeddings: bool = setting(False, "the softmax uses the embeddings as weights")
     dropout: float = setting(0.0, "on the embedding and on what each layer adds", FRACTION)
     output_dropout: float = setting(0.0, "before the softmax", FRACTION)
     softmax_dropout: float = setting(0.0, "within the adaptive softmax's clusters", FRACTION)
@@ -221,24 +252,23 @@ class TransformerConfig:
         return f"Transformer, {self.num_layers} × {self.hidden_dim}, window {self.window}{gate}"
 
     def notation(self) -> str:
-        """Its layers in a table beside Table 1."""
+        """The architecture as a table shows it where a GCNN has its blocks: the summary."""
         return self.summary()
 
     @property
     def receptive_field(self) -> int:
-        """Tokens that a prediction depends on."""
+        """The number of tokens that a prediction depends on."""
         return 1 + self.num_layers * (self.window - 1)
 
     def least_size(self) -> tuple[int, int, int]:
-        """Layers, weights and channels of the encoder without its lookup table, counted from below."""
+        """A lower bound on layers, weights and channels, as GCNNConfig.least_size has it."""
         weights = 4 * self.hidden_dim**2 + 2 * self.hidden_dim * self.feed_forward_dim
         width = 4 * self.hidden_dim + self.feed_forward_dim
         return self.num_layers, self.num_layers * weights, self.num_layers * width
 
 
-ModelConfig = (
-    GCNNConfig | LSTMConfig | TransformerConfig
-)  # what each says of itself has one name in all
+# All of them have recurrent, receptive_field, summary(), notation() and least_size().
+ModelConfig = GCNNConfig | LSTMConfig | TransformerConfig
 
 
 @dataclass
@@ -247,8 +277,10 @@ class NesterovConfig:
 
     kind: str = "nesterov"
     lr: float = setting(1.0, "learning rate, before the schedule", POSITIVE)
-    momentum: float = setting(0.99, "part of the velocity that a step keeps", FRACTION)
-    weight_decay: float = setting(0.0, "a step takes lr * weight_decay of each weight", UNSIGNED)
+    momentum: float = setting(0.99, "fraction of the velocity that each step keeps", FRACTION)
+    weight_decay: float = setting(
+        0.0, "each step subtracts lr * weight_decay times the weight", UNSIGNED
+    )
 
 
 @dataclass
@@ -256,68 +288,79 @@ class AdamWConfig:
     kind: str = "adamw"
     lr: float = setting(2e-3, "learning rate, before the schedule", POSITIVE)
     betas: list[float] = setting(
-        [0.9, 0.99], "decay of the averages of gradients and squares", BETAS
+        [0.9, 0.99], "decay rates of the averages of gradients and of their squares", BETAS
     )
-    weight_decay: float = setting(0.01, "a step takes lr * weight_decay of each weight", UNSIGNED)
+    weight_decay: float = setting(
+        0.01, "each step subtracts lr * weight_decay times the weight", UNSIGNED
+    )
 
 
 @dataclass
 class ConstantScheduleConfig:
     kind: str = "constant"
-    warmup_steps: int = setting(0, "the learning rate grows linearly over them", UNSIGNED)
+    warmup_steps: int = setting(0, "steps over which the learning rate grows linearly", UNSIGNED)
 
 
 @dataclass
 class PlateauScheduleConfig:
-    """Multiply the learning rate by `factor` whenever validation has not improved for more than `patience` checks."""
+    """Multiply the learning rate by `factor` if validation stops to improve.
+
+    That is: the best perplexity is older than `patience` validations.
+    """
 
     kind: str = "plateau"
-    factor: float = setting(0.5, "on the learning rate", FRACTION)
+    factor: float = setting(0.5, "multiplies the learning rate", FRACTION)
     patience: int = setting(
-        0, "validations without a better perplexity that are waited for", UNSIGNED
+        0, "validations without a better perplexity that are tolerated", UNSIGNED
     )
     min_lr: float = setting(0.0, "the learning rate never falls below it", UNSIGNED)
-    warmup_steps: int = setting(0, "the learning rate grows linearly over them", UNSIGNED)
+    warmup_steps: int = setting(0, "steps over which the learning rate grows linearly", UNSIGNED)
 
 
 @dataclass
 class CosineScheduleConfig:
-    """Linear warm-up, then a half cosine down to `final_fraction` of the learning rate at the end of the run."""
+    """Linear warm-up, then a half cosine to `final_fraction` of the rate at the end of the run."""
 
     kind: str = "cosine"
-    warmup_steps: int = setting(300, "the learning rate grows linearly over them", UNSIGNED)
-    final_fraction: float = setting(0.0, "of the learning rate, at the end", FRACTION)
+    warmup_steps: int = setting(300, "steps over which the learning rate grows linearly", UNSIGNED)
+    final_fraction: float = setting(
+        0.0, "of the learning rate, reached at the end of the run", FRACTION
+    )
 
 
 @dataclass
 class TrainerConfig:
-    batch_size: int = setting(8, "sequences of an update, over all processes", COUNT)
+    batch_size: int = setting(8, "sequences per update, over all processes", COUNT)
     micro_batch_size: int | None = setting(
-        None, "sequences a process computes at once; null: its whole share", COUNT
+        None, "sequences that a process computes at once; null: its whole share", COUNT
     )
-    block_size: int = setting(256, "tokens a sequence", COUNT)
+    block_size: int = setting(256, "tokens per sequence", COUNT)
     max_steps: int | None = setting(
         None, "updates; of the four bounds, the first that is reached ends the run", COUNT
     )
     max_epochs: int | None = setting(None, "passes over the training split", COUNT)
-    max_minutes: float | None = setting(None, "of training; validation is not counted", POSITIVE)
-    max_flops: float | None = setting(None, "of training: three times the forward pass's", POSITIVE)
-    validate_every: int = setting(1000, "steps", COUNT)
+    max_minutes: float | None = setting(None, "minutes of training, without validation", POSITIVE)
+    max_flops: float | None = setting(
+        None, "operations of training, three times those of the forward passes", POSITIVE
+    )
+    validate_every: int = setting(1000, "steps between validations", COUNT)
     patience: int | None = setting(
-        None, "validations in a row without a better perplexity that end the run", COUNT
+        None, "end the run after so many validations without a better perplexity", COUNT
     )
-    checkpoint_every: int | None = setting(1000, "steps; null: by minutes alone", COUNT)
+    checkpoint_every: int | None = setting(
+        1000, "steps between checkpoints; null: by minutes alone", COUNT
+    )
     checkpoint_minutes: float | None = setting(
-        None, "a checkpoint at least this often, besides", POSITIVE
+        None, "another checkpoint after so many minutes without one", POSITIVE
     )
-    keep_checkpoints: int = setting(2, "the newest", COUNT)
-    log_every: int = setting(50, "steps", COUNT)
+    keep_checkpoints: int = setting(2, "how many checkpoints are kept, the newest ones", COUNT)
+    log_every: int = setting(50, "steps between log lines", COUNT)
     clip_norm: float | None = setting(
-        0.1, "of the gradient, all parameters together; null: none", POSITIVE
+        0.1, "largest norm of the gradient of all parameters; null: no clipping", POSITIVE
     )
     carry_state: bool | None = setting(
         None,
-        "blocks in the text's order, the state carried on; else shuffled; null: carried for an LSTM",
+        "read blocks in the text's order and carry the state; false: shuffled; null: true for LSTM",
     )
     precision: str = choice("float32", "float32", "bf16")
     compile: bool = setting(False, "torch.compile the model")
@@ -329,7 +372,9 @@ class TrainerConfig:
 @dataclass
 class LoggerConfig:
     kind: str = choice("none", "none", "wandb", "tensorboard")
-    project: str | None = setting(None, "of Weights & Biases; null: $WANDB_PROJECT, or gcnn")
+    project: str | None = setting(
+        None, "the project of Weights & Biases; null: $WANDB_PROJECT, or gcnn"
+    )
     mode: str | None = setting(
         None, "offline | online; null: $WANDB_MODE, or offline", one_of("offline", "online")
     )
@@ -337,15 +382,15 @@ class LoggerConfig:
 
 @dataclass
 class TrainConfig:
-    """All of a training run; a run directory holds it, resolved, as config.yaml."""
+    """Everything that a training run depends on; stored in its directory as config.yaml."""
 
-    experiment: str = setting("custom", "its name, a folder of runs/")
+    experiment: str = setting("custom", "its name, and its folder below runs/")
     run_dir: str | None = setting(None, "default: runs/<experiment>/<time>", PATH)
-    seed: int = setting(1, "of weights, order and dropout", SEED)
+    seed: int = setting(1, "of weights, data order and dropout", SEED)
     device: str = choice("auto", "auto", "cpu", "cuda")
     threads: int | None = setting(None, "CPU threads; default: all cores", between(1, THREADS))
     init_from: str | None = setting(
-        None, "a run: its weights and tokenizer are what this one begins with", PATH
+        None, "a run whose weights and tokenizer this one starts with", PATH
     )
     resume: Any = setting(
         False, "false | true (the newest intact checkpoint) | a checkpoint's path", RESUME

@@ -1,4 +1,7 @@
-"""The config that a run directory holds: read as plain data, for it may be a stranger's."""
+"""The config.yaml of a run directory: reading, updating old keys, and writing.
+
+A run may come from a stranger, so its config is read as plain data: nothing in it is evaluated.
+"""
 
 import os
 from dataclasses import replace
@@ -15,11 +18,18 @@ from gcnn.config.schema import TrainConfig
 
 
 def load_config(run_dir: str | Path) -> TrainConfig:
-    """The config stored in a run directory, which may be a stranger's: it is read as plain data. Raises UsageError
-    where there is none, or none of this project, and where a link in the folder leads out of it."""
+    """The config stored in a run directory, with the keys of older versions updated.
+
+    data.cache_dir is None. A vocabulary or SentencePiece model that is no longer at its path is
+    replaced by the run's own copy, if it has one.
+    Raises UsageError if there is no config, if it is not one of this project, and if a symbolic
+    link in the folder points outside of it.
+    """
     path = Path(run_dir) / "config.yaml"
-    if os.path.lexists(path):  # else it is no run, and may be a folder of any size
+    if os.path.lexists(path):  # otherwise it is not a run, and may be a folder of any size
         refuse_links_out(Path(run_dir))
+
+    # Read the file as plain data and check it.
     try:
         check_no_pointer_at(path)
         text = path.read_text(encoding="utf-8")
@@ -35,52 +45,60 @@ def load_config(run_dir: str | Path) -> TrainConfig:
         raise UsageError(
             f"{path} is not a config of this project ({one_line(error)}). Give a run's folder."
         ) from None
+
+    # Replace what only held on the machine that wrote it.
     config.data.cache_dir = None
     for name, file in (("vocabulary", "vocabulary.txt"), ("model", "sentencepiece.model")):
-        given, own = (
-            getattr(config.tokenizer, name, None),
-            Path(run_dir).absolute() / "tokenizer" / file,
-        )
-        if (
-            given is not None and not Path(given).exists() and own.exists()
-        ):  # the run has its own copy
-            setattr(config.tokenizer, name, str(own))
+        given = getattr(config.tokenizer, name, None)
+        copy = Path(run_dir).absolute() / "tokenizer" / file
+        if given is not None and not Path(given).exists() and copy.exists():
+            setattr(config.tokenizer, name, str(copy))
     return config
 
 
 def migrated(config: DictConfig) -> DictConfig:
-    """A stored config in today's keys, meaning what it meant when it was stored; changes `config` itself."""
-    trainer, model = config.get("trainer", {}), config.get("model", {})
-    if "accumulate" in trainer:  # trainer.batch_size was what is now trainer.micro_batch_size
+    """Rename the keys of a config from an older version, in place, without a change of meaning.
+
+    Returns `config` itself, not yet checked.
+    """
+    trainer = config.get("trainer", {})
+    model = config.get("model", {})
+    if "accumulate" in trainer:  # trainer.batch_size meant today's trainer.micro_batch_size
         trainer.micro_batch_size = trainer.batch_size
         trainer.batch_size *= trainer.pop("accumulate")
-    trainer.pop("shard", None)  # parameters were shared out over processes, which changed no result
-    if (
-        "kind" in model and "softmax_dropout" not in model
-    ):  # model.dropout was within the clusters, too
-        has_clusters = bool(model.get("cutoffs")) and not model.get("tie_embeddings")
-        model.softmax_dropout = model.get("dropout", 0.0) if has_clusters else 0.0
-        if model.get("cutoffs") or model.get(
-            "tie_embeddings"
-        ):  # it was read of a full softmax alone
+    trainer.pop("shard", None)  # it spread parameters over processes and changed no result
+    if "kind" in model and "softmax_dropout" not in model:
+        has_cutoffs = bool(model.get("cutoffs"))
+        is_tied = bool(model.get("tie_embeddings"))
+        # model.dropout also applied within the clusters.
+        model.softmax_dropout = 0.0
+        if has_cutoffs and not is_tied:
+            model.softmax_dropout = model.get("dropout", 0.0)
+        # model.projection_dim was only read for a full softmax that is not tied.
+        if has_cutoffs or is_tied:
             model.projection_dim = None
     return config
 
 
 def reject_unsafe_yaml(text: str) -> None:
-    """Raise UsageError for YAML that no stored config has: an interpolation would tell our environment to whoever reads
-    a report, aliases can grow without bound, and deep nesting takes time with its square."""
+    """Raise UsageError for YAML with parts that a stored config never has and that can do harm.
+
+    An interpolation `${...}` could put our environment variables into a report; aliases can expand
+    to any size; the time to parse nested text grows with the square of its depth.
+    Raises yaml.YAMLError if the text is not YAML.
+    """
     depth = 0
     for event in yaml.parse(text):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(
-            event, yaml.CollectionEndEvent
-        )
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
         if "${" in text or isinstance(event, yaml.AliasEvent) or depth > 10:
-            raise UsageError(
-                "it has an interpolation, an alias or deep nesting, which a stored config never has."
-            )
+            reason = "it has an interpolation, an alias or deep nesting"
+            raise UsageError(f"{reason}, which a stored config never has.")
 
 
 def save_config(config: TrainConfig, path: Path) -> None:
+    """Write a config as YAML to `path`, an existing one replaced; data.cache_dir is left null."""
     config = replace(config, data=replace(config.data, cache_dir=None))
     path.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)), encoding="utf-8")

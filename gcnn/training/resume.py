@@ -18,7 +18,7 @@ from omegaconf.errors import ValidationError
 from gcnn.base.errors import UsageError
 from gcnn.config.complaints import usage_errors
 from gcnn.config.compose import compose_config, typed
-from gcnn.config.rules import check_read, keys_of
+from gcnn.config.rules import refuse_unread, keys_of
 from gcnn.config.schema import SCHEMAS, TrainConfig
 from gcnn.config.stored import load_config, migrated
 from gcnn.runs.directory import CONFIG, LOG, RESULTS
@@ -140,7 +140,7 @@ def resumed_config(
         state = "finished" if finished(run) else "unfinished"
         notes.insert(0, f"resume: going on with the {state} run {run}")
     resumed = typed(config)
-    check_read(resumed, {key for key, _, _ in differences(stored, resumed)}, all_keys=False)
+    refuse_unread(resumed, {key for key, _, _ in differences(stored, resumed)}, all_keys=False)
     for key, old, new in differences(stored, resumed):
         if FIXED.fullmatch(key) and not MAY_CHANGE.fullmatch(key):
             raise UsageError(
@@ -164,7 +164,7 @@ def checked(config: DictConfig, hydra_config: DictConfig) -> TrainConfig:
         with open_dict(config):
             migrated(config)
     result = typed(config)
-    check_read(result, keys_of(hydra_config.overrides.task), all_keys=composed)
+    refuse_unread(result, keys_of(hydra_config.overrides.task), all_keys=composed)
     return result
 
 

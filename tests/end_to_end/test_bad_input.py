@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from gcnn.base.errors import UsageError
 from gcnn.config.compose import compose_config
-from gcnn.config.overrides import prepare
+from gcnn.config.overrides import prepare_overrides
 from gcnn.config.schema import SCHEMAS, TrainerConfig
 from gcnn.training.run import check_precision
 
@@ -231,14 +231,18 @@ def test_any_path_is_taken_as_it_is_written(name, monkeypatch):
             (f"/a/{name}/b", f"/a/{name}/b"),
             (f"~/{name}", f"/home/me/{name}"),
         ):
-            (given,) = OverridesParser.create().parse_overrides(prepare([f"{key}={value}"]))
+            (given,) = OverridesParser.create().parse_overrides(
+                prepare_overrides([f"{key}={value}"])
+            )
             assert not given.is_sweep_override()
             assert given.value() == path
 
 
 def test_what_is_no_plain_path_stays_hydras(tmp_path):
     (tmp_path / "a,b").mkdir()
-    assert prepare([f"data.path={tmp_path}/a,b"], sweep=True) == [f"data.path='{tmp_path}/a,b'"]
+    assert prepare_overrides([f"data.path={tmp_path}/a,b"], sweep=True) == [
+        f"data.path='{tmp_path}/a,b'"
+    ]
     asked = [
         "data.path=null",
         "resume=true",
@@ -247,12 +251,12 @@ def test_what_is_no_plain_path_stays_hydras(tmp_path):
         "run_dir=a b/c",
         "seed=1",
     ]
-    assert prepare(asked) == asked
-    assert prepare(["data.path=a,b", "run_dir=a,b"], sweep=True) == [
+    assert prepare_overrides(asked) == asked
+    assert prepare_overrides(["data.path=a,b", "run_dir=a,b"], sweep=True) == [
         "data.path=a,b",
         "run_dir='a,b'",
     ]
-    assert prepare(["data.path=a,b", "experiment=null"]) == ["data.path='a,b'"]
+    assert prepare_overrides(["data.path=a,b", "experiment=null"]) == ["data.path='a,b'"]
 
 
 def test_hydras_own_options_are_taken(call):
