@@ -44,7 +44,7 @@ class Outcome(NamedTuple):
 
 @pytest.fixture
 def call(monkeypatch, capfd, tmp_path):
-    """Run a command of scripts/ in this process, in an empty folder: its exit code and what it printed."""
+    """Run a command of scripts/ in this process, in an empty folder: exit code and output."""
     monkeypatch.chdir(tmp_path)
 
     def run(script: str, *arguments: object, stdin: bytes = b"") -> Outcome:

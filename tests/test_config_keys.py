@@ -1,5 +1,8 @@
-"""Every key of every schema has an effect: for each there is a context in which another value changes what
-is built, computed or written. (Where one would change nothing, it is refused: test_unread_keys.py.)"""
+"""Every key of every schema has an effect: another value changes what is built or computed.
+
+For each key there is a config in which it does. Where a key would have no effect it is refused, see
+test_unread_keys.py.
+"""
 
 import dataclasses
 import json
@@ -153,7 +156,7 @@ def parts_of_a_batch(trainer):
 
 
 def written(config):
-    """What a run writes, but for its times: metrics, checkpoints, weights and results; or why there is none."""
+    """What a run writes, without times: metrics, checkpoints, weights, results; or its error."""
     torch.manual_seed(0)
     try:
         path, results = train(dataclasses.replace(config, run_dir=config.run_dir or "run"))
@@ -208,7 +211,7 @@ BY_MINUTES = dataclasses.replace(SHORT, checkpoint_every=None)
 OFTEN = dataclasses.replace(SHORT, validate_every=1)
 ENDLESS = dataclasses.replace(SHORT, max_steps=80, validate_every=99, checkpoint_every=None)
 FALLING = PlateauScheduleConfig()
-# Of each schema: what is looked at, a config in which the key is read, and another value of the key.
+# For each schema: what is observed, a config in which the key is read, another value of the key.
 EFFECTS = {
     DataConfig: {
         "name": (what_is_read, DATA, "another"),

@@ -43,7 +43,7 @@ def test_letters_that_the_terminal_lacks_are_no_failure():
 
 @pytest.mark.parametrize("stream", [0, 1, 2])
 def test_a_closed_stream_is_never_a_file_that_is_opened_later(stream, tmp_path):
-    """A closed number is free: the next file would get it, and whatever the process or a child prints there."""
+    """The next file would get the closed stream's descriptor, and with it what is printed."""
     code = f"""
 import os
 from gcnn.base.process import explain, run_command

@@ -1,4 +1,4 @@
-"""Files on file systems that lack what others have: locks, the sync of a folder, names of Unicode alone."""
+"""File systems without locks, without syncing of folders, and names that are not Unicode."""
 
 import errno
 import fcntl

@@ -1,4 +1,7 @@
-"""What make passes on to the scripts, in a checkout whose path has a blank; Python is one that prints its arguments."""
+"""The arguments that make passes to the scripts, in a checkout whose path has a blank.
+
+The Python that make calls only prints its arguments.
+"""
 
 import os
 import re

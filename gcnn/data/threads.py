@@ -1,18 +1,22 @@
-"""Work on batches in threads: Arrow, hashing and SentencePiece let others run meanwhile."""
+"""Work on batches in threads, for functions that release the GIL: Arrow, hashing, SentencePiece."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-THREADS = 3  # more would wait for Python itself, and hold more batches in memory
+THREADS = 3  # more would wait for the GIL, and hold more batches in memory
 
 Batch = TypeVar("Batch")
 Result = TypeVar("Result")
 
 
 def in_threads(work: Callable[[Batch], Result], batches: Iterable[Batch]) -> Iterator[Result]:
-    """The results of `work` in the order of the batches, of which one for each thread is in memory, and the next."""
+    """The results of `work` on each batch, computed in threads, in the order of the batches.
+
+    Batches are read in the calling thread as results are taken; at most THREADS + 1 are in memory.
+    An error of `work` is raised where its result would come; the threads end with the iterator.
+    """
     with ThreadPoolExecutor(THREADS) as pool:
         pending = deque()
         for batch in batches:

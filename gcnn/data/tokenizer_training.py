@@ -1,4 +1,8 @@
-"""Tokenizers out of a training split: a vocabulary of words, or a SentencePiece model, or the ranks for a given one."""
+"""Train a tokenizer on the training split, or rank the ids of a given one by frequency there.
+
+`train_words` counts words. `train_sentencepiece` trains a model on a sample of the lines
+(`LineSample`, `sentencepiece_model`) and then counts its pieces in all of them.
+"""
 
 import io
 import re
@@ -20,112 +24,155 @@ from gcnn.data.tables import read_lines
 from gcnn.data.threads import in_threads
 from gcnn.data.tokenizers import EOS, UNK, SentencePieceTokenizer, WordTokenizer
 
-PIECES = 8000  # of a text that gives so many
-SAMPLE = 20_000_000  # characters that SentencePiece is trained on
-LONGEST = 1 << 18  # characters of a line
+PIECES = 8000  # default vocabulary size; fewer if the text does not give so many
+SAMPLE = 20_000_000  # most characters that SentencePiece is trained on
+LONGEST = 1 << 18  # most characters of a line that it is given
 
 
 def train_tokenizer(
     config: WordTokenizerConfig | SentencePieceConfig, lines: Iterable[Lines]
 ) -> WordTokenizer | SentencePieceTokenizer:
-    """The tokenizer of a training split, given in batches of lines; memory grows with its types alone.
+    """A tokenizer for the training split, of the config's kind, with ids by falling frequency.
 
-    Raises UsageError for a vocabulary size that the text cannot give, and for a file that is no vocabulary or model.
+    lines: the whole split in batches, read once. Memory grows with the distinct words, not with the
+    text. Raises UsageError for a vocabulary size that the text cannot have, and for a file that is
+    not a vocabulary or model.
     """
-    return (train_words if config.kind == "word" else train_sentencepiece)(config, lines)
+    if config.kind == "word":
+        return train_words(config, lines)
+    return train_sentencepiece(config, lines)
 
 
 def train_words(config: WordTokenizerConfig, lines: Iterable[Lines]) -> WordTokenizer:
-    """Types, or the words of `config.vocabulary`, by falling frequency, ties in code-point order.
+    """A vocabulary of the words of the text, or of those in the file `config.vocabulary`.
 
-    `<unk>` has the counts of those left out.
+    Ids are by falling frequency in the text, ties in code-point order. `<unk>` counts as often as
+    all words that are left out, `<eos>` once per line.
     """
     if config.max_size is not None and config.max_size < 3:
         raise UsageError(
             f"tokenizer.max_size is {config.max_size}; give 3 or more (<unk>, <eos> and a word)."
         )
-    words = None if config.vocabulary is None else read_vocabulary(Path(config.vocabulary))
-    counts = Counter()
-    for counted in in_threads(lambda batch: pc.value_counts(split_lines(batch, EOS, UNK)), lines):
-        counts.update(dict(zip(*(column.to_pylist() for column in counted.flatten()), strict=True)))
+    words = None
+    if config.vocabulary is not None:
+        words = read_vocabulary(Path(config.vocabulary))  # before the text, which takes long
 
-    def falling(words: Iterable[str]) -> list[str]:
+    # Count the words.
+    def count_words(batch: Lines) -> pa.StructArray:
+        return pc.value_counts(split_lines(batch, EOS, UNK))
+
+    counts = Counter()
+    for counted in in_threads(count_words, lines):
+        values, numbers = counted.flatten()
+        counts.update(dict(zip(values.to_pylist(), numbers.to_pylist(), strict=True)))
+
+    def by_frequency(words: Iterable[str]) -> list[str]:
         return sorted(sorted(words), key=counts.__getitem__, reverse=True)
 
+    # Choose those that get an id of their own.
     if words is None:
         words = [word for word, count in counts.items() if count >= config.min_count]
-    words = falling(word for word in words if word not in (EOS, UNK))
+    words = by_frequency(word for word in words if word not in (EOS, UNK))
     if config.max_size is not None:
         words = words[: config.max_size - 2]
+
+    # All others count for <unk>.
     counts[UNK] = counts.total() - counts[EOS] - sum(counts[word] for word in words)
-    return WordTokenizer(falling([*words, EOS, UNK]))
+    return WordTokenizer(by_frequency([*words, EOS, UNK]))
 
 
 def read_vocabulary(path: Path) -> list[str]:
-    """The words of a file with a word a line. Raises UsageError without the file and for a line that is no new word."""
+    """The words of a file with one word per line, in its order.
+
+    Raises UsageError if there is no file, and for a line that is not one word or repeats one.
+    """
     if not path.exists():
         raise UsageError(
-            f"tokenizer.vocabulary: no file {path}. Give one with a word a line; the vocabulary of a corpus is where "
-            "gcnn data says, that of a run in its folder tokenizer/."
+            f"tokenizer.vocabulary: no file {path}. Give one with a word a line; the vocabulary of "
+            "a corpus is where gcnn data says, that of a run in its folder tokenizer/."
         )
-    words = [line.strip() for lines in read_lines(path) for line in lines.drop_null().to_pylist()]
-    seen = set()
-    for number, word in enumerate(words, start=1):
-        if len(word.split()) != 1 or word in seen:
-            reason = f"`{word}` again" if word in seen else f"`{word}`, not one word"
+    words = {}  # a dictionary keeps the order and finds repetitions
+    number = 0
+    for lines in read_lines(path):
+        for line in lines.drop_null().to_pylist():
+            number += 1
+            word = line.strip()
+            if len(word.split()) == 1 and word not in words:
+                words[word] = number
+                continue
+            reason = f"`{word}` again" if word in words else f"`{word}`, not one word"
             raise UsageError(
-                f"tokenizer.vocabulary: {path}, line {number} is {reason}. Give a word a line, each once."
+                f"tokenizer.vocabulary: {path}, line {number} is {reason}. "
+                "Give a word a line, each once."
             )
-        seen.add(word)
-    return words
+    return list(words)
 
 
 def train_sentencepiece(
     config: SentencePieceConfig, lines: Iterable[Lines]
 ) -> SentencePieceTokenizer:
-    """A model of a sample of the lines, its ids ranked by their frequency in all of them."""
+    """A SentencePiece tokenizer with ids by falling frequency of its pieces in all lines.
+
+    The model is `config.model` if given, otherwise one trained on a sample of the lines.
+    """
     lines = (without_end_marks(batch, EOS) for batch in lines)
     if config.model is not None:
-        own = read_model(Path(config.model))
-        batches = in_threads(
-            lambda batch: np.bincount(own.encode_lines(batch), minlength=own.vocabulary_size), lines
-        )
-        return SentencePieceTokenizer(own.model, np.argsort(-sum(batches), kind="stable"))
-    counts, sample, ends = Counter(), LineSample(), 0
-    for batch in map(pa.Array.to_pylist, lines):
-        counts.update(chain.from_iterable(map(str.split, batch)))
-        sample.extend(batch)
-        ends += len(batch)
+        return rank_model(read_model(Path(config.model)), lines)
+
+    # Count the words and take a sample of the lines, in one pass.
+    counts = Counter()
+    sample = LineSample()
+    line_count = 0
+    for batch in lines:
+        texts = batch.to_pylist()
+        for text in texts:
+            counts.update(text.split())
+        sample.extend(texts)
+        line_count += len(texts)
+
+    # Train on the sample.
     model = sentencepiece_model(config, sample.lines)
     processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-    pieces = processor.encode(
-        list(counts)
-    )  # of single words; they make up the text, no piece crosses white space
+
+    # Count the pieces by those of the words: no piece crosses white space.
+    pieces = processor.encode(list(counts))  # a list for each word
     weights = np.repeat(list(counts.values()), [len(ids) for ids in pieces])
-    frequency = np.bincount(
-        list(chain.from_iterable(pieces)), weights, minlength=processor.vocab_size()
-    )
-    frequency[processor.eos_id()] = ends
+    ids = list(chain.from_iterable(pieces))
+    frequency = np.bincount(ids, weights, minlength=processor.vocab_size())
+    frequency[processor.eos_id()] = line_count
     return SentencePieceTokenizer(model, np.argsort(-frequency, kind="stable"))
 
 
+def rank_model(tokenizer: SentencePieceTokenizer, lines: Iterable[Lines]) -> SentencePieceTokenizer:
+    """The tokenizer of a model that has its own ids, with ids by falling frequency in the lines."""
+
+    def count_ids(batch: Lines) -> np.ndarray:
+        return np.bincount(tokenizer.encode_lines(batch), minlength=tokenizer.vocabulary_size)
+
+    frequency = sum(in_threads(count_ids, lines))
+    return SentencePieceTokenizer(tokenizer.model, np.argsort(-frequency, kind="stable"))
+
+
 def read_model(path: Path) -> SentencePieceTokenizer:
-    """A SentencePiece model of one's own with the ids that it has."""
+    """The tokenizer of a user's sentencepiece.model, with the model's own ids.
+
+    Raises UsageError if there is no file, if it is not a model, and if it has no piece for unknown
+    text or for the end of a sentence.
+    """
     if not path.is_file():
         raise UsageError(f"tokenizer.model: no file {path}. Give a sentencepiece.model.")
     check_no_pointer_at(path)
-    model, processor = path.read_bytes(), sentencepiece.SentencePieceProcessor()
+    model = path.read_bytes()
+    processor = sentencepiece.SentencePieceProcessor()
     try:
         processor.LoadFromSerializedProto(model)
     except RuntimeError as error:
         raise UsageError(
             f"tokenizer.model: {path} is no SentencePiece model ({one_line(error)})."
         ) from None
-    for name, number in (
-        ("unknown piece", processor.unk_id()),
-        ("end of sentence", processor.eos_id()),
-    ):
-        if number < 0:
+    needed = {"unknown piece": processor.unk_id(), "end of sentence": processor.eos_id()}
+    for name, piece_id in needed.items():
+        if piece_id < 0:
             raise UsageError(
                 f"tokenizer.model: {path} has no {name}. Give a model that was trained with one."
             )
@@ -133,20 +180,26 @@ def read_model(path: Path) -> SentencePieceTokenizer:
 
 
 class LineSample:
-    """Lines evenly spread over a text, SAMPLE characters at most: what SentencePiece holds in memory.
+    """Every `step`-th line of a text, evenly spread over it, of at most SAMPLE characters together.
 
-    Of lines past LONGEST characters, which it would pass over, each part counts as one.
+    SentencePiece is trained on it and holds it in memory. Lines of more than LONGEST characters,
+    which SentencePiece would skip, are cut into parts that count as lines.
     """
 
     def __init__(self):
         self.lines: list[str] = []
-        self.step, self.seen, self.size = 1, 0, 0
+        self.step = 1  # doubled, and every other line dropped, whenever there are too many
+        self.seen = 0  # lines of the text so far
+        self.size = 0  # characters of the sample
 
     def extend(self, batch: Sequence[str]) -> None:
-        batch = [part for line in batch for part in split_long_line(line.strip(), LONGEST)]
-        sampled = batch[-self.seen % self.step :: self.step]
+        """Add every `step`-th of the next lines of the text."""
+        parts = []
+        for line in batch:
+            parts += split_long_line(line.strip(), LONGEST)
+        sampled = parts[-self.seen % self.step :: self.step]
         self.lines += sampled
-        self.seen += len(batch)
+        self.seen += len(parts)
         self.size += sum(map(len, sampled))
         while self.size > SAMPLE and len(self.lines) > 1:
             self.lines = self.lines[::2]
@@ -155,7 +208,7 @@ class LineSample:
 
 
 def split_long_line(line: str, size: int) -> Iterator[str]:
-    """A line in parts of at most `size` characters, cut at blanks where it has them."""
+    """The parts of a line, of at most `size` characters each, cut at blanks if there are any."""
     while len(line) > size:
         cut = line.rfind(" ", 1, size) + 1 or size
         yield line[:cut].strip()
@@ -164,9 +217,11 @@ def split_long_line(line: str, size: int) -> Iterator[str]:
 
 
 def sentencepiece_model(config: SentencePieceConfig, lines: Sequence[str]) -> bytes:
-    """A SentencePiece model, of as many pieces as the text gives where the config does not say.
+    """A serialised SentencePiece model, trained on the lines.
 
-    Raises UsageError for a size that the text cannot give."""
+    It has config.vocabulary_size pieces; if that is None PIECES, or as many as the text gives.
+    Raises UsageError for a size that the text cannot have.
+    """
     size = config.vocabulary_size or PIECES
     try:
         return train_pieces(config.model_type, size, lines)
@@ -179,8 +234,11 @@ def sentencepiece_model(config: SentencePieceConfig, lines: Sequence[str]) -> by
 
 
 def train_pieces(model_type: str, size: int, lines: Sequence[str]) -> bytes:
-    """A SentencePiece model. Bytes stand in for rare characters, so that any text decodes to itself.
-    Raises RuntimeError, in SentencePiece's words, for a size that the text cannot give."""
+    """A serialised SentencePiece model of `size` pieces; the same lines give the same model.
+
+    Rare characters are encoded as bytes, so that any text can be decoded from its ids.
+    Raises RuntimeError with SentencePiece's message for a size that the text cannot have.
+    """
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(lines),
@@ -192,7 +250,7 @@ def train_pieces(model_type: str, size: int, lines: Sequence[str]) -> bytes:
         normalization_rule_name="identity",
         remove_extra_whitespaces=False,
         max_sentence_length=4 * LONGEST,  # bytes
-        num_threads=2,  # a constant: sums of floats, and so the pieces, depend on it
+        num_threads=2,  # fixed, since sums of floats, and so the pieces, depend on it
         unk_id=0,
         unk_piece=UNK,
         eos_id=1,
@@ -205,7 +263,10 @@ def train_pieces(model_type: str, size: int, lines: Sequence[str]) -> bytes:
 
 
 def vocabulary_size_message(size: int, reason: str) -> str:
-    """SentencePiece's complaint about a vocabulary size, in the config's terms."""
+    """The message for a vocabulary size that SentencePiece refuses, with a size that works.
+
+    reason: SentencePiece's own message.
+    """
     message = f"tokenizer.vocabulary_size is {size}"
     if most := re.search(r"value <= (\d+)", reason):
         return f"{message}, more than the training split has pieces for; give at most {most[1]}."

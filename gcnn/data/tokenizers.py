@@ -1,4 +1,7 @@
-"""Words at white space, or SentencePiece; both with ids sorted by frequency, for the adaptive softmax."""
+"""Tokenizers: white-space words, or SentencePiece, with ids in the order of frequency.
+
+The most frequent type has id 0, as the adaptive softmax needs.
+"""
 
 import hashlib
 import json
@@ -6,7 +9,7 @@ import re
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Sequence
-from itertools import chain, repeat
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -23,21 +26,24 @@ EOS, UNK = "<eos>", "<unk>"
 class Tokenizer(ABC):
     """Text to ids and back. Id 0 is the most frequent type of the training split."""
 
-    kind: str
-    file: str  # of the vocabulary or model, saved beside tokenizer.json
-    types: list[str]  # how each is written
-    eos: str  # how the end of a line is written
+    kind: str  # "word" or "sentencepiece"
+    file: str  # name of the vocabulary or model file, saved beside tokenizer.json
+    types: list[str]  # the word or piece of each id
+    eos: str  # how the end of a line is written in `types`
     vocabulary_size: int
     eos_id: int
     unk_id: int
 
     @abstractmethod
     def encode_lines(self, lines: Lines) -> np.ndarray:
-        """The ids of all lines, flat, int32; each line ends with eos_id, whether `eos` is written there or not."""
+        """The ids of all lines in one flat int32 array; each line ends with one eos_id.
+
+        The word `eos` at the end of a line is taken for its end mark, not doubled.
+        """
 
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
-        """Text; eos_id becomes an end of line."""
+        """The text of some ids; each eos_id becomes a newline."""
 
     @abstractmethod
     def _token_counts(self, line: str) -> list[int]:
@@ -45,7 +51,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def _parts(self) -> tuple[dict, bytes]:
-        """What is saved: what tokenizer.json holds besides the kind, and the content of `file`."""
+        """The entries of tokenizer.json besides `kind`, and the content of `file`."""
 
     def encode(self, line: str) -> list[int]:
         """The ids of one line, without eos_id."""
@@ -68,42 +74,47 @@ class Tokenizer(ABC):
         return words, np.array(counts, np.int64)
 
     def _files(self) -> dict[str, bytes]:
+        """The saved files: name -> content."""
         head, content = self._parts()
         head_json = json.dumps({"kind": self.kind, **head}, ensure_ascii=False)
         return {self.file: content, "tokenizer.json": f"{head_json}\n".encode()}
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of the saved files."""
+        """sha256 of the names and contents of the saved files; equal tokenizers have equal ones."""
         digest = hashlib.sha256()
         for name, content in sorted(self._files().items()):
             digest.update(f"{name} {len(content)}\n".encode() + content)
         return digest.hexdigest()
 
     def save(self, directory: str | Path) -> None:
-        """Write the files that load_tokenizer reads."""
+        """Write the files that load_tokenizer reads; the folder is made if it does not exist."""
         Path(directory).mkdir(parents=True, exist_ok=True)
         for name, content in self._files().items():
             (Path(directory) / name).write_bytes(content)
 
 
 class WordTokenizer(Tokenizer):
-    """Splits at white space; a word outside `types` is `unk`, and so is `eos` before the end of a line."""
+    """Splits at white space. A word outside `types`, or `eos` inside a line, becomes `unk`."""
 
     kind, file = "word", "vocabulary.txt"
 
     def __init__(self, types: Sequence[str], eos: str = EOS, unk: str = UNK):
+        """types: every word by id, `eos` and `unk` among them (else KeyError)."""
         self.types = list(types)
-        self.eos, self.unk = eos, unk
+        self.eos = eos
+        self.unk = unk
         self.index = {word: i for i, word in enumerate(self.types)}
         self.vocabulary_size = len(self.types)
-        self.eos_id, self.unk_id = self.index[eos], self.index[unk]
+        self.eos_id = self.index[eos]
+        self.unk_id = self.index[unk]
 
     def encode_lines(self, lines: Lines) -> np.ndarray:
         words = split_lines(lines, self.eos, self.unk).dictionary_encode()
-        types = words.dictionary.to_pylist()  # each looked up once
-        ids = np.fromiter(map(self.index.get, types, repeat(self.unk_id)), np.int32, len(types))
-        return ids[words.indices]
+        # Each distinct word is looked up once.
+        distinct = words.dictionary.to_pylist()
+        ids = [self.index.get(word, self.unk_id) for word in distinct]
+        return np.array(ids, np.int32)[words.indices]
 
     def decode(self, ids: Sequence[int]) -> str:
         words = ("\n" if i == self.eos_id else self.types[i] for i in ids)
@@ -113,12 +124,12 @@ class WordTokenizer(Tokenizer):
         return [1] * len(line.split())
 
     def _parts(self) -> tuple[dict, bytes]:
-        return {"eos": self.eos, "unk": self.unk}, "".join(
-            f"{word}\n" for word in self.types
-        ).encode()
+        vocabulary = "".join(f"{word}\n" for word in self.types)
+        return {"eos": self.eos, "unk": self.unk}, vocabulary.encode()
 
     @classmethod
     def load(cls, head: dict, content: bytes) -> "WordTokenizer":
+        """The tokenizer of saved parts (see _parts). Raises ValueError or KeyError for others."""
         types = content.decode().removesuffix("\n").split("\n")
         if len(set(types)) < len(types):
             raise ValueError("vocabulary.txt lists a type twice")
@@ -126,7 +137,11 @@ class WordTokenizer(Tokenizer):
 
 
 class SentencePieceTokenizer(Tokenizer):
-    """A SentencePiece model whose ids are its own, re-ranked: id r is the model's id `model_ids[r]`."""
+    """A SentencePiece model, with ids in another order than the model's own.
+
+    model: the serialised model. model_ids: the model's id of each id here.
+    Raises ValueError if model_ids is not a permutation of the model's ids.
+    """
 
     kind, file = "sentencepiece", "sentencepiece.model"
 
@@ -138,7 +153,7 @@ class SentencePieceTokenizer(Tokenizer):
         self.ranks = np.argsort(self.model_ids).astype(np.int32)
         self.vocabulary_size = self.processor.vocab_size()
         if not np.array_equal(self.model_ids[self.ranks], np.arange(self.vocabulary_size)):
-            raise ValueError("the ranks do not fit the model")
+            raise ValueError("model_ids is not an order of the model's ids")
         self.types = self.processor.id_to_piece(self.model_ids.tolist())
         self.eos_id = int(self.ranks[self.processor.eos_id()])
         self.unk_id = int(self.ranks[self.processor.unk_id()])
@@ -146,17 +161,17 @@ class SentencePieceTokenizer(Tokenizer):
 
     def encode_lines(self, lines: Lines) -> np.ndarray:
         lines = pc.utf8_trim_whitespace(without_end_marks(lines, self.eos)).to_pylist()
-        return self.ranks[
-            np.fromiter(chain.from_iterable(self.processor.encode(lines, add_eos=True)), np.int32)
-        ]
+        encoded = self.processor.encode(lines, add_eos=True)  # a list for each line
+        model_ids = np.fromiter(chain.from_iterable(encoded), np.int32)
+        return self.ranks[model_ids]
 
     def decode(self, ids: Sequence[int]) -> str:
         ids = np.asarray(ids, np.int64)
-        lines = np.split(ids, np.flatnonzero(ids == self.eos_id) + 1)
-        return "\n".join(
-            self.processor.decode(self.model_ids[line[line != self.eos_id]].tolist())
-            for line in lines
-        )
+        lines = []
+        for line in np.split(ids, np.flatnonzero(ids == self.eos_id) + 1):
+            model_ids = self.model_ids[line[line != self.eos_id]]
+            lines.append(self.processor.decode(model_ids.tolist()))
+        return "\n".join(lines)
 
     def _token_counts(self, line: str) -> list[int]:
         ends = [word.end() for word in re.finditer(r"\S+", line)]
@@ -172,11 +187,15 @@ class SentencePieceTokenizer(Tokenizer):
 
     @classmethod
     def load(cls, head: dict, content: bytes) -> "SentencePieceTokenizer":
+        """The tokenizer of saved parts (see _parts). Raises various errors for others."""
         return cls(content, head["model_ids"])
 
 
 def load_tokenizer(directory: str | Path) -> WordTokenizer | SentencePieceTokenizer:
-    """The tokenizer saved in a folder. Raises UsageError where files are missing, damaged or pointers of Git LFS."""
+    """The tokenizer that `save` wrote into a folder, of the kind that its tokenizer.json says.
+
+    Raises UsageError if files are missing, damaged or pointers of Git LFS.
+    """
     directory = Path(directory)
     for file in ("tokenizer.json", WordTokenizer.file, SentencePieceTokenizer.file):
         check_no_pointer_at(directory / file)

@@ -1,1 +1,1 @@
-"""What a run directory holds: its folder, and its JSON files as dataclasses that writer and reader share."""
+"""The run directory: its file names, lock and search, and its JSON files as dataclasses."""

@@ -1,4 +1,4 @@
-"""A run's folder: how it is found, who holds it, and what may not lie in it."""
+"""The run directory: names of its files, finding one, and the lock that keeps others out."""
 
 import json
 import os
@@ -19,31 +19,36 @@ RESULTS = "results.json"
 SAMPLES = "samples.json"
 LOG = "train.log"
 LOCK = ".lock"
-MEMBER = (
-    "member.json"  # in the folder of a sweep's member: its number, its overrides, and why it failed
-)
+MEMBER = "member.json"  # of a sweep's member: its number, its overrides, and why it failed
 
 # What is pushed to the Hub of a run, besides its card, and brought from there.
 PUBLISHED = [CONFIG, "model.safetensors", RESULTS, f"{TOKENIZER}/*"]
 
 
 def find_run(path: str) -> Path:
-    """The run directory at a path, or the newest finished run below it, which is named; `latest`: below runs/.
+    """The run directory that a user means by a path.
 
-    `hf://user/name` is a run on the Hub, which is downloaded. Raises as download_run does.
+    That is the folder itself if it has a config, otherwise the newest finished run up to four
+    levels below it, whose name is then printed to stderr. `latest` is the newest below ./runs.
+    `hf://user/name` is a run on the Hub, which is downloaded. A path that is empty or not a folder
+    is returned as it is; reading it fails with a message. Raises UsageError if a folder has neither
+    a config nor a finished run below, and as download_run does.
     """
     if path.startswith(PREFIX):
         return download_run(path.removeprefix(PREFIX), PUBLISHED)
     folder = Path("runs" if path == "latest" else path)
     if path == "latest" and not folder.is_dir():
         raise UsageError(
-            f"latest is the newest finished run below runs/, and there is no folder runs in {Path.cwd()}. "
+            "latest is the newest finished run below runs/, "
+            f"and there is no folder runs in {Path.cwd()}. "
             "Call it where the run was trained, or give the run's folder."
         )
     if not path or os.path.lexists(folder / CONFIG) or not os.path.isdir(folder):
-        return folder  # its reader says what is wrong with it
-    levels = ("*/" * depth for depth in range(1, 5))  # runs/<group>/<experiment>/sweep/<member>
-    finished = [file.parent for level in levels for file in folder.glob(f"{level}results.json")]
+        return folder
+    finished = []
+    for depth in range(1, 5):  # runs/<group>/<experiment>/sweep/<member>
+        for file in folder.glob("*/" * depth + RESULTS):
+            finished.append(file.parent)
     if not finished:
         found = f"{folder} is not a run directory: it has no config.yaml, and no finished run below"
         raise UsageError(f"{found}. Give the folder of a run.")
@@ -53,8 +58,12 @@ def find_run(path: str) -> Path:
 
 
 def lock_or_owner(file: TextIO) -> dict[str, Any] | None:
-    """Take the lock of a run directory. Returns None, or what `write_owner` wrote of the process that holds it: empty
-    where that has not written yet."""
+    """Take the lock of a run directory without waiting; None if this process now holds it.
+
+    file: the open lock file; the lock is held until it is closed or this process ends.
+    Otherwise returns what `write_owner` wrote of the process that holds the lock: `process` (its
+    id) and `host`, or an empty dictionary if it has not written them yet.
+    """
     if lock(file):
         return None
     file.seek(0)
@@ -66,7 +75,10 @@ def lock_or_owner(file: TextIO) -> dict[str, Any] | None:
 
 
 def write_owner(lock: TextIO) -> None:
-    """Say in a lock that is held which process holds it: JSON, blanks around the number for `cut`."""
+    """Write this process's id and host as JSON into a lock file whose lock it holds.
+
+    There are blanks around the id, so that a shell can `cut` it out.
+    """
     lock.truncate(0)
     owner = {"process": os.getpid(), "host": os.uname().nodename}
     lock.write(json.dumps(owner, separators=(" , ", ": ")))
@@ -74,7 +86,10 @@ def write_owner(lock: TextIO) -> None:
 
 
 def check_run_name(option: str, run_dir: Path) -> None:
-    """Raise UsageError for a run's folder whose path is not UTF-8: safetensors writes weights to no such path."""
+    """Raise UsageError if the absolute path of a run is not UTF-8: safetensors cannot write there.
+
+    option: the option or key that set the path, for the message.
+    """
     try:
         str(run_dir.absolute()).encode()
     except UnicodeEncodeError:

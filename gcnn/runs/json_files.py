@@ -1,4 +1,8 @@
-"""JSON files from disk as dataclasses, the type of every entry checked once: after it, code reads attributes."""
+"""JSON files read as dataclasses, with the type of every entry checked on reading.
+
+A "kind" is the type that JSON is read as: a dataclass, dict[str, kind], list[kind], Number, Text,
+or Any, which is not checked.
+"""
 
 import json
 from dataclasses import MISSING, fields, is_dataclass
@@ -9,50 +13,61 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from gcnn.base.errors import UsageError, one_line
 
-Number, Text = float | None, str | None  # entries that may be absent or null
+Number = float | None  # an entry that may be absent or null
+Text = str | None
 TITLES = {float: "a number", str: "a text", dict: "an object", list: "a list"}
 hints_of = cache(get_type_hints)
 
 
 def checked(content: Any, kind: Any, where: str) -> Any:
-    """JSON's `content` as a `kind`: a dataclass, dict[str, kind], list[kind], Number, Text, or Any for what it is.
+    """A value of parsed JSON as a `kind` (explained above), with all types in it checked.
 
-    Null is an empty object or list. An absent entry is its field's default, or else as null; entries without a field
-    are left out. Raises UsageError, saying `where`, for an entry of another type.
+    Null becomes an empty list or dictionary, or a dataclass without entries; a Number or Text stays
+    None. An entry that is absent has its field's default, or is read as null if there is none.
+    Entries for which a dataclass has no field are left out.
+    where: the file and the place in it, for messages.
+    Raises UsageError for an entry of another type; true and false are not numbers.
     """
-    if isinstance(kind, UnionType):
+    if isinstance(kind, UnionType):  # Number or Text: the type besides None
         kind = get_args(kind)[0]
-    plain = dict if is_dataclass(kind) else get_origin(kind) or kind
-    if plain is Any or (content is None and plain in (float, str)):
+    json_type = dict if is_dataclass(kind) else get_origin(kind) or kind
+    if json_type is Any:
         return content
-    content = plain() if content is None else content
-    if isinstance(content, bool) or not isinstance(
-        content, (int, float) if plain is float else plain
-    ):
-        raise UsageError(
-            f"{where} is not {TITLES[plain]}. Make the file again by running the command that wrote it."
-        )
+    if content is None:
+        if json_type in (float, str):
+            return None
+        content = json_type()
+
+    allowed = (int, float) if json_type is float else json_type
+    if isinstance(content, bool) or not isinstance(content, allowed):
+        remedy = "Make the file again by running the command that wrote it."
+        raise UsageError(f"{where} is not {TITLES[json_type]}. {remedy}")
+
     if is_dataclass(kind):
-        present = [f.name for f in fields(kind) if f.name in content or f.default is MISSING]
-        entries = {name: (content.get(name), hints_of(kind)[name]) for name in present}
-        return kind(
-            **{name: checked(*entry, f"{where}: {name}") for name, entry in entries.items()}
-        )
-    if plain is dict:
+        entries = {}
+        for field in fields(kind):
+            if field.name in content or field.default is MISSING:
+                entry = content.get(field.name)
+                entry_kind = hints_of(kind)[field.name]
+                entries[field.name] = checked(entry, entry_kind, f"{where}: {field.name}")
+        return kind(**entries)
+    if json_type is dict:
+        entry_kind = get_args(kind)[1]
         return {
-            key: checked(entry, get_args(kind)[1], f"{where}: {key}")
-            for key, entry in content.items()
+            key: checked(entry, entry_kind, f"{where}: {key}") for key, entry in content.items()
         }
-    if plain is list:
-        return [
-            checked(entry, get_args(kind)[0], f"{where}: entry {i}")
-            for i, entry in enumerate(content, start=1)
-        ]
+    if json_type is list:
+        entry_kind = get_args(kind)[0]
+        entries = []
+        for number, entry in enumerate(content, start=1):
+            entries.append(checked(entry, entry_kind, f"{where}: entry {number}"))
+        return entries
     return content
 
 
 def parse_json(text: str, kind: Any, where: str) -> Any:
-    """The JSON of `text` as a `kind`. Raises UsageError where it is none or not of that kind."""
+    """JSON text as a `kind`. Raises UsageError, naming `where`, if it is not JSON, is null, or is
+    not of that kind."""
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -65,31 +80,39 @@ def parse_json(text: str, kind: Any, where: str) -> Any:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file. Raises UsageError where it cannot be read."""
+    """The content of a text file. Raises UsageError if it is absent, unreadable or not UTF-8."""
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise UsageError(
             f"{path} is not a UTF-8 text file. Make the file again or remove it."
         ) from None
-    except OSError as error:  # a folder in its place, say
+    except OSError as error:  # for instance, it is a folder
         raise UsageError(
             f"{path} cannot be read ({error.strerror}). Make the file again or remove it."
         ) from None
 
 
 def read_json(path: Path, kind: Any) -> Any:
-    """The JSON file at `path` as a `kind`, None where there is no file. Raises UsageError for another file."""
-    return parse_json(read_text(path), kind, str(path)) if path.exists() else None
+    """A JSON file as a `kind`; None if there is no file.
+
+    Raises UsageError if it cannot be read, is not JSON, or is not of that kind.
+    """
+    if not path.exists():
+        return None
+    return parse_json(read_text(path), kind, str(path))
 
 
 def read_json_lines(path: Path, kind: Any) -> list[Any]:
-    """The lines of a JSON Lines file, each as a `kind`; none where there is no file. Raises UsageError as `read_json`.
+    """The lines of a JSON Lines file, each as a `kind`; empty if there is no file.
 
-    A last line without its newline is still being written: left out.
+    A last line without its newline is left out, as a process may still be writing it.
+    Raises UsageError if the file cannot be read or a line is not JSON of that kind.
     """
-    lines = read_text(path).split("\n")[:-1] if path.exists() else []
-    return [
-        parse_json(line, kind, f"{path}: line {number}")
-        for number, line in enumerate(lines, start=1)
-    ]
+    if not path.exists():
+        return []
+    lines = read_text(path).split("\n")[:-1]
+    entries = []
+    for number, line in enumerate(lines, start=1):
+        entries.append(parse_json(line, kind, f"{path}: line {number}"))
+    return entries

@@ -1,4 +1,9 @@
-"""The JSON files of a run as dataclasses, the same for who writes them and who reads them."""
+"""The JSON files of a run as dataclasses, which both the writer and the reader use.
+
+results.json is Results, a line of metrics.jsonl is Metric, an entry of samples.json is
+GeneratedText, member.json is Member. Every Number and Text may be None: an older version did not
+write it, or the run has not finished.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,16 +13,20 @@ from gcnn.runs.json_files import Number, Text
 
 @dataclass(kw_only=True)
 class Hardware:
+    """The machine that a run was trained on; see base/provenance.py."""
+
     cpu: Text
     cores: Number
     threads: Number
-    gpu: Any = ""  # null: none; absent: not said
+    gpu: Any = ""  # its name; None: there was none; "": not recorded
     memory_bytes: Number
     platform: Text
 
 
 @dataclass(kw_only=True)
 class Parameters:
+    """The model's parameters, in all and by part; body: without embedding and softmax."""
+
     total: Number
     embedding: Number
     body: Number
@@ -26,14 +35,18 @@ class Parameters:
 
 @dataclass(kw_only=True)
 class Data:
+    """The corpus and the tokenizer; equal fingerprints mean equal content."""
+
     name: Text
     fingerprint: Text  # of the tokenizer and all texts
-    tokenizer_fingerprint: Text  # null: of an older run
+    tokenizer_fingerprint: Text
     vocabulary_size: Number
 
 
 @dataclass(kw_only=True)
 class Training:
+    """What the run's training took. seconds: without validation."""
+
     steps: Number
     tokens: Number
     seconds: Number
@@ -43,31 +56,41 @@ class Training:
 
 @dataclass(kw_only=True)
 class Split:
-    """The perplexity of a text. Null in it is what an older run did not measure, or what is not finite; of a word or
-    byte also what does not compare, as words are out of vocabulary."""
+    """The perplexity of a split.
 
-    nll_nats: Number  # all of the text
-    perplexity: Number  # a token
-    known_perplexity: Number
-    unigram_perplexity: Number
+    None: not measured by an older version, or not finite. Per word and per byte also None if the
+    text has words out of vocabulary, since such values cannot be compared between vocabularies.
+    """
+
+    nll_nats: Number  # of the whole text
+    perplexity: Number  # per token
+    known_perplexity: Number  # per token that is not <unk>
+    unigram_perplexity: Number  # of a unigram model, for comparison
     word_perplexity: Number
     bits_per_byte: Number
     tokens: Number
     unknown: Number  # tokens that are <unk>
-    out_of_vocabulary: Number  # those of them that are not <unk> in the text itself
+    out_of_vocabulary: Number  # unknown tokens that are not written <unk> in the text itself
     words: Number
     bytes: Number
     text_fingerprint: Text
 
     @property
     def unknown_words(self) -> float | None:
-        """How many words of the text the model does not know; None where the run does not say. An older run says how
-        many tokens are <unk>, among them those that are <unk> in the text itself."""
-        return self.unknown if self.out_of_vocabulary is None else self.out_of_vocabulary
+        """The number of words out of vocabulary; None if not recorded.
+
+        Of an older run, all <unk> tokens, including those written so in the text itself.
+        """
+        if self.out_of_vocabulary is None:
+            return self.unknown
+        return self.out_of_vocabulary
 
     @property
     def why_no_words(self) -> str:
-        """Why the text has no perplexity per word and no bits per byte; empty where it has them."""
+        """Why the split has no perplexity per word and no bits per byte, as a clause for a table.
+
+        Empty if it has them, or if the reason is not known.
+        """
         if self.word_perplexity is not None or not self.out_of_vocabulary:
             return ""
         unknown = f"{self.out_of_vocabulary:,.0f} of {self.words:,.0f} words"
@@ -76,19 +99,19 @@ class Split:
 
 @dataclass(kw_only=True)
 class Results:
-    """results.json; of an unfinished run, nothing in it is known."""
+    """results.json. For a run that has not finished, readers make one in which all is None."""
 
     experiment: Text
     seed: Number
-    init_from: Text  # a run; null: none
-    date: Text  # of its end, UTC
+    init_from: Text  # the run whose weights it started with; None: random weights
+    date: Text  # when it finished, UTC
     git_commit: Text
     hardware: Hardware
     versions: dict[str, Text]
     command: Text
     processes: Number
     parameters: Parameters
-    receptive_field: Number = 0  # tokens; null: unbounded; absent: not said
+    receptive_field: Number = 0  # tokens; None: unbounded; 0: not recorded
     flops_per_token: Number
     data: Data
     train: Training
@@ -111,7 +134,7 @@ class Metric:
 
 @dataclass(kw_only=True)
 class GeneratedText:
-    """An entry of samples.json; the text begins with its prompt."""
+    """An entry of samples.json. text: begins with the prompt."""
 
     prompt: Text
     text: Text
@@ -125,12 +148,15 @@ class Member:
 
     number: Number
     overrides: list[Text]
-    error: Text
+    error: Text  # None: the member has not failed
     exit_code: Number
 
     @property
     def settings(self) -> dict[str, str]:
-        """The overrides by key."""
-        return dict(
-            override.lstrip("+").partition("=")[::2] for override in self.overrides if override
-        )
+        """The member's overrides as key -> value; Hydra's prefix + is removed."""
+        settings = {}
+        for override in self.overrides:
+            if override:
+                key, _, value = override.lstrip("+").partition("=")
+                settings[key] = value
+        return settings

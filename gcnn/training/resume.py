@@ -18,7 +18,7 @@ from omegaconf.errors import ValidationError
 from gcnn.base.errors import UsageError
 from gcnn.config.complaints import usage_errors
 from gcnn.config.compose import compose_config, typed
-from gcnn.config.rules import refuse_unread, keys_of
+from gcnn.config.rules import keys_of, refuse_unread
 from gcnn.config.schema import SCHEMAS, TrainConfig
 from gcnn.config.stored import load_config, migrated
 from gcnn.runs.directory import CONFIG, LOG, RESULTS

@@ -32,7 +32,7 @@ from gcnn.base.provenance import command_to_resume
 from gcnn.base.values import RESUME, check_value
 from gcnn.config.complaints import usage_errors
 from gcnn.config.compose import typed
-from gcnn.config.rules import refuse_unread, keys_of
+from gcnn.config.rules import keys_of, refuse_unread
 from gcnn.runs.directory import CONFIG, MEMBER, RESULTS, check_run_name, lock_or_owner
 from gcnn.training.resume import (
     begin_with_model_of_source,

@@ -1,4 +1,4 @@
-"""Both kinds of batches against the plain definition: every token a target once, after the token before it."""
+"""Both kinds of batches: every token is a target once, and its input is the token before it."""
 
 import tracemalloc
 
@@ -81,7 +81,7 @@ def test_sentences_of_equal_length_need_no_padding():
 
 @given(texts, sizes, sizes, st.integers(0, 5))
 def test_running_text_is_cut_anew_each_epoch(lines, batch_size, block_size, epoch):
-    """From a random token on, round the text: each token once, and always after the one before it."""
+    """From a random token on, around the text: each token once, after its predecessor."""
     stream = stream_of(lines).tolist()
     batches = RunningText(np.array(stream, np.int32), EOS, batch_size, block_size)
     batches.draw_order(7, epoch)
@@ -127,7 +127,10 @@ def test_epochs_differ_and_are_repeatable(kind):
 
 @given(texts, sizes, sizes, sizes, st.integers(1, 3))
 def test_processes_and_micro_batches_share_each_batch(lines, rows, block_size, micro, processes):
-    """The same targets, whatever their number and size; no part is larger than asked for, and all take as many."""
+    """The same targets for any number of processes and any micro-batch size.
+
+    No micro-batch is larger than asked for, and all processes have as many.
+    """
     stream = stream_of(lines)
     for kind in (RunningText, Sentences):
         whole = kind(stream, EOS, rows * processes, block_size)

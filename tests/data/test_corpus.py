@@ -253,8 +253,9 @@ def test_without_the_hub(corpus_of, monkeypatch):
     with pytest.raises(UsageError) as error:
         corpus_of("wikitext", None, hub_config="wikitext-2-v1")
     assert str(error.value) == (
-        "data=wikitext: cannot get wikitext-2-v1 of Salesforce/wikitext from the Hub (Name or service not known). "
-        "Set data.path to a folder with wiki.{train,valid,test}.tokens, or with the Parquet files of the Hub."
+        "data=wikitext: cannot get wikitext-2-v1 of Salesforce/wikitext from the Hub "
+        "(Name or service not known). Set data.path to a folder with "
+        "wiki.{train,valid,test}.tokens, or with the Parquet files of the Hub."
     )
 
 
@@ -337,7 +338,8 @@ def test_text_that_is_not_utf8(corpus_of, tmp_path):
     (folder / "valid.txt").write_bytes("één\n".encode() + b"two \xff three\n")
     with pytest.raises(UsageError) as error:
         corpus_of(path=folder).summary("valid")
-    message = f"{folder}/valid.txt is not UTF-8: byte 0xff at offset 10, line 2. Convert it, as with iconv."
+    where = "byte 0xff at offset 10, line 2"
+    message = f"{folder}/valid.txt is not UTF-8: {where}. Convert it, as with iconv."
     assert str(error.value) == message
 
 

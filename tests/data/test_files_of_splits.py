@@ -166,5 +166,6 @@ def test_globs_that_find_a_part_are_read_with_a_warning_and_names_without(tmp_pa
     find(files_of(tmp_path, **whole | {"train": ["train-0000[01]-of-00003.txt"]}))
     (record,) = caplog.records
     assert record.getMessage() == (
-        "data.files.train does not hold the whole: 2 of 3 parts are there, missing are train-00002-of-00003.txt."
+        "data.files.train does not hold the whole: 2 of 3 parts are there, "
+        "missing are train-00002-of-00003.txt."
     )

@@ -1,4 +1,4 @@
-"""One's own files: each by its kind and under its own name, and a cache that knows them by their content alone."""
+"""A user's own files: of every kind and name, and cached by their content alone."""
 
 import errno
 import gzip
@@ -50,7 +50,7 @@ def content(corpus: Corpus) -> dict[str, list[str]]:
 
 
 def test_documents_are_not_the_lines_in_them(corpus_of, tmp_path):
-    """Rows with newlines inside: their own fingerprint, whatever the cache holds, and bytes as their text has."""
+    """Rows with newlines inside have another fingerprint than their lines, and the same bytes."""
     lines = ["a b", "c", "", "d e"]
     rows = {
         "lines": lines,

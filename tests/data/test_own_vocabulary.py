@@ -1,4 +1,4 @@
-"""Vocabularies and SentencePiece models of one's own: used as they are, ranked by the training split."""
+"""A user's own vocabulary or SentencePiece model, ranked by the training split."""
 
 import io
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Token streams: the counts of the literature, a cache that is trusted only when whole, extra files."""
+"""Token streams: counts as in the literature, a cache that is checked, extra files."""
 
 import hashlib
 import os
@@ -138,8 +138,8 @@ def killed(*arguments):
     yield from encode(*arguments)
     os._exit(9)
 encode, stream.encode = stream.encode, killed
-stream.prepare(DataConfig(name="small", source="local", path={data.path!r}, cache_dir={data.cache_dir!r}),
-               WordTokenizerConfig())
+config = DataConfig(name="small", source="local", path={data.path!r}, cache_dir={data.cache_dir!r})
+stream.prepare(config, WordTokenizerConfig())
 """
     assert subprocess.run([sys.executable, "-c", code], env={**os.environ}).returncode == 9
     prepared = prepare(data, WordTokenizerConfig())
@@ -147,7 +147,7 @@ stream.prepare(DataConfig(name="small", source="local", path={data.path!r}, cach
 
 
 def test_a_killed_preparation_goes_on_where_it_was(data, monkeypatch):
-    """Killed while the test split is encoded: what was done for the others is not done again, and nothing differs."""
+    """Killed while the test split is encoded: the other splits are not encoded again."""
     code = f"""
 import os
 from gcnn.config.schema import DataConfig, WordTokenizerConfig
@@ -158,8 +158,8 @@ def killed(lines, tokenizer):
             os._exit(9)
         yield batch
 encode, stream.encode = stream.encode, killed
-stream.prepare(DataConfig(name="small", source="local", path={data.path!r}, cache_dir={data.cache_dir!r}),
-               WordTokenizerConfig())
+config = DataConfig(name="small", source="local", path={data.path!r}, cache_dir={data.cache_dir!r})
+stream.prepare(config, WordTokenizerConfig())
 """
     assert subprocess.run([sys.executable, "-c", code], env={**os.environ}).returncode == 9
     read, lines = [], corpus.Corpus.lines
@@ -174,7 +174,7 @@ stream.prepare(DataConfig(name="small", source="local", path={data.path!r}, cach
 
 @pytest.mark.parametrize("words", [4 * 7, 4 * 7 + 1, 10_000])
 def test_few_words_and_many_are_encoded_alike(words):
-    """Many are looked up by Arrow, few one by one; among them an unknown word and one that looks like <eos>."""
+    """For many words and for few; among them an unknown one and one that looks like <eos>."""
     tokenizer = WordTokenizer(["the", "<eos>", "<unk>", "a", "b", "\u00e0", "c"])
     text = (["the", "b", "\u00e0", "new", "<eos>", "c"] * words)[: words - 2]
     lines = [" ".join(text[:6]), " ".join(text[6:])]

@@ -1,4 +1,4 @@
-"""The reader of rows against plain Python: one end of line, each file by its own kind, nothing inferred or left out."""
+"""Rows of files against plain Python: line ends, every kind of file, nothing inferred or lost."""
 
 import bz2
 import gzip

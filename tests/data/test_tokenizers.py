@@ -237,9 +237,13 @@ def test_damaged_models_are_refused(pieces, tmp_path, damage, capfd):
 def test_a_model_without_an_end_of_line_is_refused(tmp_path):
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(TEXT * 9), model_writer=model, vocab_size=30, eos_id=-1, hard_vocab_limit=False,
+        sentence_iterator=iter(TEXT * 9),
+        model_writer=model,
+        vocab_size=30,
+        eos_id=-1,
+        hard_vocab_limit=False,
         minloglevel=2,
-    )  # fmt: skip
+    )
     (tmp_path / "sentencepiece.model").write_bytes(model.getvalue())
     size = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()).vocab_size()
     (tmp_path / "tokenizer.json").write_text(
