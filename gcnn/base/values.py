@@ -166,7 +166,8 @@ def check_memory(what: str, needed: int, remedy: str) -> None:
     """
     present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > present:
-        needed, present = needed // 2**30, present // 2**30
+        gib = 2**30
         raise UsageError(
-            f"{what} takes {needed:,} GiB of memory or more; the machine has {present:,}; {remedy}."
+            f"{what} takes {needed // gib:,} GiB of memory or more; "
+            f"the machine has {present // gib:,}; {remedy}."
         )

@@ -38,7 +38,10 @@ def usage_errors() -> Iterator[None]:
 
 
 def complaint_of(error: Exception) -> str | None:
-    """The one-line message for an error in a config; None if the error is of something else."""
+    """The one-line message for an error in a config; None if the error is not of these kinds.
+
+    They are the errors of Hydra, OmegaConf and YAML, and that of decoding a file as UTF-8.
+    """
     if isinstance(error, HydraException | OmegaConfBaseException):
         return config_error(error)
     if "Invalid defaults list" in str(error):  # Hydra raises a ValueError for it
@@ -118,7 +121,10 @@ def unknown_key(key: str, name: str, schema: type) -> str:
 
 
 def kinds_with_key(key: str) -> str:
-    """A sentence that names the kinds of a group which have this key; empty if none has."""
+    """A sentence that names the kinds of a group which have a key, as "model.hidden_dim".
+
+    Empty if none has it, or if the group has no kinds.
+    """
     group, _, name = key.partition(".")
     kinds = []
     for kind, schema in SCHEMAS.get(group, {}).items():

@@ -66,12 +66,15 @@ def check_block(block: Any) -> None:
         )
 
 
-def readers(config: Any) -> list[tuple[str, bool, str]]:
-    """The settings that are read only beside some other values: key, whether it is read, why not.
+def read_conditions(config: Any) -> list[tuple[str, bool, str]]:
+    """The settings that only have an effect beside some other values: key, has it one, why not.
 
-    A key may stand there twice: it must be read by both conditions.
+    A key that is listed twice must have it by both conditions.
     """
-    data, tokenizer, model, logger = config.data, config.tokenizer, config.model, config.logger
+    data = config.data
+    tokenizer = config.tokenizer
+    model = config.model
+    logger = config.logger
     vocabulary = getattr(tokenizer, "vocabulary", None)
     given_model = getattr(tokenizer, "model", None)
     full_softmax = not model.cutoffs
@@ -116,7 +119,7 @@ def unread_keys(config: Any) -> dict[str, str]:
     Only keys that the chosen kinds have: composing refuses those of another kind by name.
     """
     unread = {}
-    for key, is_read, reason in readers(config):
+    for key, is_read, reason in read_conditions(config):
         group, _, name = key.partition(".")
         owner = getattr(config, group)
         field = owner.__dataclass_fields__.get(name)

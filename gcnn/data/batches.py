@@ -92,6 +92,7 @@ class RunningText(Batches):
         """Positions of a batch's targets in the stream, counted from `shift`, each (rows, time).
 
         The second array says which of them are targets; the others are past the end of a part.
+        Raises IndexError for an index without a batch.
         """
         if not 0 <= index < len(self):
             raise IndexError(index)
@@ -100,9 +101,10 @@ class RunningText(Batches):
         return positions, (columns < self.row_length) & (positions < len(self.tokens))
 
     def micro_batches(self, index: int) -> list[tuple[Tensor, Tensor]]:
-        """This process's part of a batch: tokens and targets of each micro-batch.
+        """This process's part of a batch: (tokens, targets) of each micro-batch.
 
-        The same number of them on every process; each is (micro_batch_size or fewer, time).
+        The same number of them on every process; each is (micro_batch_size or fewer, time), int64.
+        Raises IndexError for an index without a batch.
         """
         tokens, targets = self[index]
         size = self.micro_batch_size or len(tokens)
@@ -206,10 +208,11 @@ class Sentences(Batches):
         return torch.from_numpy(tokens), torch.from_numpy(targets)
 
     def micro_batches(self, index: int) -> list[tuple[Tensor, Tensor]]:
-        """This process's part of a batch: tokens and targets of each micro-batch, (lines, time).
+        """This process's part of a batch: (tokens, targets) of each micro-batch, as of pad_lines.
 
         The same number of them on every process, since processes exchange gradients in step; one
-        that has no line left gets a single position without a target.
+        that has no line left gets a single position without a target. Raises IndexError for an
+        index without a batch.
         """
         rows = self.rows(index)
         positions = (self.micro_batch_size or self.batch_size) * self.block_size
@@ -228,7 +231,7 @@ class Sentences(Batches):
         return micro_batches
 
     def count_targets(self, index: int) -> int:
-        """The number of targets in a batch, over all processes."""
+        """The number of targets in a batch, over all processes. Raises as `rows` does."""
         return int(self.lengths[self.rows(index)].sum())
 
 

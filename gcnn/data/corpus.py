@@ -93,19 +93,25 @@ class Corpus:
                 bar.update(len(rows))
 
     def batches(self, split: str) -> Iterator[pa.Array]:
-        """All rows of a split's files in batches, without the limit of data.train_tokens."""
+        """All rows of a split's files in batches, without the limit of data.train_tokens.
+
+        Raises UsageError as `lines` does.
+        """
         for path in self.files[split]:
             yield from read_lines(path, self.column, "data.column")
 
     def fingerprint(self, split: str) -> str:
-        """sha256 of the text of a split, whatever the files' format; see `summary`."""
+        """sha256 of the text of a split, whatever the files' format.
+
+        Reads and raises as `summary` does.
+        """
         return self.summary(split).fingerprint
 
     def summary(self, split: str) -> TextSummary:
         """The fingerprint and the counts of a split; computed once, then stored in the cache.
 
-        The files are read at the first call (also if the cache has the summary, for their
-        checksums), and a warning is logged for rows without a text.
+        The first call reads the files at least for their checksums, and logs a warning for rows
+        without a text.
         Raises UsageError for a split without words, and as `lines` does.
         """
         if split in self.summaries:
@@ -133,7 +139,10 @@ class HubCorpus(Corpus):
     """WikiText from the Hub's repository, in the files that `datasets` caches."""
 
     def __init__(self, config: DataConfig, cache_dir: Path):
-        """Downloads the corpus if it is not cached; UsageError if that fails."""
+        """Downloads the variant config.hub_config into cache_dir/datasets if it is not there.
+
+        Side effect and errors are those of load_from_hub.
+        """
         hub = load_from_hub(config, str(cache_dir / "datasets"))
         self.tables = {}
         files = {}
@@ -143,7 +152,10 @@ class HubCorpus(Corpus):
         super().__init__(config, files, cache_dir)
 
     def batches(self, split: str) -> Iterator[pa.Array]:
-        """All rows of a split in batches of about CHUNK bytes."""
+        """All rows of a split in batches of about CHUNK bytes.
+
+        Raises UsageError if the tables do not have the column.
+        """
         table = self.tables[split]
         if self.column not in table.column_names:
             raise no_column(HUB_REPOSITORY, self.column, table.column_names, "data.column")

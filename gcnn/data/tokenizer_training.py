@@ -47,7 +47,8 @@ def train_words(config: WordTokenizerConfig, lines: Iterable[Lines]) -> WordToke
     """A vocabulary of the words of the text, or of those in the file `config.vocabulary`.
 
     Ids are by falling frequency in the text, ties in code-point order. `<unk>` counts as often as
-    all words that are left out, `<eos>` once per line.
+    all words that are left out, `<eos>` once per line. Raises UsageError for a `config.max_size`
+    below 3, and as read_vocabulary does.
     """
     if config.max_size is not None and config.max_size < 3:
         raise UsageError(
@@ -113,7 +114,9 @@ def train_sentencepiece(
 ) -> SentencePieceTokenizer:
     """A SentencePiece tokenizer with ids by falling frequency of its pieces in all lines.
 
-    The model is `config.model` if given, otherwise one trained on a sample of the lines.
+    The model is `config.model` if given, otherwise one trained on a sample of the lines. The word
+    `<eos>` at the end of a line is not part of the text.
+    Raises UsageError as read_model and sentencepiece_model do.
     """
     lines = (without_end_marks(batch, EOS) for batch in lines)
     if config.model is not None:

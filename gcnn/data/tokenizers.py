@@ -20,7 +20,8 @@ from gcnn.base.errors import UsageError, one_line
 from gcnn.base.text_files import check_no_pointer_at
 from gcnn.data.lines import Lines, split_lines, without_end_marks
 
-EOS, UNK = "<eos>", "<unk>"
+EOS = "<eos>"
+UNK = "<unk>"
 
 
 class Tokenizer(ABC):
@@ -97,7 +98,8 @@ class Tokenizer(ABC):
 class WordTokenizer(Tokenizer):
     """Splits at white space. A word outside `types`, or `eos` inside a line, becomes `unk`."""
 
-    kind, file = "word", "vocabulary.txt"
+    kind = "word"
+    file = "vocabulary.txt"
 
     def __init__(self, types: Sequence[str], eos: str = EOS, unk: str = UNK):
         """types: every word by id, `eos` and `unk` among them (else KeyError)."""
@@ -143,9 +145,11 @@ class SentencePieceTokenizer(Tokenizer):
     Raises ValueError if model_ids is not a permutation of the model's ids.
     """
 
-    kind, file = "sentencepiece", "sentencepiece.model"
+    kind = "sentencepiece"
+    file = "sentencepiece.model"
 
     def __init__(self, model: bytes, model_ids: Sequence[int]):
+        """Loads the model. Raises RuntimeError, SentencePiece's, if it is not one."""
         self.model = model
         self.processor = sentencepiece.SentencePieceProcessor()
         self.processor.LoadFromSerializedProto(model)

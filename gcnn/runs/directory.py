@@ -52,9 +52,14 @@ def find_run(path: str) -> Path:
     if not finished:
         found = f"{folder} is not a run directory: it has no config.yaml, and no finished run below"
         raise UsageError(f"{found}. Give the folder of a run.")
-    newest = max(finished, key=lambda run: (run / RESULTS).stat().st_mtime)
+    newest = max(finished, key=finished_at)
     print(f"run: {newest}", file=sys.stderr)
     return newest
+
+
+def finished_at(run: Path) -> float:
+    """When a finished run wrote its results, in seconds since 1970."""
+    return (run / RESULTS).stat().st_mtime
 
 
 def lock_or_owner(file: TextIO) -> dict[str, Any] | None:

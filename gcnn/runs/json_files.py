@@ -53,9 +53,10 @@ def checked(content: Any, kind: Any, where: str) -> Any:
         return kind(**entries)
     if json_type is dict:
         entry_kind = get_args(kind)[1]
-        return {
-            key: checked(entry, entry_kind, f"{where}: {key}") for key, entry in content.items()
-        }
+        entries = {}
+        for key, entry in content.items():
+            entries[key] = checked(entry, entry_kind, f"{where}: {key}")
+        return entries
     if json_type is list:
         entry_kind = get_args(kind)[0]
         entries = []
@@ -66,8 +67,10 @@ def checked(content: Any, kind: Any, where: str) -> Any:
 
 
 def parse_json(text: str, kind: Any, where: str) -> Any:
-    """JSON text as a `kind`. Raises UsageError, naming `where`, if it is not JSON, is null, or is
-    not of that kind."""
+    """JSON text as a `kind`, checked.
+
+    Raises UsageError, naming `where`, if it is not JSON, is null, or is not of that kind.
+    """
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
