@@ -55,7 +55,7 @@ def check_no_utf16(text: bytes, what: object) -> None:
             zeros_everywhere = False
     if full_of_zeros or (zeros_everywhere and parity_distance(text) > 0.5):
         raise UsageError(
-            f"{what} is no UTF-8 text: it has zero bytes as UTF-16 has. Convert it, as with iconv."
+            f"{what} is not UTF-8 text: it has zero bytes as UTF-16 has. Convert it, as with iconv."
         )
 
 

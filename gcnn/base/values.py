@@ -150,7 +150,9 @@ def check_text(what: str, text: Any) -> None:
     what: names the text in the message.
     """
     if not isinstance(text, str):
-        raise UsageError(f"{what} is no string but of type {type(text).__name__}. Give a string.")
+        raise UsageError(
+            f"{what} is not a string but of type {type(text).__name__}. Give a string."
+        )
     try:
         text.encode()
     except UnicodeEncodeError as error:

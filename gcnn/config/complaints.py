@@ -166,7 +166,7 @@ def explain_unreadable(override: str) -> str:
             if override in choices(group):
                 example = f"{group}={override}"
                 break
-        return f"{override!r} is no key=value; type it as {example}."
+        return f"{override!r} is not key=value; type it as {example}."
     if key.rstrip() != key:
         return f"{override!r} has blanks around its =; type it as {key.strip()}={value.strip()}."
     if value[:1] in ("[", "{"):

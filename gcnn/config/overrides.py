@@ -51,7 +51,7 @@ def check_override(argument: str) -> None:
                 raise UsageError(f"{argument}: choose one of: {listed}.")
     if group == "hydra":
         keys = "hydra.KEY=VALUE and hydra/GROUP=NAME"
-        raise UsageError(f"{argument}: hydra is no choice; its keys are {keys}.")
+        raise UsageError(f"{argument}: hydra is not a group; its keys are {keys}.")
 
 
 def quote_path(argument: str, sweep: bool) -> str:

@@ -61,7 +61,7 @@ def check_block(block: Any) -> None:
             valid = False
     if not valid:
         raise UsageError(
-            f"model.blocks: {{convs: {block.convs}, repeat: {block.repeat}}} is no block; "
+            f"model.blocks: {{convs: {block.convs}, repeat: {block.repeat}}} is not a block; "
             "give pairs [kernel_size, out_channels] of positive numbers and a positive repeat."
         )
 

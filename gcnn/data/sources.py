@@ -122,7 +122,7 @@ def find_layout(folder: Path, layouts: list[Layout], option: str) -> dict[str, l
     missing = next(layout[split] for split in layout if not candidates[closest][split])
     if (folder / missing).is_symlink() or (folder / missing).exists():
         raise UsageError(
-            f"{option}: {folder / missing} is no file, or a link to none. "
+            f"{option}: {folder / missing} is not a file, or is a link to nothing. "
             "Put the file itself there."
         )
     present = list_names(sorted(folder.iterdir()))

@@ -197,7 +197,8 @@ def read_json(path: Path, column: str, option: str, alone: bool) -> Iterator[pa.
     """The rows of a file of JSON lines, as read_rows has them; blank lines are skipped.
 
     The text of a row without `column`, or with null there, is null. Raises UsageError for a line
-    that is not a JSON object, a text that is no string, and if none of the first rows has `column`.
+    that is not a JSON object, for a text that is not a string, and if no row of the first batch has
+    `column`.
     """
     number = 0
     has_column = False
@@ -238,7 +239,7 @@ def parse_object(line: str, where: str) -> dict:
         ) from None
     if not isinstance(row, dict):
         raise UsageError(
-            f"{where} is no JSON object. Give an object a line, as jq -c '.[]' writes."
+            f"{where} is not a JSON object. Give an object a line, as jq -c '.[]' writes."
         )
     return row
 

@@ -171,7 +171,7 @@ def read_model(path: Path) -> SentencePieceTokenizer:
         processor.LoadFromSerializedProto(model)
     except RuntimeError as error:
         raise UsageError(
-            f"tokenizer.model: {path} is no SentencePiece model ({one_line(error)})."
+            f"tokenizer.model: {path} is not a SentencePiece model ({one_line(error)})."
         ) from None
     needed = {"unknown piece": processor.unk_id(), "end of sentence": processor.eos_id()}
     for name, piece_id in needed.items():

@@ -224,7 +224,7 @@ def test_a_link_to_nothing_is_no_file(corpus_of, tmp_path):
     folder = write_text(tmp_path / "text")
     (folder / "valid.txt").unlink()
     (folder / "valid.txt").symlink_to(tmp_path / "gone")
-    with pytest.raises(UsageError, match=r"valid\.txt is no file, or a link to none"):
+    with pytest.raises(UsageError, match=r"valid\.txt is not a file, or is a link to nothing"):
         corpus_of(path=str(folder))
 
 

@@ -276,7 +276,7 @@ def test_large_parquet_comes_in_parts(tmp_path, monkeypatch):
         ),
         ("a", b'{"text": "a"}\n', "holds JSON. Let its name end in .jsonl"),
         ("a.jsonl", b'{"text":"a"}\n{"te', "line 2 is not JSON"),
-        ("a.json", b'[{"text":"a"}]', "line 1 is no JSON object"),
+        ("a.json", b'[{"text":"a"}]', "line 1 is not a JSON object"),
         ("a.json", b'{\n  "text": "a"\n}', "line 1 is not JSON"),
         ("a.jsonl", b'{"text":"\\ud800"}', "line 1 is not JSON"),
         ("a.jsonl", b"[" * 100_000, "line 1 is not JSON"),

@@ -41,7 +41,7 @@ EVALUATE = [
     ([*RUN, "--file", "{tmp}/blank"], 2, "blank has no words"),
     ([*RUN, "--file", "{tmp}/latin-1"], 2, "latin-1 is not UTF-8.*line 2"),
     ([*RUN, "--file", "{tmp}/utf-16"], 2, "utf-16 is .*UTF-16"),
-    ([*RUN, "--file", "{tmp}/utf-16-le"], 2, "utf-16-le is no UTF-8 text: .* zero bytes"),
+    ([*RUN, "--file", "{tmp}/utf-16-le"], 2, "utf-16-le is not UTF-8 text: .* zero bytes"),
     ([*RUN, "--file", "{tmp}/utf-32"], 2, "utf-32"),
     ([*RUN, "--file", "{tmp}/cut"], 2, "cut is not UTF-8.*line 1"),
     ([*RUN, "--file", "{tmp}/zip"], 2, "zip is an archive"),
@@ -366,7 +366,7 @@ STREAMS = [
     (
         ("w1 w2\n" * 100).encode("utf-16-le"),
         [],
-        "standard input is no UTF-8 text: .* zero bytes",
+        "standard input is not UTF-8 text: .* zero bytes",
         0,
     ),
     (

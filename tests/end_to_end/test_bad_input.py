@@ -34,9 +34,9 @@ TRAIN = [
     (["trainer.max_steps=a(b"], r"quotes, for the shell 'trainer.max_steps=\"a\(b\"'"),
     (["data.files.train=[it's.txt]"], r"for the shell as 'data.files.train=\["),
     (["seed=1,2"], "seed=1,2.*make sweep"),
-    (["=3"], "'=3' is no key=value"),
-    (["model"], "'model' is no key=value"),
-    (["quickstart"], "'quickstart' is no key=value; type it as experiment=quickstart"),
+    (["=3"], "'=3' is not key=value"),
+    (["model"], "'model' is not key=value"),
+    (["quickstart"], "'quickstart' is not key=value; type it as experiment=quickstart"),
     (
         ["--lr", "0.1"],
         "no option --lr; a setting is typed as key=value.*The nearest is optimizer.lr",

@@ -203,4 +203,4 @@ def test_the_launcher_adds_nothing_to_an_error_and_ends_with_its_code():
     script = str(ROOT / "scripts" / "train.py")
     done = subprocess.run([*command, script, "=3"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 2, done.stderr
-    assert done.stderr == "error: '=3' is no key=value; type it as trainer.max_steps=100.\n"
+    assert done.stderr == "error: '=3' is not key=value; type it as trainer.max_steps=100.\n"
