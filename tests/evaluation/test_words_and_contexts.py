@@ -95,7 +95,7 @@ def test_a_text_after_another_is_the_whole_less_the_context(double, lines, block
 
 def test_no_context_is_the_start_of_a_text(double, lines):
     assert double.score(lines[:5], context="") == double.score(lines[:5])
-    with pytest.raises(gcnn.UsageError, match="the context is no string"):
+    with pytest.raises(gcnn.UsageError, match="the context is not a string"):
         double.score(["a"], context=None)
 
 
