@@ -64,50 +64,14 @@ TRAIN = [
     (["model=cpu"], "model=cpu; choose one of: cpu/gcnn_14"),
     (["hydra=3"], "hydra=3"),
     (["trainer=null"], "trainer=null"),
-    (["trainer.batch_size=many"], "trainer.batch_size.*many"),
     (["trainer.batch_size=0"], "trainer.batch_size is 0"),
-    (["trainer.batch_size=-8"], "trainer.batch_size is -8"),
-    (["trainer.block_size=0"], "trainer.block_size is 0"),
-    (["trainer.block_size=1.5"], "trainer.block_size"),
-    (["trainer.max_steps=null", "trainer.max_epochs=null"], "no end.*trainer.max_steps"),
-    (["trainer.max_steps=-1"], "trainer.max_steps is -1"),
-    (["trainer.max_minutes=inf"], "trainer.max_minutes is inf"),
-    (["trainer.validate_every=0"], "trainer.validate_every is 0"),
-    (["trainer.checkpoint_every=0"], "trainer.checkpoint_every is 0"),
-    (["trainer.keep_checkpoints=0"], "trainer.keep_checkpoints is 0"),
-    (["trainer.log_every=0"], "trainer.log_every is 0"),
-    (["trainer.micro_batch_size=0"], "trainer.micro_batch_size is 0"),
-    (["trainer.clip_norm=nan"], "trainer.clip_norm is nan"),
-    (["trainer.precision=fp8"], "trainer.precision is 'fp8'.*float32, bf16"),
     (
         ["trainer.carry_state=true", "data.sentences=true"],
         "trainer.carry_state is true.*data.sentences",
     ),
-    (
-        ["model.tie_embeddings=true", "model.projection_dim=8"],
-        "projection_dim would .*tie_embeddings",
-    ),
-    (
-        ["model=gcnn_small", "model.projection_dim=8"],
-        "projection_dim would .*adaptive softmax only an LSTM",
-    ),
-    (["trainer.skip_nonfinite=-1"], "trainer.skip_nonfinite is -1"),
-    (["optimizer.lr=0"], "optimizer.lr is 0"),
     (["optimizer.lr=fast"], "optimizer.lr.*fast"),
-    (["optimizer=nesterov", "optimizer.momentum=1"], "optimizer.momentum is 1"),
-    (["optimizer.weight_decay=-0.1"], "optimizer.weight_decay is -0.1"),
-    (["optimizer.kind=sgd"], "optimizer.kind is 'sgd'.*nesterov, adamw"),
-    (["schedule.factor=2"], "schedule.factor is 2"),
-    (["model.gate=swish"], "model.gate is 'swish'.*glu"),
-    (["model.dropout=1"], "model.dropout is 1"),
-    (["model.embedding_dim=0"], "model.embedding_dim is 0"),
     (["model.blocks=[]"], "model.blocks is empty"),
-    (["model.blocks=[{convs:[[4]]}]"], r"model.blocks.*\[\[4\]\]"),
-    (["model.blocks=[{convs:[[4,0]]}]"], r"model.blocks.*\[\[4, 0\]\]"),
-    (["model.blocks=[{convs:[[4,8]],repeat:0}]"], "model.blocks.*repeat: 0"),
     (["model.blocks=[{kernel:4}]"], "kernel"),
-    (["model.cutoffs=[20,10]"], r"model.cutoffs is \[20, 10\].*increasing"),
-    (["model.cutoffs=[0,10]"], r"model.cutoffs is \[0, 10\]"),
     (["model.cutoffs=[10,5000]"], r"model.cutoffs is \[10, 5000\].*vocabulary has 42 types"),
     (["model.cutoffs=[42]"], "give cutoffs below 42"),
     (
@@ -115,56 +79,17 @@ TRAIN = [
         "trainer.block_size is 100000.*training split has",
     ),
     (["trainer.batch_size=100000"], "trainer.batch_size is 100000.*fills only"),
-    (["tokenizer.min_count=0"], "tokenizer.min_count is 0"),
     (["tokenizer.max_size=1"], "max_size"),
     (["tokenizer=sentencepiece", "tokenizer.vocabulary_size=1000000"], "vocabulary_size"),
-    (["tokenizer=sentencepiece", "tokenizer.model_type=wordpiece"], "model_type.*bpe, unigram"),
-    (
-        ["tokenizer=sentencepiece", "tokenizer.model=m", "tokenizer.vocabulary_size=9"],
-        "model is trained already",
-    ),
-    (
-        ["tokenizer=sentencepiece", "tokenizer.vocabulary_size=1000000000000"],
-        "vocabulary_size is 1000000000000",
-    ),
     (["model.embedding_dim=2000000000"], "GiB of memory.*smaller numbers under model"),
-    (["model.embedding_dim=1000000000000"], "model.embedding_dim is 1000000000000"),
     (["model.blocks=[{convs:[[3,1000000000000]]}]"], "GiB of memory"),
     (["model.blocks=[{convs:[[1000000000000,3]]}]"], "GiB of memory"),
     (["model.blocks=[{convs:[[3,16]],repeat:1000000000}]"], "model of 1,000,000,000 layers"),
-    (["model.projection_dim=0"], "model.projection_dim is 0"),
     (["model.cutoffs=[1000000000000000000000000]"], "model.cutoffs is .*vocabulary has 42 types"),
-    (["trainer.batch_size=1000000000000"], "trainer.batch_size is 1000000000000.*2,147,483,647"),
-    (["trainer.block_size=1000000000000"], "trainer.block_size is 1000000000000"),
-    (["trainer.max_steps=1e400"], "trainer.max_steps.*1e400"),
-    (["schedule.warmup_steps=1000000000000"], "schedule.warmup_steps is 1000000000000"),
-    (["optimizer.betas=[0.9]"], r"optimizer.betas is \[0.9\]"),
-    (["optimizer.betas=[0.9,1]"], r"optimizer.betas is \[0.9, 1.0\]"),
-    (["seed=-1"], "seed is -1; give a number from 0"),
-    (["seed=18446744073709551616"], "seed is 18446744073709551616"),
-    (["threads=1000000"], "threads is 1000000.*1,024"),
     (["model=gcnn_8=x"], "model=gcnn_8=x"),
-    (["device=tpu"], "device is 'tpu'.*auto, cpu, cuda"),
-    (["seed=lucky"], "seed.*lucky"),
-    (["threads=0"], "threads is 0"),
-    (["logger.kind=mlflow"], "logger.kind is 'mlflow'.*none, wandb, tensorboard"),
-    (["trainer.patience=0"], "trainer.patience is 0"),
-    (
-        ["schedule=plateau", "optimizer.lr=0.1", "schedule.min_lr=0.2"],
-        "min_lr is 0.2; give at most optimizer.lr, 0.1",
-    ),
     (["init_from=/no/such/run"], "/no/such/run is not a run directory"),
-    (["resume=3"], "resume is 3"),
-    (["resume=0"], "resume is 0; give false, true or the path"),  # which equals False
-    (["resume=1"], "resume is 1"),
     (["--multirun", "seed=1,2", "resume=0"], "resume is 0"),
-    (["resume="], "resume is ''"),
-    (
-        ["run_dir="],
-        "run_dir is ''; give a path or leave it out",
-    ),  # of an empty variable of the shell
     (["run_dir=", "resume=true"], "run_dir is ''"),
-    (["data.path="], "data.path is ''"),
     (
         ["data=shakespeare", "data.files={train:[a],valid:[a],test:[a]}"],
         "data.files would change nothing: data=shakespeare does",
@@ -184,7 +109,6 @@ TRAIN = [
     (["resume=/no/such/checkpoint"], "resume: /no/such/checkpoint is no checkpoint"),
     (["data.path=/no/such/folder"], "/no/such/folder"),
     (["data.path=null"], "data.path"),
-    (["data.files={dev:[a]}"], "data.files.dev"),
     (["data.path=null", "data.files={train:[a]}"], "data.files.train: no file matches .*/a"),
     (["data=wikitext2", "data.path=/no/such/folder"], "/no/such/folder"),
     (["data=billion_word", "data.path=/no/such/folder"], "/no/such/folder"),
@@ -329,8 +253,7 @@ def test_an_lstm_in_bf16_is_refused_where_the_processor_has_none(monkeypatch, su
         check_precision(config, torch.device("cpu"))
 
 
-def test_run_dir_that_holds_a_run_is_not_overwritten(call, tiny, tmp_path):
-    assert call("train", *tiny).code == 0
+def test_run_dir_that_holds_a_run_is_not_overwritten(call, tiny, run_dir, tmp_path):
     before = (tmp_path / "run" / "results.json").read_bytes()
     done = call("train", *tiny)
     assert done.code == 2
@@ -360,8 +283,7 @@ def test_run_dir_that_is_a_file_is_refused(call, tiny, tmp_path):
     assert (tmp_path / "run").read_text() == "precious"
 
 
-def test_resuming_with_another_optimizer_is_refused(call, tiny):
-    assert call("train", *tiny).code == 0
+def test_resuming_with_another_optimizer_is_refused(call, tiny, run_dir):
     done = call("train", *tiny, "optimizer=nesterov", "resume=true", "trainer.max_steps=30")
     assert done.code == 2, done.err
     assert "optimizer" in done.err
@@ -371,8 +293,7 @@ def test_resuming_with_another_optimizer_is_refused(call, tiny):
 @pytest.mark.parametrize(
     "change", ["model.embedding_dim=12", "model.gate=gtu", "tokenizer.max_size=30"]
 )
-def test_resuming_another_model_is_refused(call, tiny, tmp_path, change):
-    assert call("train", *tiny).code == 0
+def test_resuming_another_model_is_refused(call, tiny, run_dir, tmp_path, change):
     weights = (tmp_path / "run" / "model.safetensors").read_bytes()
     done = call("train", *tiny, change, "resume=true", "trainer.max_steps=30")
     assert done.code == 2, done.err
