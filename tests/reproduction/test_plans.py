@@ -1,12 +1,14 @@
 """The files of configs/reproduce, each figure's groups, rates and seeds; and the committed runs, which are theirs."""
 
 import pytest
+import torch
 
 from gcnn.base.errors import UsageError
 from gcnn.config.groups import CONFIGS, choices
+from gcnn.models.language_model import build_model
 from gcnn.reproduction import plans
 from gcnn.reproduction.kept_runs import read_kept
-from gcnn.reproduction.plans import figures_of, load_plan, part_of, parts_of
+from gcnn.reproduction.plans import composed_once, figures_of, load_plan, part_of, parts_of
 from gcnn.reproduction.progress import count_missing, known_runs
 from gcnn.reproduction.records import FIGURES, Record, make_record, place_in
 from gcnn.runs.json_files import read_json
@@ -34,6 +36,18 @@ def test_every_group_composes_and_is_one_of_the_figures(path):
         assert part.seeds[0] == 1
     for experiment in load_plan(scale, figure).sweeps:
         assert experiment in choices("experiment")
+
+
+@pytest.mark.parametrize("scale", ["paper", "cpu"])
+@pytest.mark.parametrize("figure", ["fig3", "fig5"])
+def test_gates_that_are_compared_have_as_many_parameters(scale, figure):
+    bodies = []
+    for part in parts_of(scale, figure):
+        with torch.device("meta"):
+            model = build_model(composed_once(*part.settings).model, 800_000)
+        bodies.append(model.parameter_counts()["body"])
+    assert len(bodies) > 2
+    assert max(bodies) < 1.02 * min(bodies)
 
 
 def test_a_figure_has_its_groups_rates_and_seeds():
