@@ -11,15 +11,11 @@ import pytest
 
 from gcnn.config.stored import load_config
 from gcnn.training.sweep import STOPPING
+from tests.processes import Command
 
 LAUNCHERS = {
     "basic": [],
-    "joblib": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
     "submitit_local": ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5"],
-}
-PLUGINS = {
-    "joblib": "hydra_plugins.hydra_joblib_launcher",
-    "submitit_local": "hydra_plugins.hydra_submitit_launcher",
 }
 
 
@@ -37,11 +33,27 @@ def results_of(sweep: Path, number: int) -> dict | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
+def check_failed(row: dict, sweep: Path) -> None:
+    assert results_of(sweep, row["member"]) is None
+    assert (row["status"], row["exit_code"], row["validation_perplexity"]) == ("failed", 1, None)
+    assert "loss nan" in row["error"]
+
+
+def check_done(row: dict, sweep: Path) -> None:
+    results = results_of(sweep, row["member"])
+    assert row["status"] == "done"
+    assert row["validation_perplexity"] == results["validation"]["perplexity"]
+    assert row["test_perplexity"] == results["test"]["perplexity"]
+    assert row["parameters"] == results["parameters"]["total"]
+    assert row["tokens"] == results["train"]["tokens"]
+    assert row["seconds"] == results["train"]["seconds"]
+
+
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_a_failed_member_stops_nobody_and_the_table_says_all(call, tiny, tmp_path, launcher):
-    """Members 0 and 2 are done, 1 diverges. (With joblib and submitit, which start Pythons: 1 is done, 0 diverges.)"""
+    """Members 0 and 2 are done, 1 diverges. (With submitit, which starts Pythons: 1 is done, 0 diverges.)"""
     if launcher != "basic":
-        pytest.importorskip(PLUGINS[launcher])
+        pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     sweep = tmp_path / "run"
     rates, failed = (
         (["0.01", "1e+30", "0.02"], 1) if launcher == "basic" else (["1e+30", "0.02"], 0)
@@ -61,26 +73,11 @@ def test_a_failed_member_stops_nobody_and_the_table_says_all(call, tiny, tmp_pat
     perplexities = {n: results_of(sweep, n)["validation"]["perplexity"] for n in done_ones}
     assert [row["member"] for row in table] == [*sorted(done_ones, key=perplexities.get), failed]
     for row in table:
-        config, results = load_config(sweep / str(row["member"])), results_of(sweep, row["member"])
+        config = load_config(sweep / str(row["member"]))
         assert row["overrides"] == {"optimizer.lr": rates[row["member"]]}
         assert config.optimizer.lr == float(rates[row["member"]])
-        if row["member"] == failed:
-            assert results is None
-            assert (row["status"], row["exit_code"], row["validation_perplexity"]) == (
-                "failed",
-                1,
-                None,
-            )
-            assert "loss nan" in row["error"]
-        else:
-            assert row["status"] == "done"
-            assert row["validation_perplexity"] == results["validation"]["perplexity"]
-            assert row["test_perplexity"] == results["test"]["perplexity"]
-            assert row["parameters"] == results["parameters"]["total"]
-            assert (row["tokens"], row["seconds"]) == (
-                results["train"]["tokens"],
-                results["train"]["seconds"],
-            )
+        check = check_failed if row["member"] == failed else check_done
+        check(row, sweep)
     first = done.out[done.out.index("member  ") :].splitlines()[1].split()
     best = table[0]["member"]
     assert first[:4] == [str(best), rates[best], "done", f"{perplexities[best]:.2f}"]
@@ -172,30 +169,56 @@ def test_all_refused_is_usage_and_the_mended_command_needs_no_resume(call, tiny,
     )
 
 
-@pytest.mark.parametrize("launcher", ["basic", "joblib"])
-def test_a_signal_saves_what_runs_and_ends_the_sweep(spawn, tiny, tmp_path, launcher):
-    if launcher != "basic":
-        pytest.importorskip(PLUGINS[launcher])
-    running = 1 if launcher == "basic" else 2
-    arguments = ["--multirun", *tiny, *LAUNCHERS[launcher], "seed=1,2,3"]
-    process = spawn(
-        *arguments,
-        "trainer.max_epochs=null",
-        "trainer.max_steps=1000000",
-        "trainer.checkpoint_every=1000000",
-    )
-    metrics = (tmp_path / "run").glob
-    while (
-        process.is_alive()
-        and sum(path.stat().st_size > 0 for path in metrics("*/metrics.jsonl")) < running
-    ):
+ENDLESS = ("trainer.max_epochs=null", "trainer.checkpoint_every=1000000")
+
+
+def stop(process: Command, running: list[Path]) -> str:
+    """End a sweep by a signal when these members have made a step; what it said."""
+    begun = [member / "metrics.jsonl" for member in running]
+    while process.is_alive() and not all(p.exists() and p.stat().st_size for p in begun):
         time.sleep(0.05)
     process.terminate()
-    process.finish(143)
-    assert len(list((tmp_path / "run").glob("[01]/checkpoints/step_*"))) == running
-    assert {row["status"] for row in json.loads((tmp_path / "run" / "sweep.json").read_text())} == {
+    said = process.finish(143)
+    for member in running:
+        assert len(list(member.glob("checkpoints/step_*"))) == 1
+    return said
+
+
+def test_a_signal_saves_what_runs_and_ends_the_sweep(spawn, tiny, tmp_path):
+    sweep = tmp_path / "run"
+    stop(
+        spawn("--multirun", *tiny, *ENDLESS, "seed=1,2,3", "trainer.max_steps=1000000"),
+        [sweep / "0"],
+    )
+    assert not (sweep / "1" / "results.json").exists()
+    assert {row["status"] for row in json.loads((sweep / "sweep.json").read_text())} == {
         "unfinished"
     }
+
+
+def test_joblib_trains_two_members_at_a_time(spawn, tiny, tmp_path):
+    """0, 2 and 4 diverge, which stops nobody; 1 is done; a signal saves 3 and 5 and ends the sweep."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    sweep = tmp_path / "run"
+    process = spawn(
+        "--multirun", *tiny, *ENDLESS, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2",
+        "optimizer.lr=1e+30,0.02", "trainer.max_steps=20,1000000,1000001",
+    )  # fmt: skip
+    said = stop(process, [sweep / "3", sweep / "5"])
+    assert said.count("error: member ") == 3
+    rows = json.loads((sweep / "sweep.json").read_text())
+    assert rows[0]["member"] == 1  # the only one with a perplexity
+    assert sorted(row["member"] for row in rows) == [0, 1, 2, 3, 4, 5]
+    for row in rows:
+        config = load_config(sweep / str(row["member"]))
+        assert float(row["overrides"]["optimizer.lr"]) == config.optimizer.lr
+        assert int(row["overrides"]["trainer.max_steps"]) == config.trainer.max_steps
+        if row["member"] in (0, 2, 4):
+            check_failed(row, sweep)
+        elif row["member"] == 1:
+            check_done(row, sweep)
+        else:
+            assert row["status"] == "unfinished"
 
 
 def test_members_of_a_stored_config_and_of_two_experiments_share_a_folder(
