@@ -62,9 +62,9 @@ def test_a_figure_has_its_groups_rates_and_seeds():
 
 
 def test_a_shared_group_belongs_to_one_figure():
-    shared = part_of("cpu", "table3", "gcnn_8")
+    shared = part_of("cpu", "fig3", "glu")
     assert parts_of("cpu", "fig3")[0] == part_of("cpu", "fig5", "glu") == shared
-    assert str(shared.folder) == "cpu/table3/gcnn_8"
+    assert str(shared.folder) == "cpu/fig3/glu"
 
 
 def test_what_does_not_exist_is_a_usage_error(tmp_path, monkeypatch):
