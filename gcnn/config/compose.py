@@ -102,6 +102,7 @@ def make_absolute(config: TrainConfig) -> None:
 
 
 def compose_by_hydra(*overrides: str) -> DictConfig:
+    """What Hydra composes of the project's files and these overrides, untyped."""
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return compose("train", overrides=list(overrides))
 
