@@ -11,6 +11,7 @@ TAKES_benchmark := RUNS ARGS
 TAKES_benchmark-softmax := ARGS
 TAKES_benchmark-train := ARGS
 TAKES_profile := ARGS
+TAKES_gpu := ARGS
 TAKES_report := RUNS LATENCY COMPARISON ARGS
 TAKES_reproduce := FIGURE SCALE RUNS ARGS
 TAKES_reproduce-report := ARGS
@@ -99,6 +100,9 @@ benchmark-train: setup  ## measure training's speed beside the machine's own mat
 
 profile: setup  ## print where a training step's time goes, by operator and module
 	$(PY) scripts/benchmark_train.py --profile $(ARGS)
+
+gpu: setup  ## measure all that a GPU is to say, as in ARGS="--minutes 8 --text DIR"; on a CPU at toy size
+	$(PY) scripts/benchmark_gpu.py $(ARGS)
 
 report: setup  ## write one page about RUNS, with LATENCY and COMPARISON if given
 	$(if $(RUNS),$(call paths,RUNS)) $(PY) scripts/report.py $(if $(RUNS),"$$@",runs) $(if $(LATENCY),--latency $(call q,$(LATENCY))) $(if $(COMPARISON),--comparison $(call q,$(COMPARISON))) $(ARGS)

@@ -5,8 +5,9 @@ model.score(["To be, or not to be."])  # gcnn.Scorer lists all that a model can 
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import Any
+
+from gcnn.base.provenance import version
 
 MODULES = {
     "Score": "gcnn.evaluation.scoring", "Scorer": "gcnn.evaluation.scoring", "TokenScores": "gcnn.evaluation.scoring",

@@ -1,8 +1,18 @@
 """What a number says of how it was made."""
 
+import importlib.metadata
 import sys
+from types import SimpleNamespace
 
+import torch
+
+import gcnn
+from gcnn.base import provenance
 from gcnn.base.provenance import command
+from gcnn.commands.main import run
+from gcnn.reporting.results import describe_hardware
+from gcnn.runs.json_files import checked
+from gcnn.runs.results import Hardware
 
 
 def test_the_command_of_several_machines_names_their_number(monkeypatch):
@@ -20,3 +30,42 @@ def test_the_installed_command_is_typed_as_it_was(monkeypatch):
         monkeypatch.setenv(name, str(value))
     launcher = "python -m torch.distributed.run --standalone --nproc-per-node=2 -m -- "
     assert command() == launcher + "gcnn train 'a=b c'"
+
+
+def test_the_version_of_a_checkout_is_not_known_and_nothing_fails(monkeypatch, capsys):
+    def absent(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", absent)
+    assert gcnn.__version__ is None
+    assert run("--version") is None
+    assert capsys.readouterr().out == "gcnn from a checkout, not installed\n"
+    assert provenance.made_with()["versions"]["gcnn"] is None
+
+
+def test_a_machine_without_a_gpu_says_so(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    said = provenance.hardware()
+    assert (said["gpu"], said["gpu_count"]) == (None, 0)
+    assert {said[name] for name in ("driver", "cudnn", "tf32")} == {None}
+
+
+def test_a_gpu_is_described_with_its_driver_cudnn_and_tf32(monkeypatch, tmp_path):
+    driver = tmp_path / "version"
+    driver.write_text(
+        "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build\n"
+        "GCC version:  gcc version 13.3.0\n"
+    )
+    monkeypatch.setattr(provenance, "NVIDIA_DRIVER", driver)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H100")
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91300)
+    monkeypatch.setattr(torch.backends.cuda, "matmul", SimpleNamespace(allow_tf32=False))
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    said = checked(provenance.hardware(), Hardware, "hardware")
+    assert (said.gpu, said.gpu_count, said.driver) == ("NVIDIA H100", 2, "580.65.06")
+    assert (said.cudnn, said.tf32) == ("91300", "convolutions")
+    assert "2 × NVIDIA H100" in describe_hardware(said)
+    driver.unlink()
+    assert provenance.gpu_driver() is None

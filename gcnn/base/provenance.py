@@ -5,6 +5,7 @@ import datetime
 import importlib.metadata
 import os
 import platform
+import re
 import resource
 import shlex
 import subprocess
@@ -23,6 +24,7 @@ PATH_PLACEHOLDERS = {  # key -> what published commands show instead of the path
     "tokenizer.vocabulary": "FILE",
     "tokenizer.model": "FILE",
 }
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 LOCAL_KEYS = ("run_dir", "resume", "data.cache_dir")  # left out of published commands
 
 
@@ -44,27 +46,49 @@ def git_commit() -> str | None:
 
 
 def hardware() -> dict[str, str | int | None]:
-    """This machine: cpu, cores, threads, gpu, memory_bytes, platform (keys of results.json).
+    """This machine, by the keys of results.json (gcnn/runs/results.py). Imports torch.
 
-    cores: those that this process may use. threads: torch's. gpu: the current one's name, None if
-    there is none. Imports torch.
+    cores: those that this process may use. threads: torch's. Where there is no GPU, what is said of
+    one is None, and its count 0.
     """
     import torch  # here: importing it takes seconds, which commands without it save
 
     cores = os.cpu_count()
     if hasattr(os, "sched_getaffinity"):  # macOS does not have it
         cores = len(os.sched_getaffinity(0))
-    gpu = None
-    if torch.cuda.is_available():
-        gpu = torch.cuda.get_device_name()
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return {
         "cpu": cpu_name(),
         "cores": cores,
         "threads": torch.get_num_threads(),
-        "gpu": gpu,
+        "gpu": torch.cuda.get_device_name() if gpus else None,
+        "gpu_count": gpus,
+        "driver": gpu_driver() if gpus else None,
+        "cudnn": str(torch.backends.cudnn.version()) if gpus else None,
+        "tf32": tf32() if gpus else None,
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "platform": platform.platform(),
     }
+
+
+def gpu_driver() -> str | None:
+    """The version of NVIDIA's kernel module, such as 580.65.06; None where the machine does not say."""
+    with contextlib.suppress(OSError):
+        found = re.search(r"Kernel Module.*?\s(\d+\.[\d.]+)\s", NVIDIA_DRIVER.read_text())
+        return found and found[1]
+    return None
+
+
+def tf32() -> str:
+    """For which float32 products a GPU may take TF32, which keeps 10 bits: off, products, convolutions, or both."""
+    from torch import backends
+
+    allowed = []
+    if backends.cuda.matmul.allow_tf32:
+        allowed.append("products")
+    if backends.cudnn.allow_tf32:
+        allowed.append("convolutions")
+    return " and ".join(allowed) or "off"
 
 
 def cpu_name() -> str:

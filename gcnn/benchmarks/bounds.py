@@ -22,9 +22,20 @@ from torch import Tensor, nn
 from gcnn.models.inference import prepare_for_inference
 from gcnn.models.language_model import LanguageModel
 
-LARGE = 1 << 29  # bytes of an array that fits no cache
-CHANNELS = 2048  # of the product whose rate counts
-ROWS = (21, 2048)  # of it: a sentence, a large batch
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a device's rates are measured on."""
+
+    large: int  # bytes of an array that fits no cache
+    channels: int  # of the product whose rate counts
+    rows: tuple[int, ...]  # of it: a sentence, a large batch
+
+
+SIZES = {
+    "cpu": Sizes(1 << 29, 2048, (21, 2048)),
+    "cuda": Sizes(1 << 32, 8192, (21, 8192)),  # smaller products keep no GPU busy
+}
 
 
 @dataclass(frozen=True)
@@ -51,11 +62,16 @@ class Machine:
     device: torch.device
     dtype: torch.dtype
     measured: dict[str, float] = field(default_factory=dict)
+    sizes: Sizes | None = None  # None: those of the device
+
+    def __post_init__(self):
+        self.sizes = self.sizes or SIZES[self.device.type]
 
     def flops(self) -> float:
         """Floating-point operations a second of the fastest matrix product."""
         return max(
-            self._rate(f"product of {rows} rows", lambda n=rows: self._multiply(n)) for rows in ROWS
+            self._rate(f"product of {rows} rows", lambda n=rows: self._multiply(n))
+            for rows in self.sizes.rows
         )
 
     def read_rate(self, size: int) -> float:
@@ -66,7 +82,7 @@ class Machine:
         """The least time for some work, and what takes most of it."""
         parallel = {
             "matrix products": work.flops / self.flops(),
-            "reading weights": work.bytes / self.read_rate(LARGE),
+            "reading weights": work.bytes / self.read_rate(self.sizes.large),
         }
         by = max(parallel, key=parallel.get)
         if not work.steps:
@@ -89,14 +105,15 @@ class Machine:
 
     def _multiply(self, rows: int) -> float:
         """The better of torch's own product and the packed one."""
-        layer = nn.Linear(CHANNELS, CHANNELS, bias=False).to(self.device, self.dtype)
+        channels = self.sizes.channels
+        layer = nn.Linear(channels, channels, bias=False).to(self.device, self.dtype)
         packed = nn.Sequential(layer)
         prepare_for_inference(packed)
-        inputs = torch.ones(rows, CHANNELS, device=self.device, dtype=self.dtype)
+        inputs = torch.ones(rows, channels, device=self.device, dtype=self.dtype)
         seconds = min(
             least_seconds(partial(product, inputs), self.device) for product in (layer, packed)
         )
-        return 2 * rows * CHANNELS**2 / seconds
+        return 2 * rows * channels**2 / seconds
 
     def _read(self, size: int) -> float:
         array = torch.ones(size // 4, device=self.device)
@@ -108,6 +125,28 @@ def least_seconds(call: Callable[[], object], device: torch.device) -> float:
     return min(
         timeit.repeat(call, timer=partial(now, device), repeat=11, number=1)
     )  # the first one warms up
+
+
+class Clock:
+    """Marks in the course of a device's work. On a GPU they are events in its stream: the host goes on at once, and
+    reads them when it has waited for the last one."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+
+    def mark(self) -> "float | torch.cuda.Event":
+        if self.device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    @staticmethod
+    def seconds(start: "float | torch.cuda.Event", end: "float | torch.cuda.Event") -> float:
+        """Between two marks, of which the device has passed the second."""
+        if isinstance(start, float):
+            return end - start
+        return start.elapsed_time(end) / 1000
 
 
 def now(device: torch.device) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from gcnn.base.provenance import peak_memory_bytes
-from gcnn.benchmarks.bounds import Machine, now
+from gcnn.benchmarks.bounds import Machine, Sizes, now
 from gcnn.benchmarks.latency import Zipf
 from gcnn.config.compose import compose_config
 from gcnn.config.schema import TrainConfig
@@ -26,14 +26,18 @@ from gcnn.training.trainer import PASSES, Trainer
 
 VOCABULARY_SIZE = 33_280
 SMALL = ("model.cutoffs=[2000,10000]", "trainer.batch_size=8", "trainer.block_size=256")
-LONG = ("trainer.batch_size=1", "trainer.block_size=1024")
+LONG = ("trainer.batch_size=1", "trainer.block_size=1024", "trainer.precision=float32")
 WORKLOADS = {
     "small": ("model=gcnn_small", *SMALL),
     "lstm_small": ("model=lstm_small", *SMALL),
     "gcnn_14": ("experiment=wikitext103/gcnn_14", "model.cutoffs=[10000,20000]", *LONG),
     "gcnn_8": ("experiment=wikitext103/gcnn_8", "model.cutoffs=[2000,10000]", *LONG),
     "gcnn_13": ("model=gcnn_13", "model.cutoffs=[10000,20000]", *LONG),
-    "lstm_1024": ("experiment=wikitext103/lstm_1024", "model.cutoffs=[2000,10000]"),
+    "lstm_1024": (
+        "experiment=wikitext103/lstm_1024",
+        "model.cutoffs=[2000,10000]",
+        "trainer.precision=float32",
+    ),
 }
 USUAL = ["small", "lstm_small", "gcnn_14"]  # the others take long on a CPU
 
@@ -100,8 +104,16 @@ def synthetic_data(config: TrainConfig) -> PreparedData:
     return PreparedData(tokenizer, streams, "synthetic", "synthetic")
 
 
-def measure(trainer: Trainer, name: str, rounds: int, steps: int, warm_up: int = 2) -> Speed:
-    """Time `steps` updates, the machine's matrix product and an evaluation in turn, `rounds` times."""
+def measure(
+    trainer: Trainer,
+    name: str,
+    rounds: int,
+    steps: int,
+    warm_up: int = 2,
+    sizes: Sizes | None = None,
+) -> Speed:
+    """Time `steps` updates, the machine's matrix product (of `sizes`; None: the device's) and an evaluation in turn,
+    `rounds` times."""
     settings = trainer.config.trainer
     counts = torch.from_numpy(type_counts(trainer.data.streams["train"]))
     flops = trainer.model.flops_per_token(counts)
@@ -110,7 +122,7 @@ def measure(trainer: Trainer, name: str, rounds: int, steps: int, warm_up: int =
     for _ in range(warm_up):
         trainer.step()
     for _ in range(rounds):
-        speed.products.append(Machine(trainer.device, dtype).flops())
+        speed.products.append(Machine(trainer.device, dtype, sizes=sizes).flops())
         start = now(trainer.device)
         for _ in range(steps):
             trainer.step()
@@ -128,11 +140,12 @@ def evaluation_seconds(trainer: Trainer) -> tuple[float, float]:
     start = now(trainer.device)
     evaluate(model, stream, sentences=False)
     seconds = now(trainer.device) - start
-    tokens = torch.from_numpy(stream.tokens.astype(np.int64)).view(8, -1).to(trainer.device)
+    targets = torch.from_numpy(stream.tokens.astype(np.int64)).view(8, -1)
+    tokens = targets.to(trainer.device)
     model.eval()
     with torch.no_grad():
         start = time.perf_counter()
-        model.nll(model(tokens)[0], tokens).sum().item()
+        model.nll(model(tokens)[0], targets).sum().item()
         forward = time.perf_counter() - start
     model.train()
     return seconds / len(stream), forward / tokens.numel()

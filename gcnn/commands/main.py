@@ -2,10 +2,10 @@
 
 import sys
 from importlib import import_module
-from importlib.metadata import version
 
 from gcnn.base.errors import UsageError
 from gcnn.base.process import run_command
+from gcnn.base.provenance import version
 from gcnn.config.groups import nearest
 
 COMMANDS = {
@@ -24,6 +24,7 @@ COMMANDS = {
     "benchmark": "latency of the paper's models or of runs",
     "benchmark-train": "training's speed, or its profile",
     "benchmark-softmax": "adaptive and full softmax at growing vocabularies",
+    "benchmark-gpu": "all that a GPU is to say within some minutes, a JSON file a part",
     "benchmark-data": "speed and memory of preparing text",
     "benchmark-scoring": "speed and memory of scoring a corpus",
     "reproduce": "the paper's tables and figures, by their sweeps",
@@ -41,7 +42,7 @@ def main(name: str | None = None) -> None:
 
 def run(name: str) -> int | None:
     if name == "--version":
-        print(f"gcnn {version('gcnn')}")
+        print(f"gcnn {version('gcnn') or 'from a checkout, not installed'}")
         return None
     if name in ("help", "--help", "-h"):
         print("gcnn COMMAND --help says more of each:\n")

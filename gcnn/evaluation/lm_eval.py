@@ -75,7 +75,7 @@ class HarnessModel(LM):
         for hidden, _ in read_blocks(model, torch.tensor([[tokenizer.eos_id, *whole[:-1]]])):
             first = max(shared, at)  # of the block, the positions that are scored
             end = at + hidden.size(1)
-            wanted = torch.tensor(whole[first:end], dtype=torch.long, device=hidden.device)
+            wanted = torch.tensor(whole[first:end], dtype=torch.long)
             hidden = hidden[0, first - at :]  # (wanted, channels)
             at = end
             if len(wanted) == 0:
@@ -83,7 +83,8 @@ class HarnessModel(LM):
             total -= float(model.nll(hidden, wanted).double().sum())
             for rows, types in zip(hidden.split(ROWS), wanted.split(ROWS), strict=True):
                 if greedy:
-                    greedy = bool((model.log_prob(rows).argmax(dim=1) == types).all())
+                    likeliest = model.log_prob(rows).argmax(dim=1).cpu()
+                    greedy = bool((likeliest == types).all())
         return total, greedy
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 from tqdm import tqdm
 
-from gcnn.data.batches import IGNORE, RunningText, Sentences
+from gcnn.data.batches import IGNORE, RunningText, Sentences, to_device
 from gcnn.data.stream import TokenStream
 from gcnn.models.language_model import LanguageModel, State
 
@@ -60,8 +60,8 @@ def token_nlls(
     state = state_before_rows(model, batches, context, device)
     for i in range(len(batches)):
         tokens, targets = batches[i]
-        hidden, state = model(tokens.to(device), state)
-        nll = model.nll(hidden, targets.to(device)).double().cpu().numpy()
+        hidden, state = model(to_device(tokens, device), state)
+        nll = model.nll(hidden, targets).double().cpu().numpy()
         positions, counted = batches.positions(i)
         yield positions[counted], nll[counted]
 
@@ -97,7 +97,7 @@ def read_blocks(
     if state is None:
         state = model.start_state(len(tokens))
     for block in tokens.split(POSITIONS, dim=1):
-        hidden, state = model(block.to(device), state)
+        hidden, state = model(to_device(block, device), state)
         yield hidden, state
 
 
@@ -139,7 +139,6 @@ def sentence_nlls(
     takes every `world_size`-th batch. Lines are read in blocks, so that memory stays bounded for
     long ones.
     """
-    device = next(model.parameters()).device
     starts = batches.ends - batches.lengths
     for i in range(rank, len(batches), world_size):
         tokens, targets = batches[i]
@@ -152,7 +151,7 @@ def sentence_nlls(
         first = 0
         for hidden, _ in read_blocks(model, tokens, state):
             block = slice(first, first + hidden.size(1))
-            nll = model.nll(hidden, targets[:, block].to(device)).double().cpu().numpy()
+            nll = model.nll(hidden, targets[:, block]).double().cpu().numpy()
             counted = (targets[:, block] != IGNORE).numpy()
             yield at[:, block][counted], nll[counted]
             first = block.stop

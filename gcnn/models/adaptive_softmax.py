@@ -11,12 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gcnn.data.batches import IGNORE
+from gcnn.data.batches import IGNORE, to_device
+from gcnn.models.half_precision import Linear, linear_product
 from gcnn.models.layers import linear, weight_count
 
-# Logits computed together without gradients: the memory of larger tensors would be allocated anew
-# each time
-LOGITS_AT_ONCE = 1 << 22
+LOGITS_AT_ONCE = {  # logits computed together without gradients
+    "cpu": 1 << 22,  # the memory of larger tensors would be allocated anew each time
+    "cuda": 1 << 28,
+}
+LEAST_ROWS = 64  # of a cluster, for the compiler
 FACTOR = 4  # cluster i projects from d to d / 4^(i+1)
 
 
@@ -38,24 +41,31 @@ class Softmax(nn.Module):
         """The range of ids of each cluster: the first, and the one after the last."""
         return list(pairwise(self.cutoffs))
 
-    def rows(self, targets: Tensor) -> list[Tensor]:
+    def rows(self, targets: Tensor, few_sizes: bool = False) -> list[Tensor]:
         """The indices of each cluster's targets among all, flattened: a tensor (n,) a cluster.
 
-        With targets on a GPU the host waits for it, so ask before they go there.
+        With targets on a GPU the host waits for it, so ask before they go there. `few_sizes`:
+        filled up by `pad_rows`, for the compiler.
         """
         flat = targets.reshape(-1)
-        return [
+        rows = [
             ((flat >= low) & (flat < high)).nonzero().squeeze(1) for low, high in self.clusters()
         ]
+        return [pad_rows(own, len(flat)) for own in rows] if few_sizes else rows
 
     def nll(self, hidden: Tensor, targets: Tensor, rows: list[Tensor] | None = None) -> Tensor:
         """Negative log-likelihood of each target, in nats; 0 where the target is IGNORE.
 
         hidden (..., channels), targets (...) -> (...).
 
-        `rows` is what `self.rows(targets)` returns, on the targets' device; None: it is computed
-        here.
+        `rows` is what `self.rows(targets)` returns; None: it is computed here. Indices among them of
+        targets of another cluster count nothing. With targets on the CPU, nothing waits for a GPU that
+        holds `hidden`.
         """
+        own_rows = rows is None
+        if own_rows:
+            rows = self.rows(targets)
+            targets, *rows = (to_device(tensor, hidden.device) for tensor in (targets, *rows))
         flat_hidden, flat_targets = self.projection(hidden).flatten(0, -2), targets.reshape(-1)
         head_targets = flat_targets
         for i, (low, high) in enumerate(self.clusters()):
@@ -63,12 +73,14 @@ class Softmax(nn.Module):
             head_targets = torch.where(in_cluster, self.shortlist + i, head_targets)
         head, *tails = self.logit_layers()
         nll = product_nll(head, self.shortlist + len(tails), flat_hidden, head_targets)
-        rows = self.rows(targets) if rows is None else rows
         for cluster_rows, tail, (low, high) in zip(rows, tails, self.clusters(), strict=True):
             # In training each parameter gets a gradient, be it 0: other processes wait for it
             if torch.is_grad_enabled() or len(cluster_rows):
                 tail_hidden = flat_hidden.index_select(0, cluster_rows)
                 tail_targets = flat_targets.index_select(0, cluster_rows) - low
+                if not own_rows:
+                    others = (tail_targets < 0) | (tail_targets >= high - low)
+                    tail_targets = tail_targets.masked_fill(others, IGNORE)
                 nll = nll.index_add(
                     0, cluster_rows, product_nll(tail, high - low, tail_hidden, tail_targets)
                 )
@@ -100,6 +112,20 @@ class Softmax(nn.Module):
         return [weight_count(self) - sum(tails), *tails]
 
 
+def pad_rows(rows: Tensor, positions: int) -> Tensor:
+    """A cluster's rows among so many positions, filled up to one of few sizes with a position of another cluster,
+    which counts nothing; as they are where every position is the cluster's own.
+
+    The compiler makes a graph for each size, and special ones for 0 and 1.
+    """
+    if len(rows) == positions:
+        return rows
+    size = max(LEAST_ROWS, 1 << (len(rows) - 1).bit_length() if len(rows) else 0)
+    gaps = (rows != torch.arange(len(rows))).nonzero()  # rows ascend: the first is a free position
+    free = int(gaps[0]) if len(gaps) else len(rows)
+    return F.pad(rows, (0, size - len(rows)), value=free)
+
+
 class AdaptiveSoftmax(Softmax):
     """The adaptive softmax (Grave et al. 2016): each cluster has a smaller dimension than the last.
 
@@ -118,7 +144,7 @@ class AdaptiveSoftmax(Softmax):
     ):
         super().__init__(cutoffs, vocabulary_size)
         if embedding is not None:
-            self.projection = nn.Linear(hidden_dim, embedding.embedding_dim, bias=False)
+            self.projection = Linear(hidden_dim, embedding.embedding_dim, bias=False)
             nn.init.xavier_uniform_(self.projection.weight)
             self.embedding = (embedding,)  # in a tuple, not to be registered as a second copy
             self.head = TiedLinear(embedding.embedding_dim, self.shortlist, len(cutoffs))
@@ -126,11 +152,11 @@ class AdaptiveSoftmax(Softmax):
                 TiedLinear(embedding.embedding_dim, high - low) for low, high in self.clusters()
             )
             return
-        self.head = nn.Linear(hidden_dim, self.shortlist + len(cutoffs), bias=False)
+        self.head = Linear(hidden_dim, self.shortlist + len(cutoffs), bias=False)
         for i, (low, high) in enumerate(self.clusters()):
             tail_dim = max(1, hidden_dim // FACTOR ** (i + 1))
-            down = nn.Linear(hidden_dim, tail_dim, bias=False)
-            up = nn.Linear(tail_dim, high - low, bias=False)
+            down = Linear(hidden_dim, tail_dim, bias=False)
+            up = Linear(tail_dim, high - low, bias=False)
             self.tails.append(nn.Sequential(down, nn.Dropout(dropout), up))
         for weight in self.parameters():
             nn.init.xavier_uniform_(weight)
@@ -173,7 +199,7 @@ class TiedLinear(nn.Module):
 
     def forward(self, hidden: Tensor, vectors: Tensor) -> Tensor:
         """hidden (..., in_features), vectors (types, in_features) -> logits (..., out_features)."""
-        return F.linear(hidden, self.weight(vectors), self.bias)
+        return linear_product(hidden, self.weight(vectors), self.bias)
 
     def weight(self, vectors: Tensor) -> Tensor:
         """The weights of all logits: (out_features, in_features)."""
@@ -181,7 +207,7 @@ class TiedLinear(nn.Module):
 
     def untied(self, vectors: Tensor) -> nn.Linear:
         """A plain linear layer that computes the same."""
-        layer = nn.Linear(self.in_features, self.out_features, device="meta")
+        layer = Linear(self.in_features, self.out_features, device="meta")
         layer.weight, layer.bias = nn.Parameter(self.weight(vectors)), self.bias
         return layer
 
@@ -222,7 +248,8 @@ def product_nll(
     """
     if torch.is_grad_enabled():
         return cross_entropy(layer(hidden), targets)
-    rows = max(1, LOGITS_AT_ONCE // width)
+    at_once = LOGITS_AT_ONCE.get(hidden.device.type, LOGITS_AT_ONCE["cpu"])
+    rows = max(1, at_once // width)
     blocks = zip(hidden.split(rows), targets.split(rows), strict=True)
     return torch.cat(
         [cross_entropy(layer(block), block_targets) for block, block_targets in blocks]

@@ -70,13 +70,30 @@ class LSTM(nn.Module):
             if state is None
             else tuple(tensor.transpose(0, 1).contiguous() for tensor in state)
         )
-        with torch.autocast(
-            "cuda", enabled=False
-        ):  # under it cuDNN's LSTM would compute in float16
-            hidden, after = self.lstm(embedded, before)
+        hidden, after = self.recur(embedded, before)
         if self.projection is not None:
             hidden = self.projection(hidden)
         return hidden.transpose(0, 1), [tensor.transpose(0, 1) for tensor in after]
+
+    def recur(
+        self, embedded: Tensor, before: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """The recurrent layers alone, time first; the trainer keeps the compiler out of them.
+
+        Under autocast on a GPU they are computed in its type: left to autocast, cuDNN's LSTM would take float16.
+        """
+        if embedded.device.type == "cuda" and torch.is_autocast_enabled("cuda"):
+            dtype = torch.get_autocast_dtype("cuda")
+            with torch.autocast("cuda", enabled=False):
+                return lstm_in(dtype, self.lstm, embedded, before)
+        return self.lstm(embedded, before)
+
+    def kernel(self, device: torch.device, dtype: torch.dtype) -> str:
+        """Whose code the recurrent layers run by on a device in a type, as results.json says it."""
+        if device.type == "cuda":
+            example = torch.empty(0, device=device, dtype=dtype)
+            return "cuDNN's LSTM" if torch.cudnn_is_acceptable(example) else "torch's own LSTM"
+        return "oneDNN's LSTM" if torch.backends.mkldnn.is_available() else "torch's own LSTM"
 
     def empty_state(self, batch_size: int) -> State:
         """The state before a text: zeros."""
@@ -92,3 +109,23 @@ class LSTM(nn.Module):
     def recurrent_macs(self) -> int:
         """Multiply-accumulate operations per token that must wait for the token before."""
         return 4 * self.lstm.num_layers * self.units**2
+
+
+def lstm_in(
+    dtype: torch.dtype,
+    lstm: nn.LSTM,
+    inputs: Tensor,
+    before: tuple[Tensor, Tensor] | None,
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """What `lstm` computes from inputs (time, batch, channels) and a state, with all of them and its weights cast to
+    `dtype`; gradients reach the weights in their own type."""
+    if before is None:
+        zeros = inputs.new_zeros(lstm.num_layers, inputs.size(1), lstm.hidden_size)
+        before = zeros, zeros
+    weights = [weight.to(dtype) for layer in lstm.all_weights for weight in layer]
+    state = [part.to(dtype) for part in before]
+    sizes = lstm.num_layers, lstm.dropout, lstm.training
+    hidden, h, c = torch.lstm(
+        inputs.to(dtype), state, weights, True, *sizes, bidirectional=False, batch_first=False
+    )
+    return hidden, (h, c)

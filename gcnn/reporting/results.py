@@ -121,7 +121,8 @@ def varying(members: list[dict[str, str]]) -> list[dict[str, str]]:
 def describe_hardware(hardware: Hardware) -> str:
     parts = [hardware.cpu, hardware.cores and plural(hardware.cores, "core")]
     parts += [hardware.threads and plural(hardware.threads, "thread")]
-    parts += ["no GPU" if hardware.gpu is None else hardware.gpu]
+    several = f"{hardware.gpu_count:.0f} × " if (hardware.gpu_count or 0) > 1 else ""
+    parts += ["no GPU" if hardware.gpu is None else f"{several}{hardware.gpu}"]
     parts += [
         hardware.memory_bytes and f"{gibibytes(hardware.memory_bytes)} memory",
         hardware.platform,

@@ -19,6 +19,10 @@ class Hardware:
     cores: Number
     threads: Number
     gpu: Any = ""  # its name; None: there was none; "": not recorded
+    gpu_count: Number = None
+    driver: Text = None  # of the GPU
+    cudnn: Text = None
+    tf32: Text = None  # what float32 products on a GPU took: off, products, convolutions, or both
     memory_bytes: Number
     platform: Text
 
@@ -52,6 +56,8 @@ class Training:
     seconds: Number
     tokens_per_second: Number
     peak_memory_bytes: Number
+    precision: Text = None  # of products: float32 | bf16
+    recurrent_kernel: Text = None  # whose code an LSTM ran by; null: no LSTM, or not said
 
 
 @dataclass(kw_only=True)

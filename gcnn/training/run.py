@@ -21,7 +21,9 @@ from gcnn.config.stored import save_config
 from gcnn.data.stream import PreparedData, prepare
 from gcnn.evaluation.perplexity import evaluate, type_counts, unigram_perplexity
 from gcnn.evaluation.run import before_text, choose_device
+from gcnn.models.inference import PRECISIONS
 from gcnn.models.language_model import LanguageModel, build_model
+from gcnn.models.lstm import LSTM
 from gcnn.models.weights import WEIGHTS, assign_weights, load_weights, read_weights
 from gcnn.runs.directory import (
     CHECKPOINTS,
@@ -333,10 +335,19 @@ def measure(trainer: Trainer) -> Results:
             seconds=progress.seconds,
             tokens_per_second=progress.tokens / progress.seconds,
             peak_memory_bytes=peak_memory_bytes(trainer.device),
+            precision=config.trainer.precision,
+            recurrent_kernel=recurrent_kernel(model, trainer.device, config.trainer.precision),
         ),
         validation=splits["valid"],
         test=splits["test"],
     )
+
+
+def recurrent_kernel(model: LanguageModel, device: torch.device, precision: str) -> str | None:
+    """Whose code an LSTM was trained by; None for other models."""
+    if not isinstance(model.encoder, LSTM):
+        return None
+    return model.encoder.kernel(device, PRECISIONS[precision])
 
 
 @contextlib.contextmanager

@@ -182,9 +182,10 @@ class Trainer:
             self.order = draw(self.config.seed, progress.epoch)
         index = int(self.order[progress.index])
         progress.index += 1
+        few_sizes = self.config.trainer.compile
         micro_batches = []
         for tokens, targets in self.batches.micro_batches(index):
-            micro_batches.append((tokens, targets, self.model.softmax.rows(targets)))
+            micro_batches.append((tokens, targets, self.model.softmax.rows(targets, few_sizes)))
         return micro_batches, self.batches.count_targets(index)
 
     def step(self) -> None:

@@ -8,7 +8,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from gcnn.config.schema import TrainerConfig
+from gcnn.data.batches import to_device
 from gcnn.models.language_model import LanguageModel, State
+from gcnn.models.lstm import LSTM
 from gcnn.training import distributed
 from gcnn.training.distributed import world_size
 
@@ -35,6 +37,8 @@ class Updater:
         self.optimizer = optimizer
         self.device = device
         loss = distributed.Loss(model)
+        if config.compile and isinstance(model.encoder, LSTM):  # which has a kernel of its own
+            model.encoder.recur = torch.compiler.disable(model.encoder.recur)
         self.loss = torch.compile(loss) if config.compile else loss
         if world_size() > 1:
             self.loss = DistributedDataParallel(self.loss, gradient_as_bucket_view=True)
@@ -69,9 +73,9 @@ class Updater:
         batch.
         """
         tokens, targets, cluster_indices = batch
-        tokens = self.to_device(tokens)
-        targets = self.to_device(targets)
-        cluster_indices = [self.to_device(indices) for indices in cluster_indices]
+        tokens = to_device(tokens, self.device)
+        targets = to_device(targets, self.device)
+        cluster_indices = [to_device(indices, self.device) for indices in cluster_indices]
         if self.config.compile:
             for indices in cluster_indices:  # their numbers differ: one graph for all batches
                 torch._dynamo.maybe_mark_dynamic(indices, 0)
@@ -81,12 +85,6 @@ class Updater:
         # DistributedDataParallel averages over the processes, but their gradients are to add up
         (nats * (world_size() / count)).backward()
         return nats.detach() / count, state
-
-    def to_device(self, tensor: Tensor) -> Tensor:
-        """Copy a CPU tensor to the device without waiting; a GPU needs pinned memory for that."""
-        if self.device.type == "cuda":
-            tensor = tensor.pin_memory()
-        return tensor.to(self.device, non_blocking=True)
 
     def clip_and_update(self, loss: Tensor) -> Tensor:
         """Clip the gradients (section 4.2) and make the optimizer's step, then drop them.

@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from gcnn.base.files import write_json
-from gcnn.benchmarks import bounds
-from gcnn.benchmarks.bounds import Bound, Machine, Work, work
-from gcnn.benchmarks.latency import LENGTHS, Candidate, Zipf, benchmark
+from gcnn.benchmarks.bounds import SIZES, Bound, Machine, Sizes, Work, work
+from gcnn.benchmarks.latency import BLOCK, LENGTHS, Candidate, Zipf, benchmark, score
 from gcnn.config.schema import BlockConfig, GCNNConfig, LSTMConfig
 from gcnn.models.inference import prepare_for_inference
 from gcnn.models.language_model import LanguageModel, build_model
@@ -199,10 +198,8 @@ def test_bound_is_the_slower_rate_and_the_steps_come_on_top(machine):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_rates_of_this_machine_are_positive(dtype, monkeypatch):
-    monkeypatch.setattr(bounds, "LARGE", 1 << 20)
-    monkeypatch.setattr(bounds, "CHANNELS", 64)
-    machine = Machine(torch.device("cpu"), dtype)
+def test_rates_of_this_machine_are_positive(dtype):
+    machine = Machine(torch.device("cpu"), dtype, sizes=Sizes(1 << 20, 64, (21, 64)))
     assert machine.flops() > 1e6
     assert machine.read_rate(1 << 20) > 1e6
     assert machine.bound(Work(10**6, 10**6, 2, 10**6, 10**6)).seconds > 0
@@ -251,3 +248,24 @@ def test_law_fits_real_text(shared):
     for types in (2000, 10_000, 20_000):
         real = counts[:types].sum() / counts.sum()
         assert cumulative[types - 1] / cumulative[-1] == pytest.approx(real, abs=0.02)
+
+
+def test_a_measurement_waits_once_whatever_the_blocks(machine, monkeypatch):
+    """The nats come back at its end; on a GPU nothing else waits for it."""
+    waits, cpu = [], torch.Tensor.cpu
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: waits.append(1) or cpu(tensor))
+    tokens, targets = Zipf(VOCABULARY, 1).text(1, 3500)
+    timing = score(build_model(GCNN, VOCABULARY).eval(), tokens, targets, machine)
+    assert len(waits) == 1
+    assert 0 < timing["hidden"][0] < timing["total"][0]
+
+
+def test_a_gpu_is_measured_at_a_gpus_sizes():
+    gpu, cpu = (
+        Machine(torch.device("cuda"), torch.bfloat16),
+        Machine(torch.device("cpu"), torch.bfloat16),
+    )
+    assert gpu.sizes == SIZES["cuda"]
+    assert min(gpu.sizes.channels, max(gpu.sizes.rows)) >= 8192
+    assert cpu.sizes == Sizes(1 << 29, 2048, (21, 2048))
+    assert BLOCK == {"cpu": 1000, "cuda": 15_000}

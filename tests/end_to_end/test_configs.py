@@ -146,6 +146,14 @@ def test_paper_experiments_have_the_papers_settings():
     ) == (1024, 35, 5e-6)
 
 
+@pytest.mark.parametrize("name", [
+    "wikitext103/gcnn_14", "wikitext103/gcnn_8", "wikitext103/lstm_1024", "paper/wikitext103",
+    "paper/billion_word",
+])  # fmt: skip
+def test_experiments_at_the_papers_size_compute_in_bf16(name):
+    assert compose_config(f"experiment={name}").trainer.precision == "bf16"
+
+
 def test_folder_without_config_is_no_run(tmp_path):
     with pytest.raises(UsageError, match="not a run directory"):
         load_config(tmp_path)

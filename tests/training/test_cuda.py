@@ -14,9 +14,10 @@ from gcnn.training import distributed
 from gcnn.training.trainer import Trainer
 
 DEVICE = "cuda"
-pytestmark = pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="torch sees no CUDA device here"
-)
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device here"),
+]
 MODELS = {
     "gcnn": GCNNConfig(
         embedding_dim=16, blocks=[BlockConfig([[4, 32]], 2)], cutoffs=[10, 20], dropout=0.0
@@ -79,12 +80,43 @@ def test_an_update_waits_for_the_device_where_it_reads_alone(
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_an_lstm_computes_in_float32_under_autocast(config):
+def test_an_lstm_computes_in_bf16_under_autocast(config):
+    """Left to autocast it would be float16."""
     config.model = MODELS["lstm"]
     model = build_model(config.model, 42).to(DEVICE)
+    tokens = torch.zeros(2, 5, dtype=torch.long, device=DEVICE)
     with torch.autocast(DEVICE, torch.bfloat16):
-        hidden, state = model(torch.zeros(2, 5, dtype=torch.long, device=DEVICE))
-    assert {hidden.dtype, *(part.dtype for part in state)} == {torch.float32}
+        hidden, state = model(tokens)
+    assert {hidden.dtype, *(part.dtype for part in state)} == {torch.bfloat16}
+    torch.testing.assert_close(hidden.float(), model(tokens)[0], rtol=0.05, atol=0.05)
+
+
+def test_evaluation_waits_once_a_block(config, trainer_on):
+    """For its result: where the clusters' targets stand is found on the CPU."""
+    config.model = MODELS["gcnn"]
+    model = trainer_on(DEVICE).model.eval()
+    targets = torch.randint(40, (2, 16))
+    hidden, _ = model(targets.to(DEVICE))
+    with torch.no_grad():
+        model.nll(hidden, targets)  # libraries set themselves up
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            model.nll(hidden, targets)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+def test_padded_products_are_those_of_the_cpu():
+    """Widths that are no multiples of 8, in bf16."""
+    torch.manual_seed(1)
+    blocks = [BlockConfig([[4, 33]], 2)]
+    model = build_model(GCNNConfig(embedding_dim=13, blocks=blocks, cutoffs=[11, 21]), 43).eval()
+    tokens = torch.randint(43, (2, 16))
+    expected = model.nll(model(tokens)[0], tokens)
+    model.to(DEVICE)
+    with torch.autocast(DEVICE, torch.bfloat16):
+        found = model.nll(model(tokens.to(DEVICE))[0], tokens)
+    torch.testing.assert_close(found.cpu(), expected, rtol=0.02, atol=0.02)
 
 
 def test_a_compiled_step_is_that_of_eager(config, trainer_on):

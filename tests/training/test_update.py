@@ -61,6 +61,34 @@ def test_rows_that_are_known_change_nothing(config, make_trainer):
     assert torch.equal(trainer.model.nll(hidden, targets, rows), trainer.model.nll(hidden, targets))
 
 
+def test_positions_of_other_clusters_count_nothing(config, make_trainer):
+    """Neither in the loss nor in a gradient, however often they stand there."""
+    config.model.dropout = 0.0
+    trainer = make_trainer(config)
+    tokens, targets, rows = trainer.next_batch()[0][0]
+    head = int((targets.flatten() < 20).nonzero()[0])
+    found = []
+    for given in (rows, [torch.cat([rows[0], torch.tensor([head, head])])]):
+        hidden, _ = trainer.model(tokens)
+        nll = trainer.model.nll(hidden, targets, given)
+        nll.sum().backward()
+        found.append([nll, *(p.grad.clone() for p in trainer.model.parameters())])
+        trainer.model.zero_grad()
+    for padded, exact in zip(found[1], found[0], strict=True):
+        torch.testing.assert_close(padded, exact)
+
+
+def test_where_the_targets_stand_is_found_on_the_cpu(config, make_trainer):
+    """With hidden states of shapes alone, as a GPU's are to the host: their values are not asked for."""
+    model = make_trainer(config).model.to("meta")
+    targets = torch.randint(40, (2, 16))
+    hidden, _ = model(targets.to("meta"))
+    nll = model.nll(hidden, targets)
+    assert (nll.device.type, nll.shape) == ("meta", targets.shape)
+    with pytest.raises(NotImplementedError):
+        model.nll(hidden, targets.to("meta"))
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("first", [True, False])
 def test_what_is_not_finite_moves_nothing(config, make_trainer, optimizer, first):

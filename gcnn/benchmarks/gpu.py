@@ -1,0 +1,234 @@
+"""What a borrowed GPU is asked, the most valuable first; on a CPU the same parts at toy size.
+
+(1) tests marked `cuda`, (2) training's speed, memory and share of the chip's rate, (3) Table 4 and single sentences,
+(4) training compiled, (5) sentences as CUDA graphs, (6) a training of GCNN-8 on a text. Each writes what it knows the
+moment it knows it (see time_boxes.py).
+"""
+
+import dataclasses
+import gc
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from gcnn.base.errors import RunError, one_line
+from gcnn.benchmarks.bounds import Clock, Machine, Sizes
+from gcnn.benchmarks.latency import Candidate, Zipf, benchmark
+from gcnn.benchmarks.plan import GPU, MODELS
+from gcnn.benchmarks.time_boxes import Notes, Part
+from gcnn.benchmarks.training import make_trainer, measure
+from gcnn.config.compose import compose_config
+from gcnn.evaluation.run import choose_device
+from gcnn.models.inference import prepare_for_inference
+from gcnn.models.language_model import LanguageModel, build_model
+from gcnn.training.run import train
+
+ROOT = Path(__file__).parents[2]
+CUDA_TESTS = ROOT / "tests" / "training" / "test_cuda.py"
+PEAK = GPU().flops  # dense bf16, of an H100 and an H200 in the SXM form
+UPDATES = {  # of 16 k tokens
+    "gcnn_8": ["trainer.batch_size=16"],
+    "gcnn_14": ["trainer.batch_size=16"],
+    "lstm_1024": ["trainer.batch_size=128"],
+}
+TOY_BATCH = ["trainer.batch_size=2", "trainer.block_size=8"]
+TOY_GCNN = ["model.embedding_dim=4", "model.blocks=[{convs:[[2,8]]}]"]
+TOY_UPDATES = {
+    "small": [*TOY_GCNN, *TOY_BATCH],
+    "lstm_small": ["model.embedding_dim=4", "model.hidden_dim=8", *TOY_BATCH],
+}
+TABLE_4 = ["gcnn_8b", "gcnn_9", "lstm_2048"]
+TOY_SIZES = Sizes(1 << 20, 64, (21, 64))
+TYPES = {False: MODELS["gcnn_8b"][0], True: 100}  # of the latency models, at size and as toys
+SENTENCE = 20  # words
+TOY_WORDS = 400  # of a made-up text
+
+
+def parts(device: str, folder: Path, text: Path | None) -> list[Part]:
+    """All parts on a device by its name, which each of them looks up itself: no process has asked for a GPU
+    before. `text`: a folder with {train,valid,test}.txt; None: a made-up one."""
+    return [
+        Part("tests", 60, run_tests),
+        Part("training", 110, partial(training, device, False)),
+        Part("latency", 90, partial(table_4, device)),
+        Part("compiled", 80, partial(training, device, True)),
+        Part("graphs", 20, partial(graphs, device)),
+        Part("text", 120, partial(train_on_text, device, folder, text)),
+    ]
+
+
+def run_tests(notes: Notes, seconds: float) -> None:
+    """The tests marked `cuda`. Raises RunError where one fails, or where the tests are not there."""
+    if not CUDA_TESTS.exists():
+        raise RunError(f"no tests at {CUDA_TESTS}; run from a checkout")
+    call = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "cuda", str(CUDA_TESTS)]
+    done = subprocess.run(
+        call, cwd=ROOT, capture_output=True, text=True, timeout=max(1.0, seconds - 1)
+    )
+    lines = done.stdout.splitlines()
+    notes.add(exit_code=done.returncode, output=lines[-60:])
+    if done.returncode:
+        raise RunError(f"pytest ended with {done.returncode}: {(lines or [''])[-1]}")
+
+
+def training(device: str, compiled: bool, notes: Notes, seconds: float) -> None:
+    """Tokens a second, memory and share of the products' rate of the real update, model by model."""
+    where = choose_device(device)
+    toy = where.type == "cpu"
+    precision = "float32" if toy else "bf16"
+    settings = [f"device={device}", f"trainer.precision={precision}"]
+    rounds, steps = (1, 1) if toy else (3, 5)
+
+    def speed(name: str, overrides: list[str]) -> dict:
+        trainer = make_trainer(name, *overrides, *settings, f"trainer.compile={compiled}")
+        if compiled and toy:
+            torch.compiler.set_stance("force_eager")  # compiling would take a minute
+        if not toy:
+            torch.cuda.reset_peak_memory_stats()
+        warm_up, sizes = (1, TOY_SIZES) if toy else (3, None)
+        measured = measure(trainer, name, rounds, steps, warm_up, sizes).report()
+        chip = "" if toy else torch.cuda.get_device_name()
+        known = any(kind in chip for kind in ("H100", "H200"))
+        share = measured["flops_per_second"] / PEAK if known else None
+        return {**measured, "share_of_dense_bf16_peak": share}
+
+    notes.add(precision=precision, compiled=compiled)
+    updates = TOY_UPDATES if toy else UPDATES
+    one_by_one(notes, {name: partial(speed, name, updates[name]) for name in updates})
+
+
+def table_4(device: str, notes: Notes, seconds: float) -> None:
+    """Table 4's protocol and single sentences, in each precision."""
+    where = choose_device(device)
+    toy = where.type == "cpu"
+    repeats, long_repeats = (1, 1) if toy else (20, 3)
+
+    def latencies(dtype: torch.dtype) -> dict:
+        machine = Machine(where, dtype, sizes=TOY_SIZES if toy else None)
+        candidates = [
+            Candidate(name, f"random weights, {TYPES[toy]:,} types", partial(model_of, name, toy))
+            for name in TABLE_4
+        ]
+        return benchmark([candidates], machine, repeats, long_repeats)
+
+    dtypes = [torch.float32] if toy else [torch.bfloat16, torch.float32, torch.float16]
+    names = {str(dtype).removeprefix("torch."): dtype for dtype in dtypes}
+    one_by_one(notes, {name: partial(latencies, dtype) for name, dtype in names.items()})
+
+
+def graphs(device: str, notes: Notes, seconds: float) -> None:
+    """Milliseconds to score a sentence, kernel by kernel and, on a GPU, as one CUDA graph."""
+    where = choose_device(device)
+    toy = where.type == "cpu"
+    dtype = torch.float32 if toy else torch.bfloat16
+    notes.add(words=SENTENCE, precision=str(dtype).removeprefix("torch."))
+
+    @torch.inference_mode()
+    def both_ways(name: str) -> dict:
+        model = model_of(name, toy).to(where, dtype)
+        prepare_for_inference(model)
+        tokens, targets = Zipf(TYPES[toy], seed=1).sentence(SENTENCE)
+        rows = [rows.to(where) for rows in model.softmax.rows(targets)]
+        tokens, targets = tokens.to(where), targets.to(where)
+
+        def score() -> torch.Tensor:
+            return model.nll(model(tokens)[0], targets, rows)
+
+        eager = median_ms(score, where)
+        return {"eager_ms": eager, "graph_ms": None if toy else median_ms(captured(score), where)}
+
+    one_by_one(notes, {name: partial(both_ways, name) for name in TABLE_4})
+
+
+def captured(call: Callable[[], torch.Tensor]) -> Callable[[], None]:
+    """A call on a GPU as one CUDA graph; its tensors stay where they are."""
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):  # libraries set themselves up outside the graph
+        for _ in range(3):
+            call()
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return graph.replay
+
+
+def median_ms(call: Callable[[], object], device: torch.device, repeats: int = 20) -> float:
+    """The median of a call's milliseconds; the host waits for each."""
+    clock, found = Clock(device), []
+    for _ in range(3 + repeats):
+        start = clock.mark()
+        call()
+        end = clock.mark()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        found.append(1000 * clock.seconds(start, end))
+    return median(found[3:])
+
+
+def train_on_text(
+    device: str, folder: Path, text: Path | None, notes: Notes, seconds: float
+) -> None:
+    """A training of GCNN-8 on a text, for as long as there are minutes: with its evaluation, results.json's content."""
+    toy = choose_device(device).type == "cpu"
+    if text is None:
+        text = folder / "made_up_text"
+        write_made_up_text(text, TOY_WORDS if toy else 2_000_000)
+        notes.add(text="made up of words by Zipf's law")
+    overrides = ["experiment=wikitext103/gcnn_8", "data=local", "schedule=cosine"]
+    if toy:
+        overrides += [*TOY_GCNN, *TOY_BATCH, "model.cutoffs=[5]"]
+        overrides += ["trainer.precision=float32", "trainer.max_steps=3", "schedule.warmup_steps=1"]
+    else:
+        minutes = max(0.1, (0.75 * seconds - 20) / 60)  # the rest prepares and evaluates
+        overrides += ["trainer.batch_size=16", f"trainer.max_minutes={minutes:.2f}"]
+    config = compose_config(*overrides, f"device={device}")
+    config = dataclasses.replace(
+        config,
+        run_dir=str(folder / "text_run"),
+        data=dataclasses.replace(config.data, path=str(text)),
+    )
+    run, results = train(config, fit_cutoffs=True)
+    notes.add(run=str(run), results=results)
+
+
+def write_made_up_text(folder: Path, words: int) -> None:
+    """train.txt, valid.txt and test.txt of words by Zipf's law, 20 a line."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed, (split, share) in enumerate({"train": 1, "valid": 0.1, "test": 0.1}.items()):
+        ids = Zipf(50_000 if words > TOY_WORDS else 20, seed).words(int(words * share) // 20, 20)
+        lines = [" ".join(f"w{word}" for word in line) for line in ids.tolist()]
+        (folder / f"{split}.txt").write_text("\n".join(lines) + "\n")
+
+
+def model_of(name: str, toy: bool) -> LanguageModel:
+    """A model of Table 4 with random weights; a toy has its kind and few channels."""
+    torch.manual_seed(1)
+    settings = []
+    if toy:
+        small = "model.hidden_dim=8" if name.startswith("lstm") else TOY_GCNN[1]
+        settings = ["model.embedding_dim=4", "model.cutoffs=[20,60]", small]
+        settings += ["model.projection_dim=null"] if name.startswith("lstm") else []
+    return build_model(compose_config(f"model={name}", *settings).model, TYPES[toy])
+
+
+def one_by_one(notes: Notes, calls: dict[str, Callable[[], dict]]) -> None:
+    """Note what each call returns under its name, or why it failed, and go on. Raises RunError at the end for those."""
+    failed = []
+    for name, call in calls.items():
+        try:
+            notes.add(**{name: call()})
+        except Exception as error:  # one that does not fit the memory, say
+            notes.add(**{name: {"failed": f"{type(error).__name__}: {one_line(error)}"[:500]}})
+            failed.append(name)
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    if failed:
+        raise RunError(f"{', '.join(failed)} failed, as said there")

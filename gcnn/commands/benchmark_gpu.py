@@ -1,0 +1,74 @@
+"""Measure all that a GPU is to say, within some minutes, the most valuable first.
+
+Each part has a process and a time of its own, and writes OUT/NAME.json the moment it knows something:
+
+  tests      those marked cuda
+  training   GCNN-8, GCNN-14 and LSTM-1024 at 16 k tokens an update: speed, memory, share of the chip's rate
+  latency    Table 4's protocol and single sentences
+  compiled   the training, compiled
+  graphs     sentences as CUDA graphs
+  text       a training of GCNN-8 on a text
+
+What fails leaves its reason there, and the others run. On a CPU all is of toy size. It runs from a checkout, installed
+or not: python -m gcnn benchmark-gpu.
+"""
+
+import argparse
+import datetime
+import logging
+import math
+from pathlib import Path
+
+from gcnn.base.errors import RunError, UsageError
+from gcnn.base.files import check_output
+from gcnn.commands.arguments import add_device, folder, new_parser
+
+TOY_SECONDS = 60.0  # that a part has on a CPU, where they are not dear, however busy it is
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    import torch
+
+    from gcnn.benchmarks.gpu import parts
+    from gcnn.benchmarks.time_boxes import run_parts
+
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    if arguments.device == "cuda" and torch.cuda.device_count() == 0:
+        raise UsageError("device is cuda, but torch sees no such device here; choose cpu or auto.")
+    out = arguments.out or Path(f"runs/gpu/{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}")
+    check_output("--out", out, folder=True)
+    out.mkdir(parents=True, exist_ok=True)
+    chosen = parts(arguments.device, out, arguments.text)
+    least = TOY_SECONDS if arguments.device == "cpu" else 0.0
+    outcomes = run_parts(chosen, 60 * arguments.minutes, out, least)
+    print(f"figures: {out.resolve()}")
+    failed = [name for name, outcome in outcomes.items() if outcome != "done"]
+    if failed:
+        raise RunError(
+            f"{len(failed)} of {len(outcomes)} parts failed: {', '.join(failed)}. "
+            f"Their files in {out} say why."
+        )
+
+
+def minutes(text: str) -> float:
+    """A positive number of minutes, for argparse."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return number
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = new_parser(__doc__)
+    help = "for all parts together; default: %(default)g"
+    parser.add_argument("--minutes", type=minutes, default=8.0, metavar="N", help=help)
+    add_device(parser)
+    help = "a folder for the figures, a JSON file a part; default: runs/gpu/<time>"
+    parser.add_argument("--out", type=Path, metavar="DIR", help=help)
+    help = "a folder with {train,valid,test}.txt to train GCNN-8 on; default: a made-up text"
+    parser.add_argument("--text", type=folder, metavar="DIR", help=help)
+    return parser.parse_args()

@@ -1,0 +1,4 @@
+from gcnn.commands.main import main
+
+if __name__ == "__main__":
+    main("benchmark-gpu")

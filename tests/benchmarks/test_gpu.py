@@ -1,0 +1,96 @@
+"""`gcnn benchmark-gpu`: every part at toy size from a checkout, and parts that fail."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gcnn.benchmarks.gpu import one_by_one
+from gcnn.benchmarks.time_boxes import Notes, Part, run_parts
+
+ROOT = Path(__file__).parents[2]
+NOT_INSTALLED = """
+import importlib.metadata, sys
+version = importlib.metadata.version
+def of_others(name):
+    if name == "gcnn":
+        raise importlib.metadata.PackageNotFoundError(name)
+    return version(name)
+importlib.metadata.version = of_others
+from gcnn.commands.main import main
+main()
+"""
+
+
+def read(folder: Path) -> dict[str, dict]:
+    return {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
+
+
+def test_every_part_runs_at_toy_size_and_one_that_fails_says_why(tmp_path):
+    """From a checkout on PYTHONPATH, the project not installed; the text has no train.txt."""
+    (tmp_path / "text").mkdir()
+    options = ["--minutes", "1", "--device", "cpu", "--out", "out", "--text", "text"]
+    done = subprocess.run(
+        [sys.executable, "-c", NOT_INSTALLED, "benchmark-gpu", *options], cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    said = read(tmp_path / "out")
+    assert set(said) == {"tests", "training", "latency", "compiled", "graphs", "text"}
+    for name, part in said.items():
+        assert part["part"] == name
+        assert part["versions"]["gcnn"] is None
+        assert part["hardware"]["gpu_count"] == 0
+        assert ("failed" in part) == (name == "text"), part
+    assert "train.txt" in said["text"]["failed"]
+    assert said["tests"]["exit_code"] == 0
+    for kind in ("training", "compiled"):
+        assert said[kind]["small"]["tokens_per_second"] > 0
+    assert set(said["latency"]["float32"]["models"]) == {"gcnn_8b", "gcnn_9", "lstm_2048"}
+    assert said["graphs"]["lstm_2048"]["eager_ms"] > 0
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: 1 of 6 parts failed: text.")
+
+
+def test_a_part_that_fails_hangs_or_dies_leaves_its_reason_and_the_others_run(tmp_path):
+    def fails(notes, seconds):
+        notes.add(found=1)
+        raise ValueError("no such\nkernel")
+
+    def hangs(notes, seconds):
+        notes.add(found=2)
+        time.sleep(60)
+
+    def dies(notes, seconds):
+        notes.add(found=3)
+        os._exit(9)
+
+    def works(notes, seconds):
+        notes.add(found=4, seconds=seconds)
+
+    calls = {"fails": fails, "hangs": hangs, "dies": dies, "works": works}
+    start = time.monotonic()
+    outcomes = run_parts([Part(name, 1, call) for name, call in calls.items()], 4.0, tmp_path)
+    assert time.monotonic() - start < 20
+    said = read(tmp_path)
+    assert [said[name]["found"] for name in calls] == [1, 2, 3, 4]
+    assert said["fails"]["failed"] == outcomes["fails"] == "ValueError: no such kernel"
+    assert "seconds ended before it did" in said["hangs"]["failed"]
+    assert "exit code 9" in said["dies"]["failed"]
+    assert (outcomes["works"], "failed" in said["works"]) == ("done", False)
+    assert 0 < said["works"]["seconds"] <= 4
+
+
+def test_a_model_that_fails_does_not_take_the_next_with_it(tmp_path):
+    def fails():
+        raise RuntimeError("out of memory")
+
+    notes = Notes(tmp_path / "part.json")
+    with pytest.raises(Exception, match="first failed"):
+        one_by_one(notes, {"first": fails, "second": lambda: {"speed": 2}})
+    said = read(tmp_path)["part"]
+    assert said == {"first": {"failed": "RuntimeError: out of memory"}, "second": {"speed": 2}}

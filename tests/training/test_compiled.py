@@ -1,0 +1,84 @@
+"""trainer.compile, by Dynamo alone: one graph for batches of all kinds, and the LSTM left out of it."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+from gcnn.config.schema import BlockConfig, GCNNConfig, LSTMConfig
+from gcnn.models.adaptive_softmax import LEAST_ROWS, pad_rows
+
+TOKENS = 160
+
+
+@pytest.fixture
+def dynamo(monkeypatch):
+    """torch.compile without a compiler behind it."""
+    torch._dynamo.reset()
+    counters.clear()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    yield counters
+    torch._dynamo.reset()
+
+
+def targets_with(*counts):
+    """Targets of which so many are in each of three clusters; the others in the head."""
+    targets = torch.zeros(TOKENS, dtype=torch.long)
+    at = 0
+    for cluster, count in enumerate(counts, start=1):
+        targets[at : at + count] = 10 * cluster + 1
+        at += count
+    return targets[torch.randperm(TOKENS)].view(4, -1)
+
+
+@pytest.mark.parametrize("kind", ["gcnn", "lstm"])
+def test_few_graphs_do_for_clusters_of_all_sizes(kind, config, make_trainer, dynamo):
+    """Empty ones, of one target, of as many as another: none of them falls back to eager."""
+    config.model = GCNNConfig(
+        embedding_dim=8, blocks=[BlockConfig([[3, 8]])], cutoffs=[10, 20, 30], dropout=0.0
+    )
+    if kind == "lstm":
+        config.model = LSTMConfig(
+            embedding_dim=8, hidden_dim=8, cutoffs=[10, 20, 30], dropout=0.0, output_dropout=0.0
+        )
+    plain = make_trainer(config, "plain", carry_state=False)
+    trainer = make_trainer(config, "compiled", compile=True, carry_state=False)
+    trainer.model.load_state_dict(plain.model.state_dict())
+    tokens = torch.randint(40, (4, TOKENS // 4))
+    sizes = [(9, 5, 3), (0, 5, 3), (1, 0, 3), (1, 1, 1), (0, 0, 0), (70, 0, 1), (70, 70, 2)]
+    sizes += [(5, 70, 70), (1, 1, 100), (TOKENS, 0, 0), (4, 2, 0), (80, 40, 40)]
+    nats = []
+    for counts in sizes:
+        targets = targets_with(*counts)
+        for which in (plain, trainer):
+            batch = tokens, targets, which.model.softmax.rows(targets, which.config.trainer.compile)
+            nats.append(which.backward(batch, None, TOKENS)[0])
+    for expected, compiled in zip(nats[::2], nats[1::2], strict=True):
+        torch.testing.assert_close(compiled, expected)
+    for expected, compiled in zip(
+        plain.model.parameters(), trainer.model.parameters(), strict=True
+    ):
+        torch.testing.assert_close(compiled.grad, expected.grad, rtol=1e-4, atol=1e-6)
+    graphs = {"gcnn": 1, "lstm": 4}  # of the functions around the LSTM, before and after it
+    assert dynamo["stats"]["unique_graphs"] == graphs[kind]
+    for reason in dynamo["graph_break"]:
+        assert kind == "lstm"
+        assert "recur" in reason
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 63, 64, 65, 159])
+def test_padded_rows_are_the_clusters_and_one_free_position(count):
+    rows = torch.randperm(160)[:count].sort().values
+    padded = pad_rows(rows, 160)
+    assert len(padded) == max(LEAST_ROWS, 1 << max(0, count - 1).bit_length())
+    assert torch.equal(padded[:count], rows)
+    free = set(padded[count:].tolist())
+    assert len(free) <= 1
+    assert not free & set(rows.tolist())
+    assert max(padded) < 160
+
+
+def test_a_cluster_that_has_every_target_stays_as_it_is():
+    rows = torch.arange(160)
+    assert pad_rows(rows, 160) is rows
