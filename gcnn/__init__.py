@@ -10,10 +10,14 @@ from typing import Any
 from gcnn.base.provenance import version
 
 MODULES = {
-    "Score": "gcnn.evaluation.scoring", "Scorer": "gcnn.evaluation.scoring", "TokenScores": "gcnn.evaluation.scoring",
+    "Score": "gcnn.evaluation.scoring",
+    "Scorer": "gcnn.evaluation.scoring",
+    "TokenScores": "gcnn.evaluation.scoring",
     "WordScores": "gcnn.evaluation.words",
-    "load": "gcnn.evaluation.scoring", "RunError": "gcnn.base.errors", "UsageError": "gcnn.base.errors",
-}  # fmt: skip
+    "load": "gcnn.evaluation.scoring",
+    "RunError": "gcnn.base.errors",
+    "UsageError": "gcnn.base.errors",
+}
 __all__ = [
     "RunError",
     "Score",
@@ -27,7 +31,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, imported when it is first asked for: torch takes seconds."""
+    """A public name, imported on first use, because torch takes seconds to import."""
     if name == "__version__":
         return version("gcnn")
     if name not in MODULES:

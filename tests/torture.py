@@ -1,10 +1,10 @@
 """Torture of training: `make torture`, about 15 minutes on two cores.
 
-A real training run, of a small GCNN on Shakespeare, is killed with SIGKILL at 50 random moments, a third of them while
-a checkpoint is being written and a tenth while it starts; resumed each time; and compared with a run that was not
-disturbed. Then the same with signals, with runs that turn back to an older checkpoint, with full and read-only disks,
-and with 50 damaged checkpoints.
-Prints a Markdown table and writes it as JSON to --out. Exits with 1 if anything was lost.
+A real training run, of a small GCNN on Shakespeare, is killed with SIGKILL at 50 random moments, a
+third of them while a checkpoint is being written and a tenth while it starts; resumed each time;
+and compared with a run that was not disturbed. Then the same with signals, with runs that turn back
+to an older checkpoint, with full and read-only disks, and with 50 damaged checkpoints. Prints a
+Markdown table and writes it as JSON to --out. Exits with 1 if anything was lost.
 """
 
 import argparse
@@ -34,10 +34,20 @@ from gcnn.training.checkpoints import BEST, MANIFEST, STATE, WEIGHTS, Checkpoint
 ROOT = Path(__file__).parents[1]
 STEPS = 1200
 ARGUMENTS = (
-    "experiment=quickstart", "device=cpu", "threads=1", "model.embedding_dim=32", "model.blocks=[{convs:[[4,64]]}]",
-    "trainer.batch_size=4", "trainer.block_size=32", f"trainer.max_steps={STEPS}", "trainer.max_minutes=null",
-    "trainer.checkpoint_every=10", "trainer.validate_every=100", "trainer.log_every=1", "trainer.keep_checkpoints=3",
-)  # fmt: skip
+    "experiment=quickstart",
+    "device=cpu",
+    "threads=1",
+    "model.embedding_dim=32",
+    "model.blocks=[{convs:[[4,64]]}]",
+    "trainer.batch_size=4",
+    "trainer.block_size=32",
+    f"trainer.max_steps={STEPS}",
+    "trainer.max_minutes=null",
+    "trainer.checkpoint_every=10",
+    "trainer.validate_every=100",
+    "trainer.log_every=1",
+    "trainer.keep_checkpoints=3",
+)
 HEADER = ("what was done", "cases", "detected", "lost")
 
 
@@ -118,7 +128,9 @@ def differences(first: Path, second: Path) -> list[str]:
 
 
 def disturb(whole: Path, run: Path, kinds: list[str], draw: random.Random) -> list[list]:
-    """Kill a run once for each of `kinds`, in their order, let it end, and compare it with `whole`: rows."""
+    """Kill a run once for each of `kinds`, in their order, let it end, and compare it with `whole`:
+    rows.
+    """
     hit, cut_short = dict.fromkeys(kinds, 0), 0
     targets = sorted(
         draw.sample(range(5, STEPS - 20), len(kinds))
@@ -154,13 +166,17 @@ def disturb(whole: Path, run: Path, kinds: list[str], draw: random.Random) -> li
     found = differences(whole, run)
     print(f"  differences: {found or 'none'}", file=sys.stderr)
     rows = [[f"{kind}, then resumed", count, count, ""] for kind, count in hit.items()]
-    total = f"the end of those {len(kinds)} ({cut_short} left a checkpoint cut short): weights, state, metrics, results"
+    total = (
+        f"the end of those {len(kinds)} ({cut_short} left a checkpoint cut short): weights, "
+        "state, metrics, results"
+    )
     return [*rows, [f"{total} that differ from an undisturbed run's", 4, "", len(found)]]
 
 
 def turned_back(whole: Path, folder: Path, cases: int, draw: random.Random) -> tuple[int, int, int]:
-    """A finished run goes on from an older checkpoint at another rate: undisturbed, and killed as soon as it has begun
-    to turn back or later, then resumed. Returns cases, detected, lost."""
+    """A finished run goes on from an older checkpoint at another rate: undisturbed, and killed as
+    soon as it has begun to turn back or later, then resumed. Returns cases, detected, lost.
+    """
 
     def arguments(run: Path) -> list[str]:
         older = min((run / "checkpoints").glob("step_*"))
@@ -214,7 +230,7 @@ def one_line_and_1(process: subprocess.Popen) -> bool:
 
 
 def full_disks(whole: Path, folder: Path) -> tuple[int, int, int]:
-    """Disks on which the first checkpoints fit and a later write does not: cases, detected, lost."""
+    """Disks on which the first checkpoints fit, a later write does not: cases, detected, lost."""
     files = next((whole / "checkpoints").glob("step_*")).iterdir()
     checkpoint = sum(
         file.stat().st_size for file in files if file.name != BEST
@@ -231,7 +247,7 @@ def full_disks(whole: Path, folder: Path) -> tuple[int, int, int]:
 
 
 def read_only_folders(whole: Path, folder: Path, draw: random.Random) -> tuple[int, int, int]:
-    """The folder of the checkpoints becomes read-only while the run trains: cases, detected, lost."""
+    """The checkpoints' folder becomes read-only while the run trains: cases, detected, lost."""
     detected = lost = 0
     for i in range(3):
         run, target = folder / f"read_only_{i}", draw.randrange(20, STEPS // 2)
@@ -252,7 +268,9 @@ def read_only_folders(whole: Path, folder: Path, draw: random.Random) -> tuple[i
 def damaged_checkpoints(
     whole: Path, folder: Path, draw: random.Random
 ) -> dict[str, tuple[int, int, int]]:
-    """The newest checkpoint truncated or one of its bits flipped: does the run take up the one before?"""
+    """The newest checkpoint truncated or one of its bits flipped: does the run take up the one
+    before?
+    """
     config, run = load_config(whole), folder / "damaged"
     model = build_model(config.model, load_tokenizer(whole / "tokenizer").vocabulary_size)
     manifest = json.loads(next((whole / "checkpoints").iterdir()).joinpath(MANIFEST).read_text())

@@ -1,1 +1,1 @@
-"""Speed and memory, of models and of preparing text, beside what the machine allows."""
+"""Speed and memory of models and of preparing text, beside what the machine allows."""

@@ -1,19 +1,22 @@
-"""The least time that a machine would allow a model: counted operations and bytes at the machine's measured rates.
+"""The least time in which a machine could score a text with a model (a roofline bound).
 
-A text takes at least the larger of
+Operations and bytes are counted, and divided by rates that are measured on the machine. A text
+takes at least the larger of
 
-- the operations of its matrix products, at the rate of the fastest product, of few rows or many, and
-- the bytes of all weights that it touches, each read once, at the rate of reading an array far larger than caches.
+- the operations of its matrix products, at the rate of the fastest product, of few rows or many,
+  and
+- the bytes of all weights that it touches, each read once, at the rate of reading an array far
+  larger than the caches.
 
-An LSTM's recurrent products wait for one another, so that each token reads the recurrent weights again. They are
-counted apart, once a token, at the rate of reading an array of their size again and again: out of a cache where they
-fit one, else out of memory.
+An LSTM's recurrent products wait for one another, so each token reads the recurrent weights again.
+They are counted apart, once a token, at the rate of reading an array of their size repeatedly: from
+a cache where they fit into one, else from memory.
 """
 
 import time
 import timeit
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -40,7 +43,11 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Work:
-    """What scoring a text takes: products of all its tokens together, and those of an LSTM token by token."""
+    """Operations and bytes that scoring a text takes.
+
+    The first two are of the products that all tokens share; the `step_` ones are of one step of an
+    LSTM's recurrence, of which there are `steps` (0 for a GCNN).
+    """
 
     flops: int
     bytes: int
@@ -51,13 +58,17 @@ class Work:
 
 @dataclass(frozen=True)
 class Bound:
+    """A least time, and the part of the work that takes most of it."""
+
     seconds: float
     by: str  # what takes most of them
 
 
 @dataclass
 class Machine:
-    """A device's rates at one precision, each measured when it is first asked for."""
+    """A device's rates at one precision. Each is measured on first use (about a second) and kept in
+    `measured`, by a description of what was measured.
+    """
 
     device: torch.device
     dtype: torch.dtype
@@ -69,42 +80,47 @@ class Machine:
 
     def flops(self) -> float:
         """Floating-point operations a second of the fastest matrix product."""
-        return max(
-            self._rate(f"product of {rows} rows", lambda n=rows: self._multiply(n))
-            for rows in self.sizes.rows
-        )
+        rates = []
+        for rows in self.sizes.rows:
+            rates.append(self._rate(f"product of {rows} rows", partial(self._multiply, rows)))
+        return max(rates)
 
     def read_rate(self, size: int) -> float:
-        """Bytes a second of reading an array of `size` bytes again and again."""
-        return self._rate(f"read of {size} bytes", lambda: self._read(size))
+        """Bytes a second of reading an array of `size` bytes repeatedly."""
+        return self._rate(f"read of {size} bytes", partial(self._read, size))
 
     def bound(self, work: Work) -> Bound:
-        """The least time for some work, and what takes most of it."""
-        parallel = {
+        """The least seconds for some work; measures the rates that it needs first.
+
+        The products that all tokens share and an LSTM's recurrence come one after the other. Within
+        each, computing and reading overlap, so that the slower of the two counts.
+        """
+        shared = {
             "matrix products": work.flops / self.flops(),
             "reading weights": work.bytes / self.read_rate(self.sizes.large),
         }
-        by = max(parallel, key=parallel.get)
+        slowest = max(shared, key=shared.get)
         if not work.steps:
-            return Bound(parallel[by], by)
-        one_by_one = {
+            return Bound(shared[slowest], slowest)
+        step_bytes = work.steps * work.step_bytes
+        recurrence = {
             "recurrent products": work.steps * work.step_flops / self.flops(),
-            "rereading recurrent weights": work.steps
-            * work.step_bytes
-            / self.read_rate(work.step_bytes),
+            "rereading recurrent weights": step_bytes / self.read_rate(work.step_bytes),
         }
-        then = max(one_by_one, key=one_by_one.get)
-        return Bound(
-            parallel[by] + one_by_one[then], by if parallel[by] > one_by_one[then] else then
-        )
+        slowest_step = max(recurrence, key=recurrence.get)
+        seconds = shared[slowest] + recurrence[slowest_step]
+        if shared[slowest] > recurrence[slowest_step]:
+            return Bound(seconds, slowest)
+        return Bound(seconds, slowest_step)
 
     def _rate(self, name: str, measure: Callable[[], float]) -> float:
+        """The rate of this name; calls `measure` where it is not known yet."""
         if name not in self.measured:
             self.measured[name] = measure()
         return self.measured[name]
 
     def _multiply(self, rows: int) -> float:
-        """The better of torch's own product and the packed one."""
+        """FLOP/s of a product of `rows` rows: the better of torch's own and the packed one."""
         channels = self.sizes.channels
         layer = nn.Linear(channels, channels, bias=False).to(self.device, self.dtype)
         packed = nn.Sequential(layer)
@@ -116,15 +132,16 @@ class Machine:
         return 2 * rows * channels**2 / seconds
 
     def _read(self, size: int) -> float:
+        """Bytes a second of summing an array of `size` bytes."""
         array = torch.ones(size // 4, device=self.device)
         return array.nbytes / least_seconds(array.sum, self.device)
 
 
 @torch.inference_mode()
 def least_seconds(call: Callable[[], object], device: torch.device) -> float:
-    return min(
-        timeit.repeat(call, timer=partial(now, device), repeat=11, number=1)
-    )  # the first one warms up
+    """The shortest of eleven calls, in seconds, without gradients; each waits for the device."""
+    seconds = timeit.repeat(call, timer=partial(now, device), repeat=11, number=1)
+    return min(seconds)  # the first call warms up, and is never the shortest
 
 
 class Clock:
@@ -150,27 +167,36 @@ class Clock:
 
 
 def now(device: torch.device) -> float:
-    """Seconds on a clock that waits for what the device was asked for."""
+    """Seconds on a monotonic clock, after all work that the device was given is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 def work(model: LanguageModel, targets: Tensor, softmax: bool = True) -> Work:
-    """What scoring `targets` (batch, time) takes, with or without the softmax; matrix products only."""
-    encoder, embedding = model.encoder, model.encoder.embedding.weight
+    """What scoring a text takes: operations of matrix products, and bytes of weights read.
+
+    `targets` are ids, (batch, time): which clusters of an adaptive softmax are computed depends on
+    them. `softmax=False` counts the encoder alone. Weights have the size of the embedding's type.
+    """
+    encoder = model.encoder
+    embedding = encoder.embedding.weight
     recurrent = encoder.recurrent_macs()
     weights = encoder.macs() - recurrent
-    macs = weights * targets.numel()
+    macs = weights * targets.numel()  # multiply-accumulates, two operations each
     if softmax:
-        rows_of_parts = [
-            targets.numel(),
-            *map(len, model.softmax.rows(targets)),
-        ]  # of the head and of each cluster
+        cluster_rows = map(len, model.softmax.rows(targets))
+        rows_of_parts = [targets.numel(), *cluster_rows]  # of the head, then of each cluster
         for count, rows in zip(model.softmax.weight_counts(), rows_of_parts, strict=True):
             macs += count * rows
-            weights += count if rows else 0
-    size, looked_up = embedding.element_size(), embedding.size(1) * targets.numel()
+            if rows:
+                weights += count
+    size = embedding.element_size()
+    looked_up = embedding.size(1) * targets.numel()
+    shared = Work(flops=2 * macs, bytes=size * (weights + looked_up))
+    if not recurrent:
+        return shared
     batch, steps = targets.shape
-    sequential = (steps, 2 * batch * recurrent, size * recurrent) if recurrent else ()
-    return Work(2 * macs, size * (weights + looked_up), *sequential)
+    return replace(
+        shared, steps=steps, step_flops=2 * batch * recurrent, step_bytes=size * recurrent
+    )

@@ -1,7 +1,10 @@
-"""How soon a model answers: sentences one at a time, and the protocol of Table 4.
+"""How fast models score: sentences one at a time, and the paper's protocol of Table 4.
 
-Scoring a text is the forward pass and the negative log-likelihood of every word and <eos>. Beside each measurement
-stands the least time that the machine would allow (see bounds.py).
+Scoring a text is the forward pass and the negative log-likelihood of every word and <eos>. Beside
+each measurement stands the least time that the machine would allow (see bounds.py).
+
+The order: load the models of a group, measure them in turns on the same texts, report each model,
+compare each GCNN with each LSTM.
 """
 
 import logging
@@ -26,17 +29,20 @@ BLOCK = {  # tokens of a sequence that are scored together, the state carried
     "cuda": 15_000,
 }
 WARM_UP = 3  # rounds of sentences
-EOS = 0  # any frequent type
+EOS = 0  # the id that stands for <eos>: any frequent type
 
 
-Timing = dict[
-    str, tuple[float, Bound]
-]  # "hidden" states alone and in "total": seconds, and what bounds them
+# Of one text: "hidden" (the encoder alone) and "total" (with the softmax), each as measured seconds
+# and the least time that the machine allows.
+Timing = dict[str, tuple[float, Bound]]
 
 
 @dataclass
 class Candidate:
-    """A model to measure: `load` makes it. A packed LSTM has its weights laid out once, not at every call."""
+    """A model to measure, not loaded yet: `load` makes it, on the CPU.
+
+    `packed_lstm` lays out an LSTM's weights once; without it torch.nn.LSTM does so at every call.
+    """
 
     name: str
     description: str
@@ -45,7 +51,11 @@ class Candidate:
 
 
 class Subject:
-    """A candidate, loaded on the clock and ready for inference, and its measurements."""
+    """A candidate that is loaded and ready for inference, with its measurements.
+
+    The constructor times the loading (`load_seconds`) and prepares the model for inference, after
+    which it cannot be trained.
+    """
 
     def __init__(self, candidate: Candidate, machine: Machine):
         start = now(machine.device)
@@ -58,17 +68,16 @@ class Subject:
 
 
 class Zipf:
-    """Texts whose words are as frequent as `zipf` says. The same seed gives the same texts."""
+    """Random texts with words as frequent as `zipf` says. The same seed gives the same texts."""
 
     def __init__(self, vocabulary_size: int, seed: int):
         self.cumulative = zipf(vocabulary_size).cumsum(0).numpy()
         self.random = np.random.default_rng(seed)
 
     def words(self, *shape: int) -> Tensor:
-        """Random ids, `shape`, int64; an id is a rank by frequency."""
-        return torch.from_numpy(
-            np.searchsorted(self.cumulative, self.random.random(shape) * self.cumulative[-1])
-        )
+        """Random ids of this shape, int64, on the CPU; the id 0 is the most frequent word's."""
+        places = self.random.random(shape) * self.cumulative[-1]
+        return torch.from_numpy(np.searchsorted(self.cumulative, places))
 
     def sentence(self, length: int) -> tuple[Tensor, Tensor]:
         """Tokens `<eos> w1 .. wn` and targets `w1 .. wn <eos>`, each (1, length + 1)."""
@@ -88,10 +97,11 @@ def benchmark(
     long_repeats: int = 3,
     seed: int = 1,
 ) -> dict:
-    """Measure groups of models; those of a group have one vocabulary, take turns, and are in memory alone.
+    """Measure groups of models and return the benchmark's JSON: device, rates, models, pairs.
 
-    Returns the entries of the benchmark's JSON that describe the device, its rates, the models and their pairs, each
-    GCNN with each LSTM of its group.
+    The models of a group must have one vocabulary size; they are in memory together and take turns.
+    `pairs` compares each GCNN with each LSTM of its group. `repeats` counts the rounds of
+    sentences, `long_repeats` those of Table 4's protocol; `seed` is that of the texts.
     """
     models, pairs = {}, []
     for group in groups:
@@ -120,38 +130,37 @@ def benchmark(
 def measure(
     subjects: list[Subject], machine: Machine, repeats: int, long_repeats: int, seed: int
 ) -> None:
-    """Measure models on the same texts, each in its turn within every round, so that all meet the same disturbances."""
+    """Measure models on the same texts and fill their `timings`.
+
+    Within every round each model has its turn, so that all meet the same disturbances. The models
+    must have one vocabulary size. See `benchmark` for `repeats` and `long_repeats`.
+    """
     zipf = Zipf(subjects[0].model.vocabulary_size, seed)
     for length in LENGTHS:
         texts = [zipf.sentence(length) for _ in range(WARM_UP + repeats)]
         take_turns(subjects, machine, length, texts)
         for subject in subjects:
             del subject.timings[length][:WARM_UP]
-    take_turns(
-        subjects, machine, "throughput", [zipf.text(*THROUGHPUT) for _ in range(long_repeats)]
-    )
-    take_turns(
-        subjects,
-        machine,
-        "responsiveness",
-        [zipf.text(*RESPONSIVENESS) for _ in range(long_repeats)],
-    )
+    for protocol, shape in (("throughput", THROUGHPUT), ("responsiveness", RESPONSIVENESS)):
+        texts = [zipf.text(*shape) for _ in range(long_repeats)]
+        take_turns(subjects, machine, protocol, texts)
 
 
 def take_turns(
     subjects: list[Subject], machine: Machine, kind: int | str, texts: list[tuple[Tensor, Tensor]]
 ) -> None:
-    log.info(
-        "%s, %d rounds", f"sentences of {kind} words" if isinstance(kind, int) else kind, len(texts)
-    )
+    """Have every model score every text, and append the timings under `kind`.
+
+    `kind` is a sentence length in words, or `throughput` or `responsiveness`. The first model of a
+    round changes: each finds the caches full of each other one equally often.
+    """
+    title = f"sentences of {kind} words" if isinstance(kind, int) else kind
+    log.info("%s, %d rounds", title, len(texts))
     for i, (tokens, targets) in enumerate(texts):
-        first = i % len(
-            subjects
-        )  # each model comes after each other: it finds the caches full of that one
+        first = i % len(subjects)
         for subject in subjects[first:] + subjects[:first]:
-            subject.timings.setdefault(kind, []).append(
-                score(subject.model, tokens, targets, machine)
-            )
+            timing = score(subject.model, tokens, targets, machine)
+            subject.timings.setdefault(kind, []).append(timing)
 
 
 def score(model: LanguageModel, tokens: Tensor, targets: Tensor, machine: Machine) -> Timing:
@@ -184,7 +193,7 @@ def score(model: LanguageModel, tokens: Tensor, targets: Tensor, machine: Machin
 
 
 def report(subject: Subject) -> dict:
-    """The JSON of one model."""
+    """The JSON of one measured model: its sentences by length in words, and both protocols."""
     timings = subject.timings
     return {
         "description": subject.description,
@@ -200,7 +209,7 @@ def report(subject: Subject) -> dict:
 
 
 def latency(timings: list[Timing], part: str) -> dict:
-    """Milliseconds of a sentence; part: hidden or total."""
+    """Milliseconds of a sentence: percentiles and the bound; `part` is `hidden` or `total`."""
     seconds, bounds = zip(*(timing[part] for timing in timings), strict=True)
     percentiles = 1000 * np.percentile(seconds, [50, 95, 99])
     return {
@@ -212,6 +221,7 @@ def latency(timings: list[Timing], part: str) -> dict:
 
 
 def speed(timings: list[Timing], tokens: int) -> dict:
+    """Tokens a second of texts of `tokens` tokens each, by their median time, and the bound."""
     seconds, bounds = zip(*(timing["total"] for timing in timings), strict=True)
     return {
         "tokens_per_second": tokens / median(seconds),

@@ -1,7 +1,9 @@
-"""How the softmax's forward and backward pass grow with the vocabulary: the adaptive one beside the full one.
+"""How the time and memory of a softmax grow with the vocabulary: the adaptive and the full one.
 
-Every vocabulary is timed in a process of its own, the two softmaxes in turn, with the reuse of memory of training. Each
-one's memory is measured in a process that holds nothing else and gives back what it frees: what is needed, not kept.
+One forward and backward pass is measured. Time: each vocabulary in a process of its own, the two
+softmaxes in turns, with memory reused as in training. Memory: each softmax in a process that holds
+nothing else and returns freed memory to the system, so that what is needed is measured and not what
+is kept.
 """
 
 import multiprocessing
@@ -23,20 +25,16 @@ from gcnn.models.adaptive_softmax import AdaptiveSoftmax, FullSoftmax, Softmax
 from gcnn.training.run import reuse_large_blocks
 
 VOCABULARIES = (10_000, 25_000, 50_000, 100_000, 200_000, 400_000, 800_000)
-CUTOFFS = (
-    2_000,
-    10_000,
-    50_000,
-    200_000,
-)  # those below the vocabulary: GCNN-8's, and the last of the others
+# Those below the vocabulary are taken: GCNN-8's, and the last one of the paper's other models.
+CUTOFFS = (2_000, 10_000, 50_000, 200_000)
 KINDS = ("adaptive", "full")
 WARM_UP = 2  # rounds
-KEPT = 2  # times what is needed, that a heap which reuses its memory takes of the system
+KEPT = 2  # a heap that reuses its memory takes so many times what is needed
 
 
 @dataclass(frozen=True)
 class Size:
-    """What a softmax is measured at."""
+    """The size at which a softmax is measured."""
 
     vocabulary: int
     hidden_dim: int
@@ -45,7 +43,10 @@ class Size:
 
 
 class Step:
-    """The forward and backward pass of one softmax; targets are as frequent as English words."""
+    """The forward and backward pass of one softmax, `adaptive` or `full`, on one random batch.
+
+    The targets are as frequent as English words. The constructor sets torch's random seed.
+    """
 
     def __init__(self, kind: str, size: Size):
         torch.manual_seed(1)
@@ -54,7 +55,7 @@ class Step:
         self.targets = Zipf(size.vocabulary, seed=1).words(size.tokens)
 
     def __call__(self) -> float:
-        """Seconds."""
+        """Run both passes; returns their seconds."""
         self.softmax.zero_grad()
         self.hidden.grad = None
         start = time.perf_counter()
@@ -63,24 +64,26 @@ class Step:
 
 
 def build(kind: str, size: Size) -> Softmax:
+    """A softmax of this kind, `adaptive` or `full`, with random weights and no dropout."""
     if kind == "adaptive":
         return AdaptiveSoftmax(size.hidden_dim, size.vocabulary, cutoffs_of(size.vocabulary))
     return FullSoftmax(size.hidden_dim, size.vocabulary, None, normalised=False, dropout=0.0)
 
 
 def measure(size: Size, rounds: int, most_bytes: float) -> dict[str, dict]:
-    """Parameters, seconds (median) and peak memory of both softmaxes; one that may take more than `most_bytes` of the
-    system is not run, and has null for the latter two."""
+    """Parameters, median seconds and peak memory of both softmaxes, by kind; starts processes.
+
+    A softmax that may need more than `most_bytes` of memory is not run: its seconds and bytes are
+    None.
+    """
     costs = {}
+    kinds = []  # those that fit into the memory
     for kind in KINDS:
         with torch.device("meta"):
             parameters = sum(weight.numel() for weight in build(kind, size).parameters())
         costs[kind] = {"parameters": parameters, "seconds": None, "memory_bytes": None}
-    kinds = [
-        kind
-        for kind in KINDS
-        if KEPT * least_bytes(size, kind, costs[kind]["parameters"]) <= most_bytes
-    ]
+        if KEPT * least_bytes(size, kind, parameters) <= most_bytes:
+            kinds.append(kind)
     for kind, seconds in in_own_process(partial(times, kinds, size, rounds)).items():
         costs[kind]["seconds"] = seconds
         costs[kind]["memory_bytes"] = in_own_process(partial(memory, kind, size))
@@ -88,7 +91,11 @@ def measure(size: Size, rounds: int, most_bytes: float) -> dict[str, dict]:
 
 
 def least_bytes(size: Size, kind: str, parameters: int) -> int:
-    """The weights, and the largest layer's log-probabilities with the gradients of these and of the logits."""
+    """The memory that a softmax needs at the least, in float32.
+
+    The weights; and of the largest layer the log-probabilities, their gradients and those of the
+    logits.
+    """
     cutoffs = cutoffs_of(size.vocabulary)
     width = cutoffs[0] + len(cutoffs) if kind == "adaptive" else size.vocabulary
     return 4 * (parameters + 3 * size.tokens * width)
@@ -99,20 +106,29 @@ def cutoffs_of(vocabulary: int) -> list[int]:
 
 
 def times(kinds: list[str], size: Size, rounds: int) -> dict[str, float]:
-    """The median of each softmax's seconds; within a round each has its turn."""
+    """The median seconds of each softmax, by kind; within a round each has its turn.
+
+    Sets the heap and the threads of this process: for a process of its own.
+    """
     reuse_large_blocks()
     torch.set_num_threads(size.threads)
     steps = {kind: Step(kind, size) for kind in kinds}
-    seconds = [{kind: step() for kind, step in steps.items()} for _ in range(WARM_UP + rounds)]
-    return {kind: median(of_round[kind] for of_round in seconds[WARM_UP:]) for kind in kinds}
+    seconds = {kind: [] for kind in kinds}
+    for _ in range(WARM_UP + rounds):
+        for kind, step in steps.items():
+            seconds[kind].append(step())
+    return {kind: median(seconds[kind][WARM_UP:]) for kind in kinds}
 
 
 def memory(kind: str, size: Size) -> int:
-    """Peak bytes of one softmax: its weights, their gradients and all that two passes hold."""
+    """Peak bytes of one softmax: its weights, their gradients and all that two passes hold.
+
+    For a process of its own: what ran before counts towards the peak.
+    """
     torch.set_num_threads(size.threads)
-    Step(
-        kind, replace(size, vocabulary=3_000, hidden_dim=8, tokens=10)
-    )()  # libraries come to memory as they are used
+    # A small step first: it loads the libraries, which are not the softmax's memory.
+    warm_up = Step(kind, replace(size, vocabulary=3_000, hidden_dim=8, tokens=10))
+    warm_up()
     before = peak_resident_bytes()
     step = Step(kind, size)
     for _ in range(2):
@@ -121,27 +137,35 @@ def memory(kind: str, size: Size) -> int:
 
 
 def peak_resident_bytes() -> int:
-    """Of this program alone; `getrusage` would count in what ran before it in its process."""
+    """Peak resident memory of this process so far, in bytes; Linux alone.
+
+    `getrusage` would include the program that ran in this process before.
+    """
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
 
 
 def in_own_process(call: Callable[[], Any]) -> Any:
+    """What `call` returns in a fresh (spawned) process; it and its result must be picklable."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(call).result()
 
 
 def growth(by_vocabulary: dict[str, dict]) -> dict[str, dict[str, float]]:
-    """The exponents of growth with the vocabulary, kind by kind: slopes in log-log; 1 is linear."""
+    """The power of the vocabulary with which each quantity grows, by kind and quantity (1: linear).
+
+    A straight line is fitted to logarithms. `by_vocabulary` has what `measure` returns, by types. A
+    quantity with fewer than two measurements is left out.
+    """
     exponents = {kind: {} for kind in KINDS}
     for kind, quantity in product(KINDS, ("parameters", "seconds", "memory_bytes")):
-        points = [
-            (int(n), entry[kind][quantity])
-            for n, entry in by_vocabulary.items()
-            if entry[kind][quantity]
-        ]
-        if len(points) > 1:
-            exponents[kind][quantity] = float(
-                np.polyfit(*np.log(np.array(points, float)).T, deg=1)[0]
-            )
+        types = []
+        values = []
+        for vocabulary, costs in by_vocabulary.items():
+            if costs[kind][quantity]:
+                types.append(int(vocabulary))
+                values.append(costs[kind][quantity])
+        if len(types) > 1:
+            slope, _ = np.polyfit(np.log(types), np.log(values), deg=1)
+            exponents[kind][quantity] = float(slope)
     return exponents

@@ -1,6 +1,7 @@
-"""How fast training is: tokens and operations a second of the real update, beside the machine's own matrix product.
+"""How fast training is: tokens and operations a second, beside the machine's matrix product.
 
-The two take turns within one run, so that their ratio holds on a machine whose speed wavers.
+The real update and the product take turns within one run, so that their ratio holds on a machine
+whose speed varies.
 """
 
 import time
@@ -44,44 +45,44 @@ USUAL = ["small", "lstm_small", "gcnn_14"]  # the others take long on a CPU
 
 @dataclass
 class Speed:
-    """Medians over rounds of one workload."""
+    """The measurements of one workload, one entry a round."""
 
     name: str
     tokens_per_step: int
     flops_per_token: float  # forward pass
     peak_memory_bytes: int = 0  # of the process so far
     steps: list[float] = field(default_factory=list)  # seconds an update
-    products: list[float] = field(
-        default_factory=list
-    )  # FLOP/s of the machine's matrix product, in between
+    products: list[float] = field(default_factory=list)  # FLOP/s of the machine's matrix product
     evaluations: list[float] = field(default_factory=list)  # seconds a token, by `evaluate`
-    forwards: list[float] = field(
-        default_factory=list
-    )  # seconds a token, forward pass and loss alone
+    forwards: list[float] = field(default_factory=list)  # seconds a token, forward pass and loss
 
-    def report(self) -> dict[str, float | str]:
-        flops = PASSES * self.flops_per_token * self.tokens_per_step
-        shares = [
-            flops / step / product for step, product in zip(self.steps, self.products, strict=True)
-        ]
-        limits = [
-            forward / evaluation
-            for forward, evaluation in zip(self.forwards, self.evaluations, strict=True)
-        ]
+    def report(self) -> dict[str, float]:
+        """The workload's entry in the benchmark's JSON: medians over the rounds."""
+        flops = PASSES * self.flops_per_token * self.tokens_per_step  # of an update
+        shares = []
+        for step, product in zip(self.steps, self.products, strict=True):
+            shares.append(flops / step / product)
+        forward_shares = []
+        for forward, evaluation in zip(self.forwards, self.evaluations, strict=True):
+            forward_shares.append(forward / evaluation)
         return {
             "tokens_per_second": self.tokens_per_step / median(self.steps),
             "flops_per_second": flops / median(self.steps),
             "matrix_product_flops_per_second": median(self.products),
             "share_of_matrix_product": median(shares),
             "evaluation_tokens_per_second": 1 / median(self.evaluations),
-            "evaluation_share_of_forward": median(limits),
+            "evaluation_share_of_forward": median(forward_shares),
             "peak_memory_bytes": self.peak_memory_bytes,
         }
 
 
 def make_trainer(name: str, *overrides: str) -> Trainer:
-    """A trainer on text that is as frequent as English, in no run directory: for `Trainer.step` alone, with memory kept
-    as in a training run."""
+    """A trainer of a workload, in training mode; `name` is one of WORKLOADS.
+
+    `overrides` are key=value. It trains on synthetic text as frequent as English and has no run
+    directory: only `Trainer.step` may be called. Changes the process: torch's random seed, and the
+    reuse of memory as in a training run. Raises UsageError for an invalid override.
+    """
     reuse_large_blocks()
     config = compose_config(*WORKLOADS[name], "device=auto", *overrides)
     torch.manual_seed(config.seed)
@@ -93,14 +94,13 @@ def make_trainer(name: str, *overrides: str) -> Trainer:
 
 
 def synthetic_data(config: TrainConfig) -> PreparedData:
-    tokens = Zipf(VOCABULARY_SIZE, config.seed).words(
-        200 * config.trainer.batch_size * config.trainer.block_size
-    )
+    """Random text as a prepared corpus: 200 updates for training, 8,000 tokens for validation."""
+    length = 200 * config.trainer.batch_size * config.trainer.block_size
+    tokens = Zipf(VOCABULARY_SIZE, config.seed).words(length).numpy()
     tokenizer = WordTokenizer(["<eos>", "<unk>", *map(str, range(2, VOCABULARY_SIZE))])
-    streams = {
-        split: TokenStream(part, 0, VOCABULARY_SIZE, len(part), len(part), 1, split)
-        for split, part in (("train", tokens.numpy()), ("valid", tokens[: 8 * 1000].numpy()))
-    }
+    streams = {}
+    for split, part in (("train", tokens), ("valid", tokens[: 8 * 1000])):
+        streams[split] = TokenStream(part, 0, VOCABULARY_SIZE, len(part), len(part), 1, split)
     return PreparedData(tokenizer, streams, "synthetic", "synthetic")
 
 
@@ -112,8 +112,11 @@ def measure(
     warm_up: int = 2,
     sizes: Sizes | None = None,
 ) -> Speed:
-    """Time `steps` updates, the machine's matrix product (of `sizes`; None: the device's) and an evaluation in turn,
-    `rounds` times."""
+    """Time `steps` updates, the matrix product and an evaluation in turn, `rounds` times.
+
+    `name` is the workload's, for the report. `sizes` are the product's; None: the device's. Trains
+    the trainer's model further.
+    """
     settings = trainer.config.trainer
     counts = torch.from_numpy(type_counts(trainer.data.streams["train"]))
     flops = trainer.model.flops_per_token(counts)
@@ -135,7 +138,10 @@ def measure(
 
 
 def evaluation_seconds(trainer: Trainer) -> tuple[float, float]:
-    """Seconds a token of `evaluate`, and of the bare forward pass and loss on as many tokens in one block."""
+    """Seconds a token of `evaluate`, and of the bare forward pass and loss in one block.
+
+    Both read 8,000 tokens of validation text. The model is in training mode before and after.
+    """
     stream, model = trainer.data.streams["valid"], trainer.model
     start = now(trainer.device)
     evaluate(model, stream, sentences=False)

@@ -1,4 +1,7 @@
-"""Options that several commands have. Nothing here imports torch, which takes seconds that --help need not take."""
+"""Options that several commands have.
+
+Nothing here imports torch at the head: it takes seconds, for which --help need not wait.
+"""
 
 import argparse
 import dataclasses
@@ -21,29 +24,37 @@ if TYPE_CHECKING:
 
 
 class Parser(argparse.ArgumentParser):
-    stray_words = ""  # how what somebody may type without an option is typed
+    """A parser whose errors are a UsageError of one line, with a hint for a stray word."""
+
+    stray_words = ""  # hint shown for a stray positional argument; empty: none
 
     def error(self, message: str) -> NoReturn:
-        """In one line, as all errors."""
+        """Raise UsageError; argparse calls this for every invalid command line."""
         if self.stray_words and re.match("unrecognized arguments: [^-]", message):
             message = f"{message}; {self.stray_words}"
         raise UsageError(f"{message}. {self.prog} --help lists what it takes.")
 
 
 def new_parser(description: str, stray_words: str = "") -> Parser:
+    """A parser that prints `description` as it stands. `stray_words`: hint for a stray positional
+    argument.
+    """
     parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.stray_words = stray_words
     return parser
 
 
 def folder(path: str) -> Path:
-    """A folder that is there, for argparse; absolute."""
+    """The absolute path of an existing folder: a `type` for argparse, which makes other paths an
+    error.
+    """
     if not Path(path).is_dir():
         raise argparse.ArgumentTypeError(f"{path} is not a folder")
     return Path(path).absolute()
 
 
 def add_config_dir(parser: argparse.ArgumentParser) -> None:
+    """Add --config-dir, a folder that `compose_config` searches too."""
     help = (
         "a folder of your own choices and experiments: DIR/experiment/NAME.yaml is experiment=NAME"
     )
@@ -51,10 +62,12 @@ def add_config_dir(parser: argparse.ArgumentParser) -> None:
 
 
 def threads(text: str) -> int:
+    """A number of threads: a `type` for argparse, which makes anything else an error."""
     return positive_int(text, THREADS)
 
 
 def add_number(parser: argparse.ArgumentParser, option: str, default: int, help: str) -> None:
+    """Add an option that takes a positive whole number; the default is appended to its help."""
     parser.add_argument(
         option,
         type=positive_int,
@@ -65,7 +78,11 @@ def add_number(parser: argparse.ArgumentParser, option: str, default: int, help:
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
-    help = "a run, or the newest in a folder; `latest`: in runs/; hf://USER/NAME: on the Hugging Face Hub"
+    """Add --run, which must be given and becomes the path of a run directory that exists."""
+    help = (
+        "a run, or the newest in a folder; `latest`: in runs/; "
+        "hf://USER/NAME: on the Hugging Face Hub"
+    )
     parser.add_argument("--run", type=find_run, required=True, metavar="DIR", help=help)
 
 
@@ -75,18 +92,23 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 
 def add_precision(parser: argparse.ArgumentParser, of: str = "weights") -> None:
-    help = f"of the {of}; bf16 is less exact, and faster on a processor that has it; default: %(default)s"
+    """Add --precision, a name of `PRECISIONS`; `of` says in its help what has this precision."""
+    help = (
+        f"of the {of}; bf16 is less exact, and faster on a processor that has it; "
+        "default: %(default)s"
+    )
     parser.add_argument("--precision", choices=["float32", "bf16"], default="float32", help=help)
 
 
 def add_threads(parser: argparse.ArgumentParser) -> None:
+    """Add --threads, which is None where it is not given; see `set_threads`."""
     parser.add_argument(
         "--threads", type=threads, metavar="N", help="CPU threads; default: all cores"
     )
 
 
 def set_threads(number: int | None) -> None:
-    """Have torch compute with so many threads; None leaves them as they are."""
+    """Have torch compute with this many threads; None leaves its own choice. Imports torch."""
     if number is not None:
         import torch
 
@@ -94,11 +116,16 @@ def set_threads(number: int | None) -> None:
 
 
 def add_column(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--column", help="the text's, in files with columns; default: text")
+    """Add --column, which is None where it is not given: then it is `text`."""
+    help = "name of the column with the text, in files with columns; default: text"
+    parser.add_argument("--column", help=help)
 
 
 def add_text(parser: argparse.ArgumentParser) -> None:
-    """The options that say on which text a run is evaluated: check_text checks them, read_stream reads the text."""
+    """Add the options that say on which text a run is evaluated.
+
+    `check_text` checks them, `read_stream` reads the text.
+    """
     text = parser.add_mutually_exclusive_group()
     text.add_argument(
         "--split", choices=["valid", "test", "train"], help="of the run's data; default: test"
@@ -114,7 +141,7 @@ def add_text(parser: argparse.ArgumentParser) -> None:
 
 
 def check_text(arguments: argparse.Namespace) -> None:
-    """Raise UsageError for options of add_text that exclude each other."""
+    """Raise UsageError for options of `add_text` that exclude each other."""
     if arguments.file is not None and arguments.data_path is not None:
         raise UsageError("--data-path is where the run's splits are; leave it or --file out.")
     if arguments.file is None and arguments.column is not None:
@@ -126,8 +153,12 @@ def check_text(arguments: argparse.Namespace) -> None:
 def read_stream(
     arguments: argparse.Namespace, data: "DataConfig", tokenizer: "Tokenizer"
 ) -> "TokenStream":
-    """The text that the options of add_text ask for, encoded; `data` is the run's own. Raises UsageError as
-    encode_file and load_corpus do."""
+    """The text that the options of `add_text` ask for, encoded by the run's tokenizer.
+
+    `data` is the run's own config, used for a split; splits are cached on disk as in training. Call
+    `check_text` first. Raises UsageError for a text that is missing or unreadable, and where no
+    text is given and the run names none.
+    """
     from gcnn.data.stream import cached_stream, encode_file
 
     if arguments.file is not None:
@@ -145,6 +176,7 @@ def read_text(arguments: argparse.Namespace, data: "DataConfig") -> "list[pa.Arr
 
 
 def path_of_text(arguments: argparse.Namespace) -> Path:
+    """The path of --file; `-` is standard input."""
     return Path("/dev/stdin" if arguments.file == "-" else arguments.file)
 
 
@@ -152,11 +184,10 @@ def corpus_of(arguments: argparse.Namespace, data: "DataConfig") -> "Corpus":
     """The corpus that the options of add_text ask for. Raises UsageError as load_corpus does."""
     from gcnn.data.corpus import load_corpus
 
+    names_no_data = data.source == "local" and data.path is None and not any(data.files.values())
     if arguments.data_path is not None:
         data = dataclasses.replace(data, path=arguments.data_path, files={})
-    elif (
-        data.source == "local" and data.path is None and not any(data.files.values())
-    ):  # as imported runs are
+    elif names_no_data:  # as a run that was imported from fairseq
         raise UsageError(
             "the run names no data of its own. Give --file TEXT, or --data-path DIR, a folder with "
             "{train,valid,test}.txt."
@@ -165,11 +196,15 @@ def corpus_of(arguments: argparse.Namespace, data: "DataConfig") -> "Corpus":
 
 
 def add_out(parser: argparse.ArgumentParser, default: str | None = None) -> None:
-    help = f"the figures as JSON; default: {default or 'only print them'}"
+    """Add --out, a file for JSON; without a default it is None where it is not given."""
+    help = f"file for the results, as JSON; default: {default or 'none, results are only printed'}"
     parser.add_argument("--out", type=output_file, default=default, metavar="FILE", help=help)
 
 
 def output_file(path: str) -> Path:
-    """A path that a file can be written to: this is said before minutes of work, not after."""
+    """The path of a file that can be written: a `type` for argparse.
+
+    Raises UsageError where it cannot be written, before minutes of work and not after.
+    """
     check_output("--out", Path(path))
     return Path(path)

@@ -1,8 +1,9 @@
 """Measure latency and throughput of models.
 
-Without --models and --runs, the paper's models with random weights: GCNN-9 and GCNN-8B against LSTM-2048, GCNN-8 and
-GCNN-14 against LSTM-1024, all on the CPU or a GPU, in one run. On a CPU an LSTM stands there twice: as torch.nn.LSTM,
-which lays out its weights anew at every call, and as ..._packed, with its weights laid out once.
+Without --models and --runs: the paper's models with random weights. GCNN-9 and GCNN-8B are compared
+with LSTM-2048, GCNN-8 and GCNN-14 with LSTM-1024, all on the CPU or a GPU, in one run. On a CPU
+each LSTM is measured twice: as torch.nn.LSTM, which lays out its weights anew at every call, and as
+..._packed, with its weights laid out once.
 """
 
 import argparse
@@ -14,10 +15,10 @@ from pathlib import Path
 import torch
 
 from gcnn.base.errors import UsageError
-from gcnn.base.files import write_json
 from gcnn.base.provenance import made_with
 from gcnn.benchmarks.bounds import Machine
 from gcnn.benchmarks.latency import Candidate, benchmark
+from gcnn.benchmarks.output import write_benchmark
 from gcnn.commands.arguments import (
     add_device,
     add_number,
@@ -48,19 +49,18 @@ def main() -> None:
     set_threads(arguments.threads)
     machine = Machine(choose_device(arguments.device), PRECISIONS[arguments.precision])
     names = arguments.models or ("" if arguments.runs else DEFAULT)
-    groups = [
-        *paper_groups(list(filter(None, names.split(","))), machine),
-        *run_groups(arguments.runs),
-    ]
+    groups = paper_groups([name for name in names.split(",") if name], machine)
+    groups += run_groups(arguments.runs)
     if not groups:
         raise UsageError(
             f"--models {arguments.models!r} names no model; choose from {', '.join(PAPER)}."
         )
-    latency = made_with() | benchmark(
-        groups, machine, *((10, 1) if arguments.quick else (arguments.repeats, 3))
-    )
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(arguments.out, latency)
+    about = made_with()
+    repeats, long_repeats = arguments.repeats, 3
+    if arguments.quick:
+        repeats, long_repeats = 10, 1
+    latency = benchmark(groups, machine, repeats, long_repeats)
+    write_benchmark(arguments.out, about, latency)
     measured = load_latency(arguments.out)
     tables = [latency_table(measured), speed_table(measured, TABLE_4)]
     for table in [*tables, bounds_table(latency), ratio_table(measured, TABLE_4)]:
@@ -69,7 +69,11 @@ def main() -> None:
 
 
 def paper_groups(names: list[str], machine: Machine) -> list[list[Candidate]]:
-    """The paper's models with random weights, those of one vocabulary together."""
+    """The paper's models with random weights, those of one vocabulary in a group.
+
+    On a CPU each LSTM comes a second time, packed. Raises UsageError for a name that is not the
+    paper's.
+    """
     groups = defaultdict(list)
     for name in names:
         size = vocabulary_of(name)
@@ -88,6 +92,7 @@ def paper_groups(names: list[str], machine: Machine) -> list[list[Candidate]]:
 
 
 def random_model(name: str, vocabulary_size: int) -> LanguageModel:
+    """A model of configs/model with random weights, always the same; sets torch's random seed."""
     torch.manual_seed(1)
     return build_model(compose_config(f"model={name}").model, vocabulary_size)
 
@@ -97,7 +102,11 @@ def trained_model(run: Path) -> LanguageModel:
 
 
 def run_groups(runs: list[Path]) -> list[list[Candidate]]:
-    """Trained models, those of one vocabulary together."""
+    """The models of runs, those of one vocabulary in a group, the smallest vocabulary first.
+
+    They are loaded later, by the benchmark; an LSTM is packed. A model is called after its
+    experiment, or after its path where several have the same. Raises UsageError for a damaged run.
+    """
     titles = {run: load_config(run).experiment for run in runs}
     groups = defaultdict(list)
     for run, title in titles.items():
@@ -109,7 +118,9 @@ def run_groups(runs: list[Path]) -> list[list[Candidate]]:
 
 
 def bounds_table(latency: dict) -> Table:
-    """What takes most of each model's least time on this machine."""
+    """What takes most of each model's least time on this machine; `latency` is the benchmark's
+    JSON.
+    """
     rows = []
     for name, model in latency["models"].items():
         sentences = model["sentences"]["20"], model["sentences_without_softmax"]["20"]
@@ -131,12 +142,12 @@ def parse_arguments() -> argparse.Namespace:
         metavar="NAME,...",
         help=f"of the paper, with random weights; default: {DEFAULT}",
     )
-    help = "trained runs, or `latest`; default: none"
+    help = "trained runs to measure, or `latest`; default: none"
     parser.add_argument("--runs", nargs="+", type=find_run, default=[], metavar="RUN", help=help)
     add_device(parser)
     add_threads(parser)
     add_number(parser, "--repeats", 100, "rounds of sentences")
-    help = "10 rounds of sentences, one of Table 4's protocol, not 3; default: off"
+    help = "10 rounds of sentences, and 1 round of Table 4's protocol instead of 3; default: off"
     parser.add_argument("--quick", action="store_true", help=help)
     add_precision(parser)
     add_out(parser, "runs/latency.json")

@@ -1,7 +1,8 @@
-"""Measure the preparation of text at size: tokens a second, CPU seconds and peak memory, with a cold and a warm cache.
+"""Measure the preparation of text at size: speed, CPU seconds and memory, without and with a cache.
 
-Writes synthetic texts, as frequent as English and with WikiText-103's 267,735 types, into --dir, and has
-`gcnn data` prepare each: running text, the same with ten times as many lines, Billion Word's shards.
+Writes synthetic texts into --dir, with words as frequent as in English and WikiText-103's 267,735
+types, and has `gcnn data` prepare each: running text, the same with ten times as many lines, and
+Billion Word's shards. The second preparation finds the cache of the first (warm).
 """
 
 import argparse
@@ -13,16 +14,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gcnn.base.files import remove, write_json
+from gcnn.base.files import remove
 from gcnn.base.provenance import made_with, run_child
 from gcnn.benchmarks.latency import Zipf
+from gcnn.benchmarks.output import write_benchmark
 from gcnn.commands.arguments import add_number, add_out, new_parser
 from gcnn.data.sources import BILLION_WORD
 from gcnn.reporting.document import Table, to_text
 from gcnn.reporting.units import count, decimals, gibibytes
 
-TYPES = 267_735
-AT_ONCE = 1 << 20  # tokens
+TEXTS = ("running", "ten_times_the_lines", "billion_word")
+TYPES = 267_735  # WikiText-103's
+AT_ONCE = 1 << 20  # tokens that are drawn together
 HELD_OUT = 200_000  # tokens of the validation and of the test split
 HEADER = [
     "text",
@@ -41,112 +44,133 @@ def main() -> None:
     arguments = parse_arguments()
     about = made_with()
     words = pa.array([f"x{letters(rank)}y" for rank in range(TYPES - 2)])  # besides <eos> and <unk>
-    tokens, lines = arguments.tokens, arguments.tokens // 25
     texts = {}
-    for name, number in (
-        ("running", lines),
-        ("ten_times_the_lines", 10 * lines),
-        ("billion_word", arguments.shards),
-    ):
+    for name in TEXTS:
         if name not in arguments.texts:
             continue
         folder = arguments.dir / name
-        if name == "billion_word":
-            files = {
-                BILLION_WORD["train"].replace("*", f"{i:05}"): (500_000, 20_000)
-                for i in range(number)
-            }
-            files |= {
-                BILLION_WORD[split]: (HELD_OUT, HELD_OUT // 25) for split in ("valid", "test")
-            }
-        else:
-            held_out = HELD_OUT * number // tokens
-            files = {
-                "train.txt": (tokens, number),
-                "valid.txt": (HELD_OUT, held_out),
-                "test.txt": (HELD_OUT, held_out),
-            }
-        for seed, (path, (size, number)) in enumerate(files.items()):
-            write_text(folder / path, words, size, number, seed)
+        files = files_of(name, arguments.tokens, arguments.shards)
+        for seed, (path, (tokens, lines)) in enumerate(files.items()):
+            write_text(folder / path, words, tokens, lines, seed)
         texts[name] = measure(folder, "billion_word" if name == "billion_word" else "local")
         shutil.rmtree(folder)
     rows = [[name, *cells(entry)] for name, entry in texts.items()]
     print(to_text(Table(HEADER, rows)))
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(arguments.out, {**about, "types": TYPES, "texts": texts})
+    write_benchmark(arguments.out, about, {"types": TYPES, "texts": texts})
+
+
+def files_of(text: str, tokens: int, shards: int) -> dict[str, tuple[int, int]]:
+    """The files of one of TEXTS, each with its tokens and lines.
+
+    `tokens` is the size of the training text of running text, `shards` their number in Billion
+    Word.
+    """
+    files = {}
+    if text == "billion_word":
+        for i in range(shards):
+            files[BILLION_WORD["train"].replace("*", f"{i:05}")] = (500_000, 20_000)
+        for split in ("valid", "test"):
+            files[BILLION_WORD[split]] = (HELD_OUT, HELD_OUT // 25)
+        return files
+    lines = tokens // 25
+    if text == "ten_times_the_lines":
+        lines *= 10
+    held_out_lines = HELD_OUT * lines // tokens
+    files["train.txt"] = (tokens, lines)
+    files["valid.txt"] = (HELD_OUT, held_out_lines)
+    files["test.txt"] = (HELD_OUT, held_out_lines)
+    return files
 
 
 def letters(rank: int) -> str:
+    """A word of letters for each rank, all different: a, b, ... z, aa, ab, ..."""
     return (letters(rank // 26 - 1) if rank >= 26 else "") + chr(ord("a") + rank % 26)
 
 
 def write_text(path: Path, words: pa.Array, tokens: int, lines: int, seed: int) -> None:
-    """A text of `tokens`, the ends of its `lines` among them, with every word where it is long enough."""
-    zipf, random = Zipf(len(words), seed), np.random.default_rng(seed)
-    every = random.permutation(len(words))
-    parts = -(-(tokens - lines) // AT_ONCE)
+    """Write a random text of `tokens` tokens in `lines` lines, the ends of lines among the tokens.
+
+    Words are as frequent as in English. Every word occurs in a text that is long enough (its first
+    part has more than two tokens a word). Makes the folder.
+    """
+    zipf = Zipf(len(words), seed)
+    random = np.random.default_rng(seed)
+    every_word = random.permutation(len(words))
+    parts = -(-(tokens - lines) // AT_ONCE)  # rounded up
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         for part in range(parts):
-            size, number = (
-                (part + 1) * n // parts - part * n // parts for n in (tokens - lines, lines)
-            )
+            size = share(tokens - lines, part, parts)
             ids = zipf.words(size).numpy()
             if part == 0 and size > 2 * len(words):
-                ids[: len(words)] = every
-            line_offsets = np.concatenate(
-                [[0], np.sort(random.integers(0, size, number - 1)), [size]]
-            )
-            in_lines = pa.ListArray.from_arrays(
-                pa.array(line_offsets, pa.int32()), words.take(pa.array(ids))
-            )
+                ids[: len(words)] = every_word
+            breaks = np.sort(random.integers(0, size, share(lines, part, parts) - 1))
+            line_offsets = pa.array(np.concatenate([[0], breaks, [size]]), pa.int32())
+            in_lines = pa.ListArray.from_arrays(line_offsets, words.take(pa.array(ids)))
             file.write("\n".join([*pc.binary_join(in_lines, " ").to_pylist(), ""]).encode())
 
 
-def measure(folder: Path, data: str) -> dict[str, float]:
+def share(total: int, part: int, parts: int) -> int:
+    """How many of `total` things belong to one of `parts` almost equal parts."""
+    return (part + 1) * total // parts - part * total // parts
+
+
+def measure(folder: Path, data: str) -> dict[str, float | str]:
+    """Prepare the text in a folder twice, by `gcnn data` in a process; returns the text's entry.
+
+    `data` is the config's choice. The cache is written below the folder; one that is there is
+    removed first. Raises RunError where the command fails.
+    """
     cache = folder / "cache"
     remove(cache)
-    call = [
-        "-m",
-        "gcnn",
-        "data",
-        f"data={data}",
-        f"data.path={folder}",
-        f"data.cache_dir={cache}",
-        "tokenizer=word",
-    ]
+    call = ["-m", "gcnn", "data", f"data={data}", f"data.path={folder}"]
+    call += [f"data.cache_dir={cache}", "tokenizer=word"]
     start = time.perf_counter()
-    text, used = run_child(call)
+    printed, used = run_child(call)
     middle = time.perf_counter()
     run_child(call)
-    seconds, warm = middle - start, time.perf_counter() - middle
-    columns = zip(
-        *(line.replace(",", "").split()[1:] for line in text.splitlines()[2:-1]), strict=True
-    )
-    lines, _, tokens, size = (sum(map(int, column)) for column in columns)
+    warm_seconds = time.perf_counter() - middle
+    seconds = middle - start
+    title, _, *rows, _ = printed.split("\n")
+    lines = tokens = size = 0
+    for row in rows:  # a split: lines, words, tokens, bytes
+        _, split_lines, _, split_tokens, split_bytes = row.replace(",", "").split()
+        lines += int(split_lines)
+        tokens += int(split_tokens)
+        size += int(split_bytes)
     return {
-        "tokens": tokens, "lines": lines, "bytes": size, "seconds": seconds, "tokens_per_second": tokens / seconds,
-        "cpu_seconds": used.ru_utime + used.ru_stime, "peak_memory_bytes": 1024 * used.ru_maxrss,
-        "warm_seconds": warm, "printed": text.splitlines()[0],
-    }  # fmt: skip
+        "tokens": tokens,
+        "lines": lines,
+        "bytes": size,
+        "seconds": seconds,
+        "tokens_per_second": tokens / seconds,
+        "cpu_seconds": used.ru_utime + used.ru_stime,
+        "peak_memory_bytes": 1024 * used.ru_maxrss,
+        "warm_seconds": warm_seconds,
+        "printed": title,
+    }
 
 
 def cells(entry: dict) -> list[str]:
+    """The row of a text under HEADER, without its name."""
     return [
-        *(count(entry[key]) for key in ("tokens", "lines")), count(entry["bytes"] / 1e6), decimals(entry["seconds"], 1),
-        count(entry["tokens_per_second"]), decimals(entry["cpu_seconds"], 1), gibibytes(entry["peak_memory_bytes"]),
+        count(entry["tokens"]),
+        count(entry["lines"]),
+        count(entry["bytes"] / 1e6),
+        decimals(entry["seconds"], 1),
+        count(entry["tokens_per_second"]),
+        decimals(entry["cpu_seconds"], 1),
+        gibibytes(entry["peak_memory_bytes"]),
         decimals(entry["warm_seconds"], 1),
-    ]  # fmt: skip
+    ]
 
 
 def parse_arguments() -> argparse.Namespace:
-    texts = ("running", "ten_times_the_lines", "billion_word")
     parser = new_parser(__doc__)
-    help = "where texts and caches are written, and removed after"
+    help = "folder for the texts and caches, which are removed in the end"
     parser.add_argument("--dir", type=Path, required=True, metavar="DIR", help=help)
     parser.add_argument(
-        "--texts", nargs="+", choices=texts, default=texts, help="kinds of text; default: all"
+        "--texts", nargs="+", choices=TEXTS, default=TEXTS, help="kinds of text; default: all"
     )
     add_number(parser, "--tokens", 100_000_000, "of running text")
     add_number(parser, "--shards", 100, "of 500,000 tokens each")

@@ -1,11 +1,12 @@
-"""Measure the scoring of corpora: tokens a second and core, peak memory at two sizes, and what 1 TB of text would cost.
+"""Measure the scoring of corpora: tokens a second and core, memory, and the cost of 1 TB of text.
 
-Writes Parquet shards of the lines of --text into --dir and has `gcnn score` score them with a trained run.
+Writes Parquet shards of the lines of --text into --dir and has `gcnn score` score them with a
+trained run, at two sizes: memory must not grow with the text.
 """
 
 import argparse
 import json
-from itertools import cycle, islice, product
+from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gcnn.base.errors import UsageError
-from gcnn.base.files import write_json
 from gcnn.base.provenance import made_with, run_child
+from gcnn.benchmarks.output import write_benchmark
 from gcnn.commands.arguments import add_number, add_out, add_run, new_parser
 from gcnn.models.inference import PRECISIONS
 from gcnn.reporting.document import Table, to_text
@@ -36,42 +37,47 @@ def main() -> None:
     arguments = parse_arguments()
     about = made_with()
     arguments.dir.mkdir(parents=True, exist_ok=True)
-    lines = [
-        line.strip()
-        for line in arguments.text.read_text(encoding="utf-8").splitlines()
-        if line.strip()
-    ]
+    lines = []
+    for line in arguments.text.read_text(encoding="utf-8").splitlines():
+        if line.strip():
+            lines.append(line.strip())
     if not lines:
         raise UsageError(f"--text: {arguments.text} has no words. Give a file with some text.")
+    few = arguments.rows
+    many = 4 * few
     measurements = []
-    few, many = arguments.rows, 4 * arguments.rows
-    for precision, (processes, rows) in product(
-        arguments.precisions, ((1, few), (1, many), (2, many))
-    ):
-        texts = list(islice(cycle(lines), rows))
-        with TemporaryDirectory(dir=arguments.dir) as folder:
-            shards = write_shards(Path(folder), texts)
-            entry = measure(arguments.run, shards, Path(folder) / "scores", precision, processes)
-        size = sum(len(line.encode()) + 1 for line in texts)
-        hours = TERABYTE / size * entry["tokens"] / entry["tokens_per_second_and_core"] / 3600
-        cost = {
-            "bytes": size,
-            "core_hours_for_1_tb": hours,
-            "dollars_for_1_tb": hours * arguments.price,
-        }
-        measurements.append(
-            {"precision": precision, "processes": processes, "rows": rows, **entry, **cost}
-        )
+    for precision in arguments.precisions:
+        for processes, rows in ((1, few), (1, many), (2, many)):
+            texts = list(islice(cycle(lines), rows))
+            with TemporaryDirectory(dir=arguments.dir) as folder:
+                shards = write_shards(Path(folder), texts)
+                output = Path(folder) / "scores"
+                entry = measure(arguments.run, shards, output, precision, processes)
+            cost = cost_of_terabyte(texts, entry, arguments.price)
+            setting = {"precision": precision, "processes": processes, "rows": rows}
+            measurements.append(setting | entry | cost)
     print(to_text(Table(HEADER, [cells(entry) for entry in measurements])))
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(
-            arguments.out,
-            {**about, "dollars_for_a_core_hour": arguments.price, "measurements": measurements},
-        )
+    results = {"dollars_for_a_core_hour": arguments.price, "measurements": measurements}
+    write_benchmark(arguments.out, about, results)
+
+
+def cost_of_terabyte(texts: list[str], entry: dict[str, float], price: float) -> dict[str, float]:
+    """Core-hours and dollars for 1 TB of such texts; `entry` is what `measure` found for them.
+
+    `price`: dollars for a core-hour.
+    """
+    size = sum(len(line.encode()) + 1 for line in texts)  # bytes, line ends included
+    tokens = TERABYTE / size * entry["tokens"]
+    hours = tokens / entry["tokens_per_second_and_core"] / 3600
+    return {
+        "bytes": size,
+        "core_hours_for_1_tb": hours,
+        "dollars_for_1_tb": hours * price,
+    }
 
 
 def write_shards(folder: Path, lines: list[str]) -> list[Path]:
+    """Write lines as two Parquet files of equal size, with a column `text`; returns their paths."""
     paths = [folder / "0.parquet", folder / "1.parquet"]
     for i, path in enumerate(paths):
         pq.write_table(pa.table({"text": lines[i::2]}), path)
@@ -81,30 +87,19 @@ def write_shards(folder: Path, lines: list[str]) -> list[Path]:
 def measure(
     run: Path, shards: list[Path], output: Path, precision: str, processes: int
 ) -> dict[str, float]:
-    """Tokens, their rate, and the peak memory of a process; one thread each."""
-    launch = [
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        f"--nproc-per-node={processes}",
-        "-m",
-        "--",
-    ]
-    call = [*(launch if processes > 1 else ["-m"]), "gcnn", "score"]
-    call += [
-        "--run",
-        run,
-        "--device",
-        "cpu",
-        "--threads",
-        "1",
-        "--precision",
-        precision,
-        "--output",
-        output,
-    ]
-    text, used = run_child([*map(str, call), "--input", *map(str, shards)])
-    done = [json.loads(line) for line in text.splitlines()]
+    """Score files with `gcnn score` on the CPU, each of the processes with one thread.
+
+    Returns tokens, their rate for each core, and the peak memory of the largest process. The scores
+    go to `output`. Raises RunError where the command fails.
+    """
+    call = ["-m"]
+    if processes > 1:
+        call += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        call += ["-m", "--"]
+    call += ["gcnn", "score", "--run", str(run), "--device", "cpu", "--threads", "1"]
+    call += ["--precision", precision, "--output", str(output), "--input", *map(str, shards)]
+    text, used = run_child(call)
+    done = [json.loads(line) for line in text.splitlines()]  # a line a process
     return {
         "tokens": sum(part["tokens"] for part in done),
         "tokens_per_second_and_core": sum(part["tokens_per_second"] for part in done) / processes,
@@ -113,21 +108,28 @@ def measure(
 
 
 def cells(entry: dict) -> list[str]:
+    """The row of a measurement under HEADER."""
     return [
-        entry["precision"], count(entry["processes"]), count(entry["rows"]), count(entry["tokens_per_second_and_core"]),
-        gibibytes(entry["peak_memory_bytes"]), count(entry["core_hours_for_1_tb"]),
+        entry["precision"],
+        count(entry["processes"]),
+        count(entry["rows"]),
+        count(entry["tokens_per_second_and_core"]),
+        gibibytes(entry["peak_memory_bytes"]),
+        count(entry["core_hours_for_1_tb"]),
         decimals(entry["dollars_for_1_tb"], 0),
-    ]  # fmt: skip
+    ]
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = new_parser(__doc__)
     add_run(parser)
-    help = "what the shards are made of, a row a line"
+    help = "text whose lines, repeated as needed, are the rows of the shards"
     parser.add_argument("--text", type=Path, required=True, metavar="FILE", help=help)
-    help = "where shards are written, and removed after"
+    help = "folder for the shards, which are removed in the end"
     parser.add_argument("--dir", type=Path, required=True, metavar="DIR", help=help)
-    add_number(parser, "--rows", 1500, "and four times as many")
+    add_number(
+        parser, "--rows", 1500, "rows of the smaller size; the larger has four times as many"
+    )
     help = "of the weights; default: all"
     parser.add_argument(
         "--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS), help=help

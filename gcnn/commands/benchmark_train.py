@@ -1,19 +1,20 @@
 """Measure training's speed beside the machine's own matrix product, or profile it.
 
-`make benchmark-train` times the real update on synthetic text with 33,280 types: gcnn_small (8 x 256 tokens),
-lstm_small and GCNN-14 (1 x 1,024 tokens); if asked, GCNN-8, GCNN-13 and LSTM-1024 too. For other batches give
-trainer.batch_size=N. `make profile` prints where the time of one workload goes, by operator and module; on a
-GPU, the GPU's own time.
+`make benchmark-train` times the real update on synthetic text with 33,280 types: gcnn_small (8 x
+256 tokens), lstm_small and GCNN-14 (1 x 1,024 tokens); on request GCNN-8, GCNN-13 and LSTM-1024
+too. For other batches give trainer.batch_size=N. `make profile` prints where the time of one
+workload goes, by operator and by module; on a GPU, the GPU's own time.
 """
 
 import argparse
 import logging
+from operator import attrgetter
 
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from gcnn.base.files import write_json
 from gcnn.base.provenance import made_with
+from gcnn.benchmarks.output import write_benchmark
 from gcnn.benchmarks.training import USUAL, WORKLOADS, make_trainer, measure
 from gcnn.commands.arguments import (
     add_number,
@@ -49,65 +50,64 @@ def main() -> None:
     if arguments.profile:
         print_profile(make_trainer(arguments.workloads[0], *overrides))
         return
+    about = made_with()
     speeds = {}
     for name in arguments.workloads:
-        speeds[name] = measure(
-            make_trainer(name, *overrides), name, arguments.rounds, arguments.steps
-        ).report()
-    table = table_of([{"workload": name, **entry} for name, entry in speeds.items()], COLUMNS)
-    print(
-        f"{arguments.precision}, {torch.get_num_threads()} threads, median of {arguments.rounds} rounds"
-    )
-    print(to_text(table))
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(
-            arguments.out, {**made_with(), "precision": arguments.precision, "workloads": speeds}
-        )
+        trainer = make_trainer(name, *overrides)
+        speeds[name] = measure(trainer, name, arguments.rounds, arguments.steps).report()
+    threads = torch.get_num_threads()
+    print(f"{arguments.precision}, {threads} threads, median of {arguments.rounds} rounds")
+    print(to_text(table_of([{"workload": name} | speeds[name] for name in speeds], COLUMNS)))
+    results = {"precision": arguments.precision, "workloads": speeds}
+    write_benchmark(arguments.out, about, results)
 
 
 def print_profile(trainer: Trainer, warm_up: int = 3, steps: int = 5) -> None:
-    """Tables of time and memory, by operator and by module of the model (its forward pass)."""
+    """Print tables of time and memory, by operator and by module of the model (its forward pass).
+
+    Wraps the forward passes of the trainer's model for good, and trains it `warm_up + steps`
+    updates.
+    """
     for name, module in trainer.model.named_modules():
         if name.count(".") <= 2 and name:
             module.forward = record_function(f"module {name}")(module.forward)
     for _ in range(warm_up):
         trainer.step()
-    cuda = [ProfilerActivity.CUDA] if trainer.device.type == "cuda" else []
-    clock, memory = (
-        ("device", "self_device_memory_usage") if cuda else ("cpu", "self_cpu_memory_usage")
-    )
-    with profile(activities=[ProfilerActivity.CPU, *cuda], profile_memory=True) as profiler:
+    activities = [ProfilerActivity.CPU]
+    clock = "cpu"
+    if trainer.device.type == "cuda":
+        activities.append(ProfilerActivity.CUDA)
+        clock = "device"
+    with profile(activities=activities, profile_memory=True) as profiler:
         for _ in range(steps):
             trainer.step()
     events = profiler.key_averages()
+    own_time = f"self_{clock}_time_total"
+    memory = f"self_{clock}_memory_usage"
+    total = sum(getattr(event, own_time) for event in events)
     by_operator = [event for event in events if not event.key.startswith("module ")]
     by_module = [event for event in events if event.key.startswith("module ")]
-    total = sum(getattr(event, f"self_{clock}_time_total") for event in events)
     for title, chosen, time in (
-        ("by operator, its own time", by_operator, f"self_{clock}_time_total"),
+        ("by operator, its own time", by_operator, own_time),
         ("by module, forward pass with all within", by_module, f"{clock}_time_total"),
     ):
-        chosen = sorted(chosen, key=lambda event: getattr(event, time), reverse=True)[:25]
-        rows = [
-            [
+        rows = []
+        for event in sorted(chosen, key=attrgetter(time), reverse=True)[:25]:
+            row = [
                 event.key.removeprefix("module "),
                 decimals(getattr(event, time) / steps / 1000, 2),
                 f"{100 * getattr(event, time) / total:.1f} %",
                 count(event.count / steps),
                 decimals(getattr(event, memory) / steps / 2**20, 1),
             ]
-            for event in chosen
-        ]
-        print(
-            to_text(Table([title, "ms a step", "of all", "calls a step", "MiB kept"], rows)),
-            end="\n\n",
-        )
+            rows.append(row)
+        header = [title, "ms a step", "of all", "calls a step", "MiB kept"]
+        print(to_text(Table(header, rows)), end="\n\n")
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = new_parser(__doc__)
-    help = "of the config, as for training; default: none"
+    help = "keys of the config, as for training; default: none"
     parser.add_argument("overrides", nargs="*", metavar="key=value", help=help)
     help = f"models and batches; default: {' '.join(USUAL)}"
     parser.add_argument("--workloads", nargs="+", choices=list(WORKLOADS), default=USUAL, help=help)
@@ -116,7 +116,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     add_precision(parser, "products")
     add_threads(parser)
-    add_number(parser, "--rounds", 5, "whose median counts")
+    add_number(parser, "--rounds", 5, "rounds, of which the median is taken")
     add_number(parser, "--steps", 3, "updates a round")
     add_out(parser)
     return parser.parse_args()

@@ -40,31 +40,31 @@ def main() -> None:
     from gcnn.evaluation.run import load_model
 
     set_threads(arguments.threads)
-    paths = [arguments.run_a, arguments.run_b]
-    runs = [load_model(path, arguments.device) for path in paths]
-    check_comparable(arguments, *runs)
+    a = load_model(arguments.run_a, arguments.device)
+    b = load_model(arguments.run_b, arguments.device)
+    check_comparable(arguments, a, b)
     sentences = arguments.sentences
     if sentences is None:
-        sentences = runs[0].config.data.sentences
-    stream = read_common_text(arguments, *runs)
-    unit, starts = unit_starts(stream, runs[0].tokenizer, sentences)
-    nlls = [nlls_in_order(run.model, stream, sentences) for run in runs]
-    compared = [
-        {
+        sentences = a.config.data.sentences
+    stream = read_common_text(arguments, a, b)
+    unit, starts = unit_starts(stream, a.tokenizer, sentences)
+    runs = []
+    nlls = []
+    for path, run in ((arguments.run_a, a), (arguments.run_b, b)):
+        entry = {
             "run": str(path),
             "experiment": run.config.experiment,
             "weights_sha256": run.weights_sha256,
         }
-        for path, run in zip(paths, runs, strict=True)
-    ]
-    text = arguments.file or f"{arguments.split or 'test'} split of {runs[0].config.data.name}"
-    text = "standard input" if text == "-" else text
+        runs.append(entry)
+        nlls.append(nlls_in_order(run.model, stream, sentences))
+    text = arguments.file or f"{arguments.split or 'test'} split of {a.config.data.name}"
     how = {
-        "text": text,
+        "text": "standard input" if text == "-" else text,
         "scored": "each line alone" if sentences else "as running text",
         "unit": unit,
     }
-    content = made_with() | {"runs": compared} | how | compare(stream, starts, *nlls)
+    content = made_with() | {"runs": runs} | how | compare(stream, starts, *nlls)
     sys.stdout.reconfigure(encoding="utf-8")
     if arguments.json:
         print(to_json(content, indent=2, ensure_ascii=False))
@@ -74,7 +74,11 @@ def main() -> None:
 
 
 def check_comparable(arguments: argparse.Namespace, a: "LoadedRun", b: "LoadedRun") -> None:
-    """Raise UsageError for two runs of one model, of different tokens or ways to score text."""
+    """Raise UsageError for runs that do not compare token by token.
+
+    They have the same weights, different tokenizers, or, without --sentences, different ways to
+    score text (line by line, or running).
+    """
     both = f"{arguments.run_a} and {arguments.run_b}"
     if a.weights_sha256 == b.weights_sha256:
         raise UsageError(f"{both} have the same weights. Give two different models.")
@@ -94,7 +98,9 @@ def read_common_text(
     a: "LoadedRun",
     b: "LoadedRun",
 ) -> "TokenStream":
-    """The text to compare on. Raises UsageError where each run has another text for its split."""
+    """The text to compare on. Raises UsageError where the split of one run is another text than the
+    other's.
+    """
     stream = read_stream(arguments, a.config.data, a.tokenizer)
     if arguments.file is None:
         other = read_stream(arguments, b.config.data, b.tokenizer)
@@ -107,6 +113,9 @@ def read_common_text(
 
 
 def summary(comparison: Comparison) -> str:
+    """The comparison for a terminal: runs, conclusion, and a table for each way to divide the
+    tokens.
+    """
     runs = compared_runs(comparison)
     prose = [textwrap.fill(text, 100) for text in (conclusion(comparison), EXPLANATION)]
     paragraphs = [runs.caption, to_text(runs), *prose]

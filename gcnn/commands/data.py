@@ -24,12 +24,11 @@ def main() -> None:
     config = compose_config(*overrides, config_dir=parsed.config_dir)
     data = prepare(config.data, config.tokenizer)
     tokenizer = data.tokenizer
-    print(
-        f"vocabulary: {data.tokenizer_dir.resolve() / tokenizer.file}", file=sys.stderr
-    )  # the same text, elsewhere
-    print(
-        f"{data.name}: {tokenizer.vocabulary_size:,} types ({tokenizer.kind}), fingerprint {data.fingerprint[:12]}"
-    )
+    vocabulary = data.tokenizer_dir.resolve() / tokenizer.file
+    # Not to standard output, which is the same wherever the cache lies.
+    print(f"vocabulary: {vocabulary}", file=sys.stderr)
+    types = f"{tokenizer.vocabulary_size:,} types ({tokenizer.kind})"
+    print(f"{data.name}: {types}, fingerprint {data.fingerprint[:12]}")
     print(f"{'split':8}{'lines':>12}{'words':>14}{'tokens':>14}{'bytes':>16}")
     for split, stream in data.streams.items():
         print(f"{split:8}{stream.lines:12,}{stream.words:14,}{len(stream):14,}{stream.bytes:16,}")

@@ -48,9 +48,8 @@ def main() -> None:
     stream = read_stream(arguments, run.config.data, run.tokenizer)
     inputs = run.model, stream, sentences, arguments.batch_size, arguments.block_size
     if arguments.per_token:
-        names = [
-            name.replace("\t", "<0x09>") for name in run.tokenizer.types
-        ]  # as SentencePiece writes bytes
+        # A tab would look like the column's end: it is written as SentencePiece writes bytes.
+        names = [name.replace("\t", "<0x09>") for name in run.tokenizer.types]
         rows = zip(stream.tokens, -nlls_in_order(*inputs), strict=True)
         sys.stdout.writelines(f"{names[i]}\t{log_prob:.6f}\n" for i, log_prob in rows)
     elif arguments.per_line:
@@ -60,11 +59,10 @@ def main() -> None:
         sys.stdout.writelines(f"{log_prob:.6f}\t{tokens}\n" for log_prob, tokens in rows)
     else:
         scores = evaluate(*inputs)
-        print(
-            to_json(scores)
-            if arguments.json
-            else summary(checked(scores, Split, "the scores"), sentences)
-        )
+        if arguments.json:
+            print(to_json(scores))
+        else:
+            print(summary(checked(scores, Split, "the scores"), sentences))
     sys.stdout.flush()
 
 
@@ -88,7 +86,10 @@ def word_rows(arguments: argparse.Namespace, run: "LoadedRun", sentences: bool) 
 
 
 def summary(scores: Split, sentences: bool) -> str:
-    """The scores of a text as a table, and why some are missing."""
+    """The scores of a text as a table, and below it why some are missing.
+
+    `sentences`: each line was scored alone, else the lines as running text.
+    """
     rows = [
         ["perplexity", perplexity(scores.perplexity)],
         ["without unknown tokens", perplexity(scores.known_perplexity)],
@@ -110,14 +111,14 @@ def parse_arguments() -> argparse.Namespace:
     add_run(parser)
     add_text(parser)
     output = parser.add_mutually_exclusive_group()
-    help = "print a line a token: its type, a tab, its log-probability in nats, as score gives it"
+    help = "print a line for each token: its type, a tab, its log-probability in nats"
     output.add_argument("--per-token", action="store_true", help=help)
     help = (
-        "print a line a white-space word, and one a line's end: the word, a tab, its log-probability in nats, that of "
-        "its pieces added up, a tab, tokens, a tab, how many of these are unknown"
+        "print a line for each white-space word, and one for each line's end: the word, a tab, its "
+        "log-probability in nats, its pieces added up, a tab, tokens, a tab, how many are unknown"
     )
     output.add_argument("--per-word", action="store_true", help=help)
-    help = "print a line a line: its log-probability in nats, a tab, tokens"
+    help = "print a line for each line: its log-probability in nats, a tab, its number of tokens"
     output.add_argument("--per-line", action="store_true", help=help)
     output.add_argument(
         "--json", action="store_true", help="print JSON, named as in results.json; default: a table"

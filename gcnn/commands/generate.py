@@ -14,7 +14,7 @@ def main() -> None:
     from gcnn.evaluation.scoring import Scorer
 
     settings = {"temperature": arguments.temperature, "top_k": arguments.top_k}
-    Sampling(**settings, seed=arguments.seed)  # refused before a model is loaded
+    Sampling(**settings, seed=arguments.seed)  # invalid settings fail before the model is loaded
     set_threads(arguments.threads)
     model = Scorer.from_run(arguments.run, arguments.device)
     texts = model.generate(
@@ -48,12 +48,12 @@ def parse_arguments() -> argparse.Namespace:
         help="sample from the K likeliest types; default: from all",
     )
     parser.add_argument(
-        "--seed", type=int, default=1, metavar="S", help="of the draws; default: %(default)s"
+        "--seed", type=int, default=1, metavar="S", help="random seed; default: %(default)s"
     )
     parser.add_argument(
         "--samples", type=int, default=1, metavar="N", help="texts to sample; default: %(default)s"
     )
-    help = "also write samples.json into the run; default: print alone"
+    help = "also write samples.json into the run, for its report; default: only print"
     parser.add_argument("--save", action="store_true", help=help)
     add_device(parser)
     add_threads(parser)

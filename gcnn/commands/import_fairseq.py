@@ -1,4 +1,4 @@
-"""Make a run directory of a fairseq `fconv_lm`."""
+"""Make a run directory of a checkpoint of fairseq's `fconv_lm`."""
 
 from pathlib import Path
 

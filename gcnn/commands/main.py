@@ -33,7 +33,9 @@ COMMANDS = {
 
 
 def main(name: str | None = None) -> None:
-    """Run a command and exit; without `name`, the one that the command line begins with."""
+    """Run a command and exit with its code; without `name`, the one that the command line begins
+    with.
+    """
     if name is None:
         name = sys.argv[1] if len(sys.argv) > 1 else "--help"
         sys.argv[:2] = [f"gcnn {name}"]
@@ -41,17 +43,24 @@ def main(name: str | None = None) -> None:
 
 
 def run(name: str) -> int | None:
+    """Run a command, with the arguments in sys.argv; returns its exit code, None for 0.
+
+    Raises UsageError for a name that is no command.
+    """
     if name == "--version":
         print(f"gcnn {version('gcnn') or 'from a checkout, not installed'}")
         return None
     if name in ("help", "--help", "-h"):
         print("gcnn COMMAND --help says more of each:\n")
-        print(*(f"  {command:18} {what}" for command, what in COMMANDS.items()), sep="\n")
+        for command, summary in COMMANDS.items():
+            print(f"  {command:18} {summary}")
         return None
     if name not in COMMANDS:
         raise UsageError(
-            f"gcnn has no command {name!r}; choose one of: {', '.join(COMMANDS)}.{nearest(name, COMMANDS)}"
+            f"gcnn has no command {name!r}; choose one of: {', '.join(COMMANDS)}."
+            f"{nearest(name, COMMANDS)}"
         )
     if name == "sweep":
-        name, sys.argv[1:1] = "train", ["--multirun"]
+        name = "train"
+        sys.argv.insert(1, "--multirun")
     return import_module(f"gcnn.commands.{name.replace('-', '_')}").main()

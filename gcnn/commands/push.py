@@ -1,9 +1,10 @@
-"""Write a run's model card (README.md in its folder) and upload what scoring needs to the Hugging Face Hub.
+"""Write a run's model card (README.md in its folder) and upload what scoring needs to the Hub.
 
-Uploaded are config.yaml, tokenizer/, model.safetensors, results.json and the card; no checkpoints, no logs. Where the
-text and the run lay on this machine is left out of config.yaml, results.json and a new card; --card-only names each
-other file that still says it. A card that is there is kept: write it with --card-only, name a license in it, push. The
-token is that of `hf auth login`, or HF_TOKEN.
+Uploaded to the Hugging Face Hub are config.yaml, tokenizer/, model.safetensors, results.json and
+the card; no checkpoints, no logs. Paths of this machine are left out of config.yaml, results.json
+and a new card; --card-only names each other file that still contains one. An existing card is kept:
+write it with --card-only, name a license in it, push. The token is that of `hf auth login`, or
+HF_TOKEN.
 """
 
 import dataclasses
@@ -31,7 +32,7 @@ from gcnn.runs.directory import CONFIG, PUBLISHED, RESULTS, TOKENIZER, find_run
 from gcnn.runs.json_files import read_text
 
 UPLOADED = ["README.md", *PUBLISHED]
-NAMES = {
+NAMES = {  # options and keys whose value is a path, and the placeholder that replaces it
     "init_from": "RUN",
     "data.files": "FILES",
     "--config-dir": "DIR",
@@ -39,7 +40,10 @@ NAMES = {
     "--config-path": "RUN",
 }
 LINKED = ["README.md", "model.safetensors"]  # uploaded as they are; weights may be large
-LICENSE = "# license: yours to choose, as a line `license: mit`; the text that it was trained on may have a say"
+LICENSE = (
+    "# license: yours to choose, as a line `license: mit`; "
+    "the text that it was trained on may have a say"
+)
 USE = """import gcnn
 model = gcnn.load("{repo}")
 print(model.score(["a sentence", "another"]), model.perplexity("any text"))"""
@@ -85,14 +89,19 @@ def main() -> None:
         telling = files_with_paths(run, Path(folder))
         if telling:
             print(
-                f"paths: {', '.join(telling)} names some of them; change that first, for what is pushed is public"
+                f"paths: {', '.join(telling)} names some of them; change that first, for what is "
+                "pushed is public"
             )
         if not arguments.card_only:
             print(f"model: {upload(Path(folder), arguments.repo, arguments.private)}")
 
 
 def make_public(run: Run, folder: Path) -> None:
-    """Put what is uploaded of a run into a folder, without the paths of its config, command and results."""
+    """Put what is uploaded of a run into `folder`, without the paths of its config, command and
+    results.
+
+    The card and the weights become links to the run's files, the rest are copies.
+    """
     for name in LINKED:
         (folder / name).symlink_to((run.path / name).resolve())
     shutil.copytree(run.path / TOKENIZER, folder / TOKENIZER)
@@ -104,7 +113,7 @@ def make_public(run: Run, folder: Path) -> None:
 
 
 def public_command(line: str | None) -> str:
-    """A run's command without places on the machine where it ran."""
+    """A run's command line with placeholders for paths of this machine; empty for None."""
     public, before = [], ""
     for word in portable(shlex.split(line or "")):
         key, equals, _ = word.partition("=")
@@ -122,69 +131,80 @@ def public_command(line: str | None) -> str:
 
 
 def public_config(config: TrainConfig) -> TrainConfig:
-    """A config without places: its data is to be named anew, its tokenizer lies beside it."""
+    """A run's config without paths; the tokenizer's files are called as they are in the run.
+
+    Who loads the run names its data anew.
+    """
     tokenizer = config.tokenizer
     for name, file in (("vocabulary", "vocabulary.txt"), ("model", "sentencepiece.model")):
         if getattr(tokenizer, name, None) is not None:
-            tokenizer = dataclasses.replace(
-                tokenizer, **{name: file}
-            )  # absent, so that the run's own is taken
-    data = dataclasses.replace(
-        config.data, path=None, files={split: [] for split in config.data.files}
-    )
+            # There is no such file where the run is loaded: the run's own tokenizer is taken.
+            tokenizer = dataclasses.replace(tokenizer, **{name: file})
+    files = {split: [] for split in config.data.files}
+    data = dataclasses.replace(config.data, path=None, files=files)
     return dataclasses.replace(
         config, run_dir=None, init_from=None, resume=False, data=data, tokenizer=tokenizer
     )
 
 
 def files_with_paths(run: Run, folder: Path) -> list[str]:
-    """The files to upload that name a place of this run on this machine: a card that was kept, a SentencePiece
-    model that says what it was trained on."""
+    """The files below `folder`, relative to it, that contain a path of this run; not the weights.
+
+    That is a card that was kept, or a SentencePiece model, which names the text it was trained on.
+    The paths are those of the run, its config and the home directory; one of fewer than three
+    parts, as /data, is too common to be looked for.
+    """
     config = run.config
-    places = [run.path.resolve(), Path.home(), config.run_dir, config.data.path, config.init_from]
-    places += [getattr(config.tokenizer, name, None) for name in ("vocabulary", "model")]
-    places += [file for files in config.data.files.values() for file in files]
-    found = {
-        str(place).encode() for place in places if place is not None and len(Path(place).parts) > 2
-    }
+    paths = [run.path.resolve(), Path.home(), config.run_dir, config.data.path, config.init_from]
+    paths += [getattr(config.tokenizer, name, None) for name in ("vocabulary", "model")]
+    for files in config.data.files.values():
+        paths += files
+    searched = set()
+    for path in paths:
+        if path is not None and len(Path(path).parts) > 2:
+            searched.add(str(path).encode())
     names = []
-    for path in sorted(folder.rglob("*")):
-        if (
-            path.is_file()
-            and path.suffix != ".safetensors"
-            and any(place in path.read_bytes() for place in found)
-        ):
-            names.append(str(path.relative_to(folder)))
+    for file in sorted(folder.rglob("*")):
+        if not file.is_file() or file.suffix == ".safetensors":
+            continue
+        content = file.read_bytes()
+        if any(path in content for path in searched):
+            names.append(str(file.relative_to(folder)))
     return names
 
 
 def card(run: Run, repo: str) -> str:
-    """The model card: what it is, how it was trained, what it reaches on which data, how to load it."""
-    results, data = run.results, run.results.data
-    rows = [
-        [name, perplexity(split.perplexity), perplexity(split.word_perplexity), decimals(split.bits_per_byte, 4),
-         count(split.tokens)]
-        for name, split in (("validation", results.validation), ("test", results.test))
-    ]  # fmt: skip
-    name = repo.rpartition("/")[2]
+    """The model card in Markdown: what the model is, its perplexity, its training, how to load it.
+
+    `repo` is the model's name on the Hub, user/name.
+    """
+    results = run.results
+    data = results.data
+    rows = []
+    for name, split in (("validation", results.validation), ("test", results.test)):
+        figures = [perplexity(split.perplexity), perplexity(split.word_perplexity)]
+        rows.append([name, *figures, decimals(split.bits_per_byte, 4), count(split.tokens)])
+    scored = "each line alone" if run.config.data.sentences else "running text"
     blocks = [
         Paragraph(
-            f"{run.model_title}, {count(results.parameters.total)} parameters: a language model "
-            f"of experiment {run.config.experiment}, trained with gcnn, which reproduces “Language Modeling with Gated "
-            "Convolutional Networks” (Dauphin, Fan, Auli, Grangier, 2017; https://arxiv.org/abs/1612.08083)."
+            f"{run.model_title}, {count(results.parameters.total)} parameters: a language model of "
+            f"experiment {run.config.experiment}, trained with gcnn, which reproduces “Language "
+            "Modeling with Gated Convolutional Networks” (Dauphin, Fan, Auli, Grangier, 2017; "
+            "https://arxiv.org/abs/1612.08083)."
         ),
         Heading("Use"),
         Code(USE.format(repo=repo)),
         Heading("Perplexity"),
         Table(["split", "perplexity per token", "per word", "bits per byte", "tokens"], rows),
         Paragraph(
-            f"Data: {data.name}, {run.config.tokenizer.kind} tokens of {count(data.vocabulary_size)} types, "
-            f"fingerprint {data.fingerprint}; {'each line alone' if run.config.data.sentences else 'running text'}."
+            f"Data: {data.name}, {run.config.tokenizer.kind} tokens of "
+            f"{count(data.vocabulary_size)} types, fingerprint {data.fingerprint}; {scored}."
         ),
         Heading("Training"),
         Code(f"{public_command(results.command)}\n\n{results_table(results)}"),
         Paragraph(
-            f"Commit {results.git_commit or 'unknown'}, seed {run.config.seed}; the rest is in config.yaml."
+            f"Commit {results.git_commit or 'unknown'}, seed {run.config.seed}; the rest is in "
+            "config.yaml."
         ),
     ]
     front = [
@@ -197,7 +217,8 @@ def card(run: Run, repo: str) -> str:
         "---",
         "",
     ]
-    return "\n".join(front) + "\n" + to_markdown(name, blocks)
+    title = repo.rpartition("/")[2]
+    return "\n".join(front) + "\n" + to_markdown(title, blocks)
 
 
 def model_index(run: Run, name: str) -> str:
@@ -232,9 +253,11 @@ def model_index(run: Run, name: str) -> str:
 
 
 def upload(folder: Path, repo: str, private: bool) -> str:
-    """Make the repository where there is none, and put the run's files into it; returns its address.
+    """Upload a folder to a repository of the Hub, which is made where there is none; returns its
+    address.
 
-    Raises RunError, whatever the Hub's client meets: no token, no network, no right to write there.
+    Raises RunError for whatever the Hub's client meets: no token, no network, no right to write
+    there.
     """
     from huggingface_hub import HfApi
 
@@ -248,7 +271,7 @@ def upload(folder: Path, repo: str, private: bool) -> str:
         )
     except Exception as error:
         raise RunError(
-            f"{repo} was not uploaded ({one_line(error)[:300]}). Check the network and the token (hf auth login, or "
-            "HF_TOKEN), and push again."
+            f"{repo} was not uploaded ({one_line(error)[:300]}). Check the network and the token "
+            "(hf auth login, or HF_TOKEN), and push again."
         ) from None
     return str(address)

@@ -21,7 +21,11 @@ def main() -> None:
     parser.add_argument("--comparison", type=Path, metavar="FILE", help=help)
     out = Path("runs/report")
     parser.add_argument(
-        "--out", type=Path, default=out, metavar="DIR", help="of the page; default: %(default)s"
+        "--out",
+        type=Path,
+        default=out,
+        metavar="DIR",
+        help="folder of the page; default: %(default)s",
     )
     arguments = parser.parse_args()
     from gcnn.reporting.page import write_report

@@ -1,9 +1,13 @@
 """Make the paper's tables and figures: gcnn reproduce [--figure NAME] [--scale cpu] key=value ...
 
-`make reproduce FIGURE=fig3 SCALE=cpu ARGS="data.path=DIR"` is the same. configs/reproduce/SCALE/FIGURE.yaml says what
-is trained: each group at its learning rates, then more seeds at the best of them; what has ended is not trained again,
-and what was stopped goes on. Then the numbers are written as JSON and CSV, and drawn, and what the figures need of each
-run is kept in OUT/SCALE/runs. Where --out is given, runs that are kept there already are not trained, on any machine.
+`make reproduce FIGURE=fig3 SCALE=cpu ARGS="data.path=DIR"` is the same. The steps:
+
+1. configs/reproduce/SCALE/FIGURE.yaml says what is trained: each group at its learning rates, then
+   more seeds at the best of them. A run that has ended is not trained again, an interrupted one is
+   resumed.
+2. What the figures need of each run is kept in OUT/SCALE/runs. Where --out is given, a run that is
+   kept there is not trained again, on any machine.
+3. The numbers are written as JSON and CSV, and drawn.
 """
 
 import argparse
@@ -30,35 +34,38 @@ MEMBER_FOLDER = "hydra.sweep.subdir=lr_${optimizer.lr}_seed_${seed}"
 
 
 def main() -> int:
+    """Returns the exit code: 0, or that of a sweep that was stopped."""
     arguments = parse_arguments()
     overrides = prepare_overrides(arguments.overrides)
-    ignore_closed_output()  # it trains for hours
+    ignore_closed_output()  # it trains for hours, maybe longer than the terminal is open
     out = arguments.out or arguments.runs / "figures"
     check_output("--out", out, folder=True)
     figures = figures_of(arguments.scale, arguments.figure)
     for folder in arguments.add:
         add_runs(folder, arguments.scale, figures, out)
-    drawn, unfinished = 0, []
+    drawn = 0
+    unfinished = []
     for figure in figures:
         try:
             record = make_figure(figure, arguments, out, overrides)
         except SweepStopped as stopped:
-            return stopped.args[0]  # it has said why
+            return stopped.exit_code  # the sweep has said why
         if record is None:
             continue
         drawn += 1
         picture = drawing(record)
         write_record(record, out / arguments.scale, picture and picture.svg)
-        print(
-            f"{': '.join(FIGURES[figure])}\n{to_text(groups_table(record))}\n{out / arguments.scale / figure}.json\n"
-        )
+        print(": ".join(FIGURES[figure]))
+        print(to_text(groups_table(record)))
+        print(f"{out / arguments.scale / figure}.json\n")
         if record.missing:
             print(f"{figure}: {plural(record.missing, 'run')} not begun", file=sys.stderr)
         if record.missing or any(group.unfinished for group in record.groups):
             unfinished.append(figure)
     if not drawn:
         raise UsageError(
-            f"{arguments.runs / arguments.scale} holds no runs of {', '.join(figures)}. Train them first."
+            f"{arguments.runs / arguments.scale} holds no runs of {', '.join(figures)}. Train them "
+            "first."
         )
     if unfinished and not (arguments.draw_only or arguments.add):
         raise RunError(
@@ -68,20 +75,31 @@ def main() -> int:
 
 
 class SweepStopped(Exception):
-    """A sweep ended otherwise than by finishing its members or failing at some; its exit code."""
+    """A sweep was stopped, or refused to begin, instead of running its members."""
+
+    def __init__(self, exit_code: int):
+        super().__init__(exit_code)
+        self.exit_code = exit_code
 
 
 def make_figure(
     figure: str, arguments: argparse.Namespace, out: Path, overrides: list[str]
 ) -> Record | None:
-    """Train what is missing, unless it is only drawn, and keep it; returns the record of all that there is."""
-    scale, runs, missing = arguments.scale, [], 0
+    """Train what is missing of a figure and return the record of all its runs; None without any.
+
+    With --draw-only or --add nothing is trained. Runs that have ended are kept below `out`, those
+    of a group that belongs to another figure with that one's. Raises SweepStopped.
+    """
+    scale = arguments.scale
     train = not (arguments.draw_only or arguments.add)
+    runs = []
     for experiment in load_plan(scale, figure).sweeps:
         folder = arguments.runs / experiment
         if train:
             run_sweep([f"experiment={experiment}", *overrides], folder)
         runs += read_runs(folder)
+    missing = 0
+    settings = []
     parts = parts_of(scale, figure)
     for number, part in enumerate(parts, start=1):
         kept = out / scale / "runs" / f"{part.figure}.jsonl"
@@ -90,9 +108,9 @@ def make_figure(
             print(f"{figure}, group {number} of {len(parts)}: {part.group}", file=sys.stderr)
             known = train_part(part, known, arguments, kept, overrides)
         keep_runs(known, kept)
-        missing += count_missing(part, known)
         runs += known
-    settings = [setting for part in parts for setting in part.settings]
+        missing += count_missing(part, known)
+        settings += part.settings
     return make_record(figure, scale, runs, settings, missing)
 
 
@@ -103,9 +121,10 @@ def train_part(
     kept: Path,
     overrides: list[str],
 ) -> list[KeptRun]:
-    """Train the learning rates, then the seeds at the best; returns all runs of the part.
+    """Train a group's learning rates, then the other seeds at the best; returns all its runs.
 
-    What has failed is left for another call.
+    `known` are the runs that are there already; those that end are written to `kept`, also when a
+    sweep is stopped. A run that fails is not tried twice in a call. Raises SweepStopped.
     """
     tried: list[tuple[float, int]] = []
     while (wanted := next_runs(part, known)) and not set(wanted) & set(tried):
@@ -116,14 +135,18 @@ def train_part(
         settings = [*part.settings, f"optimizer.lr={rates}", f"seed={seeds}", MEMBER_FOLDER]
         try:
             run_sweep([*settings, *overrides], arguments.runs / part.folder)
-        finally:  # of one that was stopped, too, what has ended
+        finally:  # a sweep that was stopped has runs that ended, too
             known = known_runs(part, arguments.runs, kept if arguments.out else None, overrides)
             keep_runs(known, kept)
     return known
 
 
 def add_runs(folder: Path, scale: str, figures: list[str], out: Path) -> None:
-    """Keep the runs at or below a folder, which any command has trained, with those of the figures they belong to."""
+    """Keep the runs at or below `folder`, which any command may have trained, with their figure's.
+
+    Prints where each one belongs. Raises UsageError for a run that no group of the figures has
+    trained, or that has not ended.
+    """
     parts = list(dict.fromkeys(part for figure in figures for part in parts_of(scale, figure)))
     for path in find_runs(folder):
         part, run = adopt(path, parts)
@@ -136,26 +159,25 @@ def add_runs(folder: Path, scale: str, figures: list[str], out: Path) -> None:
 
 
 def run_sweep(overrides: list[str], folder: Path) -> None:
-    """Run a sweep in a process of its own, which gets our signals. Raises SweepStopped unless it finished its members
-    or failed at some (exit codes 0 and 1)."""
-    command = [
-        sys.executable,
-        "-m",
-        "gcnn",
-        "sweep",
-        *overrides,
-        f"run_dir={folder}",
-        "resume=true",
-    ]
-    process = subprocess.Popen(command)
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # a terminal sends it to both; the sweep saves first
-    forwarded = [
-        n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN
-    ]  # as nohup does
-    for number in forwarded:
-        signal.signal(number, lambda number, frame: process.send_signal(number))
+    """Run a sweep in a process of its own and wait for it; one that was begun is resumed.
+
+    Raises SweepStopped unless it finished its members or failed at some (exit codes 0 and 1). While
+    it runs, signals to stop go to the sweep, which saves its state; then they have their default
+    handlers, whatever they had before.
+    """
+    command = [sys.executable, "-m", "gcnn", "sweep", *overrides]
+    process = subprocess.Popen([*command, f"run_dir={folder}", "resume=true"])
+    # A terminal's interrupt reaches both processes: this one waits until the sweep has saved.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def forward(number: int, frame: object) -> None:
+        process.send_signal(number)
+
+    forwarded = []
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP; so it stays
+            forwarded.append(number)
+            signal.signal(number, forward)
     try:
         code = process.wait()
     finally:
@@ -173,16 +195,19 @@ def parse_arguments() -> argparse.Namespace:
     )
     help = "a folder of configs/reproduce; default: %(default)s"
     parser.add_argument("--scale", default="cpu", metavar="NAME", help=help)
-    help = "where they are trained; default: %(default)s"
+    help = "folder of the runs; default: %(default)s"
     parser.add_argument("--runs", type=Path, default="runs/reproduce", metavar="DIR", help=help)
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="of the figures; default: RUNS/figures"
+        "--out", type=Path, metavar="DIR", help="folder of the figures; default: RUNS/figures"
     )
     help = "train nothing: draw the runs that are there; default: off"
     parser.add_argument("--draw-only", action="store_true", help=help)
-    help = "train nothing: keep this run, or those in this folder, in --out by its recipe; may be repeated"
+    help = (
+        "train nothing: keep this run, or those in this folder, in --out, in the group that has "
+        "its recipe; may be repeated"
+    )
     parser.add_argument("--add", type=Path, action="append", default=[], metavar="RUN", help=help)
-    help = "for training, as data.path=DIR; default: none"
+    help = "keys of the config for all runs, as data.path=DIR; default: none"
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=help)
     arguments = parser.parse_intermixed_args()
     for figure in FIGURES.keys() & set(arguments.overrides):

@@ -1,5 +1,7 @@
-"""Write the paper's tables and figures into docs/REPRODUCTION.md, from docs/results/reproduction/,
-and as one page."""
+"""Write the paper's tables and figures into docs/REPRODUCTION.md and as one HTML page.
+
+They are made of the records in docs/results/reproduction/, which `gcnn reproduce` writes.
+"""
 
 from pathlib import Path
 

@@ -1,7 +1,8 @@
 """Score each line of standard input (UTF-8, one sentence a line) and print one line for it.
 
-That line has the log-probability in nats of its words and <eos> after <eos>, how many tokens those are, how many of
-them are unknown, and the perplexity: `gcnn score --run DIR < sentences`.
+The printed line has the log-probability in nats of the sentence's words and <eos>, given an <eos>
+before them; how many tokens those are; how many of them are unknown; and the perplexity:
+`gcnn score --run DIR < sentences`.
 """
 
 import argparse
@@ -41,7 +42,8 @@ PATIENCE = 0.002  # seconds that lines at hand wait for others
 CARRIED = (
     "this model was trained on running text with the state carried on (trainer.carry_state), and "
     "never on the start of a text: each sentence is scored as after <eos> without end. To score "
-    "sentences, train with data.sentences=true where lines stand alone, or trainer.carry_state=false."
+    "sentences, train with data.sentences=true where lines stand alone, or "
+    "trainer.carry_state=false."
 )
 
 Line = TypeVar("Line")
@@ -92,7 +94,8 @@ def check_arguments(arguments: argparse.Namespace) -> None:
     penalty = arguments.unknown_penalty
     if penalty is not None and (arguments.nbest is None or not 0 <= penalty < math.inf):
         raise UsageError(
-            "--unknown-penalty is a number from 0 that goes with --nbest; give both or leave it out."
+            "--unknown-penalty is a number from 0 that goes with --nbest; give both or leave it "
+            "out."
         )
     if (arguments.input is None) != (arguments.output is None):
         raise UsageError(
@@ -102,7 +105,8 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         raise UsageError("standard input or output is closed. Give both, or --input and --output.")
     if arguments.input is not None and (arguments.nbest or arguments.format):
         raise UsageError(
-            "--input writes Parquet files; --format and --nbest are of standard input. Leave them out."
+            "--input writes Parquet files; --format and --nbest are of standard input. Leave them "
+            "out."
         )
     for option in ("column", "prefix"):
         if arguments.input is None and getattr(arguments, option) is not None:
@@ -120,32 +124,35 @@ def parse_arguments() -> argparse.Namespace:
     help = "an object or a row a line; default: jsonl"
     output.add_argument("--format", choices=["jsonl", "tsv"], help=help)
     help = (
-        "read n-best lists, with lines `id ||| sentence [||| features] [||| score]` (moses), `utt-1 words` "
-        "(kaldi), `acoustic language n words` (srilm, one list) or what of these the first line is (any, and without "
-        "a value); print the lines of each list best first, ` ||| log_prob` appended; default: no lists"
+        "read n-best lists in a format: lines `id ||| sentence [||| features] [||| score]` "
+        "(moses), `utt-1 words` (kaldi), `acoustic language n words` (srilm, one list), or the one "
+        "of these that the first line has (any, and without a value); print the lines of each list "
+        "best first, ` ||| log_prob` appended; default: no lists"
     )
     output.add_argument("--nbest", nargs="?", const="any", choices=KINDS, help=help)
     help = (
-        "rank n-best lists by score + W * log_prob, and append that sum too; the score is moses' last one or "
-        "srilm's acoustic one, turned into nats; default: rank by log_prob alone"
+        "rank n-best lists by score + W * log_prob, and append that sum too; the score is moses' "
+        "last one or srilm's acoustic one, turned into nats; default: rank by log_prob alone"
     )
     parser.add_argument("--lm-weight", type=float, metavar="W", help=help)
     help = (
-        "take P nats off the log_prob of a hypothesis for each of its words that the model does not know, and append "
-        "their number and the sum; default: none, and a word about them on standard error"
+        "take P nats off the log_prob of a hypothesis for each of its words that the model does "
+        "not know, and append their number and the sum; default: none, and a warning on standard "
+        "error"
     )
     parser.add_argument("--unknown-penalty", type=float, metavar="P", help=help)
     help = (
-        "add V nats to the log_prob of a hypothesis for each of its words, for a model prefers short ones; append "
-        "their number and the sum; gcnn tune-nbest finds W and V; default: none"
+        "add V nats to the log_prob of a hypothesis for each of its words, for a model prefers short "
+        "ones; append their number and the sum; gcnn tune-nbest finds W and V; default: none"
     )
     parser.add_argument("--word-weight", type=float, metavar="V", help=help)
     help = (
-        "score the rows of text, JSON lines or Parquet files instead; any processes that are called alike share "
-        "them (torchrun, a Slurm array), and files whose scores are there already are passed over; default: none"
+        "score the rows of text, JSON lines or Parquet files instead; processes with the same "
+        "command share them (torchrun, a Slurm array), and files whose scores are there already "
+        "are skipped; default: none"
     )
     parser.add_argument("--input", nargs="+", type=Path, metavar="FILE", help=help)
-    help = "where --input's scores go, as <name>.parquet; default: none"
+    help = "folder for --input's scores, as <name>.parquet; default: none"
     parser.add_argument("--output", type=Path, metavar="DIR", help=help)
     help = "begins the names of the columns that --input's scores get, as in web_log_prob; default: none"
     parser.add_argument("--prefix", metavar="NAME", help=help)
@@ -159,7 +166,7 @@ def parse_arguments() -> argparse.Namespace:
 def score_windows(
     scorer: "Scorer", windows: Iterator[list[bytes]], form: str | None
 ) -> Iterator[str]:
-    """The scores of each window of lines, as text."""
+    """The scores of each window of lines, as text to print: JSON Lines, or with `tsv` a table."""
     if form == "tsv":
         yield "log_prob\ttokens\tunknown\tperplexity\n"
     for lines in parse_windows(windows, to_text):
@@ -173,7 +180,10 @@ def score_windows(
 def rerank_windows(
     scorer: "Scorer", windows: Iterator[list[bytes]], kind: str, ranker: Ranker
 ) -> Iterator[str]:
-    """Each n-best list as text, best first."""
+    """The hypotheses of n-best lists, each list best first, as text to print.
+
+    `kind` is the lists' format, a name of KINDS.
+    """
     read_hypothesis = reader(kind, ranker.weight is not None)
     return ranker.rank(score_hypotheses(scorer, windows, read_hypothesis))
 
@@ -192,6 +202,9 @@ def score_hypotheses(
 
 
 def to_text(raw: bytes) -> str:
+    """A line of bytes as text, without its carriage return. Raises UsageError where it is not
+    UTF-8.
+    """
     try:
         return raw.decode().removesuffix("\r")
     except UnicodeDecodeError as error:
@@ -202,9 +215,10 @@ def to_text(raw: bytes) -> str:
 def parse_windows(
     windows: Iterator[list[bytes]], parse: Callable[[bytes], Line]
 ) -> Iterator[list[Line]]:
-    """Windows of lines through `parse`; the UsageError of a line comes after the lines before it.
+    """Windows of lines, each line passed through `parse`.
 
-    A byte order mark at the start of the stream is no part of its first line.
+    A byte order mark at the start of the stream is dropped. Where `parse` raises UsageError, the
+    lines before that one are yielded first; then UsageError is raised with the line's number.
     """
     number = 0
     for window in windows:
@@ -220,6 +234,10 @@ def parse_windows(
 
 
 def read_chunk(descriptor: int) -> bytes:
+    """Up to CHUNK bytes; waits for the first one, and returns none at the end of the input.
+
+    Raises UsageError where it cannot be read.
+    """
     try:
         return os.read(descriptor, CHUNK)
     except OSError as error:  # it is closed, or a folder
@@ -228,7 +246,13 @@ def read_chunk(descriptor: int) -> bytes:
 
 
 def read_windows(descriptor: int) -> Iterator[list[bytes]]:
-    """The lines of a pipe or file, as many together as are at hand, about WINDOW bytes (or one line) at most."""
+    """Lines of a pipe or file, without line ends, as windows of about WINDOW bytes (at least one
+    line).
+
+    A window also ends where no more input arrives within PATIENCE seconds, so that a caller who
+    writes one line gets its answer at once. Raises UsageError for input that cannot be read, a Git
+    LFS pointer and UTF-16.
+    """
     buffer, complete = bytearray(), 0  # bytes read, and how many of them are whole lines
     is_start = True
     while chunk := read_chunk(descriptor):

@@ -1,9 +1,10 @@
 """Train a model: gcnn train experiment=NAME key=value ...
 
-`make train EXPERIMENT=NAME ARGS="key=value ..."` is the same; `gcnn sweep` (`make sweep`) or --multirun trains one for
-each combination of key=a,b.
+`make train EXPERIMENT=NAME ARGS="key=value ..."` is the same; `gcnn sweep` (`make sweep`) or
+--multirun trains one model for each combination of key=a,b.
 With --config-dir DIR: choices and experiments of your own too, as DIR/experiment/NAME.yaml.
-With --help: the choices of each group, and each key with its value under the other arguments (--hydra-help: Hydra's).
+With --help: the choices of each group, and each key with its value under the other arguments
+(--hydra-help: Hydra's own).
 """
 
 import logging
@@ -41,33 +42,36 @@ from gcnn.training.resume import (
 from gcnn.training.sweep import SweepFolder, is_search, member_overrides, train_member
 
 log = logging.getLogger(__name__)
+SHELL_COMPLETION = re.compile("(un)?install=|query=")  # what --shell-completion is followed by
 register_schemas()
-# Here and not in configs/train.yaml, which a run that is repeated by its stored config never reads: Hydra would leave
-# folders of its own, and a second log, where the command is typed.
+# Without this, Hydra would leave folders of its own and a second log where the command is typed. It
+# stands here and not in configs/train.yaml, which is not read where a run is repeated by its stored
+# config.
 hydra_config = HydraConf(
     output_subdir=None,
     run=RunDir("."),
     callbacks={"sweep": {"_target_": "gcnn.training.sweep.SweepFolder"}},
 )
 hydra_config.job.chdir = False
-hydra_config.defaults = [
-    {group: "none" if group.endswith("_logging") else name for group, name in choice.items()}
-    if isinstance(choice, dict) else choice
-    for choice in hydra_config.defaults
-]  # fmt: skip
+for choice in hydra_config.defaults:
+    if isinstance(choice, dict):
+        for group in choice:
+            if group.endswith("_logging"):
+                choice[group] = "none"
 ConfigStore.instance().store(group="hydra", name="config", node=hydra_config, provider="hydra")
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
 def compose_and_run(config: DictConfig) -> float | None:
+    """Have Hydra compose the config of sys.argv and call `run`, once for each member of a sweep."""
     with one_line_errors():  # here, before Hydra adds lines of its own
         return run(config, HydraConfig.get())
 
 
 def run(config: DictConfig, hydra_config: DictConfig) -> float | None:
-    """Train, and say how it went; returns, of a sweep's member, what a search minimises.
+    """Train, and print the results; returns what a search minimises, for a member of a sweep.
 
-    A member that failed counts as infinitely bad: a search then keeps away from there, and goes on.
+    For a single run it returns None. Sets up the log.
     """
     from gcnn.training.run import train
 
@@ -82,8 +86,13 @@ def run(config: DictConfig, hydra_config: DictConfig) -> float | None:
 
 
 def run_member(config: DictConfig, hydra_config: DictConfig) -> float:
-    """Train a member of a sweep unless it is done; returns what a search minimises, infinity where it failed."""
-    run_dir, overrides = Path(hydra_config.runtime.output_dir), member_overrides(hydra_config)
+    """Train a member of a sweep unless it is done; returns what a search minimises.
+
+    That is infinity for a member that failed: the search avoids such settings, and goes on. Prints
+    the results of a member that was trained now.
+    """
+    run_dir = Path(hydra_config.runtime.output_dir)
+    overrides = member_overrides(hydra_config)
     results = finished_results(run_dir, overrides)
     if results is None:
         content = train_member(config, hydra_config)
@@ -97,28 +106,37 @@ def run_member(config: DictConfig, hydra_config: DictConfig) -> float:
 
 
 def print_results(run_dir: Path, results: dict | None) -> None:
-    """Print the table of a run that is done; None is what the processes of torchrun but the first have."""
+    """Print the table of a finished run; `results` is None in all processes of torchrun but the
+    first.
+    """
     if results is not None:
         print(results_table(results))
         print(f"run: {run_dir}")
 
 
 def refuse_sweep(hydra_config: DictConfig) -> None:
-    """Raise UsageError where the experiment is a sweep and the command line does not choose one of its members."""
-    overridden = {
-        override.lstrip("+").partition("=")[0] for override in hydra_config.overrides.task
-    }
+    """Raise UsageError where an experiment that is a sweep is trained as a single run.
+
+    It may be where the command line sets each of the swept keys: that is one member.
+    """
+    overridden = set()
+    for override in hydra_config.overrides.task:
+        overridden.add(override.lstrip("+").partition("=")[0])
     swept = [key for key in hydra_config.sweeper.get("params") or {} if key not in overridden]
     if swept:
         name = hydra_config.runtime.choices.experiment
         raise UsageError(
-            f"experiment {name} is a sweep: type make sweep EXPERIMENT={name} (or --multirun) for all of it; for one "
-            f"member, give {', '.join(swept)}."
+            f"experiment {name} is a sweep: type make sweep EXPERIMENT={name} (or --multirun) for "
+            f"all of it; for one member, give {', '.join(swept)}."
         )
 
 
 def start_log() -> None:
-    """Messages to standard error, without the lines of progress where a bar shows it."""
+    """Log to standard error: gcnn's messages, and warnings of libraries.
+
+    On a terminal, where a bar shows the progress, lines of progress (level DEBUG) are left out.
+    From then on the process survives a terminal that is closed.
+    """
     ignore_closed_output()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
     logging.root.handlers[0].setLevel(logging.INFO if on_terminal() else logging.DEBUG)
@@ -126,6 +144,7 @@ def start_log() -> None:
 
 
 def go_on(run: Path, overrides: list[str], config_dir: Path | None) -> None:
+    """Resume a run that is there, with what the command line changes in it."""
     from gcnn.training.run import train
 
     start_log()
@@ -133,56 +152,60 @@ def go_on(run: Path, overrides: list[str], config_dir: Path | None) -> None:
 
 
 def new_train_parser() -> Parser:
-    """Hydra's options and ours. Not --experimental-rerun, which unpickles a file, and no option by its beginning alone,
-    which --experiment is of that."""
+    """A parser of Hydra's options and ours.
+
+    It lacks --experimental-rerun, which unpickles a file, and accepts no abbreviations:
+    --experiment would be one of it.
+    """
     parser = Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("overrides", nargs="*")
     add_config_dir(parser)
-    for names in (("--config-name", "-cn"), ("--package", "-p")):
-        parser.add_argument(*names)
+    parser.add_argument("--config-name", "-cn")
+    parser.add_argument("--package", "-p")
     parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
     parser.add_argument("--config-path", "-cp", type=Path)
     info = ["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"]
     parser.add_argument("--info", "-i", nargs="?", const="all", choices=info)
-    for names in (
-        ("--multirun", "-m"),
-        ("--help", "-h"),
-        ("--hydra-help",),
-        ("--resolve",),
-        ("--shell-completion",),
-    ):
-        parser.add_argument(*names, action="store_true")
+    parser.add_argument("--multirun", "-m", action="store_true")
+    parser.add_argument("--help", "-h", action="store_true")
+    for name in ("--hydra-help", "--resolve", "--shell-completion"):
+        parser.add_argument(name, action="store_true")
     return parser
 
 
 def main() -> None:
-    """Train; a run to be repeated may be a stranger's, and Hydra would obey its config: it must be plain data."""
+    """Train a run or a sweep, resume a run, or have Hydra answer about the config.
+
+    Hydra obeys what a config says, and a run to be repeated may be a stranger's: its stored config
+    is loaded first, which refuses all but plain data.
+    """
     parsed, unknown = new_train_parser().parse_known_intermixed_args()
     if parsed.help:
         print(__doc__, *help_lines(parsed.overrides, config_dir=parsed.config_dir), sep="\n")
         return
-    if parsed.shell_completion and not any(
-        re.match("(un)?install=|query=", word) for word in sys.argv[1:]
-    ):
+    if parsed.shell_completion and not any(map(SHELL_COMPLETION.match, sys.argv[1:])):
         raise UsageError(
-            "--shell-completion takes install=bash, uninstall=bash or query=bash; fish and zsh likewise."
+            "--shell-completion takes install=bash, uninstall=bash or query=bash; fish and zsh "
+            "likewise."
         )
+
+    # The command line that Hydra is to read.
     overrides = prepare_overrides([*unknown, *parsed.overrides], sweep=parsed.multirun)
     options = [argument for argument in sys.argv[1:] if argument not in parsed.overrides]
     if parsed.config_path is not None:
         load_config(parsed.config_path)
-        options += [
-            "--config-path",
-            str(parsed.config_path.absolute()),
-        ]  # Hydra would look beside this file
+        # The later option counts; a relative path would be one beside this file.
+        options += ["--config-path", str(parsed.config_path.absolute())]
     sys.argv[1:] = [*overrides, *options]
+
     asks_hydra = parsed.cfg or parsed.info or parsed.hydra_help or parsed.shell_completion
     if not (parsed.multirun or asks_hydra):
         run = run_to_resume(overrides, parsed.config_path)
         if run is not None:
             return go_on(run, overrides, parsed.config_dir)
+
     ignore_closed_output()
-    SweepFolder.path = None
+    SweepFolder.path = None  # set where Hydra begins a sweep
     members = []
     try:
         with usage_errors():
@@ -191,9 +214,10 @@ def main() -> None:
         if type(error).__module__.split(".")[0] not in ("joblib", "submitit"):
             raise
         raise RunError(
-            f"a member's process has ended ({type(error).__name__}); the same command with resume=true goes on."
+            f"a member's process has ended ({type(error).__name__}); the same command with "
+            "resume=true goes on."
         ) from None
-    finally:
+    finally:  # the table of the members that there are, also of a sweep that was stopped
         if SweepFolder.path is not None:
             members = write_sweep(SweepFolder.path)
     check_members(members)

@@ -1,22 +1,26 @@
-"""An `fconv_lm` of fairseq as a run directory.
+"""A fairseq `fconv_lm` as a run directory.
 
 fairseq                                   here
-----------------------------------------  ---------------------------------------------------------------------
+----------------------------------------  ----------------------------------------------------------
 decoder_layers (out, k), residual 1       a block of one convolution [k, out]
 ... (out, k, r) after r - 1 with 0        a block of r convolutions, as the bottlenecks of Table 1
 ... (out, k, 0) outside such a block      a block without residual
 weights by their layers                   as layer_names of fairseq_checkpoint.py says
 dict.txt after <s>, <pad>, </s>, <unk>    the types of a word tokenizer whose end of line is </s>
-dropout, adaptive_softmax_dropout         model.dropout, model.output_dropout and model.softmax_dropout
+dropout, adaptive_softmax_dropout         model.dropout, .output_dropout and .softmax_dropout
 lr, momentum, weight_decay of `nag`       optimizer.lr, .momentum, .weight_decay
 clip_norm, tokens_per_sample, updates     trainer.clip_norm, .block_size, .max_steps
 sample_break_mode eos                     data.sentences: each line scored alone
 
-What this project's model lacks (attention, positions, a start symbol) is refused. Outside training the two models
-agree to rounding; in training they do at dropout 0, for the softmax has its dropout in other places.
+A checkpoint with something that this project's model lacks (attention, positions, a start symbol)
+is refused. Outside training the two models agree to rounding; in training they agree at dropout 0
+only, because their softmaxes apply dropout in different places.
+
+The order: load the checkpoint and the dictionary, make the config, convert the weights, write all.
 """
 
 import reprlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,18 +42,16 @@ from gcnn.runs.directory import CONFIG, TOKENIZER, check_run_name
 EOS, UNK = "</s>", "<unk>"
 SPECIAL = ["<s>", "<pad>", EOS, UNK]  # fairseq's first ids
 OVERWRITE = " #fairseq:overwrite"
-NOT_HERE = (
-    "add_bos_token",
-    "self_target",
-    "past_target",
-)  # options that change what is predicted from what
+# Options that change what is predicted from what; no model here has them.
+NOT_HERE = ("add_bos_token", "self_target", "past_target")
 
 
 def import_fairseq(checkpoint: Path, dictionary: Path, out: Path) -> None:
-    """Write the run directory `out` of a checkpoint and its dict.txt.
+    """Write the run directory `out` of a fairseq checkpoint and its dict.txt.
 
-    Raises UsageError where `out` holds something, where a file is missing, damaged or hostile, where the two do not
-    belong together, and for a model that this project does not have.
+    `out` must not exist, or be an empty folder. Raises UsageError where it is not, where a file is
+    missing, damaged or hostile, where checkpoint and dictionary do not belong together, and for a
+    model that this project does not have. Nothing is left behind where it fails.
     """
     out = out.resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -62,8 +64,8 @@ def import_fairseq(checkpoint: Path, dictionary: Path, out: Path) -> None:
         rows = len(loaded.weights["decoder.embed_tokens.weight"])
         if tokenizer.vocabulary_size != rows:
             raise UsageError(
-                f"it embeds {rows} types, but {dictionary} has {tokenizer.vocabulary_size} with the {len(SPECIAL)} "
-                "special ones. Give the dict.txt that it was trained with."
+                f"it embeds {rows} types, but {dictionary} has {tokenizer.vocabulary_size} with "
+                f"the {len(SPECIAL)} special ones. Give the dict.txt that it was trained with."
             )
         weights = convert_weights(loaded.weights, config.model)
     except (UsageError, OmegaConfBaseException) as error:
@@ -80,7 +82,13 @@ def import_fairseq(checkpoint: Path, dictionary: Path, out: Path) -> None:
 
 
 def run_config(checkpoint: Checkpoint, out: Path) -> TrainConfig:
-    """The config of the run; what fairseq trained with is taken over where it is known."""
+    """The config of the run, with fairseq's training settings as far as they are known.
+
+    `out` is written into it, as the run's directory and as the name of its experiment. The
+    optimizer is Nesterov's momentum; its settings are taken over from fairseq's `nag` alone. Raises
+    UsageError for a model that this project does not have, and UsageError or OmegaConf's errors for
+    settings out of range.
+    """
     options = checkpoint.options
     settings = ("lr", "momentum", "weight_decay") if options.get("optimizer") == "nag" else ()
     optimizer = {name: number(options, name) for name in settings if options.get(name) is not None}
@@ -106,7 +114,10 @@ def run_config(checkpoint: Checkpoint, out: Path) -> TrainConfig:
 
 
 def number(options: dict[str, Any], name: str) -> float:
-    """A number, or the first of a list of them, or 0 for none. A string would be one for OmegaConf to interpret."""
+    """An option that is a number, or the first of a list of numbers; 0 where there is none.
+
+    Raises UsageError for anything else: a string would be one for OmegaConf to interpret.
+    """
     value = options.get(name)
     if isinstance(value, list):
         value = value[0] if value else ""
@@ -116,15 +127,18 @@ def number(options: dict[str, Any], name: str) -> float:
 
 
 def model_config(checkpoint: Checkpoint) -> GCNNConfig:
+    """The model's config, by fairseq's options and the shape of the embedding.
+
+    Raises UsageError for a model that is no `fconv_lm`, or has what models here do not have.
+    """
     options = checkpoint.options
     if not isinstance(options.get("decoder_layers"), str):
         raise UsageError("decoder_layers is no string in its options, so that it is no fconv_lm.")
+    not_here = {name: options.get(name) for name in NOT_HERE}
     attention = parse("decoder_attention", str(options.get("decoder_attention", False)))
-    for option, value in [
-        ("decoder_attention", attention),
-        *((name, options.get(name)) for name in NOT_HERE),
-    ]:
-        if any(value) if isinstance(value, list | tuple) else value:
+    for option, setting in ({"decoder_attention": attention} | not_here).items():
+        is_set = any(setting) if isinstance(setting, list | tuple) else setting
+        if is_set:
             raise UsageError(f"{option} is set; this project's models do not have it.")
     embedding = checkpoint.weights.get("decoder.embed_tokens.weight")
     if embedding is None or embedding.dim() != 2:
@@ -132,24 +146,29 @@ def model_config(checkpoint: Checkpoint) -> GCNNConfig:
             "no matrix decoder.embed_tokens.weight is in it, so that it is no fconv_lm."
         )
     vocabulary_size, embedding_dim = embedding.shape
-    adaptive = "decoder.adaptive_softmax.head.weight" in checkpoint.weights
     dropout = number(options, "dropout")
-    softmax_dropout = number(options, "adaptive_softmax_dropout") if adaptive else 0.0
-    return GCNNConfig(
+    config = GCNNConfig(
         embedding_dim=embedding_dim,
         blocks=blocks_of(parse_layers(options["decoder_layers"])),
-        cutoffs=cutoffs_of(options.get("adaptive_softmax_cutoff"), vocabulary_size)
-        if adaptive
-        else [],
-        projection_dim=None if adaptive else embedding_dim,
         dropout=dropout,
-        output_dropout=softmax_dropout if adaptive else dropout,
+    )
+    if "decoder.adaptive_softmax.head.weight" not in checkpoint.weights:
+        return replace(config, cutoffs=[], projection_dim=embedding_dim, output_dropout=dropout)
+    softmax_dropout = number(options, "adaptive_softmax_dropout")
+    return replace(
+        config,
+        cutoffs=cutoffs_of(options.get("adaptive_softmax_cutoff"), vocabulary_size),
+        projection_dim=None,
+        output_dropout=softmax_dropout,
         softmax_dropout=softmax_dropout,
     )
 
 
 def cutoffs_of(text: Any, vocabulary_size: int) -> list[int]:
-    """fairseq's cutoffs without the vocabulary size, which may stand at their end."""
+    """The cutoffs in fairseq's string, without the vocabulary size, which may stand at their end.
+
+    Raises UsageError for anything but whole numbers below the vocabulary size.
+    """
     cutoffs = parse("adaptive_softmax_cutoff", text)
     cutoffs = list(cutoffs) if isinstance(cutoffs, list | tuple) else [cutoffs]
     if cutoffs[-1:] == [vocabulary_size]:
@@ -158,7 +177,8 @@ def cutoffs_of(text: Any, vocabulary_size: int) -> list[int]:
         type(cutoff) is not int or cutoff >= vocabulary_size for cutoff in cutoffs
     ):
         raise UsageError(
-            f"adaptive_softmax_cutoff is {reprlib.repr(text)}; expected numbers below the {vocabulary_size} types."
+            f"adaptive_softmax_cutoff is {reprlib.repr(text)}; expected numbers below the "
+            f"{vocabulary_size} types."
         )
     return cutoffs
 
@@ -166,8 +186,9 @@ def cutoffs_of(text: Any, vocabulary_size: int) -> list[int]:
 def read_dictionary(path: Path) -> WordTokenizer:
     """The word tokenizer of a dict.txt: lines `word count`, after fairseq's four special types.
 
-    A line that ends with `#fairseq:overwrite` takes the word from an earlier line, whose id then has no text. Raises
-    UsageError for a file that is missing, not UTF-8 or not of this form.
+    A line that ends with `#fairseq:overwrite` takes the word from an earlier line, whose id stays
+    but matches no text any more. Raises UsageError for a file that is missing, a Git LFS pointer,
+    not UTF-8 or not of this form.
     """
     check_no_pointer_at(path)
     try:

@@ -1,4 +1,4 @@
-"""A checkpoint of fairseq: read without running anything that is in it, and its weights renamed."""
+"""A fairseq checkpoint: read without running anything in it, and its weights renamed."""
 
 import argparse
 import re
@@ -17,17 +17,12 @@ from gcnn.base.text_files import check_no_pointer_at
 from gcnn.config.schema import GCNNConfig
 from gcnn.models.language_model import build_model
 
-SECTIONS = (
-    "dataset",
-    "optimization",
-    "optimizer",
-    "task",
-    "model",
-)  # of a newer configuration; the last one wins
+# Of the configuration in newer checkpoints; where two have an option, the later section counts.
+SECTIONS = ("dataset", "optimization", "optimizer", "task", "model")
 
 
 class Meter:
-    """Stands for fairseq's counters of loss and time, which checkpoints before 0.9 hold besides the model."""
+    """A stand-in for fairseq's counters of loss and time, which checkpoints before 0.9 contain."""
 
 
 METERS = ("AverageMeter", "StopwatchMeter", "TimeMeter")
@@ -36,15 +31,19 @@ ALLOWED = [argparse.Namespace, *((Meter, f"fairseq.meters.{name}") for name in M
 
 @dataclass
 class Checkpoint:
-    weights: dict[str, Tensor]
+    """What is used of a fairseq checkpoint."""
+
+    weights: dict[str, Tensor]  # float32, by fairseq's names
     options: dict[str, Any]  # fairseq's, flat
     updates: int  # made so far
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint; of classes, only argparse.Namespace and stand-ins for fairseq's meters are ever made.
+    """Read a fairseq checkpoint, without running anything in it.
 
-    Raises UsageError for a file that is missing, damaged, hostile, a pointer of Git LFS or of another kind.
+    Of classes, only argparse.Namespace and stand-ins for fairseq's meters are ever made. Raises
+    UsageError for a file that is missing, damaged, hostile, a pointer of Git LFS or of another
+    kind.
     """
     check_no_pointer_at(path)
     try:
@@ -55,10 +54,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"{path} cannot be read ({error.strerror}). Give a checkpoint of fairseq."
         ) from None
     except Exception as error:  # torch names no class of errors for a hostile or damaged file
+        reason = "it is no intact file of torch.save"
         refused = re.search(r"GLOBAL (\S+)", str(error))
-        reason = (
-            f"it asks for {refused[1][:100]}" if refused else "it is no intact file of torch.save"
-        )
+        if refused:
+            reason = f"it asks for {refused[1][:100]}"
         raise UsageError(
             f"{path} was not loaded: {reason}. Give an intact checkpoint of fairseq."
         ) from None
@@ -68,13 +67,16 @@ def load_checkpoint(path: Path) -> Checkpoint:
         return Checkpoint(weights, options_of(content), int(history[-1].get("num_updates", 0)))
     except (AttributeError, ArithmeticError, LookupError, TypeError, ValueError):
         raise UsageError(
-            f"{path} is no checkpoint of fairseq, with tensors in `model` and options in `args` or `cfg`. "
-            "Give one of fairseq."
+            f"{path} is no checkpoint of fairseq, with tensors in `model` and options in `args` or "
+            "`cfg`. Give one of fairseq."
         ) from None
 
 
 def options_of(content: dict[str, Any]) -> dict[str, Any]:
-    """fairseq's options: `args`, or else the sections of `cfg`, each by its name too (`optimizer: nag`)."""
+    """fairseq's options as one flat dictionary, from `args` or else from the sections of `cfg`.
+
+    The name of each section is an option too, with the choice in it (`optimizer: nag`).
+    """
     if content.get("args") is not None:
         return to_dict(content["args"])
     options = {}
@@ -89,79 +91,91 @@ def to_dict(section: argparse.Namespace | dict[str, Any]) -> dict[str, Any]:
 
 
 def float32(weight: Tensor) -> Tensor:
-    """A copy in float32. Raises ValueError for a tensor that is no weight, or larger than what it holds."""
+    """A copy in float32.
+
+    Raises ValueError for a tensor that is no plain weight (sparse, quantized, complex), or whose
+    shape asks for more memory than its storage has: a small file could fill the machine's.
+    """
     dense = weight.layout == torch.strided and weight.device.type == "cpu" and not weight.is_nested
-    if (
-        not dense
-        or weight.is_quantized
-        or weight.is_complex()
-        or weight.nbytes > weight.untyped_storage().nbytes()
-    ):
+    if not dense or weight.is_quantized or weight.is_complex():
+        raise ValueError("no weight")
+    if weight.nbytes > weight.untyped_storage().nbytes():
         raise ValueError("no weight")
     return weight.detach().to(torch.float32, copy=True)
 
 
 def convert_weights(weights: dict[str, Tensor], model: GCNNConfig) -> dict[str, Tensor]:
-    """fairseq's weights by the names and in the layout of this project's model.
+    """fairseq's weights, by the names and in the layout of this project's model.
 
-    Raises UsageError, naming them, for weights that are missing, left over or of another shape.
+    `model` must be the config that fairseq's options describe. Raises UsageError, naming them, for
+    weights that are missing, left over or of another shape.
     """
     with torch.device("meta"):  # shapes alone
         expected = build_model(model, len(weights["decoder.embed_tokens.weight"])).state_dict()
-    layers, parts = layer_names(model), {"original0": "weight_g", "original1": "weight_v"}
-    names = {}  # ours: fairseq's
+    layers = layer_names(model)
+    parts = {"original0": "weight_g", "original1": "weight_v"}  # of weight normalisation
+    theirs = {}  # fairseq's name of each of our weights
+    normalised = []  # fairseq's names of those with weight normalisation
     for name in expected:
         layer, _, part = name.replace(".parametrizations.weight", "").rpartition(".")
-        names[name] = f"{layers[layer]}.{parts.get(part, part)}"
-    weights = split_weights(
-        weights, [name.removesuffix("_g") for name in names.values() if name.endswith("weight_g")]
-    )
-    needed = {*names.values()}
+        theirs[name] = f"{layers[layer]}.{parts.get(part, part)}"
+        if part == "original0":
+            normalised.append(f"{layers[layer]}.weight")
+    weights = split_weights(weights, normalised)
+    needed = set(theirs.values())
     if model.cutoffs:
-        needed.add(
-            "decoder.adaptive_softmax.version"
-        )  # without it clusters had other places in the head
+        # Before this version, the clusters had other places in the head.
+        needed.add("decoder.adaptive_softmax.version")
     check_names(weights, needed)
+    converted = {}
     for name, weight in expected.items():
-        found = weights[names[name]]
+        found = weights[theirs[name]]
         if found.shape != weight.shape:
             raise UsageError(
-                f"the weights do not fit the options: {name} is {tuple(found.shape)} in the checkpoint "
-                f"and {tuple(weight.shape)} by decoder_layers and adaptive_softmax_cutoff."
+                f"the weights do not fit the options: {name} is {tuple(found.shape)} in the "
+                f"checkpoint and {tuple(weight.shape)} by decoder_layers and "
+                "adaptive_softmax_cutoff."
             )
-    return {ours: weights[theirs].contiguous() for ours, theirs in names.items()}
+        converted[name] = found.contiguous()
+    return converted
 
 
 def layer_names(model: GCNNConfig) -> dict[str, str]:
-    """What the layers that a model may have are called, here and there."""
+    """fairseq's name of each layer that a model may have, by this project's name.
+
+    Some are not in every model: input_projection, projection, and the last two, of a full softmax.
+    """
     names = {"encoder.embedding": "decoder.embed_tokens", "encoder.input_projection": "decoder.fc1"}
-    last = -1  # convolution
-    for i, block in enumerate(
-        chain.from_iterable(repeat(block, block.repeat) for block in model.blocks)
-    ):
+    convolutions = 0  # so far; fairseq counts them through all blocks
+    blocks = chain.from_iterable(repeat(block, block.repeat) for block in model.blocks)
+    for i, block in enumerate(blocks):
         for j in range(len(block.convs)):
-            last += 1
-            names[f"encoder.blocks.{i}.convs.{j}.conv"] = f"decoder.convolutions.{last}"
-        names[f"encoder.blocks.{i}.projection"] = f"decoder.projections.{last}"
+            names[f"encoder.blocks.{i}.convs.{j}.conv"] = f"decoder.convolutions.{convolutions}"
+            convolutions += 1
+        names[f"encoder.blocks.{i}.projection"] = f"decoder.projections.{convolutions - 1}"
     for i in range(len(model.cutoffs)):
-        names |= {
-            f"softmax.tails.{i}.{j}": f"decoder.adaptive_softmax.tail.{i}.{j}" for j in (0, 2)
-        }
+        for j in (0, 2):
+            names[f"softmax.tails.{i}.{j}"] = f"decoder.adaptive_softmax.tail.{i}.{j}"
     names["softmax.head"] = "decoder.adaptive_softmax.head"
-    return {**names, "softmax.layers.0": "decoder.fc2", "softmax.layers.2": "decoder.fc3"}
+    names["softmax.layers.0"] = "decoder.fc2"
+    names["softmax.layers.2"] = "decoder.fc3"
+    return names
 
 
 def check_names(names: Iterable[str], needed: set[str]) -> None:
-    """Raise UsageError for weights that are missing or left over."""
-    missing, surplus = (
-        sorted(needed.difference(names)),
-        sorted({*names} - needed - {"decoder.version"}),
-    )
-    differences = [
-        f"{verb} {', '.join(names[:3] + ['...'] * (len(names) > 3))}"
-        for verb, names in (("lacks", missing), ("also has", surplus))
-        if names
-    ]
+    """Raise UsageError where the names found in a checkpoint are not those that are needed.
+
+    It names at most three that are missing and three that are left over; `decoder.version`, which
+    is no weight, may be there.
+    """
+    found = set(names)
+    missing = sorted(needed - found)
+    surplus = sorted(found - needed - {"decoder.version"})
+    differences = []
+    for verb, weights in (("lacks", missing), ("also has", surplus)):
+        if weights:
+            more = ["..."] if len(weights) > 3 else []
+            differences.append(f"{verb} {', '.join(weights[:3] + more)}")
     if differences:
         raise UsageError(
             f"it {' and '.join(differences)}; that is no fconv_lm as its options describe it."
@@ -169,32 +183,38 @@ def check_names(names: Iterable[str], needed: set[str]) -> None:
 
 
 def split_weights(weights: dict[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
-    """The weights with weight normalisation's g (out, 1, ...) and v (out, in, ...) for each one named.
+    """The weights, those of these names split into weight normalisation's gain and direction.
 
-    fairseq's convolutions are (kernel_size, in, out). Old ones have a gain for each position of the kernel, and a
-    shared or folded weight has none: both are written anew with a gain for each output, as the same weight.
+    NAME becomes NAME_g, (out, 1, ...), and NAME_v, (out, in, ...), of the same product. That is
+    needed where a weight was shared or folded, and so has no gain, and in old checkpoints, where
+    convolutions have a gain for each position of the kernel. fairseq's convolutions are
+    (kernel_size, in, out); all of them become (out, in, kernel_size). Names that are missing, or
+    have one gain for each output, are left as they are.
     """
-    weights = {
-        name: weight.permute(2, 1, 0) if weight.dim() == 3 else weight
-        for name, weight in weights.items()
-    }
+    split = {}
+    for name, weight in weights.items():
+        split[name] = weight.permute(2, 1, 0) if weight.dim() == 3 else weight
     for name in names:
-        g, v = f"{name}_g", f"{name}_v"
-        if not {g, v} & weights.keys() and name in weights and weights[name].dim() > 1:
-            weight = weights.pop(name)
-        elif (
-            {g, v} <= weights.keys()
-            and weights[v].dim() == 3
-            and weights[g].shape == (1, 1, weights[v].size(2))
-        ):
-            weight = weights[v] * (weights[g] / weights[v].norm(dim=(0, 1), keepdim=True))
+        gain_name = f"{name}_g"
+        direction_name = f"{name}_v"
+        gain = split.get(gain_name)
+        direction = split.get(direction_name)
+        if gain is None and direction is None and name in split and split[name].dim() > 1:
+            weight = split.pop(name)
+        elif has_gain_for_each_position(gain, direction):
+            weight = direction * (gain / direction.norm(dim=(0, 1), keepdim=True))
         else:
             continue
-        gain = torch.linalg.vector_norm(weight.flatten(1), dim=1).view(
-            -1, *[1] * (weight.dim() - 1)
-        )
-        weights[g], weights[v] = (
-            gain,
-            torch.where(gain > 0, weight, 1.0),
-        )  # a row of zeros has no direction
-    return weights
+        ones = [1] * (weight.dim() - 1)
+        norm = torch.linalg.vector_norm(weight.flatten(1), dim=1).view(-1, *ones)
+        split[gain_name] = norm
+        # A row of zeros has no direction: any will do, with a gain of 0.
+        split[direction_name] = torch.where(norm > 0, weight, 1.0)
+    return split
+
+
+def has_gain_for_each_position(gain: Tensor | None, direction: Tensor | None) -> bool:
+    """Whether a convolution is normalised over its channels, at each position of the kernel."""
+    if gain is None or direction is None or direction.dim() != 3:
+        return False
+    return gain.shape == (1, 1, direction.size(2))

@@ -1,1 +1,1 @@
-"""Tables, figures and the page, made of the files that runs and benchmarks leave on disk; never of models."""
+"""Tables, figures and the page, made of files of runs and benchmarks; no model is loaded."""

@@ -35,6 +35,8 @@ class Part:
 
 @dataclass(kw_only=True)
 class ComparedRun:
+    """A run of a comparison."""
+
     run: Text  # its path
     experiment: Text
     weights_sha256: Text
@@ -42,8 +44,9 @@ class ComparedRun:
 
 @dataclass(kw_only=True)
 class Comparison:
-    """What `gcnn compare --json` prints; differences are B - A, and the ratio is B's perplexity
-    divided by A's.
+    """What `gcnn compare --json` prints, of runs A and B.
+
+    Differences are B - A, and the ratio is B's perplexity divided by A's.
     """
 
     git_commit: Text
@@ -117,6 +120,7 @@ def comparison_blocks(comparison: Comparison) -> list:
 
 
 def compared_runs(comparison: Comparison) -> Table:
+    """The two runs with their nats a token and perplexity; the caption says on which text."""
     rows = []
     totals = zip(comparison.nats_per_token, comparison.perplexity, strict=True)
     for name, run, (nats, value) in zip(NAMES, comparison.runs, totals, strict=True):
@@ -147,8 +151,10 @@ def conclusion(comparison: Comparison) -> str:
 
 
 def part_table(comparison: Comparison, way: str) -> Table:
-    """What each part of the tokens contributes to the difference; its share of it where the
-    difference is clear.
+    """What each part of the tokens contributes to the difference; `way` is a key of
+    `comparison.parts`.
+
+    The share of the difference is a dash unless the difference is clear.
     """
     title = WAYS.get(way, way).format(unit=comparison.unit or "unit")
     rows = []
@@ -176,6 +182,7 @@ def part_table(comparison: Comparison, way: str) -> Table:
 
 
 def part_row(comparison: Comparison, part: Part, label: str) -> list[str]:
+    """The row of a part of the tokens in `part_table`, under a label."""
     a, b = part.nats_per_token
     share = part.contribution / comparison.difference if comparison.is_clear else None
     return [

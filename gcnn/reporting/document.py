@@ -1,6 +1,7 @@
-"""A document of a few kinds of block, rendered as one self-contained HTML page (page.html, page.css) or as Markdown.
+"""A document as a list of blocks, rendered as one HTML page (page.html, page.css) or as Markdown.
 
-Every string in a block is data, escaped where it is rendered; only `Figure.svg` is markup.
+The HTML page refers to nothing outside of it. Every string in a block is data, escaped where it is
+rendered; only `Figure.svg` is markup.
 """
 
 import html
@@ -36,7 +37,7 @@ class Paragraph:
 
 @dataclass
 class Table:
-    """Rows of cells; the first `text_columns` columns are text, the others numbers, aligned on the right."""
+    """Rows of cells. The first `text_columns` columns are text, the others numbers."""
 
     header: list[str]
     rows: list[list[str]]
@@ -46,7 +47,7 @@ class Table:
 
 @dataclass
 class Figure:
-    """An SVG drawing (markup, not text) whose file in the Markdown version is <folder>/<name>.svg."""
+    """An SVG drawing (markup); beside the Markdown version its file is <folder>/<name>.svg."""
 
     name: str
     svg: str
@@ -85,20 +86,17 @@ class Details:
 def table_of(
     items: Iterable, columns: dict[str, Callable[[Any], str]], text_columns: int = 1
 ) -> Table:
-    """A table with one row an item; `columns` are titles, each with the function that makes its cell of an item."""
-    return Table(
-        list(columns),
-        [[cell(item) for cell in columns.values()] for item in items],
-        "",
-        text_columns,
-    )
+    """One row an item; `columns` has, by title, the function that makes a cell of an item."""
+    rows = []
+    for item in items:
+        rows.append([cell(item) for cell in columns.values()])
+    return Table(list(columns), rows, text_columns=text_columns)
 
 
 def to_html(title: str, blocks: list) -> str:
-    """A complete HTML page with everything inline: no script, no reference to anything outside of it."""
-    return TEMPLATES.get_template("page.html").render(
-        title=title, blocks=[Heading(title, level=1), *blocks]
-    )
+    """A complete HTML page with everything inline: no script, no reference to anything outside."""
+    page = TEMPLATES.get_template("page.html")
+    return page.render(title=title, blocks=[Heading(title, level=1), *blocks])
 
 
 MARKDOWN = str.maketrans(
@@ -112,7 +110,9 @@ def escape_markdown(text: str) -> str:
 
 
 def to_markdown(title: str, blocks: list) -> str:
-    """The same document in GitHub's Markdown; its figures are files beside it."""
+    """The document in GitHub's Markdown. It refers to files of its figures, which the caller
+    writes.
+    """
     return markdown_blocks([Heading(title, level=1), *blocks]) + "\n"
 
 
@@ -121,6 +121,7 @@ def markdown_blocks(blocks: list) -> str:
 
 
 def markdown_block(block) -> str:
+    """One block as Markdown, without a newline at its end."""
     escape = escape_markdown
     match block:
         case Heading(text, level):
@@ -133,9 +134,10 @@ def markdown_block(block) -> str:
             table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
             return f"{escape(caption)}\n\n{table}" if caption else table
         case Figures(figures, folder):
-            return "\n\n".join(
-                f"{escape(f.caption)}:\n\n![]({folder}/{f.name}.svg)" for f in figures
-            )
+            texts = []
+            for figure in figures:
+                texts.append(f"{escape(figure.caption)}:\n\n![]({folder}/{figure.name}.svg)")
+            return "\n\n".join(texts)
         case Code(text):
             return fenced(text)
         case Sample(prompt, text):
@@ -151,17 +153,18 @@ def markdown_block(block) -> str:
 
 
 def fenced(text: str) -> str:
-    """A code block whose fence is longer than any run of backticks in it, so that nothing ends it early."""
+    """A code block; its fence is longer than any run of backticks in the text, so nothing ends it
+    early.
+    """
     fence = "`" * max([3, *(len(run) + 1 for run in re.findall("`+", text))])
     return f"{fence}text\n{text.rstrip()}\n{fence}"
 
 
 def to_text(table: Table) -> str:
-    """A table in aligned columns for a terminal."""
+    """A table as aligned columns for a terminal, without its caption."""
     columns = []
     for i, column in enumerate(zip(table.header, *table.rows, strict=True)):
         width = max(map(len, column))
-        columns.append(
-            [cell.ljust(width) if i < table.text_columns else cell.rjust(width) for cell in column]
-        )
+        align = str.ljust if i < table.text_columns else str.rjust
+        columns.append([align(cell, width) for cell in column])
     return "\n".join("  ".join(cells).rstrip() for cells in zip(*columns, strict=True))

@@ -2,12 +2,10 @@
 
 import io
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle, product
-from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
@@ -27,15 +25,16 @@ from gcnn.reporting.latency import SOFTMAX, Latency, MeasuredModel
 from gcnn.reporting.results import Run
 from gcnn.reporting.runs import MANY
 from gcnn.reporting.seeds import SeedGroup, seed_groups
+from gcnn.reporting.svg import inline, printable
 from gcnn.reporting.units import mean
 from gcnn.runs.results import Metric
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart; then the same colours dashed and dotted.
+# Okabe and Ito's palette, which colour-blind readers can tell apart; then the same dashed, dotted.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 STYLES = [
     {"color": colour, "linestyle": style} for style, colour in product(("-", "--", ":"), COLOURS)
 ]
-OTHERS = {"color": "#c3c9ce", "linewidth": 0.9, "zorder": 1.5}  # behind the others
+OTHERS = {"color": "#c3c9ce", "linewidth": 0.9, "zorder": 1.5}  # grey, behind the coloured lines
 SETTINGS = {
     "svg.fonttype": "none",
     "svg.hashsalt": "gcnn",  # the same numbers give the same file
@@ -55,14 +54,19 @@ SETTINGS = {
 }
 WIDTH, HEIGHT, LEGEND_LINE = 5.2, 3.1, 0.2  # inches
 LEGEND_CHARACTERS = 72  # that fit into a line of the legend, a line sample counting for eight
-SVG = "http://www.w3.org/2000/svg"
-XLINK = "http://www.w3.org/1999/xlink"
 MAX_POINTS = 300  # of a curve: more are not seen at page width
+X_OF_PANEL = {  # the entry of metrics.jsonl on the x axis
+    "perplexity-steps": "step",
+    "perplexity-tokens": "tokens",
+    "perplexity-time": "seconds",
+}
 
 
 @dataclass
 class Curve:
-    """A line of a figure, and of several seeds the band between the least and the greatest of them."""
+    """A line of a figure; of several seeds their mean, with the band between the lowest and the
+    highest.
+    """
 
     label: str  # empty: not in the legend
     style: dict
@@ -73,28 +77,26 @@ class Curve:
 
 
 def learning_curves(runs: list[Run]) -> list[Figure]:
-    """Training loss against steps, and validation perplexity against steps, tokens and training time.
+    """Training loss against steps; validation perplexity against steps, tokens and training time.
 
-    Runs that differ in their seed alone are one curve, their mean, with a band. A panel without a single point is left
-    out. Of many runs the best are in colour, the others grey.
+    Runs that differ in their seed alone are one curve, their mean, with a band. A panel without a
+    single point is left out. Of many runs the best are in colour, the others grey.
     """
     groups = seed_groups(runs)
     best = best_groups(groups)
     greys = [group for group in groups if group not in best]
     drawn = [(group, group.label, style) for group, style in zip(best, cycle(STYLES), strict=False)]
-    drawn += [(group, "" if i else f"{len(greys)} others", OTHERS) for i, group in enumerate(greys)]
-    note = (
-        f"; in colour the {len(best)} best on validation, in grey {len(greys)} others"
-        if greys
-        else ""
-    )
+    for group in greys:
+        label = f"{len(greys)} others" if group is greys[0] else ""  # once in the legend
+        drawn.append((group, label, OTHERS))
+    note = ""
+    if greys:
+        note += f"; in colour the {len(best)} best on validation, in grey {len(greys)} others"
     if any(len(group.runs) > 1 for group in groups):
         note += "; of several seeds the mean, and a band from the least to the greatest"
-    slowest = max((line.seconds or 0 for run in runs for line in run.validation), default=0)
-    unit, size = (
-        ("hours", 3600) if slowest > 7200 else ("minutes", 60) if slowest > 120 else ("seconds", 1)
-    )
-    panels = [
+    unit, unit_seconds = time_unit(runs)
+    figures = []
+    for name, caption, x_label, y_label in (
         ("training-loss", "Training loss (running mean)", "steps", "nats a token"),
         ("perplexity-steps", "Validation perplexity against steps", "steps", "perplexity"),
         (
@@ -109,54 +111,61 @@ def learning_curves(runs: list[Run]) -> list[Figure]:
             f"training time, {unit}",
             "perplexity",
         ),
-    ]
-    figures = []
-    for name, caption, x_label, y_label in panels:
-        curves = [curve_of(group, label, style, name, size) for group, label, style in drawn]
+    ):
+        curves = []
+        for group, label, style in drawn:
+            curves.append(curve_of(group, label, style, name, unit_seconds))
         if any(curve.x.size for curve in curves):
             plot = partial(plot_curves, x_label=x_label, y_label=y_label, curves=curves)
             figures.append(draw(name, caption + note, plot))
     return figures
 
 
-def curve_of(group: SeedGroup, label: str, style: dict, panel: str, second: float) -> Curve:
-    """What a panel shows of a group: at the steps that all of its runs have, the means of what stands there.
+def time_unit(runs: list[Run]) -> tuple[str, int]:
+    """The unit of training time that suits the longest run, and its seconds."""
+    longest = max((line.seconds or 0 for run in runs for line in run.validation), default=0)
+    if longest > 7200:
+        return "hours", 3600
+    if longest > 120:
+        return "minutes", 60
+    return "seconds", 1
 
-    `second`: how many seconds the panel's unit of time has.
+
+def curve_of(group: SeedGroup, label: str, style: dict, panel: str, unit_seconds: float) -> Curve:
+    """The curve of a group in a panel: means over its runs, at the steps that all of them have.
+
+    `panel` is a figure's name in `learning_curves`; `unit_seconds` are the seconds of the unit of
+    training time. The curve of a group without points is empty. Training loss is a running mean.
     """
     at_steps = []
     for run in group.runs:
         if panel == "training-loss":
             points = points_of(run.training, "step", "step", "loss")
         else:
-            key = {
-                "perplexity-steps": "step",
-                "perplexity-tokens": "tokens",
-                "perplexity-time": "seconds",
-            }[panel]
-            points = points_of(run.validation, "step", key, "perplexity")
-        if points.size:  # else it has not begun
+            points = points_of(run.validation, "step", X_OF_PANEL[panel], "perplexity")
+        if points.size:  # else the run has not begun
             at_steps.append({step: (x, y) for step, x, y in points.T})
     steps = sorted(set.intersection(*map(set, at_steps))) if at_steps else []
-    values = np.array([[at[step] for step in steps] for at in at_steps]).reshape(
-        len(at_steps), len(steps), 2
-    )
     if not steps:
         return Curve(label, style, *np.empty((4, 0)))
+    values = np.array([[at[step] for step in steps] for at in at_steps])  # (runs, steps, x and y)
     x, y = values.mean(axis=0).T
-    low, high = values[:, :, 1].min(axis=0), values[:, :, 1].max(axis=0)
+    low = values[:, :, 1].min(axis=0)
+    high = values[:, :, 1].max(axis=0)
     if panel == "training-loss":
         _, low = smooth(x, low)
         _, high = smooth(x, high)
         x, y = smooth(x, y)
     if panel == "perplexity-time":
-        x = x / second
+        x = x / unit_seconds
     return Curve(label, style, x, y, low, high)
 
 
 def best_groups(groups: list[SeedGroup]) -> list[SeedGroup]:
-    """All of a few groups; of many, those with the lowest validation perplexities, on average, among the groups on the
-    same data with the same tokenizer."""
+    """All of a few groups; of more than MANY the best on validation, in the order of `groups`.
+
+    A group is compared with those on the same data with the same tokenizer alone, by its mean.
+    """
     if len(groups) <= MANY:
         return groups
     perplexities = [
@@ -175,15 +184,14 @@ def best_groups(groups: list[SeedGroup]) -> list[SeedGroup]:
 
 
 def points_of(lines: list[Metric], *keys: str) -> np.ndarray:
-    """Figures of a run's metrics, (keys, points), without the lines that lack one of them or are not finite."""
-    points = np.array(
-        [[getattr(line, key) for key in keys] for line in lines], dtype=float
-    ).reshape(-1, len(keys))
+    """Entries of a run's metrics, (keys, points), without lines that lack a finite one."""
+    rows = [[getattr(line, key) for key in keys] for line in lines]
+    points = np.array(rows, dtype=float).reshape(-1, len(keys))
     return points[np.isfinite(points).all(axis=1)].T
 
 
 def smooth(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Running means over a thirtieth of a curve, thinned to at most MAX_POINTS."""
+    """Running means over a thirtieth of a curve's points, thinned to at most MAX_POINTS."""
     window = len(x) // 30
     if window > 1:
         x, y = (np.convolve(values, np.ones(window) / window, "valid") for values in (x, y))
@@ -192,6 +200,7 @@ def smooth(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def plot_curves(axes: Axes, x_label: str, y_label: str, curves: list[Curve]) -> None:
+    """Draw curves with their bands; perplexity on a log axis, with marks at few points."""
     for curve in curves:
         few = len(curve.x) <= 30 and y_label == "perplexity" and curve.style is not OTHERS
         axes.plot(
@@ -210,14 +219,13 @@ def plot_curves(axes: Axes, x_label: str, y_label: str, curves: list[Curve]) -> 
         label_bottom(axes, min(curve.low.min() for curve in curves if curve.low.size))
     axes.set(xlabel=x_label, ylabel=y_label)
     if "minutes" not in x_label:
-        axes.xaxis.set_major_formatter(
-            EngFormatter(sep="")
-        )  # thousands and millions, not thousandths
+        # Thousands and millions; of minutes it would make thousandths.
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_xlim(left=0)
 
 
 def log_scale(axes: Axes, values: np.ndarray) -> None:
-    """A log y axis with plain numbers at its ticks, and more of these where it spans less than a decade."""
+    """Give `axes` a log y axis with plain numbers, and more ticks where `values` span little."""
     axes.set_yscale("log")
     narrow = values.max() < 8 * values.min()
     axes.yaxis.set_major_locator(MaxNLocator(6) if narrow else LogLocator(subs=(1, 2, 5)))
@@ -226,11 +234,13 @@ def log_scale(axes: Axes, values: np.ndarray) -> None:
 
 
 def label_bottom(axes: Axes, least: float) -> None:
-    """Let a log y axis begin at a round number with a tick: what lies below the lowest tick cannot be read."""
+    """Have a log y axis begin at a round number with a tick, at or below the least value.
+
+    What lies below the lowest tick could not be read. Call it after `log_scale`.
+    """
     power = 10 ** math.floor(math.log10(least))
-    bottom = max(
-        part * power for part in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8) if part * power <= least
-    )
+    rounds = [part * power for part in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)]
+    bottom = max(number for number in rounds if number <= least)
     _, top = axes.get_ylim()
     room = (top / bottom) ** 0.08  # that the bottom's number takes
     ticks = axes.yaxis.get_major_locator().tick_values(bottom, top)
@@ -240,36 +250,40 @@ def label_bottom(axes: Axes, least: float) -> None:
 
 
 def latency_figures(latency: Latency, labels: Sequence[str] = ()) -> list[Figure]:
-    """Median latency, and a band up to the 95th percentile, against sentence length.
+    """Median latency against sentence length with and without the softmax, where it was measured.
 
-    A model that is one of the runs with `labels` looks as in their learning curves.
+    A band reaches up to the 95th percentile. `labels` are those of the learning curves: a model
+    that is one of them has its colour there.
     """
-    figures = []
     styles = dict(zip(dict.fromkeys([*labels, *latency.models]), cycle(STYLES), strict=False))
+    lengths = latency.sentence_lengths()
+    figures = []
     for suffix, title in SOFTMAX.items():
-        points = {name: latency_points(model, suffix) for name, model in latency.models.items()}
-        if any(p.size for p in points.values()):
+        curves = {name: latency_points(model, suffix) for name, model in latency.models.items()}
+        if any(points.size for points in curves.values()):
             caption = f"Latency of one sentence, {title} ({latency.machine()})"
-            plot = partial(
-                plot_latency, curves=points, styles=styles, lengths=latency.sentence_lengths()
-            )
+            plot = partial(plot_latency, curves=curves, styles=styles, lengths=lengths)
             figures.append(draw(f"latency{suffix.replace('_', '-')}", caption, plot))
     return figures
 
 
 def latency_points(model: MeasuredModel, suffix: str) -> np.ndarray:
-    """Words, median and 95th percentile in milliseconds: (3, lengths)."""
-    rows = [
-        (int(length), timing.median_ms, timing.p95_ms or timing.median_ms)
-        for length, timing in model.timings(suffix).items()
-        if 0 < (timing.median_ms or 0) < math.inf
-    ]
+    """Words, median and 95th percentile in milliseconds, (3, lengths), shortest first.
+
+    `suffix` is a key of SOFTMAX. Lengths without a finite median are left out; a missing percentile
+    is the median.
+    """
+    rows = []
+    for length, timing in model.timings(suffix).items():
+        if 0 < (timing.median_ms or 0) < math.inf:
+            rows.append((int(length), timing.median_ms, timing.p95_ms or timing.median_ms))
     return np.array(sorted(rows), dtype=float).reshape(-1, 3).T
 
 
 def plot_latency(
     axes: Axes, curves: dict[str, np.ndarray], styles: dict[str, dict], lengths: list[str]
 ) -> None:
+    """Draw latencies (`latency_points` by model) on log axes, with ticks at measured lengths."""
     for name, (words, median, p95) in curves.items():
         style = styles[name]
         axes.plot(words, median, label=name, marker="o", markersize=3.5, **style)
@@ -284,7 +298,7 @@ def plot_latency(
 
 
 def draw(name: str, caption: str, plot: Callable[[Axes], None]) -> Figure:
-    """A figure of one set of axes with its legend below."""
+    """A figure of one set of axes, on which `plot` draws, with the legend of its lines below."""
     with matplotlib.rc_context(SETTINGS):
         canvas = Canvas(layout="constrained")
         axes = canvas.subplots()
@@ -302,34 +316,6 @@ def draw(name: str, caption: str, plot: Callable[[Axes], None]) -> Figure:
     return Figure(name, inline(file.getvalue(), name, caption), caption)
 
 
-def printable(text: str) -> str:
-    """The text without the control characters that XML cannot hold."""
-    return "".join(c if c.isprintable() else "?" for c in text)
-
-
 def shorten(label: str) -> str:
-    """A label that a line of the legend has room for, its middle left out where it is too long."""
+    """A label of at most 64 characters for the legend; of a longer one the middle is left out."""
     return label if len(label) <= 64 else f"{label[:30]}…{label[-33:]}"
-
-
-def inline(svg: str, name: str, title: str) -> str:
-    """Matplotlib's SVG made fit to stand in a page with others: no metadata, no style sheet (it would style
-    the whole page), ids that are the figure's own, and a title for screen readers."""
-    ElementTree.register_namespace("", SVG)
-    ElementTree.register_namespace("xlink", XLINK)
-    root = ElementTree.fromstring(svg)
-    for parent in list(root.iter()):
-        for child in list(parent):
-            if child.tag in (f"{{{SVG}}}metadata", f"{{{SVG}}}style"):
-                parent.remove(child)
-        for key, text in parent.attrib.items():
-            if key == "id":
-                parent.set(key, f"{name}-{text}")
-            elif key in (f"{{{XLINK}}}href", "clip-path"):
-                parent.set(key, re.sub("#", f"#{name}-", text))
-    root.set("role", "img")
-    root.set("style", "background: #fff; stroke-linejoin: round; stroke-linecap: butt")
-    heading = ElementTree.Element(f"{{{SVG}}}title")
-    heading.text = printable(title)
-    root.insert(0, heading)
-    return ElementTree.tostring(root, encoding="unicode")

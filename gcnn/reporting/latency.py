@@ -11,15 +11,15 @@ from gcnn.reporting.units import DASH, count, decimals, magnitude, milliseconds,
 from gcnn.runs.json_files import Number, Text, checked, read_json
 from gcnn.runs.results import Hardware
 
-SOFTMAX = {
+SOFTMAX = {  # titles, by the suffix of the JSON's keys
     "": "with softmax",
     "_without_softmax": "without softmax",
-}  # suffix of the JSON's keys -> title
+}
 
 
 @dataclass(kw_only=True)
 class Timing:
-    """Of one sentence; `bound_ms` is what counted bytes and operations take at the least."""
+    """Milliseconds of one sentence; `bound_ms` is the least, by counted work."""
 
     median_ms: Number
     p95_ms: Number
@@ -34,6 +34,8 @@ class Speed:
 
 @dataclass(kw_only=True)
 class MeasuredModel:
+    """A model's entry in the latency benchmark's JSON."""
+
     description: Text
     parameters: Number
     load_seconds: Number
@@ -56,6 +58,8 @@ class Ratio:
 
 @dataclass(kw_only=True)
 class Pair:
+    """A GCNN and an LSTM of one vocabulary, and how their speeds compare."""
+
     gcnn: Text
     lstm: Text
     ratios: dict[str, Ratio]  # by the sentences' length in words
@@ -69,6 +73,8 @@ class Pair:
 
 @dataclass(kw_only=True)
 class Latency:
+    """The latency benchmark's JSON, as far as it is shown."""
+
     hardware: Hardware
     device: Text
     threads: Number
@@ -80,34 +86,30 @@ class Latency:
 
     def sentence_lengths(self) -> list[str]:
         """The measured lengths, in words, shortest first."""
-        models = self.models.values()
-        return sorted(
-            {words for model in models for suffix in SOFTMAX for words in model.timings(suffix)},
-            key=int,
-        )
+        lengths = set()
+        for model in self.models.values():
+            for suffix in SOFTMAX:
+                lengths.update(model.timings(suffix))
+        return sorted(lengths, key=int)
 
     def ratio_lengths(self) -> list[str]:
         """The lengths at which pairs are compared, in words, shortest first."""
-        return sorted(
-            {
-                words
-                for pair in self.pairs
-                for suffix in SOFTMAX
-                for words in pair.by_length(suffix)
-            },
-            key=int,
-        )
+        lengths = set()
+        for pair in self.pairs:
+            for suffix in SOFTMAX:
+                lengths.update(pair.by_length(suffix))
+        return sorted(lengths, key=int)
 
     def machine(self) -> str:
         """What the benchmark ran on, as "CPU, 2 threads"."""
         name = (self.device or "unknown device").upper()
-        return (
-            f"{name}, {plural(self.threads, 'thread')}" if self.threads and name == "CPU" else name
-        )
+        if self.threads and name == "CPU":
+            return f"{name}, {plural(self.threads, 'thread')}"
+        return name
 
 
 def load_latency(path: str | Path) -> Latency:
-    """The latency benchmark's results. Raises UsageError for a missing file or one of another kind."""
+    """The latency benchmark's results. Raises UsageError for a missing or other file."""
     content = read_json(Path(path), dict[str, Any])
     if content is None:
         raise UsageError(f"{path}: no such file. Give the JSON that the latency benchmark wrote.")
@@ -126,7 +128,7 @@ def load_latency(path: str | Path) -> Latency:
 
 
 def latency_table(latency: Latency) -> Table:
-    """Milliseconds a sentence: measured median and tail, and what counted bytes and operations take at the least."""
+    """Milliseconds a sentence by its length: measured, and the least by counted work."""
     lengths, rows = latency.sentence_lengths(), []
     for name, model in latency.models.items():
         lines = []
@@ -146,75 +148,77 @@ NOT_MEASURED = checked({}, Timing, "")
 
 
 def named_once(name: str, lines: list[list[str]]) -> list[list[str]]:
-    """Rows that share a name, which stands in the first of them only."""
+    """Rows under one name, which stands in the first of them only."""
     return [[name if i == 0 else "", *line] for i, line in enumerate(lines)]
 
 
 def median_and_tail(timing: Timing) -> str:
+    """As "6.31 (6.90, 7.42)": the median, 95th and 99th percentile; a dash where it was not
+    measured.
+    """
     if timing.median_ms is None:
         return DASH
-    return f"{milliseconds(timing.median_ms)} ({milliseconds(timing.p95_ms)}, {milliseconds(timing.p99_ms)})"
+    tail = f"{milliseconds(timing.p95_ms)}, {milliseconds(timing.p99_ms)}"
+    return f"{milliseconds(timing.median_ms)} ({tail})"
 
 
 def ratio_table(latency: Latency, published: Mapping[str, Any] | None = None) -> Table:
-    """How many times faster than the LSTM each GCNN is: measured, expected by counting, and of the `published` speeds
-    of both (by model; see Publication). Responsiveness and throughput are always with the softmax."""
-    lengths, rows = latency.ratio_lengths(), []
+    """How many times faster than the LSTM each GCNN is: measured, expected, and published.
+
+    Expected is the ratio of the bounds, by counted bytes and operations. `published` has the
+    paper's speeds by model (see Publication); None leaves them out. Responsiveness and throughput
+    are always with the softmax.
+    """
+    published = published or {}
+    lengths = latency.ratio_lengths()
+    rows = []
     for pair in latency.pairs:
         lines = []
         for suffix, title in SOFTMAX.items():
+            if not pair.by_length(suffix):
+                continue
             ratios = [pair.by_length(suffix).get(length) for length in lengths]
             ratios += [None, None] if suffix else [pair.responsiveness, pair.throughput]
-            if pair.by_length(suffix):
-                lines.append(
-                    [f"measured, {title}", *(ratio(entry and entry.measured) for entry in ratios)]
-                )
-                lines.append(
-                    [f"expected, {title}", *(ratio(entry and entry.bound) for entry in ratios)]
-                )
-        fast, slow = ((published or {}).get(name) for name in (pair.gcnn, pair.lstm))
+            measured = [ratio(entry and entry.measured) for entry in ratios]
+            expected = [ratio(entry and entry.bound) for entry in ratios]
+            lines.append([f"measured, {title}", *measured])
+            lines.append([f"expected, {title}", *expected])
+        fast = published.get(pair.gcnn)
+        slow = published.get(pair.lstm)
         if fast and slow:
-            responsiveness = fast.responsiveness_gpu / slow.responsiveness_gpu
-            gpu, cpu = (
-                fast.throughput_gpu / slow.throughput_gpu,
-                fast.throughput_cpu / slow.throughput_cpu,
-            )
+            responsiveness = ratio(fast.responsiveness_gpu / slow.responsiveness_gpu)
+            gpu = ratio(fast.throughput_gpu / slow.throughput_gpu)
+            cpu = ratio(fast.throughput_cpu / slow.throughput_cpu)
             dashes = [DASH] * len(lengths)
-            lines += [["paper, GPU", *dashes, ratio(responsiveness), ratio(gpu)]]
-            lines += [["paper, CPU", *dashes, DASH, ratio(cpu)]]
+            lines.append(["paper, GPU", *dashes, responsiveness, gpu])
+            lines.append(["paper, CPU", *dashes, DASH, cpu])
         rows += named_once(f"{pair.gcnn or DASH} against {pair.lstm or DASH}", lines)
-    header = [
-        "GCNN against LSTM",
-        "",
-        *(f"{n} words" for n in lengths),
-        "Responsiveness",
-        "Throughput",
-    ]
-    caption = "Times faster than the LSTM. Expected: the ratio of what counted bytes and operations take on this machine"
+    words = [f"{length} words" for length in lengths]
+    header = ["GCNN against LSTM", "", *words, "Responsiveness", "Throughput"]
+    caption = (
+        "Times faster than the LSTM. Expected: the ratio of what counted bytes and operations take "
+        "on this machine"
+    )
     return Table(header, rows, caption, text_columns=2)
 
 
 def speed_table(latency: Latency, published: Mapping[str, Any] | None = None) -> Table:
-    """The paper's Table 4's quantities, in tokens per second, beside the `published` ones (by model)."""
-    header, rows = (
-        ["Model", "Description", "Parameters", "Load (s)", "Responsiveness", "Throughput"],
-        [],
-    )
+    """The quantities of the paper's Table 4, in tokens per second, beside the paper's own.
+
+    `published` has those by model (see Publication); None leaves their columns out.
+    """
+    header = ["Model", "Description", "Parameters", "Load (s)", "Responsiveness", "Throughput"]
     if published:
         header += ["Paper: responsiveness, GPU", "Paper: throughput, GPU", "Paper: throughput, CPU"]
+    rows = []
     for name, model in latency.models.items():
-        row = [
-            name,
-            model.description or DASH,
-            magnitude(model.parameters),
-            decimals(model.load_seconds),
-        ]
-        row += [
-            count(speed.tokens_per_second) for speed in (model.responsiveness, model.throughput)
-        ]
+        row = [name, model.description or DASH, magnitude(model.parameters)]
+        row.append(decimals(model.load_seconds))
+        row.append(count(model.responsiveness.tokens_per_second))
+        row.append(count(model.throughput.tokens_per_second))
         if published:
-            keys = ("responsiveness_gpu", "throughput_gpu", "throughput_cpu")
-            row += [count(getattr(published.get(name), key, None)) for key in keys]
+            for key in ("responsiveness_gpu", "throughput_gpu", "throughput_cpu"):
+                row.append(count(getattr(published.get(name), key, None)))
         rows.append(row)
     caption = (
         "Tokens per second. Responsiveness: one sequence of 15,000 contiguous tokens; "

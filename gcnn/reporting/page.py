@@ -1,4 +1,4 @@
-"""The report: one page about runs, with a comparison of two and latency, as self-contained HTML and as Markdown."""
+"""The report: one page about runs, a comparison of two, and latency; as HTML and Markdown."""
 
 import datetime
 import sys
@@ -36,11 +36,13 @@ def write_report(
     paper: Publication | None = None,
     comparison: Path | None = None,
 ) -> tuple[Path, Path]:
-    """Write report.html and report.md (with its figures/) about the runs at or below the given folders.
+    """Write report.html and report.md (with its figures/) about the runs at or below the given
+    folders.
 
-    The numbers of `paper` stand beside ours. Runs that cannot be read are left out, and named on the page and on
-    standard error, as is a page that is replaced. Raises UsageError where no run is left, or a file is not what the
-    latency benchmark or `gcnn compare --json` writes.
+    Returns both paths. `latency` and `comparison` are files of the benchmark and of `gcnn compare
+    --json`; None leaves their sections out. The numbers of `paper` stand beside ours. Runs that
+    cannot be read are left out, and named on the page and on standard error, as is a page that is
+    replaced. Raises UsageError where no run is left, or a file is of another kind.
     """
     paper = paper or Publication()
     found, refused = load_runs(runs, paper)
@@ -58,7 +60,7 @@ def write_report(
     ]
     files = {f"figures/{figure.name}.svg": figure.svg for figure in drawings}
     files |= {"report.html": to_html(TITLE, blocks), "report.md": to_markdown(TITLE, blocks)}
-    say_what_changes(out / "report.html", refused)
+    warn_of_changes(out / "report.html", refused)
     (out / "figures").mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         (out / name).write_text(text, encoding="utf-8", errors="replace")
@@ -66,7 +68,7 @@ def write_report(
 
 
 def headline(runs: list[Run], latency: Latency | None) -> str:
-    """What the numbers say: the best run on each data set, and the greatest gain in latency."""
+    """The page's first sentences: the best run on each data set, the greatest gain in latency."""
     sentences = [best_run(comparison, ranked) for comparison, ranked in rankings(runs)]
     if not sentences:
         sentences = [f"{plural(len(runs), 'run')}, none with a test perplexity yet."]
@@ -74,7 +76,9 @@ def headline(runs: list[Run], latency: Latency | None) -> str:
 
 
 def best_run(comparison: Ranking, ranked: list[Run]) -> str:
-    """A sentence about the best of runs that compare on their test text; of several seeds the mean counts."""
+    """A sentence about the best of runs that compare on their test text, best first; of seeds the
+    mean.
+    """
     measure = "test perplexity" if comparison.measure == PER_TOKEN else "test perplexity per word"
 
     def figure(group: SeedGroup) -> float:
@@ -85,7 +89,8 @@ def best_run(comparison: Ranking, ranked: list[Run]) -> str:
     if len(first.runs) > 1:
         measure = f"mean {measure}"
     if others:
-        sentence = f"{first.label} has the lowest {measure} on {best.data_title}: {perplexity(figure(first))}"
+        lowest = perplexity(figure(first))
+        sentence = f"{first.label} has the lowest {measure} on {best.data_title}: {lowest}"
         sentence += f"; {others[0].label} follows with {perplexity(figure(others[0]))}"
     else:
         sentence = (
@@ -103,28 +108,37 @@ def best_run(comparison: Ranking, ranked: list[Run]) -> str:
 
 
 def best_latency(latency: Latency) -> list[str]:
-    """A sentence about the pair with the greatest ratio, at 20 words where that was measured."""
+    """A sentence about the pair with the greatest ratio; none where no pair was measured.
+
+    The length is 20 words where that was measured, else the shortest.
+    """
     lengths = latency.ratio_lengths()
     length = "20" if "20" in lengths else next(iter(lengths), "")
-    pairs = [
-        pair for pair in latency.pairs if length in pair.ratios and pair.ratios[length].measured
-    ]
-    if not pairs:
+    best = None
+    greatest = 0
+    for pair in latency.pairs:
+        measured = pair.ratios[length].measured if length in pair.ratios else None
+        if measured and measured > greatest:
+            best = pair
+            greatest = measured
+    if best is None:
         return []
-    pair = max(pairs, key=lambda pair: pair.ratios[length].measured)
-    ratio, names = pair.ratios[length].measured, [pair.gcnn or "the GCNN", pair.lstm or "the LSTM"]
-    timings = [
-        latency.models[name].sentences.get(length) for name in names if name in latency.models
-    ]
-    times = [timing.median_ms for timing in timings if timing and timing.median_ms]
-    measured = f" ({' against '.join(map(milliseconds, times))} ms)" if len(times) == 2 else ""
-    how = f"{ratio:.1f} times sooner than" if ratio >= 1 else f"{1 / ratio:.1f} times later than"
-    return [
-        f"On {latency.machine()}, {names[0]} answers a {length}-word sentence {how} {names[1]}{measured}."
-    ]
+    names = [best.gcnn or "the GCNN", best.lstm or "the LSTM"]
+    times = []
+    for name in names:
+        timing = latency.models[name].sentences.get(length) if name in latency.models else None
+        if timing and timing.median_ms:
+            times.append(milliseconds(timing.median_ms))
+    times = f" ({' against '.join(times)} ms)" if len(times) == 2 else ""
+    how = f"{greatest:.1f} times sooner than"
+    if greatest < 1:
+        how = f"{1 / greatest:.1f} times later than"
+    answers = f"{names[0]} answers a {length}-word sentence {how} {names[1]}"
+    return [f"On {latency.machine()}, {answers}{times}."]
 
 
 def runs_section(runs: list[Run]) -> list:
+    """The tables of all runs, remarks on how they compare, and their learning curves."""
     finished = [run for run in runs if run.finished]
     comparison = compare([run.results for run in finished], "test")
     notes = [
@@ -152,6 +166,7 @@ def runs_section(runs: list[Run]) -> list:
 
 
 def latency_section(latency: Latency, runs: list[Run], paper: Publication) -> list:
+    """The latency benchmark's tables and figures; `runs`: those of the page, for their colours."""
     facts = f"Measured on {latency.machine()}: {describe_hardware(latency.hardware)}."
     facts += f" Commit {latency.git_commit}." if latency.git_commit else ""
     facts += f" {latency.date}." if latency.date else ""
@@ -167,6 +182,7 @@ def latency_section(latency: Latency, runs: list[Run], paper: Publication) -> li
 
 
 def samples_section(runs: list[Run]) -> list:
+    """The generated texts of the runs that have some."""
     blocks = [Heading("Samples")]
     for run in runs:
         blocks += [Heading(run.label, level=3)] if run.samples else []
@@ -182,6 +198,7 @@ def samples_section(runs: list[Run]) -> list:
 
 
 def provenance_section(runs: list[Run]) -> list:
+    """How each run can be repeated: commit, data, seed, machine, command and config.yaml."""
     columns = {
         "Run": lambda run: run.label,
         "Commit": lambda run: short_hash(run.results.git_commit),
@@ -205,7 +222,7 @@ def provenance_section(runs: list[Run]) -> list:
 
 
 def machines(runs: list[Run]) -> list[Paragraph]:
-    """What the runs were made with, once for those that share it."""
+    """The hardware and versions of the runs, in one paragraph for those that have the same."""
     runs_on: dict[str, list[str]] = {}
     for run in runs:
         versions = ", ".join(
@@ -222,15 +239,17 @@ def machines(runs: list[Run]) -> list[Paragraph]:
 
 
 def short_hash(digits: str | None) -> str:
-    """The first twelve digits of a commit or fingerprint, and the mark of a commit whose files were changed."""
+    """The first twelve digits of a commit or fingerprint, with a commit's mark of changed files
+    ("+...").
+    """
     if not digits:
         return DASH
     digits, plus, mark = digits.partition("+")
     return digits[:12] + plus + mark
 
 
-def say_what_changes(page: Path, refused: list[str]) -> None:
-    """Name on standard error the runs that are left out, and a page that is replaced."""
+def warn_of_changes(page: Path, refused: list[str]) -> None:
+    """Name on standard error the runs that are left out, and a page that will be replaced."""
     for reason in refused:
         print(f"left out: {reason}", file=sys.stderr)
     if page.exists():

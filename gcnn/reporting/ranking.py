@@ -1,9 +1,9 @@
-"""When the perplexities of runs compare: only then are they ranked.
+"""When the perplexities of runs compare, and so may be ranked.
 
-per token  with the same tokenizer, on the same text. Another tokenizer cuts the text into other pieces, or has other
-           words as <unk>, which is the likelier the more words it stands for.
-per word   (bits per byte too) with any tokenizer, on the same text, where all of its words are known: for <unk> the
-           spelling of the word that it stands for is not paid.
+per token  with the same tokenizer, on the same text. Another tokenizer cuts the text into other
+           pieces, or has other words as <unk>, which is the likelier the more words it stands for.
+per word   (bits per byte too) with any tokenizer, on the same text, where all of its words are
+           known: <unk> does not pay for the spelling of the word that it stands for.
 """
 
 import math
@@ -26,14 +26,14 @@ class Ranking:
 
     @property
     def note(self) -> str:
-        """What to say beside the runs' figures; empty where all compare as they stand."""
+        """What to say beside the runs' perplexities; empty where all compare as they stand."""
         if self.measure == PER_TOKEN:
             return ""
         return f"{'Ranked per word' if self.measure else 'Not ranked'}: {self.reason}."
 
 
 def compare(results: Sequence[Results], split: str) -> Ranking:
-    """What runs may be ranked by on a split, `validation` or `test`."""
+    """What runs may be ranked by on a split, `validation` or `test`; of no runs, by PER_TOKEN."""
     first, *others = results or [None]
     if not all(same_text(first, other, split) for other in others):
         return Ranking(None, "perplexities on different texts do not compare")
@@ -43,16 +43,20 @@ def compare(results: Sequence[Results], split: str) -> Ranking:
     reason = "perplexities per token compare only with the same tokenizer"
     if all(text.unknown_words == 0 for text in texts):
         return Ranking(PER_WORD, reason)
-    return Ranking(None, f"{reason}, per word only where no word is unknown{most(texts)}")
+    unknown = most_unknown_words(texts)
+    return Ranking(None, f"{reason}, per word only where no word is unknown{unknown}")
 
 
 def rankings(runs: Sequence[Run]) -> list[tuple[Ranking, list[Run]]]:
-    """The runs that have a test perplexity, in groups that may be ranked, each the best first, by the name of the
-    data. Runs on one text that do not compare are in a group for each tokenizer."""
+    """The runs that have a test perplexity, in groups that may be ranked, each the best first.
+
+    Groups are sorted by the name of the data. Runs on one text that do not compare are in a group
+    for each tokenizer.
+    """
     texts: list[list[Run]] = []
     for run in sorted(runs, key=lambda run: run.config.data.name):
         if math.isfinite(run.test_perplexity):
-            place_beside_its_like(run, texts, lambda one, other: same_text(one, other, "test"))
+            append_to_matching_group(run, texts, lambda one, other: same_text(one, other, "test"))
     ranked = []
     for group in texts:
         comparison = compare([run.results for run in group], "test")
@@ -60,17 +64,17 @@ def rankings(runs: Sequence[Run]) -> list[tuple[Ranking, list[Run]]]:
         if comparison.measure is None:
             comparison, parts = Ranking(PER_TOKEN), []
             for run in group:
-                place_beside_its_like(run, parts, same_tokenizer)
+                append_to_matching_group(run, parts, same_tokenizer)
         for part in parts:
             part.sort(key=lambda run: getattr(run.results.test, comparison.measure) or math.inf)
             ranked.append((comparison, part))
     return ranked
 
 
-def place_beside_its_like(
+def append_to_matching_group(
     run: Run, groups: list[list[Run]], alike: Callable[[Results, Results], bool]
 ) -> None:
-    """Append a run to the first of some groups whose first run is like it, or as a group of its own."""
+    """Append a run to the first group whose first run is `alike`, or to `groups` as a new one."""
     for group in groups:
         if alike(group[0].results, run.results):
             group.append(run)
@@ -87,30 +91,33 @@ def same_tokenizer(one: Results, other: Results) -> bool:
 
 
 def same_text(one: Results, other: Results, split: str) -> bool:
-    """Whether two runs have the same text as a split; of older runs, a text of the same words and bytes."""
-    mine, theirs = getattr(one, split), getattr(other, split)
+    """Whether a split of two runs is the same text.
+
+    Older runs have no fingerprint of the text: theirs is the same where all of their data is, or
+    where the data has the same name and the text as many words and bytes.
+    """
+    mine = getattr(one, split)
+    theirs = getattr(other, split)
     if mine.text_fingerprint and theirs.text_fingerprint:
         return mine.text_fingerprint == theirs.text_fingerprint
-    alike = (mine.words, mine.bytes) == (theirs.words, theirs.bytes) and mine.words is not None
-    return one.data.fingerprint == other.data.fingerprint or (
-        one.data.name == other.data.name and alike
-    )
+    if one.data.fingerprint == other.data.fingerprint:
+        return True
+    same_size = (mine.words, mine.bytes) == (theirs.words, theirs.bytes) and mine.words is not None
+    return one.data.name == other.data.name and same_size
 
 
-def most(texts: Sequence[Split]) -> str:
-    """How many words are unknown to the run that knows the fewest, in brackets; empty where no run says."""
-    most_unknown = max((text.unknown_words or 0 for text in texts), default=0)
-    return (
-        f" ({count(most_unknown)} of {count(texts[0].words)} are for one)" if most_unknown else ""
-    )
+def most_unknown_words(texts: Sequence[Split]) -> str:
+    """As " (1,200 of 245,569 are for one)": the most unknown words of a run; empty without any."""
+    most = max((text.unknown_words or 0 for text in texts), default=0)
+    return f" ({count(most)} of {count(texts[0].words)} are for one)" if most else ""
 
 
 def search_objective(results: Results) -> float:
-    """What a search minimises: the validation text's nats for each of its words, as a perplexity; infinite where they
-    are not finite.
+    """What a search minimises: the validation text's perplexity per word; infinite where it is not
+    finite.
 
-    With one tokenizer it ranks trials as the perplexity per token does. It also holds between tokenizers, but for words
-    that one of them does not know: see `compare`.
+    With one tokenizer it ranks trials as the perplexity per token does. Between tokenizers it ranks
+    them too, except for words that one of them does not know: see `compare`.
     """
     nats, words = results.validation.nll_nats, results.validation.words
     if nats is None or not words:

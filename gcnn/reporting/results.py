@@ -24,22 +24,26 @@ from gcnn.runs.json_files import checked, read_json, read_json_lines
 from gcnn.runs.results import GeneratedText, Hardware, Member, Metric, Results, Training
 
 
+def nothing(*of: Any) -> None:
+    """What is reported where there is no paper."""
+
+
 @dataclass(frozen=True)
 class Publication:
-    """What a paper has of models, to stand beside our numbers; nothing, unless a command passes one."""
+    """What a paper reports of models, to stand beside our numbers; by default nothing."""
 
-    model_title: Callable[[Any], str | None] = lambda model: None
-    perplexity: Callable[[Any, str], Any] = lambda model, data: (
-        None
-    )  # -> title, perplexity (test, a word), hardware
-    speeds: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # model -> tokens a second, as speed_table shows them
+    # From a model's config: its title in the paper, None where it is not the paper's.
+    model_title: Callable[[Any], str | None] = nothing
+    # From a model's config and the name of its data: an object with title, perplexity (of the test
+    # set, a word) and hardware; None where the paper reports nothing.
+    perplexity: Callable[[Any, str], Any] = nothing
+    # Tokens per second by model, as `speed_table` shows them.
+    speeds: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
 class Run:
-    """A run directory as it stands on disk; of an unfinished run, nothing in `results` is known."""
+    """A run directory as it is on disk. Of an unfinished run all entries of `results` are None."""
 
     path: Path
     config: TrainConfig
@@ -55,34 +59,44 @@ class Run:
 
     @property
     def data_title(self) -> str:
-        """The name, or the folder of one's own text, and how much of the training text where that is not all."""
+        """The name of the corpus, or of the folder of a user's own text, for readers.
+
+        With how much of the training text was used, where that is not all.
+        """
         data = self.config.data
         name = data.name
         if name == data.source == "local":  # which names no corpus
             folders = [Path(path).parent for path in data.files.get("train", [])]
             folders = folders or [Path(data.path or "local")]
             name = folders[0].name or name
-        return f"{name}, first {magnitude(data.train_tokens)} tokens" if data.train_tokens else name
+        if data.train_tokens:
+            return f"{name}, first {magnitude(data.train_tokens)} tokens"
+        return name
 
     @property
     def validation_perplexity(self) -> float | None:
-        """The final one, or the last so far."""
+        """The final one, or of an unfinished run the last so far; None where there is none."""
         unfinished = not self.finished and self.validation
         return self.validation[-1].perplexity if unfinished else self.results.validation.perplexity
 
     @property
     def test_perplexity(self) -> float:
-        """Infinite where it is not known."""
+        """The perplexity a token; infinite where it is not known."""
         return self.results.test.perplexity or math.inf
 
     @property
     def progress(self) -> Training | Metric:
-        """What the training took, or its last line so far; both have seconds and tokens_per_second."""
-        return self.training[-1] if not self.finished and self.training else self.results.train
+        """What the training took, or its last line so far.
+
+        Both have `seconds` and `tokens_per_second`, which may be None.
+        """
+        if self.training and not self.finished:
+            return self.training[-1]
+        return self.results.train
 
 
 def load_run(path: str | Path, paper: Publication | None = None) -> Run:
-    """Read a run directory, finished or not.
+    """Read a run directory, finished or not; the numbers of `paper` become its `published`.
 
     Raises UsageError where it has no config or where one of its files is not what a run writes.
     """
@@ -107,18 +121,19 @@ def load_run(path: str | Path, paper: Publication | None = None) -> Run:
 
 
 def varying(members: list[dict[str, str]]) -> list[dict[str, str]]:
-    """The settings of each member without those that are the same in all."""
-    return [
-        {
-            key: choice
-            for key, choice in member.items()
-            if any(other.get(key) != choice for other in members)
-        }
-        for member in members
-    ]
+    """The settings (value by key) of each member, without those that are the same in all."""
+    result = []
+    for member in members:
+        settings = {}
+        for key, choice in member.items():
+            if any(other.get(key) != choice for other in members):
+                settings[key] = choice
+        result.append(settings)
+    return result
 
 
 def describe_hardware(hardware: Hardware) -> str:
+    """As "CPU, 2 cores, 1 thread, no GPU, 8.0 GiB memory, Linux"; what is not known is left out."""
     parts = [hardware.cpu, hardware.cores and plural(hardware.cores, "core")]
     parts += [hardware.threads and plural(hardware.threads, "thread")]
     several = f"{hardware.gpu_count:.0f} × " if (hardware.gpu_count or 0) > 1 else ""
@@ -131,6 +146,7 @@ def describe_hardware(hardware: Hardware) -> str:
 
 
 def receptive_field(results: Results) -> str:
+    """The receptive field for readers; a model without a bound (an LSTM) has "unbounded"."""
     if results.receptive_field is None:
         return "unbounded"
     return count(results.receptive_field) if results.receptive_field else DASH

@@ -1,4 +1,4 @@
-"""The runs of a report: found and read, ranked where they compare, named, and in tables."""
+"""The runs of a report: found and read, sorted by how they rank, named, and in tables."""
 
 import math
 import os
@@ -11,11 +11,11 @@ from gcnn.reporting.ranking import PER_TOKEN, compare, rankings
 from gcnn.reporting.results import Publication, Run, load_run, receptive_field, varying
 from gcnn.reporting.units import DASH, count, decimals, duration, magnitude, perplexity
 
-MANY = 10  # runs in one report that all columns and colours are given to
+MANY = 10  # up to so many runs, a report has all columns and gives each run a colour
 
 
 def find_runs(path: str | Path) -> list[Path]:
-    """The run directory at `path`, or all below it. Raises UsageError where there is none."""
+    """The run directory at `path`, or all below it, sorted. Raises UsageError without any."""
     runs = []
     for folder, subfolders, files in os.walk(path):
         subfolders.sort()
@@ -24,16 +24,21 @@ def find_runs(path: str | Path) -> list[Path]:
             subfolders.clear()  # what a logger keeps inside a run is no run
     if not runs:
         raise UsageError(
-            f"{path}: no run directory here (a folder with config.yaml). Give one, or a folder of them."
+            f"{path}: no run directory here (a folder with config.yaml). Give one, or a folder of "
+            "them."
         )
     return runs
 
 
 def load_runs(paths: list[Path], paper: Publication | None = None) -> tuple[list[Run], list[str]]:
-    """All runs at or below the paths, each once, by data and rank, their labels distinct; and a line for each path that
-    is left out because it cannot be read. Raises UsageError where nothing is left."""
-    folders: dict[Path, None] = {}
-    runs, refused = [], []
+    """All runs at or below the paths, and a line for each path or run that cannot be read.
+
+    Each run comes once, sorted by the name of its data and then by rank; no two labels are the
+    same. Raises UsageError where no run is left.
+    """
+    folders: dict[Path, None] = {}  # in order, each once
+    runs = []
+    refused = []
     for path in paths:
         try:
             folders |= dict.fromkeys(folder.resolve() for folder in find_runs(path))
@@ -47,39 +52,49 @@ def load_runs(paths: list[Path], paper: Publication | None = None) -> tuple[list
     if not runs:
         raise UsageError(" ".join(refused))
     ranked = [run for _, group in rankings(runs) for run in group]
-    places = {id(run): place for place, run in enumerate(ranked)}
-    runs.sort(key=lambda run: (run.config.data.name, places.get(id(run), math.inf)))
+    ranks = {id(run): rank for rank, run in enumerate(ranked)}
+    runs.sort(key=lambda run: (run.config.data.name, ranks.get(id(run), math.inf)))
     name_members(runs)
-    for name in (lambda run: f"{run.label} {run.path.name}", lambda run: str(run.path)):
-        labels = [run.label for run in runs]
-        for run in runs:
-            if labels.count(run.label) > 1:
-                run.label = name(run)
+    add_to_repeated_labels(runs, lambda run: f"{run.label} {run.path.name}")
+    add_to_repeated_labels(runs, lambda run: str(run.path))
     return runs, refused
 
 
+def add_to_repeated_labels(runs: list[Run], label_of: Callable[[Run], str]) -> None:
+    """Give runs whose label others have too the one that `label_of` makes."""
+    labels = [run.label for run in runs]
+    for run in runs:
+        if labels.count(run.label) > 1:
+            run.label = label_of(run)
+
+
 def name_members(runs: list[Run]) -> None:
-    """Label the members of a sweep by what varies between them, after their experiment where there are several."""
+    """Label the members of sweeps by the settings that vary between them, as "lr=0.1, seed=2".
+
+    Before it stands the experiment where the runs have several.
+    """
     experiments = {run.config.experiment for run in runs}
     for experiment in experiments:
-        members = [
-            run for run in runs if run.config.experiment == experiment and run.member.overrides
-        ]
-        for run, settings in zip(
-            members, varying([run.member.settings for run in members]), strict=True
-        ):
-            keys = [key.rpartition(".")[2] for key in settings]
-            names = [
-                key if keys.count(short) > 1 else short
-                for key, short in zip(settings, keys, strict=True)
-            ]
-            varied = ", ".join(
-                f"{name}={choice}" for name, choice in zip(names, settings.values(), strict=True)
-            )
-            run.label = (
-                " ".join(filter(None, [experiment if len(experiments) > 1 else "", varied]))
-                or run.label
-            )
+        members = []
+        for run in runs:
+            if run.config.experiment == experiment and run.member.overrides:
+                members.append(run)
+        varied = varying([run.member.settings for run in members])
+        for run, settings in zip(members, varied, strict=True):
+            words = [", ".join(short_settings(settings))] if settings else []
+            if len(experiments) > 1:
+                words.insert(0, experiment)
+            run.label = " ".join(words) or run.label
+
+
+def short_settings(settings: dict[str, str]) -> list[str]:
+    """As lr=0.1 for optimizer.lr=0.1; the whole key where two would be called alike."""
+    short_keys = [key.rpartition(".")[2] for key in settings]
+    texts = []
+    for (key, choice), short in zip(settings.items(), short_keys, strict=True):
+        name = key if short_keys.count(short) > 1 else short
+        texts.append(f"{name}={choice}")
+    return texts
 
 
 def runs_table(runs: list[Run]) -> Table:
@@ -104,7 +119,7 @@ def runs_table(runs: list[Run]) -> Table:
 
 
 def models_table(runs: list[Run]) -> Table:
-    """What each run is, on which data, and what it took."""
+    """What each run is, on which data it was trained, and what that took."""
     columns = {
         "Run": run_title,
         "Model": lambda run: run.model_title,
@@ -119,13 +134,14 @@ def models_table(runs: list[Run]) -> Table:
 
 
 def run_title(run: Run) -> str:
+    """The label of a run, marked where it is unfinished."""
     return run.label if run.finished else f"{run.label} (unfinished)"
 
 
 def short_table(
     runs: list[Run], columns: dict[str, Callable[[Run], str]], text_columns: int
 ) -> Table:
-    """A row a run. Of many runs, what is the same in all of them stands in the caption instead of a column."""
+    """A row a run; of more than MANY runs, a column that is the same in all is in the caption."""
     common = {}
     if len(runs) > MANY:
         for title, cell in columns.items():

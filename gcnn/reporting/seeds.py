@@ -1,8 +1,9 @@
-"""Runs that differ in their seed alone: one line, with the range of what they found."""
+"""Runs that differ in their seed alone, as one line with the range of their perplexities."""
 
 import dataclasses
 import re
 from dataclasses import dataclass
+from operator import attrgetter
 
 from gcnn.config.schema import LoggerConfig, TrainConfig
 from gcnn.reporting.document import Table, table_of
@@ -12,28 +13,38 @@ from gcnn.reporting.units import spread
 
 @dataclass
 class SeedGroup:
-    """Runs of one config but for the seed; a single run, where no other has its config."""
+    """Runs of one config at different seeds; a run that no other shares its config with is one
+    alone.
+    """
 
     label: str
     runs: list[Run]
 
 
 def seed_groups(runs: list[Run]) -> list[SeedGroup]:
-    """The runs in groups, in the order of their first ones. A run that repeats another's seed is a group of its own."""
+    """The runs in groups of one recipe, in the order of their first runs, with distinct labels.
+
+    A run that repeats the seed of another is a group of its own.
+    """
     groups: dict[str, list[Run]] = {}
     for run in runs:
         key = recipe(run.config)
         seeds = {other.config.seed for other in groups.get(key, [])}
-        groups.setdefault(f"{key} {run.path}" if run.config.seed in seeds else key, []).append(run)
+        if run.config.seed in seeds:
+            key = f"{key} {run.path}"
+        groups.setdefault(key, []).append(run)
     labels = [group_label(group) for group in groups.values()]
-    return [
-        SeedGroup(label if labels.count(label) == 1 else f"{label} ({group[0].path.name})", group)
-        for label, group in zip(labels, groups.values(), strict=True)
-    ]
+    named = []
+    for label, group in zip(labels, groups.values(), strict=True):
+        unique = label if labels.count(label) == 1 else f"{label} ({group[0].path.name})"
+        named.append(SeedGroup(unique, group))
+    return named
 
 
 def recipe(config: TrainConfig) -> str:
-    """All of a config but the seed and what changes no result."""
+    """A config as text, without the seed and what changes no result: the same for runs that
+    compare.
+    """
     same = {
         "seed": 0,
         "run_dir": None,
@@ -46,7 +57,7 @@ def recipe(config: TrainConfig) -> str:
 
 
 def group_label(group: list[Run]) -> str:
-    """What a group's runs are called, without the seed: its experiment where nothing else is left."""
+    """The label of a group without the seed; the experiment where nothing else is left of it."""
     if len(group) == 1:
         return group[0].label
     labels = {re.sub(r",? ?seed=-?\d+$|seed=-?\d+, ", "", run.label) for run in group}
@@ -55,18 +66,26 @@ def group_label(group: list[Run]) -> str:
 
 
 def seeds_table(groups: list[SeedGroup]) -> Table:
-    """A row for each group of several runs that are done: mean and range of their perplexities."""
-    several = [
-        SeedGroup(group.label, [run for run in group.runs if run.finished]) for group in groups
-    ]
+    """A row for each group with several finished runs: mean and range of their perplexities."""
+    several = []
+    for group in groups:
+        finished = [run for run in group.runs if run.finished]
+        if len(finished) > 1:
+            several.append(SeedGroup(group.label, finished))
+
+    def test(group: SeedGroup) -> str:
+        return spread([run.results.test.perplexity for run in group.runs])
+
+    def validation(group: SeedGroup) -> str:
+        return spread([run.results.validation.perplexity for run in group.runs])
+
+    def seeds(group: SeedGroup) -> str:
+        return ", ".join(map(str, sorted(run.config.seed for run in group.runs)))
+
     columns = {
-        "Runs that differ in their seed alone": lambda group: group.label,
-        "Test perplexity: mean (range)": lambda group: spread(
-            [r.results.test.perplexity for r in group.runs]
-        ),
-        "Validation perplexity: mean (range)": lambda group: spread(
-            [run.results.validation.perplexity for run in group.runs]
-        ),
-        "Seeds": lambda group: ", ".join(map(str, sorted(run.config.seed for run in group.runs))),
+        "Runs that differ in their seed alone": attrgetter("label"),
+        "Test perplexity: mean (range)": test,
+        "Validation perplexity: mean (range)": validation,
+        "Seeds": seeds,
     }
-    return table_of([group for group in several if len(group.runs) > 1], columns, text_columns=1)
+    return table_of(several, columns, text_columns=1)

@@ -1,6 +1,6 @@
-"""The softmaxes' growth with the vocabulary, of the content of the benchmark's JSON: a table and figures.
+"""How softmaxes grow with the vocabulary: a table and figures of the benchmark's JSON.
 
-A softmax that was not run has None for its seconds and its bytes.
+Its seconds and bytes are None for a softmax that was not run.
 """
 
 from functools import partial
@@ -17,45 +17,38 @@ KINDS = ("adaptive", "full")
 
 
 def softmax_table(results: dict) -> Table:
+    """Time and memory of both softmaxes by vocabulary, and how they grow; `results` is the JSON."""
     rows = []
     for types, costs in results["vocabularies"].items():
-        seconds, memory = (
-            [costs[kind][quantity] for kind in KINDS] for quantity in ("seconds", "memory_bytes")
-        )
+        seconds = [costs[kind]["seconds"] for kind in KINDS]
+        memory = [costs[kind]["memory_bytes"] for kind in KINDS]
         times = [milliseconds(cost and 1000 * cost) for cost in seconds]
         sizes = [decimals(cost and cost / 2**20, 0) for cost in memory]
         rows.append([count(int(types)), *times, gain(*seconds), *sizes, gain(*memory)])
-    times, sizes = (
-        [exponent(results, kind, name) for kind in KINDS] for name in ("seconds", "memory_bytes")
-    )
+    times = [exponent(results, kind, "seconds") for kind in KINDS]
+    sizes = [exponent(results, kind, "memory_bytes") for kind in KINDS]
     rows.append(["exponent of growth", *times, "", *sizes, ""])
     caption = (
-        f"Forward and backward pass of {count(results['tokens'])} tokens, {count(results['hidden_dim'])} channels, "
-        f"{results['threads']} threads"
+        f"Forward and backward pass of {count(results['tokens'])} tokens, "
+        f"{count(results['hidden_dim'])} channels, {results['threads']} threads"
     )
-    header = [
-        "types",
-        "adaptive, ms",
-        "full, ms",
-        "faster",
-        "adaptive, MiB",
-        "full, MiB",
-        "smaller",
-    ]
+    header = ["types", "adaptive, ms", "full, ms", "faster"]
+    header += ["adaptive, MiB", "full, MiB", "smaller"]
     return Table(header, rows, caption)
 
 
 def gain(adaptive: float | None, full: float | None) -> str:
+    """How many times less the adaptive softmax takes; a dash where one is not known."""
     return ratio(full / adaptive) if adaptive and full else DASH
 
 
 def exponent(results: dict, kind: str, quantity: str) -> str:
-    """The power of the vocabulary with which it grows."""
+    """The power of the vocabulary with which a quantity grows; a dash where it is not known."""
     return decimals(results["growth"][kind].get(quantity))
 
 
 def softmax_figures(results: dict) -> dict[str, Figure]:
-    """Time and peak memory against the vocabulary; by quantity."""
+    """Figures of time and peak memory against the vocabulary, by quantity of the JSON."""
     panels = {
         "seconds": ("Time", "milliseconds", 1000),
         "memory_bytes": ("Peak memory", "MiB", 2**-20),
@@ -64,21 +57,24 @@ def softmax_figures(results: dict) -> dict[str, Figure]:
     for quantity, (title, unit, scale) in panels.items():
         curves = {}
         for kind in KINDS:
-            costs = {
-                int(types): costs[kind][quantity]
-                for types, costs in results["vocabularies"].items()
-            }
-            points = [(types, scale * cost) for types, cost in costs.items() if cost]
+            points = []
+            for types, costs in results["vocabularies"].items():
+                if costs[kind][quantity]:
+                    points.append((int(types), scale * costs[kind][quantity]))
             name = f"{kind} softmax: grows as types^{exponent(results, kind, quantity)}"
             curves[name] = np.array(points).reshape(-1, 2).T
-        caption = f"{title} of the softmax's forward and backward pass ({count(results['tokens'])} tokens)"
+        tokens = count(results["tokens"])
+        caption = f"{title} of the softmax's forward and backward pass ({tokens} tokens)"
         plot = partial(plot_costs, y_label=unit, curves=curves)
         figures[quantity] = draw(f"softmax-{quantity.partition('_')[0]}", caption, plot)
     return figures
 
 
 def plot_costs(axes: Axes, y_label: str, curves: dict[str, np.ndarray]) -> None:
-    """The curves (2, vocabularies) of the adaptive and the full softmax, and linear growth from the latter's end."""
+    """Draw the costs of both softmaxes, each (types and cost, vocabularies), on log axes.
+
+    A dotted line shows linear growth through the full softmax's last point.
+    """
     for style, (name, (types, costs)) in zip(STYLES, curves.items(), strict=False):
         axes.plot(types, costs, label=name, marker="o", markersize=3.5, **style)
     if costs.size:

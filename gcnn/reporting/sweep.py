@@ -14,64 +14,68 @@ from gcnn.runs.directory import CONFIG, MEMBER, RESULTS
 from gcnn.runs.json_files import checked, read_json
 from gcnn.runs.results import Member, Results
 
-SAME_SIZE = 0.05  # part of the smaller one's parameters that another may have more
+SAME_SIZE = 0.05  # models count as equal in size up to this part of the smaller one's parameters
 EQUAL_SIZES = (
-    "For equal ones give each a config of its own, the smaller one wider (channels of model.blocks, model.hidden_dim), "
-    "and sweep over model=A,B."
+    "For equal ones give each a config of its own, the smaller one wider (channels of "
+    "model.blocks, model.hidden_dim), and sweep over model=A,B."
 )
 
 
 def finished_results(folder: Path, overrides: list[str]) -> Results | None:
-    """The results of a member that is done, None of one that is not.
+    """The results in a member's folder; None where the member is not done.
 
-    Raises UsageError where it was done, or begun, with other overrides: it would be half a run of each.
+    Raises UsageError where it was done, or begun, with other overrides: it would be half a run of
+    each.
     """
-    results, member = read_json(folder / RESULTS, Results), read_json(folder / MEMBER, Member)
+    results = read_json(folder / RESULTS, Results)
+    member = read_json(folder / MEMBER, Member)
     before = member.overrides if member else []
-    if (results is not None or (folder / CONFIG).exists()) and before != overrides:
+    begun = results is not None or (folder / CONFIG).exists()
+    if begun and before != overrides:
         changed = ", ".join(sorted(set(before) ^ set(overrides)))
         raise UsageError(
-            f"{folder} was begun with other overrides ({changed}). Repeat the sweep's own command (a search: with "
-            "the same hydra.sweeper.sampler.seed), or give another run_dir."
+            f"{folder} was begun with other overrides ({changed}). Repeat the sweep's own command "
+            "(a search: with the same hydra.sweeper.sampler.seed), or give another run_dir."
         )
     return results
 
 
 def load_members(folder: Path) -> tuple[list[dict], Ranking]:
-    """All members of a sweep as sweep.json has them, and what they are ranked by on validation: the best first, those
-    that are not done last. Where nothing ranks them, they come in their order."""
+    """All members of a sweep, as the entries of sweep.json, and what they are ranked by.
+
+    They come in the order of their validation perplexity, the best first, those that are not done
+    last; where nothing ranks them, in that of their numbers, with a rank of None.
+    """
     paths = list(folder.glob(f"*/{MEMBER}"))
     members = [read_json(path, Member) for path in paths]
     finished = [read_json(path.with_name(RESULTS), Results) for path in paths]
     comparison = compare([results for results in finished if results], "validation")
+    varied = varying([member.settings for member in members])
     rows = []
-    for member, results, settings in zip(
-        members, finished, varying([m.settings for m in members]), strict=True
-    ):
-        failed = (
-            {}
-            if results or not member.error
-            else {"error": member.error, "exit_code": member.exit_code}
-        )
-        row = {
-            "member": member.number,
-            "rank": None,
-            "overrides": settings,
-            "status": "done" if results else "failed" if failed else "unfinished",
-            **failed,
-            **measures(results or checked({}, Results, "")),
-        }
-        rows.append(row)
+    for member, results, settings in zip(members, finished, varied, strict=True):
+        row = {"member": member.number, "rank": None, "overrides": settings}
+        if results:
+            row["status"] = "done"
+        elif member.error:
+            row |= {"status": "failed", "error": member.error, "exit_code": member.exit_code}
+        else:
+            row["status"] = "unfinished"
+        rows.append(row | measures(results or checked({}, Results, "")))
     measure = f"validation_{comparison.measure}"
-    rows.sort(key=lambda m: (m["status"] != "done", m.get(measure) or math.inf, m["member"]))
+
+    def order(row: dict) -> tuple:
+        return row["status"] != "done", row.get(measure) or math.inf, row["member"]
+
+    rows.sort(key=order)
     if comparison.measure:
-        for rank, row in enumerate((row for row in rows if row[measure] is not None), start=1):
+        ranked = [row for row in rows if row[measure] is not None]
+        for rank, row in enumerate(ranked, start=1):
             row["rank"] = rank
     return rows, comparison
 
 
 def measures(results: Results) -> dict:
-    """What sweep.json says of a member's results; null where it is not done."""
+    """What sweep.json has of a member's results; None for each where it is not done."""
     return {
         "validation_perplexity": results.validation.perplexity,
         "test_perplexity": results.test.perplexity,
@@ -85,7 +89,10 @@ def measures(results: Results) -> dict:
 
 
 def sweep_table(members: list[dict], comparison: Ranking) -> Table:
-    """A row a member. Validation and test are what ranks the members, or per token where nothing does."""
+    """A row a member (an entry of sweep.json), with the settings that vary.
+
+    Validation and test are the perplexity that ranks the members, or per token where nothing does.
+    """
     measure = comparison.measure or PER_TOKEN
     keys = sorted({key for member in members for key in member["overrides"]})
     columns = {"member": lambda m: str(m["member"])}
@@ -108,13 +115,18 @@ def sweep_table(members: list[dict], comparison: Ranking) -> Table:
 
 
 def unit(comparison: Ranking) -> str:
-    """What the figures of a sweep are per, after the name of a split; nothing where all are per token and compare."""
+    """What perplexities are per, as ", per word" after a split's name; empty where all are per
+    token.
+    """
     return {PER_TOKEN: "", PER_WORD: ", per word", None: ", per token"}[comparison.measure]
 
 
 def seeds_table(members: list[dict], comparison: Ranking) -> Table:
-    """A row for members that are done and differ in their seed alone: mean and range. The best mean first, where
-    something ranks them. Without rows where there are no such members."""
+    """A row for finished members that differ in their seed alone: mean and range of perplexities.
+
+    The best mean on validation comes first, where something ranks the members. Without rows where
+    there are no two such members.
+    """
     measure = comparison.measure or PER_TOKEN
     groups: dict[tuple, list[dict]] = {}
     for member in members:
@@ -122,14 +134,17 @@ def seeds_table(members: list[dict], comparison: Ranking) -> Table:
         if member["status"] == "done":
             groups.setdefault(tuple(sorted(settings.items())), []).append(member)
     several = [group for group in groups.values() if len(group) > 1]
+
+    def validation(group: list[dict]) -> float:
+        return mean([member[f"validation_{measure}"] for member in group]) or math.inf
+
+    def numbers(group: list[dict]) -> str:
+        return ", ".join(map(str, sorted(member["member"] for member in group)))
+
     if comparison.measure:
-        several.sort(
-            key=lambda group: mean([m[f"validation_{measure}"] for m in group]) or math.inf
-        )
+        several.sort(key=validation)
     keys = sorted({key for member in members for key in member["overrides"]} - {"seed"})
-    columns = {
-        "members": lambda group: ", ".join(sorted((str(m["member"]) for m in group), key=int))
-    }
+    columns = {"members": numbers}
     columns |= {key: lambda group, key=key: group[0]["overrides"].get(key, DASH) for key in keys}
     for split in ("validation", "test"):
         title = f"{split}{unit(comparison)}: mean (range)"
@@ -138,20 +153,27 @@ def seeds_table(members: list[dict], comparison: Ranking) -> Table:
 
 
 def notes(members: list[dict], comparison: Ranking) -> list[str]:
-    """What a reader of the table should know: what does not compare, and which members differ in size."""
+    """Remarks below the table, without one an empty list: what does not compare, unequal sizes.
+
+    `members` are the entries of sweep.json, `comparison` what ranks them.
+    """
     lines = [comparison.note] if comparison.note else []
     sizes = {m["parameters"]: m["member"] for m in members if m["parameters"]}
     if sizes and max(sizes) > (1 + SAME_SIZE) * min(sizes):
         small, large = min(sizes), max(sizes)
         lines.append(
-            f"Members differ in size, from {magnitude(small)} parameters (member {sizes[small]}) to {magnitude(large)} "
-            f"(member {sizes[large]}): a difference may be that of their sizes. {EQUAL_SIZES}"
+            f"Members differ in size, from {magnitude(small)} parameters (member {sizes[small]}) "
+            f"to {magnitude(large)} (member {sizes[large]}): a difference may be that of their "
+            f"sizes. {EQUAL_SIZES}"
         )
     return lines
 
 
 def write_sweep(folder: Path) -> list[dict]:
-    """Write sweep.json and sweep.md about the members that there are, and print the tables; returns the members."""
+    """Write sweep.json and sweep.md of the members in a sweep's folder, and print the tables.
+
+    Returns the members; without any, nothing is written or printed.
+    """
     members, comparison = load_members(folder)
     if members:
         tables = [sweep_table(members, comparison), seeds_table(members, comparison)]
@@ -169,29 +191,36 @@ def write_sweep(folder: Path) -> list[dict]:
 
 
 def search_warning(member: Path) -> str:
-    """What to say where the member of a search that has just finished is the first that does not compare with the
-    others: the search goes by its figure all the same. Empty otherwise."""
-    paths = sorted(member.parent.glob("*/results.json"))
-    results = {path.parent: read_json(path, Results) for path in paths}
+    """A warning for the member of a search that is the first not to compare with the others.
+
+    `member` is the folder of the one that has just finished. The search goes by its perplexity all
+    the same. Empty where all compare, and where the others alone did not.
+    """
+    results = {}
+    for path in sorted(member.parent.glob(f"*/{RESULTS}")):
+        results[path.parent] = read_json(path, Results)
     comparison = compare(list(results.values()), "validation")
+    if comparison.measure:
+        return ""
     own = results.pop(member)
-    if comparison.measure or (
-        results and compare(list(results.values()), "validation").measure is None
-    ):
+    if results and compare(list(results.values()), "validation").measure is None:
         return ""
     unknown = f", and {why}" if (why := own.validation.why_no_words) else ""
     return (
-        f"member {member.name}: {comparison.reason}{unknown}. The search goes by the nats of each word all the same, "
-        "and the fewer words a model knows the fewer these are. Search with one tokenizer and one text."
+        f"member {member.name}: {comparison.reason}{unknown}. The search goes by the nats of each "
+        "word all the same, and the fewer words a model knows the fewer these are. Search with one "
+        "tokenizer and one text."
     )
 
 
 def check_members(members: list[dict]) -> None:
-    """Raise RunError where a member is not done, UsageError where all failed for what was asked."""
+    """Raise RunError where a member is not done; UsageError where all were usage errors."""
     failed = sorted(member["member"] for member in members if member["status"] != "done")
-    if failed:
-        usage = all(member.get("exit_code") == 2 for member in members)
-        raise (UsageError if usage else RunError)(
-            f"{len(failed)} of {len(members)} members failed: {', '.join(map(str, failed))}. The same command with "
-            "resume=true tries them again."
-        )
+    if not failed:
+        return
+    usage = all(member.get("exit_code") == 2 for member in members)
+    kind = UsageError if usage else RunError
+    raise kind(
+        f"{len(failed)} of {len(members)} members failed: {', '.join(map(str, failed))}. The same "
+        "command with resume=true tries them again."
+    )

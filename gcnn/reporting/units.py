@@ -1,4 +1,7 @@
-"""Numbers as people read them: sensible digits, units, thousands separators; a dash where there is none."""
+"""Numbers as people read them: sensible digits, units, thousands separators.
+
+None is a dash everywhere.
+"""
 
 from collections.abc import Sequence
 
@@ -30,12 +33,12 @@ def perplexity(value: float | None) -> str:
 
 
 def mean(values: Sequence[float | None]) -> float | None:
-    """None where one of the values is not known."""
+    """The mean; None without values, and where one of them is None."""
     return None if not values or None in values else sum(values) / len(values)
 
 
 def spread(values: Sequence[float | None]) -> str:
-    """The mean of perplexities and, in brackets, their range."""
+    """The mean of perplexities and, in brackets, their range; a dash where one is not known."""
     average = mean(values)
     if average is None:
         return DASH
@@ -43,8 +46,10 @@ def spread(values: Sequence[float | None]) -> str:
 
 
 def milliseconds(value: float | None) -> str:
-    """Three significant digits."""
-    return decimals(value, 2 if value is None or value < 10 else 1 if value < 100 else 0)
+    """Three significant digits, without a unit."""
+    if value is None or value < 10:
+        return decimals(value, 2)
+    return decimals(value, 1 if value < 100 else 0)
 
 
 def ratio(value: float | None) -> str:
@@ -52,7 +57,7 @@ def ratio(value: float | None) -> str:
 
 
 def magnitude(value: float | None) -> str:
-    """Four significant digits with k, M, G or T."""
+    """Four significant digits with k, M, G or T; below 10,000 all digits."""
     if value is None or not 10_000 <= value < float("inf"):
         return count(value)
     power = min(int(f"{value:.3e}".split("e")[1]) // 3, 4)
@@ -64,6 +69,7 @@ def gibibytes(value: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
+    """As "12.3 s", "4 min 05 s" or "2 h 07 min"; a dash for None, negative and infinite ones."""
     if seconds is None or not 0 <= seconds < float("inf"):
         return DASH
     if seconds < 60:

@@ -1,7 +1,8 @@
-"""The paper's figures drawn from a reproduction's record, and each as a table of its groups."""
+"""The paper's figures drawn from records, and each record as a table of its groups."""
 
 from dataclasses import replace
 from functools import partial
+from operator import attrgetter
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,36 +11,55 @@ from matplotlib.ticker import EngFormatter, NullLocator
 from gcnn.reporting.document import Figure, Table, table_of
 from gcnn.reporting.figures import STYLES, draw, log_scale
 from gcnn.reporting.units import DASH, count, magnitude, perplexity
-from gcnn.reproduction.claims import spread
+from gcnn.reproduction.comparisons import spread
 from gcnn.reproduction.rates import best_rates, mean
 from gcnn.reproduction.records import FIGURES, Group, Record, shape
 
-TALLEST = 10  # times the lowest perplexity: one validation that is higher would flatten all curves
-POINTS = {  # figure -> its x axis; x and the line of a group
-    "fig2": (
-        "million operations a token",
-        lambda g: g.flops_per_token / 1e6,
-        lambda g: g.group.partition(",")[0],
-    ),
-    "fig4": ("words of context", lambda g: g.receptive_field, lambda g: "test perplexity"),
-    "figs": ("million tokens of text", lambda g: g.corpus_tokens / 1e6, shape),
+TALLEST = 10  # times the lowest perplexity: a single higher validation would flatten all curves
+
+
+def million_operations(group: Group) -> float:
+    return group.flops_per_token / 1e6
+
+
+def million_corpus_tokens(group: Group) -> float:
+    return group.corpus_tokens / 1e6
+
+
+def softmax_kind(group: Group) -> str:
+    """As "adaptive softmax", of a group of Figure 2."""
+    return group.group.partition(",")[0]
+
+
+def single_line(group: Group) -> str:
+    return "test perplexity"
+
+
+# Figures of points: the label of the x axis, x of a group, and the title of the line it belongs to.
+POINTS = {
+    "fig2": ("million operations a token", million_operations, softmax_kind),
+    "fig4": ("words of context", attrgetter("receptive_field"), single_line),
+    "figs": ("million tokens of text", million_corpus_tokens, shape),
 }
 
 
 def drawing(record: Record) -> Figure | None:
-    """The figure; None of a table, and where no member is finished."""
-    name, groups = record.figure, at_best_rates(record)
+    """A figure's picture. None for a table, and as long as no run is finished."""
+    name = record.figure
+    groups = at_best_rates(record)
     if not name.startswith("fig") or not groups:
         return None
     caption = ": ".join(FIGURES[name])
     if name in POINTS:
         plot = partial(plot_points, figure=name, groups=groups)
     else:
-        top = TALLEST * min(values_of(g).min() for g in groups)
+        top = TALLEST * min(values_of(group).min() for group in groups)
         plot = partial(plot_bands, groups=groups, top=top)
-        above = [
-            f"{g.title} ({count(values_of(g).max())})" for g in groups if values_of(g).max() > top
-        ]
+        above = []
+        for group in groups:
+            highest = values_of(group).max()
+            if highest > top:
+                above.append(f"{group.title} ({count(highest)})")
         caption += f"; higher than the picture: {', '.join(above)}" if above else ""
     diverged = [f"{g.title} ({len(g.diverged)})" for g in record.groups if g.diverged]
     if diverged:
@@ -50,20 +70,21 @@ def drawing(record: Record) -> Figure | None:
 
 
 def describe_seeds(record: Record) -> str:
-    """How many runs stand behind each mean that the figure compares."""
+    """How many seeds stand behind each mean that the figure compares, as "1 to 3 seeds"."""
     numbers = [len(g.test_perplexity) for g in at_best_rates(record)]
     return f"{extent(numbers)} seed{'' if set(numbers) == {1} else 's'}"
 
 
 def at_best_rates(record: Record) -> list[Group]:
-    """Each at its best learning rate; all that there are as long as that cannot be told."""
+    """The finished groups, each at its best learning rate alone; at all where that is not known."""
     best = best_rates(record)
-    done = [g for g in record.groups if g.mean is not None]
-    return [g for g in done if best.get(g.group) in (None, g)] or done
+    done = [group for group in record.groups if group.mean is not None]
+    chosen = [group for group in done if best.get(group.group) in (None, group)]
+    return chosen or done
 
 
 def plot_points(axes: Axes, figure: str, groups: list[Group]) -> None:
-    """Mean test perplexity against x, with a bar from the least to the greatest."""
+    """Mean test perplexity against x, with a bar from the lowest seed to the highest."""
     x_label, x_of, line_of = POINTS[figure]
     groups = sorted(groups, key=x_of)
     for style, label in zip(STYLES, sorted(set(map(line_of, groups))), strict=False):
@@ -71,9 +92,8 @@ def plot_points(axes: Axes, figure: str, groups: list[Group]) -> None:
         x = list(map(x_of, line))
         axes.plot(x, [g.mean for g in line], label=label, marker="o", markersize=3.5, **style)
         lows, highs = [g.min for g in line], [g.max for g in line]
-        axes.vlines(
-            x, lows, highs, color=style["color"], linewidth=1
-        )  # no caps: the legend would list them
+        # Not error bars with caps: the legend would list them.
+        axes.vlines(x, lows, highs, color=style["color"], linewidth=1)
     log_scale(axes, np.array([(g.min, g.max) for g in groups]))
     axes.set(xlabel=x_label, ylabel="test perplexity")
     if figure == "figs":
@@ -87,12 +107,16 @@ def plot_points(axes: Axes, figure: str, groups: list[Group]) -> None:
 
 
 def values_of(group: Group) -> np.ndarray:
-    """Validation perplexities, (seeds, validations)."""
+    """Validation perplexities of a group, (seeds, validations)."""
     return np.array(list(group.curve.perplexity.values()))
 
 
 def plot_bands(axes: Axes, groups: list[Group], top: float) -> None:
-    """Mean validation perplexity against training tokens, with a band from the least to the greatest; up to `top`."""
+    """Mean validation perplexity against training tokens, with a band from the lowest seed to the
+    highest.
+
+    What is above `top` is cut off.
+    """
     for style, group in zip(STYLES, groups, strict=False):
         x, values = group.curve.tokens, values_of(group)
         marker = "o" if len(x) <= 30 else None
@@ -110,7 +134,7 @@ def plot_bands(axes: Axes, groups: list[Group], top: float) -> None:
 
 
 def groups_table(record: Record) -> Table:
-    """One row a group."""
+    """One row a group; of the random search the twelve best on validation."""
     columns = {
         "": lambda g: g.title,
         "Model": lambda g: g.model,
@@ -138,15 +162,20 @@ def groups_table(record: Record) -> Table:
 
 
 def describe_size(record: Record) -> str:
-    """How large it all was: models, training tokens, seeds."""
-    done = [g for g in record.groups if g.mean is not None]
+    """How large a figure's runs are: parameters, operations, training tokens, seeds; a dash of
+    none.
+    """
+    done = [group for group in record.groups if group.mean is not None]
     if not done:
         return DASH
-    keys = ("parameters", "flops_per_token", "tokens")
-    parameters, flops, tokens = (extent([getattr(g, key) for g in done]) for key in keys)
-    return f"{parameters} parameters, {flops} FLOPs a token; {tokens} tokens of {record.data}; {describe_seeds(record)}"
+    parameters = extent([group.parameters for group in done])
+    flops = extent([group.flops_per_token for group in done])
+    tokens = extent([group.tokens for group in done])
+    trained = f"{tokens} tokens of {record.data}; {describe_seeds(record)}"
+    return f"{parameters} parameters, {flops} FLOPs a token; {trained}"
 
 
 def extent(numbers: list[float]) -> str:
+    """The lowest and the highest number, as "10 k to 20 k"; once where they read the same."""
     low, high = magnitude(min(numbers)), magnitude(max(numbers))
     return low if low == high else f"{low} to {high}"

@@ -1,7 +1,7 @@
-"""What the figures read of a run, and the small files that keep it: another machine goes on from them.
+"""What the figures need of a run, and the small files that keep it for other machines.
 
-OUT/SCALE/runs/FIGURE.jsonl has a line for each run of a figure that has ended, with nothing of where a machine has its
-files.
+OUT/SCALE/runs/FIGURE.jsonl has a line for each run of a figure that has ended. It contains no paths
+of the machine where the run was trained.
 """
 
 import dataclasses
@@ -27,9 +27,8 @@ from gcnn.runs.directory import CONFIG, MEMBER, RESULTS
 from gcnn.runs.json_files import Text, checked, read_json_lines, read_text
 from gcnn.runs.results import Metric, Results, Split
 
-WIKITEXT_103 = (
-    "wikitext103.json"  # in a run: what `gcnn evaluate --json --file wiki.test.tokens` printed
-)
+# In a run: what `gcnn evaluate --json --file wiki.test.tokens` printed.
+WIKITEXT_103 = "wikitext103.json"
 FILES = (RESULTS, WIKITEXT_103)
 
 
@@ -45,6 +44,9 @@ class KeptRun:
 
     @cached_property
     def recipe(self) -> TrainConfig:
+        """The run's config; keys of older versions are renamed. Raises UsageError for one not
+        valid.
+        """
         return typed(migrated(OmegaConf.create(self.config)))
 
     @property
@@ -54,65 +56,80 @@ class KeptRun:
 
     @cached_property
     def results(self) -> Results | None:
-        """None of a run that is not finished."""
+        """The run's results.json; None where it is not finished."""
         content = self.files.get(RESULTS)
         return content and checked(content, Results, RESULTS)
 
     @cached_property
     def curve(self) -> list[Metric]:
+        """The validations of the run, in the order of its steps."""
         return checked(self.validation, list[Metric], "validation")
 
     @property
     def wikitext103(self) -> Split | None:
+        """The run's perplexity on WikiText-103's test set; None where it was not measured."""
         content = self.files.get(WIKITEXT_103)
         return content and checked(content, Split, WIKITEXT_103)
 
     @property
     def status(self) -> str:
-        """done, diverged or unfinished."""
+        """`done`, `diverged` (a loss or perplexity that is not finite) or `unfinished`."""
         if self.results:
-            return "done" if math.isfinite(self.results.test.perplexity or math.inf) else "diverged"
-        return (
-            "diverged"
-            if re.search(r"(loss|gradient norm) -?(nan|inf)", self.error or "")
-            else "unfinished"
-        )
+            perplexity = self.results.test.perplexity
+            return "done" if perplexity and math.isfinite(perplexity) else "diverged"
+        if re.search(r"(loss|gradient norm) -?(nan|inf)", self.error or ""):
+            return "diverged"
+        return "unfinished"
 
 
 def read_run(folder: Path, group: str) -> KeptRun:
-    """A run directory, finished or not. Raises UsageError where it is none."""
+    """The run in a run directory, finished or not, as one of `group`, without this machine's paths.
+
+    Raises UsageError where `folder` is no run directory, or has a file that no run writes.
+    """
     run = load_run(folder)
     config = OmegaConf.structured(run.config)
     config.run_dir = None
-    for key, name in PATH_PLACEHOLDERS.items():
+    for key, placeholder in PATH_PLACEHOLDERS.items():
         if OmegaConf.select(config, key) is not None:
-            OmegaConf.update(config, key, name)
-    files = {
-        name: json.loads(read_text(folder / name)) for name in FILES if (folder / name).exists()
-    }
+            OmegaConf.update(config, key, placeholder)
+    files = {}
+    for name in FILES:
+        if (folder / name).exists():
+            files[name] = json.loads(read_text(folder / name))
     if run.finished:
         files[RESULTS]["command"] = shlex.join(portable(shlex.split(run.results.command or "")))
+    error = run.member.error
+    if error:
+        error, _, _ = error.partition(";")  # the rest names a checkpoint on this machine
     return KeptRun(
         group=group,
         config=OmegaConf.to_container(config),
-        error=run.member.error
-        and run.member.error.partition(";")[0],  # the rest names a checkpoint here
+        error=error,
         validation=[dataclasses.asdict(line) for line in run.validation],
         files=files,
     )
 
 
 def read_runs(folder: Path, group: str = "") -> list[KeptRun]:
-    """The runs in a folder, by name; without those that were refused before they began."""
-    begun = [path.parent for path in folder.glob(f"*/{MEMBER}") if path.with_name(CONFIG).exists()]
-    return [
-        read_run(path, group)
-        for path in sorted(begun, key=lambda path: (len(path.name), path.name))
-    ]
+    """The members of a sweep that have begun, as runs of `group`; short names first, then by name.
+
+    Empty where the folder does not exist. A member that was refused before it began has no config
+    and is left out.
+    """
+    begun = []
+    for path in folder.glob(f"*/{MEMBER}"):
+        if path.with_name(CONFIG).exists():
+            begun.append(path.parent)
+    begun.sort(key=lambda path: (len(path.name), path.name))
+    return [read_run(path, group) for path in begun]
 
 
 def read_kept(path: Path) -> list[KeptRun]:
-    """The lines of a file, none where there is no file. Raises UsageError for one that `keep_runs` has not written."""
+    """The runs of a file that `keep_runs` wrote; none where there is no file.
+
+    Raises UsageError for a line that it cannot have written.
+    """
     runs = read_json_lines(path, KeptRun)
     for number, run in enumerate(runs, start=1):
         if not run.group or "seed" not in run.config or "lr" not in run.config.get("optimizer", {}):
@@ -123,7 +140,11 @@ def read_kept(path: Path) -> list[KeptRun]:
 
 
 def keep_runs(runs: list[KeptRun], path: Path) -> None:
-    """Write those runs that are finished, or have diverged, to `path`; lines of other runs stay there."""
+    """Add those runs that have ended (finished or diverged) to the file `path`, sorted, atomically.
+
+    A line of the same group, learning rate and seed is replaced, other lines stay. Makes the
+    folder; without any run that has ended, nothing is written.
+    """
     lines = {run.place: run for run in read_kept(path)}
     ended = {run.place: run for run in runs if run.status != "unfinished"}
     if not ended:

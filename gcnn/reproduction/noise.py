@@ -1,8 +1,8 @@
-"""How far the seeds of a figure scatter, and what a difference between its groups then says.
+"""How much perplexity varies over seeds, and what a difference between groups then says.
 
-One model a figure: log test perplexity scatters over seeds by one standard deviation, pooled over all groups with two
-seeds or more. A comparison is a weighted sum of mean log perplexities that is positive where the claim is true; its t
-is that sum over its standard error.
+Within a figure, log test perplexity is taken to vary over seeds with one standard deviation, pooled
+over all groups with two seeds or more. A comparison is a weighted sum of mean log perplexities that
+is positive where the claim is true; its t is that sum over its standard error.
 """
 
 import math
@@ -26,19 +26,22 @@ T_QUANTILES = (  # two-sided 95 %, of 1 to 30 degrees of freedom; more are taken
 
 @dataclass(frozen=True)
 class Noise:
-    """The standard deviation of log test perplexity over seeds; 0 degrees of freedom: it is assumed."""
+    """The standard deviation of log test perplexity over seeds; with 0 degrees of freedom, an
+    assumed one.
+    """
 
     deviation: float
     degrees: int
 
     @property
     def quantile(self) -> float:
-        """The |t| from which a difference is decided: a two-sided test at 95 %."""
+        """The |t| from which a difference is decided: of a two-sided test at 95 %."""
         if self.degrees == 0:
             return NORMAL_QUANTILE
         return T_QUANTILES[min(self.degrees, len(T_QUANTILES)) - 1]
 
     def describe(self) -> str:
+        """A clause for the reader: how much seeds vary, and on how much data that rests."""
         if self.degrees == 0:
             return f"seeds taken to scatter by {self.deviation:.1%}, for no group has two"
         degrees = "degree" if self.degrees == 1 else "degrees"
@@ -47,8 +50,10 @@ class Noise:
 
 @dataclass(frozen=True)
 class MeanLog:
-    """The mean log perplexity of some seeds, infinite where one of them diverged. A known constant does not scatter:
-    it counts as infinitely many seeds."""
+    """The mean log perplexity of a number of seeds, infinite where one of them diverged.
+
+    A known constant does not vary: it counts as infinitely many seeds.
+    """
 
     log: float
     seeds: float = math.inf
@@ -56,7 +61,10 @@ class MeanLog:
 
 @dataclass(frozen=True)
 class Comparison:
-    """An answer, and what it rests on; `t` is None where it is not about perplexities, or not measured."""
+    """The answer to one comparison: HOLDS, UNDECIDED, NOT or NOT_MEASURED, and what it rests on.
+
+    `t` is None where the comparison is not about perplexities, or not measured.
+    """
 
     text: str
     answer: str
@@ -68,7 +76,9 @@ class Comparison:
 
 
 def pooled_noise(groups: Iterable[Group]) -> Noise:
-    """That of all groups with two finished seeds or more, or the assumed one."""
+    """The noise of the groups, pooled over those with two finished seeds or more; without one,
+    assumed.
+    """
     squares = 0.0
     degrees = 0
     for group in groups:
@@ -84,7 +94,7 @@ def pooled_noise(groups: Iterable[Group]) -> Noise:
 
 
 def mean_log(perplexities: Iterable[float]) -> MeanLog | None:
-    """That of a perplexity a seed; None of no seed."""
+    """The mean log of the perplexities of seeds, one each; None without any."""
     logs = [math.log(perplexity) for perplexity in perplexities]
     return MeanLog(sum(logs) / len(logs), len(logs)) if logs else None
 
@@ -96,31 +106,35 @@ def compare(
     margin: float = 0.0,
     evidence: str = "",
 ) -> Comparison:
-    """Whether margin + sum of weight * mean log perplexity over the terms is positive.
+    """Whether margin + the sum of weight * mean log perplexity over the terms is positive.
 
-    It holds or does not where |t| is at least the noise's quantile, else it is undecided. Diverged seeds are worse
-    than any: where only one side of the sum has some, they decide; where both have, nothing is decided.
+    It holds or does not hold where |t| is at least the noise's quantile, else it is undecided; a
+    term of None makes it not measured. Diverged seeds are worse than any: where only one side of
+    the sum has some, they decide; where both have, nothing is decided.
     """
     if any(mean is None for _, mean in terms):
         return Comparison(text, NOT_MEASURED, evidence=evidence)
-    signs = {math.copysign(1.0, weight) for weight, mean in terms if math.isinf(mean.log)}
-    if len(signs) == 2:
-        t = 0.0
-    elif signs:
-        t = signs.pop() * math.inf
-    else:
-        difference = margin + sum(weight * mean.log for weight, mean in terms)
-        error = noise.deviation * math.sqrt(sum(weight**2 / mean.seeds for weight, mean in terms))
-        t = (
-            difference / error
-            if error
-            else math.copysign(math.inf, difference)
-            if difference
-            else 0.0
-        )
+    t = t_of(terms, noise, margin)
     if abs(t) < noise.quantile:
         return Comparison(text, UNDECIDED, t, evidence)
     return Comparison(text, HOLDS if t > 0 else NOT, t, evidence)
+
+
+def t_of(terms: list[tuple[float, MeanLog]], noise: Noise, margin: float) -> float:
+    """Margin + weighted sum, over its standard error; infinite where diverged seeds decide."""
+    diverged_sides = set()
+    for weight, mean in terms:
+        if math.isinf(mean.log):
+            diverged_sides.add(math.copysign(1.0, weight))
+    if len(diverged_sides) == 2:
+        return 0.0
+    if diverged_sides:
+        return diverged_sides.pop() * math.inf
+    difference = margin + sum(weight * mean.log for weight, mean in terms)
+    error = noise.deviation * math.sqrt(sum(weight**2 / mean.seeds for weight, mean in terms))
+    if error:
+        return difference / error
+    return math.copysign(math.inf, difference) if difference else 0.0
 
 
 def is_lower(
@@ -131,5 +145,10 @@ def is_lower(
     margin: float = 0.0,
     evidence: str = "",
 ) -> Comparison:
-    """Whether the first has a lower perplexity than the second; with a margin, whether it is not higher by more."""
+    """Whether the first perplexity is lower than the second; with a margin, whether it is not
+    higher by more.
+
+    The margin is one of log perplexity. None is a perplexity that is not measured, and so is the
+    answer.
+    """
     return compare(text, [(1.0, second), (-1.0, first)], noise, margin, evidence)

@@ -1,4 +1,7 @@
-"""The reproduction as a whole: claims, verdicts, tables and figures, as a part of docs/REPRODUCTION.md and as a page."""
+"""The reproduction as a whole: claims, verdicts, tables and figures.
+
+Made twice of the same blocks: as a part of docs/REPRODUCTION.md, and as an HTML page.
+"""
 
 from pathlib import Path
 
@@ -15,17 +18,14 @@ from gcnn.reporting.document import (
 )
 from gcnn.reporting.latency import Latency
 from gcnn.reporting.units import DASH, magnitude, plural
-from gcnn.reproduction.claims import (
+from gcnn.reproduction.claims import CLAIMS, Claim, answered, verdict
+from gcnn.reproduction.comparisons import (
     ABOUT_20,
-    CLAIMS,
     EQUAL,
     KNESER_NEY,
     NEAR,
     NOT_WORSE,
     SPEED_UP,
-    Claim,
-    answered,
-    verdict,
 )
 from gcnn.reproduction.figures import describe_size, drawing, groups_table
 from gcnn.reproduction.noise import (
@@ -47,60 +47,63 @@ BEGIN, END = "<!-- reproduction: written by make reproduce-report -->", "<!-- /r
 FOLDER = "results/reproduction"  # as seen from docs/REPRODUCTION.md
 TITLE = "The paper's tables and figures"
 RULE = (
-    "The noise of a figure is the standard deviation of log test perplexity over seeds, pooled over all of its groups "
-    f"with two seeds or more; where none has two, {ASSUMED_DEVIATION:.0%} of the perplexity are assumed. A comparison "
-    "of two groups is the difference of their mean log test perplexities over its standard error, t, in which a group "
-    "of one seed has the noise of all; seeds are not paired. It holds, or does not hold, where |t| is beyond the "
-    "two-sided 95% quantile of Student's t at the noise's degrees of freedom (of the normal distribution, "
-    f"{NORMAL_QUANTILE}, where it is assumed), and is undecided otherwise; each is judged by itself. A seed that "
-    "diverged is worse than any; where both groups have one, they are undecided. A claim holds if all of its "
-    "comparisons do and holds in part if some do; if none does, it does not hold where one is decided against it, and "
-    "is undecided otherwise. It is not measured as long as one comparison is not or a run has not begun; a dash stands "
-    "where it is not asked. An ordering is compared pair by pair, each with each. Perplexities are the mean over the "
-    "seeds, from the lowest to the highest in brackets. Each model, gate, context or recipe is at its best learning "
-    "rate on validation, at the seeds that all its rates have; where that is the lowest or the highest tried, or the "
-    "only one, it is said. Figure 2 compares each model with a full softmax with the adaptive softmax at as many "
-    "operations: on a straight line between the logarithms of its models, or its largest where that takes fewer. In "
-    f"Figure 4 the contexts up to {NEAR} words are compared with the next smaller one; those past them must not be "
-    f"worse than the last of these by {NOT_WORSE:.0%} or more, and gain less (in log perplexity). Figure 5's "
-    f"Kneser-Ney 5-gram is known on WikiText-2 alone: KenLM's {KNESER_NEY}, which does not scatter. In Figure 6 “about "
-    f"twice as fast” is a validation perplexity after {SPEED_UP:.0%} of the steps below the other's at its end. In "
-    f"Table 4 “about 20 times” is at least {ABOUT_20}, on a GPU, and at throughputs of which neither is more than "
-    f"{EQUAL} times the other. Figure S compares at each size the GCNN and the LSTM that are the best of their kind on "
-    "validation. Small models have the names of the paper's that they stand for."
+    "The noise of a figure is the standard deviation of log test perplexity over seeds, pooled "
+    f"over all of its groups with two seeds or more; where none has two, {ASSUMED_DEVIATION:.0%} "
+    "of the perplexity are assumed. A comparison of two groups is the difference of their mean "
+    "log test perplexities over its standard error, t, in which a group of one seed has the noise "
+    "of all; seeds are not paired. It holds, or does not hold, where |t| is beyond the two-sided "
+    "95% quantile of Student's t at the noise's degrees of freedom (of the normal distribution, "
+    f"{NORMAL_QUANTILE}, where it is assumed), and is undecided otherwise; each is judged by "
+    "itself. A seed that diverged is worse than any; where both groups have one, they are "
+    "undecided. A claim holds if all of its comparisons do and holds in part if some do; if none "
+    "does, it does not hold where one is decided against it, and is undecided otherwise. It is "
+    "not measured as long as one comparison is not or a run has not begun; a dash stands where it "
+    "is not asked. An ordering is compared pair by pair, each with each. Perplexities are the "
+    "mean over the seeds, from the lowest to the highest in brackets. Each model, gate, context "
+    "or recipe is at its best learning rate on validation, at the seeds that all its rates have; "
+    "where that is the lowest or the highest tried, or the only one, it is said. Figure 2 "
+    "compares each model with a full softmax with the adaptive softmax at as many operations: on "
+    "a straight line between the logarithms of its models, or its largest where that takes fewer. "
+    f"In Figure 4 the contexts up to {NEAR} words are compared with the next smaller one; those "
+    f"past them must not be worse than the last of these by {NOT_WORSE:.0%} or more, and gain less "
+    "(in log perplexity). Figure 5's Kneser-Ney 5-gram is known on WikiText-2 alone: KenLM's "
+    f"{KNESER_NEY}, which does not scatter. In Figure 6 “about twice as fast” is a validation "
+    f"perplexity after {SPEED_UP:.0%} of the steps below the other's at its end. In Table 4 “about "
+    f"20 times” is at least {ABOUT_20}, on a GPU, and at throughputs of which neither is more than "
+    f"{EQUAL} times the other. Figure S compares at each size the GCNN and the LSTM that are the "
+    "best of their kind on validation. Small models have the names of the paper's that they stand "
+    "for."
 )
 
 
 def reproduction_blocks(records: dict[str, dict[str, Record]], latency: Latency | None) -> list:
-    """All blocks, of records by scale and figure and the latency benchmark for Table 4."""
+    """All blocks of the page: the rules, verdicts, claims, then each table and figure.
+
+    `records` are by scale and figure; `latency` is the benchmark for Table 4, None where it was not
+    run. Raises UsageError where there is no record.
+    """
     if not records:
         raise UsageError(
             "no figure has been made yet. Run `make reproduce` with --out, then this again."
         )
-    blocks = [
-        Heading(TITLE),
-        Paragraph(RULE),
-        *([verdicts_table(records, latency)] if len(records) > 1 else []),
-    ]
+    blocks = [Heading(TITLE), Paragraph(RULE)]
+    if len(records) > 1:
+        blocks.append(verdicts_table(records, latency))
     for scale, by_figure in records.items():
-        blocks += [
-            Heading(f"Claims at scale {scale}", level=3),
-            claims_table(scale, by_figure, latency),
-        ]
+        blocks.append(Heading(f"Claims at scale {scale}", level=3))
+        blocks.append(claims_table(scale, by_figure, latency))
     for scale, by_figure in records.items():
-        for figure in [name for name in FIGURES if name in by_figure]:
-            blocks += figure_blocks(
-                by_figure[figure], f"{': '.join(FIGURES[figure])}, at scale {scale}"
-            )
+        for figure in FIGURES:
+            if figure in by_figure:
+                title = f"{': '.join(FIGURES[figure])}, at scale {scale}"
+                blocks += figure_blocks(by_figure[figure], title)
     return blocks
 
 
 def verdicts_table(records: dict[str, dict[str, Record]], latency: Latency | None) -> Table:
-    """Each claim's verdict at each scale, with the tokens that the longest run behind it was trained on."""
-    rows, asked = (
-        [],
-        {scale: claims_asked(scale, by_figure) for scale, by_figure in records.items()},
-    )
+    """Each claim's verdict at each scale, with the training tokens of the longest run behind it."""
+    asked = {scale: claims_asked(scale, by_figure) for scale, by_figure in records.items()}
+    rows = []
     for name, claim in CLAIMS.items():
         verdicts = []
         for scale, by_figure in records.items():
@@ -111,19 +114,24 @@ def verdicts_table(records: dict[str, dict[str, Record]], latency: Latency | Non
 
 
 def verdict_and_tokens(claim: Claim, record: Record | Latency | None) -> str:
+    """As "holds; 20 M tokens": a claim's verdict and the training tokens of the longest run behind
+    it.
+    """
     text = verdict(claim.compare(record) if record else [], getattr(record, "missing", 0))
     longest = max((group.tokens or 0 for group in getattr(record, "groups", [])), default=0)
     return f"{text}; {magnitude(longest)} tokens" if longest else text
 
 
 def claims_asked(scale: str, records: dict[str, Record]) -> set[str]:
-    """The claims that a scale asks about; Table 4 is one benchmark for all scales."""
+    """The names of the claims that a scale asks about; Table 4 is one benchmark for all scales."""
     return {"table4", *records, *figures_of(scale)}
 
 
 def claims_table(scale: str, records: dict[str, Record], latency: Latency | None) -> Table:
+    """The claims that a scale asks about: verdict, evidence, size of the runs and their command."""
     header = ["Table or figure", "The paper's claim", "Verdict", "Our evidence", "Size", "Command"]
-    rows, asked = [], claims_asked(scale, records)
+    asked = claims_asked(scale, records)
+    rows = []
     for name, claim in CLAIMS.items():
         if name not in asked:
             continue
@@ -131,14 +139,13 @@ def claims_table(scale: str, records: dict[str, Record], latency: Latency | None
         comparisons = claim.compare(record) if record else []
         found = verdict(comparisons, getattr(record, "missing", 0))
         evidence = evidence_of(claim, comparisons, record) if record else DASH
-        rows.append(
-            [FIGURES[name][0], claim.text, found, evidence, *size_and_command(name, scale, record)]
-        )
+        size, command = size_and_command(name, scale, record)
+        rows.append([FIGURES[name][0], claim.text, found, evidence, size, command])
     return Table(header, rows, text_columns=len(header))
 
 
 def evidence_of(claim: Claim, comparisons: list[Comparison], record: Record | Latency) -> str:
-    """The numbers behind a verdict, what became of each comparison, and what to bear in mind."""
+    """The numbers behind a verdict, the comparisons by their answer, and what limits them."""
     parts = [claim.evidence(record)]
     for answer in (HOLDS, UNDECIDED, NOT, NOT_MEASURED):
         if texts := answered(comparisons, answer):
@@ -150,7 +157,10 @@ def evidence_of(claim: Claim, comparisons: list[Comparison], record: Record | La
 
 
 def size_and_command(name: str, scale: str, record: Record | Latency | None) -> tuple[str, str]:
-    """Size and command of a claim's evidence; without any, the command that would make it."""
+    """How large the runs behind a claim are, and the command that made them.
+
+    Without a record: a dash, and the command that would make it.
+    """
     if record is None:
         return DASH, "make benchmark" if name == "table4" else reproduce_command(name, scale)
     if name == "table4":
@@ -159,16 +169,17 @@ def size_and_command(name: str, scale: str, record: Record | Latency | None) -> 
 
 
 def figure_blocks(record: Record, title: str) -> list:
+    """A table or figure of the paper: its groups, remarks, picture, command and machines."""
+    blocks = [Heading(title, level=3), groups_table(record)]
+    edges = rates_at_an_edge(record)
+    if edges:
+        blocks.append(Paragraph(f"{edges[0].upper()}{edges[1:]}."))
+    figure = drawing(record)
+    if figure:
+        blocks.append(Figures([figure], f"{FOLDER}/{record.scale}"))
     commits = ", ".join(commit[:10] for commit in record.git_commits) or DASH
-    figure, edges = drawing(record), rates_at_an_edge(record)
-    return [
-        Heading(title, level=3),
-        groups_table(record),
-        *([Paragraph(f"{edges[0].upper()}{edges[1:]}.")] if edges else []),
-        *([Figures([figure], f"{FOLDER}/{record.scale}")] if figure else []),
-        Code(record.command),
-        Paragraph(f"{'; '.join(record.hardware) or DASH}. Commits: {commits}."),
-    ]
+    hardware = "; ".join(record.hardware) or DASH
+    return [*blocks, Code(record.command), Paragraph(f"{hardware}. Commits: {commits}.")]
 
 
 def generated_part(blocks: list) -> str:
@@ -176,7 +187,10 @@ def generated_part(blocks: list) -> str:
 
 
 def between_markers(text: str, where: str) -> tuple[str, str, str]:
-    """What stands before the generated part, the part with its markers, what follows. Raises UsageError without it."""
+    """A document's text before the generated part, that part with its markers, and the rest.
+
+    `where` names the document. Raises UsageError where a marker is missing.
+    """
     before, begin, rest = text.partition(BEGIN)
     part, end, after = rest.partition(END)
     if not end:
@@ -187,7 +201,10 @@ def between_markers(text: str, where: str) -> tuple[str, str, str]:
 
 
 def write_reproduction_page(blocks: list, document: Path, page: Path) -> None:
-    """Replace the generated part of `document`, and write all as one HTML page."""
+    """Replace the generated part of `document`, and write all blocks as the HTML page `page`.
+
+    Makes the page's folder. Raises UsageError where the document lacks the markers of that part.
+    """
     before, _, after = between_markers(read_text(document), str(document))
     page.parent.mkdir(parents=True, exist_ok=True)
     texts = {document: f"{before}{generated_part(blocks)}{after}", page: to_html(TITLE, blocks[1:])}

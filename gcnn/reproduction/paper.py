@@ -1,4 +1,6 @@
-"""The published numbers of Dauphin et al. 2017 (arXiv 1612.08083), under the names of configs/model/."""
+"""The published numbers of Dauphin et al. 2017 (arXiv 1612.08083), under the names of
+configs/model/.
+"""
 
 from dataclasses import dataclass
 
@@ -8,7 +10,9 @@ from gcnn.reporting.results import Publication
 
 @dataclass(frozen=True)
 class Architecture:
-    """A row of Table 1; of each residual block, repeats written out, the convolutions (kernel size, channels)."""
+    """A row of Table 1; of each residual block, repeats written out, the convolutions (kernel size,
+    channels).
+    """
 
     title: str
     data: str
@@ -36,7 +40,9 @@ class Speed:
 
 
 TABLE_1 = {
-    "gcnn_13": Architecture("GCNN-13", "billion_word", 128, (10_000, 40_000, 200_000), (((4, 1268),),) * 13),
+    "gcnn_13": Architecture("GCNN-13", "billion_word", 128, (10_000, 40_000, 200_000), (
+        *(((4, 1268),),) * 13,
+    )),
     "gcnn_14b": Architecture("GCNN-14B", "billion_word", 128, (4_000, 40_000, 200_000), (
         ((5, 512),),
         *(((1, 128), (5, 128), (1, 512)),) * 3,
@@ -54,7 +60,9 @@ TABLE_1 = {
         *(((1, 256), (5, 256), (1, 512)),) * 3,
         ((1, 1024), (1, 1024), (1, 2048)),
     )),
-    "gcnn_8": Architecture("GCNN-8", "wikitext103", 280, (2_000, 10_000, 50_000), (((4, 900),),) * 8),
+    "gcnn_8": Architecture("GCNN-8", "wikitext103", 280, (2_000, 10_000, 50_000), (
+        *(((4, 900),),) * 8,
+    )),
     "gcnn_14": Architecture("GCNN-14", "wikitext103", 280, (10_000, 20_000, 200_000), (
         *(((6, 850),),) * 3,
         ((1, 850),),
@@ -89,48 +97,55 @@ MODEL_TITLES = {
     name: row.title for table in (TABLE_1, TABLE_2, TABLE_3) for name, row in table.items()
 }
 VOCABULARIES = {"billion_word": 793_471, "wikitext103": 267_735}  # types
-PERPLEXITY = {
-    "billion_word": TABLE_2,
-    "wikitext103": TABLE_3,
-}  # data name -> model name -> published figure
+PERPLEXITY = {"billion_word": TABLE_2, "wikitext103": TABLE_3}  # by data, then by model
 LSTM_DATA = {"lstm_1024": "wikitext103", "lstm_2048": "billion_word", "lstm_2048x2": "billion_word"}
-LSTM_SIZES = {
+LSTM_SIZES = {  # hidden size, layers
     "lstm_1024": (1024, 1),
     "lstm_2048": (2048, 1),
     "lstm_2048x2": (2048, 2),
-}  # hidden size, layers
+}
 
 
 def model_name(model: ModelConfig) -> str | None:
-    """The name of the paper's model that this config is, by its architecture; None where it is another."""
+    """The name in configs/model of the paper's model that a config describes; None for another.
+
+    A GCNN is recognised by its gate, embedding and blocks, an LSTM by its size and layers.
+    """
     if model.kind == "lstm":
+        if model.projection_dim is not None:
+            return None
         size = (model.hidden_dim, model.num_layers)
-        names = [name for name, published in LSTM_SIZES.items() if published == size]
-        return names[0] if names and model.projection_dim is None else None
+        return next((name for name, published in LSTM_SIZES.items() if published == size), None)
     if model.kind != "gcnn" or model.gate != "glu":
         return None
-    blocks = tuple(
-        tuple(map(tuple, block.convs)) for block in model.blocks for _ in range(block.repeat)
-    )
-    shape = (model.embedding_dim, blocks)
-    return next(
-        (name for name, row in TABLE_1.items() if (row.embedding_dim, row.blocks) == shape), None
-    )
+    blocks = []
+    for block in model.blocks:
+        blocks += [tuple(map(tuple, block.convs))] * block.repeat
+    for name, row in TABLE_1.items():
+        if row.embedding_dim == model.embedding_dim and row.blocks == tuple(blocks):
+            return name
+    return None
 
 
 def model_title(model: ModelConfig) -> str | None:
-    """The paper's own title of a model of its own; None of another."""
+    """The paper's title of a model, as "GCNN-13"; None for a model that is not the paper's."""
     name = model_name(model)
-    return TABLE_1[name].title if name in TABLE_1 else name and f"LSTM-{name.removeprefix('lstm_')}"
+    if name is None:
+        return None
+    return TABLE_1[name].title if name in TABLE_1 else f"LSTM-{name.removeprefix('lstm_')}"
 
 
 def published_perplexity(model: ModelConfig, data_name: str) -> Published | None:
-    """What the paper reports for this model on this data (word tokens); None where it reports nothing."""
+    """What the paper reports for this model on this data, split into words; None where it reports
+    nothing.
+    """
     return PERPLEXITY.get(data_name, {}).get(model_name(model))
 
 
 def vocabulary_of(name: str) -> int | None:
-    """The types of the data set that the paper trains a model on; None for a model that is not the paper's."""
+    """The size of the vocabulary with which the paper trains a model; None for one that is not the
+    paper's.
+    """
     data = TABLE_1[name].data if name in TABLE_1 else LSTM_DATA.get(name)
     return VOCABULARIES.get(data)
 

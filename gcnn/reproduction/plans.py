@@ -1,7 +1,8 @@
-"""What each table and figure is made of: configs/reproduce/<scale>/<figure>.yaml, and the runs that it asks for.
+"""The runs that each table and figure needs: configs/reproduce/<scale>/<figure>.yaml.
 
-Each group is trained at its learning rates with the first seed, then with the other seeds at the rate that is the best
-on validation. A group that several figures compare belongs to one of them; the others name it with `same_as`.
+Each group is trained at its learning rates with the first seed, then with the other seeds at the
+rate that is best on validation. A group that several figures compare belongs to one of them; the
+others name it with `same_as`.
 """
 
 from dataclasses import asdict, dataclass, field, replace
@@ -20,17 +21,16 @@ from gcnn.reproduction.records import FIGURES
 
 PLANS = CONFIGS / "reproduce"
 SAVING = ("checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "log_every")
-INDIFFERENT = (
-    *PATH_PLACEHOLDERS,
-    "data.cache_dir",
-    *(f"trainer.{key}" for key in SAVING),
-)  # to what a run finds
-RECIPE = ("data", "tokenizer", "model", "optimizer", "schedule", "trainer")
+# Keys that change no result: where files are, and when checkpoints and metrics are written.
+IGNORED_KEYS = (*PATH_PLACEHOLDERS, "data.cache_dir", *(f"trainer.{key}" for key in SAVING))
+RECIPE = ("data", "tokenizer", "model", "optimizer", "schedule", "trainer")  # of a config
 
 
 @dataclass
 class GroupPlan:
-    """A group in the file; without rates, its experiment's own; without seeds, the figure's."""
+    """A group in a plan's file. Without rates it has the plan's, else its experiment's own; without
+    seeds the plan's.
+    """
 
     settings: list[str] = field(default_factory=list)  # key=value, after the figure's base
     rates: list[float] = field(default_factory=list)
@@ -40,20 +40,22 @@ class GroupPlan:
 
 @dataclass
 class Plan:
-    """The content of a file."""
+    """The content of a plan's file."""
 
     base: list[str] = field(default_factory=list)  # key=value, for all groups
     rates: list[float] = field(default_factory=list)
     seeds: list[int] = field(default_factory=lambda: [1])
     groups: dict[str, GroupPlan] = field(default_factory=dict)
-    sweeps: list[str] = field(
-        default_factory=list
-    )  # instead of groups: experiments that are sweeps of their own
+    # Instead of groups: experiments that are sweeps of their own.
+    sweeps: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Part:
-    """A group of runs that differ in learning rate and seed alone; `figure` is the one that it belongs to."""
+    """A group of runs that differ in learning rate and seed alone.
+
+    `figure` is the one that it belongs to, which need not be the one that asks for it.
+    """
 
     scale: str
     figure: str
@@ -64,20 +66,22 @@ class Part:
 
     @property
     def folder(self) -> Path:
-        """Where its runs are, below the folder of all."""
+        """Where its runs are, relative to the folder of all runs."""
         return Path(self.scale, self.figure, self.group)
 
     def recipe(self, rate: float, seed: int, overrides: tuple[str, ...] = ()) -> TrainConfig:
-        """The config of a run, with what somebody asks for besides."""
+        """The config of one of its runs; `overrides` are the user's, key=value, for all runs."""
         config = composed_once(*self.settings, *overrides)
         return replace(config, seed=seed, optimizer=replace(config.optimizer, lr=rate))
 
 
-composed_once = cache(compose_config)  # a third of a second; rates and seeds share it
+composed_once = cache(compose_config)  # composing takes 0.3 s; all rates and seeds share one config
 
 
 def figures_of(scale: str, figure: str | None = None) -> list[str]:
-    """The figures of a scale, or the one asked for. Raises UsageError for a scale or a figure without a file."""
+    """The figures of a scale, or the one asked for. Raises UsageError for a scale or a figure
+    without a file.
+    """
     found = [name for name in FIGURES if (PLANS / scale / f"{name}.yaml").is_file()]
     if not found:
         scales = sorted(path.name for path in PLANS.iterdir())
@@ -91,12 +95,11 @@ def figures_of(scale: str, figure: str | None = None) -> list[str]:
 
 @cache
 def load_plan(scale: str, figure: str) -> Plan:
-    """Raises UsageError for a file that is no plan."""
+    """The plan of a figure at a scale. Raises UsageError for a file that is missing or no plan."""
     path = PLANS / scale / f"{figure}.yaml"
     try:
-        return OmegaConf.to_object(
-            OmegaConf.merge(OmegaConf.structured(Plan), OmegaConf.load(path))
-        )
+        plan = OmegaConf.merge(OmegaConf.structured(Plan), OmegaConf.load(path))
+        return OmegaConf.to_object(plan)
     except (OSError, OmegaConfBaseException) as error:
         raise UsageError(f"{path}: {one_line(error)}") from None
 
@@ -107,10 +110,15 @@ def parts_of(scale: str, figure: str) -> list[Part]:
 
 
 def part_of(scale: str, figure: str, group: str) -> Part:
+    """The group of a figure, or the one of another figure that it names with `same_as`.
+
+    Raises UsageError for a group that is not in the plan.
+    """
     plan = load_plan(scale, figure)
     if group not in plan.groups:
         raise UsageError(
-            f"{PLANS / scale / figure}.yaml has no group {group!r}; it has: {', '.join(plan.groups)}."
+            f"{PLANS / scale / figure}.yaml has no group {group!r}; it has: "
+            f"{', '.join(plan.groups)}."
         )
     asked = plan.groups[group]
     if asked.same_as:
@@ -121,11 +129,15 @@ def part_of(scale: str, figure: str, group: str) -> Part:
 
 
 def differences(found: TrainConfig, planned: TrainConfig) -> dict[str, tuple]:
-    """The keys in which two recipes differ, with both values; not where files lie, nor what changes no result."""
+    """The keys in which two configs differ, with the value in `found` and in `planned`.
+
+    Compared are the groups of RECIPE, without IGNORED_KEYS; None is the value of an absent key.
+    """
     differing = {}
     for name in RECIPE:
-        first, second = (asdict(getattr(config, name)) for config in (found, planned))
+        first = asdict(getattr(found, name))
+        second = asdict(getattr(planned, name))
         for key in sorted(first.keys() | second.keys()):
-            if first.get(key) != second.get(key) and f"{name}.{key}" not in INDIFFERENT:
+            if first.get(key) != second.get(key) and f"{name}.{key}" not in IGNORED_KEYS:
                 differing[f"{name}.{key}"] = (first.get(key), second.get(key))
     return differing

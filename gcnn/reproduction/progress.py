@@ -1,4 +1,4 @@
-"""How far the runs of a figure are: which are known, which come next, and where a run trained elsewhere belongs."""
+"""Which runs of a figure are known, which come next, and where a run trained elsewhere belongs."""
 
 from pathlib import Path
 
@@ -10,9 +10,11 @@ from gcnn.reproduction.records import make_group
 
 
 def known_runs(part: Part, runs: Path, kept: Path | None, overrides: list[str]) -> list[KeptRun]:
-    """The runs of a part in the folder of all runs, and those that `kept` has besides, by learning rate and seed.
+    """The runs of a part in the folder of all runs, and those that `kept` has besides, sorted.
 
-    Raises UsageError where `kept` has one of another recipe than the plan's with these overrides.
+    `kept` is a file of `keep_runs`; None reads the folder alone. A run in the folder comes before a
+    kept one with its learning rate and seed, unless it is unfinished. Raises UsageError where
+    `kept` has a run of the part with another recipe than the plan's with these overrides.
     """
     found = {}
     for run in read_kept(kept) if kept else []:
@@ -26,37 +28,45 @@ def known_runs(part: Part, runs: Path, kept: Path | None, overrides: list[str]) 
 
 
 def check_recipe(run: KeptRun, part: Part, overrides: list[str], where: str) -> None:
-    """Raise UsageError for a run that the plan does not have: of another recipe, or at another rate or seed."""
+    """Raise UsageError for a run that is not in the plan: of another recipe, learning rate or seed.
+
+    `where` names the file or folder of the run.
+    """
     group, rate, seed = run.place
     about = f"{where}: {group} at learning rate {rate:g}, seed {seed},"
-    for key, (then, now) in differences(
-        run.recipe, part.recipe(rate, seed, tuple(overrides))
-    ).items():
+    differing = differences(run.recipe, part.recipe(rate, seed, tuple(overrides)))
+    if differing:
+        key, (then, now) = next(iter(differing.items()))
         raise UsageError(
-            f"{about} was trained with {key} {then}; its plan has {now} now. Remove its line to train it again, or "
-            "give another --out."
+            f"{about} was trained with {key} {then}; its plan has {now} now. Remove its line to "
+            "train it again, or give another --out."
         )
     if rate not in part.rates or seed not in part.seeds:
+        rates = ", ".join(f"{rate:g}" for rate in part.rates)
+        seeds = ", ".join(map(str, part.seeds))
         raise UsageError(
-            f"{about} is not in the plan (rates: {', '.join(f'{r:g}' for r in part.rates)}; seeds: "
-            f"{', '.join(map(str, part.seeds))}). Add it there, or remove its line."
+            f"{about} is not in the plan (rates: {rates}; seeds: {seeds}). Add it there, or remove "
+            "its line."
         )
 
 
 def chosen_rate(part: Part, runs: list[KeptRun]) -> float | None:
-    """The best learning rate on validation; None before each has ended at the first seed."""
+    """The best learning rate on validation; None until each rate has ended at the first seed."""
     ended = [run for run in runs if run.status != "unfinished"]
     groups = []
     for rate in part.rates:
-        there = [run for run in ended if run.recipe.optimizer.lr == rate]
-        if part.seeds[0] not in {run.recipe.seed for run in there}:
+        at_rate = [run for run in ended if run.recipe.optimizer.lr == rate]
+        if part.seeds[0] not in {run.recipe.seed for run in at_rate}:
             return None
-        groups.append(make_group(part.group, f"{rate:g}", f"{part.group} at {rate:g}", there))
+        groups.append(make_group(part.group, f"{rate:g}", f"{part.group} at {rate:g}", at_rate))
     return best_rate(groups).lr
 
 
 def next_runs(part: Part, runs: list[KeptRun]) -> list[tuple[float, int]]:
-    """Learning rate and seed of those to train next: all rates at the first seed, then the other seeds at the best."""
+    """Learning rate and seed of the runs to train next; none where the part is complete.
+
+    First all rates at the first seed, and once these have ended the other seeds at the best rate.
+    """
     ended = {run.place[1:] for run in runs if run.status != "unfinished"}
     wanted = [(rate, part.seeds[0]) for rate in part.rates]
     best = chosen_rate(part, runs)
@@ -66,16 +76,23 @@ def next_runs(part: Part, runs: list[KeptRun]) -> list[tuple[float, int]]:
 
 
 def count_missing(part: Part, runs: list[KeptRun]) -> int:
-    """The planned runs that have not begun."""
+    """How many planned runs have not begun; a run that is unfinished has."""
     begun = {run.place[1:] for run in runs}
-    tuning = sum((rate, part.seeds[0]) not in begun for rate in part.rates)
+    missing = 0
+    for rate in part.rates:
+        missing += (rate, part.seeds[0]) not in begun
     best = chosen_rate(part, runs)
-    return tuning + sum((best, seed) not in begun for seed in part.seeds[1:])
+    for seed in part.seeds[1:]:
+        missing += (best, seed) not in begun
+    return missing
 
 
 def adopt(folder: Path, parts: list[Part]) -> tuple[Part, KeptRun]:
-    """A run trained by any command, and the part that it belongs to by its recipe. Raises UsageError where there is
-    none, and where the run has not ended."""
+    """The part with the recipe of a run, trained by any command, and the run as one of its group.
+
+    Raises UsageError where no part has it, naming the nearest, where its learning rate or seed is
+    not in the plan, and where it has not ended.
+    """
     run = read_run(folder, "")
     if run.status == "unfinished":
         raise UsageError(f"{folder} is not finished. Add it when it is.")
@@ -83,11 +100,12 @@ def adopt(folder: Path, parts: list[Part]) -> tuple[Part, KeptRun]:
     differing = {part: differences(run.recipe, part.recipe(rate, seed)) for part in parts}
     part = min(parts, key=lambda part: len(differing[part]))
     if differing[part]:
-        apart = ", ".join(
-            f"{key} {then}, planned {now}" for key, (then, now) in differing[part].items()
-        )
+        apart = []
+        for key, (then, now) in differing[part].items():
+            apart.append(f"{key} {then}, planned {now}")
         raise UsageError(
-            f"{folder} is in no group of the figure; the nearest is {part.group}, but for {apart}."
+            f"{folder} is in no group of the figure; the nearest is {part.group}, but for "
+            f"{', '.join(apart)}."
         )
     run.group = part.group
     check_recipe(run, part, [], str(folder))

@@ -30,8 +30,9 @@ def test_kept_bytes_by_hand():
         "model.cutoffs=[1]",
     ).model
     model = build_model(config, 2)
-    # inputs of 4 and 4 channels at 2 + 1 bytes, both paths of 4 and 6 channels at 2 bytes; logits: one type and a
-    # cluster for each target, and one type of the cluster for a third of them (1/2 of 1 + 1/2), 8 bytes each
+    # Inputs of 4 and 4 channels at 2 + 1 bytes, both paths of 4 and 6 channels at 2 bytes.
+    # Logits of 8 bytes: one type and a cluster for each target, and one type of the cluster for a
+    # third of them (1/2 of 1 + 1/2).
     assert kept_bytes(model) == pytest.approx(3 * 8 + 2 * (8 + 12) + 8 * (2 + 1 / 3))
 
 

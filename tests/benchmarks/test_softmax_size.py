@@ -1,4 +1,4 @@
-"""The softmax benchmark: its slopes, what it leaves out, and that its JSON has what the figures need."""
+"""The softmax benchmark: its slopes, what it leaves out, and that its JSON serves the figures."""
 
 import json
 from xml.etree import ElementTree
@@ -22,7 +22,10 @@ def test_growth_is_the_exponent_of_a_power():
 
 
 def test_a_softmax_past_the_memory_is_not_run(monkeypatch):
-    """The full one needs 4 * (9 * 30,000 weights + 3 * 16 * 30,000 logits) bytes, 6.8 MB, and twice that of a heap."""
+    """The full one needs 4 * (9 * 30,000 weights + 3 * 16 * 30,000 logits) bytes.
+
+    That is 6.8 MB, and twice as much of a heap.
+    """
     monkeypatch.setattr(softmax_size, "in_own_process", lambda call: call())
     monkeypatch.setattr(softmax_size, "reuse_large_blocks", lambda: None)
     found = measure(
@@ -44,10 +47,9 @@ def test_the_command_writes_json_and_figures(call, tmp_path, monkeypatch):
     monkeypatch.setattr(
         softmax_size.multiprocessing, "get_context", lambda kind: FORKS
     )  # imports take most of its time
-    outcome = call(
-        "benchmark_softmax", "--vocabularies", 60_000, "--hidden-dim", 32, "--tokens", 64, "--rounds", 1,
-        "--threads", 1, "--out", "out/size.json",
-    )  # fmt: skip
+    size = ["--vocabularies", 60_000, "--hidden-dim", 32, "--tokens", 64]
+    how = ["--rounds", 1, "--threads", 1, "--out", "out/size.json"]
+    outcome = call("benchmark_softmax", *size, *how)
     assert outcome.code in (None, 0), outcome.err
     results = json.loads((tmp_path / "out" / "size.json").read_text())
     assert list(results["vocabularies"]) == ["60000"]

@@ -9,11 +9,21 @@ from gcnn.training.run import train
 from tests.processes import Command
 
 TINY = (
-    "model.embedding_dim=8", "model.blocks=[{convs:[[3,16]],repeat:2}]", "model.cutoffs=[20]", "device=cpu",
-    "threads=1", "tokenizer=word", "data=local", "trainer.batch_size=4", "trainer.block_size=16",
-    "trainer.max_steps=20", "trainer.validate_every=10", "trainer.checkpoint_every=5", "trainer.log_every=5",
+    "model.embedding_dim=8",
+    "model.blocks=[{convs:[[3,16]],repeat:2}]",
+    "model.cutoffs=[20]",
+    "device=cpu",
+    "threads=1",
+    "tokenizer=word",
+    "data=local",
+    "trainer.batch_size=4",
+    "trainer.block_size=16",
+    "trainer.max_steps=20",
+    "trainer.validate_every=10",
+    "trainer.checkpoint_every=5",
+    "trainer.log_every=5",
     "optimizer=adamw",
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +68,9 @@ def run_dir(trained, tmp_path) -> Path:
 
 @pytest.fixture
 def snapshot(corpus, tmp_path):
-    """What stands in the test's folder and in the corpus: each path with its content, locks and logs apart."""
+    """What stands in the test's folder and in the corpus: each path with its content, locks and
+    logs apart.
+    """
 
     def taken() -> dict[str, str | None]:
         files = [*tmp_path.rglob("*"), *corpus.glob("*.txt")]

@@ -1,7 +1,9 @@
-"""Bad arguments, files and streams, for every command: one line that names the thing and the remedy, and the exit
-code: 2 for what was asked wrongly, 1 for what failed. Nothing is written, nothing changed.
+"""Bad arguments, files and streams, for every command: one line that names the thing and the
+remedy, and the exit code: 2 for what was asked wrongly, 1 for what failed. Nothing is written,
+nothing changed.
 
-Training has a table of its own in test_bad_input.py; damaged run directories are in test_bad_runs.py.
+Training has a table of its own in test_bad_input.py; damaged run directories are in
+test_bad_runs.py.
 """
 
 import os

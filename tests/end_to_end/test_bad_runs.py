@@ -1,4 +1,6 @@
-"""Damaged run directories: every command that reads one says so in one line, and leaves all as it was."""
+"""Damaged run directories: every command that reads one says so in one line, and leaves all as it
+was.
+"""
 
 import json
 import re

@@ -77,7 +77,9 @@ def check_choice(config, group, name):
 
 
 def kinds(group):
-    """The choices of a group, those of another kind side by side, so that few in a row have every kind."""
+    """The choices of a group, those of another kind side by side, so that few in a row have every
+    kind.
+    """
     names = {}
     for number, name in enumerate(CHOICES[group]):
         kind = getattr(getattr(composed(number), group), "kind", name)
@@ -87,8 +89,9 @@ def kinds(group):
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_composes_with_every_choice(experiment):
-    """With a choice of each group, another one for each experiment; and what the experiment itself sets of a group is a
-    key of all its kinds, so that no other choice can differ."""
+    """With a choice of each group, another one for each experiment; and what the experiment itself
+    sets of a group is a key of all its kinds, so that no other choice can differ.
+    """
     number = EXPERIMENTS.index(experiment)
     choices = [
         f"{group}={names[number % len(names)]}" for group in CHOICES if (names := kinds(group))
@@ -159,9 +162,13 @@ def test_folder_without_config_is_no_run(tmp_path):
         load_config(tmp_path)
 
 
-@pytest.mark.parametrize(("gcnn", "lstm", "vocabulary_size"), [
-    ("wikitext2/gcnn_small", "wikitext2/lstm_small", 33_278), ("quickstart", "quickstart_lstm", 8000),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("gcnn", "lstm", "vocabulary_size"),
+    [
+        ("wikitext2/gcnn_small", "wikitext2/lstm_small", 33_278),
+        ("quickstart", "quickstart_lstm", 8000),
+    ],
+)
 def test_models_that_are_compared_have_as_many_parameters(gcnn, lstm, vocabulary_size):
     with torch.device("meta"):
         models = [
@@ -205,7 +212,7 @@ def test_a_model_or_batch_past_the_memory_is_refused(monkeypatch):
 
 
 def test_a_config_stored_with_accumulated_batches_has_the_same_update(tmp_path):
-    """Until trainer.batch_size counted an update's sequences, `accumulate` batches of it made one."""
+    """Before trainer.batch_size counted an update's sequences, `accumulate` batches made one."""
     save_config(compose_config("experiment=wikitext103/gcnn_14"), tmp_path / "config.yaml")
     text = (tmp_path / "config.yaml").read_text()
     old = text.replace(

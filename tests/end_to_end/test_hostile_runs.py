@@ -1,4 +1,6 @@
-"""A stranger's run directory is data, whatever it says: nothing in it runs, leads out of it, or tells our secrets."""
+"""A stranger's run directory is data, whatever it says: nothing in it runs, leads out of it, or
+tells our secrets.
+"""
 
 import pytest
 

@@ -73,8 +73,19 @@ def test_without_a_better_step_the_weights_stay_those_of_the_source(
     call, tiny, trained, text, tmp_path
 ):
     out = tmp_path / "tuned"
-    done = call("train", *arguments(tiny, text, out, f"init_from={trained}", "optimizer=nesterov", "optimizer.lr=1e30",
-                                    "trainer.clip_norm=null", "trainer.max_steps=1"))  # fmt: skip
+    done = call(
+        "train",
+        *arguments(
+            tiny,
+            text,
+            out,
+            f"init_from={trained}",
+            "optimizer=nesterov",
+            "optimizer.lr=1e30",
+            "trainer.clip_norm=null",
+            "trainer.max_steps=1",
+        ),
+    )
     assert done.code == 0, done.err
     first, second = (
         safetensors.torch.load_file(run / "model.safetensors") for run in (trained, out)
@@ -111,8 +122,18 @@ def test_another_architecture_or_tokenizer_is_refused(
 def test_the_model_and_the_tokenizer_are_those_of_the_source(call, trained, text, tmp_path):
     """Neither is named here; the default experiment's are others."""
     out, source = tmp_path / "tuned", load_config(trained)
-    asked = ["experiment=quickstart", f"init_from={trained}", "data=local", f"data.path={text}", "model.dropout=0.25",
-             "trainer.max_steps=1", "trainer.block_size=4", "device=cpu", "threads=1", f"run_dir={out}"]  # fmt: skip
+    asked = [
+        "experiment=quickstart",
+        f"init_from={trained}",
+        "data=local",
+        f"data.path={text}",
+        "model.dropout=0.25",
+        "trainer.max_steps=1",
+        "trainer.block_size=4",
+        "device=cpu",
+        "threads=1",
+        f"run_dir={out}",
+    ]
     done = call("train", *asked)
     assert done.code == 0, done.err
     tuned = load_config(out)

@@ -1,4 +1,6 @@
-"""Experiments and choices in a folder of one's own: --config-dir, in each command that composes a config."""
+"""Experiments and choices in a folder of one's own: --config-dir, in each command that composes a
+config.
+"""
 
 import re
 from pathlib import Path
@@ -10,10 +12,14 @@ from gcnn.config.stored import load_config
 
 @pytest.fixture
 def mine(tiny, tmp_path) -> list[str]:
-    """The arguments of `tiny`, but for what an experiment and an optimizer of one's own say; no run_dir."""
+    """The arguments of `tiny`, but for what an experiment and an optimizer of one's own say; no
+    run_dir.
+    """
     folder = tmp_path / "it's mine"
     for name, text in {
-        "experiment/own_run.yaml": "defaults: [override /optimizer: own]\ntrainer: {max_steps: 10}\n",
+        "experiment/own_run.yaml": (
+            "defaults: [override /optimizer: own]\ntrainer: {max_steps: 10}\n"
+        ),
         "optimizer/own.yaml": "defaults: [adamw]\noptimizer: {lr: 0.0123}\n",
     }.items():
         (folder / name).parent.mkdir(parents=True)

@@ -1,4 +1,6 @@
-"""A clone without Git LFS or git-annex has pointers in the place of large files: never read, damaged or removed."""
+"""A clone without Git LFS or git-annex has pointers in the place of large files: never read,
+damaged or removed.
+"""
 
 import os
 import re

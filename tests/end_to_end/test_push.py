@@ -1,5 +1,6 @@
-"""`gcnn push`: the card, and which files go to the Hub. No request leaves this machine: HfApi is a stand-in here, and
-in one test the Hub's address is a port where nobody listens."""
+"""`gcnn push`: the card, and which files go to the Hub. No request leaves this machine: HfApi is a
+stand-in here, and in one test the Hub's address is a port where nobody listens.
+"""
 
 import pickle
 import re
@@ -97,7 +98,7 @@ def test_the_card_says_what_it_is_and_one_of_the_users_own_is_kept(hub, call, ru
 def test_what_is_uploaded_does_not_say_where_it_was_made(
     hub, call, tiny, corpus, tmp_path, monkeypatch
 ):
-    """Neither the user's name nor the client's, in any file; the run's own config stays as it is."""
+    """Neither the user's name nor the client's, in any file; the run's config stays as it is."""
     secret = tmp_path / "jane.roe" / "client acme"
     shutil.copytree(corpus, secret / "text", ignore=shutil.ignore_patterns("cache"))
     own = secret / "words.txt"

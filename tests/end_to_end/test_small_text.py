@@ -1,4 +1,6 @@
-"""The quick start on a text too small for its vocabulary and its cutoffs, and sizes that were asked for."""
+"""The quick start on a text too small for its vocabulary and its cutoffs, and sizes that were asked
+for.
+"""
 
 import pytest
 

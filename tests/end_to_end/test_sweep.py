@@ -136,14 +136,37 @@ def test_what_is_wrong_for_all_members(call, tiny, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (["model.gate=glu,rleu"], "member 1 (model.gate=rleu): model.gate is 'rleu'; choose one of: "),
-    (["seed=1,2", "model.dropout=0.1,1.5"], "member 1 (seed=1 model.dropout=1.5): model.dropout is 1.5; give a number"),
-    (["model=gcnn_small,gcnn_smal"], "member 1 (model=gcnn_smal): there is no model=gcnn_smal"),
-    (["hydra/sweeper=optuna", "seed=1", "model.gate=choice(glu,rleu)", "model.dropout=interval(0,0.5)"],
-     "(model.gate=rleu model.dropout=0.0): model.gate is 'rleu'"),
-    (["hydra/sweeper=optuna", "model.gate=choice(glu,relu)", "model.dropout=interval(0,1.5)"], "model.dropout is 1.5"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["model.gate=glu,rleu"],
+            "member 1 (model.gate=rleu): model.gate is 'rleu'; choose one of: ",
+        ),
+        (
+            ["seed=1,2", "model.dropout=0.1,1.5"],
+            "member 1 (seed=1 model.dropout=1.5): model.dropout is 1.5; give a number",
+        ),
+        (["model=gcnn_small,gcnn_smal"], "member 1 (model=gcnn_smal): there is no model=gcnn_smal"),
+        (
+            [
+                "hydra/sweeper=optuna",
+                "seed=1",
+                "model.gate=choice(glu,rleu)",
+                "model.dropout=interval(0,0.5)",
+            ],
+            "(model.gate=rleu model.dropout=0.0): model.gate is 'rleu'",
+        ),
+        (
+            [
+                "hydra/sweeper=optuna",
+                "model.gate=choice(glu,relu)",
+                "model.dropout=interval(0,1.5)",
+            ],
+            "model.dropout is 1.5",
+        ),
+    ],
+)
 def test_all_configs_are_checked_before_the_first_member_trains(
     call, tiny, tmp_path, arguments, message
 ):
@@ -242,7 +265,9 @@ def test_members_of_a_stored_config_and_of_two_experiments_share_a_folder(
 
 
 def test_a_search_minimises_the_validation_perplexity(call, tiny, tmp_path):
-    """Half of what is searched fails; the best value is that of the best member, and a repeated search goes on."""
+    """Half of what is searched fails; the best value is that of the best member, and a repeated
+    search goes on.
+    """
     search = [
         "--multirun", *(a for a in tiny if "batch_size" not in a), "hydra/sweeper=optuna",
         "hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=1",
@@ -266,10 +291,15 @@ def test_a_search_minimises_the_validation_perplexity(call, tiny, tmp_path):
 
 def search_in_a_database(tiny, storage, n_trials):
     return [
-        "--multirun", *tiny, "hydra/sweeper=optuna", f"hydra.sweeper.storage={storage}",
-        f"hydra.sweeper.n_trials={n_trials}", "hydra.sweeper.n_jobs=1", "hydra.sweeper.sampler.seed=3",
+        "--multirun",
+        *tiny,
+        "hydra/sweeper=optuna",
+        f"hydra.sweeper.storage={storage}",
+        f"hydra.sweeper.n_trials={n_trials}",
+        "hydra.sweeper.n_jobs=1",
+        "hydra.sweeper.sampler.seed=3",
         "optimizer.lr=tag(log,interval(0.001,0.1))",
-    ]  # fmt: skip
+    ]
 
 
 def test_a_search_goes_on_from_its_database(call, tiny, tmp_path):
@@ -282,7 +312,8 @@ def test_a_search_goes_on_from_its_database(call, tiny, tmp_path):
     storage = f"sqlite:///{tmp_path}/search.db"
     sweep = tmp_path / "run"
     assert call("train", *search_in_a_database(tiny, storage, 2)).code == 0
-    # A third trial, that was stopped: it is under way in the database, and its member has no results.
+    # A third trial, that was stopped: it is under way in the database, and its member has no
+    # results.
     study = optuna.load_study(study_name=str(sweep), storage=storage)
     trial = study.ask({"optimizer.lr": optuna.distributions.LogUniformDistribution(0.001, 0.1)})
     shutil.copytree(sweep / "1", sweep / "2")
@@ -322,10 +353,16 @@ def test_a_database_that_does_not_open_is_one_line(call, tiny):
 
 def test_a_search_over_tokenizers_says_that_they_do_not_compare(call, tiny, tmp_path):
     words = [
-        "--multirun", *(a for a in tiny if "cutoffs" not in a), "model.cutoffs=[]", "hydra/sweeper=optuna",
-        "hydra/sweeper/sampler=grid", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1",
-        "tokenizer.min_count=choice(1,40)", "trainer.max_steps=2",
-    ]  # fmt: skip
+        "--multirun",
+        *(a for a in tiny if "cutoffs" not in a),
+        "model.cutoffs=[]",
+        "hydra/sweeper=optuna",
+        "hydra/sweeper/sampler=grid",
+        "hydra.sweeper.n_trials=2",
+        "hydra.sweeper.n_jobs=1",
+        "tokenizer.min_count=choice(1,40)",
+        "trainer.max_steps=2",
+    ]
     done = call("train", *words)
     assert done.code == 0, done.err
     assert done.err.count("perplexities per token compare only with the same tokenizer") == 1

@@ -28,9 +28,19 @@ RESULTS = {
 }  # fmt: skip
 SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 138, signal.SIGHUP: 129}
 SPLIT = {
-    "nll_nats", "tokens", "perplexity", "words", "word_perplexity", "bytes", "bits_per_byte", "unknown",
-    "out_of_vocabulary", "known_perplexity", "unigram_perplexity", "text_fingerprint",
-}  # fmt: skip
+    "nll_nats",
+    "tokens",
+    "perplexity",
+    "words",
+    "word_perplexity",
+    "bytes",
+    "bits_per_byte",
+    "unknown",
+    "out_of_vocabulary",
+    "known_perplexity",
+    "unigram_perplexity",
+    "text_fingerprint",
+}
 
 
 def test_run_directory_holds_all_and_the_table_says_it(call, tiny, tmp_path, corpus):
@@ -48,8 +58,13 @@ def test_run_directory_holds_all_and_the_table_says_it(call, tiny, tmp_path, cor
     assert f"{results['test']['perplexity']:.2f}" in done.out
     assert done.out.splitlines()[-1] == f"run: {run}"
     assert {path.name for path in run.iterdir()} >= {
-        "config.yaml", "tokenizer", "model.safetensors", "checkpoints", "metrics.jsonl", "train.log",
-    }  # fmt: skip
+        "config.yaml",
+        "tokenizer",
+        "model.safetensors",
+        "checkpoints",
+        "metrics.jsonl",
+        "train.log",
+    }
 
 
 def test_run_can_be_repeated_from_its_config(call, tiny, tmp_path):
@@ -81,9 +96,15 @@ def test_default_run_dir_is_named_after_the_experiment(call, tiny, tmp_path):
 def test_sentencepiece_and_lstm_and_wandb_offline(call, tiny, tmp_path):
     lstm = [argument for argument in tiny if not argument.startswith("model.blocks")]
     done = call(
-        "train", *lstm, "model=lstm_small", "model.hidden_dim=16", "model.cutoffs=[10]", "tokenizer=sentencepiece",
-        "tokenizer.vocabulary_size=300", "logger=wandb",
-    )  # fmt: skip
+        "train",
+        *lstm,
+        "model=lstm_small",
+        "model.hidden_dim=16",
+        "model.cutoffs=[10]",
+        "tokenizer=sentencepiece",
+        "tokenizer.vocabulary_size=300",
+        "logger=wandb",
+    )
     assert done.code == 0, done.err
     assert (
         call("train", f"run_dir={tmp_path / 'run'}", "resume=true", "trainer.max_steps=25").code
@@ -175,12 +196,21 @@ def test_two_runs_do_not_share_a_directory(call, spawn, tiny, tmp_path):
 
 
 def test_a_run_goes_on_by_its_own_config_and_each_change_is_named(call, tiny, tmp_path):
-    """Nothing is repeated but where it is: the default's data, model and learning rate are other ones."""
+    """Nothing is repeated but where it is: the default's data, model and learning rate are other
+    ones.
+    """
     own = ["optimizer.lr=0.0005", "model.dropout=0.3", "seed=7", "trainer.max_steps=10"]
     assert call("train", *tiny, *own).code == 0
     before = load_config(tmp_path / "run")
-    done = call("train", "experiment=quickstart", f"run_dir={tmp_path / 'run'}", "resume=true", "trainer.max_steps=20",
-                "model=gcnn_small", "optimizer.weight_decay=0.2")  # fmt: skip
+    done = call(
+        "train",
+        "experiment=quickstart",
+        f"run_dir={tmp_path / 'run'}",
+        "resume=true",
+        "trainer.max_steps=20",
+        "model=gcnn_small",
+        "optimizer.weight_decay=0.2",
+    )
     assert done.code == 0, done.err
     changed = [
         line for line in done.err.splitlines() if line.startswith("resume: ") and "->" in line
@@ -197,11 +227,22 @@ def test_a_run_goes_on_by_its_own_config_and_each_change_is_named(call, tiny, tm
     }
 
 
-@pytest.mark.parametrize("change", [
-    "seed=2", "trainer.batch_size=2", "trainer.block_size=8", "model.gate=gtu", "data.sentences=true",
-    "tokenizer.min_count=2", "model=lstm_small", "optimizer=nesterov", "data=wikitext2", "tokenizer=sentencepiece",
-    "DATA",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        "seed=2",
+        "trainer.batch_size=2",
+        "trainer.block_size=8",
+        "model.gate=gtu",
+        "data.sentences=true",
+        "tokenizer.min_count=2",
+        "model=lstm_small",
+        "optimizer=nesterov",
+        "data=wikitext2",
+        "tokenizer=sentencepiece",
+        "DATA",
+    ],
+)
 def test_what_would_make_another_run_is_refused_and_changes_nothing(
     call, run_dir, corpus, tmp_path, snapshot, change
 ):

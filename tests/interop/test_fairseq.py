@@ -66,7 +66,7 @@ def slow_log_probs(
 
 @pytest.fixture
 def check_parity(import_run, dictionary, tmp_path):
-    """Import a checkpoint and compare its log-probabilities with those expected (time, vocabulary)."""
+    """Import a checkpoint and compare its log-probabilities with `expected` (time, vocabulary)."""
 
     def check_parity(checkpoint: Path, expected: Tensor) -> LoadedRun:
         run = import_run(checkpoint, dictionary, tmp_path / "runs" / "imported")

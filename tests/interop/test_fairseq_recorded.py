@@ -1,7 +1,8 @@
-"""A checkpoint of our own making in fairseq's format, whose log-probabilities were recorded: no outside data is needed.
+"""A checkpoint of our own making in fairseq's format, whose log-probabilities were recorded: no
+outside data is needed.
 
-The weights are sines, the same on every machine. Recorded is what `slow_log_probs`, the definition written out in
-float64, gave for them; fairseq itself is compared with in test_fairseq_reference.py.
+The weights are sines, the same on every machine. Recorded is what `slow_log_probs`, the definition
+written out in float64, gave for them; fairseq itself is compared with in test_fairseq_reference.py.
 """
 
 import json

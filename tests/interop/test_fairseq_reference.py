@@ -1,4 +1,6 @@
-"""Against fairseq itself: what it computed for the checkpoints of $GCNN_SHARED/fairseq, scored and trained."""
+"""Against fairseq itself: what it computed for the checkpoints of $GCNN_SHARED/fairseq, scored and
+trained.
+"""
 
 import dataclasses
 import json

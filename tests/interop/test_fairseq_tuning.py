@@ -19,10 +19,22 @@ def test_an_imported_model_is_fine_tuned_by_its_own_config(
     for split in ("train", "valid", "test"):
         (tmp_path / f"{split}.txt").write_text("w1 w2 w3 novel w4\n" * 50)
     done = call(
-        "train", "--config-path", source, "--config-name", "config", f"init_from={source}", f"run_dir={out}",
-        f"data.path={tmp_path}", f"data.cache_dir={tmp_path / 'cache'}", "trainer.block_size=8", "trainer.max_steps=20",
-        "trainer.validate_every=10", "optimizer.lr=0.1", "device=cpu", "threads=1",
-    )  # fmt: skip
+        "train",
+        "--config-path",
+        source,
+        "--config-name",
+        "config",
+        f"init_from={source}",
+        f"run_dir={out}",
+        f"data.path={tmp_path}",
+        f"data.cache_dir={tmp_path / 'cache'}",
+        "trainer.block_size=8",
+        "trainer.max_steps=20",
+        "trainer.validate_every=10",
+        "optimizer.lr=0.1",
+        "device=cpu",
+        "threads=1",
+    )
     assert done.code == 0, done.err
     lines = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
     first, *later = [line["perplexity"] for line in lines if line["kind"] == "validation"]

@@ -87,7 +87,9 @@ def made_up_metrics(steps=900):
 
 @pytest.fixture
 def make_run(tmp_path):
-    """Writes a run directory and returns its path; `results` or `metrics` replace a file, None leaves it out."""
+    """Writes a run directory and returns its path; `results` or `metrics` replace a file, None
+    leaves it out.
+    """
 
     def make(
         name="run",

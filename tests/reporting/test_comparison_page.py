@@ -72,7 +72,8 @@ def test_the_share_of_the_difference_is_shown_where_the_difference_is_clear(load
     [
         (
             {},
-            "0.905 times A's, 95 % interval 0.861 to 0.951: B is better on this text. The interval covers the choice",
+            "0.905 times A's, 95 % interval 0.861 to 0.951: B is better on this text. "
+            "The interval covers the choice",
         ),
         ({"difference": 0.1, "difference_interval": [0.05, 0.15]}, "A is better on this text"),
         ({"difference_interval": [-0.2, 0.0]}, "this text does not tell which is better"),
@@ -113,9 +114,18 @@ def drop(content, *path):
 
 
 @pytest.mark.parametrize(
-    "path", [("runs",), ("runs", 1), ("tokens",), ("difference",), ("nats_per_token", 0), ("ratio_interval", 0),
-             ("parts", "frequency", 0, "contribution"), ("parts", "frequency", 1, "nats_per_token")],
-)  # fmt: skip
+    "path",
+    [
+        ("runs",),
+        ("runs", 1),
+        ("tokens",),
+        ("difference",),
+        ("nats_per_token", 0),
+        ("ratio_interval", 0),
+        ("parts", "frequency", 0, "contribution"),
+        ("parts", "frequency", 1, "nats_per_token"),
+    ],
+)
 def test_a_comparison_with_something_missing_is_refused(load, path):
     content = made_up_comparison()
     drop(content, *path)

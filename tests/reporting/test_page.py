@@ -14,11 +14,14 @@ from tests.reporting.conftest import made_up_results
 
 ROOT = Path(__file__).parents[2]
 VOID = {"meta", "br", "hr"}
-HOSTILE = """<script>alert(1)</script> "><img src=x onerror='alert(1)'> a | b `c` ``` **d** </details> &amp;"""
+HOSTILE = (
+    """<script>alert(1)</script> "><img src=x onerror='alert(1)'> a | b `c` ``` **d** """
+    "</details> &amp;"
+)
 
 
 class Page(HTMLParser):
-    """Checks on the way that every tag is closed in order; keeps tags, attributes, text and tables."""
+    """Checks that every tag is closed in order; keeps tags, attributes, text and tables."""
 
     def __init__(self, text):
         super().__init__()

@@ -47,22 +47,33 @@ def test_runs_with_several_tokenizers_are_ranked_per_word_or_each_tokenizer_alon
     assert "coarse has a test perplexity of 90.00 on books" in page.text
     assert "per word only where no word is unknown (1,234 of 244,569 are for one)" in page.text
     assert "No perplexity per word (coarse): 1,234 of 244,569 words are unknown" in page.text
-    assert dict(zip(*(column(page.tables[0], title) for title in ("Run", "Test, per word")), strict=True)) == {
-        "coarse": "–", "fine": "900.00",
-    }  # fmt: skip
+    assert dict(
+        zip(*(column(page.tables[0], title) for title in ("Run", "Test, per word")), strict=True)
+    ) == {
+        "coarse": "–",
+        "fine": "900.00",
+    }
 
 
 def test_runs_that_differ_in_their_seed_alone_are_a_line_and_a_band(make_run, tmp_path):
     for seed, perplexity in ((1, 100.0), (2, 104.0), (3, 111.0)):
-        metrics = [{"kind": "validation", "step": s, "tokens": s, "seconds": s, "perplexity": perplexity + 9 / s}
-                   for s in (10, 20, 30 if seed < 3 else 31)]  # fmt: skip
+        metrics = [
+            {
+                "kind": "validation",
+                "step": s,
+                "tokens": s,
+                "seconds": s,
+                "perplexity": perplexity + 9 / s,
+            }
+            for s in (10, 20, 30 if seed < 3 else 31)
+        ]
         make_run(f"runs/{seed}", "glu", perplexity=perplexity, metrics=metrics, seed=seed)
     make_run("runs/4", "relu", perplexity=120.0, metrics=metrics, seed=1)
     page, markdown = report([tmp_path / "runs"], tmp_path / "out")
     assert len(page.tables[0]) == 1 + 4
     assert (
-        "glu, 3 seeds has the lowest mean test perplexity on wikitext2: 105.00; relu follows with 120.00"
-        in page.text
+        "glu, 3 seeds has the lowest mean test perplexity on wikitext2: 105.00; "
+        "relu follows with 120.00" in page.text
     )
     assert page.tables[1][1:] == [
         ["glu, 3 seeds", "105.00 (100.00 to 111.00)", "109.20 (104.00 to 115.44)", "1, 2, 3"]
@@ -120,9 +131,14 @@ def test_provenance_says_once_what_all_runs_share(make_run, tmp_path):
     assert "Hardware and versions of b: Other CPU" in page.text
 
 
-@pytest.mark.parametrize(("data", "path", "expected"), [
-    ("local", "/home/me/novels", "novels"), ("wikitext2", "/data/wikitext-2", "wikitext2"), ("local", None, "local"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("data", "path", "expected"),
+    [
+        ("local", "/home/me/novels", "novels"),
+        ("wikitext2", "/data/wikitext-2", "wikitext2"),
+        ("local", None, "local"),
+    ],
+)
 def test_ones_own_text_is_called_by_its_folder(make_run, tmp_path, data, path, expected):
     page, _ = report([make_run(data=data, path=path, train_tokens=2_000_000)], tmp_path / "out")
     assert f"on {expected}, first 2 M tokens" in page.text

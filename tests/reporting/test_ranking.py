@@ -39,25 +39,44 @@ def older(unknown=None, **data) -> Results:
     return checked(content, Results, "")
 
 
-@pytest.mark.parametrize(("runs", "measure", "reason"), [
-    ([], PER_TOKEN, ""),
-    ([results()], PER_TOKEN, ""),
-    ([results(unknown=900)], PER_TOKEN, ""),
-    ([results(unknown=900), results(90, unknown=900)], PER_TOKEN, ""),  # the same words are unknown to both
-    ([results(fingerprint="a"), results(fingerprint="b")], PER_TOKEN, ""),  # trained on texts of other sizes
-    ([results(), results(tokenizer="t2")], PER_WORD, "same tokenizer"),
-    ([results(), results(tokenizer="t2", unknown=5)], None, r"no word is unknown \(5 of 216,646"),
-    ([results(unknown=5), results(tokenizer="t2", unknown=7)], None, r"\(7 of"),
-    ([results(), results(text="other")], None, "different texts"),
-    ([results(), results(text="other", tokenizer="t2")], None, "different texts"),
-    ([older(), older()], PER_TOKEN, ""),
-    ([older(0), older(0, fingerprint="else")], PER_WORD, "same tokenizer"),
-    ([older(), older(fingerprint="else")], None, "unknown"),  # they do not say how many words are
-    ([older(0), older(3, fingerprint="else")], None, "unknown"),
-    ([older(0), older(0, fingerprint="else", name="c4")], None, "different texts"),
-    ([older(0), results()], PER_WORD, "same tokenizer"),
-    ([older(0, fingerprint="same"), results(fingerprint="same")], PER_TOKEN, ""),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("runs", "measure", "reason"),
+    [
+        ([], PER_TOKEN, ""),
+        ([results()], PER_TOKEN, ""),
+        ([results(unknown=900)], PER_TOKEN, ""),
+        (
+            [results(unknown=900), results(90, unknown=900)],
+            PER_TOKEN,
+            "",
+        ),  # the same words are unknown to both
+        (
+            [results(fingerprint="a"), results(fingerprint="b")],
+            PER_TOKEN,
+            "",
+        ),  # trained on texts of other sizes
+        ([results(), results(tokenizer="t2")], PER_WORD, "same tokenizer"),
+        (
+            [results(), results(tokenizer="t2", unknown=5)],
+            None,
+            r"no word is unknown \(5 of 216,646",
+        ),
+        ([results(unknown=5), results(tokenizer="t2", unknown=7)], None, r"\(7 of"),
+        ([results(), results(text="other")], None, "different texts"),
+        ([results(), results(text="other", tokenizer="t2")], None, "different texts"),
+        ([older(), older()], PER_TOKEN, ""),
+        ([older(0), older(0, fingerprint="else")], PER_WORD, "same tokenizer"),
+        (
+            [older(), older(fingerprint="else")],
+            None,
+            "unknown",
+        ),  # they do not say how many words are
+        ([older(0), older(3, fingerprint="else")], None, "unknown"),
+        ([older(0), older(0, fingerprint="else", name="c4")], None, "different texts"),
+        ([older(0), results()], PER_WORD, "same tokenizer"),
+        ([older(0, fingerprint="same"), results(fingerprint="same")], PER_TOKEN, ""),
+    ],
+)
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_runs_are_ranked_by_what_compares(runs, measure, reason, split):
     if split == "test":
@@ -69,7 +88,9 @@ def test_runs_are_ranked_by_what_compares(runs, measure, reason, split):
 
 
 def test_a_search_goes_by_what_a_word_of_the_text_costs():
-    """The same order as per token where the tokenizer is one; a number that does not depend on it otherwise."""
+    """The same order as per token where the tokenizer is one; a number that does not depend on it
+    otherwise.
+    """
     run = results()
     text = run.validation
     assert search_objective(run) == pytest.approx(text.perplexity ** (text.tokens / text.words))

@@ -10,7 +10,9 @@ from tests.reporting.conftest import made_up_results
 
 @pytest.fixture
 def make_member(tmp_path):
-    """Writes a member with these overrides, done with this perplexity on validation, and returns its folder."""
+    """Writes a member with these overrides, done with this perplexity on validation, and returns
+    its folder.
+    """
 
     def make(perplexity, *overrides, tokenizer="one", unknown=0, parameters=1_000_000):
         number = len(list(tmp_path.glob("sweep/*/member.json")))

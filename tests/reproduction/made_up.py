@@ -1,4 +1,6 @@
-"""Records of figures that no run has made, for claims whose answer is then known, and run directories of none."""
+"""Records of figures that no run has made, for claims whose answer is then known, and run
+directories of none.
+"""
 
 import dataclasses
 import json
@@ -10,7 +12,9 @@ from gcnn.reproduction.records import Curve, Group, Record
 
 
 def group(name, tests, lr=0.03, valid=100.0, flops=2e6, tokens=None, diverged=(), curve=()):
-    """A group whose seeds 1, 2, ... have these test perplexities; `curve` are the validation perplexities of each."""
+    """A group whose seeds 1, 2, ... have these test perplexities; `curve` are the validation
+    perplexities of each.
+    """
     seeds = [str(seed) for seed in range(1, len(tests) + 1)]
     perplexities = dict(zip(seeds, map(float, tests), strict=True))
     steps = [100 * i for i in range(1, len(curve) + 1)]
@@ -93,7 +97,8 @@ def add(
     if test is not None:
         results = {
             "experiment": "cpu/x",
-            "command": "python scripts/train.py --multirun experiment=cpu/x tokenizer.vocabulary=/home/me/words "
+            "command": "python scripts/train.py --multirun experiment=cpu/x "
+            "tokenizer.vocabulary=/home/me/words "
             "data.path=/home/me/data",
             "git_commit": "abc",
             "parameters": {"total": 5},

@@ -3,25 +3,16 @@
 import pytest
 
 from gcnn.reporting.latency import load_latency
-from gcnn.reproduction.claims import (
-    CLAIMS,
-    IN_PART,
-    answered,
-    at_equal_operations,
-    interpolated,
-    verdict,
-)
+from gcnn.reproduction.claims import CLAIMS, IN_PART, answered, verdict
+from gcnn.reproduction.comparisons import at_equal_operations, interpolated
 from gcnn.reproduction.noise import HOLDS, NOT, NOT_MEASURED, UNDECIDED
 from gcnn.reproduction.page import claims_table
 from gcnn.reproduction.rates import best_rates, rates_at_an_edge
 from tests.conftest import ROOT
 from tests.reproduction.made_up import group, record
 
-SCATTER = (
-    0.99,
-    1.0,
-    1.01,
-)  # of three seeds: 1 %, so that means of three are decided when 2 % apart
+# Of three seeds by 1 %, so that means of three are decided when 2 % apart.
+SCATTER = (0.99, 1.0, 1.01)
 ONCE = (1.0,)
 NOISE = (0.8, 1.0, 1.25)
 
@@ -91,8 +82,9 @@ FULL = {"small": 2e6, "large": 8e6}  # operations of two models with a full soft
 
 
 def softmaxes(small, large, seeds=SCATTER):
-    """The adaptive ones' perplexities are 400 / operations in millions: 200 at the smaller full one, 100 of the largest
-    at the larger; beside them the full ones'."""
+    """The adaptive ones' perplexities are 400 / operations in millions: 200 at the smaller full
+    one, 100 of the largest at the larger; beside them the full ones'.
+    """
     adaptive = ((1e6, 400.0), (4e6, 100.0))
     groups = [
         group(f"adaptive {flops}", [mean * seed for seed in seeds], flops=flops)
@@ -274,7 +266,9 @@ def test_a_claim_of_speed_needs_the_factor():
 
 
 def test_each_thing_is_compared_at_its_best_rate_on_validation():
-    """Found at the seeds that all its rates have; a rate that is better on the test set alone is not chosen."""
+    """Found at the seeds that all its rates have; a rate that is better on the test set alone is
+    not chosen.
+    """
     rest = by_name(("relu", "gtu", "tanh"), (110.0, 120.0, 130.0))
     chosen = group("glu", [99.0, 100.0, 101.0], lr=0.01, valid=95.0)
     lucky = group("glu", [50.0], lr=0.03, valid=96.0)

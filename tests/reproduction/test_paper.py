@@ -14,7 +14,7 @@ from gcnn.reproduction.paper import (
 
 @pytest.mark.parametrize("name", TABLE_1)
 def test_the_names_of_table_1_count_their_layers(name):
-    """The number in a name counts gated convolutions, or residual blocks in the bottleneck models."""
+    """The number in a name counts gated convolutions, or residual blocks of bottleneck models."""
     number, bottleneck = re.fullmatch(r"gcnn_(\d+)(b?)", name).groups()
     blocks = TABLE_1[name].blocks
     assert int(number) == len(blocks) if bottleneck else sum(map(len, blocks))

@@ -1,4 +1,6 @@
-"""The files of configs/reproduce, each figure's groups, rates and seeds; and the committed runs, which are theirs."""
+"""The files of configs/reproduce, each figure's groups, rates and seeds; and the committed runs,
+which are theirs.
+"""
 
 import pytest
 import torch
@@ -7,10 +9,11 @@ from gcnn.base.errors import UsageError
 from gcnn.config.groups import CONFIGS, choices
 from gcnn.models.language_model import build_model
 from gcnn.reproduction import plans
+from gcnn.reproduction.grouping import group_of
 from gcnn.reproduction.kept_runs import read_kept
 from gcnn.reproduction.plans import composed_once, figures_of, load_plan, part_of, parts_of
 from gcnn.reproduction.progress import count_missing, known_runs
-from gcnn.reproduction.records import FIGURES, Record, make_record, place_in
+from gcnn.reproduction.records import FIGURES, Record, make_record
 from gcnn.runs.json_files import read_json
 from tests.conftest import ROOT
 
@@ -27,7 +30,7 @@ def test_every_group_composes_and_is_one_of_the_figures(path):
     assert figure in FIGURES
     parts = parts_of(scale, figure)
     assert bool(parts) != bool(load_plan(scale, figure).sweeps)
-    places = [place_in(figure, part.recipe(rate, 1))[:2] for part in parts for rate in part.rates]
+    places = [group_of(figure, part.recipe(rate, 1))[:2] for part in parts for rate in part.rates]
     assert len(places) == len(set(places))
     for part in parts:
         config = part.recipe(part.rates[-1], 7)

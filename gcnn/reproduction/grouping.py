@@ -1,0 +1,90 @@
+"""Which group of a figure a run belongs to."""
+
+from gcnn.base.gates import GATES
+from gcnn.config.schema import ModelConfig, TrainConfig
+from gcnn.reporting.units import magnitude, plural
+from gcnn.reproduction.paper import MODEL_TITLES, model_title
+
+RECIPES = {  # weight normalisation, clipping
+    (True, True): ("both", "both"),
+    (True, False): ("no_clipping", "without clipping"),
+    (False, True): ("no_weight_norm", "without weight normalisation"),
+    (False, False): ("neither", "without either"),
+}
+FORMS = {  # by table and `model_form`: the paper's model that a smaller one stands for
+    "table2": {
+        "bottleneck": "gcnn_14b",
+        "uniform": "gcnn_13",
+        "lstm_2": "lstm_2048x2",
+        "lstm_1": "lstm_2048",
+    },
+    "table3": {"varied": "gcnn_14", "uniform": "gcnn_8", "lstm_1": "lstm_1024"},
+    "table4": {"bottleneck": "gcnn_8b", "uniform": "gcnn_9", "lstm_1": "lstm_2048"},
+}
+
+
+def group_of(figure: str, config: TrainConfig) -> tuple[str, str, str]:
+    """The group of a figure to which a run belongs, its variant there, and a title that says both.
+
+    The variant is the learning rate, and for a recurrent model whether its blocks are shuffled; in
+    the random search it is the architecture.
+    """
+    model = config.model
+    lr = config.optimizer.lr
+    if figure == "search":
+        return model.kind, architecture(model), search_title(config)
+    if figure == "figs":
+        group = title = f"{model.summary()}, first {magnitude(config.data.train_tokens)} tokens"
+    elif figure in FORMS:
+        group = FORMS[figure].get(model_form(model), model_form(model))
+        title = MODEL_TITLES.get(group) or architecture(model)
+    elif figure == "fig2":
+        group = title = f"{'adaptive' if model.cutoffs else 'full'} softmax, {architecture(model)}"
+    elif figure == "fig4":
+        group = str(model.receptive_field)
+        title = plural(model.receptive_field, "word")
+    elif figure == "fig6":
+        weight_norm = getattr(model, "weight_norm", False)
+        group, title = RECIPES[weight_norm, config.trainer.clip_norm is not None]
+    else:
+        group = model.gate
+        title = GATES[model.gate].title
+    order = ""
+    if model.recurrent and not (config.trainer.carry_state or config.data.sentences):
+        order = " in shuffled blocks"
+    return group, f"{lr:g}{order}", f"{title}{order}, learning rate {lr:g}"
+
+
+def search_title(config: TrainConfig) -> str:
+    """What a trial of the random search drew; dropout of the layers, a GCNN's embedding, the
+    output.
+    """
+    model = config.model
+    dropouts = [model.dropout, getattr(model, "embedding_dropout", None), model.output_dropout]
+    dropout = "/".join(f"{rate:g}" for rate in dropouts if rate is not None)
+    title = (
+        f"{model.kind.upper()}; lookup {model.embedding_dim}; dropout {dropout}; learning rate "
+        f"{config.optimizer.lr:.3g}; weight decay {config.optimizer.weight_decay:g}"
+    )
+    if config.trainer.carry_state:
+        title += "; state carried"
+    return title
+
+
+def model_form(model: ModelConfig) -> str:
+    """What tells the models of one table apart at any width: a key of FORMS' tables.
+
+    `lstm_<layers>`, `bottleneck` (a block of three convolutions), `uniform` (one kernel size) or
+    `varied`.
+    """
+    if model.kind == "lstm":
+        return f"lstm_{model.num_layers}"
+    if any(len(block.convs) == 3 for block in model.blocks):
+        return "bottleneck"
+    kernel_sizes = {kernel for block in model.blocks for kernel, _ in block.convs}
+    return "uniform" if len(kernel_sizes) == 1 else "varied"
+
+
+def architecture(model: ModelConfig) -> str:
+    """The paper's name of a model, or for another model its blocks as Table 1 writes them."""
+    return model_title(model) or model.notation()
