@@ -17,7 +17,9 @@ FORKS.set_forkserver_preload(
 
 
 class Command(FORKS.Process):
-    """Start a command of scripts/ in a process of its own; its stderr goes to a file in `folder`."""
+    """Start a command of scripts/ in a process of its own; its stderr goes to a file in
+    `folder`.
+    """
 
     def __init__(self, folder: Path, script: str, *arguments: object, **environment: object):
         super().__init__()

@@ -1,5 +1,6 @@
-"""Who may import whom, without a circle: commands -> reproduction, benchmarks, reporting, training -> evaluation
--> models -> data -> config -> base."""
+"""Who may import whom, without a circle: commands -> reproduction, benchmarks, reporting, training
+-> evaluation -> models -> data -> config -> base.
+"""
 
 import ast
 import subprocess

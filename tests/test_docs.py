@@ -96,8 +96,8 @@ def test_the_speeds_in_the_docs_are_those_of_the_results():
         sentence = found["latency_gcnn_8"]["models"]["gcnn_8"]["sentences"][words]
         assert f"{words} words" in text
         assert (
-            f"**{sentence['median_ms']:.1f} ms**, {sentence['median_ms'] / sentence['bound_ms']:.1f} times"
-            in text
+            f"**{sentence['median_ms']:.1f} ms**, "
+            f"{sentence['median_ms'] / sentence['bound_ms']:.1f} times" in text
         )
 
 
@@ -109,8 +109,8 @@ def test_the_wikitext_103_figures_in_the_docs_are_the_results():
     valid, test = found["validation"], found["test"]
     assert f"| perplexity | {valid['perplexity']:.1f} | {test['perplexity']:.1f} |" in text
     assert (
-        f"| of a unigram model | {valid['unigram_perplexity']:,.1f} | {test['unigram_perplexity']:,.1f} |"
-        in text
+        f"| of a unigram model | {valid['unigram_perplexity']:,.1f} "
+        f"| {test['unigram_perplexity']:,.1f} |" in text
     )
 
 
@@ -318,10 +318,13 @@ from gcnn.models.language_model import build_model
 from gcnn.models.layers import gate
 from tests.models import test_layers
 torch.manual_seed(0)
-model = build_model(compose_config("model=gcnn_small", "model.cutoffs=[20]", "model.gate=hard_glu").model, 100)
+config = compose_config("model=gcnn_small", "model.cutoffs=[20]", "model.gate=hard_glu")
+model = build_model(config.model, 100)
 assert model(torch.arange(6).view(2, 3))[0].isfinite().all()
 a, b = torch.randn(2, 3, 5)
-torch.testing.assert_close(gate(torch.cat([a, b], -1), "hard_glu"), a * torch.nn.functional.hardsigmoid(b))
+torch.testing.assert_close(
+    gate(torch.cat([a, b], -1), "hard_glu"), a * torch.nn.functional.hardsigmoid(b)
+)
 test_layers.test_initialisation_keeps_the_signal_through_thirteen_blocks("hard_glu", 0.0)
 print(compose_config("experiment=quickstart_relu").model)
 """

@@ -12,8 +12,14 @@ import torch
 from gcnn.base.process import explain, run_command
 
 
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("[enforce fail] can't allocate memory: 8 bytes"),
-                                   torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")])  # fmt: skip
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail] can't allocate memory: 8 bytes"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+    ],
+)
 def test_memory_that_runs_out_is_one_line_and_1(error, capsys):
     def command():
         raise error
@@ -61,8 +67,14 @@ run_command(command)"""
     assert int((tmp_path / "weights").read_text()) > 2
 
 
-@pytest.mark.parametrize(("number", "remedy"), [(errno.ENOSPC, "Free some space"), (errno.EDQUOT, "Free some space"),
-                                                (errno.EACCES, "Check the path and its permissions")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "Free some space"),
+        (errno.EDQUOT, "Free some space"),
+        (errno.EACCES, "Check the path and its permissions"),
+    ],
+)
 def test_a_full_disk_and_a_full_quota_need_the_same(number, remedy):
     message, code = explain(OSError(number, os.strerror(number), "run/model.safetensors"))
     assert f"'run/model.safetensors'. {remedy} and run the command again." in message

@@ -72,7 +72,9 @@ def hardware() -> dict[str, str | int | None]:
 
 
 def gpu_driver() -> str | None:
-    """The version of NVIDIA's kernel module, such as 580.65.06; None where the machine does not say."""
+    """The version of NVIDIA's kernel module, such as 580.65.06; None where the machine does not
+    say.
+    """
     with contextlib.suppress(OSError):
         found = re.search(r"Kernel Module.*?\s(\d+\.[\d.]+)\s", NVIDIA_DRIVER.read_text())
         return found and found[1]
@@ -80,7 +82,9 @@ def gpu_driver() -> str | None:
 
 
 def tf32() -> str:
-    """For which float32 products a GPU may take TF32, which keeps 10 bits: off, products, convolutions, or both."""
+    """For which float32 products a GPU may take TF32, which keeps 10 bits: off, products,
+    convolutions, or both.
+    """
     from torch import backends
 
     allowed = []

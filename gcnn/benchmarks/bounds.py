@@ -145,8 +145,9 @@ def least_seconds(call: Callable[[], object], device: torch.device) -> float:
 
 
 class Clock:
-    """Marks in the course of a device's work. On a GPU they are events in its stream: the host goes on at once, and
-    reads them when it has waited for the last one."""
+    """Marks in the course of a device's work. On a GPU they are events in its stream: the host goes
+    on at once, and reads them when it has waited for the last one.
+    """
 
     def __init__(self, device: torch.device):
         self.device = device

@@ -1,8 +1,8 @@
 """What a borrowed GPU is asked, the most valuable first; on a CPU the same parts at toy size.
 
-(1) tests marked `cuda`, (2) training's speed, memory and share of the chip's rate, (3) Table 4 and single sentences,
-(4) training compiled, (5) sentences as CUDA graphs, (6) a training of GCNN-8 on a text. Each writes what it knows the
-moment it knows it (see time_boxes.py).
+(1) tests marked `cuda`, (2) training's speed, memory and share of the chip's rate, (3) Table 4 and
+single sentences, (4) training compiled, (5) sentences as CUDA graphs, (6) a training of GCNN-8 on a
+text. Each writes what it knows the moment it knows it (see time_boxes.py).
 """
 
 import dataclasses
@@ -50,8 +50,9 @@ TOY_WORDS = 400  # of a made-up text
 
 
 def parts(device: str, folder: Path, text: Path | None) -> list[Part]:
-    """All parts on a device by its name, which each of them looks up itself: no process has asked for a GPU
-    before. `text`: a folder with {train,valid,test}.txt; None: a made-up one."""
+    """All parts on a device by its name, which each of them looks up itself: no process has asked
+    for a GPU before. `text`: a folder with {train,valid,test}.txt; None: a made-up one.
+    """
     return [
         Part("tests", 60, run_tests),
         Part("training", 110, partial(training, device, False)),
@@ -63,7 +64,9 @@ def parts(device: str, folder: Path, text: Path | None) -> list[Part]:
 
 
 def run_tests(notes: Notes, seconds: float) -> None:
-    """The tests marked `cuda`. Raises RunError where one fails, or where the tests are not there."""
+    """The tests marked `cuda`. Raises RunError where one fails, or where the tests are not
+    there.
+    """
     if not CUDA_TESTS.exists():
         raise RunError(f"no tests at {CUDA_TESTS}; run from a checkout")
     call = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "cuda", str(CUDA_TESTS)]
@@ -77,7 +80,9 @@ def run_tests(notes: Notes, seconds: float) -> None:
 
 
 def training(device: str, compiled: bool, notes: Notes, seconds: float) -> None:
-    """Tokens a second, memory and share of the products' rate of the real update, model by model."""
+    """Tokens a second, memory and share of the products' rate of the real update, model by
+    model.
+    """
     where = choose_device(device)
     toy = where.type == "cpu"
     precision = "float32" if toy else "bf16"
@@ -175,7 +180,9 @@ def median_ms(call: Callable[[], object], device: torch.device, repeats: int = 2
 def train_on_text(
     device: str, folder: Path, text: Path | None, notes: Notes, seconds: float
 ) -> None:
-    """A training of GCNN-8 on a text, for as long as there are minutes: with its evaluation, results.json's content."""
+    """A training of GCNN-8 on a text, for as long as there are minutes: with its evaluation,
+    results.json's content.
+    """
     toy = choose_device(device).type == "cpu"
     if text is None:
         text = folder / "made_up_text"
@@ -219,7 +226,9 @@ def model_of(name: str, toy: bool) -> LanguageModel:
 
 
 def one_by_one(notes: Notes, calls: dict[str, Callable[[], dict]]) -> None:
-    """Note what each call returns under its name, or why it failed, and go on. Raises RunError at the end for those."""
+    """Note what each call returns under its name, or why it failed, and go on. Raises RunError at
+    the end for those.
+    """
     failed = []
     for name, call in calls.items():
         try:

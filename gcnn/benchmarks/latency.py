@@ -164,7 +164,9 @@ def take_turns(
 
 
 def score(model: LanguageModel, tokens: Tensor, targets: Tensor, machine: Machine) -> Timing:
-    """Score a text on the clock: tokens and targets (batch, time). The host waits for the device once, at the end."""
+    """Score a text on the clock: tokens and targets (batch, time). The host waits for the device
+    once, at the end.
+    """
     device, state = machine.device, None
     clock, block_size = Clock(device), BLOCK[device.type]
     token_blocks = tokens.to(device).split(block_size, dim=1)

@@ -1,4 +1,6 @@
-"""Parts of a long measurement, each in a process of its own for a time of its own: none takes the others down."""
+"""Parts of a long measurement, each in a process of its own for a time of its own: none takes the
+others down.
+"""
 
 import json
 import multiprocessing
@@ -17,7 +19,9 @@ GRACE = 5.0  # seconds that a process has between being asked to end and being k
 
 
 class Notes:
-    """What a part has found so far: written the moment it is known, so that a part cut short keeps it."""
+    """What a part has found so far: written the moment it is known, so that a part cut short keeps
+    it.
+    """
 
     def __init__(self, path: Path):
         self.path = path
@@ -38,8 +42,8 @@ class Part:
 def run_parts(
     parts: list[Part], seconds: float, folder: Path, least: float = 0.0
 ) -> dict[str, str]:
-    """Run parts one after the other; time that one leaves is shared out among those after it. Each has `least`
-    seconds, whatever is left.
+    """Run parts one after the other; time that one leaves is shared out among those after it. Each
+    has `least` seconds, whatever is left.
 
     Writes folder/NAME.json for each. Returns what became of each by name: "done", or why it failed.
     """
@@ -57,7 +61,9 @@ def run_parts(
 
 
 def run_part(part: Part, path: Path, seconds: float) -> str:
-    """Run one part in a process of its own: "done", or why it failed, which its JSON says as well."""
+    """Run one part in a process of its own: "done", or why it failed, which its JSON says as
+    well.
+    """
     reader, writer = FORKS.Pipe(duplex=False)
     process = FORKS.Process(target=measure_and_write, args=(part, path, seconds, writer))
     process.start()

@@ -1,16 +1,18 @@
 """Measure all that a GPU is to say, within some minutes, the most valuable first.
 
-Each part has a process and a time of its own, and writes OUT/NAME.json the moment it knows something:
+Each part has a process and a time of its own, and writes OUT/NAME.json the moment it knows
+something:
 
   tests      those marked cuda
-  training   GCNN-8, GCNN-14 and LSTM-1024 at 16 k tokens an update: speed, memory, share of the chip's rate
+  training   GCNN-8, GCNN-14 and LSTM-1024 at 16 k tokens an update: speed, memory, share of the
+             chip's rate
   latency    Table 4's protocol and single sentences
   compiled   the training, compiled
   graphs     sentences as CUDA graphs
   text       a training of GCNN-8 on a text
 
-What fails leaves its reason there, and the others run. On a CPU all is of toy size. It runs from a checkout, installed
-or not: python -m gcnn benchmark-gpu.
+What fails leaves its reason there, and the others run. On a CPU all is of toy size. It runs from a
+checkout, installed or not: python -m gcnn benchmark-gpu.
 """
 
 import argparse

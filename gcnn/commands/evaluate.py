@@ -67,7 +67,9 @@ def main() -> None:
 
 
 def word_rows(arguments: argparse.Namespace, run: "LoadedRun", sentences: bool) -> Iterator[str]:
-    """A line for each word of the text: the word, its log-probability, tokens, how many are unknown."""
+    """A line for each word of the text: the word, its log-probability, tokens, how many are
+    unknown.
+    """
     import pyarrow as pa
 
     from gcnn.data.stream import encode_text

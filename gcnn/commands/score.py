@@ -142,8 +142,8 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--unknown-penalty", type=float, metavar="P", help=help)
     help = (
-        "add V nats to the log_prob of a hypothesis for each of its words, for a model prefers short "
-        "ones; append their number and the sum; gcnn tune-nbest finds W and V; default: none"
+        "add V nats to the log_prob of a hypothesis for each of its words, for a model prefers "
+        "short ones; append their number and the sum; gcnn tune-nbest finds W and V; default: none"
     )
     parser.add_argument("--word-weight", type=float, metavar="V", help=help)
     help = (
@@ -154,7 +154,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--input", nargs="+", type=Path, metavar="FILE", help=help)
     help = "folder for --input's scores, as <name>.parquet; default: none"
     parser.add_argument("--output", type=Path, metavar="DIR", help=help)
-    help = "begins the names of the columns that --input's scores get, as in web_log_prob; default: none"
+    help = (
+        "begins the names of the columns that --input's scores get, as in web_log_prob; "
+        "default: none"
+    )
     parser.add_argument("--prefix", metavar="NAME", help=help)
     add_column(parser)
     add_device(parser)

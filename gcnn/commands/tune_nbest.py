@@ -1,9 +1,11 @@
-"""Find the weights with which a model ranks n-best lists at the fewest word errors, on lists with references.
+"""Find the weights with which a model ranks n-best lists at the fewest word errors, on lists with
+references.
 
-Reads the lists that `gcnn score --nbest` ranks, each hypothesis with a score of its own, from standard input, and
-prints the word error rates of the first hypotheses before and after, that of the best ones of all (the oracle), and the
-command that ranks with the weights found: `gcnn tune-nbest --run DIR --references FILE < lists`. Weights are tuned on
-one text and judged on another.
+Reads the lists that `gcnn score --nbest` ranks, each hypothesis with a score of its own, from
+standard input, and prints the word error rates of the first hypotheses before and after, that of
+the best ones of all (the oracle), and the command that ranks with the weights found:
+`gcnn tune-nbest --run DIR --references FILE < lists`. Weights are tuned on one text and judged on
+another.
 """
 
 import argparse

@@ -120,7 +120,8 @@ def set_values(config: DictConfig, values: list[str]) -> None:
 
 
 def compose_or_reuse(overrides: list[str]) -> DictConfig:
-    """What Hydra composes of these overrides, with each combination of choices composed once a process.
+    """What Hydra composes of these overrides, with each combination of choices composed once a
+    process.
 
     Overrides that do not fit are left to Hydra itself, whose complaints say more.
     """

@@ -18,7 +18,9 @@ SCAN = 1 << 24  # tokens that `line_ends` examines at once
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on a device. From the CPU to a GPU nothing waits: the copy is out of pinned memory."""
+    """The tensor on a device. From the CPU to a GPU nothing waits: the copy is out of pinned
+    memory.
+    """
     if tensor.device.type == "cpu" and device.type == "cuda":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)

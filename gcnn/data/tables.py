@@ -262,7 +262,9 @@ def read_parquet(path: Path, column: str, option: str, alone: bool) -> Iterator[
 
 
 def check_text_column(schema: pa.Schema, column: str, what: object, option: str) -> None:
-    """Raise UsageError, naming `what`, for a table without the column, and for one that is no text."""
+    """Raise UsageError, naming `what`, for a table without the column, and for one that is no
+    text.
+    """
     if column not in schema.names:
         raise no_column(what, column, schema.names, option)
     arrow_type = schema.field(column).type

@@ -59,7 +59,8 @@ class Tokenizer(ABC):
         return self.encode_lines([line])[:-1].tolist()
 
     def split_words(self, lines: Lines) -> tuple[list[str], np.ndarray]:
-        """The white-space words of all lines, `eos` after each line, and how many tokens each word has.
+        """The white-space words of all lines, `eos` after each line, and how many tokens each word
+        has.
 
         The counts add up to the length of `encode_lines(lines)`, in its order. A piece of blanks
         counts for the word after it. A word has no token where a SentencePiece model drops it.

@@ -63,10 +63,10 @@ def score_files(
 ) -> ScoringStats:
     """Score the rows of files into `output`/<name>.parquet; returns what this process did.
 
-    `column` has the texts; lines of a text file are a column of that name. `prefix` begins the names
-    of the scores' columns. The folder is made where it is missing. Files that are done, or that
-    other processes have locked, are left out. Takes them in random order and shows a progress bar.
-    Raises UsageError, before anything is scored, for a file that is missing and for scores in
+    `column` has the texts; lines of a text file are a column of that name. `prefix` begins the
+    names of the scores' columns. The folder is made where it is missing. Files that are done, or
+    that other processes have locked, are left out. Takes them in random order and shows a progress
+    bar. Raises UsageError, before anything is scored, for a file that is missing and for scores in
     `output` that were made from something else; and, after all others are scored, for files that
     are damaged or have no such column.
     """

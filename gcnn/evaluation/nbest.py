@@ -131,9 +131,9 @@ class Scored(NamedTuple):
 class Ranker:
     """Ranks lists of hypotheses, and counts those with unknown words.
 
-    They are ranked by score + weight * (log_prob - unknown_penalty * unknown + word_weight * words),
-    in nats, or, without a weight, by what stands in brackets. A penalty or word weight that is not
-    given is 0.
+    They are ranked by
+    score + weight * (log_prob - unknown_penalty * unknown + word_weight * words), in nats, or,
+    without a weight, by what stands in brackets. A penalty or word weight that is not given is 0.
     """
 
     def __init__(
@@ -217,7 +217,9 @@ def split_into_lists(entries: Iterable[Scored]) -> Iterator[list[Scored]]:
 
 
 def with_equal_scores(entries: Iterable[Scored]) -> list[Scored]:
-    """The entries, with one log-probability where tokens are the same: rounding differs from batch to batch."""
+    """The entries, with one log-probability where tokens are the same: rounding differs from batch
+    to batch.
+    """
     first: dict[bytes, float] = {}
     return [
         entry._replace(log_prob=first.setdefault(entry.tokens, entry.log_prob)) for entry in entries

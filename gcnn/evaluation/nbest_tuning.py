@@ -1,7 +1,8 @@
-"""The weights with which a model ranks n-best lists at the fewest word errors, found on lists with references.
+"""The weights with which a model ranks n-best lists at the fewest word errors, found on lists with
+references.
 
-(1) the word errors of each hypothesis, (2) lists as arrays, (3) a coarse grid over both weights, (4) finer grids around
-its best point.
+(1) the word errors of each hypothesis, (2) lists as arrays, (3) a coarse grid over both weights,
+(4) finer grids around its best point.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,7 +14,8 @@ import numpy as np
 from gcnn.base.errors import UsageError
 from gcnn.evaluation.nbest import Scored, split_into_lists
 
-# The coarse grid: weights of the model from 2^-8 to 2^8 and none, for scores come in any unit; nats a word.
+# The coarse grid: weights of the model from 2^-8 to 2^8 and none, for scores come in any unit;
+# nats a word.
 LM_WEIGHTS = [0.0, *(2.0 ** np.arange(-8, 8.5, 0.5))]
 WORD_WEIGHTS = [float(nats) for nats in range(-8, 9)]
 ROUNDS = 3  # of finer grids, each with a quarter of the steps before
@@ -23,7 +25,9 @@ WORD_STEP = 1.0  # nats
 
 @dataclass
 class Lists:
-    """N-best lists with the word errors of each hypothesis; (lists, hypotheses), short lists filled up."""
+    """N-best lists with the word errors of each hypothesis; (lists, hypotheses), short lists filled
+    up.
+    """
 
     own: (
         np.ndarray
@@ -45,9 +49,11 @@ class Lists:
 
 
 def tune(lists: Lists) -> tuple[float, float]:
-    """The weight of the model and that of a word, rounded, with the fewest word errors of all that were tried.
+    """The weight of the model and that of a word, rounded, with the fewest word errors of all that
+    were tried.
 
-    Of equal ones, that with the word weight nearest to 0, then that with the smallest weight of the model.
+    Of equal ones, that with the word weight nearest to 0, then that with the smallest weight of the
+    model.
     """
 
     def cost(weights: tuple[float, float]) -> tuple[float, ...]:
@@ -82,7 +88,8 @@ def make_lists(
     for name in names:
         if name not in references:
             raise UsageError(
-                f"--references has no line for the list {name!r}. Give a line `name ||| words` for each list."
+                f"--references has no line for the list {name!r}. "
+                "Give a line `name ||| words` for each list."
             )
     shape = len(groups), max(map(len, groups))
     own = np.full(shape, -np.inf)
@@ -100,12 +107,15 @@ def make_lists(
 
 
 def word_errors(reference: str, hypotheses: Sequence[str]) -> list[int]:
-    """The words to substitute, delete and insert in each hypothesis. Raises UsageError without the package jiwer."""
+    """The words to substitute, delete and insert in each hypothesis. Raises UsageError without the
+    package jiwer.
+    """
     try:
         from jiwer import process_words
     except ImportError:
         raise UsageError(
-            "word errors are counted by the package jiwer, which is not installed. Run: pip install 'gcnn[nbest]'"
+            "word errors are counted by the package jiwer, which is not installed. "
+            "Run: pip install 'gcnn[nbest]'"
         ) from None
     plain = " ".join(reference.split())
     found = []

@@ -87,8 +87,8 @@ def state_before_rows(
 def read_blocks(
     model: LanguageModel, tokens: Tensor, state: State | None = None
 ) -> Iterator[tuple[Tensor, State]]:
-    """Read texts in blocks of POSITIONS tokens, so that memory stays bounded, from a state on; None:
-    from their start.
+    """Read texts in blocks of POSITIONS tokens, so that memory stays bounded, from a state on;
+    None: from their start.
 
     tokens (batch, time), on any device, which at the start of a text begin with <eos>. Yields the
     hidden states of each block, (batch, positions, channels), and the state after it.

@@ -68,10 +68,11 @@ class TokenScores(NamedTuple):
 
 
 def load(run: str | Path, device: str = "auto", precision: str = "float32") -> "Scorer":
-    """The model of a run directory, of the newest run in a folder, or of `latest` in runs/; or of the Hub.
+    """The model of a run directory, of the newest run in a folder, or of `latest` in runs/; or of
+    the Hub.
 
-    A run on the Hub is named `user/name`, where there is no such folder, or `hf://user/name`. Raises
-    as from_run and find_run do.
+    A run on the Hub is named `user/name`, where there is no such folder, or `hf://user/name`.
+    Raises as from_run and find_run do.
     """
     name = as_hub_name(run) if isinstance(run, str) else str(run)
     return Scorer.from_run(find_run(name), device, precision)
@@ -133,7 +134,8 @@ class Scorer:
     def stream(self, sentences: Iterable[str], context: str = "") -> Iterator[Score]:
         """As `score`, one by one, for any number of sentences: memory holds WINDOW characters.
 
-        Raises UsageError for what holds no sentences, and for a sentence or context that is no text.
+        Raises UsageError for what holds no sentences, and for a sentence or context that is no
+        text.
         """
         check_list(sentences)
         before = self._read_context(context)
@@ -141,7 +143,8 @@ class Scorer:
             yield from self._score_window(window, before)
 
     def score_table(self, table: pa.Table, column: str = "text", prefix: str = "") -> pa.Table:
-        """A table with the columns of SCORES added, their names after `prefix`; null in a row without a text.
+        """A table with the columns of SCORES added, their names after `prefix`; null in a row
+        without a text.
 
         Raises UsageError where `column` is absent or no text, and where a name is taken.
         """
@@ -170,7 +173,8 @@ class Scorer:
         return TokenScores([types[i] for i in stream.tokens], -nlls)
 
     def word_scores(self, text: str, sentences: bool | None = None) -> WordScores:
-        """A text's white-space words and their log-probabilities, those of a word's pieces added up: (words,), nats.
+        """A text's white-space words and their log-probabilities, those of a word's pieces added
+        up: (words,), nats.
 
         Raises UsageError for a text without words.
         """
@@ -254,12 +258,14 @@ def lines_of(text: str) -> pa.Array:
 
 
 def check_new_columns(names: list[str], prefix: str, what: object, option: str) -> None:
-    """Raise UsageError, naming `what` and the `option` that helps, where scores would have the name of a column."""
+    """Raise UsageError, naming `what` and the `option` that helps, where scores would have the name
+    of a column.
+    """
     for field in SCORES:
         if prefix + field.name in names:
             raise UsageError(
-                f"{what} has a column {prefix + field.name} already. Give the scores another name with {option}, or "
-                "rename it first."
+                f"{what} has a column {prefix + field.name} already. "
+                f"Give the scores another name with {option}, or rename it first."
             )
 
 

@@ -58,9 +58,9 @@ class Softmax(nn.Module):
 
         hidden (..., channels), targets (...) -> (...).
 
-        `rows` is what `self.rows(targets)` returns; None: it is computed here. Indices among them of
-        targets of another cluster count nothing. With targets on the CPU, nothing waits for a GPU that
-        holds `hidden`.
+        `rows` is what `self.rows(targets)` returns; None: it is computed here. Indices among them
+        of targets of another cluster count nothing. With targets on the CPU, nothing waits for a
+        GPU that holds `hidden`.
         """
         own_rows = rows is None
         if own_rows:
@@ -113,8 +113,8 @@ class Softmax(nn.Module):
 
 
 def pad_rows(rows: Tensor, positions: int) -> Tensor:
-    """A cluster's rows among so many positions, filled up to one of few sizes with a position of another cluster,
-    which counts nothing; as they are where every position is the cluster's own.
+    """A cluster's rows among so many positions, filled up to one of few sizes with a position of
+    another cluster, which counts nothing; as they are where every position is the cluster's own.
 
     The compiler makes a graph for each size, and special ones for 0 and 1.
     """

@@ -1,7 +1,8 @@
 """Products in half precision on a GPU, at the sizes that its tensor cores take.
 
-A matrix product in bf16 or float16 is many times slower where a size is no multiple of 8. Channels and outputs are
-padded with zeros within the product and cut off after it: weights keep their names and shapes, results their values.
+A matrix product in bf16 or float16 is many times slower where a size is no multiple of 8. Channels
+and outputs are padded with zeros within the product and cut off after it: weights keep their names
+and shapes, results their values.
 """
 
 import torch
@@ -33,9 +34,11 @@ def missing(size: int) -> int:
 def pad_to_multiples(
     hidden: Tensor, weight: Tensor, bias: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The same with zeros up to multiples of 8 channels: hidden (..., in), weight (out, in, ...), bias (out,).
+    """The same with zeros up to multiples of 8 channels: hidden (..., in), weight (out, in, ...),
+    bias (out,).
 
-    They come back in the type that the product is computed in: casting first, zeros are written once.
+    They come back in the type that the product is computed in: casting first, zeros are written
+    once.
     """
     out_channels, in_channels = weight.shape[:2]
     more_inputs, more_outputs = missing(in_channels), missing(out_channels)

@@ -78,8 +78,8 @@ def conv_channels_last(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def suits_channels_last(hidden: Tensor) -> bool:
     """Whether a CPU's convolution is faster by `conv_channels_last`: in bf16 with few channels.
 
-    On a GPU, those in half precision take it (see `GatedConv.project`); in float32 cuDNN is left its
-    own choice.
+    On a GPU, those in half precision take it (see `GatedConv.project`); in float32 cuDNN is left
+    its own choice.
     """
     if hidden.device.type != "cpu":
         return False

@@ -80,7 +80,8 @@ class LSTM(nn.Module):
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """The recurrent layers alone, time first; the trainer keeps the compiler out of them.
 
-        Under autocast on a GPU they are computed in its type: left to autocast, cuDNN's LSTM would take float16.
+        Under autocast on a GPU they are computed in its type: left to autocast, cuDNN's LSTM would
+        take float16.
         """
         if embedded.device.type == "cuda" and torch.is_autocast_enabled("cuda"):
             dtype = torch.get_autocast_dtype("cuda")
@@ -117,8 +118,9 @@ def lstm_in(
     inputs: Tensor,
     before: tuple[Tensor, Tensor] | None,
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """What `lstm` computes from inputs (time, batch, channels) and a state, with all of them and its weights cast to
-    `dtype`; gradients reach the weights in their own type."""
+    """What `lstm` computes from inputs (time, batch, channels) and a state, with all of them and
+    its weights cast to `dtype`; gradients reach the weights in their own type.
+    """
     if before is None:
         zeros = inputs.new_zeros(lstm.num_layers, inputs.size(1), lstm.hidden_size)
         before = zeros, zeros

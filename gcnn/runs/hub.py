@@ -1,4 +1,6 @@
-"""Runs of the Hugging Face Hub, as `gcnn push` puts them there, brought into the Hub's own cache on this machine."""
+"""Runs of the Hugging Face Hub, as `gcnn push` puts them there, brought into the Hub's own cache on
+this machine.
+"""
 
 import os
 import re
@@ -23,10 +25,12 @@ def as_hub_name(run: str) -> str:
 
 
 def download_run(repo: str, files: list[str]) -> Path:
-    """A folder with the files of a run on the Hub that match the patterns `files`, brought up to date.
+    """A folder with the files of a run on the Hub that match the patterns `files`, brought up to
+    date.
 
     They are checked by who reads them, as those of any run. Without a network, the folder is as it
-    was left. Raises UsageError for a name that can be none, RunError for whatever the Hub's client meets.
+    was left. Raises UsageError for a name that can be none, RunError for whatever the Hub's client
+    meets.
     """
     import huggingface_hub
     from huggingface_hub.errors import HFValidationError
@@ -42,7 +46,8 @@ def download_run(repo: str, files: list[str]) -> Path:
         huggingface_hub.snapshot_download(repo, local_dir=folder, allow_patterns=files)
     except Exception as error:
         raise RunError(
-            f"{repo} was not had from the Hub ({one_line(error)[:300]}). Check its name, the network and the token (hf "
-            "auth login, or HF_TOKEN); a run on this machine is given as the path of its folder."
+            f"{repo} was not had from the Hub ({one_line(error)[:300]}). "
+            "Check its name, the network and the token (hf auth login, or HF_TOKEN); "
+            "a run on this machine is given as the path of its folder."
         ) from None
     return folder

@@ -1,4 +1,6 @@
-"""Values out of their ranges, or at odds with each other: refused of the composed config, in one line."""
+"""Values out of their ranges, or at odds with each other: refused of the composed config, in one
+line.
+"""
 
 import re
 

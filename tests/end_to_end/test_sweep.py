@@ -51,7 +51,9 @@ def check_done(row: dict, sweep: Path) -> None:
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_a_failed_member_stops_nobody_and_the_table_says_all(call, tiny, tmp_path, launcher):
-    """Members 0 and 2 are done, 1 diverges. (With submitit, which starts Pythons: 1 is done, 0 diverges.)"""
+    """Members 0 and 2 are done, 1 diverges. (With submitit, which starts Pythons: 1 is done, 0
+    diverges.)
+    """
     if launcher != "basic":
         pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     sweep = tmp_path / "run"
@@ -220,7 +222,9 @@ def test_a_signal_saves_what_runs_and_ends_the_sweep(spawn, tiny, tmp_path):
 
 
 def test_joblib_trains_two_members_at_a_time(spawn, tiny, tmp_path):
-    """0, 2 and 4 diverge, which stops nobody; 1 is done; a signal saves 3 and 5 and ends the sweep."""
+    """0, 2 and 4 diverge, which stops nobody; 1 is done; a signal saves 3 and 5 and ends the
+    sweep.
+    """
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     sweep = tmp_path / "run"
     process = spawn(

@@ -1,4 +1,6 @@
-"""Weights for n-best lists: those found are the best of a grid that is searched here anew, by slow means."""
+"""Weights for n-best lists: those found are the best of a grid that is searched here anew, by slow
+means.
+"""
 
 import random
 import re
@@ -33,7 +35,9 @@ def references(lines) -> dict[str, str]:
 
 @pytest.fixture
 def nbest(references, one_scorer) -> list[str]:
-    """Lists of eight with scores that are best put right by half the model and a nat and a half a word, noise apart."""
+    """Lists of eight with scores that are best put right by half the model and a nat and a half a
+    word, noise apart.
+    """
     draw = random.Random(5)
     lines = []
     vocabulary = [word for line in references.values() for word in line.split()]

@@ -1,4 +1,6 @@
-"""Scores as columns, in tables of any engine: the recipes of docs/SCORING.md, run as they are printed."""
+"""Scores as columns, in tables of any engine: the recipes of docs/SCORING.md, run as they are
+printed.
+"""
 
 import re
 from pathlib import Path

@@ -1,4 +1,6 @@
-"""Log-probabilities of words, and of texts after others: sums and differences of what else is measured."""
+"""Log-probabilities of words, and of texts after others: sums and differences of what else is
+measured.
+"""
 
 import numpy as np
 import pytest
@@ -41,7 +43,9 @@ def test_words_add_up_to_the_sentence(double, lines):
 
 @pytest.mark.parametrize("sentences", [False, True])
 def test_a_word_has_the_log_probabilities_of_its_pieces(double, sentences):
-    """A word's first piece begins with a blank; in odd text the sum at least is that of all tokens."""
+    """A word's first piece begins with a blank; in odd text the sum at least is that of all
+    tokens.
+    """
     text = "once upon a time\n\nabé la se\n"
     tokens = double.token_scores(text, sentences)
     expected = [0.0]

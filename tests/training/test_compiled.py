@@ -1,4 +1,6 @@
-"""trainer.compile, by Dynamo alone: one graph for batches of all kinds, and the LSTM left out of it."""
+"""trainer.compile, by Dynamo alone: one graph for batches of all kinds, and the LSTM left out of
+it.
+"""
 
 from functools import partial
 

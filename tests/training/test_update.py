@@ -79,7 +79,9 @@ def test_positions_of_other_clusters_count_nothing(config, make_trainer):
 
 
 def test_where_the_targets_stand_is_found_on_the_cpu(config, make_trainer):
-    """With hidden states of shapes alone, as a GPU's are to the host: their values are not asked for."""
+    """With hidden states of shapes alone, as a GPU's are to the host: their values are not asked
+    for.
+    """
     model = make_trainer(config).model.to("meta")
     targets = torch.randint(40, (2, 16))
     hidden, _ = model(targets.to("meta"))
