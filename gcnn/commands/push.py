@@ -181,9 +181,9 @@ def card(run: Run, repo: str) -> str:
     results = run.results
     data = results.data
     rows = []
-    for name, split in (("validation", results.validation), ("test", results.test)):
-        figures = [perplexity(split.perplexity), perplexity(split.word_perplexity)]
-        rows.append([name, *figures, decimals(split.bits_per_byte, 4), count(split.tokens)])
+    for split, scores in (("validation", results.validation), ("test", results.test)):
+        figures = [perplexity(scores.perplexity), perplexity(scores.word_perplexity)]
+        rows.append([split, *figures, decimals(scores.bits_per_byte, 4), count(scores.tokens)])
     scored = "each line alone" if run.config.data.sentences else "running text"
     blocks = [
         Paragraph(
@@ -207,6 +207,7 @@ def card(run: Run, repo: str) -> str:
             "config.yaml."
         ),
     ]
+    name = repo.rpartition("/")[2]
     front = [
         "---",
         "library_name: gcnn",
@@ -217,8 +218,7 @@ def card(run: Run, repo: str) -> str:
         "---",
         "",
     ]
-    title = repo.rpartition("/")[2]
-    return "\n".join(front) + "\n" + to_markdown(title, blocks)
+    return "\n".join(front) + "\n" + to_markdown(name, blocks)
 
 
 def model_index(run: Run, name: str) -> str:

@@ -20,11 +20,17 @@ ROOT = Path(__file__).parents[2]
 RESULTS = {
     "git_commit": None, "experiment": None, "command": None, "seed": None, "receptive_field": None,
     "flops_per_token": None,
-    "hardware": {"cpu", "cores", "threads", "gpu", "memory_bytes", "platform"},
+    "hardware": {
+        "cpu", "cores", "threads", "gpu", "gpu_count", "driver", "cudnn", "tf32", "memory_bytes",
+        "platform",
+    },
     "versions": {"python", "gcnn", "torch", "datasets", "sentencepiece", "hydra-core", "numpy"},
     "parameters": {"total", "embedding", "body", "softmax"},
     "data": {"name", "fingerprint", "tokenizer_fingerprint", "vocabulary_size"},
-    "train": {"steps", "tokens", "seconds", "tokens_per_second", "peak_memory_bytes"},
+    "train": {
+        "steps", "tokens", "seconds", "tokens_per_second", "peak_memory_bytes", "precision",
+        "recurrent_kernel",
+    },
 }  # fmt: skip
 SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 138, signal.SIGHUP: 129}
 SPLIT = {

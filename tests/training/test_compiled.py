@@ -55,7 +55,7 @@ def test_few_graphs_do_for_clusters_of_all_sizes(kind, config, make_trainer, dyn
         targets = targets_with(*counts)
         for which in (plain, trainer):
             batch = tokens, targets, which.model.softmax.rows(targets, which.config.trainer.compile)
-            nats.append(which.backward(batch, None, TOKENS)[0])
+            nats.append(which.updater.backward(batch, None, TOKENS)[0])
     for expected, compiled in zip(nats[::2], nats[1::2], strict=True):
         torch.testing.assert_close(compiled, expected)
     for expected, compiled in zip(
