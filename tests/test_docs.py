@@ -209,6 +209,24 @@ def test_the_readme_fits_two_screens_and_shows_recorded_numbers():
     assert f"the LSTM has {lstm:.2f} on test" in " ".join(text.split())
 
 
+def test_the_quick_starts_trials_in_the_docs_are_recorded_and_its_recipes_the_best_of_them():
+    text = (DOCS / "RESULTS.md").read_text()
+    trials = json.loads((DOCS / "results" / "quickstart_trials.json").read_text())
+    for model, experiment in (("GCNN", "quickstart"), ("LSTM", "quickstart_lstm")):
+        own = [trial for trial in trials if trial["model"] == model]
+        for trial in own:
+            perplexities = [trial["validation_perplexity"], trial["test_perplexity"]]
+            cells = [model, trial["lr"], trial["order"], *(f"{p:.2f}" for p in perplexities)]
+            assert f"| {' | '.join(cells)} |" in text
+        best = min(own, key=lambda trial: trial["validation_perplexity"])
+        rates = sorted(float(t["lr"]) for t in own if t["order"] == best["order"])
+        assert rates[0] < float(best["lr"]) < rates[-1]  # not at the edge of its grid
+        config = compose_config(f"experiment={experiment}")
+        assert config.optimizer.lr == float(best["lr"])
+        assert config.trainer.carry_state == (best["order"] == "in order")
+        assert config.trainer.max_steps == best["steps"]
+
+
 @pytest.mark.parametrize("page", ["README.md", "docs/RESULTS.md"])
 def test_gcnn_and_lstm_in_the_docs_are_the_recorded_runs(page):
     """The rows of the table that the two pages share: test perplexities of GCNN and LSTM."""
