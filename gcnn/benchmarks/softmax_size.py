@@ -123,7 +123,9 @@ def times(kinds: list[str], size: Size, rounds: int) -> dict[str, float]:
 def memory(kind: str, size: Size) -> int:
     """Peak bytes of one softmax: its weights, their gradients and all that two passes hold.
 
-    For a process of its own: what ran before counts towards the peak.
+    `kind` is `adaptive` or `full`. Measured on the CPU, on Linux alone, as what is added to the
+    process's peak so far: call it in a process of its own, for one with a higher peak before gives
+    too little, or 0. Sets torch's number of threads and random seed.
     """
     torch.set_num_threads(size.threads)
     # A small step first: it loads the libraries, which are not the softmax's memory.

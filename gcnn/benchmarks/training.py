@@ -114,8 +114,9 @@ def measure(
 ) -> Speed:
     """Time `steps` updates, the matrix product and an evaluation in turn, `rounds` times.
 
-    `name` is the workload's, for the report. `sizes` are the product's; None: the device's. Trains
-    the trainer's model further.
+    The trainer is one of `make_trainer`; its model is trained further, first by `warm_up` updates
+    that are not timed. `name` is the workload's, for the report. `sizes` are the product's; None:
+    the device's. The peak memory that is returned is that of the process so far.
     """
     settings = trainer.config.trainer
     counts = torch.from_numpy(type_counts(trainer.data.streams["train"]))

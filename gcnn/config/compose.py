@@ -56,8 +56,9 @@ structured = cache(
 def typed(config: DictConfig) -> TrainConfig:
     """The dataclass instances of a composed or stored config, checked.
 
-    `trainer.carry_state: null` becomes true or false, and relative paths become absolute from the
-    current folder. `config` itself is not changed.
+    `trainer.carry_state: null` becomes true or false, and the inputs' relative paths become
+    absolute from the current folder (see `make_absolute`; run_dir and data.cache_dir stay as they
+    are). `config` itself is not changed.
     Raises UsageError for an unknown key, a missing value, a wrong type, a value out of its range
     and for values that contradict each other.
     """

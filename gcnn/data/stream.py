@@ -216,8 +216,8 @@ def token_stream(
 ) -> TokenStream:
     """A TokenStream of its parts; logs a warning if lines have the word <eos> inside.
 
-    counts: the sums of the four counts of `encode`. text: of the same lines. fingerprint: of the
-    ids. what: names the text in the warning.
+    tokens: int32, flat. counts: the sums of the four counts of `encode`, in its order. text: of the
+    same lines. fingerprint: the ids' sha256 in hex. what: names the text in the warning.
     """
     words, size, marks, unknown = counts
     if marks:

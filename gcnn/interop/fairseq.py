@@ -127,9 +127,11 @@ def number(options: dict[str, Any], name: str) -> float:
 
 
 def model_config(checkpoint: Checkpoint) -> GCNNConfig:
-    """The model's config, by fairseq's options and the shape of the embedding.
+    """The model's config, by fairseq's options, the shape of the embedding and which softmax has
+    weights: the adaptive one, or else the full one (`cutoffs` empty).
 
-    Raises UsageError for a model that is no `fconv_lm`, or has what models here do not have.
+    Raises UsageError for a model that is no `fconv_lm`, or has what models here do not have, and
+    for options that are malformed.
     """
     options = checkpoint.options
     if not isinstance(options.get("decoder_layers"), str):

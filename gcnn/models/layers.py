@@ -132,9 +132,9 @@ class GatedConv(nn.Module):
     def forward(self, hidden: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         """hidden (batch, time, in_channels) -> (batch, time, out_channels), and the state after it.
 
-        The state are the last kernel_size - 1 inputs, (batch, kernel_size - 1, in_channels); None
-        before `hidden`: zeros. It is a copy, for a view would keep each layer's whole input in
-        memory.
+        The state are the last kernel_size - 1 inputs, after dropout, as (batch, kernel_size - 1,
+        in_channels). `state` None: zeros. The one returned is a copy, for a view would keep each
+        layer's whole input in memory; it is not detached, so that gradients flow through it.
         """
         hidden = dropout(hidden, self.dropout, self.training)
         if self.context and state is None:

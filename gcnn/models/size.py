@@ -10,7 +10,8 @@ LAYER = 1 << 14  # bytes of a layer's Python objects, besides its weights
 def check_size(
     model: ModelConfig, vocabulary_size: int, copies: int = 1, positions: int = 0
 ) -> None:
-    """Raise UsageError for cutoffs past the vocabulary and for a model that exceeds the memory.
+    """Raise UsageError for cutoffs not below the vocabulary size and for a model that exceeds the
+    machine's main memory, whatever the device.
 
     Counted are `copies` of the weights in float32 (0: none is held) and, for a batch of `positions`
     tokens, the outputs of all layers in bf16. What is counted is the least that is needed.

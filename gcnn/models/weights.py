@@ -124,7 +124,8 @@ def digest(weights: dict[str, Tensor]) -> str:
 def assign_weights(model: torch.nn.Module, weights: dict[str, Tensor], path: Path) -> None:
     """Copy tensors into a model, in place. Raises UsageError where they are those of another model.
 
-    `path` is the file that they were read from, for the message.
+    Names and shapes must be those of the model's state_dict; dtype and device stay the model's.
+    `path` is the file that the tensors were read from, for the message.
     """
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     stored = {name: tuple(tensor.shape) for name, tensor in weights.items()}

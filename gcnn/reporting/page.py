@@ -39,10 +39,12 @@ def write_report(
     """Write report.html and report.md (with its figures/) about the runs at or below the given
     folders.
 
-    Returns both paths. `latency` and `comparison` are files of the benchmark and of `gcnn compare
-    --json`; None leaves their sections out. The numbers of `paper` stand beside ours. Runs that
-    cannot be read are left out, and named on the page and on standard error, as is a page that is
-    replaced. Raises UsageError where no run is left, or a file is of another kind.
+    Returns both paths. They are in the folder `out`, which is made where it is missing. `latency`
+    and `comparison` are the JSON of the latency benchmark and of `gcnn compare --json`; None leaves
+    their sections out. The numbers of `paper` stand beside ours; None: ours alone. Runs that cannot
+    be read are left out, and named on the page and on standard error; a page that is replaced is
+    named on standard error alone. Raises UsageError where no run is left, or a file is missing or
+    of another kind.
     """
     paper = paper or Publication()
     found, refused = load_runs(runs, paper)

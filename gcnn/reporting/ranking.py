@@ -33,7 +33,11 @@ class Ranking:
 
 
 def compare(results: Sequence[Results], split: str) -> Ranking:
-    """What runs may be ranked by on a split, `validation` or `test`; of no runs, by PER_TOKEN."""
+    """What runs may be ranked by on a split, `validation` or `test`; of no runs, by PER_TOKEN.
+
+    Runs on different texts by nothing; with one tokenizer by PER_TOKEN; with several by PER_WORD
+    where no run has an unknown word there, else by nothing. The runs must be finished.
+    """
     first, *others = results or [None]
     if not all(same_text(first, other, split) for other in others):
         return Ranking(None, "perplexities on different texts do not compare")

@@ -153,7 +153,11 @@ def receptive_field(results: Results) -> str:
 
 
 def results_table(content: dict | Results) -> str:
-    """The content of results.json as aligned plain text, for the end of a training run."""
+    """The content of results.json as aligned plain text, for the end of a training run.
+
+    What was not measured is a dash. No newline at the end. Raises UsageError for a dict with an
+    entry of another type.
+    """
     results = content if isinstance(content, Results) else checked(content, Results, "results")
     parameters, train, data = results.parameters, results.train, results.data
     sizes = (

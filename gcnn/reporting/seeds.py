@@ -24,7 +24,8 @@ class SeedGroup:
 def seed_groups(runs: list[Run]) -> list[SeedGroup]:
     """The runs in groups of one recipe, in the order of their first runs, with distinct labels.
 
-    A run that repeats the seed of another is a group of its own.
+    Runs are of one recipe whose configs differ at most in the seed and in what changes no result
+    (see `recipe`). A run that repeats a seed of its group is a group of its own.
     """
     groups: dict[str, list[Run]] = {}
     for run in runs:

@@ -124,8 +124,9 @@ def unit(comparison: Ranking) -> str:
 def seeds_table(members: list[dict], comparison: Ranking) -> Table:
     """A row for finished members that differ in their seed alone: mean and range of perplexities.
 
-    The best mean on validation comes first, where something ranks the members. Without rows where
-    there are no two such members.
+    `members` are entries of sweep.json. The perplexities are those that rank the members, or per
+    token where nothing does. The best mean on validation comes first where something ranks them,
+    else the first member. Without rows where there are no two such members.
     """
     measure = comparison.measure or PER_TOKEN
     groups: dict[tuple, list[dict]] = {}
@@ -138,18 +139,20 @@ def seeds_table(members: list[dict], comparison: Ranking) -> Table:
     def validation(group: list[dict]) -> float:
         return mean([member[f"validation_{measure}"] for member in group]) or math.inf
 
-    def numbers(group: list[dict]) -> str:
-        return ", ".join(map(str, sorted(member["member"] for member in group)))
-
     if comparison.measure:
         several.sort(key=validation)
     keys = sorted({key for member in members for key in member["overrides"]} - {"seed"})
-    columns = {"members": numbers}
-    columns |= {key: lambda group, key=key: group[0]["overrides"].get(key, DASH) for key in keys}
-    for split in ("validation", "test"):
-        title = f"{split}{unit(comparison)}: mean (range)"
-        columns[title] = lambda group, split=split: spread([m[f"{split}_{measure}"] for m in group])
-    return table_of(several, columns, text_columns=len(keys) + 1)
+    splits = ("validation", "test")
+    rows = []
+    for group in several:
+        numbers = sorted(member["member"] for member in group)
+        row = [", ".join(map(str, numbers))]
+        row += [group[0]["overrides"].get(key, DASH) for key in keys]
+        for split in splits:
+            row.append(spread([member[f"{split}_{measure}"] for member in group]))
+        rows.append(row)
+    titles = [f"{split}{unit(comparison)}: mean (range)" for split in splits]
+    return Table(["members", *keys, *titles], rows, text_columns=len(keys) + 1)
 
 
 def notes(members: list[dict], comparison: Ranking) -> list[str]:

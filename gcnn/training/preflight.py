@@ -44,10 +44,11 @@ def check_processes(trainer: Any, processes: int) -> None:
 def check_against_data(
     config: Any, vocabulary_size: int, train_tokens: int, processes: int = 1
 ) -> None:
-    """Raise UsageError where the config does not fit the corpus or the machine's memory.
+    """Raise UsageError where the config does not fit the corpus or the machine's main memory.
 
-    What must fit the corpus are cutoffs, block size and batch size (the latter two in running text
-    alone). `train_tokens` is the length of the training split.
+    `config` is a TrainConfig. What must fit the corpus are cutoffs, block size and batch size (the
+    latter two in running text alone). `train_tokens` is the length of the training split;
+    `processes` share a batch, and the memory is reckoned for one of them.
     """
     trainer = config.trainer
     share = trainer.batch_size // processes

@@ -20,21 +20,25 @@ def restore(
 ) -> None:
     """Load a checkpoint into a trainer, its model included; all processes must call it.
 
-    `path` None: the newest intact one; where there is none, the trainer stays at step 0.
-    `write_config` is called once the checkpoint is known to fit and before other files change, so
-    that a process that is killed from then on can be resumed. Newer checkpoints are set aside. Sets
-    torch's random state. Raises UsageError where the checkpoint does not fit the config, RunError
-    where it is damaged.
+    `path` None: the newest intact one, and newer ones that are damaged are removed; where there are
+    no checkpoints, the trainer stays at step 0.
+    `write_config` is called in either case: once the checkpoint is known to fit and before the
+    changes that follow, so that a process that is killed from then on can be resumed. Then newer
+    checkpoints are set aside, and model.safetensors becomes the best weights of that time. Sets
+    torch's random state. Raises UsageError where `path` is no checkpoint or does not fit the
+    config, RunError where it is damaged, or all are; the trainer is not to be used then.
     """
-    newest = None
-    if path is None and rank() == 0:
-        newest = trainer.checkpoints.load_newest(trainer.model)
-    path = path or distributed.from_rank_0(newest and newest[0])
+    state = None
+    if path is None:
+        if rank() == 0:
+            path, state = trainer.checkpoints.load_newest(trainer.model) or (None, None)
+        path = distributed.from_rank_0(path)
     if path is None:
         log.info("No checkpoint in %s: starting at step 0.", trainer.run_dir)
         return write_config()
     try:
-        state = newest[1] if newest else trainer.checkpoints.load(path, trainer.model)
+        if state is None:  # else rank 0 has loaded it above
+            state = trainer.checkpoints.load(path, trainer.model)
     except RunError as error:
         raise RunError(
             f"{error} Give another checkpoint, or resume=true for the newest intact one."

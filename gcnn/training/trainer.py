@@ -101,10 +101,12 @@ class Trainer:
     def run(self) -> None:
         """Train until the run is finished; all processes must call it, in their main thread.
 
-        Opens metrics.jsonl and the progress bar, and handles SIGNALS until it returns. Raises
-        RunError for a loss or gradient that is not finite, before the weights change, where no
-        validation is finite, and where the compiler fails; Interrupted after one of SIGNALS, once
-        the step is finished and a checkpoint written.
+        Writes metrics.jsonl, checkpoints and the best weights, shows the progress bar, and handles
+        SIGNALS until it returns. Of a run that is at a bound already, it makes no step. Raises
+        RunError once more than `trainer.skip_nonfinite` steps had a loss or gradient that is not
+        finite (such a step changes no weights), where no validation is finite, and where the
+        compiler fails; Interrupted after one of SIGNALS, once the step is finished and a checkpoint
+        written.
         """
         self.model.train()
         if self.config.trainer.compile:
@@ -295,7 +297,11 @@ class Trainer:
         progress.logged_seconds = 0.0
 
     def position(self) -> dict[str, float]:
-        """How far the run is, as each line of metrics.jsonl says it."""
+        """How far the run is, as each line of metrics.jsonl says it.
+
+        `step` (updates made), `epoch` (passes over the text, with the part of the present one),
+        `tokens` (targets trained on) and `seconds` (of training alone).
+        """
         progress = self.progress
         return {
             "step": progress.step,
