@@ -16,22 +16,19 @@ import pytest
 import torch
 
 from gcnn.base.errors import RunError, UsageError
+from gcnn.config.models import BlockConfig, GCNNConfig, LSTMConfig, TransformerConfig
 from gcnn.config.schema import (
     SCHEMAS,
     AdamWConfig,
-    BlockConfig,
     ConstantScheduleConfig,
     CosineScheduleConfig,
     DataConfig,
-    GCNNConfig,
     LoggerConfig,
-    LSTMConfig,
     NesterovConfig,
     PlateauScheduleConfig,
     SentencePieceConfig,
     TrainConfig,
     TrainerConfig,
-    TransformerConfig,
     WordTokenizerConfig,
 )
 from gcnn.data.batches import RunningText

@@ -31,7 +31,8 @@ from gcnn.base.errors import UsageError, one_line
 from gcnn.base.files import write_atomically
 from gcnn.base.text_files import check_no_pointer_at
 from gcnn.config.compose import typed
-from gcnn.config.schema import GCNNConfig, TrainConfig, TrainerConfig
+from gcnn.config.models import GCNNConfig
+from gcnn.config.schema import TrainConfig, TrainerConfig
 from gcnn.config.stored import save_config
 from gcnn.data.tokenizers import WordTokenizer
 from gcnn.interop.fairseq_checkpoint import Checkpoint, convert_weights, load_checkpoint

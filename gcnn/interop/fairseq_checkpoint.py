@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gcnn.base.errors import UsageError
 from gcnn.base.text_files import check_no_pointer_at
-from gcnn.config.schema import GCNNConfig
+from gcnn.config.models import GCNNConfig
 from gcnn.models.language_model import build_model
 
 # Of the configuration in newer checkpoints; where two have an option, the later section counts.

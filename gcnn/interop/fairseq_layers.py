@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from gcnn.base.errors import UsageError
-from gcnn.config.schema import BlockConfig
+from gcnn.config.models import BlockConfig
 
 MAX_CHARACTERS = 10_000
 MAX_LAYERS = 1000

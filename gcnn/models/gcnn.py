@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from gcnn.config.schema import GCNNConfig
+from gcnn.config.models import GCNNConfig
 from gcnn.models.layers import GatedConv, ResidualBlock, dropout, linear, weight_count
 
 # The last kernel_size - 1 inputs of each convolution, (batch, kernel_size - 1, channels)

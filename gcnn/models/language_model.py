@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from gcnn.config.schema import GCNNConfig, ModelConfig
+from gcnn.config.models import GCNNConfig, ModelConfig
 from gcnn.models.adaptive_softmax import AdaptiveSoftmax, FullSoftmax, Softmax
 from gcnn.models.gcnn import GCNN
 from gcnn.models.layers import dropout

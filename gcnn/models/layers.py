@@ -9,7 +9,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import weight_norm
 
 from gcnn.base.gates import GATES
-from gcnn.config.schema import BlockConfig
+from gcnn.config.models import BlockConfig
 from gcnn.models import winograd
 from gcnn.models.half_precision import Linear, linear_product, on_tensor_cores, pad_to_multiples
 

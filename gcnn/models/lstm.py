@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from gcnn.config.schema import LSTMConfig
+from gcnn.config.models import LSTMConfig
 from gcnn.models.layers import dropout, linear
 
 EMBEDDING = 0.1  # embeddings are initialised uniformly in [-EMBEDDING, EMBEDDING]

@@ -2,7 +2,7 @@
 
 from gcnn.base.errors import UsageError
 from gcnn.base.values import check_memory
-from gcnn.config.schema import ModelConfig
+from gcnn.config.models import ModelConfig
 
 LAYER = 1 << 14  # bytes of a layer's Python objects, besides its weights
 

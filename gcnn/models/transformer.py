@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gcnn.base.gates import GATES
-from gcnn.config.schema import TransformerConfig
+from gcnn.config.models import TransformerConfig
 from gcnn.models.layers import dropout, gate, linear, weight_count
 
 ROTARY_BASE = 10_000.0  # wavelengths of the rotations reach 2 pi times it (arXiv 2104.09864)

@@ -1,7 +1,8 @@
 """Which group of a figure a run belongs to."""
 
 from gcnn.base.gates import GATES
-from gcnn.config.schema import ModelConfig, TrainConfig
+from gcnn.config.models import ModelConfig
+from gcnn.config.schema import TrainConfig
 from gcnn.reporting.units import magnitude, plural
 from gcnn.reproduction.paper import MODEL_TITLES, model_title
 

@@ -4,7 +4,7 @@ configs/model/.
 
 from dataclasses import dataclass
 
-from gcnn.config.schema import ModelConfig
+from gcnn.config.models import ModelConfig
 from gcnn.reporting.results import Publication
 
 

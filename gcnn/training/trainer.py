@@ -5,14 +5,13 @@ import logging
 import math
 import signal
 import time
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from gcnn.base.errors import Interrupted, RunError, one_line, out_of_memory
+from gcnn.base.errors import Interrupted, RunError
 from gcnn.base.provenance import command_to_resume
 from gcnn.config.schema import TrainConfig
 from gcnn.data.batches import RunningText, Sentences
@@ -28,7 +27,7 @@ from gcnn.training.optimizers import build_optimizer
 from gcnn.training.progress import Bounds, Progress, StepTimer
 from gcnn.training.schedules import Schedule
 from gcnn.training.signals import StopSignals
-from gcnn.training.update import MicroBatch, Updater, join_states, split_state
+from gcnn.training.update import MicroBatch, Updater, join_states
 
 log = logging.getLogger(__name__)
 PASSES = 3  # forward, and two products of its size backward
@@ -141,20 +140,10 @@ class Trainer:
             self.validate()
 
     def try_compiler(self) -> None:
-        """Compile for the first batch, then undo its effects. RunError if the compiler fails."""
+        """Compile for the first batch, without counting it. RunError if the compiler fails."""
         before = dataclasses.replace(self.progress), self.state
-        try:
-            with torch.random.fork_rng(), warnings.catch_warnings():
-                batches, count = self.next_batch()
-                self.updater.backward(batches[0], split_state(self.state, batches)[0], count)
-        except Exception as error:  # of any class: there may be no C++ compiler, say
-            if out_of_memory(error):
-                raise
-            reason = one_line(error)[:200]
-            raise RunError(
-                f"trainer.compile: the compiler fails ({reason}). Set trainer.compile=false."
-            ) from None
-        self.optimizer.zero_grad(set_to_none=True)
+        batches, count = self.next_batch()
+        self.updater.try_compiler(batches, self.state, count)
         self.progress, self.state = before
 
     def fraction_done(self) -> float:

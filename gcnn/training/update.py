@@ -1,12 +1,14 @@
 """One update of the weights: gradients of its micro-batches, clipping, the optimizer's step."""
 
 import contextlib
+import warnings
 
 import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
+from gcnn.base.errors import RunError, one_line, out_of_memory
 from gcnn.config.schema import TrainerConfig
 from gcnn.data.batches import to_device
 from gcnn.models.language_model import LanguageModel, State
@@ -42,6 +44,23 @@ class Updater:
         self.loss = torch.compile(loss) if config.compile else loss
         if world_size() > 1:
             self.loss = DistributedDataParallel(self.loss, gradient_as_bucket_view=True)
+
+    def try_compiler(self, batches: list[MicroBatch], state: State | None, count: int) -> None:
+        """Compile for the first of an update's micro-batches, and leave no trace of it.
+
+        Arguments as in `accumulate_gradients`. Raises RunError if the compiler fails.
+        """
+        try:
+            with torch.random.fork_rng(), warnings.catch_warnings():
+                self.backward(batches[0], split_state(state, batches)[0], count)
+        except Exception as error:  # of any class: there may be no C++ compiler, say
+            if out_of_memory(error):
+                raise
+            reason = one_line(error)[:200]
+            raise RunError(
+                f"trainer.compile: the compiler fails ({reason}). Set trainer.compile=false."
+            ) from None
+        self.optimizer.zero_grad(set_to_none=True)
 
     def accumulate_gradients(
         self, batches: list[MicroBatch], state: State | None, count: int

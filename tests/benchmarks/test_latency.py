@@ -10,7 +10,7 @@ import torch
 from gcnn.base.files import write_json
 from gcnn.benchmarks.bounds import SIZES, Bound, Machine, Sizes, Work, work
 from gcnn.benchmarks.latency import BLOCK, LENGTHS, Candidate, Zipf, benchmark, score
-from gcnn.config.schema import BlockConfig, GCNNConfig, LSTMConfig
+from gcnn.config.models import BlockConfig, GCNNConfig, LSTMConfig
 from gcnn.models.inference import prepare_for_inference
 from gcnn.models.language_model import LanguageModel, build_model
 from gcnn.reporting.latency import latency_table, load_latency, ratio_table, speed_table

@@ -1,12 +1,11 @@
-"""Bad arguments, files and streams, for every command: one line that names the thing and the
+"""Bad arguments and files, for every command: one line that names the thing and the
 remedy, and the exit code: 2 for what was asked wrongly, 1 for what failed. Nothing is written,
 nothing changed.
 
-Training has a table of its own in test_bad_input.py; damaged run directories are in
-test_bad_runs.py.
+Training has a table of its own in test_bad_input.py; what comes in by standard input is in
+test_bad_streams.py, damaged run directories in test_bad_runs.py.
 """
 
-import os
 import re
 
 import pytest
@@ -358,58 +357,6 @@ def test_bad_arguments_are_one_line(
     assert "Traceback" not in done.err
     assert re.search(named, line), line
     assert snapshot() == before
-
-
-STREAMS = [
-    # what comes in, options, what the line must name, lines that are scored before
-    (b"\xff\xfe\n", [], "line 1 of the input is not UTF-8: byte 0xff at offset 0", 0),
-    (b"w1\nw2 \xe9\nw3\n", [], "line 2 of the input is not UTF-8: byte 0xe9 at offset 3", 1),
-    ("w1 w2\n".encode("utf-16"), [], "line 1 of the input is not UTF-8", 0),
-    (
-        ("w1 w2\n" * 100).encode("utf-16-le"),
-        [],
-        "standard input is not UTF-8 text: .* zero bytes",
-        0,
-    ),
-    (
-        b"w1 w2\n\0\n\xff\n",
-        [],
-        "line 3 of the input is not UTF-8",
-        2,
-    ),  # a line of zero bytes is a line
-    (b"w1\n\nw2\ncaf\xc3", [], "line 4 of the input is not UTF-8", 3),
-    (b"w1\n\xed\xa0\x80\n", [], "line 2 of the input is not UTF-8", 1),
-    (b"w1\n\xff", ["--format", "tsv"], "line 2 of the input is not UTF-8", 2),
-    (
-        b"1 ||| w1\n2 ||| w2\nw3\n",
-        ["--nbest"],
-        "line 3 of the input is not `id \\|\\|\\| sentence`",
-        1,
-    ),
-    (b"1 || w1\n", ["--nbest"], "line 1 of the input is not `id", 0),
-    (b"\n", ["--nbest"], "line 1 of the input is not `id", 0),
-    (b"1 ||| w1\n1 ||| \xff\n", ["--nbest"], "line 2 of the input is not UTF-8", 0),
-]
-
-
-@pytest.mark.parametrize(("stdin", "options", "named", "scored"), STREAMS)
-def test_a_bad_line_ends_the_scores_before_it(
-    call, run_dir, snapshot, stdin, options, named, scored
-):
-    before = snapshot()
-    done = call("score", "--run", run_dir, *options, stdin=stdin)
-    assert (done.code, len(done.out.splitlines())) == (2, scored)
-    assert re.fullmatch(f"error: .*{named}.*\\. .*\n", done.err), done.err
-    assert snapshot() == before
-
-
-def test_a_folder_is_no_standard_input(call, run_dir, monkeypatch, tmp_path):
-    descriptor = os.open(tmp_path, os.O_RDONLY)
-    monkeypatch.setattr("gcnn.commands.score.STDIN", descriptor)
-    done = call("score", "--run", run_dir)
-    os.close(descriptor)
-    assert (done.code, done.out) == (2, "")
-    assert re.fullmatch("error: standard input cannot be read .*\n", done.err)
 
 
 def test_a_samples_file_that_cannot_be_written_is_named(call, run_dir, snapshot):

@@ -5,13 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from gcnn.config.models import BlockConfig, GCNNConfig, LSTMConfig
 from gcnn.config.schema import (
     AdamWConfig,
-    BlockConfig,
     ConstantScheduleConfig,
     DataConfig,
-    GCNNConfig,
-    LSTMConfig,
     SentencePieceConfig,
     TrainConfig,
     TrainerConfig,

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from gcnn.config.schema import BlockConfig, GCNNConfig
+from gcnn.config.models import BlockConfig, GCNNConfig
 from gcnn.data.batches import line_ends
 from gcnn.data.stream import TokenStream, encode_file
 from gcnn.evaluation.perplexity import (

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gcnn.config.schema import BlockConfig, GCNNConfig, TransformerConfig
+from gcnn.config.models import BlockConfig, GCNNConfig, TransformerConfig
 from gcnn.models import half_precision, layers
 from gcnn.models.language_model import build_model
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gcnn.config.schema import BlockConfig, GCNNConfig, LSTMConfig
+from gcnn.config.models import BlockConfig, GCNNConfig, LSTMConfig
 from gcnn.models import adaptive_softmax
 from gcnn.models.inference import PackedConv, PackedLinear, PackedLSTM, prepare_for_inference
 from gcnn.models.language_model import build_model

@@ -8,7 +8,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from gcnn.config.schema import BlockConfig, GCNNConfig, LSTMConfig, TransformerConfig
+from gcnn.config.models import BlockConfig, GCNNConfig, LSTMConfig, TransformerConfig
 from gcnn.models.language_model import build_model
 
 VOCABULARY = 50

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gcnn.config.schema import BlockConfig
+from gcnn.config.models import BlockConfig
 from gcnn.models import layers
 from gcnn.models.layers import (
     GatedConv,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from gcnn.config.schema import BlockConfig, GCNNConfig, LSTMConfig
+from gcnn.config.models import BlockConfig, GCNNConfig, LSTMConfig
 from gcnn.models.language_model import build_model
 from gcnn.models.lstm import lstm_in
 from gcnn.training.run import recurrent_kernel

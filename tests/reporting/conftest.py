@@ -7,13 +7,11 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from gcnn.config.models import BlockConfig, GCNNConfig, LSTMConfig
 from gcnn.config.schema import (
     AdamWConfig,
-    BlockConfig,
     CosineScheduleConfig,
     DataConfig,
-    GCNNConfig,
-    LSTMConfig,
     SentencePieceConfig,
     TrainConfig,
     TrainerConfig,

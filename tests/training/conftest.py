@@ -5,12 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from gcnn.config.models import BlockConfig, GCNNConfig
 from gcnn.config.schema import (
     AdamWConfig,
-    BlockConfig,
     ConstantScheduleConfig,
     DataConfig,
-    GCNNConfig,
     TrainConfig,
     TrainerConfig,
     WordTokenizerConfig,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from gcnn.config.schema import BlockConfig, GCNNConfig, LSTMConfig
+from gcnn.config.models import BlockConfig, GCNNConfig, LSTMConfig
 from gcnn.models.adaptive_softmax import LEAST_ROWS, pad_rows
 
 TOKENS = 160

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from gcnn.config.schema import BlockConfig, GCNNConfig, LSTMConfig
+from gcnn.config.models import BlockConfig, GCNNConfig, LSTMConfig
 from gcnn.data.stream import prepare
 from gcnn.evaluation.perplexity import evaluate
 from gcnn.evaluation.run import choose_device

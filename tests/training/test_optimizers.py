@@ -6,12 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from gcnn.config.models import BlockConfig, GCNNConfig
 from gcnn.config.schema import (
     AdamWConfig,
-    BlockConfig,
     ConstantScheduleConfig,
     CosineScheduleConfig,
-    GCNNConfig,
     NesterovConfig,
     PlateauScheduleConfig,
 )

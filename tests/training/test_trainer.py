@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from gcnn.base.errors import Interrupted, RunError
-from gcnn.config.schema import AdamWConfig, LSTMConfig, NesterovConfig, PlateauScheduleConfig
+from gcnn.config.models import LSTMConfig
+from gcnn.config.schema import AdamWConfig, NesterovConfig, PlateauScheduleConfig
 from gcnn.data.batches import IGNORE
 from gcnn.training.metrics import Metrics
 from gcnn.training.restore import restore

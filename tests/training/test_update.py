@@ -12,7 +12,8 @@ from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import DynamicOutputShapeException
 from torch.utils._pytree import tree_map_only
 
-from gcnn.config.schema import AdamWConfig, BlockConfig, LSTMConfig, NesterovConfig
+from gcnn.config.models import BlockConfig, LSTMConfig
+from gcnn.config.schema import AdamWConfig, NesterovConfig
 from gcnn.training import distributed
 
 NESTEROV = NesterovConfig(lr=0.1, momentum=0.9, weight_decay=0.01)
