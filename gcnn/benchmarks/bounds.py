@@ -186,7 +186,7 @@ def work(model: LanguageModel, targets: Tensor, softmax: bool = True) -> Work:
     weights = encoder.macs() - recurrent
     macs = weights * targets.numel()  # multiply-accumulates, two operations each
     if softmax:
-        cluster_rows = map(len, model.softmax.rows(targets))
+        cluster_rows = map(len, model.softmax.cluster_indices(targets))
         rows_of_parts = [targets.numel(), *cluster_rows]  # of the head, then of each cluster
         for count, rows in zip(model.softmax.weight_counts(), rows_of_parts, strict=True):
             macs += count * rows

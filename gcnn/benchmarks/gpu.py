@@ -138,11 +138,11 @@ def graphs(device: str, notes: Notes, seconds: float) -> None:
         model = model_of(name, toy).to(where, dtype)
         prepare_for_inference(model)
         tokens, targets = Zipf(TYPES[toy], seed=1).sentence(SENTENCE)
-        rows = [rows.to(where) for rows in model.softmax.rows(targets)]
+        cluster_indices = [i.to(where) for i in model.softmax.cluster_indices(targets)]
         tokens, targets = tokens.to(where), targets.to(where)
 
         def score() -> torch.Tensor:
-            return model.nll(model(tokens)[0], targets, rows)
+            return model.nll(model(tokens)[0], targets, cluster_indices)
 
         eager = median_ms(score, where)
         return {"eager_ms": eager, "graph_ms": None if toy else median_ms(captured(score), where)}

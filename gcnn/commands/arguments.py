@@ -124,7 +124,7 @@ def add_column(parser: argparse.ArgumentParser) -> None:
 def add_text(parser: argparse.ArgumentParser) -> None:
     """Add the options that say on which text a run is evaluated.
 
-    `check_text` checks them, `read_stream` reads the text.
+    `check_text_options` checks them, `read_stream` reads the text.
     """
     text = parser.add_mutually_exclusive_group()
     text.add_argument(
@@ -140,7 +140,7 @@ def add_text(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sentences", action=argparse.BooleanOptionalAction, help=help)
 
 
-def check_text(arguments: argparse.Namespace) -> None:
+def check_text_options(arguments: argparse.Namespace) -> None:
     """Raise UsageError for options of `add_text` that exclude each other."""
     if arguments.file is not None and arguments.data_path is not None:
         raise UsageError("--data-path is where the run's splits are; leave it or --file out.")
@@ -156,8 +156,8 @@ def read_stream(
     """The text that the options of `add_text` ask for, encoded by the run's tokenizer.
 
     `data` is the run's own config, used for a split; splits are cached on disk as in training. Call
-    `check_text` first. Raises UsageError for a text that is missing or unreadable, and where no
-    text is given and the run names none.
+    `check_text_options` first. Raises UsageError for a text that is missing or unreadable, and
+    where no text is given and the run names none.
     """
     from gcnn.data.stream import cached_stream, encode_file
 

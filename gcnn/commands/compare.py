@@ -16,7 +16,7 @@ from gcnn.commands.arguments import (
     add_device,
     add_text,
     add_threads,
-    check_text,
+    check_text_options,
     new_parser,
     read_stream,
     set_threads,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     arguments = parse_arguments()
-    check_text(arguments)
+    check_text_options(arguments)
     from gcnn.base.provenance import made_with
     from gcnn.evaluation.comparison import compare, unit_starts
     from gcnn.evaluation.perplexity import nlls_in_order

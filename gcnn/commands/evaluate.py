@@ -12,7 +12,7 @@ from gcnn.commands.arguments import (
     add_run,
     add_text,
     add_threads,
-    check_text,
+    check_text_options,
     new_parser,
     read_stream,
     read_text,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     arguments = parse_arguments()
-    check_text(arguments)
+    check_text_options(arguments)
     import numpy as np
 
     from gcnn.evaluation.perplexity import evaluate, nlls_in_order

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 from gcnn.base.errors import UsageError
 from gcnn.base.files import to_json
 from gcnn.base.text_files import check_no_pointer, check_no_utf16
+from gcnn.base.torchrun import rank
 from gcnn.base.values import check_text
 from gcnn.commands.arguments import (
     add_column,
@@ -57,7 +58,7 @@ def main() -> None:
 
     set_threads(arguments.threads)
     scorer = Scorer.from_run(arguments.run, arguments.device, arguments.precision)
-    if scorer.model.before_text is not None and os.environ.get("RANK", "0") == "0":
+    if scorer.model.before_text is not None and rank() == 0:
         print(f"warning: {CARRIED}", file=sys.stderr)
     if arguments.input is not None:
         columns = arguments.column or "text", arguments.prefix or ""

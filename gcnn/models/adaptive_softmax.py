@@ -19,7 +19,7 @@ LOGITS_AT_ONCE = {  # logits computed together without gradients
     "cpu": 1 << 22,  # the memory of larger tensors would be allocated anew each time
     "cuda": 1 << 28,
 }
-LEAST_ROWS = 64  # of a cluster, for the compiler
+LEAST_INDICES = 64  # of a cluster, for the compiler; a power of 2
 FACTOR = 4  # cluster i projects from d to d / 4^(i+1)
 
 
@@ -41,31 +41,35 @@ class Softmax(nn.Module):
         """The range of ids of each cluster: the first, and the one after the last."""
         return list(pairwise(self.cutoffs))
 
-    def rows(self, targets: Tensor, few_sizes: bool = False) -> list[Tensor]:
+    def cluster_indices(self, targets: Tensor, few_sizes: bool = False) -> list[Tensor]:
         """The indices of each cluster's targets among all, flattened: a tensor (n,) a cluster.
 
         With targets on a GPU the host waits for it, so ask before they go there. `few_sizes`:
-        filled up by `pad_rows`, for the compiler.
+        filled up by `pad_indices`, for the compiler.
         """
-        flat = targets.reshape(-1)
-        rows = [
-            ((flat >= low) & (flat < high)).nonzero().squeeze(1) for low, high in self.clusters()
-        ]
-        return [pad_rows(own, len(flat)) for own in rows] if few_sizes else rows
+        targets = targets.reshape(-1)
+        found = []
+        for low, high in self.clusters():
+            indices = ((targets >= low) & (targets < high)).nonzero().squeeze(1)
+            found.append(pad_indices(indices, len(targets)) if few_sizes else indices)
+        return found
 
-    def nll(self, hidden: Tensor, targets: Tensor, rows: list[Tensor] | None = None) -> Tensor:
+    def nll(
+        self, hidden: Tensor, targets: Tensor, cluster_indices: list[Tensor] | None = None
+    ) -> Tensor:
         """Negative log-likelihood of each target, in nats; 0 where the target is IGNORE.
 
         hidden (..., channels), targets (...) -> (...).
 
-        `rows` is what `self.rows(targets)` returns; None: it is computed here. Indices among them
-        of targets of another cluster count nothing. With targets on the CPU, nothing waits for a
-        GPU that holds `hidden`.
+        `cluster_indices` is what `self.cluster_indices(targets)` returns, on the device of
+        `hidden`; None: it is computed here, and with targets on the CPU nothing waits for a GPU
+        that holds `hidden`. A padded index, of another cluster's target, adds 0 to it.
         """
-        own_rows = rows is None
-        if own_rows:
-            rows = self.rows(targets)
-            targets, *rows = (to_device(tensor, hidden.device) for tensor in (targets, *rows))
+        may_be_padded = cluster_indices is not None
+        if cluster_indices is None:
+            cluster_indices = self.cluster_indices(targets)
+            cluster_indices = [to_device(indices, hidden.device) for indices in cluster_indices]
+            targets = to_device(targets, hidden.device)
         flat_hidden, flat_targets = self.projection(hidden).flatten(0, -2), targets.reshape(-1)
         head_targets = flat_targets
         for i, (low, high) in enumerate(self.clusters()):
@@ -73,17 +77,16 @@ class Softmax(nn.Module):
             head_targets = torch.where(in_cluster, self.shortlist + i, head_targets)
         head, *tails = self.logit_layers()
         nll = product_nll(head, self.shortlist + len(tails), flat_hidden, head_targets)
-        for cluster_rows, tail, (low, high) in zip(rows, tails, self.clusters(), strict=True):
+        for indices, tail, (low, high) in zip(cluster_indices, tails, self.clusters(), strict=True):
             # In training each parameter gets a gradient, be it 0: other processes wait for it
-            if torch.is_grad_enabled() or len(cluster_rows):
-                tail_hidden = flat_hidden.index_select(0, cluster_rows)
-                tail_targets = flat_targets.index_select(0, cluster_rows) - low
-                if not own_rows:
+            if torch.is_grad_enabled() or len(indices):
+                tail_hidden = flat_hidden.index_select(0, indices)
+                tail_targets = flat_targets.index_select(0, indices) - low
+                if may_be_padded:
                     others = (tail_targets < 0) | (tail_targets >= high - low)
                     tail_targets = tail_targets.masked_fill(others, IGNORE)
-                nll = nll.index_add(
-                    0, cluster_rows, product_nll(tail, high - low, tail_hidden, tail_targets)
-                )
+                tail_nll = product_nll(tail, high - low, tail_hidden, tail_targets)
+                nll = nll.index_add(0, indices, tail_nll)
         return nll.view(targets.shape)
 
     def log_prob(self, hidden: Tensor) -> Tensor:
@@ -112,18 +115,21 @@ class Softmax(nn.Module):
         return [weight_count(self) - sum(tails), *tails]
 
 
-def pad_rows(rows: Tensor, positions: int) -> Tensor:
-    """A cluster's rows among so many positions, filled up to one of few sizes with a position of
-    another cluster, which counts nothing; as they are where every position is the cluster's own.
+def pad_indices(indices: Tensor, positions: int) -> Tensor:
+    """A cluster's indices among so many positions, filled up to one of few sizes with the index of
+    another cluster's target; as they are where every position is the cluster's own.
 
     The compiler makes a graph for each size, and special ones for 0 and 1.
     """
-    if len(rows) == positions:
-        return rows
-    size = max(LEAST_ROWS, 1 << (len(rows) - 1).bit_length() if len(rows) else 0)
-    gaps = (rows != torch.arange(len(rows))).nonzero()  # rows ascend: the first is a free position
-    free = int(gaps[0]) if len(gaps) else len(rows)
-    return F.pad(rows, (0, size - len(rows)), value=free)
+    if len(indices) == positions:
+        return indices
+    size = LEAST_INDICES
+    while size < len(indices):
+        size *= 2
+    # They ascend, so the first that is not its own place leaves that place free.
+    gaps = (indices != torch.arange(len(indices))).nonzero()
+    free = int(gaps[0]) if len(gaps) else len(indices)
+    return F.pad(indices, (0, size - len(indices)), value=free)
 
 
 class AdaptiveSoftmax(Softmax):

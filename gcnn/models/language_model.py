@@ -67,13 +67,16 @@ class LanguageModel(nn.Module):
         hidden, state = self.encoder(tokens, state)
         return dropout(hidden, self.output_dropout, self.training), state
 
-    def nll(self, hidden: Tensor, targets: Tensor, rows: list[Tensor] | None = None) -> Tensor:
+    def nll(
+        self, hidden: Tensor, targets: Tensor, cluster_indices: list[Tensor] | None = None
+    ) -> Tensor:
         """Negative log-likelihood of each target, in nats; 0 where the target is IGNORE.
 
-        hidden (batch, time, channels), targets (batch, time) -> (batch, time). `rows` is what
-        `softmax.rows(targets)` returns, on the targets' device; None: it is computed here.
+        hidden (batch, time, channels), targets (batch, time) -> (batch, time). `cluster_indices` is
+        what `softmax.cluster_indices(targets)` returns, on the device of `hidden`; None: it is
+        computed here.
         """
-        return self.softmax.nll(hidden, targets, rows)
+        return self.softmax.nll(hidden, targets, cluster_indices)
 
     def log_prob(self, hidden: Tensor) -> Tensor:
         """Log-probabilities of all types in nats: (..., channels) -> (..., vocabulary)."""

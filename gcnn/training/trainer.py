@@ -176,7 +176,8 @@ class Trainer:
         few_sizes = self.config.trainer.compile
         micro_batches = []
         for tokens, targets in self.batches.micro_batches(index):
-            micro_batches.append((tokens, targets, self.model.softmax.rows(targets, few_sizes)))
+            cluster_indices = self.model.softmax.cluster_indices(targets, few_sizes)
+            micro_batches.append((tokens, targets, cluster_indices))
         return micro_batches, self.batches.count_targets(index)
 
     def step(self) -> None:

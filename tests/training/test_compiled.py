@@ -9,7 +9,7 @@ import torch
 from torch._dynamo.utils import counters
 
 from gcnn.config.models import BlockConfig, GCNNConfig, LSTMConfig
-from gcnn.models.adaptive_softmax import LEAST_ROWS, pad_rows
+from gcnn.models.adaptive_softmax import LEAST_INDICES, pad_indices
 
 TOKENS = 160
 
@@ -54,8 +54,9 @@ def test_few_graphs_do_for_clusters_of_all_sizes(kind, config, make_trainer, dyn
     for counts in sizes:
         targets = targets_with(*counts)
         for which in (plain, trainer):
-            batch = tokens, targets, which.model.softmax.rows(targets, which.config.trainer.compile)
-            nats.append(which.updater.backward(batch, None, TOKENS)[0])
+            few_sizes = which.config.trainer.compile
+            indices = which.model.softmax.cluster_indices(targets, few_sizes)
+            nats.append(which.updater.backward((tokens, targets, indices), None, TOKENS)[0])
     for expected, compiled in zip(nats[::2], nats[1::2], strict=True):
         torch.testing.assert_close(compiled, expected)
     for expected, compiled in zip(
@@ -70,17 +71,17 @@ def test_few_graphs_do_for_clusters_of_all_sizes(kind, config, make_trainer, dyn
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 63, 64, 65, 159])
-def test_padded_rows_are_the_clusters_and_one_free_position(count):
-    rows = torch.randperm(160)[:count].sort().values
-    padded = pad_rows(rows, 160)
-    assert len(padded) == max(LEAST_ROWS, 1 << max(0, count - 1).bit_length())
-    assert torch.equal(padded[:count], rows)
+def test_padded_indices_are_the_clusters_and_one_free_position(count):
+    indices = torch.randperm(160)[:count].sort().values
+    padded = pad_indices(indices, 160)
+    assert len(padded) == max(LEAST_INDICES, 1 << max(0, count - 1).bit_length())
+    assert torch.equal(padded[:count], indices)
     free = set(padded[count:].tolist())
     assert len(free) <= 1
-    assert not free & set(rows.tolist())
+    assert not free & set(indices.tolist())
     assert max(padded) < 160
 
 
 def test_a_cluster_that_has_every_target_stays_as_it_is():
-    rows = torch.arange(160)
-    assert pad_rows(rows, 160) is rows
+    indices = torch.arange(160)
+    assert pad_indices(indices, 160) is indices
