@@ -25,7 +25,7 @@ from gcnn.reporting.document import to_text
 from gcnn.reporting.runs import find_runs
 from gcnn.reporting.units import plural
 from gcnn.reproduction.figures import drawing, groups_table
-from gcnn.reproduction.kept_runs import KeptRun, keep_runs, read_runs
+from gcnn.reproduction.kept_runs import KeptRun, keep_runs, read_kept, read_runs
 from gcnn.reproduction.plans import Part, figures_of, load_plan, parts_of
 from gcnn.reproduction.progress import adopt, count_missing, known_runs, next_runs
 from gcnn.reproduction.records import FIGURES, Record, make_record, write_record
@@ -101,8 +101,10 @@ def make_figure(
     missing = 0
     settings = []
     parts = parts_of(scale, figure)
+    if arguments.out:
+        check_groups_are_planned(scale, figure, kept_file(out, scale, figure))
     for number, part in enumerate(parts, start=1):
-        kept = out / scale / "runs" / f"{part.figure}.jsonl"
+        kept = kept_file(out, scale, part.figure)
         known = known_runs(part, arguments.runs, kept if arguments.out else None, overrides)
         if train:
             print(f"{figure}, group {number} of {len(parts)}: {part.group}", file=sys.stderr)
@@ -112,6 +114,22 @@ def make_figure(
         missing += count_missing(part, known)
         settings += part.settings
     return make_record(figure, scale, runs, settings, missing)
+
+
+def kept_file(out: Path, scale: str, figure: str) -> Path:
+    """The file with what is kept of a figure's own runs."""
+    return out / scale / "runs" / f"{figure}.jsonl"
+
+
+def check_groups_are_planned(scale: str, figure: str, kept: Path) -> None:
+    """Raise UsageError where runs are kept of a group that the figure's plan does not have."""
+    planned = load_plan(scale, figure).groups.keys()
+    others = sorted({run.group for run in read_kept(kept)} - planned)
+    if others:
+        raise UsageError(
+            f"{kept} has runs of {', '.join(others)}, which is no group of the plan. Add it there, "
+            "or remove its lines."
+        )
 
 
 def train_part(
@@ -150,7 +168,7 @@ def add_runs(folder: Path, scale: str, figures: list[str], out: Path) -> None:
     parts = list(dict.fromkeys(part for figure in figures for part in parts_of(scale, figure)))
     for path in find_runs(folder):
         part, run = adopt(path, parts)
-        keep_runs([run], out / scale / "runs" / f"{part.figure}.jsonl")
+        keep_runs([run], kept_file(out, scale, part.figure))
         _, rate, seed = run.place
         print(
             f"{path}: kept as {part.figure}/{part.group}, learning rate {rate:g}, seed {seed}",

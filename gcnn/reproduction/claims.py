@@ -45,16 +45,17 @@ class Claim:
     text: str
     compare: Callable[[Record | Latency], list[Comparison]]
 
-    def evidence(self, record: Record | Latency) -> str:
-        """The numbers behind the comparisons, as text.
 
-        Where these have none: the perplexities of the groups at their best learning rates, or, as
-        long as those are not known, of all groups.
-        """
-        evidence = "; ".join(c.evidence for c in self.compare(record) if c.evidence)
-        if evidence or isinstance(record, Latency):
-            return evidence
-        return spreads(best_rates(record).values()) or spreads(record.groups)
+def evidence(comparisons: list[Comparison], record: Record | Latency) -> str:
+    """The numbers behind a record's comparisons, as text.
+
+    Where these have none: the perplexities of the groups at their best learning rates, or, as long
+    as those are not known, of all groups.
+    """
+    found = "; ".join(comparison.evidence for comparison in comparisons if comparison.evidence)
+    if found or isinstance(record, Latency):
+        return found
+    return spreads(best_rates(record).values()) or spreads(record.groups)
 
 
 def verdict(comparisons: list[Comparison], missing: int = 0) -> str:

@@ -260,8 +260,8 @@ def validation_means(group: Group | None) -> list[tuple[float, MeanLog]]:
     """A group's mean log validation perplexity over the seeds that ended, validation by validation.
 
     Each comes with the part of the steps (0 to 1) after which it was reached; it is infinite where
-    a seed diverged. Of a group that diverged at each seed there is the end alone; empty for no
-    group.
+    a seed diverged, and at a validation that was not finite. Of a group that diverged at each seed
+    there is the end alone; empty for no group.
     """
     if group is None:
         return []
@@ -272,7 +272,8 @@ def validation_means(group: Group | None) -> list[tuple[float, MeanLog]]:
     by_validation = zip(*group.curve.perplexity.values(), strict=True)
     line = []
     for step, perplexities in zip(group.curve.steps, by_validation, strict=True):
-        line.append((step / last_step, mean_log([*perplexities, *diverged])))
+        finite = [math.inf if perplexity is None else perplexity for perplexity in perplexities]
+        line.append((step / last_step, mean_log([*finite, *diverged])))
     return line
 
 

@@ -53,14 +53,16 @@ def drawing(record: Record) -> Figure | None:
     if name in POINTS:
         plot = partial(plot_points, figure=name, groups=groups)
     else:
-        top = TALLEST * min(values_of(group).min() for group in groups)
+        top = TALLEST * min(np.nanmin(values_of(group)) for group in groups)
         plot = partial(plot_bands, groups=groups, top=top)
         above = []
         for group in groups:
-            highest = values_of(group).max()
+            highest = np.nanmax(values_of(group))
             if highest > top:
                 above.append(f"{group.title} ({count(highest)})")
         caption += f"; higher than the picture: {', '.join(above)}" if above else ""
+        gaps = [group.title for group in groups if np.isnan(values_of(group)).any()]
+        caption += f"; not finite at a validation: {', '.join(gaps)}" if gaps else ""
     diverged = [f"{g.title} ({len(g.diverged)})" for g in record.groups if g.diverged]
     if diverged:
         caption += f"; diverged: {', '.join(diverged)}"
@@ -107,15 +109,15 @@ def plot_points(axes: Axes, figure: str, groups: list[Group]) -> None:
 
 
 def values_of(group: Group) -> np.ndarray:
-    """Validation perplexities of a group, (seeds, validations)."""
-    return np.array(list(group.curve.perplexity.values()))
+    """Validation perplexities of a group, (seeds, validations); nan where one was not finite."""
+    return np.array(list(group.curve.perplexity.values()), dtype=float)
 
 
 def plot_bands(axes: Axes, groups: list[Group], top: float) -> None:
     """Mean validation perplexity against training tokens, with a band from the lowest seed to the
     highest.
 
-    What is above `top` is cut off.
+    What is above `top` is cut off; a validation that was not finite is a gap.
     """
     for style, group in zip(STYLES, groups, strict=False):
         x, values = group.curve.tokens, values_of(group)
@@ -125,6 +127,7 @@ def plot_bands(axes: Axes, groups: list[Group], top: float) -> None:
             x, values.min(axis=0), values.max(axis=0), color=style["color"], alpha=0.18, linewidth=0
         )
     every = np.concatenate([values_of(group).ravel() for group in groups])
+    every = every[np.isfinite(every)]
     log_scale(axes, every.clip(max=top))
     if every.max() > top:
         axes.set_ylim(every.min() / 1.1, top)

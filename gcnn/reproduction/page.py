@@ -18,7 +18,7 @@ from gcnn.reporting.document import (
 )
 from gcnn.reporting.latency import Latency
 from gcnn.reporting.units import DASH, magnitude, plural
-from gcnn.reproduction.claims import CLAIMS, Claim, answered, verdict
+from gcnn.reproduction.claims import CLAIMS, Claim, answered, evidence, verdict
 from gcnn.reproduction.comparisons import (
     ABOUT_20,
     EQUAL,
@@ -138,15 +138,15 @@ def claims_table(scale: str, records: dict[str, Record], latency: Latency | None
         record = latency if name == "table4" else records.get(name)
         comparisons = claim.compare(record) if record else []
         found = verdict(comparisons, getattr(record, "missing", 0))
-        evidence = evidence_of(claim, comparisons, record) if record else DASH
+        behind = evidence_of(comparisons, record) if record else DASH
         size, command = size_and_command(name, scale, record)
-        rows.append([FIGURES[name][0], claim.text, found, evidence, size, command])
+        rows.append([FIGURES[name][0], claim.text, found, behind, size, command])
     return Table(header, rows, text_columns=len(header))
 
 
-def evidence_of(claim: Claim, comparisons: list[Comparison], record: Record | Latency) -> str:
+def evidence_of(comparisons: list[Comparison], record: Record | Latency) -> str:
     """The numbers behind a verdict, the comparisons by their answer, and what limits them."""
-    parts = [claim.evidence(record)]
+    parts = [evidence(comparisons, record)]
     for answer in (HOLDS, UNDECIDED, NOT, NOT_MEASURED):
         if texts := answered(comparisons, answer):
             parts.append(f"{answer.removesuffix(' at this size')}: {', '.join(texts)}")

@@ -13,15 +13,25 @@ def known_runs(part: Part, runs: Path, kept: Path | None, overrides: list[str]) 
     """The runs of a part in the folder of all runs, and those that `kept` has besides, sorted.
 
     `kept` is a file of `keep_runs`; None reads the folder alone. A run in the folder comes before a
-    kept one with its learning rate and seed, unless it is unfinished. Raises UsageError where
-    `kept` has a run of the part with another recipe than the plan's with these overrides.
+    kept one with its learning rate and seed, unless it is unfinished. Raises UsageError for a
+    run with another recipe than the plan's with these overrides, and for two in the folder with one
+    learning rate and seed.
     """
     found = {}
     for run in read_kept(kept) if kept else []:
         if run.group == part.group:
             check_recipe(run, part, overrides, str(kept))
             found[run.place] = run
-    for run in read_runs(runs / part.folder, part.group):
+    folder = runs / part.folder
+    places = set()
+    for run in read_runs(folder, part.group):
+        check_recipe(run, part, overrides, str(folder))
+        if run.place in places:
+            _, rate, seed = run.place
+            raise UsageError(
+                f"{folder}: two runs have learning rate {rate:g} and seed {seed}. Remove one."
+            )
+        places.add(run.place)
         if run.status != "unfinished" or run.place not in found:
             found[run.place] = run
     return [found[place] for place in sorted(found)]
@@ -38,15 +48,15 @@ def check_recipe(run: KeptRun, part: Part, overrides: list[str], where: str) -> 
     if differing:
         key, (then, now) = next(iter(differing.items()))
         raise UsageError(
-            f"{about} was trained with {key} {then}; its plan has {now} now. Remove its line to "
-            "train it again, or give another --out."
+            f"{about} was trained with {key} {then}; its plan has {now} now. Remove it to "
+            "train it again, or give another folder."
         )
     if rate not in part.rates or seed not in part.seeds:
         rates = ", ".join(f"{rate:g}" for rate in part.rates)
         seeds = ", ".join(map(str, part.seeds))
         raise UsageError(
             f"{about} is not in the plan (rates: {rates}; seeds: {seeds}). Add it there, or remove "
-            "its line."
+            "it."
         )
 
 

@@ -277,10 +277,11 @@ def load_records(folder: Path) -> dict[str, dict[str, Record]]:
     records: dict[str, dict[str, Record]] = {}
     for path in sorted(folder.glob("*/*.json")):
         record = read_json(path, Record)
-        if record.figure not in FIGURES or not record.groups:
+        in_place = (path.parent.name, path.stem) == (record.scale, record.figure)
+        if record.figure not in FIGURES or not record.groups or not in_place:
             raise UsageError(
-                f"{path} is no figure of the paper. Remove it, or make it again with `make "
-                "reproduce`."
+                f"{path} is no figure of the paper, or another one than its name says. Remove it, "
+                "or make it again with `make reproduce`."
             )
         records.setdefault(path.parent.name, {})[record.figure] = record
     return records

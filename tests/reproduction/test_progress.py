@@ -245,3 +245,26 @@ def test_the_command_says_what_is_wrong_and_draws(call, tmp_path):
     call("reproduce", "--figure", "fig3", "--draw-only", "--runs", tmp_path / "runs")
     record = json.loads((tmp_path / "runs" / "figures" / "cpu" / "fig3.json").read_text())
     assert record["groups"][0]["mean"] == pytest.approx(2.5)
+
+
+def test_a_run_of_another_recipe_in_the_folder_is_no_run_of_the_plan(tmp_path):
+    [part] = [part for part in parts_of("cpu", "fig3") if part.group == "gtu"]
+    folder = tmp_path / part.folder
+    add(folder, "model.gate=gtu", lr=0.03, test=5.0)
+    assert len(known_runs(part, tmp_path, None, [])) == 1
+    add(folder, "model.gate=gtu", name="copy", lr=0.03, test=6.0)
+    with pytest.raises(UsageError, match=r"two runs have learning rate 0\.03 and seed 1"):
+        known_runs(part, tmp_path, None, [])
+    shutil.rmtree(folder / "copy")
+    add(folder, "model.gate=gtu", "trainer.max_epochs=2", name="other", lr=0.1, test=5.0)
+    with pytest.raises(UsageError, match=r"trained with trainer\.max_epochs 2; its plan has 1 now"):
+        known_runs(part, tmp_path, None, [])
+
+
+def test_kept_runs_of_a_group_that_the_plan_does_not_have_are_refused(call, tmp_path):
+    run = ended(0.03, 1, 200.0)
+    run.group = "swish"
+    keep_runs([run], tmp_path / "cpu" / "runs" / "fig3.jsonl")
+    done = call("reproduce", "--figure", "fig3", "--draw-only", "--out", tmp_path)
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "runs of swish, which is no group of the plan" in done.err

@@ -2,13 +2,17 @@
 
 import dataclasses
 import json
+import math
+import re
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
+from gcnn.base.errors import UsageError
 from gcnn.reporting.latency import load_latency
-from gcnn.reproduction.claims import CLAIMS
+from gcnn.reproduction.claims import CLAIMS, evidence
+from gcnn.reproduction.comparisons import validation_means
 from gcnn.reproduction.figures import describe_size, drawing, groups_table
 from gcnn.reproduction.kept_runs import read_runs
 from gcnn.reproduction.page import between_markers, generated_part, reproduction_blocks
@@ -120,7 +124,7 @@ def test_the_models_of_figure_s_are_told_by_shape_size_and_rate(tmp_path):
     place = "first 20 M tokens, learning rate 0.003"
     expected = f"GCNN, 6 layers, {place} / LSTM, 1 × 256, {place}: 90.00 / 95.00 = 0.947"
     expected += ", on WikiText-103's test set 180.00 / 190.00"
-    assert CLAIMS["figs"].evidence(record).split("; ")[1] == expected
+    assert evidence(CLAIMS["figs"].compare(record), record).split("; ")[1] == expected
     assert groups_table(record).rows[0][-2:] == ["260.00", "3.5%"]
     texts = [
         element.text
@@ -144,6 +148,30 @@ def test_what_is_written_is_read_again(tmp_path):
     rows = (tmp_path / "out" / "cpu" / "fig3.csv").read_text().splitlines()
     assert len(rows) == 3
     assert make_record("fig3", "cpu", read_runs(tmp_path / "nothing")) is None
+
+
+def test_a_record_under_another_name_is_refused(tmp_path):
+    add_gates(tmp_path / "fig3", {"glu": [1]})
+    record = make_record("fig3", "cpu", read_runs(tmp_path / "fig3"))
+    write_record(record, tmp_path / "out" / "cpu", None)
+    path = tmp_path / "out" / "cpu" / "fig3.json"
+    for copy in ("cpu/fig4.json", "wikipedia/fig3.json"):
+        other = tmp_path / "out" / copy
+        other.parent.mkdir(exist_ok=True)
+        other.write_text(path.read_text())
+        with pytest.raises(UsageError, match=copy):
+            load_records(tmp_path / "out")
+        other.unlink()
+
+
+def test_a_validation_that_was_not_finite_is_a_gap_in_the_drawing_and_worse_than_any(tmp_path):
+    add(tmp_path / "fig3", "model.gate=glu", test=5.0)
+    add(tmp_path / "fig3", "model.gate=gtu", test=6.0, valid=(300.0, None, 150.0))
+    record = make_record("fig3", "cpu", read_runs(tmp_path / "fig3"))
+    picture = drawing(record)
+    assert re.search("not finite at a validation: [^,;]*(gtu|GTU)", picture.caption)
+    [gtu] = [g for g in record.groups if None in g.curve.perplexity["1"]]
+    assert [mean.log for _, mean in validation_means(gtu)][1] == math.inf
 
 
 def test_the_results_in_the_docs_are_the_committed_ones():
