@@ -98,7 +98,8 @@ def training(device: str, compiled: bool, notes: Notes, seconds: float) -> None:
         warm_up, sizes = (1, TOY_SIZES) if toy else (3, None)
         measured = measure(trainer, name, rounds, steps, warm_up, sizes).report()
         chip = "" if toy else torch.cuda.get_device_name()
-        known = any(kind in chip for kind in ("H100", "H200"))
+        is_sxm = not any(form in chip for form in ("PCIe", "NVL"))  # these are slower
+        known = is_sxm and any(kind in chip for kind in ("H100", "H200"))
         share = measured["flops_per_second"] / PEAK if known else None
         return {**measured, "share_of_dense_bf16_peak": share}
 

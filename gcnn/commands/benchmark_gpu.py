@@ -21,7 +21,7 @@ import logging
 import math
 from pathlib import Path
 
-from gcnn.base.errors import RunError, UsageError
+from gcnn.base.errors import RunError
 from gcnn.base.files import check_output
 from gcnn.commands.arguments import add_device, folder, new_parser
 
@@ -30,14 +30,12 @@ TOY_SECONDS = 60.0  # that a part has on a CPU, where they are not dear, however
 
 def main() -> None:
     arguments = parse_arguments()
-    import torch
-
     from gcnn.benchmarks.gpu import parts
     from gcnn.benchmarks.time_boxes import run_parts
+    from gcnn.evaluation.run import choose_device
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    if arguments.device == "cuda" and torch.cuda.device_count() == 0:
-        raise UsageError("device is cuda, but torch sees no such device here; choose cpu or auto.")
+    choose_device(arguments.device)  # before anything is written: whether it is there
     out = arguments.out or Path(f"runs/gpu/{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}")
     check_output("--out", out, folder=True)
     out.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ class GCNN(nn.Module):
 
     def __init__(self, config: GCNNConfig, vocabulary_size: int):
         super().__init__()
+        self.receptive_field = config.receptive_field
         self.embedding_dropout = (
             config.dropout if config.embedding_dropout is None else config.embedding_dropout
         )
@@ -36,11 +37,6 @@ class GCNN(nn.Module):
     def convs(self) -> list[GatedConv]:
         """All gated convolutions, from the input on: the order of the state."""
         return [conv for block in self.blocks for conv in block.convs]
-
-    @property
-    def receptive_field(self) -> int:
-        """Tokens that a hidden state depends on, its own included."""
-        return 1 + sum(conv.context for conv in self.convs)
 
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """tokens (batch, time) -> hidden (batch, time, channels), and the state after them.

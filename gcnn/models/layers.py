@@ -87,6 +87,14 @@ def suits_channels_last(hidden: Tensor) -> bool:
     return bf16 and hidden.size(-1) <= MOST_CHANNELS
 
 
+def last(tensor: Tensor, count: int) -> Tensor:
+    """A copy of the last `count` positions: (batch, time, ...) -> (batch, count, ...).
+
+    A view would keep the whole tensor in memory.
+    """
+    return tensor[:, tensor.size(1) - count :].clone()
+
+
 def weight_count(module: nn.Module) -> int:
     """The number of weights in a module's linear layers and convolutions, biases not counted.
 
@@ -141,8 +149,7 @@ class GatedConv(nn.Module):
             hidden = F.pad(hidden, (0, 0, self.context, 0))
         elif self.context:
             hidden = torch.cat([state.to(hidden.dtype), hidden], dim=1)
-        last = hidden[:, hidden.size(1) - self.context :].clone()
-        return gate(self.project(hidden), self.gate), last
+        return gate(self.project(hidden), self.gate), last(hidden, self.context)
 
     def project(self, hidden: Tensor) -> Tensor:
         """The convolution, in the fastest of six ways; all compute the same to rounding.

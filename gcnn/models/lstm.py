@@ -19,10 +19,9 @@ class LSTM(nn.Module):
     as in LSTM-2048-512 (Jozefowicz et al. 2016): more of the operations are then the LSTM's own.
     """
 
-    receptive_field = None
-
     def __init__(self, config: LSTMConfig, vocabulary_size: int):
         super().__init__()
+        self.receptive_field = config.receptive_field
         self.dropout = config.dropout
         self.embedding = nn.Embedding(vocabulary_size, config.embedding_dim)
         nn.init.uniform_(self.embedding.weight, -EMBEDDING, EMBEDDING)
@@ -92,7 +91,7 @@ class LSTM(nn.Module):
     def kernel(self, device: torch.device, dtype: torch.dtype) -> str:
         """Whose code the recurrent layers run by on a device in a type, as results.json says it."""
         if device.type == "cuda":
-            example = torch.empty(0, device=device, dtype=dtype)
+            example = torch.empty(1, device=device, dtype=dtype)  # of no numbers, cuDNN takes none
             return "cuDNN's LSTM" if torch.cudnn_is_acceptable(example) else "torch's own LSTM"
         return "oneDNN's LSTM" if torch.backends.mkldnn.is_available() else "torch's own LSTM"
 

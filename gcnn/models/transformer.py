@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gcnn.base.gates import GATES
 from gcnn.config.models import TransformerConfig
-from gcnn.models.layers import dropout, gate, linear, weight_count
+from gcnn.models.layers import dropout, gate, last, linear, weight_count
 
 ROTARY_BASE = 10_000.0  # wavelengths of the rotations reach 2 pi times it (arXiv 2104.09864)
 # Of the last window - 1 positions: which hold a token, (batch, window - 1), and each layer's keys
@@ -26,6 +26,7 @@ class Transformer(nn.Module):
 
     def __init__(self, config: TransformerConfig, vocabulary_size: int):
         super().__init__()
+        self.receptive_field = config.receptive_field
         self.dropout = config.dropout
         self.context = config.window - 1
         self.hidden_dim = config.hidden_dim
@@ -36,11 +37,6 @@ class Transformer(nn.Module):
         )
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.norm = nn.RMSNorm(config.hidden_dim)
-
-    @property
-    def receptive_field(self) -> int:
-        """Tokens that a hidden state depends on, its own included."""
-        return 1 + len(self.blocks) * self.context
 
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """tokens (batch, time) -> hidden (batch, time, hidden_dim), and the state after them.
@@ -179,11 +175,3 @@ def rotated(vectors: Tensor, positions: Tensor) -> Tensor:
     cosines, sines = angles.cos().to(vectors.dtype), angles.sin().to(vectors.dtype)
     first, second = vectors.chunk(2, dim=-1)
     return torch.cat([first * cosines - second * sines, first * sines + second * cosines], dim=-1)
-
-
-def last(tensor: Tensor, count: int) -> Tensor:
-    """A copy of the last `count` positions: (batch, time, ...) -> (batch, count, ...).
-
-    A view would keep the whole tensor in memory.
-    """
-    return tensor[:, tensor.size(1) - count :].clone()
