@@ -13,6 +13,7 @@ from gcnn.commands.main import run
 from gcnn.reporting.results import describe_hardware
 from gcnn.runs.json_files import checked
 from gcnn.runs.results import Hardware
+from tests.conftest import ROOT
 
 
 def test_the_command_of_several_machines_names_their_number(monkeypatch):
@@ -69,3 +70,16 @@ def test_a_gpu_is_described_with_its_driver_cudnn_and_tf32(monkeypatch, tmp_path
     assert "2 × NVIDIA H100" in describe_hardware(said)
     driver.unlink()
     assert provenance.gpu_driver() is None
+
+
+def test_the_commit_is_that_with_which_the_process_began(monkeypatch):
+    answers = iter(["first", "second"])
+    monkeypatch.setattr(
+        provenance.subprocess, "run", lambda *call, **how: SimpleNamespace(stdout=next(answers))
+    )
+    monkeypatch.setattr(provenance, "__file__", str(ROOT / "gcnn" / "base" / "provenance.py"))
+    provenance.git_commit.cache_clear()
+    monkeypatch.setattr(provenance.Path, "exists", lambda path: True)  # .git: in a wheel it is not
+    found = [provenance.git_commit(), provenance.git_commit()]
+    provenance.git_commit.cache_clear()
+    assert found == ["first", "first"]

@@ -10,6 +10,7 @@ import resource
 import shlex
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,9 +29,11 @@ NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 LOCAL_KEYS = ("run_dir", "resume", "data.cache_dir")  # left out of published commands
 
 
+@cache
 def git_commit() -> str | None:
     """The commit of the running code, with "+changes" appended if files differ from it.
 
+    Asked once a process: a checkout may change while its code runs. Ask when it begins.
     None if the code does not run from a checkout or git fails.
     """
     root = Path(__file__).parents[2]

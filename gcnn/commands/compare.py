@@ -38,8 +38,11 @@ def main() -> None:
     from gcnn.evaluation.comparison import compare, unit_starts
     from gcnn.evaluation.perplexity import nlls_in_order
     from gcnn.evaluation.run import load_model
+    from gcnn.models.inference import limit_kernel_cache
 
+    about = made_with()
     set_threads(arguments.threads)
+    limit_kernel_cache()
     a = load_model(arguments.run_a, arguments.device)
     b = load_model(arguments.run_b, arguments.device)
     check_comparable(arguments, a, b)
@@ -64,7 +67,7 @@ def main() -> None:
         "scored": "each line alone" if sentences else "as running text",
         "unit": unit,
     }
-    content = made_with() | {"runs": runs} | how | compare(stream, starts, *nlls)
+    content = about | {"runs": runs} | how | compare(stream, starts, *nlls)
     sys.stdout.reconfigure(encoding="utf-8")
     if arguments.json:
         print(to_json(content, indent=2, ensure_ascii=False))

@@ -28,6 +28,7 @@ from gcnn.config.compose import register_schemas
 from gcnn.config.groups import CONFIGS
 from gcnn.config.help import help_lines
 from gcnn.config.overrides import prepare_overrides
+from gcnn.config.rules import keys_of
 from gcnn.config.stored import load_config
 from gcnn.reporting.ranking import search_objective
 from gcnn.reporting.results import results_table
@@ -119,9 +120,7 @@ def refuse_sweep(hydra_config: DictConfig) -> None:
 
     It may be where the command line sets each of the swept keys: that is one member.
     """
-    overridden = set()
-    for override in hydra_config.overrides.task:
-        overridden.add(override.lstrip("+").partition("=")[0])
+    overridden = keys_of(hydra_config.overrides.task)
     swept = [key for key in hydra_config.sweeper.get("params") or {} if key not in overridden]
     if swept:
         name = hydra_config.runtime.choices.experiment

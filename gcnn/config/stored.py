@@ -3,6 +3,7 @@
 A run may come from a stranger, so its config is read as plain data: nothing in it is evaluated.
 """
 
+import logging
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from gcnn.base.files import refuse_links_out
 from gcnn.base.text_files import check_no_pointer_at
 from gcnn.config.compose import typed
 from gcnn.config.schema import TrainConfig
+
+log = logging.getLogger(__name__)
 
 
 def load_config(run_dir: str | Path) -> TrainConfig:
@@ -76,6 +79,11 @@ def migrated(config: DictConfig) -> DictConfig:
             model.softmax_dropout = model.get("dropout", 0.0)
         # model.projection_dim was only read for a full softmax that is not tied.
         if has_cutoffs or is_tied:
+            if model.get("projection_dim") is not None:
+                log.warning(
+                    "model.projection_dim is left out: the version that stored this config, "
+                    "without model.softmax_dropout, did not read it."
+                )
             model.projection_dim = None
     return config
 

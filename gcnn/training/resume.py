@@ -140,8 +140,9 @@ def resumed_config(
         state = "finished" if finished(run) else "unfinished"
         notes.insert(0, f"resume: going on with the {state} run {run}")
     resumed = typed(config)
-    refuse_unread(resumed, {key for key, _, _ in differences(stored, resumed)}, all_keys=False)
-    for key, old, new in differences(stored, resumed):
+    changed = differences(stored, resumed)
+    refuse_unread(resumed, {key for key, _, _ in changed}, all_keys=False)
+    for key, old, new in changed:
         if FIXED.fullmatch(key) and not MAY_CHANGE.fullmatch(key):
             raise UsageError(
                 f"resume: {key} of {run} is {old} and cannot become {new}. "

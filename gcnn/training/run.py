@@ -81,7 +81,7 @@ def train_in_group(
 ) -> tuple[Path, dict[str, Any] | None]:
     """Train in this process of a group that exists; arguments and result as `train` has them."""
     # Preflight: what can be refused without the data
-    commit = git_commit()  # of the code that was loaded: a checkout may change while it runs
+    git_commit()  # that of the code as it begins; the results have it
     device = set_up_process(config)
     check_processes(config.trainer, world_size())
     check_precision(config, device)
@@ -120,7 +120,7 @@ def train_in_group(
 
         # Measure the best model on validation
         load_weights(model, run_dir / WEIGHTS)
-        results = {**dataclasses.asdict(measure(trainer)), "git_commit": commit}
+        results = dataclasses.asdict(measure(trainer))
         write_json(run_dir / RESULTS, results)
         trainer.metrics.summarize(results)
     return run_dir, results

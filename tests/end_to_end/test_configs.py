@@ -1,5 +1,6 @@
 """Every config in configs/ composes into a run that passes its checks."""
 
+import re
 from dataclasses import fields, replace
 from functools import cache
 from itertools import cycle, product, zip_longest
@@ -10,7 +11,13 @@ import torch
 import yaml
 
 from gcnn.base.errors import UsageError
-from gcnn.config.compose import compose_config
+from gcnn.config.compose import (
+    compose_by_hydra,
+    compose_config,
+    compose_or_reuse,
+    register_schemas,
+    typed,
+)
 from gcnn.config.groups import CONFIGS
 from gcnn.config.schema import SCHEMAS
 from gcnn.config.stored import load_config, save_config
@@ -229,3 +236,36 @@ def test_the_defaults_fit_one_another():
     """`gcnn train` alone."""
     config = compose_config()
     assert config.model.cutoffs[-1] < (config.tokenizer.vocabulary_size or PIECES)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["experiment=quickstart", "model.dropout=0.3", "model=gcnn_small"],
+        ["data=local", "data.files={train: [a], valid: [b], test: [c]}"],
+        ["model.cutoffs=[20]", "optimizer=adamw", "optimizer.betas=[0.8,0.9]"],
+    ],
+)
+def test_choices_that_are_composed_once_are_what_hydra_composes(overrides):
+    register_schemas()
+    expected = typed(compose_by_hydra(*overrides))
+    for _ in range(2):  # the second time from the cache
+        assert typed(compose_or_reuse(overrides)) == expected
+    assert typed(compose_or_reuse(overrides[:1])) == typed(compose_by_hydra(*overrides[:1]))
+
+
+def test_what_an_older_version_did_not_read_is_left_out_of_its_config(tmp_path, caplog):
+    config = compose_config("experiment=quickstart_lstm")
+    assert config.model.projection_dim is not None
+    save_config(config, tmp_path / "config.yaml")
+    text = (tmp_path / "config.yaml").read_text()
+    old = re.sub(r"  softmax_dropout: .*\n", "", text).replace(
+        "trainer:\n", "trainer:\n  shard: true\n"
+    )
+    assert old != text
+    (tmp_path / "config.yaml").write_text(old)
+    stored = load_config(tmp_path)
+    assert stored.model.projection_dim is None
+    assert stored.model.softmax_dropout == config.model.dropout  # it was applied there, too
+    assert stored.trainer == config.trainer
+    assert "model.projection_dim is left out" in caplog.text
