@@ -23,7 +23,7 @@ from gcnn.commands.arguments import (
     set_threads,
 )
 from gcnn.commands.score import STDIN, read_windows, score_hypotheses
-from gcnn.evaluation.nbest import KINDS, reader
+from gcnn.evaluation.nbest import reader
 from gcnn.reporting.document import Table, to_text
 from gcnn.reporting.units import count
 
@@ -97,8 +97,8 @@ def parse_arguments() -> argparse.Namespace:
     add_run(parser)
     help = "what was said or meant: a line `name ||| words`, or Kaldi's `name words`, for each list"
     parser.add_argument("--references", type=Path, required=True, metavar="FILE", help=help)
-    help = "the kind of the lists, as in gcnn score; default: %(default)s, what the first line is"
-    parser.add_argument("--nbest", default="any", choices=KINDS, help=help)
+    help = "the kind of the lists: the one that has names and scores; default: %(default)s"
+    parser.add_argument("--nbest", default="moses", choices=["moses"], help=help)
     help = "nats taken off for each unknown word, as in gcnn score; default: none"
     parser.add_argument("--unknown-penalty", type=float, metavar="P", help=help)
     add_device(parser)

@@ -30,7 +30,12 @@ class HarnessModel(LM):
     """
 
     def __init__(
-        self, run: str, device: str | None = None, precision: str = "float32", **sizes: object
+        self,
+        run: str,
+        device: str | None = None,
+        precision: str = "float32",
+        batch_size: object = None,
+        max_batch_size: object = None,
     ):
         super().__init__()
         self.scorer = load(run, device or "auto", precision)

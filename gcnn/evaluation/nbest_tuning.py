@@ -5,6 +5,8 @@ references.
 (4) finer grids around its best point.
 """
 
+import logging
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -13,6 +15,8 @@ import numpy as np
 
 from gcnn.base.errors import UsageError
 from gcnn.evaluation.nbest import Scored, split_into_lists
+
+log = logging.getLogger(__name__)
 
 # The coarse grid: weights of the model from 2^-8 to 2^8 and none, for scores come in any unit;
 # nats a word.
@@ -79,7 +83,9 @@ def make_lists(
 ) -> Lists:
     """Scored hypotheses beside the references of their lists, by the lists' names.
 
-    Raises UsageError for a list without a reference, and where there are no lists.
+    Logs a warning for references without a list: no word of them counts as an error. Raises
+    UsageError for a list without a reference, for one whose lines are not together, and where there
+    are no lists.
     """
     groups = list(split_into_lists(entries))
     if not groups:
@@ -91,6 +97,18 @@ def make_lists(
                 f"--references has no line for the list {name!r}. "
                 "Give a line `name ||| words` for each list."
             )
+    for name, number in Counter(names).items():
+        if number > 1:
+            raise UsageError(
+                f"the list {name!r} comes in {number} parts. Bring the lines of each list together."
+            )
+    without = sorted(references.keys() - set(names))
+    if without:
+        log.warning(
+            "%d of the references have no list, %s first: their words are not counted.",
+            len(without),
+            without[0],
+        )
     shape = len(groups), max(map(len, groups))
     own = np.full(shape, -np.inf)
     model = np.zeros(shape)

@@ -133,6 +133,7 @@ def test_the_line_that_the_command_prints_ranks_so(
     ("u1 |||\n", b"u1 ||| a ||| -1\n", "has no words"),
     ("u1 a\n", b"", "has no n-best lists"),
     ("u1 a\n", b"u1 ||| a\n", "has no score"),
+    ("u1 a\nu2 a\n", b"u1 ||| a ||| -1\nu2 ||| a ||| -1\nu1 ||| b ||| -2\n", "'u1' comes in 2"),
 ])  # fmt: skip
 def test_what_cannot_be_tuned_is_one_line(made_runs, call, tmp_path, references, lists, named):
     (tmp_path / "references").write_text(references)
@@ -140,6 +141,14 @@ def test_what_cannot_be_tuned_is_one_line(made_runs, call, tmp_path, references,
     done = call("tune_nbest", *command, stdin=lists)
     assert (done.code, done.err.count("\n")) == (2, 1)
     assert named in done.err
+
+
+def test_references_without_a_list_are_said(one_scorer, nbest, references, caplog):
+    lists_of(one_scorer, nbest, references)
+    assert not caplog.records
+    more = lists_of(one_scorer, nbest, references | {"a0": "a b", "a1": "c"})
+    assert "2 of the references have no list, a0 first" in caplog.text
+    assert more.reference_words == lists_of(one_scorer, nbest, references).reference_words
 
 
 def test_the_lists_that_the_docs_make_can_be_tuned_on(one_scorer, lines, tmp_path, monkeypatch):
