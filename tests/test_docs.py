@@ -21,6 +21,7 @@ from tests.torture import markdown
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+TRAINING = (DOCS / "TRAINING.md").read_text()
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 
 
@@ -63,7 +64,7 @@ def test_the_sizes_of_the_models_in_the_docs_are_what_the_command_prints(call):
     printed = {line.split()[0]: line.split() for line in done.out.splitlines()[1:] if line}
     rows = re.findall(
         r"^\| `(\w+)` \| [^|]* \| ([\d.]+) M \| (\d*) ?\| ([\d.]+) \|",
-        (DOCS / "TRAINING.md").read_text(),
+        TRAINING,
         re.M,
     )
     assert len(rows) == 14
@@ -71,6 +72,12 @@ def test_the_sizes_of_the_models_in_the_docs_are_what_the_command_prints(call):
         *_, field, flops = printed[name]
         assert (receptive_field or "unbounded", mflops) == (field, flops)
         assert parameters in printed[name]
+
+
+def test_the_plan_that_the_docs_show_is_the_file():
+    shown = re.search(r"`(configs/reproduce/\S+)` says .*?```yaml\n(.*?)```", TRAINING, re.DOTALL)
+    lines = (ROOT / shown[1]).read_text().splitlines(keepends=True)
+    assert shown[2] == "".join(line for line in lines if not line.startswith("#"))
 
 
 def test_the_speeds_in_the_docs_are_those_of_the_results():

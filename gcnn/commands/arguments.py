@@ -141,13 +141,21 @@ def add_text(parser: argparse.ArgumentParser) -> None:
 
 
 def check_text_options(arguments: argparse.Namespace) -> None:
-    """Raise UsageError for options of `add_text` that exclude each other."""
+    """Raise UsageError for options of `add_text` that exclude each other or have no effect."""
     if arguments.file is not None and arguments.data_path is not None:
         raise UsageError("--data-path is where the run's splits are; leave it or --file out.")
     if arguments.file is None and arguments.column is not None:
         raise UsageError(
             "--column is of --file; a split is read by the run's data.column. Leave it out."
         )
+    if arguments.file is not None and arguments.column is not None:
+        from gcnn.data.tables import has_columns
+
+        if not has_columns(path_of_text(arguments)):
+            raise UsageError(
+                f"--column would change nothing: {arguments.file} is text, without columns. "
+                "Leave it out."
+            )
 
 
 def read_stream(

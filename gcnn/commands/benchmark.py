@@ -16,12 +16,12 @@ import torch
 
 from gcnn.base.errors import UsageError
 from gcnn.base.provenance import made_with
+from gcnn.base.values import positive_int
 from gcnn.benchmarks.bounds import Machine
 from gcnn.benchmarks.latency import Candidate, benchmark
 from gcnn.benchmarks.output import write_benchmark
 from gcnn.commands.arguments import (
     add_device,
-    add_number,
     add_out,
     add_precision,
     add_threads,
@@ -40,6 +40,7 @@ from gcnn.reproduction.paper import LSTM_DATA, TABLE_1, TABLE_4, vocabulary_of
 from gcnn.runs.directory import TOKENIZER, find_run
 
 PAPER = [*TABLE_1, *LSTM_DATA]
+ROUNDS, QUICK_ROUNDS = (100, 3), (10, 1)  # of sentences, and of Table 4's protocol
 DEFAULT = "gcnn_9,gcnn_8b,lstm_2048,gcnn_8,gcnn_14,lstm_1024"
 
 
@@ -56,10 +57,8 @@ def main() -> None:
             f"--models {arguments.models!r} names no model; choose from {', '.join(PAPER)}."
         )
     about = made_with()
-    repeats, long_repeats = arguments.repeats, 3
-    if arguments.quick:
-        repeats, long_repeats = 10, 1
-    latency = benchmark(groups, machine, repeats, long_repeats)
+    rounds, long_rounds = QUICK_ROUNDS if arguments.quick else ROUNDS
+    latency = benchmark(groups, machine, arguments.repeats or rounds, long_rounds)
     write_benchmark(arguments.out, about, latency)
     measured = load_latency(arguments.out)
     tables = [latency_table(measured), speed_table(measured, TABLE_4)]
@@ -146,8 +145,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--runs", nargs="+", type=find_run, default=[], metavar="RUN", help=help)
     add_device(parser)
     add_threads(parser)
-    add_number(parser, "--repeats", 100, "rounds of sentences")
-    help = "10 rounds of sentences, and 1 round of Table 4's protocol instead of 3; default: off"
+    help = f"rounds of sentences; default: {ROUNDS[0]}, with --quick {QUICK_ROUNDS[0]}"
+    parser.add_argument("--repeats", type=positive_int, metavar="N", help=help)
+    help = (
+        f"fewer rounds of sentences, and {QUICK_ROUNDS[1]} round of Table 4's protocol instead of "
+        f"{ROUNDS[1]}; default: off"
+    )
     parser.add_argument("--quick", action="store_true", help=help)
     add_precision(parser)
     add_out(parser, "runs/latency.json")

@@ -13,6 +13,7 @@ from operator import attrgetter
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from gcnn.base.errors import UsageError
 from gcnn.base.provenance import made_with
 from gcnn.benchmarks.output import write_benchmark
 from gcnn.benchmarks.training import USUAL, WORKLOADS, make_trainer, measure
@@ -48,6 +49,8 @@ def main() -> None:
     set_threads(arguments.threads)
     overrides = [f"trainer.precision={arguments.precision}", *arguments.overrides]
     if arguments.profile:
+        if arguments.out is not None:
+            raise UsageError("--profile only prints its tables; leave --out out.")
         print_profile(make_trainer(arguments.workloads[0], *overrides))
         return
     about = made_with()

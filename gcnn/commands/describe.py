@@ -43,6 +43,8 @@ def main() -> None:
                 f"{nearest(name, models)}"
             )
     if arguments.plan:
+        if arguments.vocabulary is not None:
+            raise UsageError("--plan has the paper's vocabularies; leave --vocabulary out.")
         table = plan_table(arguments.models)
         print(f"{table.caption}\n{to_text(table)}")
         return

@@ -23,7 +23,7 @@ from gcnn.config.schema import DataConfig
 from gcnn.data.cache import cache_root, key_of
 from gcnn.data.lines import TEXT, first_tokens, join_lines
 from gcnn.data.sources import HUB_SPLITS, find_files, layout_remedy, layouts_of, list_names
-from gcnn.data.tables import CHUNK, no_column, read_lines, suffix
+from gcnn.data.tables import CHUNK, check_text_column, read_lines, suffix
 from gcnn.data.threads import in_threads
 
 if TYPE_CHECKING:
@@ -154,11 +154,10 @@ class HubCorpus(Corpus):
     def batches(self, split: str) -> Iterator[pa.Array]:
         """All rows of a split in batches of about CHUNK bytes.
 
-        Raises UsageError if the tables do not have the column.
+        Raises UsageError if the tables do not have the column, or if it is no text.
         """
         table = self.tables[split]
-        if self.column not in table.column_names:
-            raise no_column(HUB_REPOSITORY, self.column, table.column_names, "data.column")
+        check_text_column(table.data.schema, self.column, HUB_REPOSITORY, "data.column")
         table = table.select_columns(self.column).with_format("arrow")
         rows = 1 + CHUNK // (1 + table.data.nbytes // max(1, len(table)))
         for batch in table.iter(batch_size=rows):

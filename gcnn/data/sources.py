@@ -172,7 +172,7 @@ def expand_globs(patterns: dict[str, list[str]]) -> list[Found]:
     patterns: split -> paths or globs; a path that exists is not read as a glob.
     Logs a warning if globs find only some of the shards of a corpus.
     Raises UsageError if the splits are not train, valid and test, if one has no entry, or if an
-    entry matches no file.
+    entry matches no file or a link to nothing.
     """
     if set(patterns) != set(SPLITS):
         raise UsageError(
@@ -185,6 +185,12 @@ def expand_globs(patterns: dict[str, list[str]]) -> list[Found]:
             if not Path(pattern).exists():
                 paths = sorted(glob.glob(pattern, recursive=True))
             matches = [Path(path) for path in paths if Path(path).is_file()]
+            gone = [path for path in paths if Path(path).is_symlink() and not Path(path).exists()]
+            if gone:
+                raise UsageError(
+                    f"data.files.{split}: {gone[0]} is a link to nothing. Put the file itself "
+                    "there, or remove the link."
+                )
             if not matches:
                 raise UsageError(
                     f"data.files.{split}: no file matches {pattern}. "

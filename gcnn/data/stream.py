@@ -24,7 +24,7 @@ from gcnn.data.cache import cached, key_of
 from gcnn.data.corpus import Corpus, TextSummary, load_corpus, summarize
 from gcnn.data.lines import count_word, split_lines, without_end_marks
 from gcnn.data.sources import SPLITS, list_names
-from gcnn.data.tables import JSON_SUFFIXES, PARQUET_SUFFIXES, read_lines, suffix
+from gcnn.data.tables import has_columns, read_lines
 from gcnn.data.threads import in_threads
 from gcnn.data.tokenizer_training import PIECES, train_tokenizer
 from gcnn.data.tokenizers import EOS, UNK, Tokenizer, load_tokenizer
@@ -104,9 +104,7 @@ def prepare(
 def check_column(data: DataConfig, corpus: Corpus) -> None:
     """Raise UsageError if data.column is set but all files are text, which has no columns."""
     files = list(chain(*corpus.files.values()))
-    kinds_with_columns = {*JSON_SUFFIXES, *PARQUET_SUFFIXES, ".arrow"}
-    has_columns = any(suffix(path) in kinds_with_columns for path in files)
-    if data.column != DataConfig.column and not has_columns:
+    if data.column != DataConfig.column and not any(map(has_columns, files)):
         raise UsageError(
             f"data.column would change nothing: {list_names(files)} are text, without columns. "
             "Leave it out."

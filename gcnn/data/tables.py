@@ -101,6 +101,14 @@ def read_lines(path: Path, column: str = "text", option: str = "--column") -> It
         yield rows[column].combine_chunks()
 
 
+def has_columns(path: Path) -> bool:
+    """Whether a file of this name is a table with named columns, and not text.
+
+    Arrow files are those of the Hub in the cache of `datasets`.
+    """
+    return suffix(path) in (*JSON_SUFFIXES, *PARQUET_SUFFIXES, ".arrow")
+
+
 def suffix(path: Path) -> str:
     """The ending of a name in lower case, without that of a compression: .jsonl of A.JSONL.gz."""
     path = Path(path.name.lower())

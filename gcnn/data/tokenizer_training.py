@@ -85,9 +85,10 @@ def train_words(config: WordTokenizerConfig, lines: Iterable[Lines]) -> WordToke
 def read_vocabulary(path: Path) -> list[str]:
     """The words of a file with one word per line, in its order.
 
-    Raises UsageError if there is no file, and for a line that is not one word or repeats one.
+    Raises UsageError if there is no file (a pipe has no content to know it by when it is cached),
+    and for a line that is not one word or repeats one.
     """
-    if not path.exists():
+    if not path.is_file():
         raise UsageError(
             f"tokenizer.vocabulary: no file {path}. Give one with a word a line; the vocabulary of "
             "a corpus is where gcnn data says, that of a run in its folder tokenizer/."

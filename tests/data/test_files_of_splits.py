@@ -169,3 +169,9 @@ def test_globs_that_find_a_part_are_read_with_a_warning_and_names_without(tmp_pa
         "data.files.train does not hold the whole: 2 of 3 parts are there, "
         "missing are train-00002-of-00003.txt."
     )
+
+
+def test_a_link_to_nothing_that_a_glob_finds_is_refused(folder):
+    (folder / "train_2.txt").symlink_to(folder / "nothing")
+    with pytest.raises(UsageError, match=r"files\.train: .*train_2\.txt is a link to nothing"):
+        find(files_of(folder, train=["train*.txt"]))

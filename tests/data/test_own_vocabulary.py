@@ -1,6 +1,7 @@
 """A user's own vocabulary or SentencePiece model, ranked by the training split."""
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -159,3 +160,9 @@ def test_prepared_data_is_told_by_its_content_wherever_the_cache_is(call, tmp_pa
     assert (one.code, one.out) == (0, two.out)
     path = Path(one.err.strip().removeprefix("vocabulary: "))
     assert (path.name, caches[0] in path.parents) == ("vocabulary.txt", True)
+
+
+def test_a_vocabulary_out_of_a_pipe_is_refused_for_it_could_not_be_told_from_another(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match=r"tokenizer\.vocabulary: no file .*pipe"):
+        train_tokenizer(WordTokenizerConfig(vocabulary=str(tmp_path / "pipe")), [TEXT])

@@ -36,6 +36,7 @@ EVALUATE = [
         "--data-path is where the run's splits are",
     ),
     ([*RUN, "--split", "test", "--column", "words"], 2, "--column is of --file"),
+    ([*RUN, "--file", "{tmp}/text", "--column", "words"], 2, "--column would change nothing"),
     ([*RUN, "--file", "{tmp}/nowhere.txt"], 2, "no file .*nowhere.txt"),
     ([*RUN, "--file", "{tmp}/folder"], 2, "no file .*folder"),
     ([*RUN, "--file", "{tmp}/empty"], 2, "empty has no words"),
@@ -76,6 +77,7 @@ COMPARE = [
         "--data-path is where the run's splits are",
     ),
     (["{run}", "{run}", "--column", "words"], 2, "--column is of --file"),
+    (["{run}", "{run}", "--file", "-", "--column", "words"], 2, "--column would change nothing"),
     (["{run}", "{run}", "--split", "dev"], 2, "--split.*'dev'.*valid"),
     (["{run}", "{run}", "--device", "cuda"], 2, "no such device"),
     (["{run}", "{run}", "--threads", "0"], 2, "--threads.*0 is not from 1"),
@@ -209,6 +211,7 @@ BENCHMARK_TRAIN = [
     (["--workloads", "small", "--rounds", "many"], 2, "--rounds.*'many'"),
     (["--workloads", "small", "--threads", HUGE], 2, "--threads.*is not from 1"),
     (["--workloads", "small", "nonsense=1"], 2, "nonsense"),
+    (["--profile", "--out", "{tmp}/speed.json"], 2, "--profile only prints"),
 ]
 DESCRIBE = [
     (["gcnn_99"], 2, "gcnn_99"),
@@ -219,6 +222,7 @@ DESCRIBE = [
     (["gcnn_8", "--vocabulary", "all"], 2, "--vocabulary.*'all'"),
     (["gcnn_8", "--vocabulary", HUGE], 2, "--vocabulary.*is not from 1"),
     (["gcnn_8", "--vocabulary", str(2**62)], 2, "--vocabulary.*is not from 1"),
+    (["gcnn_8", "--plan", "--vocabulary", "900000"], 2, "leave --vocabulary out"),
     (["gcnn_8=x"], 2, "gcnn_8=x"),
     (["a,b"], 2, "a,b"),
     ([""], 2, "model"),
