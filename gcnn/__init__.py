@@ -9,7 +9,7 @@ from typing import Any
 
 from gcnn.base.provenance import version
 
-MODULES = {
+MODULES = {  # public name -> the module that defines it
     "Score": "gcnn.evaluation.scoring",
     "Scorer": "gcnn.evaluation.scoring",
     "TokenScores": "gcnn.evaluation.scoring",
@@ -31,7 +31,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, imported on first use, because torch takes seconds to import."""
+    """Import a public name of the package on first use, because torch takes seconds to import.
+
+    `gcnn.__version__` is None where the package is not installed. Raises AttributeError for a name
+    that is not in __all__.
+    """
     if name == "__version__":
         return version("gcnn")
     if name not in MODULES:
