@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are a UsageError of one line, with a hint for a stray word."""
+    """An argument parser that raises UsageError where argparse would print and exit."""
 
-    stray_words = ""  # hint shown for a stray positional argument; empty: none
+    stray_words = ""  # hint added to the error for an unexpected positional argument; "": none
 
     def error(self, message: str) -> NoReturn:
         """Raise UsageError; argparse calls this for every invalid command line."""
@@ -36,8 +36,10 @@ class Parser(argparse.ArgumentParser):
 
 
 def new_parser(description: str, stray_words: str = "") -> Parser:
-    """A parser that prints `description` as it stands. `stray_words`: hint for a stray positional
-    argument.
+    """A parser without options, for a command; --help prints `description` with its line breaks.
+
+    stray_words: a hint, added to the error for a positional argument that the command does not
+    take; "": none.
     """
     parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.stray_words = stray_words
@@ -45,8 +47,9 @@ def new_parser(description: str, stray_words: str = "") -> Parser:
 
 
 def folder(path: str) -> Path:
-    """The absolute path of an existing folder: a `type` for argparse, which makes other paths an
-    error.
+    """The absolute path of an existing folder: a `type` for argparse.
+
+    Raises ArgumentTypeError, whose message argparse reports, for any other path.
     """
     if not Path(path).is_dir():
         raise argparse.ArgumentTypeError(f"{path} is not a folder")
@@ -54,7 +57,10 @@ def folder(path: str) -> Path:
 
 
 def add_config_dir(parser: argparse.ArgumentParser) -> None:
-    """Add --config-dir, a folder that `compose_config` searches too."""
+    """Add --config-dir, the folder of the user's own configs, for `compose_config`.
+
+    Its value is an absolute path, None where it is not given.
+    """
     help = (
         "a folder of your own choices and experiments: DIR/experiment/NAME.yaml is experiment=NAME"
     )
@@ -62,12 +68,18 @@ def add_config_dir(parser: argparse.ArgumentParser) -> None:
 
 
 def threads(text: str) -> int:
-    """A number of threads: a `type` for argparse, which makes anything else an error."""
+    """A number of threads from 1 to THREADS: a `type` for argparse.
+
+    Raises ArgumentTypeError for anything else.
+    """
     return positive_int(text, THREADS)
 
 
 def add_number(parser: argparse.ArgumentParser, option: str, default: int, help: str) -> None:
-    """Add an option that takes a positive whole number; the default is appended to its help."""
+    """Add an option that takes a whole number from 1 on.
+
+    option: its name with the dashes, as "--rows". help: without the default, which is appended.
+    """
     parser.add_argument(
         option,
         type=positive_int,
@@ -78,7 +90,11 @@ def add_number(parser: argparse.ArgumentParser, option: str, default: int, help:
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
-    """Add --run, which must be given and becomes the path of a run directory that exists."""
+    """Add --run, which is required; its value is the path that `find_run` returns.
+
+    Parsing it may download a run from the Hub and prints the run that was chosen in a folder to
+    stderr. A path without a folder is passed on: loading the run fails.
+    """
     help = (
         "a run, or the newest in a folder; `latest`: in runs/; "
         "hf://USER/NAME: on the Hugging Face Hub"
@@ -87,12 +103,16 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add --device: auto (the default), cpu or cuda, as `choose_device` takes it."""
     help = "auto: a GPU if any; default: %(default)s"
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help=help)
 
 
 def add_precision(parser: argparse.ArgumentParser, of: str = "weights") -> None:
-    """Add --precision, a name of `PRECISIONS`; `of` says in its help what has this precision."""
+    """Add --precision: float32 (the default) or bf16, the keys of `PRECISIONS`.
+
+    of: what has this precision, for the help.
+    """
     help = (
         f"of the {of}; bf16 is less exact, and faster on a processor that has it; "
         "default: %(default)s"
@@ -101,14 +121,17 @@ def add_precision(parser: argparse.ArgumentParser, of: str = "weights") -> None:
 
 
 def add_threads(parser: argparse.ArgumentParser) -> None:
-    """Add --threads, which is None where it is not given; see `set_threads`."""
+    """Add --threads, the number for `set_threads`; None where it is not given."""
     parser.add_argument(
         "--threads", type=threads, metavar="N", help="CPU threads; default: all cores"
     )
 
 
 def set_threads(number: int | None) -> None:
-    """Have torch compute with this many threads; None leaves its own choice. Imports torch."""
+    """Have torch compute with this many CPU threads, in the whole process; None changes nothing.
+
+    Imports torch unless `number` is None.
+    """
     if number is not None:
         import torch
 
@@ -116,15 +139,18 @@ def set_threads(number: int | None) -> None:
 
 
 def add_column(parser: argparse.ArgumentParser) -> None:
-    """Add --column, which is None where it is not given: then it is `text`."""
+    """Add --column; None where it is not given, which callers read as "text"."""
     help = "name of the column with the text, in files with columns; default: text"
     parser.add_argument("--column", help=help)
 
 
 def add_text(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say on which text a run is evaluated.
+    """Add the options that choose the text on which a run is evaluated, and how it is scored.
 
-    `check_text_options` checks them, `read_stream` reads the text.
+    They are split, file, column, data_path and sentences, each None where it is not given. Without
+    file and split it is the test split of the run's data; file "-" is standard input; sentences is
+    True, False or, where it is None, as the run was trained. `check_text_options` checks them,
+    `read_stream` reads the text.
     """
     text = parser.add_mutually_exclusive_group()
     text.add_argument(
@@ -141,7 +167,10 @@ def add_text(parser: argparse.ArgumentParser) -> None:
 
 
 def check_text_options(arguments: argparse.Namespace) -> None:
-    """Raise UsageError for options of `add_text` that exclude each other or have no effect."""
+    """Raise UsageError for options of `add_text` that exclude each other or have no effect.
+
+    Nothing is read; of a file only the name is looked at.
+    """
     if arguments.file is not None and arguments.data_path is not None:
         raise UsageError("--data-path is where the run's splits are; leave it or --file out.")
     if arguments.file is None and arguments.column is not None:
@@ -161,11 +190,13 @@ def check_text_options(arguments: argparse.Namespace) -> None:
 def read_stream(
     arguments: argparse.Namespace, data: "DataConfig", tokenizer: "Tokenizer"
 ) -> "TokenStream":
-    """The text that the options of `add_text` ask for, encoded by the run's tokenizer.
+    """The text that the options of `add_text` choose, encoded by the run's tokenizer.
 
-    `data` is the run's own config, used for a split; splits are cached on disk as in training. Call
-    `check_text_options` first. Raises UsageError for a text that is missing or unreadable, and
-    where no text is given and the run names none.
+    data: from the run's config, for a split. As in training, a split may be downloaded, and is
+    encoded into the cache on disk or read from there; a file is encoded in memory. Call
+    `check_text_options` first. Logs a warning for rows without a text. Raises UsageError for a text
+    that is missing, unreadable or without words, and where no text is given and the run's config
+    has no path of its data.
     """
     from gcnn.data.stream import cached_stream, encode_file
 
@@ -175,7 +206,11 @@ def read_stream(
 
 
 def read_text(arguments: argparse.Namespace, data: "DataConfig") -> "list[pa.Array]":
-    """As read_stream, but the rows themselves, null for one without a text."""
+    """The rows of the text that `read_stream` encodes, in batches of large_string.
+
+    A row without a text is null. All are in memory; nothing is cached. Arguments and errors are
+    those of read_stream, except that a text without words is returned.
+    """
     from gcnn.data.tables import read_lines
 
     if arguments.file is not None:
@@ -184,12 +219,17 @@ def read_text(arguments: argparse.Namespace, data: "DataConfig") -> "list[pa.Arr
 
 
 def path_of_text(arguments: argparse.Namespace) -> Path:
-    """The path of --file; `-` is standard input."""
+    """The path of --file, which must be given; `-` is standard input, as /dev/stdin."""
     return Path("/dev/stdin" if arguments.file == "-" else arguments.file)
 
 
 def corpus_of(arguments: argparse.Namespace, data: "DataConfig") -> "Corpus":
-    """The corpus that the options of add_text ask for. Raises UsageError as load_corpus does."""
+    """The corpus whose splits the options of `add_text` choose from.
+
+    It is the run's own, `data`, or where --data-path is given the same kind of corpus in that
+    folder. Raises UsageError where there is no --data-path and `data` is local without a path or
+    files, and as load_corpus does.
+    """
     from gcnn.data.corpus import load_corpus
 
     names_no_data = data.source == "local" and data.path is None and not any(data.files.values())
@@ -204,15 +244,18 @@ def corpus_of(arguments: argparse.Namespace, data: "DataConfig") -> "Corpus":
 
 
 def add_out(parser: argparse.ArgumentParser, default: str | None = None) -> None:
-    """Add --out, a file for JSON; without a default it is None where it is not given."""
+    """Add --out, the path of a JSON file to write; checked as `output_file` does.
+
+    default: the path where it is not given; None: its value is None, nothing is to be written.
+    """
     help = f"file for the results, as JSON; default: {default or 'none, results are only printed'}"
     parser.add_argument("--out", type=output_file, default=default, metavar="FILE", help=help)
 
 
 def output_file(path: str) -> Path:
-    """The path of a file that can be written: a `type` for argparse.
+    """The path of a file to write later: a `type` for argparse, which creates nothing.
 
-    Raises UsageError where it cannot be written, before minutes of work and not after.
+    Raises UsageError where it is a folder, or a file stands where its folder should be.
     """
     check_output("--out", Path(path))
     return Path(path)

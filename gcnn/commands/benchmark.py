@@ -45,12 +45,18 @@ DEFAULT = "gcnn_9,gcnn_8b,lstm_2048,gcnn_8,gcnn_14,lstm_1024"
 
 
 def main() -> None:
+    """Run `gcnn benchmark`: measure the models, write the JSON of --out, and print its tables.
+
+    Logs its progress to stderr; sets torch's threads. Raises UsageError for a model that the paper
+    does not have, for a damaged run, and where there is no model to measure.
+    """
     arguments = parse_arguments()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     set_threads(arguments.threads)
     machine = Machine(choose_device(arguments.device), PRECISIONS[arguments.precision])
-    names = arguments.models or ("" if arguments.runs else DEFAULT)
-    groups = paper_groups([name for name in names.split(",") if name], machine)
+    default = "" if arguments.runs else DEFAULT
+    names = (arguments.models or default).split(",")
+    groups = paper_groups([name for name in names if name], machine)
     groups += run_groups(arguments.runs)
     if not groups:
         raise UsageError(
@@ -68,10 +74,11 @@ def main() -> None:
 
 
 def paper_groups(names: list[str], machine: Machine) -> list[list[Candidate]]:
-    """The paper's models with random weights, those of one vocabulary in a group.
+    """The paper's models with random weights, those with the same vocabulary size in one group.
 
-    On a CPU each LSTM comes a second time, packed. Raises UsageError for a name that is not the
-    paper's.
+    names: of TABLE_1 or LSTM_DATA, as "gcnn_8b". machine: of it only the kind of device is used.
+    The models are made later, by the benchmark. On a CPU each LSTM comes a second time, as
+    "<name>_packed", with its weights laid out once. Raises UsageError for any other name.
     """
     groups = defaultdict(list)
     for name in names:
@@ -91,20 +98,26 @@ def paper_groups(names: list[str], machine: Machine) -> list[list[Candidate]]:
 
 
 def random_model(name: str, vocabulary_size: int) -> LanguageModel:
-    """A model of configs/model with random weights, always the same; sets torch's random seed."""
+    """The model of configs/model/<name>.yaml with random weights, the same at every call.
+
+    Sets torch's random seed.
+    """
     torch.manual_seed(1)
     return build_model(compose_config(f"model={name}").model, vocabulary_size)
 
 
 def trained_model(run: Path) -> LanguageModel:
+    """The model of a run directory, on the CPU, ready for inference."""
     return load_model(run, "cpu").model
 
 
 def run_groups(runs: list[Path]) -> list[list[Candidate]]:
-    """The models of runs, those of one vocabulary in a group, the smallest vocabulary first.
+    """The models of run directories, those with the same vocabulary size in one group.
 
-    They are loaded later, by the benchmark; an LSTM is packed. A model is called after its
-    experiment, or after its path where several have the same. Raises UsageError for a damaged run.
+    Groups are sorted, the smallest vocabulary first; no runs, no groups. The models are loaded
+    later, by the benchmark; an LSTM has its weights laid out once. A model is named by its run's
+    experiment, or by the run's path if several runs have the same experiment. Raises UsageError for
+    a run whose config or tokenizer is damaged.
     """
     titles = {run: load_config(run).experiment for run in runs}
     groups = defaultdict(list)
@@ -117,14 +130,20 @@ def run_groups(runs: list[Path]) -> list[list[Candidate]]:
 
 
 def bounds_table(latency: dict) -> Table:
-    """What takes most of each model's least time on this machine; `latency` is the benchmark's
-    JSON.
+    """A table of what limits each model's speed on this machine, as "reading weights".
+
+    It has a row a model and a column a kind of measurement. latency: what
+    `gcnn.benchmarks.latency.benchmark` returned.
     """
     rows = []
     for name, model in latency["models"].items():
-        sentences = model["sentences"]["20"], model["sentences_without_softmax"]["20"]
-        measured = *sentences, model["responsiveness"], model["throughput"]
-        rows.append([name, *(entry["bounded_by"] for entry in measured)])
+        measurements = [
+            model["sentences"]["20"],
+            model["sentences_without_softmax"]["20"],
+            model["responsiveness"],
+            model["throughput"],
+        ]
+        rows.append([name, *(entry["bounded_by"] for entry in measurements)])
     rates = latency["rates"]
     caption = (
         f"What bounds them here: products at {rates['flops_per_second'] / 1e9:.0f} GFLOP/s, "
@@ -135,6 +154,7 @@ def bounds_table(latency: dict) -> Table:
 
 
 def parse_arguments() -> argparse.Namespace:
+    """The options of `gcnn benchmark`, from sys.argv. Raises UsageError for an invalid one."""
     parser = new_parser(__doc__)
     parser.add_argument(
         "--models",

@@ -41,6 +41,11 @@ HEADER = [
 
 
 def main() -> None:
+    """Run `gcnn benchmark-data`: prepare each text of --texts, print a table, write --out.
+
+    Each text is written to the folder DIR/<text>, which is removed after its measurement. Raises
+    RunError where a preparation fails; the folder then stays.
+    """
     arguments = parse_arguments()
     about = made_with()
     words = pa.array([f"x{letters(rank)}y" for rank in range(TYPES - 2)])  # besides <eos> and <unk>
@@ -60,10 +65,10 @@ def main() -> None:
 
 
 def files_of(text: str, tokens: int, shards: int) -> dict[str, tuple[int, int]]:
-    """The files of one of TEXTS, each with its tokens and lines.
+    """The files of a text to write: by path in its folder, the numbers of tokens and of lines.
 
-    `tokens` is the size of the training text of running text, `shards` their number in Billion
-    Word.
+    text: one of TEXTS. tokens: of the training split; not used for "billion_word". shards: files of
+    the training split of "billion_word", of 500,000 tokens each; not used for the others.
     """
     files = {}
     if text == "billion_word":
@@ -83,15 +88,17 @@ def files_of(text: str, tokens: int, shards: int) -> dict[str, tuple[int, int]]:
 
 
 def letters(rank: int) -> str:
-    """A word of letters for each rank, all different: a, b, ... z, aa, ab, ..."""
+    """A word of letters for a rank from 0 on, each rank another word: a, b, ... z, aa, ab, ..."""
     return (letters(rank // 26 - 1) if rank >= 26 else "") + chr(ord("a") + rank % 26)
 
 
 def write_text(path: Path, words: pa.Array, tokens: int, lines: int, seed: int) -> None:
-    """Write a random text of `tokens` tokens in `lines` lines, the ends of lines among the tokens.
+    """Write a random text of `tokens` tokens, each line end counted as one, in `lines` lines.
 
-    Words are as frequent as in English. Every word occurs in a text that is long enough (its first
-    part has more than two tokens a word). Makes the folder.
+    words: strings, the most frequent one first; they are drawn as often as English words of their
+    rank. The text is drawn in equal parts of up to AT_ONCE words; every word occurs if a part has
+    more than twice as many. lines: fewer than `tokens`, and one or more for each part. A line may
+    be empty. The same seed writes the same text. Makes the folder; an existing file is replaced.
     """
     zipf = Zipf(len(words), seed)
     random = np.random.default_rng(seed)
@@ -111,15 +118,17 @@ def write_text(path: Path, words: pa.Array, tokens: int, lines: int, seed: int) 
 
 
 def share(total: int, part: int, parts: int) -> int:
-    """How many of `total` things belong to one of `parts` almost equal parts."""
+    """The size of part number `part`, from 0, where `total` is split into almost equal parts."""
     return (part + 1) * total // parts - part * total // parts
 
 
 def measure(folder: Path, data: str) -> dict[str, float | str]:
-    """Prepare the text in a folder twice, by `gcnn data` in a process; returns the text's entry.
+    """Run `gcnn data` twice on the corpus in a folder; returns its entry in the benchmark's JSON.
 
-    `data` is the config's choice. The cache is written below the folder; one that is there is
-    removed first. Raises RunError where the command fails.
+    data: the choice of configs/data. The first run has no cache: its time, CPU seconds and peak
+    memory are those of the entry, with the corpus's tokens, lines and bytes; `warm_seconds` is the
+    time of the second. The cache is folder/cache, which is removed first and left in the end.
+    Raises RunError where the command fails.
     """
     cache = folder / "cache"
     remove(cache)
@@ -127,10 +136,12 @@ def measure(folder: Path, data: str) -> dict[str, float | str]:
     call += [f"data.cache_dir={cache}", "tokenizer=word"]
     start = time.perf_counter()
     printed, used = run_child(call)
-    middle = time.perf_counter()
+    seconds = time.perf_counter() - start
+    start = time.perf_counter()
     run_child(call)
-    warm_seconds = time.perf_counter() - middle
-    seconds = middle - start
+    warm_seconds = time.perf_counter() - start
+
+    # What it printed: a title, a header, and a row for each split.
     title, _, *rows, _ = printed.split("\n")
     lines = tokens = size = 0
     for row in rows:  # a split: lines, words, tokens, bytes
@@ -152,7 +163,7 @@ def measure(folder: Path, data: str) -> dict[str, float | str]:
 
 
 def cells(entry: dict) -> list[str]:
-    """The row of a text under HEADER, without its name."""
+    """The cells of a text under HEADER, without its name. entry: what `measure` returned."""
     return [
         count(entry["tokens"]),
         count(entry["lines"]),
@@ -166,6 +177,7 @@ def cells(entry: dict) -> list[str]:
 
 
 def parse_arguments() -> argparse.Namespace:
+    """The options of `gcnn benchmark-data`, from sys.argv. Raises UsageError for an invalid one."""
     parser = new_parser(__doc__)
     help = "folder for the texts and caches, which are removed in the end"
     parser.add_argument("--dir", type=Path, required=True, metavar="DIR", help=help)

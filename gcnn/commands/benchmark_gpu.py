@@ -25,10 +25,15 @@ from gcnn.base.errors import RunError
 from gcnn.base.files import check_output
 from gcnn.commands.arguments import add_device, folder, new_parser
 
-TOY_SECONDS = 60.0  # that a part has on a CPU, where they are not dear, however busy it is
+TOY_SECONDS = 60.0  # at least, for each part on a CPU, which may be busy; a GPU's time is dear
 
 
 def main() -> None:
+    """Run `gcnn benchmark-gpu`: run all parts within --minutes, each writing OUT/<part>.json.
+
+    Prints a line for each part and the folder. Raises UsageError for a device that is not there,
+    and RunError, after all parts have run, where some failed.
+    """
     arguments = parse_arguments()
     from gcnn.benchmarks.gpu import parts
     from gcnn.benchmarks.time_boxes import run_parts
@@ -52,7 +57,10 @@ def main() -> None:
 
 
 def minutes(text: str) -> float:
-    """A positive number of minutes, for argparse."""
+    """A positive, finite number of minutes: a `type` for argparse.
+
+    Raises ArgumentTypeError for anything else.
+    """
     try:
         number = float(text)
     except ValueError:
@@ -63,6 +71,7 @@ def minutes(text: str) -> float:
 
 
 def parse_arguments() -> argparse.Namespace:
+    """The options of `gcnn benchmark-gpu`, from sys.argv. Raises UsageError for an invalid one."""
     parser = new_parser(__doc__)
     help = "for all parts together; default: %(default)g"
     parser.add_argument("--minutes", type=minutes, default=8.0, metavar="N", help=help)

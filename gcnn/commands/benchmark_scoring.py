@@ -34,6 +34,12 @@ HEADER = [
 
 
 def main() -> None:
+    """Run `gcnn benchmark-scoring`: measure all settings, print a table, write the JSON of --out.
+
+    The settings are each precision with 1 and 2 processes and --rows rows or four times as many.
+    Makes the folder --dir; shards and scores in it are removed. Raises UsageError for a text
+    without words, and RunError where the scoring fails.
+    """
     arguments = parse_arguments()
     about = made_with()
     arguments.dir.mkdir(parents=True, exist_ok=True)
@@ -62,13 +68,14 @@ def main() -> None:
 
 
 def cost_of_terabyte(texts: list[str], entry: dict[str, float], price: float) -> dict[str, float]:
-    """Core-hours and dollars for 1 TB of such texts; `entry` is what `measure` found for them.
+    """The core-hours and dollars that 1 TB (10^12 bytes) of text like `texts` would take.
 
-    `price`: dollars for a core-hour.
+    entry: what `measure` returned for `texts`. price: dollars for a core-hour. The result has the
+    keys bytes (of `texts`, in UTF-8 with line ends), core_hours_for_1_tb and dollars_for_1_tb.
     """
     size = sum(len(line.encode()) + 1 for line in texts)  # bytes, line ends included
-    tokens = TERABYTE / size * entry["tokens"]
-    hours = tokens / entry["tokens_per_second_and_core"] / 3600
+    terabyte_tokens = TERABYTE / size * entry["tokens"]
+    hours = terabyte_tokens / entry["tokens_per_second_and_core"] / 3600
     return {
         "bytes": size,
         "core_hours_for_1_tb": hours,
@@ -77,7 +84,10 @@ def cost_of_terabyte(texts: list[str], entry: dict[str, float], price: float) ->
 
 
 def write_shards(folder: Path, lines: list[str]) -> list[Path]:
-    """Write lines as two Parquet files of equal size, with a column `text`; returns their paths."""
+    """Write lines, alternately, into two Parquet files with the column `text`; returns their paths.
+
+    folder: exists; files 0.parquet and 1.parquet in it are replaced.
+    """
     paths = [folder / "0.parquet", folder / "1.parquet"]
     for i, path in enumerate(paths):
         pq.write_table(pa.table({"text": lines[i::2]}), path)
@@ -87,10 +97,11 @@ def write_shards(folder: Path, lines: list[str]) -> list[Path]:
 def measure(
     run: Path, shards: list[Path], output: Path, precision: str, processes: int
 ) -> dict[str, float]:
-    """Score files with `gcnn score` on the CPU, each of the processes with one thread.
+    """Score files with `gcnn score` on the CPU, in `processes` processes of one thread each.
 
-    Returns tokens, their rate for each core, and the peak memory of the largest process. The scores
-    go to `output`. Raises RunError where the command fails.
+    output: a folder for the scores, without any. Returns tokens (of all processes),
+    tokens_per_second_and_core (the processes' mean, the loading of the model not counted) and
+    peak_memory_bytes (of the largest process). Raises RunError where the command fails.
     """
     call = ["-m"]
     if processes > 1:
@@ -108,7 +119,7 @@ def measure(
 
 
 def cells(entry: dict) -> list[str]:
-    """The row of a measurement under HEADER."""
+    """The row of a measurement, an entry of the benchmark's JSON, under HEADER."""
     return [
         entry["precision"],
         count(entry["processes"]),
@@ -121,6 +132,10 @@ def cells(entry: dict) -> list[str]:
 
 
 def parse_arguments() -> argparse.Namespace:
+    """The options of `gcnn benchmark-scoring`, from sys.argv.
+
+    Raises UsageError for an invalid one.
+    """
     parser = new_parser(__doc__)
     add_run(parser)
     help = "text whose lines, repeated as needed, are the rows of the shards"

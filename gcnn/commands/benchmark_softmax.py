@@ -18,6 +18,11 @@ from gcnn.reporting.softmax_size import softmax_figures, softmax_table
 
 
 def main() -> None:
+    """Run `gcnn benchmark-softmax`: measure each vocabulary, write JSON and figures, print a table.
+
+    The figures of time and memory are written beside the JSON of --out, as <name>.svg and
+    <name>_memory.svg. Each measurement runs in a process of its own.
+    """
     arguments = parse_arguments()
     about = made_with()
     threads = arguments.threads or about["hardware"]["threads"]
@@ -43,6 +48,10 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
+    """The options of `gcnn benchmark-softmax`, from sys.argv.
+
+    Raises UsageError for an invalid one.
+    """
     parser = new_parser(__doc__)
     help = "numbers of types to measure; default: 10,000 to 800,000"
     parser.add_argument(

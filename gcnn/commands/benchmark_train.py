@@ -44,6 +44,11 @@ COLUMNS = {
 
 
 def main() -> None:
+    """Run `gcnn benchmark-train`: time the workloads, print a table, and write the JSON of --out.
+
+    With --profile it only prints the profile of the first workload. Sets torch's threads and random
+    seed. Raises UsageError for --profile with --out and for an invalid override.
+    """
     arguments = parse_arguments()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     set_threads(arguments.threads)
@@ -66,13 +71,15 @@ def main() -> None:
 
 
 def print_profile(trainer: Trainer, warm_up: int = 3, steps: int = 5) -> None:
-    """Print tables of time and memory, by operator and by module of the model (its forward pass).
+    """Print where an update's time and memory go: one table by operator, one by module.
 
-    Wraps the forward passes of the trainer's model for good, and trains it `warm_up + steps`
-    updates.
+    Both have the 25 with the most time, in ms an update; on a GPU the GPU's time and memory. A
+    module has its forward pass alone.
+    trainer: of `make_trainer`. Trains its model `warm_up + steps` updates, the first `warm_up`
+    unmeasured, and leaves the forward methods of its modules wrapped by the profiler.
     """
     for name, module in trainer.model.named_modules():
-        if name.count(".") <= 2 and name:
+        if name and name.count(".") <= 2:  # not the whole model, nor what is within a block
             module.forward = record_function(f"module {name}")(module.forward)
     for _ in range(warm_up):
         trainer.step()
@@ -109,6 +116,10 @@ def print_profile(trainer: Trainer, warm_up: int = 3, steps: int = 5) -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
+    """The options of `gcnn benchmark-train`, from sys.argv; `overrides` are its key=value words.
+
+    Raises UsageError for an invalid one.
+    """
     parser = new_parser(__doc__)
     help = "keys of the config, as for training; default: none"
     parser.add_argument("overrides", nargs="*", metavar="key=value", help=help)

@@ -32,6 +32,11 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
+    """Run `gcnn compare`: score the text with both runs and print tables, or JSON with --json.
+
+    Sets torch's threads. Raises UsageError for invalid options, runs that do not compare, or a text
+    that cannot be read, and RunError for a loss that is not finite.
+    """
     arguments = parse_arguments()
     check_text_options(arguments)
     from gcnn.base.provenance import made_with
@@ -40,6 +45,7 @@ def main() -> None:
     from gcnn.evaluation.run import load_model
     from gcnn.models.inference import limit_kernel_cache
 
+    # The runs and the text
     about = made_with()
     set_threads(arguments.threads)
     limit_kernel_cache()
@@ -51,6 +57,8 @@ def main() -> None:
         sentences = a.config.data.sentences
     stream = read_common_text(arguments, a, b)
     unit, starts = unit_starts(stream, a.tokenizer, sentences)
+
+    # The nats of each token under both
     runs = []
     nlls = []
     for path, run in ((arguments.run_a, a), (arguments.run_b, b)):
@@ -61,6 +69,8 @@ def main() -> None:
         }
         runs.append(entry)
         nlls.append(nlls_in_order(run.model, stream, sentences))
+
+    # What is printed
     text = arguments.file or f"{arguments.split or 'test'} split of {a.config.data.name}"
     how = {
         "text": "standard input" if text == "-" else text,
@@ -77,10 +87,10 @@ def main() -> None:
 
 
 def check_comparable(arguments: argparse.Namespace, a: "LoadedRun", b: "LoadedRun") -> None:
-    """Raise UsageError for runs that do not compare token by token.
+    """Raise UsageError for two runs that cannot be compared token by token.
 
-    They have the same weights, different tokenizers, or, without --sentences, different ways to
-    score text (line by line, or running).
+    That is the case if they have the same weights or different tokenizers; and if one was trained
+    on lines and the other on running text, unless --sentences or --no-sentences is given.
     """
     both = f"{arguments.run_a} and {arguments.run_b}"
     if a.weights_sha256 == b.weights_sha256:
@@ -101,8 +111,10 @@ def read_common_text(
     a: "LoadedRun",
     b: "LoadedRun",
 ) -> "TokenStream":
-    """The text to compare on. Raises UsageError where the split of one run is another text than the
-    other's.
+    """The text to compare on, encoded by the tokenizer of A, which must be that of B too.
+
+    Raises UsageError where the split of one run is another text than the other's, and as
+    read_stream does.
     """
     stream = read_stream(arguments, a.config.data, a.tokenizer)
     if arguments.file is None:
@@ -116,8 +128,9 @@ def read_common_text(
 
 
 def summary(comparison: Comparison) -> str:
-    """The comparison for a terminal: runs, conclusion, and a table for each way to divide the
-    tokens.
+    """The comparison as text to print: the runs, the conclusion, and the tables of its parts.
+
+    There is a table for each entry of `comparison.parts`, a way to divide the tokens.
     """
     runs = compared_runs(comparison)
     prose = [textwrap.fill(text, 100) for text in (conclusion(comparison), EXPLANATION)]
@@ -127,6 +140,7 @@ def summary(comparison: Comparison) -> str:
 
 
 def parse_arguments() -> argparse.Namespace:
+    """The options of `gcnn compare`, from sys.argv. Raises UsageError for an invalid one."""
     parser = new_parser(__doc__, "a file is typed as --file FILE")
     help = "a run, or the newest in a folder; `latest`: in runs/"
     parser.add_argument("run_a", type=find_run, metavar="RUN_A", help=help)

@@ -11,6 +11,11 @@ from gcnn.config.help import help_lines
 
 
 def main() -> None:
+    """Run `gcnn data`: prepare the corpus in the cache, and print the sizes of its splits.
+
+    The path of the vocabulary goes to stderr, the rest to stdout; --help prints the config's keys.
+    Raises UsageError for an invalid override, and for a corpus that cannot be used.
+    """
     parser = Parser(add_help=False, allow_abbrev=False)
     add_config_dir(parser)
     parser.add_argument("--help", "-h", action="store_true")

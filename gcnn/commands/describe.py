@@ -34,6 +34,11 @@ FLOPs: forward pass, matrix products only, targets as frequent as words of their
 
 
 def main() -> None:
+    """Run `gcnn describe`: print a table with a row for each model, or with --plan that of epochs.
+
+    Raises UsageError for a name that is not in configs/model, and for a vocabulary that a model
+    cannot have.
+    """
     arguments = parse_arguments()
     models = choices("model")
     for name in arguments.models:
@@ -55,6 +60,7 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
+    """The options of `gcnn describe`, from sys.argv. Raises UsageError for an invalid one."""
     parser = new_parser(__doc__)
     help = f"{', '.join(choices('model'))}; default: all"
     parser.add_argument("models", nargs="*", metavar="MODEL", help=help)
@@ -69,10 +75,10 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def plan_table(names: list[str]) -> Table:
-    """The least minutes of an epoch on GPUs, for each model and each of UPDATES; no names: all.
+    """The least minutes of an epoch on GPUs: a row for each model and each entry of UPDATES.
 
-    1,024 tokens a GPU and update are about the paper's, 16,384 are many. Raises UsageError for a
-    model that is not in Table 1.
+    names: of configs/model; none: all models of Table 1. Nothing is measured (see
+    gcnn/benchmarks/plan.py). Raises UsageError for a model that is not in Table 1.
     """
     from gcnn.benchmarks.plan import GPU, MODELS, plan
 
@@ -97,11 +103,13 @@ def plan_table(names: list[str]) -> Table:
 
 
 def describe(name: str, vocabulary_size: int | None) -> list[str]:
-    """The row of a model of configs/model, under HEADER.
+    """The row of a model under HEADER.
 
-    A vocabulary size of None is that of the data on which the paper trains the model; for a model
-    that is not the paper's, that of the smallest data set with more types than its largest cutoff.
-    Raises UsageError for a vocabulary that is not larger than the cutoffs.
+    name: of a file in configs/model, without .yaml; Table 1's title is empty for a model that is
+    not in it. vocabulary_size: None is that of the data on which the paper trains the model; for a
+    model that is not the paper's, that of the smallest data set with more types than its largest
+    cutoff. No memory is taken for weights. Raises UsageError for a vocabulary that is not larger
+    than the cutoffs.
     """
     import torch
 
@@ -122,10 +130,10 @@ def describe(name: str, vocabulary_size: int | None) -> list[str]:
     with torch.device("meta"):  # no memory is taken
         model = build_model(config.model, vocabulary_size)
     sizes = model.parameter_counts()
-    same = model_name(config.model)
+    paper_name = model_name(config.model)
     return [
         name,
-        TABLE_1[same].title if same in TABLE_1 else "",
+        TABLE_1[paper_name].title if paper_name in TABLE_1 else "",
         config.model.notation(),
         f"{vocabulary_size:,}",
         *(f"{sizes[part] / 1e6:.1f} M" for part in ("total", "embedding", "body", "softmax")),

@@ -24,14 +24,20 @@ from gcnn.runs.json_files import checked
 from gcnn.runs.results import Split
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from gcnn.data.stream import TokenStream
     from gcnn.evaluation.run import LoadedRun
 
 
 def main() -> None:
+    """Run `gcnn evaluate`: print the scores of a text, as the output option says.
+
+    Without one that is a table for the whole text. Sets torch's threads. Raises UsageError for
+    invalid options, a run that cannot be loaded, or a text that cannot be read.
+    """
     arguments = parse_arguments()
     check_text_options(arguments)
-    import numpy as np
-
     from gcnn.evaluation.perplexity import evaluate, nlls_in_order
     from gcnn.evaluation.run import load_model
     from gcnn.models.inference import limit_kernel_cache
@@ -48,15 +54,11 @@ def main() -> None:
     stream = read_stream(arguments, run.config.data, run.tokenizer)
     inputs = run.model, stream, sentences, arguments.batch_size, arguments.block_size
     if arguments.per_token:
-        # A tab would look like the column's end: it is written as SentencePiece writes bytes.
-        names = [name.replace("\t", "<0x09>") for name in run.tokenizer.types]
-        rows = zip(stream.tokens, -nlls_in_order(*inputs), strict=True)
-        sys.stdout.writelines(f"{names[i]}\t{log_prob:.6f}\n" for i, log_prob in rows)
+        log_probs = -nlls_in_order(*inputs)
+        sys.stdout.writelines(token_rows(stream, run.tokenizer.types, log_probs))
     elif arguments.per_line:
-        starts = np.flatnonzero(np.append(True, stream.tokens[:-1] == stream.eos_id))
-        counts = np.diff(starts, append=len(stream))
-        rows = zip(np.add.reduceat(-nlls_in_order(*inputs), starts), counts, strict=True)
-        sys.stdout.writelines(f"{log_prob:.6f}\t{tokens}\n" for log_prob, tokens in rows)
+        log_probs = -nlls_in_order(*inputs)
+        sys.stdout.writelines(line_rows(stream, log_probs))
     else:
         scores = evaluate(*inputs)
         if arguments.json:
@@ -66,9 +68,39 @@ def main() -> None:
     sys.stdout.flush()
 
 
+def token_rows(stream: "TokenStream", types: list[str], log_probs: "np.ndarray") -> Iterator[str]:
+    """A line to print for each token of a text: its type, a tab, its log-probability.
+
+    types: the tokenizer's, by id. log_probs: (tokens,), nats.
+    """
+    # A tab would look like the column's end: it is written as SentencePiece writes bytes.
+    names = [name.replace("\t", "<0x09>") for name in types]
+    for token, log_prob in zip(stream.tokens, log_probs, strict=True):
+        yield f"{names[token]}\t{log_prob:.6f}\n"
+
+
+def line_rows(stream: "TokenStream", log_probs: "np.ndarray") -> Iterator[str]:
+    """A line to print for each line of a text: its log-probability, a tab, its number of tokens.
+
+    Both include the line's <eos>. log_probs: of each token, (tokens,), nats.
+    """
+    import numpy as np
+
+    starts_line = np.append(True, stream.tokens[:-1] == stream.eos_id)
+    starts = np.flatnonzero(starts_line)
+    counts = np.diff(starts, append=len(stream))
+    sums = np.add.reduceat(log_probs, starts)
+    for log_prob, tokens in zip(sums, counts, strict=True):
+        yield f"{log_prob:.6f}\t{tokens}\n"
+
+
 def word_rows(arguments: argparse.Namespace, run: "LoadedRun", sentences: bool) -> Iterator[str]:
-    """A line for each word of the text: the word, its log-probability, tokens, how many are
-    unknown.
+    """Read and score the text of the options; yield a line to print for each word and line end.
+
+    It has, with tabs between them, the word, its log-probability in nats, its number of tokens, and
+    how many of these are unknown. Rows without a text are left out.
+    sentences: score each line alone, else the lines as running text. Raises as read_stream does,
+    when the first line is taken.
     """
     import pyarrow as pa
 
@@ -88,9 +120,9 @@ def word_rows(arguments: argparse.Namespace, run: "LoadedRun", sentences: bool) 
 
 
 def summary(scores: Split, sentences: bool) -> str:
-    """The scores of a text as a table, and below it why some are missing.
+    """The scores of a text as a table to print; below it why those per word and byte are missing.
 
-    `sentences`: each line was scored alone, else the lines as running text.
+    A score of None is a dash. sentences: each line was scored alone, else all as running text.
     """
     rows = [
         ["perplexity", perplexity(scores.perplexity)],
@@ -109,6 +141,7 @@ def summary(scores: Split, sentences: bool) -> str:
 
 
 def parse_arguments() -> argparse.Namespace:
+    """The options of `gcnn evaluate`, from sys.argv. Raises UsageError for an invalid one."""
     parser = new_parser(__doc__, "a file is typed as --file FILE")
     add_run(parser)
     add_text(parser)

@@ -9,6 +9,11 @@ from gcnn.runs.directory import SAMPLES
 
 
 def main() -> None:
+    """Run `gcnn generate`: print the samples, each with its prompt, with lines `---` between them.
+
+    With --save it also writes samples.json into the run, an existing one replaced. Sets torch's
+    threads. Raises UsageError for settings out of range and for a run that cannot be loaded.
+    """
     arguments = parse_arguments()
     from gcnn.evaluation.generation import Sampling
     from gcnn.evaluation.scoring import Scorer
@@ -28,6 +33,10 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
+    """The options of `gcnn generate`, from sys.argv; values are checked later, by `Sampling`.
+
+    Raises UsageError for an invalid option.
+    """
     parser = new_parser(__doc__, "a prompt is typed as --prompt TEXT")
     add_run(parser)
     help = (

@@ -33,8 +33,11 @@ COMMANDS = {
 
 
 def main(name: str | None = None) -> None:
-    """Run a command and exit with its code; without `name`, the one that the command line begins
-    with.
+    """Run a command with the options in sys.argv and end the process with its exit code.
+
+    name: of COMMANDS, or --help, --version; None: the first argument in sys.argv, which is taken
+    out of it; without any, --help. Never returns: errors are printed to stderr in one line
+    (see `run_command`), exit code 2 for usage and 1 for failures.
     """
     if name is None:
         name = sys.argv[1] if len(sys.argv) > 1 else "--help"
@@ -43,9 +46,11 @@ def main(name: str | None = None) -> None:
 
 
 def run(name: str) -> int | None:
-    """Run a command, with the arguments in sys.argv; returns its exit code, None for 0.
+    """Run a command with the options in sys.argv[1:]; returns its exit code, None for 0.
 
-    Raises UsageError for a name that is no command.
+    name: of COMMANDS, or --version or --help (also -h, help), which print. "sweep" is "train" with
+    --multirun put into sys.argv. Raises UsageError for another name, and whatever the command
+    raises.
     """
     if name == "--version":
         print(f"gcnn {version('gcnn') or 'from a checkout, not installed'}")

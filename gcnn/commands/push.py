@@ -50,6 +50,13 @@ print(model.score(["a sentence", "another"]), model.perplexity("any text"))"""
 
 
 def main() -> None:
+    """Run `gcnn push`: write the run's card unless it has one, and upload the run to the Hub.
+
+    With --card-only nothing is uploaded. Prints the card's path, the files that still contain paths
+    of this machine, and the model's address. Raises UsageError for an invalid name on the Hub and
+    for a run that has not finished, and RunError where the upload fails.
+    """
+    # The options
     parser = new_parser(__doc__)
     help = "a run, or the newest in a folder; `latest`: in runs/"
     parser.add_argument("run", type=find_run, metavar="RUN", help=help)
@@ -68,15 +75,16 @@ def main() -> None:
         validate_repo_id(arguments.repo)
     except HFValidationError as error:
         raise UsageError(f"{one_line(error)} Give a name as user/model.") from None
+
+    # The run must be complete
     run = load_run(arguments.run, PAPER)
-    missing = [
-        name
-        for name in ("model.safetensors", RESULTS, "tokenizer")
-        if not (run.path / name).exists()
-    ]
+    required = ("model.safetensors", RESULTS, "tokenizer")
+    missing = [name for name in required if not (run.path / name).exists()]
     if missing:
         raise UsageError(f"{run.path} has no {', '.join(missing)}. Push a run that has finished.")
     check_no_pointer_at(run.path / "model.safetensors")
+
+    # The card, and what is uploaded
     path = run.path / "README.md"
     if not path.exists():
         write_atomically(
@@ -97,10 +105,10 @@ def main() -> None:
 
 
 def make_public(run: Run, folder: Path) -> None:
-    """Put what is uploaded of a run into `folder`, without the paths of its config, command and
-    results.
+    """Fill `folder` with the files to upload: config.yaml and results.json without local paths.
 
-    The card and the weights become links to the run's files, the rest are copies.
+    folder: empty. The card, which the run must have, and the weights become links to the run's
+    files, the tokenizer a copy. The run itself is not changed.
     """
     for name in LINKED:
         (folder / name).symlink_to((run.path / name).resolve())
@@ -113,17 +121,22 @@ def make_public(run: Run, folder: Path) -> None:
 
 
 def public_command(line: str | None) -> str:
-    """A run's command line with placeholders for paths of this machine; empty for None."""
-    public, before = [], ""
+    """A run's command line for publication: paths become placeholders, as data.path=DIR.
+
+    line: the command, quoted for a shell, as is the result; None: not known, which gives "".
+    run_dir, resume and data.cache_dir are left out; of a script's path its folder and name stay.
+    """
+    public = []
+    before = ""
     for word in portable(shlex.split(line or "")):
         key, equals, _ = word.partition("=")
         if equals and key in NAMES:
             word = f"{key}={NAMES[key]}"
-        elif before in NAMES:
+        elif before in NAMES:  # an option, whose value this word is
             word = NAMES[before]
         elif word.endswith(".py"):
             word = "/".join(Path(word).parts[-2:])
-        elif re.search(r"(^|[=\[,:{'\"])[/~]", word):
+        elif re.search(r"(^|[=\[,:{'\"])[/~]", word):  # an absolute path, also within a value
             word = f"{key}=PATH" if equals else "PATH"
         public.append(word)
         before = word
@@ -131,9 +144,10 @@ def public_command(line: str | None) -> str:
 
 
 def public_config(config: TrainConfig) -> TrainConfig:
-    """A run's config without paths; the tokenizer's files are called as they are in the run.
+    """A copy of a run's config without paths of this machine, for publication.
 
-    Who loads the run names its data anew.
+    Removed are run_dir, init_from, data.path and data.files; resume is False. The tokenizer's
+    vocabulary or model is named by its file in the run's tokenizer folder.
     """
     tokenizer = config.tokenizer
     for name, file in (("vocabulary", "vocabulary.txt"), ("model", "sentencepiece.model")):
@@ -148,11 +162,12 @@ def public_config(config: TrainConfig) -> TrainConfig:
 
 
 def files_with_paths(run: Run, folder: Path) -> list[str]:
-    """The files below `folder`, relative to it, that contain a path of this run; not the weights.
+    """The files below `folder`, by their paths relative to it, that contain a path of this machine.
 
-    That is a card that was kept, or a SentencePiece model, which names the text it was trained on.
-    The paths are those of the run, its config and the home directory; one of fewer than three
-    parts, as /data, is too common to be looked for.
+    They can be a card that was written earlier, or a SentencePiece model, which names the text that
+    it was trained on. Looked for are the run's directory, the paths in its config and the home
+    directory, except those of a single folder, as /data: too common. Weights (*.safetensors) are
+    not searched.
     """
     config = run.config
     paths = [run.path.resolve(), Path.home(), config.run_dir, config.data.path, config.init_from]
@@ -176,7 +191,7 @@ def files_with_paths(run: Run, folder: Path) -> list[str]:
 def card(run: Run, repo: str) -> str:
     """The model card in Markdown: what the model is, its perplexity, its training, how to load it.
 
-    `repo` is the model's name on the Hub, user/name.
+    run: one that has finished. repo: the model's name on the Hub, user/name.
     """
     results = run.results
     data = results.data
@@ -222,7 +237,11 @@ def card(run: Run, repo: str) -> str:
 
 
 def model_index(run: Run, name: str) -> str:
-    """The perplexities of a run as YAML in the form in which the Hub shows and compares results."""
+    """The YAML `model-index` of a model card, from which the Hub shows and compares results.
+
+    It has perplexity per token and per word and bits per byte, on validation and test; those that
+    were not measured are left out. name: the model's, without the user's. Ends with a newline.
+    """
     from huggingface_hub import EvalResult
     from huggingface_hub.repocard_data import eval_results_to_model_index
 
@@ -253,11 +272,11 @@ def model_index(run: Run, name: str) -> str:
 
 
 def upload(folder: Path, repo: str, private: bool) -> str:
-    """Upload a folder to a repository of the Hub, which is made where there is none; returns its
-    address.
+    """Upload the files UPLOADED of a folder to a repository of the Hub; returns its URL.
 
-    Raises RunError for whatever the Hub's client meets: no token, no network, no right to write
-    there.
+    repo: as user/name; made if it does not exist. private: for a new repository; one that exists
+    stays as it is. Raises RunError for any error of the Hub's client: no token, no network, no
+    right to write there.
     """
     from huggingface_hub import HfApi
 

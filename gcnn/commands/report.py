@@ -8,6 +8,11 @@ from gcnn.runs.directory import find_run
 
 
 def main() -> None:
+    """Run `gcnn report`: write report.html and report.md into --out, and print the page's path.
+
+    Raises UsageError where no run can be read, and for a file of --latency or --comparison that is
+    missing or of another kind.
+    """
     parser = new_parser(__doc__)
     help = "a run, a folder of them, or `latest`: the newest in runs/"
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help=help)

@@ -34,7 +34,12 @@ MEMBER_FOLDER = "hydra.sweep.subdir=lr_${optimizer.lr}_seed_${seed}"
 
 
 def main() -> int:
-    """Returns the exit code: 0, or that of a sweep that was stopped."""
+    """Run `gcnn reproduce`: train what is missing of each figure, write it, and print its table.
+
+    Writes OUT/SCALE/<figure>.json, .csv and, for a drawing, .svg. Returns the exit code: 0, or that
+    of a sweep that was stopped. Raises UsageError where no figure has a run, or a run is not in its
+    figure's plan; RunError where runs are not finished, unless --draw-only or --add is given.
+    """
     arguments = parse_arguments()
     overrides = prepare_overrides(arguments.overrides)
     ignore_closed_output()  # it trains for hours, maybe longer than the terminal is open
@@ -75,29 +80,33 @@ def main() -> int:
 
 
 class SweepStopped(Exception):
-    """A sweep was stopped, or refused to begin, instead of running its members."""
+    """A sweep's process was stopped by a signal, or refused to begin; it has printed why."""
 
     def __init__(self, exit_code: int):
         super().__init__(exit_code)
-        self.exit_code = exit_code
+        self.exit_code = exit_code  # that of the process, as a shell has it: 128 + n for signal n
 
 
 def make_figure(
     figure: str, arguments: argparse.Namespace, out: Path, overrides: list[str]
 ) -> Record | None:
-    """Train what is missing of a figure and return the record of all its runs; None without any.
+    """Train what is missing of a figure; returns the record of its runs, None if there are none.
 
-    With --draw-only or --add nothing is trained. Runs that have ended are kept below `out`, those
-    of a group that belongs to another figure with that one's. Raises SweepStopped.
+    With --draw-only or --add nothing is trained. Runs that have ended are added to the files of
+    kept runs below `out`, each to that of the figure that owns its group.
+    overrides: key=value, for all runs, as prepare_overrides returns them. Raises SweepStopped, and
+    UsageError for runs that the plan with these overrides does not have.
     """
     scale = arguments.scale
     train = not (arguments.draw_only or arguments.add)
     runs = []
+    # Experiments that are sweeps of their own
     for experiment in load_plan(scale, figure).sweeps:
         folder = arguments.runs / experiment
         if train:
             run_sweep([f"experiment={experiment}", *overrides], folder)
         runs += read_runs(folder)
+    # Groups: some may belong to another figure
     missing = 0
     settings = []
     parts = parts_of(scale, figure)
@@ -117,12 +126,15 @@ def make_figure(
 
 
 def kept_file(out: Path, scale: str, figure: str) -> Path:
-    """The file with what is kept of a figure's own runs."""
+    """The file of `keep_runs` for the groups that a figure owns; it need not exist."""
     return out / scale / "runs" / f"{figure}.jsonl"
 
 
 def check_groups_are_planned(scale: str, figure: str, kept: Path) -> None:
-    """Raise UsageError where runs are kept of a group that the figure's plan does not have."""
+    """Raise UsageError if a figure's kept runs have a group that is not in its plan.
+
+    kept: their file; does nothing if it does not exist.
+    """
     planned = load_plan(scale, figure).groups.keys()
     others = sorted({run.group for run in read_kept(kept)} - planned)
     if others:
@@ -141,12 +153,15 @@ def train_part(
 ) -> list[KeptRun]:
     """Train a group's learning rates, then the other seeds at the best; returns all its runs.
 
-    `known` are the runs that are there already; those that end are written to `kept`, also when a
-    sweep is stopped. A run that fails is not tried twice in a call. Raises SweepStopped.
+    known: its runs so far, as `known_runs` returns them. kept: the file to which runs that have
+    ended are added, also when a sweep is stopped; runs in it count as known only with --out. A run
+    that fails is not tried again: the group then stays incomplete. Raises SweepStopped, and
+    UsageError for runs with another recipe than the plan's.
     """
-    tried: list[tuple[float, int]] = []
-    while (wanted := next_runs(part, known)) and not set(wanted) & set(tried):
-        tried += wanted
+    tried: set[tuple[float, int]] = set()
+    wanted = next_runs(part, known)
+    while wanted and tried.isdisjoint(wanted):
+        tried.update(wanted)
         rates = ",".join(dict.fromkeys(f"{rate:g}" for rate, _ in wanted))
         seeds = ",".join(dict.fromkeys(str(seed) for _, seed in wanted))
         print(f"{part.group}: learning rate {rates}, seed {seeds}", file=sys.stderr)
@@ -156,14 +171,17 @@ def train_part(
         finally:  # a sweep that was stopped has runs that ended, too
             known = known_runs(part, arguments.runs, kept if arguments.out else None, overrides)
             keep_runs(known, kept)
+        wanted = next_runs(part, known)
     return known
 
 
 def add_runs(folder: Path, scale: str, figures: list[str], out: Path) -> None:
-    """Keep the runs at or below `folder`, which any command may have trained, with their figure's.
+    """Add all runs at or below `folder`, whatever command trained them, to the kept runs in `out`.
 
-    Prints where each one belongs. Raises UsageError for a run that no group of the figures has
-    trained, or that has not ended.
+    Each goes into the file of the figure whose plan has its recipe; a run with the same group,
+    learning rate and seed is replaced. Prints one line a run to stderr. Raises UsageError for a run
+    that has not ended or is not in the plan of any of `figures` (those before it stay added), and
+    where there is no run.
     """
     parts = list(dict.fromkeys(part for figure in figures for part in parts_of(scale, figure)))
     for path in find_runs(folder):
@@ -177,11 +195,13 @@ def add_runs(folder: Path, scale: str, figures: list[str], out: Path) -> None:
 
 
 def run_sweep(overrides: list[str], folder: Path) -> None:
-    """Run a sweep in a process of its own and wait for it; one that was begun is resumed.
+    """Run `gcnn sweep` in a child process and wait for it; a sweep that was begun is resumed.
 
-    Raises SweepStopped unless it finished its members or failed at some (exit codes 0 and 1). While
-    it runs, signals to stop go to the sweep, which saves its state; then they have their default
-    handlers, whatever they had before.
+    overrides: key=value, as Hydra parses them. folder: of the sweep, its run_dir. Members that fail
+    are no error (exit codes 0 and 1); raises SweepStopped for any other exit code.
+    Meanwhile SIGTERM and SIGHUP are passed to the child, which saves, and SIGINT is ignored, since
+    the terminal sends it to both. Afterwards all three have their default handlers. SIGTERM and
+    SIGHUP are left alone if they were ignored before. Call it in the main thread.
     """
     command = [sys.executable, "-m", "gcnn", "sweep", *overrides]
     process = subprocess.Popen([*command, f"run_dir={folder}", "resume=true"])
@@ -207,6 +227,11 @@ def run_sweep(overrides: list[str], folder: Path) -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
+    """The options of `gcnn reproduce`, from sys.argv; `overrides` are its key=value words.
+
+    Raises UsageError for an invalid option, for the name of a figure without --figure, and for
+    --add without --out.
+    """
     parser = new_parser(__doc__)
     parser.add_argument(
         "--figure", metavar="NAME", help="fig2 to fig6, table2, table3, ...; default: all"

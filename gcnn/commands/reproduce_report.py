@@ -15,6 +15,11 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 def main() -> None:
+    """Run `gcnn reproduce-report`: write docs/REPRODUCTION.md and the page --out; print its path.
+
+    Runs from a checkout, whose docs/ it reads and changes. Raises UsageError for a record that is
+    damaged or missing.
+    """
     parser = new_parser(__doc__)
     out = Path("runs/reproduce/report.html")
     parser.add_argument(

@@ -51,6 +51,13 @@ Line = TypeVar("Line")
 
 
 def main() -> None:
+    """Run `gcnn score`: score standard input line by line, or with --input whole files.
+
+    Scores of standard input are printed as its lines arrive, or the hypotheses of n-best lists best
+    first. Scores of files are written to --output, and their totals printed as a line of JSON.
+    Warnings go to stderr. Sets torch's threads. Raises UsageError for invalid options, a run that
+    cannot be loaded, and bad input, which is reported after the scores of the lines before it.
+    """
     arguments = parse_arguments()
     check_arguments(arguments)
     from gcnn.evaluation.corpus_scoring import score_files
@@ -80,7 +87,10 @@ def main() -> None:
 
 
 def check_arguments(arguments: argparse.Namespace) -> None:
-    """Raise UsageError for options that exclude each other, and for values that none can have."""
+    """Raise UsageError for options that exclude each other or lack another, and for invalid values.
+
+    Also where standard input is to be scored, and it or standard output was closed by the caller.
+    """
     if arguments.lm_weight is not None and (
         arguments.nbest is None or not math.isfinite(arguments.lm_weight)
     ):
@@ -119,6 +129,10 @@ def check_arguments(arguments: argparse.Namespace) -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
+    """The options of `gcnn score`, from sys.argv; `check_arguments` checks how they go together.
+
+    Raises UsageError for an invalid one.
+    """
     parser = new_parser(__doc__, "files are typed as --input FILE, with --output DIR")
     add_run(parser)
     output = parser.add_mutually_exclusive_group()
@@ -170,7 +184,12 @@ def parse_arguments() -> argparse.Namespace:
 def score_windows(
     scorer: "Scorer", windows: Iterator[list[bytes]], form: str | None
 ) -> Iterator[str]:
-    """The scores of each window of lines, as text to print: JSON Lines, or with `tsv` a table."""
+    """Score windows of lines; yields, a window at a time, the text to print, a line for each score.
+
+    windows: lines in UTF-8 without line ends, as `read_windows` yields them. form: "tsv", a table
+    whose header is yielded first; "jsonl" or None, an object a line, by the fields of `Score`.
+    Raises UsageError, with the number of the line, for one that is not UTF-8.
+    """
     if form == "tsv":
         yield "log_prob\ttokens\tunknown\tperplexity\n"
     for lines in parse_windows(windows, to_text):
@@ -184,9 +203,12 @@ def score_windows(
 def rerank_windows(
     scorer: "Scorer", windows: Iterator[list[bytes]], kind: str, ranker: Ranker
 ) -> Iterator[str]:
-    """The hypotheses of n-best lists, each list best first, as text to print.
+    """Score and rank n-best lists; yields the text to print of each list, best hypothesis first.
 
-    `kind` is the lists' format, a name of KINDS.
+    windows: lines in UTF-8 without line ends, as `read_windows` yields them. kind: the lists'
+    format, of KINDS; with a weight of the ranker, each hypothesis must have a score of its own. A
+    list is yielded when the next one begins. Adds to the counts of `ranker`. Raises UsageError,
+    with the number of the line, for one that is not of this kind.
     """
     read_hypothesis = reader(kind, ranker.weight is not None)
     return ranker.rank(score_hypotheses(scorer, windows, read_hypothesis))
@@ -195,19 +217,27 @@ def rerank_windows(
 def score_hypotheses(
     scorer: "Scorer", windows: Iterator[list[bytes]], read_hypothesis: Callable[[str], Hypothesis]
 ) -> Iterator[Scored]:
-    """The hypotheses of each window of lines, scored."""
+    """Parse and score the hypotheses in windows of lines; yields them one by one, in their order.
+
+    read_hypothesis: parses a line, as `reader` returns it. Raises UsageError, with the number of
+    the line, for one that it refuses or that is not UTF-8.
+    """
     for hypotheses in parse_windows(windows, lambda raw: read_hypothesis(to_text(raw))):
         sentences = [hypothesis.sentence for hypothesis in hypotheses]
-        ids = scorer.tokenizer.encode_lines(sentences)
-        stop = 0
+        ids = scorer.tokenizer.encode_lines(sentences)  # flat: those of all sentences
+        start = 0
         for hypothesis, score in zip(hypotheses, scorer.stream(sentences), strict=True):
-            start, stop = stop, stop + score.tokens
-            yield Scored(hypothesis, ids[start:stop].tobytes(), score.log_prob, score.unknown)
+            stop = start + score.tokens
+            tokens = ids[start:stop].tobytes()
+            yield Scored(hypothesis, tokens, score.log_prob, score.unknown)
+            start = stop
 
 
 def to_text(raw: bytes) -> str:
-    """A line of bytes as text, without its carriage return. Raises UsageError where it is not
-    UTF-8.
+    """A line of bytes as text, without a carriage return at its end.
+
+    Raises UsageError where it is not UTF-8. Its message is to follow the name of the line, as
+    "line 3 of the input".
     """
     try:
         return raw.decode().removesuffix("\r")
@@ -219,18 +249,21 @@ def to_text(raw: bytes) -> str:
 def parse_windows(
     windows: Iterator[list[bytes]], parse: Callable[[bytes], Line]
 ) -> Iterator[list[Line]]:
-    """Windows of lines, each line passed through `parse`.
+    """Windows with what `parse` makes of each line.
 
-    A byte order mark at the start of the stream is dropped. Where `parse` raises UsageError, the
-    lines before that one are yielded first; then UsageError is raised with the line's number.
+    A byte order mark of UTF-8 before the first line is dropped. Where `parse` raises UsageError,
+    the lines of the window before that one are yielded first, maybe none; then UsageError is
+    raised, with the line's number, counted from 1 over all windows, before its message.
     """
     number = 0
     for window in windows:
         lines = []
         for raw in window:
             number += 1
+            if number == 1:
+                raw = raw.removeprefix(codecs.BOM_UTF8)
             try:
-                lines.append(parse(raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw))
+                lines.append(parse(raw))
             except UsageError as error:
                 yield lines
                 raise UsageError(f"line {number} of the input {error}") from None
@@ -238,9 +271,10 @@ def parse_windows(
 
 
 def read_chunk(descriptor: int) -> bytes:
-    """Up to CHUNK bytes; waits for the first one, and returns none at the end of the input.
+    """Read up to CHUNK bytes of standard input; waits for the first one. Empty at the end.
 
-    Raises UsageError where it cannot be read.
+    descriptor: of standard input, as the message of the error calls it. Raises UsageError where it
+    cannot be read.
     """
     try:
         return os.read(descriptor, CHUNK)
@@ -250,26 +284,30 @@ def read_chunk(descriptor: int) -> bytes:
 
 
 def read_windows(descriptor: int) -> Iterator[list[bytes]]:
-    """Lines of a pipe or file, without line ends, as windows of about WINDOW bytes (at least one
-    line).
+    """Read lines of standard input, without their "\\n", in windows of about WINDOW bytes.
 
-    A window also ends where no more input arrives within PATIENCE seconds, so that a caller who
-    writes one line gets its answer at once. Raises UsageError for input that cannot be read, a Git
-    LFS pointer and UTF-16.
+    A window has at least one line. It also ends where no more input arrives within PATIENCE
+    seconds, so that a caller who writes one line gets its answer at once. The last line may lack
+    its end.
+    descriptor: of a pipe, file or terminal, read without Python's buffer. Raises UsageError for
+    input that cannot be read, a Git LFS pointer and UTF-16.
     """
-    buffer, complete = bytearray(), 0  # bytes read, and how many of them are whole lines
+    buffer = bytearray()
+    complete = 0  # bytes of the buffer that are whole lines
     is_start = True
     while chunk := read_chunk(descriptor):
         if is_start:
             check_no_pointer(chunk, "standard input")
             is_start = False
         check_no_utf16(chunk, "standard input")
-        end = chunk.rfind(b"\n") + 1
-        complete = len(buffer) + end if end else complete
+        last_line_end = chunk.rfind(b"\n")
+        if last_line_end >= 0:
+            complete = len(buffer) + last_line_end + 1
         buffer += chunk
-        if complete and (
-            len(buffer) >= WINDOW or not select.select([descriptor], [], [], PATIENCE)[0]
-        ):
+        if complete == 0:
+            continue
+        # Wait for more only while the window is not full.
+        if len(buffer) >= WINDOW or not select.select([descriptor], [], [], PATIENCE)[0]:
             yield bytes(buffer[: complete - 1]).split(b"\n")
             del buffer[:complete]
             complete = 0

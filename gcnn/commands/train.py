@@ -64,15 +64,22 @@ ConfigStore.instance().store(group="hydra", name="config", node=hydra_config, pr
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
 def compose_and_run(config: DictConfig) -> float | None:
-    """Have Hydra compose the config of sys.argv and call `run`, once for each member of a sweep."""
+    """Compose the config of sys.argv by Hydra and call `run`; for a sweep, once for each member.
+
+    Called without arguments: Hydra passes the config. Errors of `run` are printed in one line and
+    end the process (SystemExit); those of composing are raised.
+    """
     with one_line_errors():  # here, before Hydra adds lines of its own
         return run(config, HydraConfig.get())
 
 
 def run(config: DictConfig, hydra_config: DictConfig) -> float | None:
-    """Train, and print the results; returns what a search minimises, for a member of a sweep.
+    """Train a single run, or a member of a sweep, and print its results.
 
-    For a single run it returns None. Sets up the log.
+    Returns None for a single run, otherwise what a search minimises, as `run_member` does. Changes
+    `config` in place; sets up the log as `start_log` does.
+    config: as Hydra composed it, not yet checked. hydra_config: Hydra's own, its `hydra` key.
+    Raises UsageError for a config that is invalid, and as `gcnn.training.run.train` does.
     """
     from gcnn.training.run import train
 
@@ -89,8 +96,10 @@ def run(config: DictConfig, hydra_config: DictConfig) -> float | None:
 def run_member(config: DictConfig, hydra_config: DictConfig) -> float:
     """Train a member of a sweep unless it is done; returns what a search minimises.
 
-    That is infinity for a member that failed: the search avoids such settings, and goes on. Prints
-    the results of a member that was trained now.
+    That is the validation text's perplexity per word, and infinity for a member that failed, so
+    that the search avoids such settings and goes on. Prints the results of a member that it
+    trained. Arguments are those of `run`; changes `config` in place. Raises UsageError where the
+    member's folder was begun with other overrides, and Interrupted at a signal.
     """
     run_dir = Path(hydra_config.runtime.output_dir)
     overrides = member_overrides(hydra_config)
@@ -107,8 +116,9 @@ def run_member(config: DictConfig, hydra_config: DictConfig) -> float:
 
 
 def print_results(run_dir: Path, results: dict | None) -> None:
-    """Print the table of a finished run; `results` is None in all processes of torchrun but the
-    first.
+    """Print the table and the path of a finished run.
+
+    results: the content of its results.json; None, as on torchrun's ranks above 0, prints nothing.
     """
     if results is not None:
         print(results_table(results))
@@ -116,9 +126,9 @@ def print_results(run_dir: Path, results: dict | None) -> None:
 
 
 def refuse_sweep(hydra_config: DictConfig) -> None:
-    """Raise UsageError where an experiment that is a sweep is trained as a single run.
+    """Raise UsageError if an experiment that is a sweep is to be trained as a single run.
 
-    It may be where the command line sets each of the swept keys: that is one member.
+    It is allowed if the command line sets each key of the sweep, which makes it one member.
     """
     overridden = keys_of(hydra_config.overrides.task)
     swept = [key for key in hydra_config.sweeper.get("params") or {} if key not in overridden]
@@ -131,10 +141,11 @@ def refuse_sweep(hydra_config: DictConfig) -> None:
 
 
 def start_log() -> None:
-    """Log to standard error: gcnn's messages, and warnings of libraries.
+    """Log to stderr, for the whole process: all of gcnn's messages, and warnings of libraries.
 
-    On a terminal, where a bar shows the progress, lines of progress (level DEBUG) are left out.
-    From then on the process survives a terminal that is closed.
+    Replaces the handlers of the root logger. On a terminal, where a bar shows the progress,
+    messages of level DEBUG are left out. The process then goes on when its terminal is closed
+    (see `ignore_closed_output`).
     """
     ignore_closed_output()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
@@ -142,8 +153,13 @@ def start_log() -> None:
     logging.getLogger("gcnn").setLevel(logging.DEBUG)
 
 
-def go_on(run: Path, overrides: list[str], config_dir: Path | None) -> None:
-    """Resume a run that is there, with what the command line changes in it."""
+def resume_run(run: Path, overrides: list[str], config_dir: Path | None) -> None:
+    """Resume the run in a run directory and print its results. Sets up the log.
+
+    overrides: of the command line, as prepare_overrides returns them; applied to the run's own
+    config. config_dir: of --config-dir. Raises UsageError as `resumed_config` does for an override
+    that would make another run of it, and as `gcnn.training.run.train` does.
+    """
     from gcnn.training.run import train
 
     start_log()
@@ -151,10 +167,10 @@ def go_on(run: Path, overrides: list[str], config_dir: Path | None) -> None:
 
 
 def new_train_parser() -> Parser:
-    """A parser of Hydra's options and ours.
+    """A parser of the options of `gcnn train`: Hydra's and --config-dir.
 
-    It lacks --experimental-rerun, which unpickles a file, and accepts no abbreviations:
-    --experiment would be one of it.
+    --help only sets a flag. Hydra's --experimental-rerun, which unpickles a file, is left out.
+    Abbreviations are not accepted: --experiment would be one of it.
     """
     parser = Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("overrides", nargs="*")
@@ -173,10 +189,12 @@ def new_train_parser() -> Parser:
 
 
 def main() -> None:
-    """Train a run or a sweep, resume a run, or have Hydra answer about the config.
+    """Run `gcnn train`: train or resume a run, train a sweep, or have Hydra print the config.
 
-    Hydra obeys what a config says, and a run to be repeated may be a stranger's: its stored config
-    is loaded first, which refuses all but plain data.
+    Prints the results; after a sweep, also one that was stopped, writes sweep.json and sweep.md and
+    prints their tables. Changes sys.argv, which Hydra reads. Raises UsageError for an invalid
+    command line, and UsageError or RunError where members of a sweep failed. Errors of a training
+    are raised too, or printed already and raised as SystemExit with their exit code.
     """
     parsed, unknown = new_train_parser().parse_known_intermixed_args()
     if parsed.help:
@@ -192,17 +210,21 @@ def main() -> None:
     overrides = prepare_overrides([*unknown, *parsed.overrides], sweep=parsed.multirun)
     options = [argument for argument in sys.argv[1:] if argument not in parsed.overrides]
     if parsed.config_path is not None:
+        # The run to repeat may be a stranger's, and Hydra does what a config says, as to make an
+        # object of any class. This raises for all but plain data.
         load_config(parsed.config_path)
         # The later option counts; a relative path would be one beside this file.
         options += ["--config-path", str(parsed.config_path.absolute())]
     sys.argv[1:] = [*overrides, *options]
 
+    # Resume a run, from its own config: without Hydra.
     asks_hydra = parsed.cfg or parsed.info or parsed.hydra_help or parsed.shell_completion
     if not (parsed.multirun or asks_hydra):
         run = run_to_resume(overrides, parsed.config_path)
         if run is not None:
-            return go_on(run, overrides, parsed.config_dir)
+            return resume_run(run, overrides, parsed.config_dir)
 
+    # Hydra composes the config and calls `run`, or answers an option of its own.
     ignore_closed_output()
     SweepFolder.path = None  # set where Hydra begins a sweep
     members = []

@@ -29,6 +29,11 @@ from gcnn.reporting.units import count
 
 
 def main() -> None:
+    """Run `gcnn tune-nbest`: print the word error rates and the command with the best weights.
+
+    Reads the lists from standard input. Sets torch's threads. Raises UsageError for an invalid
+    option, list or reference, and where the package jiwer is not installed.
+    """
     arguments = parse_arguments()
     penalty = arguments.unknown_penalty
     if penalty is not None and not 0 <= penalty < math.inf:
@@ -45,21 +50,26 @@ def main() -> None:
     if lists.reference_words == 0:
         raise UsageError(f"--references: {arguments.references} has no words. Give what was said.")
     weights = tune(lists)
-    rows = [
-        ["their own scores", lists.errors_at(0.0, 0.0)],
-        ["with the model", lists.errors_at(*weights)],
-        ["oracle", lists.oracle()],
-    ]
-    for row in rows:
-        row.append(f"{100 * row[1] / lists.reference_words:.2f} %")
-        row[1] = count(row[1])
+    errors_by_title = {
+        "their own scores": lists.errors_at(0.0, 0.0),
+        "with the model": lists.errors_at(*weights),
+        "oracle": lists.oracle(),
+    }
+    rows = []
+    for title, errors in errors_by_title.items():
+        rate = f"{100 * errors / lists.reference_words:.2f} %"
+        rows.append([title, count(errors), rate])
     caption = f"{count(len(lists.own))} lists, {count(lists.reference_words)} words of references"
     print(f"{caption}\n\n{to_text(Table(['', 'word errors', 'rate'], rows))}\n")
     print(f"{ranking_command(arguments, weights)} < lists")
 
 
 def ranking_command(arguments: argparse.Namespace, weights: tuple[float, float]) -> str:
-    """The command that ranks lists with the weights that were found."""
+    """The shell command that ranks lists with the weights that were found, without its input.
+
+    arguments: of this command; --device and --threads are not repeated. weights: of the model and
+    of a word, as `tune` returns them.
+    """
     words = ["gcnn", "score", "--run", str(arguments.run), "--nbest", arguments.nbest]
     if arguments.precision != "float32":
         words += ["--precision", arguments.precision]
@@ -70,9 +80,10 @@ def ranking_command(arguments: argparse.Namespace, weights: tuple[float, float])
 
 
 def read_references(path: Path) -> dict[str, str]:
-    """The words of each list by its name: lines `name ||| words`, or Kaldi's `name words`.
+    """Read the references: by the name of each list, its correct words, as one string.
 
-    Raises UsageError for a name that comes twice, and for a file that is missing or no text.
+    path: a text with lines `name ||| words`, or Kaldi's `name words`; blank ones are skipped.
+    Raises UsageError for a name that comes twice, and for a file that is missing or not UTF-8.
     """
     from gcnn.data.tables import read_lines
 
@@ -93,6 +104,10 @@ def read_references(path: Path) -> dict[str, str]:
 
 
 def parse_arguments() -> argparse.Namespace:
+    """The options of `gcnn tune-nbest`, from sys.argv. Raises UsageError for an invalid one.
+
+    --unknown-penalty may be out of its range: `main` checks it.
+    """
     parser = new_parser(__doc__, "lists are read from standard input")
     add_run(parser)
     help = "what was said or meant: a line `name ||| words`, or Kaldi's `name words`, for each list"
