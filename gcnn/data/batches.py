@@ -18,8 +18,10 @@ SCAN = 1 << 24  # tokens that `line_ends` examines at once
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on a device. From the CPU to a GPU nothing waits: the copy is out of pinned
-    memory.
+    """The tensor on `device`; the tensor itself if it is there already.
+
+    A copy from the CPU to a GPU goes through pinned memory, and the CPU does not wait for it; GPU
+    work that is queued later does. Not for copies from a GPU to the CPU, which may not have ended.
     """
     if tensor.device.type == "cpu" and device.type == "cuda":
         tensor = tensor.pin_memory()
@@ -28,12 +30,13 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 @dataclass
 class Batches:
-    """A stream in batches of `batch_size` sequences of `block_size` tokens.
+    """What RunningText and Sentences share; use one of these.
 
-    With several processes, each computes its own part of every batch.
+    A batch has `batch_size` sequences of `block_size` tokens, or as many positions. With several
+    processes, each computes its own part of every batch.
     """
 
-    tokens: np.ndarray  # int32, flat; each line ends with eos_id
+    tokens: np.ndarray  # int32, flat, not empty; each line ends with eos_id
     eos_id: int
     batch_size: int  # sequences, over all processes
     block_size: int  # tokens
@@ -47,12 +50,17 @@ class RunningText(Batches):
     """Blocks of running text: row b of batch i continues in row b of batch i + 1.
 
     The stream is cut into `batch_size` contiguous parts, one per row. An <eos> precedes the stream.
-    Past the end of a part, targets are IGNORE and tokens <eos>. batch_size is a multiple of
-    world_size; each process has as many rows as the others. The stream is read as a ring from
-    token `shift` on, which draw_order and text_order set for all later calls; at first it is 0.
+    Past the end of a part, targets are IGNORE and tokens <eos>. batch_size must be a multiple of
+    world_size; each process has as many rows as the others. A block_size above the length of a part
+    is reduced to it. The stream is read from token `shift` on, and from its end goes on at its
+    start; draw_order and text_order set `shift` for all later calls. At first it is 0.
     """
 
     def __post_init__(self):
+        """Lay out the rows: sets row_length (tokens), row_starts (rows, 1), layout and shift.
+
+        May reduce block_size. row_starts are those of this process's rows, counted from `shift`.
+        """
         self.row_length = -(-len(self.tokens) // self.batch_size)
         self.block_size = min(self.block_size, self.row_length)
         # A resumed run must have the same layout, for a batch's index to mean the same tokens.
@@ -66,10 +74,10 @@ class RunningText(Batches):
         return -(-self.row_length // self.block_size)
 
     def draw_order(self, seed: int, epoch: int) -> np.ndarray:
-        """The batch indices of an epoch in random order, (batches,).
+        """The batch indices of an epoch in random order, (batches,) int64, each once.
 
         Side effect: sets `shift` to a random token, so that the blocks of each epoch start at other
-        places. Both depend on seed and epoch alone and are the same on all processes.
+        places. Order and shift depend on seed and epoch alone, so all processes have the same.
         """
         random = np.random.default_rng((seed, epoch))
         order = random.permutation(len(self))
@@ -79,7 +87,8 @@ class RunningText(Batches):
     def text_order(self, seed: int, epoch: int) -> range:
         """The batch indices of an epoch in the text's order, for models that carry their state.
 
-        Side effect: sets `shift`, to 0 for epoch 0 and to a random token for later ones.
+        Side effect: sets `shift`, to 0 for epoch 0 and for later epochs to a random token, which
+        depends on seed and epoch alone.
         """
         self.shift = 0
         if epoch > 0:
@@ -87,9 +96,10 @@ class RunningText(Batches):
         return range(len(self))
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """This process's tokens and targets of a batch, each (rows, time), int64.
+        """This process's tokens and targets of a batch, each (rows, block_size), int64.
 
-        Reads from the current `shift` on. Raises IndexError for an index without a batch.
+        A target is the token after the one at its place in `tokens`. Reads from the current `shift`
+        on. Raises IndexError unless 0 <= index < len(self).
         """
         positions, inside = self.positions(index)
         positions = np.where(inside, (positions + self.shift) % len(self.tokens), 0)
@@ -98,39 +108,44 @@ class RunningText(Batches):
         return torch.from_numpy(tokens.astype(np.int64)), torch.from_numpy(targets.astype(np.int64))
 
     def positions(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Positions of a batch's targets in the stream, counted from `shift`, each (rows, time).
+        """Positions of a batch's targets in the stream, and which of them count.
 
-        The second array says which of them are targets; the others are past the end of a part.
-        Raises IndexError for an index without a batch.
+        Both are (rows, block_size) for this process's rows: positions int64, counted from `shift`,
+        and bool, False past the end of a part, where the position is not to be used.
+        Raises IndexError unless 0 <= index < len(self).
         """
         if not 0 <= index < len(self):
             raise IndexError(index)
         columns = np.arange(index * self.block_size, (index + 1) * self.block_size)
         positions = self.row_starts + columns
-        return positions, (columns < self.row_length) & (positions < len(self.tokens))
+        inside = (columns < self.row_length) & (positions < len(self.tokens))
+        return positions, inside
 
     def micro_batches(self, index: int) -> list[tuple[Tensor, Tensor]]:
-        """This process's part of a batch: (tokens, targets) of each micro-batch.
+        """This process's rows of a batch, as (tokens, targets) of each micro-batch.
 
-        The same number of them on every process; each is (micro_batch_size or fewer, time), int64.
-        Raises IndexError for an index without a batch.
+        Each is (micro_batch_size or fewer rows, block_size), int64, on the CPU, with targets as of
+        __getitem__. Every process has the same number of micro-batches.
+        Raises IndexError unless 0 <= index < len(self).
         """
         tokens, targets = self[index]
         size = self.micro_batch_size or len(tokens)
         return list(zip(tokens.split(size), targets.split(size), strict=True))
 
     def count_targets(self, index: int) -> int:
-        """The number of targets in a batch, over all processes."""
+        """The number of targets in a batch, over all processes; 0 for an index past the last."""
         row_starts = np.arange(self.batch_size) * self.row_length
         lengths = np.minimum(self.row_length, len(self.tokens) - row_starts)
         return int(np.clip(lengths - index * self.block_size, 0, self.block_size).sum())
 
     def before_rows(self, context: int) -> Tensor:
-        """The `context` input tokens before each row's first one: (rows, context), int64.
+        """The `context` input tokens before the first one of each of this process's rows.
 
-        Before the start of the text these are <eos>. Assumes a `shift` of 0.
+        (rows, context), int64; before the start of the text they are <eos>. A model that reads them
+        has the state with which the row goes on. Assumes a `shift` of 0.
         """
         positions = self.row_starts + np.arange(-context, 0)
+        # The input at a position is the token before it.
         # A short text may leave the last rows empty, whose starts are past its end.
         before = np.clip(positions - 1, 0, len(self.tokens) - 1)
         tokens = np.where(positions > 0, self.tokens[before], self.eos_id)
@@ -141,12 +156,17 @@ class RunningText(Batches):
 class Sentences(Batches):
     """One line per row, with <eos> before and after; the lines of a batch have similar lengths.
 
-    A batch has at most `batch_size * block_size` positions, padding included, or else one sentence.
-    With n processes each has every n-th sentence of a batch, and computes at most
-    `micro_batch_size * block_size` positions, or one sentence, at once.
+    A batch has as many lines as fit into `batch_size * block_size` positions, padding included; a
+    longer line is a batch alone. With n processes each has every n-th line of a batch, and its
+    micro-batches have at most `micro_batch_size * block_size` positions, or one line.
     """
 
     def __post_init__(self):
+        """Find the lines and sort them into batches; reads the whole stream once.
+
+        Sets, by line number: ends (position after its <eos>) and lengths (tokens with the <eos>);
+        and by_length (line numbers, shortest first), borders, capacity and layout.
+        """
         self.capacity = self.batch_size * self.block_size
         self.layout = {"positions": self.capacity}
         self.ends = line_ends(self.tokens, self.eos_id)
@@ -155,10 +175,10 @@ class Sentences(Batches):
         self.borders = self.batch_borders(self.lengths[self.by_length])
 
     def batch_borders(self, lengths: np.ndarray) -> np.ndarray:
-        """Where each batch starts among the lines sorted by length, and where the last one ends.
+        """Where each batch starts in `by_length`, and where the last one ends: (batches + 1,).
 
-        lengths: of the lines, in increasing order. A batch takes as many lines as fit, counted by
-        its longest one, to which the others are padded.
+        lengths: of the lines, sorted in increasing order. A batch takes as many lines as fit into
+        `capacity` positions when all are padded to its longest, but at least one.
         """
         borders = [0]
         while borders[-1] < len(lengths):
@@ -171,13 +191,15 @@ class Sentences(Batches):
         return np.array(borders)
 
     def draw_order(self, seed: int, epoch: int) -> np.ndarray:
-        """The batch indices of an epoch in random order, (batches,).
+        """The batch indices of an epoch in random order, (batches,) int64, each once.
 
-        Side effect: shuffles lines of equal length, so that batches have other lines each epoch.
-        Both depend on seed and epoch alone and are the same on all processes.
+        Side effect: shuffles lines of equal length in `by_length`, so that an index means other
+        lines each epoch. Both orders depend on seed and epoch alone, so all processes have the
+        same.
         """
         random = np.random.default_rng((seed, epoch))
         order = random.permutation(len(self))
+        # A stable sort of shuffled lines: only those of equal length stay shuffled.
         lines = random.permutation(len(self.lengths))
         self.by_length = lines[np.argsort(self.lengths[lines], kind="stable")]
         return order
@@ -187,25 +209,28 @@ class Sentences(Batches):
         return len(self.borders) - 1
 
     def rows(self, index: int) -> np.ndarray:
-        """The line numbers of a batch in the order of its rows, over all processes.
+        """The line numbers of a batch, shortest line first, over all processes.
 
-        Raises IndexError for an index without a batch.
+        Lines are numbered from 0 in the order of the stream. The numbers of an index change with
+        draw_order. Raises IndexError unless 0 <= index < len(self).
         """
         if not 0 <= index < len(self):
             raise IndexError(index)
         return self.by_length[self.borders[index] : self.borders[index + 1]]
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Tokens and targets of a batch over all processes, each (lines, time), int64.
+        """Tokens and targets of a batch over all processes, as of pad_lines(self.rows(index)).
 
-        A row has tokens `<eos> w1 .. wn` and targets `w1 .. wn <eos>`, padded as in pad_lines.
+        Raises IndexError unless 0 <= index < len(self).
         """
         return self.pad_lines(self.rows(index))
 
     def pad_lines(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-        """The tokens and targets of the lines with these numbers, each (lines, time), int64.
+        """The tokens and targets of some lines, each (lines, time of the longest), int64.
 
-        Shorter lines are padded at their end: tokens with <eos>, targets with IGNORE.
+        rows: line numbers, at least one. A line has tokens `<eos> w1 .. wn` and targets
+        `w1 .. wn <eos>`. Shorter ones are padded at their end: tokens with <eos>, targets with
+        IGNORE.
         """
         ends = self.ends[rows, None]
         positions = ends - self.lengths[rows, None] + np.arange(self.lengths[rows].max())
@@ -217,16 +242,16 @@ class Sentences(Batches):
         return torch.from_numpy(tokens), torch.from_numpy(targets)
 
     def micro_batches(self, index: int) -> list[tuple[Tensor, Tensor]]:
-        """This process's part of a batch: (tokens, targets) of each micro-batch, as of pad_lines.
+        """This process's lines of a batch, as (tokens, targets) of each micro-batch.
 
-        The same number of them on every process, since processes exchange gradients in step; one
-        that has no line left gets a single position without a target. Raises IndexError for an
-        index without a batch.
+        Each is as of pad_lines, int64, on the CPU. Every process has the same number of them, since
+        processes average gradients in step: where one has no line left, tokens and targets are
+        (1, 1), an <eos> and IGNORE. Raises IndexError unless 0 <= index < len(self).
         """
         rows = self.rows(index)
         positions = (self.micro_batch_size or self.batch_size) * self.block_size
         longest = self.lengths[rows[-1]]
-        at_once = max(1, positions // longest)
+        at_once = max(1, positions // longest)  # lines in a micro-batch
         number = -(-len(rows) // (self.world_size * at_once))
         own_rows = rows[self.rank :: self.world_size]
         micro_batches = []
@@ -240,14 +265,18 @@ class Sentences(Batches):
         return micro_batches
 
     def count_targets(self, index: int) -> int:
-        """The number of targets in a batch, over all processes. Raises as `rows` does."""
+        """The number of targets in a batch, over all processes.
+
+        Raises IndexError unless 0 <= index < len(self).
+        """
         return int(self.lengths[self.rows(index)].sum())
 
 
 def line_ends(tokens: np.ndarray, eos_id: int) -> np.ndarray:
-    """The position after each line's <eos>, (lines,), int64.
+    """The position after each <eos> of a flat stream, (lines,), int64, increasing.
 
-    tokens: a flat stream. Scanned piece by piece, so that memory stays bounded.
+    Tokens after the last <eos> are no line. The stream is scanned in pieces of SCAN tokens, to
+    bound the memory.
     """
     pieces = [np.zeros(0, np.int64)]
     for start in range(0, len(tokens), SCAN):

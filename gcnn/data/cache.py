@@ -15,7 +15,8 @@ MANIFEST = "manifest.json"
 def cache_root(cache_dir: str | None) -> Path:
     """The folder of the cache: `cache_dir` if given, else $GCNN_CACHE, else ~/.cache/gcnn.
 
-    It may not exist yet. Raises UsageError if `~` is used and the user has no home folder.
+    None and "" are not given. A leading `~` is expanded. The folder is not created.
+    Raises UsageError if `~` is used and the user has no home folder.
     """
     return user_path(
         cache_dir or os.environ.get("GCNN_CACHE") or "~/.cache/gcnn", "the cache; set GCNN_CACHE"
@@ -23,20 +24,21 @@ def cache_root(cache_dir: str | None) -> Path:
 
 
 def key_of(*parts: object) -> str:
-    """A folder or file name, 32 hexadecimal digits, for what this code makes from `parts`.
+    """A folder or file name of 32 hexadecimal digits: a hash of `parts` and of VERSION.
 
-    parts: all that the content depends on, as values that JSON has; equal parts give equal names.
+    parts: all that the cached content depends on, as values that json.dumps takes (else TypeError).
     """
     return hashlib.sha256(json.dumps([VERSION, *parts]).encode()).hexdigest()[:32]
 
 
 def cached(directory: Path, build: Callable[[Path], object]) -> dict[str, str]:
-    """Fill a folder of the cache unless it is there and intact; returns file name -> sha256.
+    """Build a folder of the cache unless it is intact; returns name -> sha256 of its files.
 
     build: called with a new, empty folder, into which it writes files, without subfolders. The
-    folder is then renamed to `directory`, so that an interrupted build leaves nothing there. If
-    another process was faster, its folder is used.
-    Raises OSError if the folder cannot be written, and whatever `build` raises.
+    folder is then renamed to `directory`, so that an interrupted build leaves nothing there.
+    A folder with a changed or missing file is removed first and built anew; to see this, every
+    call hashes all files. Parent folders are made. If another process was faster, its folder is
+    used. Raises OSError if the folder cannot be written, and whatever `build` raises.
     """
 
     def write(aside: Path) -> None:
@@ -55,7 +57,11 @@ def cached(directory: Path, build: Callable[[Path], object]) -> dict[str, str]:
 
 
 def intact(directory: Path) -> bool:
-    """Whether a folder has a manifest and the sha256 of every file listed in it is right."""
+    """Whether a folder has a manifest, and every file that it lists with the listed sha256.
+
+    Reads these files. Other files in the folder do not matter. False if the folder is missing or
+    not readable.
+    """
     try:
         manifest = json.loads((directory / MANIFEST).read_bytes())
         return all(sha256(directory / name) == digest for name, digest in manifest.items())

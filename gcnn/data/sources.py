@@ -48,16 +48,20 @@ class Found(NamedTuple):
     """A file of a split, and how it was found."""
 
     split: str
-    entry: str  # the path or glob in data.files; empty: it is part of a layout
+    entry: str  # the path or glob in data.files that found it; empty: found by a layout
     path: Path
 
 
 def find_files(config: DataConfig, option: str = "data.path") -> dict[str, list[Path]]:
-    """The files of each split, in the order in which they are read.
+    """The files of each split (train, valid, test), in the order in which they are read.
 
-    option: the option that sets the folder, for messages. Shakespeare is downloaded if it is not
-    cached. Logs a warning if some of the files that it sees are not read.
-    Raises UsageError if a split has no files or incomplete ones, or if a file would be read twice.
+    They are those of data.files if it names any, otherwise of the first complete layout in the
+    folder data.path. option: the option that sets the folder, for messages. Shakespeare is
+    downloaded if it is not cached; WikiText must be in a folder.
+    Logs a warning if data.path is set but not used, if the folder has files of other layouts,
+    and if globs find only some of the shards. Raises UsageError if a split has no files, if a
+    layout lacks shards, if a file would be read twice, and if data.files is set for another source
+    than "local".
     """
     if any(config.files.values()):
         if config.source != "local":
@@ -83,7 +87,10 @@ def find_files(config: DataConfig, option: str = "data.path") -> dict[str, list[
 
 
 def layouts_of(config: DataConfig) -> list[Layout]:
-    """The layouts in which a source is looked for, in order of preference."""
+    """The layouts in which a source's files are looked for, in order of preference.
+
+    Not for Shakespeare, whose folder shakespeare_folder makes.
+    """
     if config.source == "billion_word":
         return [BILLION_WORD]
     if config.source == "local":
@@ -92,12 +99,12 @@ def layouts_of(config: DataConfig) -> list[Layout]:
 
 
 def find_layout(folder: Path, layouts: list[Layout], option: str) -> dict[str, list[Path]]:
-    """The files of each split in the first layout for which every split has a file.
+    """The files of each split, sorted, in the first layout for which every split has a file.
 
     folder: an existing one. option: the option that sets it, for messages.
     Logs a warning if the folder has files of other layouts too.
-    Raises UsageError if no layout is complete, naming a missing file of the closest one, if a shard
-    is missing and if two splits have the same file.
+    Raises UsageError if no layout is complete, naming a missing file of the one with most splits,
+    if a shard is missing, and if a file would be read twice.
     """
     # What the folder has of each layout: split -> files.
     candidates = []
@@ -116,10 +123,13 @@ def find_layout(folder: Path, layouts: list[Layout], option: str) -> dict[str, l
             return files
 
     # None is: name a missing file of the layout of which most splits are there.
-    splits_found = [sum(1 for paths in files.values() if paths) for files in candidates]
+    splits_found = []
+    for files in candidates:
+        splits_found.append(sum(1 for paths in files.values() if paths))
     closest = splits_found.index(max(splits_found))
     layout = layouts[closest]
-    missing = next(layout[split] for split in layout if not candidates[closest][split])
+    files = candidates[closest]
+    missing = next(name for split, name in layout.items() if not files[split])
     if (folder / missing).is_symlink() or (folder / missing).exists():
         raise UsageError(
             f"{option}: {folder / missing} is not a file, or is a link to nothing. "
@@ -133,7 +143,11 @@ def find_layout(folder: Path, layouts: list[Layout], option: str) -> dict[str, l
 def warn_of_unread_files(
     files: dict[str, list[Path]], others: list[dict[str, list[Path]]], where: str
 ) -> None:
-    """Log a warning if files of other layouts lie beside those that are read."""
+    """Log a warning if there are files of other layouts, which are not read.
+
+    files: those that are read, by split. others: the same of each other layout, empty lists where
+    it has none. where: names the folder in the warning.
+    """
     read = list(chain(*files.values()))
     unread = []
     for other in others:
@@ -144,7 +158,11 @@ def warn_of_unread_files(
 
 
 def check_layout(layout: Layout, files: dict[str, list[Path]], folder: Path, option: str) -> None:
-    """Raise UsageError if two splits have the same file or shards of a split are missing."""
+    """Raise UsageError if a file would be read twice or shards of a split are missing.
+
+    files: those of the layout in `folder`, by split. option: the option that sets the folder, for
+    the message. Only splits that the layout finds by a glob can have shards.
+    """
     found = []
     for split, paths in files.items():
         found += [Found(split, "", path) for path in paths]
@@ -159,18 +177,23 @@ def check_layout(layout: Layout, files: dict[str, list[Path]], folder: Path, opt
 
 
 def layout_remedy(layout: Layout, option: str = "data.path") -> str:
-    """A sentence that says which files the folder must have: train.txt, valid.txt and test.txt."""
+    """A sentence for messages: "Set data.path to a folder with {train,valid,test}.txt."
+
+    The names are those of the layout, listed one by one if more than the split differs.
+    """
     template = layout["train"].replace("train", "{}", 1)
-    alike = all(template.format(split) == name for split, name in layout.items())
-    wanted = template.format("{train,valid,test}") if alike else ", ".join(layout.values())
+    wanted = template.format("{train,valid,test}")
+    if any(template.format(split) != name for split, name in layout.items()):
+        wanted = ", ".join(layout.values())
     return f"Set {option} to a folder with {wanted}."
 
 
 def expand_globs(patterns: dict[str, list[str]]) -> list[Found]:
     """The files that data.files names: by split and entry in their order, those of a glob sorted.
 
-    patterns: split -> paths or globs; a path that exists is not read as a glob.
-    Logs a warning if globs find only some of the shards of a corpus.
+    patterns: split -> paths or globs, relative to the current folder; `**` is any depth. A path
+    that exists is not read as a glob. The same file may be found twice.
+    Logs a warning if globs find only some of the shards of a split.
     Raises UsageError if the splits are not train, valid and test, if one has no entry, or if an
     entry matches no file or a link to nothing.
     """
@@ -180,7 +203,7 @@ def expand_globs(patterns: dict[str, list[str]]) -> list[Found]:
         )
     found = []
     for split, globs in patterns.items():
-        for pattern in globs or ["(nothing)"]:
+        for pattern in globs or ["(nothing)"]:  # matches no file, for the error below
             paths = [pattern]
             if not Path(pattern).exists():
                 paths = sorted(glob.glob(pattern, recursive=True))
@@ -208,7 +231,7 @@ def expand_globs(patterns: dict[str, list[str]]) -> list[Found]:
 
 
 def files_of_splits(found: list[Found]) -> dict[str, list[Path]]:
-    """The paths of each split, in the same order."""
+    """split -> its paths, in the order of `found`; an empty list for a split without files."""
     files: dict[str, list[Path]] = {split: [] for split in SPLITS}
     for file in found:
         files[file.split].append(file.path)
@@ -218,9 +241,10 @@ def files_of_splits(found: list[Found]) -> dict[str, list[Path]]:
 def check_each_is_read_once(found: list[Found]) -> None:
     """Raise UsageError for a file that is in two splits, or twice in one, also by way of links.
 
-    If the user wrote the same path twice in data.files, this is intended: only a warning is logged.
+    found: existing files of all splits. If data.files has the same path (not glob) twice, in one
+    split or in two, this is intended: only a warning is logged.
     """
-    first: dict[tuple[int, int], Found] = {}
+    first: dict[tuple[int, int], Found] = {}  # device and inode -> where the file came first
     for file in found:
         stat = file.path.stat()
         other = first.setdefault((stat.st_dev, stat.st_ino), file)
@@ -243,10 +267,11 @@ def check_each_is_read_once(found: list[Found]) -> None:
 
 
 def shard_problem(paths: list[Path]) -> str | None:
-    """Which shards of a set, named as train-00000-of-00002.parquet, are missing; None if none is.
+    """What is wrong with the shards of a split, as a clause for a message; None: nothing.
 
-    The answer is a clause for a message; it may also be that the shards belong to two sets with
-    different totals. Files of other names are ignored. Numbers start at 0 or at 1.
+    paths: its files. Those named as train-00000-of-00002.parquet are shards, numbered from 0 or
+    from 1; others are ignored. Wrong is if shards of a set are missing, or if there are shards of
+    the same name, folder and ending with different totals. Only the first problem is returned.
     """
     # (folder, name, ending) -> total, as written -> numbers that are there.
     sets: dict[tuple[Path, str, str], dict[str, set[int]]] = {}
@@ -269,7 +294,12 @@ def shard_problem(paths: list[Path]) -> str | None:
 
 
 def missing_names(name: str, numbers: set[int], total: str, ending: str) -> Iterator[str]:
-    """The names of the shards that are missing; `total` has leading zeros, as in the names."""
+    """The names of the missing shards of a set, in order, as they would be written.
+
+    numbers: of those that are there. total: with leading zeros, as in the names. Counting starts
+    at 1 if the shard with the number `total` is there, otherwise at 0. A shard of Billion Word that
+    was never published is not missing.
+    """
     start = 1 if int(total) in numbers else 0
     for number in range(start, start + int(total)):
         missing = f"{name}-{number:0{len(total)}}-of-{total}{ending}"

@@ -45,8 +45,9 @@ class TokenStream:
     lines: int
     fingerprint: str  # sha256 of the ids, little-endian int32
     unk_id: int | None = None  # None: there is no <unk>
-    written_unknown: int = 0  # tokens that are written <unk> in the text itself, as in WikiText
-    text_fingerprint: str = ""  # sha256 of the text, whatever the tokenizer
+    # Words that are written <unk> in the text itself, as in WikiText; 0 for SentencePiece.
+    written_unknown: int = 0
+    text_fingerprint: str = ""  # sha256 of the text (TextSummary), whatever the tokenizer
 
     def __len__(self) -> int:
         """The number of tokens."""
@@ -69,13 +70,16 @@ def prepare(
     config: WordTokenizerConfig | SentencePieceConfig,
     tokenizer_dir: Path | None = None,
 ) -> PreparedData:
-    """The corpus of a config, encoded; the tokenizer and the streams are kept in the cache.
+    """The corpus of a config, encoded, with its tokenizer.
 
     config: the tokenizer to train on the training split.
-    tokenizer_dir: the folder of a tokenizer to use instead, that of a run; `config` is then unused.
-    Logs a warning if the text gives fewer pieces than the default vocabulary has, and those of the
-    corpus. Raises UsageError for a corpus that is missing, empty, damaged or not UTF-8, and for a
-    vocabulary that the text cannot have.
+    tokenizer_dir: the folder of a tokenizer to use instead, as a run's; `config` is then unused.
+    The first call takes long: it may download the corpus, trains the tokenizer and encodes all
+    splits, and writes them to the cache, from which later calls take them.
+    Logs a warning if the text gives fewer pieces than the default vocabulary has, if rows have no
+    text, and if files of the corpus are not read. Raises UsageError for a corpus that is missing,
+    empty, damaged or not UTF-8, for a data.column that no file can have, for a vocabulary that the
+    text cannot have, and as load_tokenizer does.
     """
     # Every split must be usable before the long work begins.
     corpus = load_corpus(data)
@@ -102,7 +106,10 @@ def prepare(
 
 
 def check_column(data: DataConfig, corpus: Corpus) -> None:
-    """Raise UsageError if data.column is set but all files are text, which has no columns."""
+    """Raise UsageError if data.column is not its default and all files are text.
+
+    Text has no columns. Only the names of the files are looked at.
+    """
     files = list(chain(*corpus.files.values()))
     if data.column != DataConfig.column and not any(map(has_columns, files)):
         raise UsageError(
@@ -114,7 +121,7 @@ def check_column(data: DataConfig, corpus: Corpus) -> None:
 def tokenizer_directory(corpus: Corpus, config: WordTokenizerConfig | SentencePieceConfig) -> Path:
     """The folder in the cache with the tokenizer of a corpus, which is trained if it is not there.
 
-    Raises UsageError as train_tokenizer does.
+    Trained on the training split. Raises UsageError as Corpus.lines and train_tokenizer do.
     """
     # A user's own vocabulary or model counts by its content, not by its path.
     about = asdict(config)
@@ -133,7 +140,8 @@ def tokenizer_directory(corpus: Corpus, config: WordTokenizerConfig | SentencePi
 def cached_stream(corpus: Corpus, split: str, tokenizer: Tokenizer) -> TokenStream:
     """The stream of a split, memory-mapped from the cache; encoded first if it is not there.
 
-    Logs a warning as token_stream does. Raises UsageError as Corpus.lines does.
+    `tokens` is read-only. Logs a warning as token_stream and Corpus.summary do. Raises UsageError
+    as Corpus.summary does.
     """
     summary = corpus.summary(split)
     directory = corpus.cache_dir / "tokens" / key_of(summary.fingerprint, tokenizer.fingerprint)
@@ -157,18 +165,22 @@ def cached_stream(corpus: Corpus, split: str, tokenizer: Tokenizer) -> TokenStre
 def encode(
     lines: Iterable[pa.Array], tokenizer: Tokenizer
 ) -> Iterator[tuple[np.ndarray, int, int, int, int]]:
-    """The ids of each batch of lines, int32 and flat, and four counts.
+    """For each batch of lines (ids, words, bytes, marks, unknown); ids int32 and flat.
 
-    These are: its words and line ends; its bytes (both as in TokenStream); how often `eos` stands
-    inside a line; how often <unk> is written in the text. The last two are 0 for SentencePiece.
+    lines: batches without nulls. words and bytes: as in TokenStream. marks: how often the word
+    tokenizer.eos is inside a line. unknown: how often <unk> is written in the text. The last two
+    are 0 for SentencePiece. Batches are encoded in threads, as they are taken, in their order.
     """
 
     def encoded(batch: pa.Array) -> tuple[np.ndarray, int, int, int, int]:
+        """The ids and the counts of one batch."""
         batch = without_end_marks(batch, tokenizer.eos)
         tokens = tokenizer.encode_lines(batch).astype(DTYPE, copy=False)
         by_word = tokenizer.kind == "word"
         words = len(tokens) if by_word else len(split_lines(batch, EOS, UNK))
-        size = len(batch) + (pc.sum(pc.binary_length(pc.utf8_trim_whitespace(batch))).as_py() or 0)
+        stripped = pc.utf8_trim_whitespace(batch)
+        newlines = len(batch)
+        size = newlines + (pc.sum(pc.binary_length(stripped)).as_py() or 0)
         marks = count_word(batch, tokenizer.eos) if by_word else 0
         unknown = count_word(batch, tokenizer.types[tokenizer.unk_id]) if by_word else 0
         return tokens, words, size, marks, unknown
@@ -179,8 +191,9 @@ def encode(
 def encode_file(path: str | Path, tokenizer: Tokenizer, column: str = "text") -> TokenStream:
     """The token stream of a file, in memory: text, JSON lines, Parquet, or a pipe of text.
 
-    column: the text's name in JSON and Parquet. Logs a warning for rows without a text.
-    Raises UsageError if the file is missing, damaged, without words, or not UTF-8.
+    column: the text's name in JSON and Parquet. Logs a warning for rows without a text, and as
+    token_stream does. Raises UsageError if the file is missing, damaged, without words, not UTF-8
+    or without the column.
     """
     return encode_text(read_lines(Path(path), column), tokenizer, str(path))
 
@@ -189,7 +202,8 @@ def encode_text(batches: Iterable[pa.Array], tokenizer: Tokenizer, what: str) ->
     """The token stream of a text, in memory.
 
     batches: large_string, a line per row; null rows are left out with a warning.
-    what: names the text in messages. Raises UsageError if it has no words.
+    what: names the text in messages. Logs a warning as token_stream does, too.
+    Raises UsageError if the text has no words.
     """
     rows = list(batches)  # read twice below, which a pipe cannot be
     summary = summarize(rows, what)
@@ -212,10 +226,11 @@ def token_stream(
     fingerprint: str,
     what: str,
 ) -> TokenStream:
-    """A TokenStream of its parts; logs a warning if lines have the word <eos> inside.
+    """A TokenStream of its parts; logs a warning if lines have the word tokenizer.eos inside.
 
-    tokens: int32, flat. counts: the sums of the four counts of `encode`, in its order. text: of the
-    same lines. fingerprint: the ids' sha256 in hex. what: names the text in the warning.
+    tokens: int32, flat. counts: words, bytes, marks and unknown, as `encode` gives them, added up.
+    text: the summary of the same lines. fingerprint: the ids' sha256 in hexadecimal. what: names
+    the text in the warning.
     """
     words, size, marks, unknown = counts
     if marks:

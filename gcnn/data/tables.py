@@ -10,7 +10,6 @@ column, which must hold strings.
 
 import bz2
 import codecs
-import contextlib
 import gzip
 import json
 import lzma
@@ -57,13 +56,16 @@ def read_rows(
 ) -> Iterator[pa.Table]:
     """The rows of a file, as tables of about CHUNK bytes with the text in `column`.
 
-    path: the name's ending says the kind; any other is text, one row per line. A pipe is text, too.
-    column: the text's name in JSON and Parquet; large_string, null for a row without a text.
+    path: JSON_SUFFIXES and PARQUET_SUFFIXES are read as such, any other file or pipe as text, a row
+    per line. Text and JSON may be compressed, which their first bytes say.
+    column: the text's name in JSON and Parquet, and in the tables. It is large_string, not
+    stripped; null for a row without a text.
     option: the option that sets the column, for messages.
     alone: only the text's column. Otherwise Parquet keeps its other columns, and JSON lines get a
     second one, `json` (`json_row` if the text is in `json`), with each line as it is in the file.
-    The file is read as tables are taken. Raises UsageError if it is missing, damaged, not UTF-8,
-    of a kind that is not read, or without the column.
+    The file is read while tables are iterated over. Raises UsageError then if it is missing,
+    damaged, not UTF-8, of a kind that is not read, or without the column, and OSError if the disk
+    fails.
     """
     if path.is_dir() or not path.exists():
         raise UsageError(f"no file {path}. {REMEDY}.")
@@ -95,7 +97,8 @@ def read_rows(
 def read_lines(path: Path, column: str = "text", option: str = "--column") -> Iterator[pa.Array]:
     """The text of each row of a file in batches: large_string, null for a row without one.
 
-    The arguments and the errors are those of read_rows.
+    Text is not stripped, and its empty lines are rows. The arguments and the errors are those of
+    read_rows.
     """
     for rows in read_rows(path, column, option, alone=True):
         yield rows[column].combine_chunks()
@@ -104,13 +107,16 @@ def read_lines(path: Path, column: str = "text", option: str = "--column") -> It
 def has_columns(path: Path) -> bool:
     """Whether a file of this name is a table with named columns, and not text.
 
-    Arrow files are those of the Hub in the cache of `datasets`.
+    The file is not opened. Arrow files are those of the Hub in the cache of `datasets`.
     """
     return suffix(path) in (*JSON_SUFFIXES, *PARQUET_SUFFIXES, ".arrow")
 
 
 def suffix(path: Path) -> str:
-    """The ending of a name in lower case, without that of a compression: .jsonl of A.JSONL.gz."""
+    """The last ending of a name without that of a compression: .jsonl of A.JSONL.gz.
+
+    In lower case, with its dot; "" if there is none.
+    """
     path = Path(path.name.lower())
     if path.suffix in COMPRESSED_SUFFIXES:
         path = path.with_suffix("")
@@ -120,10 +126,13 @@ def suffix(path: Path) -> str:
 def read_text(path: Path) -> Iterator[pa.Array]:
     """The lines of a text file in batches of large_string; it may be compressed, or a pipe.
 
-    Raises UsageError for bytes that are not UTF-8, and as decompressed and checked_start do.
+    Lines are without their ends; the end of the last one adds no empty line. Raises UsageError for
+    bytes that are not UTF-8, and as decompressed and checked_start do. Damaged compressed data
+    raises the decompressor's own errors.
     """
     with open(path, "rb") as raw, decompressed(raw, path) as file:
-        number = offset = 0  # lines and bytes before this chunk
+        number = 0  # lines before this chunk
+        offset = 0  # bytes before this chunk
         for chunk in chunks(file):
             text = chunk if offset else checked_start(chunk, path)
             if not text:  # the file was nothing but a byte order mark
@@ -139,9 +148,10 @@ def read_text(path: Path) -> Iterator[pa.Array]:
 
 
 def decompressed(file: BinaryIO, path: Path) -> BinaryIO:
-    """The file itself, or one that decompresses it if its first bytes are those of a compression.
+    """A stream of the file's content, decompressed if its first bytes are those of a compression.
 
-    Raises UsageError, naming `path`, for an archive of files, as a .zip is.
+    file: buffered and at its start; returned as it is if it is not compressed. path: only for the
+    message. Raises UsageError for an archive of files, such as a .zip.
     """
     beginning = file.peek(10)  # does not consume them: a pipe cannot be read twice
     if re.match(ARCHIVES, beginning):
@@ -153,8 +163,11 @@ def decompressed(file: BinaryIO, path: Path) -> BinaryIO:
 
 
 def chunks(file: BinaryIO) -> Iterator[bytes]:
-    """The content in pieces of whole lines, each of about CHUNK bytes or one longer line."""
-    rest = []
+    """The content in pieces of whole lines, each of about CHUNK bytes or one longer line.
+
+    Lines keep their ends, which the last one of the file may lack. Nothing for an empty file.
+    """
+    rest = []  # the beginning of a line whose end is not read yet
     while block := file.read(CHUNK):
         end = block.rfind(b"\n") + 1
         if end:
@@ -168,8 +181,9 @@ def chunks(file: BinaryIO) -> Iterator[bytes]:
 def checked_start(start: bytes, path: Path) -> bytes:
     """The first chunk of a text file without the byte order mark of UTF-8.
 
-    Raises UsageError for UTF-16, for a pointer of Git LFS, and for JSON in a file whose name does
-    not end in .jsonl or .txt: its braces and quotes would be read as words.
+    Raises UsageError for UTF-16, for a pointer of Git LFS, and if the first line is a JSON object
+    although the name does not end in one of JSON_SUFFIXES or .txt (before that of a compression):
+    its braces and quotes would be read as words.
     """
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise UsageError(
@@ -179,18 +193,20 @@ def checked_start(start: bytes, path: Path) -> bytes:
     check_no_pointer(start, path)
     start = start.removeprefix(codecs.BOM_UTF8)
     if start.startswith(b"{") and suffix(path) not in (*JSON_SUFFIXES, ".txt"):
-        with contextlib.suppress(ValueError, RecursionError):
+        try:
             json.loads(start.partition(b"\n")[0])
-            raise UsageError(
-                f"{path} holds JSON. Let its name end in .jsonl, "
-                "or in .txt where the JSON is the text."
-            )
+        except (ValueError, RecursionError):
+            return start  # text that begins with a brace
+        raise UsageError(
+            f"{path} holds JSON. Let its name end in .jsonl, or in .txt where the JSON is the text."
+        )
     return start
 
 
 def not_utf8(chunk: bytes, offset: int, number: int, path: Path) -> UsageError:
-    """The error for the first byte of a chunk that is not UTF-8, with its place in the file.
+    """The error, to be raised, for the first byte of a chunk that is not UTF-8.
 
+    It names the byte's offset and line in the file. chunk: bytes that are not UTF-8.
     offset, number: the bytes and the lines of the file before the chunk.
     """
     try:
@@ -204,9 +220,9 @@ def not_utf8(chunk: bytes, offset: int, number: int, path: Path) -> UsageError:
 def read_json(path: Path, column: str, option: str, alone: bool) -> Iterator[pa.Table]:
     """The rows of a file of JSON lines, as read_rows has them; blank lines are skipped.
 
-    The text of a row without `column`, or with null there, is null. Raises UsageError for a line
-    that is not a JSON object, for a text that is not a string, and if no row of the first batch has
-    `column`.
+    The arguments are those of read_rows. The text of a row without `column`, or with null there, is
+    null. Raises UsageError for a line that is not a JSON object, for a text that is not a string,
+    if no row of the first batch has `column`, and as read_text does.
     """
     number = 0
     has_column = False
@@ -236,7 +252,11 @@ def read_json(path: Path, column: str, option: str, alone: bool) -> Iterator[pa.
 
 
 def parse_object(line: str, where: str) -> dict:
-    """A JSON line as a dictionary. Raises UsageError if it is not an object of valid Unicode."""
+    """A line of JSON as a dictionary.
+
+    where: the file and line, with which the message begins. Raises UsageError if the line is not a
+    JSON object, or has a lone surrogate, which UTF-8 cannot encode.
+    """
     try:
         row = json.loads(line)
         if "\\u" in line:
@@ -253,25 +273,29 @@ def parse_object(line: str, where: str) -> dict:
 
 
 def read_parquet(path: Path, column: str, option: str, alone: bool) -> Iterator[pa.Table]:
-    """The rows of a Parquet file, as read_rows has them.
+    """The rows of a Parquet file, as read_rows has them, whose arguments these are.
 
-    Raises UsageError if the column is absent or not text, and for a pointer of Git LFS.
+    Raises UsageError if the column is absent or not text, and for a pointer of Git LFS. A damaged
+    file raises Arrow's own errors.
     """
     check_no_pointer_at(path)
     with pa.OSFile(os.fsencode(path)) as source:
         file = pq.ParquetFile(source)
         check_text_column(file.schema_arrow, column, path, option)
         size = sum(file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups))
-        rows = 1 + CHUNK // (1 + size // max(1, file.metadata.num_rows))
-        for batch in file.iter_batches(rows, columns=[column] if alone else None):
+        bytes_per_row = size // max(1, file.metadata.num_rows)
+        rows = 1 + CHUNK // (1 + bytes_per_row)
+        columns = [column] if alone else None  # None: all
+        for batch in file.iter_batches(rows, columns=columns):
             table = pa.Table.from_batches([batch])
             index = table.column_names.index(column)
             yield table.set_column(index, column, table[column].cast(TEXT))
 
 
 def check_text_column(schema: pa.Schema, column: str, what: object, option: str) -> None:
-    """Raise UsageError, naming `what`, for a table without the column, and for one that is no
-    text.
+    """Raise UsageError unless a table has the column and it is text, or null in every row.
+
+    what: the file or data set, for the message. option: the option that sets the column, for it.
     """
     if column not in schema.names:
         raise no_column(what, column, schema.names, option)
@@ -284,7 +308,10 @@ def check_text_column(schema: pa.Schema, column: str, what: object, option: str)
 
 
 def no_column(what: object, column: str, columns: Iterable[str], option: str) -> UsageError:
-    """The error, to be raised, for a file or data set `what` that lacks the text's column."""
+    """The error, to be raised, for a file or data set `what` that lacks the text's column.
+
+    columns: the names of those that it has. option: the option that sets the column.
+    """
     found = ", ".join(columns)
     return UsageError(
         f"{what} has no column `{column}` (found: {found}). Name another with {option}."

@@ -14,8 +14,10 @@ Result = TypeVar("Result")
 def in_threads(work: Callable[[Batch], Result], batches: Iterable[Batch]) -> Iterator[Result]:
     """The results of `work` on each batch, computed in threads, in the order of the batches.
 
-    Batches are read in the calling thread as results are taken; at most THREADS + 1 are in memory.
-    An error of `work` is raised where its result would come; the threads end with the iterator.
+    work: called in several threads at once. It gains time only where it releases the GIL.
+    Batches are read in the calling thread as results are taken, at most THREADS + 1 ahead.
+    An error of `work` is raised in place of its result; then, or when the iterator is closed, the
+    threads finish the work at hand and end.
     """
     with ThreadPoolExecutor(THREADS) as pool:
         pending = deque()

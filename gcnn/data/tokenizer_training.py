@@ -34,9 +34,10 @@ def train_tokenizer(
 ) -> WordTokenizer | SentencePieceTokenizer:
     """A tokenizer for the training split, of the config's kind, with ids by falling frequency.
 
-    lines: the whole split in batches, read once. Memory grows with the distinct words, not with the
-    text. Raises UsageError for a vocabulary size that the text cannot have, and for a file that is
-    not a vocabulary or model.
+    lines: the whole split in batches without nulls, iterated over once. Memory grows with the
+    distinct words, not with the text. A vocabulary or model that the config names is read instead
+    of made. Raises UsageError for a vocabulary size that the text cannot have, and for a file that
+    is not a vocabulary or model.
     """
     if config.kind == "word":
         return train_words(config, lines)
@@ -44,8 +45,10 @@ def train_tokenizer(
 
 
 def train_words(config: WordTokenizerConfig, lines: Iterable[Lines]) -> WordTokenizer:
-    """A vocabulary of the words of the text, or of those in the file `config.vocabulary`.
+    """A tokenizer of the words that the text has `config.min_count` times or more.
 
+    If `config.vocabulary` is given: of all words in that file, also those that the text lacks.
+    At most `config.max_size` types, the most frequent, <eos> and <unk> included; None: no limit.
     Ids are by falling frequency in the text, ties in code-point order. `<unk>` counts as often as
     all words that are left out, `<eos>` once per line. Raises UsageError for a `config.max_size`
     below 3, and as read_vocabulary does.
@@ -68,7 +71,8 @@ def train_words(config: WordTokenizerConfig, lines: Iterable[Lines]) -> WordToke
         counts.update(dict(zip(values.to_pylist(), numbers.to_pylist(), strict=True)))
 
     def by_frequency(words: Iterable[str]) -> list[str]:
-        return sorted(sorted(words), key=counts.__getitem__, reverse=True)
+        in_code_point_order = sorted(words)  # the order in which words of equal frequency stay
+        return sorted(in_code_point_order, key=counts.__getitem__, reverse=True)
 
     # Choose those that get an id of their own.
     if words is None:
@@ -85,9 +89,11 @@ def train_words(config: WordTokenizerConfig, lines: Iterable[Lines]) -> WordToke
 def read_vocabulary(path: Path) -> list[str]:
     """The words of a file with one word per line, in its order.
 
-    Raises UsageError if there is no file (a pipe has no content to know it by when it is cached),
-    and for a line that is not one word or repeats one.
+    The file is any that read_lines reads; <eos> and <unk> may be among the words. Raises UsageError
+    as read_lines does, if there is no regular file, and for a line that is empty, has several words
+    or repeats one.
     """
+    # No pipe: the cached tokenizer is keyed by the content of the file, which is read again.
     if not path.is_file():
         raise UsageError(
             f"tokenizer.vocabulary: no file {path}. Give one with a word a line; the vocabulary of "
@@ -115,8 +121,9 @@ def train_sentencepiece(
 ) -> SentencePieceTokenizer:
     """A SentencePiece tokenizer with ids by falling frequency of its pieces in all lines.
 
-    The model is `config.model` if given, otherwise one trained on a sample of the lines. The word
-    `<eos>` at the end of a line is not part of the text.
+    The model is that in the file `config.model` if given, otherwise one trained on a sample of the
+    lines. lines: batches without nulls, iterated over once; the word `<eos>` at the end of a line
+    is not part of the text. Ties are in the order of the model's own ids.
     Raises UsageError as read_model and sentencepiece_model do.
     """
     lines = (without_end_marks(batch, EOS) for batch in lines)
@@ -148,7 +155,11 @@ def train_sentencepiece(
 
 
 def rank_model(tokenizer: SentencePieceTokenizer, lines: Iterable[Lines]) -> SentencePieceTokenizer:
-    """The tokenizer of a model that has its own ids, with ids by falling frequency in the lines."""
+    """A tokenizer of the same model, with ids by falling frequency of its pieces in the lines.
+
+    tokenizer: one with the model's own ids, as of read_model. lines: at least one batch. Ties are
+    in the order of the model's own ids.
+    """
 
     def count_ids(batch: Lines) -> np.ndarray:
         return np.bincount(tokenizer.encode_lines(batch), minlength=tokenizer.vocabulary_size)
@@ -160,8 +171,8 @@ def rank_model(tokenizer: SentencePieceTokenizer, lines: Iterable[Lines]) -> Sen
 def read_model(path: Path) -> SentencePieceTokenizer:
     """The tokenizer of a user's sentencepiece.model, with the model's own ids.
 
-    Raises UsageError if there is no file, if it is not a model, and if it has no piece for unknown
-    text or for the end of a sentence.
+    Raises UsageError if there is no regular file, if it is not a model or a pointer of Git LFS, and
+    if it has no piece for unknown text or for the end of a sentence.
     """
     if not path.is_file():
         raise UsageError(f"tokenizer.model: no file {path}. Give a sentencepiece.model.")
@@ -186,8 +197,8 @@ def read_model(path: Path) -> SentencePieceTokenizer:
 class LineSample:
     """Every `step`-th line of a text, evenly spread over it, of at most SAMPLE characters together.
 
-    SentencePiece is trained on it and holds it in memory. Lines of more than LONGEST characters,
-    which SentencePiece would skip, are cut into parts that count as lines.
+    SentencePiece is trained on `lines` and holds them in memory. They are stripped; those of more
+    than LONGEST characters, which SentencePiece would skip, are cut into parts that count as lines.
     """
 
     def __init__(self):
@@ -197,11 +208,17 @@ class LineSample:
         self.size = 0  # characters of the sample
 
     def extend(self, batch: Sequence[str]) -> None:
-        """Add every `step`-th of the next lines of the text."""
+        """Add every `step`-th of the next lines of the text to `lines`.
+
+        If these then have more than SAMPLE characters, every other one is dropped and `step` is
+        doubled, until they do not.
+        """
         parts = []
         for line in batch:
             parts += split_long_line(line.strip(), LONGEST)
-        sampled = parts[-self.seen % self.step :: self.step]
+        # The first part whose number in the text is a multiple of `step`.
+        first = -self.seen % self.step
+        sampled = parts[first :: self.step]
         self.lines += sampled
         self.seen += len(parts)
         self.size += sum(map(len, sampled))
@@ -212,18 +229,24 @@ class LineSample:
 
 
 def split_long_line(line: str, size: int) -> Iterator[str]:
-    """The parts of a line, of at most `size` characters each, cut at blanks if there are any."""
+    """The parts of a line, of at most `size` characters each, at least one.
+
+    Each is cut behind its last blank, or after `size` characters if it has none, and stripped, the
+    last one not. Parts may be empty.
+    """
     while len(line) > size:
-        cut = line.rfind(" ", 1, size) + 1 or size
+        blank = line.rfind(" ", 1, size)
+        cut = size if blank == -1 else blank + 1
         yield line[:cut].strip()
         line = line[cut:]
     yield line
 
 
 def sentencepiece_model(config: SentencePieceConfig, lines: Sequence[str]) -> bytes:
-    """A serialised SentencePiece model, trained on the lines.
+    """A serialised SentencePiece model of config.model_type, trained on the lines.
 
-    It has config.vocabulary_size pieces; if that is None PIECES, or as many as the text gives.
+    It has config.vocabulary_size pieces; if that is None, PIECES or as many as the text gives.
+    lines: of at most LONGEST characters each; longer ones may be skipped.
     Raises UsageError for a size that the text cannot have.
     """
     size = config.vocabulary_size or PIECES
@@ -240,7 +263,8 @@ def sentencepiece_model(config: SentencePieceConfig, lines: Sequence[str]) -> by
 def train_pieces(model_type: str, size: int, lines: Sequence[str]) -> bytes:
     """A serialised SentencePiece model of `size` pieces; the same lines give the same model.
 
-    Rare characters are encoded as bytes, so that any text can be decoded from its ids.
+    model_type: "bpe" or "unigram". Its own ids are 0 for <unk> and 1 for <eos>. Rare characters are
+    encoded as bytes, so that any text can be decoded from its ids.
     Raises RuntimeError with SentencePiece's message for a size that the text cannot have.
     """
     model = io.BytesIO()
@@ -267,9 +291,10 @@ def train_pieces(model_type: str, size: int, lines: Sequence[str]) -> bytes:
 
 
 def vocabulary_size_message(size: int, reason: str) -> str:
-    """The message for a vocabulary size that SentencePiece refuses, with a size that works.
+    """The message for a vocabulary size that SentencePiece refuses.
 
-    reason: SentencePiece's own message.
+    reason: SentencePiece's own message, in one line. If it says which size works, so does this;
+    otherwise it is quoted.
     """
     message = f"tokenizer.vocabulary_size is {size}"
     if most := re.search(r"value <= (\d+)", reason):

@@ -39,7 +39,8 @@ class Tokenizer(ABC):
     def encode_lines(self, lines: Lines) -> np.ndarray:
         """The ids of all lines in one flat int32 array; each line ends with one eos_id.
 
-        The word `eos` at the end of a line is taken for its end mark, not doubled.
+        lines: without nulls; white space at both ends is ignored. The word `eos` at the end of a
+        line is taken for its end mark, not doubled.
         """
 
     @abstractmethod
@@ -48,22 +49,22 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def _token_counts(self, line: str) -> list[int]:
-        """How many tokens each white-space word of a stripped line has."""
+        """How many tokens each white-space word of a stripped line has, without eos_id."""
 
     @abstractmethod
     def _parts(self) -> tuple[dict, bytes]:
         """The entries of tokenizer.json besides `kind`, and the content of `file`."""
 
     def encode(self, line: str) -> list[int]:
-        """The ids of one line, without eos_id."""
+        """The ids of one line, without the eos_id that ends it."""
         return self.encode_lines([line])[:-1].tolist()
 
     def split_words(self, lines: Lines) -> tuple[list[str], np.ndarray]:
-        """The white-space words of all lines, `eos` after each line, and how many tokens each word
-        has.
+        """The white-space words of all lines with `eos` after each, and each one's token count.
 
-        The counts add up to the length of `encode_lines(lines)`, in its order. A piece of blanks
-        counts for the word after it. A word has no token where a SentencePiece model drops it.
+        The counts are (words,), int64, in the order of `encode_lines(lines)`, and add up to its
+        length. Words are as the text has them, also unknown ones. A piece of blanks counts for the
+        word after it. A word that a SentencePiece model drops has 0 tokens.
         """
         words: list[str] = []
         counts: list[int] = []
@@ -83,14 +84,20 @@ class Tokenizer(ABC):
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of the names and contents of the saved files; equal tokenizers have equal ones."""
+        """sha256 of the names and contents of the files that `save` writes, hexadecimal.
+
+        Equal tokenizers have equal ones.
+        """
         digest = hashlib.sha256()
         for name, content in sorted(self._files().items()):
             digest.update(f"{name} {len(content)}\n".encode() + content)
         return digest.hexdigest()
 
     def save(self, directory: str | Path) -> None:
-        """Write the files that load_tokenizer reads; the folder is made if it does not exist."""
+        """Write the files that load_tokenizer reads; the folder is made if it does not exist.
+
+        Existing files are overwritten, not atomically. Raises OSError if they cannot be written.
+        """
         Path(directory).mkdir(parents=True, exist_ok=True)
         for name, content in self._files().items():
             (Path(directory) / name).write_bytes(content)
@@ -103,7 +110,7 @@ class WordTokenizer(Tokenizer):
     file = "vocabulary.txt"
 
     def __init__(self, types: Sequence[str], eos: str = EOS, unk: str = UNK):
-        """types: every word by id, `eos` and `unk` among them (else KeyError)."""
+        """types: every word by id, each once. Raises KeyError if `eos` or `unk` is not one."""
         self.types = list(types)
         self.eos = eos
         self.unk = unk
@@ -113,6 +120,7 @@ class WordTokenizer(Tokenizer):
         self.unk_id = self.index[unk]
 
     def encode_lines(self, lines: Lines) -> np.ndarray:
+        """The ids of all lines in one flat int32 array; each line ends with one eos_id."""
         words = split_lines(lines, self.eos, self.unk).dictionary_encode()
         # Each distinct word is looked up once.
         distinct = words.dictionary.to_pylist()
@@ -120,6 +128,7 @@ class WordTokenizer(Tokenizer):
         return np.array(ids, np.int32)[words.indices]
 
     def decode(self, ids: Sequence[int]) -> str:
+        """The words of some ids with single blanks between; each eos_id becomes a newline."""
         words = ("\n" if i == self.eos_id else self.types[i] for i in ids)
         return " ".join(words).replace(" \n", "\n").replace("\n ", "\n")
 
@@ -132,7 +141,11 @@ class WordTokenizer(Tokenizer):
 
     @classmethod
     def load(cls, head: dict, content: bytes) -> "WordTokenizer":
-        """The tokenizer of saved parts (see _parts). Raises ValueError or KeyError for others."""
+        """The tokenizer of what _parts returned.
+
+        Raises ValueError for a type that comes twice or text that is not UTF-8, and KeyError if
+        `head` lacks an entry or its `eos` or `unk` is not a type.
+        """
         types = content.decode().removesuffix("\n").split("\n")
         if len(set(types)) < len(types):
             raise ValueError("vocabulary.txt lists a type twice")
@@ -142,20 +155,24 @@ class WordTokenizer(Tokenizer):
 class SentencePieceTokenizer(Tokenizer):
     """A SentencePiece model, with ids in another order than the model's own.
 
-    model: the serialised model. model_ids: the model's id of each id here.
-    Raises ValueError if model_ids is not a permutation of the model's ids.
+    `eos` and `unk_id` are the model's pieces for the end of a sentence and for unknown text.
     """
 
     kind = "sentencepiece"
     file = "sentencepiece.model"
 
     def __init__(self, model: bytes, model_ids: Sequence[int]):
-        """Loads the model. Raises RuntimeError, SentencePiece's, if it is not one."""
+        """Load a model and reorder its ids.
+
+        model: serialised; it must have pieces for unknown text and for the end of a sentence.
+        model_ids: the model's own id of each id of this tokenizer. Raises ValueError if they are
+        not a permutation of all its ids, and RuntimeError (SentencePiece's) if it is not a model.
+        """
         self.model = model
         self.processor = sentencepiece.SentencePieceProcessor()
         self.processor.LoadFromSerializedProto(model)
         self.model_ids = np.array(model_ids, np.int32)
-        self.ranks = np.argsort(self.model_ids).astype(np.int32)
+        self.ranks = np.argsort(self.model_ids).astype(np.int32)  # the inverse: id of a model's id
         self.vocabulary_size = self.processor.vocab_size()
         if not np.array_equal(self.model_ids[self.ranks], np.arange(self.vocabulary_size)):
             raise ValueError("model_ids is not an order of the model's ids")
@@ -165,26 +182,35 @@ class SentencePieceTokenizer(Tokenizer):
         self.eos = self.processor.id_to_piece(self.processor.eos_id())
 
     def encode_lines(self, lines: Lines) -> np.ndarray:
+        """The ids of all lines in one flat int32 array; each line ends with one eos_id."""
         lines = pc.utf8_trim_whitespace(without_end_marks(lines, self.eos)).to_pylist()
         encoded = self.processor.encode(lines, add_eos=True)  # a list for each line
         model_ids = np.fromiter(chain.from_iterable(encoded), np.int32)
         return self.ranks[model_ids]
 
     def decode(self, ids: Sequence[int]) -> str:
+        """The text of some ids; each eos_id becomes a newline."""
         ids = np.asarray(ids, np.int64)
+        after_ends = np.flatnonzero(ids == self.eos_id) + 1
         lines = []
-        for line in np.split(ids, np.flatnonzero(ids == self.eos_id) + 1):
+        for line in np.split(ids, after_ends):
             model_ids = self.model_ids[line[line != self.eos_id]]
             lines.append(self.processor.decode(model_ids.tolist()))
         return "\n".join(lines)
 
     def _token_counts(self, line: str) -> list[int]:
-        ends = [word.end() for word in re.finditer(r"\S+", line)]
-        counts = [0] * len(ends)
-        for start, stop in self.processor.encode(line, return_type="offset_mapping")["offsets"]:
+        """How many pieces each white-space word of a stripped line has.
+
+        A piece counts for the word with its last character that is not blank; one of blanks alone
+        for the next word.
+        """
+        word_ends = [word.end() for word in re.finditer(r"\S+", line)]
+        counts = [0] * len(word_ends)
+        offsets = self.processor.encode(line, return_type="offset_mapping")["offsets"]
+        for start, stop in offsets:
             blanks_removed = line[start:stop].rstrip()
             last = start + max(len(blanks_removed) - 1, 0)  # the piece's last character
-            counts[bisect_right(ends, last)] += 1
+            counts[bisect_right(word_ends, last)] += 1
         return counts
 
     def _parts(self) -> tuple[dict, bytes]:
@@ -192,22 +218,26 @@ class SentencePieceTokenizer(Tokenizer):
 
     @classmethod
     def load(cls, head: dict, content: bytes) -> "SentencePieceTokenizer":
-        """The tokenizer of saved parts (see _parts). Raises various errors for others."""
+        """The tokenizer of what _parts returned.
+
+        Raises KeyError if `head` has no model_ids, and as the constructor does.
+        """
         return cls(content, head["model_ids"])
 
 
 def load_tokenizer(directory: str | Path) -> WordTokenizer | SentencePieceTokenizer:
     """The tokenizer that `save` wrote into a folder, of the kind that its tokenizer.json says.
 
-    Raises UsageError if files are missing, damaged or pointers of Git LFS.
+    Raises UsageError if its files are missing, damaged, unreadable or pointers of Git LFS.
     """
     directory = Path(directory)
     for file in ("tokenizer.json", WordTokenizer.file, SentencePieceTokenizer.file):
         check_no_pointer_at(directory / file)
     try:
         head = json.loads((directory / "tokenizer.json").read_bytes())
-        kind = {kind.kind: kind for kind in (WordTokenizer, SentencePieceTokenizer)}[head["kind"]]
-        return kind.load(head, (directory / kind.file).read_bytes())
+        tokenizers = {"word": WordTokenizer, "sentencepiece": SentencePieceTokenizer}
+        tokenizer = tokenizers[head["kind"]]
+        return tokenizer.load(head, (directory / tokenizer.file).read_bytes())
     except FileNotFoundError as error:
         raise UsageError(
             f"no tokenizer in {directory}: {error.filename} is missing. Give the folder of a run."
