@@ -30,14 +30,17 @@ class Interrupted(RunError):
 
 
 def one_line(error: BaseException) -> str:
-    """The error's message with all white space as single blanks; its class name if it is empty."""
+    """The error's message in one line; the name of its class if the message is empty.
+
+    Line ends, and white space of any length, become single blanks.
+    """
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out.
+    """Whether an error says that memory ran out, on the CPU or the GPU.
 
-    torch raises plain RuntimeErrors for it, with one message for the GPU and one for the CPU.
+    True for a MemoryError. torch raises plain RuntimeErrors instead, told here by their message.
     """
     if isinstance(error, MemoryError):
         return True

@@ -21,8 +21,9 @@ log = logging.getLogger(__name__)
 def user_path(path: str, use: str) -> Path:
     """A path with a leading `~` expanded to the user's home folder.
 
-    use: what the path is for, as the error says it: "this user has no home folder, which PATH needs
-    for USE to another folder".
+    A relative path stays relative, and the path need not exist.
+    use: what the path is for and how to choose another one, for the error: "this user has no home
+    folder, which PATH needs for USE to another folder", as "the cache; set GCNN_CACHE".
     Side effect: an empty $HOME is removed from the environment.
     Raises UsageError if `~` is used and the user has no home folder.
     """
@@ -40,9 +41,10 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Write a file or folder so that, after a crash, `path` has either the old or the new content.
 
     write: called with a temporary path in the same folder, at which it creates the file or folder.
-    This is synced to disk and renamed to `path`. The parent folder must exist. An existing file is
-    replaced; a folder can only be written where there is none, or an empty one.
-    Raises whatever `write` raises, and OSError if the disk fails; the temporary file is removed.
+    This is synced to disk and renamed to `path`. The parent folder must exist, unless `write` makes
+    it. An existing file is replaced; a folder can only replace an empty one (else OSError).
+    Raises OSError if the disk fails, and whatever `write` raises; before that, the temporary file
+    is removed. An OSError without a file name is given that of `path`.
     """
     # A random name: two machines that share the folder may have the same process ids.
     aside = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
@@ -64,10 +66,11 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def refuse_links_out(folder: Path) -> None:
-    """Raise UsageError if a symbolic link below a run directory points outside of it.
+    """Raise UsageError if a symbolic link at any depth below a run directory points outside of it.
 
     A run may come from a stranger: reading through such a link would disclose another file, and
     writing would change it. Links in a folder `wandb`, which is never read, are allowed.
+    A folder that does not exist has no links.
     """
     for path in folder.rglob("*"):
         leads_out = path.is_symlink() and not path.resolve().is_relative_to(folder.resolve())
@@ -79,10 +82,12 @@ def refuse_links_out(folder: Path) -> None:
 
 
 def lock(file: TextIO) -> bool:
-    """Take an exclusive lock on an open file; False if another process holds it. Does not wait.
+    """Take an exclusive lock (flock) on an open file; False if it is locked already.
 
-    The kernel releases the lock when the file is closed or this process ends. On a file system
-    without locks it returns True although nothing is held, and logs a warning once per folder.
+    Does not wait. The lock is held until the file is closed or this process ends. A second lock on
+    the same path by another open file fails even in this process.
+    On a file system without locks, returns True although nothing is held, and logs a warning once
+    per folder.
     """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -95,7 +100,10 @@ def lock(file: TextIO) -> bool:
 
 @cache
 def warn_of_no_locks(folder: Path, reason: str) -> None:
-    """Log, once per folder and reason, that its file system cannot lock files."""
+    """Log, once per folder and reason, that the folder's file system cannot lock files.
+
+    reason: the system's message. Later calls with the same arguments do nothing (`@cache`).
+    """
     log.warning(
         "%s: its file system has no locks (%s), so nothing keeps two processes from writing the "
         "same files there. Start one alone.",
@@ -124,9 +132,10 @@ def sync(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder with all in it; does nothing if there is none.
+    """Remove a file or link, or a folder with all in it; does nothing if there is none.
 
-    Errors inside a folder are ignored, so parts of it may stay.
+    Errors inside a folder are ignored, so parts of it may stay, and a link to a folder does.
+    Raises OSError if a file cannot be removed.
     """
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
@@ -137,13 +146,16 @@ def remove(path: Path) -> None:
 def to_json(value: Any, **layout: Any) -> str:
     """`value` as standard JSON; NaN and infinities, which JSON does not have, become null.
 
-    layout: arguments for json.dumps, as `indent`. Raises TypeError for a type that JSON lacks.
+    layout: arguments for json.dumps, as `indent`. Raises TypeError for a type that it cannot write.
     """
     return json.dumps(finite_or_null(value), allow_nan=False, **layout)
 
 
 def finite_or_null(value: Any) -> Any:
-    """A copy of nested dictionaries and lists in which NaN and infinities are None."""
+    """A copy of nested dictionaries and lists in which NaN and infinities are None.
+
+    Tuples become lists. Keys and all other values are as they were.
+    """
     if isinstance(value, dict):
         return {key: finite_or_null(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
@@ -156,8 +168,9 @@ def finite_or_null(value: Any) -> Any:
 def write_json(path: Path, value: Any) -> None:
     """Write a value as an indented JSON file in UTF-8, atomically; NaN and infinities become null.
 
-    Lone surrogates (a file name that is not UTF-8 has them) are written as \\u escapes, from which
-    json.loads restores them. Raises OSError if the file cannot be written.
+    The parent folder must exist. Lone surrogates (a file name that is not UTF-8 has them) are
+    written as \\u escapes, from which json.loads restores them. Raises OSError if the file cannot
+    be written, and TypeError for a type that JSON cannot have.
     """
     text = to_json(value, indent=2, ensure_ascii=False) + "\n"
     content = text.encode("utf-8", "backslashreplace")
@@ -171,10 +184,11 @@ def sha256(path: Path) -> str:
 
 
 def check_output(option: str, path: Path, folder: bool = False) -> None:
-    """Raise UsageError if `path` cannot become the output: a file is in its way, or a folder.
+    """Raise UsageError if a file or a folder stands where the output is to be written.
 
     option: the option or key that set the path, for the message.
-    folder: whether the output is to be a folder, which may exist already, or else a file.
+    folder: whether the output is to be a folder, or else a file; either may exist already. Parent
+    folders need not exist, but none may be a file. Permissions and free space are not checked.
     Call it before the work whose result goes there; it creates nothing.
     """
     if path.is_dir() and not folder:

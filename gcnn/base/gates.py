@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Gate:
-    """What a layer computes of its convolutions, and how their weights are initialised.
+    """What a layer computes from its convolutions, and how their weights are initialised.
 
     formula: takes `paths` tensors, X*W + b (and X*V + c if there are two), and returns the layer's
     output; all are (batch, time, channels).

@@ -15,8 +15,11 @@ from gcnn.base.errors import RunError, UsageError, one_line, out_of_memory
 
 
 def explain(error: BaseException) -> tuple[str, int] | None:
-    """The message of one line and the exit code that a command ends with for this error.
+    """The one-line message and the exit code that a command ends with for this error.
 
+    2: UsageError, and a path that is not UTF-8. 1: RunError, OSError, memory that ran out, and
+    under torchrun the loss of another process. 128 + n: Interrupted by signal n. 130:
+    KeyboardInterrupt.
     None for any other error: a bug, whose traceback should be shown.
     """
     if isinstance(error, UsageError | RunError):
@@ -44,6 +47,7 @@ class OutputThatMayClose(io.FileIO):
     """An output stream that drops what cannot be written, as when its reader has ended."""
 
     def write(self, data: Any) -> int | None:
+        """Write bytes and return how many; if this fails they are dropped and count as written."""
         try:
             return super().write(data)
         except OSError:
@@ -53,8 +57,9 @@ class OutputThatMayClose(io.FileIO):
 def ignore_closed_output() -> None:
     """Keep this process running when the reader of its output ends, as a closed terminal does.
 
-    For training, which may take days. Replaces sys.stdout and sys.stderr by streams that drop what
-    cannot be written; a stream that is not the process's own (as under pytest) is left alone. May
+    For training, which may take days. Replaces sys.stdout and sys.stderr, until the process ends,
+    by streams that drop what cannot be written, write each line at once and escape characters that
+    the encoding lacks. A stream that is not the process's own (as under pytest) is left alone. May
     be called again. Commands that filter text do not call it: they end with their reader.
     """
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
@@ -78,11 +83,12 @@ def on_terminal() -> bool:
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turn an error of the `with` block into one line on stderr and the end of the process.
+    """Turn an error of the `with` block into one line on stderr and SystemExit with its exit code.
 
-    Exit codes: 1 failure, 2 usage, 128 + n signal n, and 0 if the reader of stdout has left, as
-    `head` does. Raises SystemExit with the code; an error that is a bug passes through unchanged.
-    A usage error on a rank above 0 waits ten seconds, so that rank 0 reports it alone.
+    Codes: those of `explain`, and 0 without a message if the reader of stdout has left, as `head`
+    does; stdout is then sent to the null device. An error that `explain` takes for a bug, and
+    SystemExit, pass through unchanged. Without an error nothing happens: the process goes on.
+    A usage error on a rank above 0 first waits ten seconds, so that rank 0 reports it alone.
     """
     try:
         yield
@@ -104,9 +110,11 @@ def one_line_errors() -> Iterator[None]:
 
 
 def open_missing_streams() -> None:
-    """Open the null device in place of each standard stream that the caller of the process closed.
+    """Open the null device in place of each standard stream that the process was started without.
 
     Otherwise the next file that is opened would get the stream's descriptor, and its output.
+    Call it before files are opened. Side effect: sets sys.stdout and sys.stderr where they are
+    None.
     """
     for descriptor in range(3):
         try:
@@ -121,10 +129,10 @@ def run_command(command: Callable[[], int | None]) -> None:
     """Run a command's main function and end the process with its exit code; never returns.
 
     command: returns the exit code; None is 0. Its errors are reported as `one_line_errors` does; a
-    bug raises with its traceback.
-    Side effects: sets HYDRA_FULL_ERROR, opens standard streams that are closed, and makes stdout
-    escape characters that its encoding lacks. Under torchrun the process ends without Python's own
-    clean-up.
+    bug raises with its traceback. The process ends by SystemExit; if there are several under
+    torchrun by os._exit, without Python's own clean-up such as exit handlers.
+    Side effects: sets $HYDRA_FULL_ERROR to 1 if it is not set, opens standard streams that are
+    closed, and makes stdout escape characters that its encoding lacks.
     """
     # Hydra then raises errors instead of printing them and exiting itself.
     os.environ["HYDRA_FULL_ERROR"] = os.environ.get("HYDRA_FULL_ERROR") or "1"

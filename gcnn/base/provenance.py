@@ -31,10 +31,11 @@ LOCAL_KEYS = ("run_dir", "resume", "data.cache_dir")  # left out of published co
 
 @cache
 def git_commit() -> str | None:
-    """The commit of the running code, with "+changes" appended if files differ from it.
+    """The commit of the running code, 40 hexadecimal digits, with "+changes" if files differ.
 
-    Asked once a process: a checkout may change while its code runs. Ask when it begins.
-    None if the code does not run from a checkout or git fails.
+    Files that git does not track do not count. None if the code does not run from a checkout or git
+    fails. The first answer is kept for the whole process, since a checkout may change while its
+    code runs: call it early.
     """
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():  # installed, perhaps inside a checkout of something else
@@ -49,10 +50,11 @@ def git_commit() -> str | None:
 
 
 def hardware() -> dict[str, str | int | None]:
-    """This machine, by the keys of results.json (gcnn/runs/results.py). Imports torch.
+    """This machine, by the keys of `Hardware` in gcnn/runs/results.py. Imports torch.
 
-    cores: those that this process may use. threads: torch's. Where there is no GPU, what is said of
-    one is None, and its count 0.
+    cores: those that this process may use. threads: torch's. gpu: the current device's name;
+    gpu_count: of visible ones. memory_bytes: main memory. Without a GPU, gpu_count is 0, and gpu,
+    driver, cudnn and tf32 are None.
     """
     import torch  # here: importing it takes seconds, which commands without it save
 
@@ -75,8 +77,8 @@ def hardware() -> dict[str, str | int | None]:
 
 
 def gpu_driver() -> str | None:
-    """The version of NVIDIA's kernel module, such as 580.65.06; None where the machine does not
-    say.
+    """The version of NVIDIA's driver, such as 580.65.06; None if NVIDIA_DRIVER is not readable or
+    has no version.
     """
     with contextlib.suppress(OSError):
         found = re.search(r"Kernel Module.*?\s(\d+\.[\d.]+)\s", NVIDIA_DRIVER.read_text())
@@ -85,8 +87,9 @@ def gpu_driver() -> str | None:
 
 
 def tf32() -> str:
-    """For which float32 products a GPU may take TF32, which keeps 10 bits: off, products,
-    convolutions, or both.
+    """For which float32 operations torch lets a GPU use TF32, which keeps 10 bits of the mantissa.
+
+    "off", "products" (of matrices), "convolutions" or "products and convolutions". Imports torch.
     """
     from torch import backends
 
@@ -99,7 +102,7 @@ def tf32() -> str:
 
 
 def cpu_name() -> str:
-    """The CPU's model name on Linux, else what Python knows of it, at least the architecture."""
+    """The CPU's model name if Linux has it; else `platform`'s processor name or architecture."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -108,7 +111,10 @@ def cpu_name() -> str:
 
 
 def versions() -> dict[str, str | None]:
-    """The versions of Python, gcnn and the packages that results depend on; None: not installed."""
+    """name -> version of "python", "gcnn" and the packages that results depend on.
+
+    None for one that is not installed.
+    """
     found = {"python": platform.python_version()}
     for name in ("gcnn", "torch", "datasets", "sentencepiece", "hydra-core", "numpy"):
         found[name] = version(name)
@@ -124,9 +130,10 @@ def version(name: str) -> str | None:
 
 
 def made_with() -> dict[str, Any]:
-    """The provenance entries of a benchmark's JSON: command, commit, hardware, versions and date.
+    """The provenance entries of a result's JSON, by key. Imports torch.
 
-    processes: of the torchrun group. date: now, in UTC, ISO 8601.
+    command, git_commit, hardware and versions: what the functions of these names return. processes:
+    their number in the torchrun group. date: now, in UTC, ISO 8601 to the second.
     """
     return {
         "command": command(),
@@ -139,11 +146,11 @@ def made_with() -> dict[str, Any]:
 
 
 def run_child(call: list[str]) -> tuple[str, resource.struct_rusage]:
-    """Run Python in a child process and wait; returns its stdout and the resources it used.
+    """Run this Python in a child process and wait; returns its stdout and the resources it used.
 
-    call: Python's arguments, a script and its options. The usage (CPU seconds, peak memory)
-    includes the child's own children. stderr is passed through.
-    Raises RunError if the child's exit code is not 0.
+    call: Python's arguments, as a script and its options. The usage is that of os.wait4 (ru_utime
+    in seconds, ru_maxrss in KiB on Linux) and includes the child's own children. stderr is passed
+    through, and there is no time limit. Raises RunError if the child's exit code is not 0.
     """
     process = subprocess.Popen([sys.executable, *call], stdout=subprocess.PIPE, text=True)
     text = process.stdout.read()
@@ -157,10 +164,11 @@ def run_child(call: list[str]) -> tuple[str, resource.struct_rusage]:
 
 
 def command(arguments: list[str] | None = None) -> str:
-    """The shell command that repeats this one, with the same torchrun layout.
+    """The shell command that repeats this one (sys.argv), quoted, with the same torchrun layout.
 
     arguments: put in place of this command's own; None keeps them. A script is called by `python`,
-    as in an activated environment; the console command by its name.
+    as in an activated environment; the console command by its name. For several machines it has
+    their number, but not the address at which they meet.
     """
     if arguments is None:
         arguments = sys.argv[1:]
@@ -179,10 +187,11 @@ def command(arguments: list[str] | None = None) -> str:
 
 
 def command_to_resume(run_dir: Path | None = None) -> str:
-    """The shell command that resumes a run, from this folder and by this Python's own path.
+    """The shell command that resumes a run, to be called from the current folder.
 
     run_dir: the run to resume; its stored config says the rest. None: this whole command (a sweep)
-    is repeated with its own arguments and resume=true.
+    is repeated with its own arguments and resume=true. As `command` writes it, with this Python's
+    path for `python`, relative if it is below the current folder.
     """
     if run_dir is None:
         arguments = [word for word in sys.argv[1:] if not word.startswith("resume=")]
@@ -197,9 +206,10 @@ def command_to_resume(run_dir: Path | None = None) -> str:
 
 
 def peak_memory_bytes(device: "torch.device") -> int:
-    """The peak memory of this process so far.
+    """The peak memory of this process so far, in bytes.
 
-    For a GPU the most that torch had allocated on it, otherwise the peak resident set size.
+    For a GPU the most that torch had allocated on it since its statistics were reset, otherwise the
+    peak resident set size since the process began.
     """
     if device.type == "cuda":
         import torch
@@ -212,10 +222,11 @@ def peak_memory_bytes(device: "torch.device") -> int:
 
 
 def portable(words: list[str], named: bool = True) -> list[str]:
-    """The words of a command without what only holds on one machine, for publication.
+    """The words of a command without paths that hold on one machine alone, for publication.
 
-    Paths of data and tokenizers become DIR or FILE if `named`, otherwise these words are left out.
-    run_dir, resume and data.cache_dir are always left out.
+    words: such as key=value. The values of data.path, tokenizer.vocabulary and tokenizer.model
+    become DIR or FILE if `named`, otherwise these words are left out. run_dir, resume and
+    data.cache_dir are always left out; all other words stay.
     """
     shown = []
     for word in words:

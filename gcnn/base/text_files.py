@@ -15,7 +15,8 @@ def check_no_pointer(beginning: bytes, what: object) -> None:
     """Raise UsageError if a file is a pointer of Git LFS or git-annex instead of its content.
 
     A clone made without these tools, or a download of the raw file, has such a pointer.
-    beginning: the file's first bytes, 64 or more. what: the file's name, for the message.
+    beginning: the file's first 64 bytes or more, fewer if it is shorter. what: the file's name, for
+    the message.
     """
     for start, command in POINTERS.items():
         if beginning.startswith(start):
@@ -36,18 +37,19 @@ def check_no_pointer_at(path: Path) -> None:
 
 
 def check_no_utf16(text: bytes, what: object) -> None:
-    """Raise UsageError for text that is UTF-16 without a byte order mark.
+    """Raise UsageError for text that seems to be UTF-16, by its zero bytes.
 
+    For text without a byte order mark, which the caller looks for.
     text: the start of a file; its first 64 KiB are examined. what: its name, for the message.
     Nothing is raised for 200 bytes or fewer, which are too few to tell.
-
-    Two signs, the first for letters below U+0100, of which every second byte is zero. In other
-    alphabets only blanks and line ends have zero bytes, and the rest may be valid ASCII byte by
-    byte (Cyrillic, Arabic, Thai). But then zero bytes occur in every part of the text, and the
-    bytes at even positions differ from those at odd ones, which they do not in UTF-8.
     """
     text = text[: 1 << 16]
-    full_of_zeros = 4 * text.count(0) > len(text) > 1000
+    # First sign, for letters below U+0100: every second byte is zero.
+    full_of_zeros = len(text) > 1000 and text.count(0) > len(text) / 4
+
+    # Second sign. In other alphabets only blanks and line ends have zero bytes, and the rest may be
+    # valid ASCII byte by byte (Cyrillic, Arabic, Thai). But then zero bytes occur in every quarter
+    # of the text, and bytes at even positions differ from those at odd ones, unlike in UTF-8.
     zeros_everywhere = len(text) > 200
     quarter = 1 + len(text) // 4
     for start in range(0, len(text), quarter):

@@ -10,7 +10,7 @@ RENDEZVOUS = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 def number(name: str, default: int) -> int:
-    """The value of an environment variable that holds a whole number, or `default`."""
+    """The value of an environment variable that holds a whole number from 0; else `default`."""
     text = os.environ.get(name, "")
     return int(text) if text.isdecimal() else default
 

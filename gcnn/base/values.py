@@ -74,7 +74,7 @@ def setting(default: Any, meaning: str, allowed: Range | None = None) -> Any:
     """A dataclass field of a config, with its meaning for --help and its allowed range.
 
     default: each instance gets its own copy of a list or dictionary.
-    allowed: checked by `check_ranges`, which skips a value of None; None: any value of the type.
+    allowed: the range, which is not checked here but by `check_ranges`; None: any value.
     """
     metadata = {"meaning": meaning, "range": allowed}
     if isinstance(default, list | dict):
@@ -93,7 +93,7 @@ def choice(default: str, *names: str) -> Any:
 
 
 def default_of(field: dataclasses.Field) -> Any:
-    """The default of a dataclass field, a fresh one if it has a factory.
+    """The default of a dataclass field, made anew if the field has a factory.
 
     dataclasses.MISSING if it has none; OmegaConf's "???" if a config file must set it.
     """
@@ -111,8 +111,8 @@ def check_value(name: str, value: Any, allowed: Range) -> None:
 def check_ranges(config: Any, group: str = "") -> None:
     """Raise UsageError for the first value of a config that is out of its field's range.
 
-    config: a dataclass whose fields are made by `setting`; dataclasses in it are checked too, but
-    not those in lists. None is always allowed.
+    config: a dataclass; fields that `setting` did not make with a range may have any value.
+    Dataclasses in it are checked too, but not those in lists. None is always allowed.
     group: the prefix of the keys in messages, as "trainer.".
     """
     for field in dataclasses.fields(config):
@@ -161,9 +161,9 @@ def check_text(what: str, text: Any) -> None:
 
 
 def check_memory(what: str, needed: int, remedy: str) -> None:
-    """Raise UsageError if `needed` bytes are more than the machine's main memory.
+    """Raise UsageError if `needed` bytes are more than the machine's main memory, free or not.
 
-    Otherwise the kernel may grant the memory and kill the process when it is used.
+    Without this check the kernel may grant the memory and kill the process when it is used.
     what, remedy: what takes the memory and what to change, for the message.
     """
     present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
