@@ -36,10 +36,10 @@ IN_PART = "holds in part"
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the paper, and the function that finds its comparisons.
+    """A claim of the paper, and the function that tests it on our numbers.
 
-    `compare` takes a figure's record (for Table 4 the latency benchmark); it returns no comparisons
-    where the record has not enough for them.
+    compare: takes a figure's record, or for Table 4 the latency benchmark. It returns an empty list
+    if these have too few numbers to compare.
     """
 
     text: str
@@ -47,10 +47,11 @@ class Claim:
 
 
 def evidence(comparisons: list[Comparison], record: Record | Latency) -> str:
-    """The numbers behind a record's comparisons, as text.
+    """The numbers behind a record's comparisons, as text for a table.
 
-    Where these have none: the perplexities of the groups at their best learning rates, or, as long
-    as those are not known, of all groups.
+    That is the comparisons' own evidence. If they have none: empty for a latency benchmark, else
+    the perplexities of the groups at their best learning rates, or of all groups if no best rate is
+    known.
     """
     found = "; ".join(comparison.evidence for comparison in comparisons if comparison.evidence)
     if found or isinstance(record, Latency):
@@ -59,9 +60,12 @@ def evidence(comparisons: list[Comparison], record: Record | Latency) -> str:
 
 
 def verdict(comparisons: list[Comparison], missing: int = 0) -> str:
-    """The verdict of a claim by its comparisons (`RULE` in page.py says when it is which).
+    """The verdict of a claim: HOLDS, IN_PART, NOT, UNDECIDED or NOT_MEASURED.
 
-    Not measured where planned runs have not begun (`missing` of them), or without comparisons.
+    HOLDS if all comparisons hold, IN_PART if some do. If none does: NOT if at least one is decided
+    against the claim, else UNDECIDED.
+    NOT_MEASURED comes before all of these: if a comparison is not measured, if there is none, or if
+    `missing`, the number of planned runs that have not begun, is not 0.
     """
     answers = {comparison.answer for comparison in comparisons}
     if missing or not answers or NOT_MEASURED in answers:
@@ -72,12 +76,16 @@ def verdict(comparisons: list[Comparison], missing: int = 0) -> str:
 
 
 def answered(comparisons: list[Comparison], answer: str) -> list[str]:
-    """The comparisons with this answer, as text."""
+    """The comparisons with this answer, each as its text and t."""
     return [str(comparison) for comparison in comparisons if comparison.answer == answer]
 
 
 def published_ordering(text: str, table: dict[str, Published], *names: str) -> Claim:
-    """The claim that models are in this order on a text, with the paper's perplexities in it."""
+    """The claim that models are in this order of test perplexity, lowest first.
+
+    text: the data, as the claim's text says it. names: keys of `table`, whose titles and published
+    perplexities stand in the claim's text.
+    """
     models = []
     for name in names:
         models.append(f"{table[name].title} ({decimals(table[name].perplexity, 1)})")

@@ -1,6 +1,8 @@
 """What each claim of the paper compares, as functions from a figure's record to comparisons.
 
-Without enough groups in the record, a comparison is not measured, or there are no comparisons.
+A comparison whose groups the record lacks, or whose best learning rate is not known yet, is
+NOT_MEASURED. "Better" is a lower test perplexity, and "best" is chosen on validation (rates.py).
+All groups are taken at their best learning rates.
 """
 
 import math
@@ -39,9 +41,9 @@ TITLES = MODEL_TITLES | {name: gate.title for name, gate in GATES.items()} | dic
 
 
 def group_mean(group: Group | None) -> MeanLog | None:
-    """A group's mean log test perplexity over the seeds that ended, infinite where one diverged.
+    """A group's mean log test perplexity over its finished seeds; infinite if a seed diverged.
 
-    None for no group, and where no seed has ended.
+    None if `group` is None, or if no seed is finished or has diverged.
     """
     if group is None:
         return None
@@ -52,24 +54,28 @@ def group_mean(group: Group | None) -> MeanLog | None:
 def ordering(*names: str) -> Callable[[Record], list[Comparison]]:
     """A claim's `compare`: each named group better than each that is named after it.
 
-    Each is taken at its best learning rate; one that is not in the record counts as not measured.
+    names: group names of the record, best first, all of them keys of TITLES.
+    The function returns one comparison for each pair; NOT_MEASURED if the record lacks a group.
     """
 
     def compare_pairs(record: Record) -> list[Comparison]:
+        """One comparison for each pair of `names`."""
         noise = pooled_noise(record.groups)
         means = {name: group_mean(group) for name, group in best_rates(record).items()}
-        return [
-            is_lower(f"{TITLES[a]} < {TITLES[b]}", means.get(a), means.get(b), noise)
-            for a, b in combinations(names, 2)
-        ]
+        comparisons = []
+        for better, worse in combinations(names, 2):
+            text = f"{TITLES[better]} < {TITLES[worse]}"
+            comparisons.append(is_lower(text, means.get(better), means.get(worse), noise))
+        return comparisons
 
     return compare_pairs
 
 
 def non_linearity(record: Record) -> list[Comparison]:
-    """Figure 5: GLU better than bilinear units, and these better than linear ones.
+    """Figure 5: GLU better than bilinear units, and both better than linear ones.
 
-    On WikiText-2 a Kneser-Ney 5-gram stands between the last two, as in the paper.
+    On WikiText-2 also, as in the paper: bilinear units better than a Kneser-Ney 5-gram, and this
+    better than linear units.
     """
     comparisons = ordering("glu", "bilinear", "linear")(record)
     if record.data != KNESER_NEY_DATA:
@@ -86,9 +92,10 @@ def non_linearity(record: Record) -> list[Comparison]:
 
 
 def at_each_size(record: Record) -> list[Comparison]:
-    """Figure S: the GCNN better than the LSTM at each size of the text, each on its own test set.
+    """Figure S: the best GCNN better than the best LSTM, one comparison for each text size.
 
-    The perplexities on WikiText-103's test set stand in the evidence.
+    Compared on the test set of the data that they were trained on. The evidence gives their
+    perplexities there and, if measured, on WikiText-103's test set.
     """
     noise = pooled_noise(record.groups)
     comparisons = []
@@ -98,9 +105,9 @@ def at_each_size(record: Record) -> list[Comparison]:
             means = f"{perplexity(gcnn.mean)} / {perplexity(lstm.mean)}"
             evidence = f"{gcnn.title} / {lstm.title}: {means} = {gcnn.mean / lstm.mean:.3f}"
             if gcnn.wikitext103 and lstm.wikitext103:
-                elsewhere = [mean(group.wikitext103.values()) for group in (gcnn, lstm)]
-                means = " / ".join(map(perplexity, elsewhere))
-                evidence += f", on WikiText-103's test set {means}"
+                gcnn_there = perplexity(mean(gcnn.wikitext103.values()))
+                lstm_there = perplexity(mean(lstm.wikitext103.values()))
+                evidence += f", on WikiText-103's test set {gcnn_there} / {lstm_there}"
         text = f"GCNN < LSTM at {magnitude(tokens)} tokens"
         first = group_mean(gcnn)
         second = group_mean(lstm)
@@ -109,9 +116,10 @@ def at_each_size(record: Record) -> list[Comparison]:
 
 
 def pairs_of_a_size(record: Record) -> dict[int, tuple[Group | None, Group | None]]:
-    """The best GCNN and the best LSTM on validation, by the size of the training text in tokens.
+    """The best GCNN and the best LSTM of Figure S, by the training text's tokens, ascending.
 
-    Each is the best of its shapes and learning rates; None as long as that is not known.
+    Each is the best on validation of all its shapes and learning rates at that size; None if there
+    is none or it is not known yet (`best_rate`).
     """
     pairs = {}
     for tokens in sorted({group.corpus_tokens for group in record.groups}):
@@ -123,41 +131,48 @@ def pairs_of_a_size(record: Record) -> dict[int, tuple[Group | None, Group | Non
 
 
 def at_equal_operations(record: Record) -> list[Comparison]:
-    """Figure 2: the adaptive softmax better than each full one, at equal operations a token."""
+    """Figure 2: the adaptive softmax better than the full one at equal operations a token.
+
+    One comparison for each model with a full softmax, against the perplexity that the models with
+    an adaptive softmax have at its operations (`interpolated`).
+    """
     noise = pooled_noise(record.groups)
     adaptive = with_softmax(record, "adaptive")
     comparisons = []
     for full in with_softmax(record, "full"):
         at = f"at {magnitude(full.flops_per_token)} FLOPs a token"
         between = interpolated(adaptive, full.flops_per_token)
-        terms = [(-weight, group_mean(group)) for weight, group in between]
-        middle = "not measured"
+        terms = [(1.0, group_mean(full))]
+        for weight, group in between:
+            terms.append((-weight, group_mean(group)))
+        if not between:
+            terms.append((-1.0, None))  # makes the comparison NOT_MEASURED
+        adaptive_perplexity = "not measured"
         if between and all(group.mean for _, group in between):
             log = sum(weight * group_mean(group).log for weight, group in between)
-            middle = perplexity(math.exp(log))
-        if not between:
-            terms = [(-1.0, None)]  # not measured
-        evidence = f"{at} {middle} (adaptive) against {spread(full)} (full)"
-        terms.insert(0, (1.0, group_mean(full)))
+            adaptive_perplexity = perplexity(math.exp(log))
+        evidence = f"{at} {adaptive_perplexity} (adaptive) against {spread(full)} (full)"
         comparisons.append(compare(f"adaptive < full {at}", terms, noise, evidence=evidence))
     return comparisons
 
 
 def with_softmax(record: Record, kind: str) -> list[Group]:
-    """The models with an `adaptive` or a `full` softmax, each at its best learning rate.
+    """The groups of Figure 2 with an `adaptive` or a `full` softmax, at their best learning rates.
 
-    Empty as long as the best rate of one of them is not known.
+    Empty if the best rate of one of them is not known yet.
     """
     groups = [group for name, group in best_rates(record).items() if name.startswith(kind)]
     return groups if all(groups) else []
 
 
 def interpolated(groups: list[Group], flops: float | None) -> list[tuple[float, Group]]:
-    """Models of one kind and weights whose sum of log perplexities is the one at `flops` a token.
+    """The (weight, group) pairs whose weighted log perplexities add up to the one at `flops`.
 
-    Between two models, log perplexity is taken to be a straight line in log operations. Above the
-    largest model it is that model's. Empty below the smallest, and as long as the operations of one
-    are not known.
+    flops: operations a token. Log perplexity is interpolated linearly in log operations between the
+    two groups nearest to it, so there are one or two pairs, and the weights sum to 1. From the
+    largest group's operations on, it is that group's.
+    Empty if `flops` is below the smallest group's, if the operations of any are not known, or
+    without groups.
     """
     if flops is None or not groups or any(group.flops_per_token is None for group in groups):
         return []
@@ -175,11 +190,15 @@ def interpolated(groups: list[Group], flops: float | None) -> list[tuple[float, 
 
 
 def more_context(record: Record) -> list[Comparison]:
-    """Figure 4: each context up to NEAR words better than the next smaller one, more gains little.
+    """Figure 4: more context is better, with quickly diminishing returns past NEAR words.
 
-    Contexts past NEAR words must not be worse than the last one up to them, and together gain less
-    than was gained from the second to that one. No comparisons with fewer than three contexts up to
-    NEAR words, or none past them.
+    Let `middle` be the largest context up to NEAR words. The comparisons:
+    - each context up to `middle` is better than the next smaller one;
+    - each context past it is not worse than `middle` by NOT_WORSE or more;
+    - from the second smallest context to `middle`, log perplexity falls by more than from `middle`
+      to the largest context.
+    Empty with fewer than three contexts up to NEAR words, or none past them. The names of the
+    record's groups must be numbers of words.
     """
     noise = pooled_noise(record.groups)
     means = {int(words): group_mean(group) for words, group in best_rates(record).items()}
@@ -205,20 +224,20 @@ def more_context(record: Record) -> list[Comparison]:
 
 
 def convergence(record: Record) -> list[Comparison]:
-    """Figure 6: the full recipe better than without weight normalisation or without clipping.
+    """Figure 6: weight normalisation and clipping together are better, and faster.
 
-    And faster: after SPEED_UP of the steps, its validation perplexity is below that of each other
-    recipe at its end. Better is a lower test perplexity. Each recipe is taken at its best learning
-    rate; one that is not in the record counts as not measured.
+    Better (two comparisons): a lower test perplexity than with either one alone.
+    Faster (three): its validation perplexity after SPEED_UP of the steps is lower than that of each
+    other recipe at its end; tested with the noise of test perplexities.
     """
     groups = best_rates(record)
     noise = pooled_noise(record.groups)
-    both, no_clipping, no_weight_norm, neither = (name for name, _ in RECIPES.values())
+    both, no_clipping, no_weight_norm, neither = (name for name, _ in RECIPES.values())  # in order
     comparisons = []
 
     # Better at the end
     full_mean = group_mean(groups.get(both))
-    evidence = spreads(groups.values())  # of all recipes, so with the first comparison alone
+    evidence = spreads(groups.values())  # of all recipes: given to the first comparison only
     for name in (no_clipping, no_weight_norm):
         text = f"both < {TITLES[name]}"
         other_mean = group_mean(groups.get(name))
@@ -227,7 +246,7 @@ def convergence(record: Record) -> list[Comparison]:
 
     # Faster
     line = validation_means(groups.get(both))
-    early = [reached for part, reached in line if part <= SPEED_UP]
+    early = [mean_at for part, mean_at in line if part <= SPEED_UP]
     full_early = early[-1] if early else None
     for name in (no_clipping, no_weight_norm, neither):
         text = f"both in at most {SPEED_UP:.0%} of the steps where {TITLES[name]} ends"
@@ -241,27 +260,29 @@ def convergence(record: Record) -> list[Comparison]:
 def when_below(
     line: list[tuple[float, MeanLog]], other_line: list[tuple[float, MeanLog]], title: str
 ) -> str:
-    """After which part of the steps a line is first as low as another's end; empty without both.
+    """A clause: after which part of the steps the full recipe first is as low as another's end.
 
-    The lines are `validation_means`, that of the full recipe and that of the recipe `title`.
+    line, other_line: `validation_means` of the full recipe and of the other; title: the other's.
+    As "where without clipping ends, both is after 60% of the steps", or "after none" if it never
+    is. Empty if one of the lines is.
     """
     if not line or not other_line:
         return ""
     _, end = other_line[-1]
     share = "none"
-    for part, reached in line:
-        if reached.log <= end.log:
+    for part, mean_at in line:
+        if mean_at.log <= end.log:
             share = f"{part:.0%}"
             break
     return f"where {title} ends, both is after {share} of the steps"
 
 
 def validation_means(group: Group | None) -> list[tuple[float, MeanLog]]:
-    """A group's mean log validation perplexity over the seeds that ended, validation by validation.
+    """A group's validation curve: (part of the steps, mean log perplexity over its seeds) each.
 
-    Each comes with the part of the steps (0 to 1) after which it was reached; it is infinite where
-    a seed diverged, and at a validation that was not finite. Of a group that diverged at each seed
-    there is the end alone; empty for no group.
+    The part is 1 at the last validation. The mean is infinite if a seed diverged, and at a
+    validation that was not finite. Without a validation that all finished seeds have, the curve is
+    one infinite point at 1 if a seed diverged, else empty. Empty also if `group` is None.
     """
     if group is None:
         return []
@@ -272,16 +293,18 @@ def validation_means(group: Group | None) -> list[tuple[float, MeanLog]]:
     by_validation = zip(*group.curve.perplexity.values(), strict=True)
     line = []
     for step, perplexities in zip(group.curve.steps, by_validation, strict=True):
-        finite = [math.inf if perplexity is None else perplexity for perplexity in perplexities]
-        line.append((step / last_step, mean_log([*finite, *diverged])))
+        known = [math.inf if value is None else value for value in perplexities]
+        line.append((step / last_step, mean_log([*known, *diverged])))
     return line
 
 
 def responsiveness(latency: Latency | None) -> list[Comparison]:
-    """Table 4: GCNN-8B reads a long text faster than each LSTM, and about 20 times as fast.
+    """Table 4: GCNN-8B reads one long text faster than an LSTM, and about 20 times as fast.
 
-    The paper claims it on a GPU and at the same throughput: without both it is not measured. None
-    is a benchmark that was not run.
+    Two comparisons for each LSTM that the benchmark measured against GCNN-8B; the first has the
+    evidence of both. The paper claims it on a GPU and at the same throughput (within EQUAL times):
+    otherwise they are NOT_MEASURED.
+    latency: None if the benchmark was not run; the result is then empty.
     """
     comparisons = []
     for pair in latency.pairs if latency else []:
@@ -309,10 +332,10 @@ def responsiveness(latency: Latency | None) -> list[Comparison]:
 
 
 def spread(group: Group) -> str:
-    """The mean of a group's test perplexities, of several seeds their range, and other seeds.
+    """A group's mean test perplexity and range over finished seeds, and how many others there are.
 
-    As "120.50 (119.20 to 121.80), 1 diverged": seeds that diverged or are unfinished are not in the
-    mean.
+    As "120.50 (119.20 to 121.80), 1 diverged, 2 unfinished"; no range for a single seed. Empty for
+    a group without seeds.
     """
     parts = []
     if group.mean is not None:
@@ -328,5 +351,5 @@ def spread(group: Group) -> str:
 
 
 def spreads(groups: Iterable[Group | None]) -> str:
-    """Title and `spread` of each group; None is left out."""
+    """Title and `spread` of each group, joined by "; "; None is left out."""
     return "; ".join(f"{group.title} {spread(group)}" for group in groups if group)

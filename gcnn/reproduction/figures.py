@@ -44,7 +44,12 @@ POINTS = {
 
 
 def drawing(record: Record) -> Figure | None:
-    """A figure's picture. None for a table, and as long as no run is finished."""
+    """A figure's picture with its caption; None if no run is finished, for tables and the search.
+
+    The groups are those of `at_best_rates`. Figures in POINTS show test perplexities, the others
+    validation curves. The caption says what the picture cannot show: diverged seeds, curves that
+    are cut off, and gaps in them.
+    """
     name = record.figure
     groups = at_best_rates(record)
     if not name.startswith("fig") or not groups:
@@ -56,14 +61,21 @@ def drawing(record: Record) -> Figure | None:
         top = TALLEST * min(np.nanmin(values_of(group)) for group in groups)
         plot = partial(plot_bands, groups=groups, top=top)
         above = []
+        gaps = []
         for group in groups:
             highest = np.nanmax(values_of(group))
             if highest > top:
                 above.append(f"{group.title} ({count(highest)})")
-        caption += f"; higher than the picture: {', '.join(above)}" if above else ""
-        gaps = [group.title for group in groups if np.isnan(values_of(group)).any()]
-        caption += f"; not finite at a validation: {', '.join(gaps)}" if gaps else ""
-    diverged = [f"{g.title} ({len(g.diverged)})" for g in record.groups if g.diverged]
+            if np.isnan(values_of(group)).any():
+                gaps.append(group.title)
+        if above:
+            caption += f"; higher than the picture: {', '.join(above)}"
+        if gaps:
+            caption += f"; not finite at a validation: {', '.join(gaps)}"
+    diverged = []
+    for group in record.groups:
+        if group.diverged:
+            diverged.append(f"{group.title} ({len(group.diverged)})")
     if diverged:
         caption += f"; diverged: {', '.join(diverged)}"
     caption += f"; mean of {describe_seeds(record)} and range"
@@ -72,28 +84,44 @@ def drawing(record: Record) -> Figure | None:
 
 
 def describe_seeds(record: Record) -> str:
-    """How many seeds stand behind each mean that the figure compares, as "1 to 3 seeds"."""
+    """How many seeds are behind each mean of a figure, as "1 seed" or "1 to 3 seeds".
+
+    At least one run must be finished.
+    """
     numbers = [len(g.test_perplexity) for g in at_best_rates(record)]
     return f"{extent(numbers)} seed{'' if set(numbers) == {1} else 's'}"
 
 
 def at_best_rates(record: Record) -> list[Group]:
-    """The finished groups, each at its best learning rate alone; at all where that is not known."""
+    """The groups with a finished run, each only at its best learning rate.
+
+    A group whose best rate is not known yet is returned at all its rates. So are all groups if none
+    has a finished run at its best rate. Empty if no run is finished.
+    """
     best = best_rates(record)
     done = [group for group in record.groups if group.mean is not None]
-    chosen = [group for group in done if best.get(group.group) in (None, group)]
+    chosen = []
+    for group in done:
+        best_of_name = best[group.group]
+        if best_of_name is None or group == best_of_name:
+            chosen.append(group)
     return chosen or done
 
 
 def plot_points(axes: Axes, figure: str, groups: list[Group]) -> None:
-    """Mean test perplexity against x, with a bar from the lowest seed to the highest."""
+    """Draw mean test perplexity against x, with a bar from the lowest seed to the highest.
+
+    figure: a key of POINTS, which says what x is and which groups are joined by a line. Each group
+    must have a finished run. Sets the axes' scales, labels and ticks.
+    """
     x_label, x_of, line_of = POINTS[figure]
     groups = sorted(groups, key=x_of)
     for style, label in zip(STYLES, sorted(set(map(line_of, groups))), strict=False):
         line = [g for g in groups if line_of(g) == label]
-        x = list(map(x_of, line))
+        x = [x_of(g) for g in line]
         axes.plot(x, [g.mean for g in line], label=label, marker="o", markersize=3.5, **style)
-        lows, highs = [g.min for g in line], [g.max for g in line]
+        lows = [g.min for g in line]
+        highs = [g.max for g in line]
         # Not error bars with caps: the legend would list them.
         axes.vlines(x, lows, highs, color=style["color"], linewidth=1)
     log_scale(axes, np.array([(g.min, g.max) for g in groups]))
@@ -114,30 +142,35 @@ def values_of(group: Group) -> np.ndarray:
 
 
 def plot_bands(axes: Axes, groups: list[Group], top: float) -> None:
-    """Mean validation perplexity against training tokens, with a band from the lowest seed to the
-    highest.
+    """Draw mean validation perplexity against training tokens, with a band over the seeds.
 
-    What is above `top` is cut off; a validation that was not finite is a gap.
+    The band is from the lowest seed to the highest. Perplexities above `top` are cut off; where one
+    was not finite, the group has a gap. Each group must have a curve with a finite value. Sets the
+    axes' scales, limits and labels.
     """
     for style, group in zip(STYLES, groups, strict=False):
-        x, values = group.curve.tokens, values_of(group)
+        x = group.curve.tokens
+        values = values_of(group)
         marker = "o" if len(x) <= 30 else None
         axes.plot(x, values.mean(axis=0), label=group.title, marker=marker, markersize=3, **style)
         axes.fill_between(
             x, values.min(axis=0), values.max(axis=0), color=style["color"], alpha=0.18, linewidth=0
         )
-    every = np.concatenate([values_of(group).ravel() for group in groups])
-    every = every[np.isfinite(every)]
-    log_scale(axes, every.clip(max=top))
-    if every.max() > top:
-        axes.set_ylim(every.min() / 1.1, top)
+    finite = np.concatenate([values_of(group).ravel() for group in groups])
+    finite = finite[np.isfinite(finite)]
+    log_scale(axes, finite.clip(max=top))
+    if finite.max() > top:
+        axes.set_ylim(finite.min() / 1.1, top)
     axes.set(xlabel="training tokens", ylabel="validation perplexity")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_xlim(left=0)
 
 
 def groups_table(record: Record) -> Table:
-    """One row a group; of the random search the twelve best on validation."""
+    """A record as a table for readers, one row a group in the record's order.
+
+    Of the random search only the twelve best on validation, the best first.
+    """
     columns = {
         "": lambda g: g.title,
         "Model": lambda g: g.model,
@@ -165,8 +198,9 @@ def groups_table(record: Record) -> Table:
 
 
 def describe_size(record: Record) -> str:
-    """How large a figure's runs are: parameters, operations, training tokens, seeds; a dash of
-    none.
+    """How large a figure's finished runs are, as a text; a dash without any.
+
+    It says their parameters, operations a token, training tokens and number of seeds.
     """
     done = [group for group in record.groups if group.mean is not None]
     if not done:
@@ -179,6 +213,10 @@ def describe_size(record: Record) -> str:
 
 
 def extent(numbers: list[float]) -> str:
-    """The lowest and the highest number, as "10 k to 20 k"; once where they read the same."""
-    low, high = magnitude(min(numbers)), magnitude(max(numbers))
+    """The lowest and the highest of at least one number, as "10 k to 20 k".
+
+    Only one if both read the same.
+    """
+    low = magnitude(min(numbers))
+    high = magnitude(max(numbers))
     return low if low == high else f"{low} to {high}"

@@ -6,7 +6,7 @@ from gcnn.config.schema import TrainConfig
 from gcnn.reporting.units import magnitude, plural
 from gcnn.reproduction.paper import MODEL_TITLES, model_title
 
-RECIPES = {  # weight normalisation, clipping
+RECIPES = {  # (weight normalisation, clipping) -> group of Figure 6, title
     (True, True): ("both", "both"),
     (True, False): ("no_clipping", "without clipping"),
     (False, True): ("no_weight_norm", "without weight normalisation"),
@@ -27,6 +27,10 @@ FORMS = {  # by table and `model_form`: the paper's model that a smaller one sta
 def group_of(figure: str, config: TrainConfig) -> tuple[str, str, str]:
     """The group of a figure to which a run belongs, its variant there, and a title that says both.
 
+    figure: a key of FIGURES. The group is what it compares: the paper's model of the same form
+    (tables), softmax and architecture (fig2), words of context (fig4), a group of RECIPES (fig6),
+    model and training tokens (figs), kind of model (search), or the gate (others, which need a
+    model with one).
     The variant is the learning rate, and for a recurrent model whether its blocks are shuffled; in
     the random search it is the architecture.
     """
@@ -57,8 +61,10 @@ def group_of(figure: str, config: TrainConfig) -> tuple[str, str, str]:
 
 
 def search_title(config: TrainConfig) -> str:
-    """What a trial of the random search drew; dropout of the layers, a GCNN's embedding, the
-    output.
+    """What a trial of the random search drew, as a title.
+
+    As "GCNN; lookup 128; dropout 0.1/0.2/0.3; learning rate 0.03; weight decay 0; state carried".
+    Dropout is that of the layers, of the embedding (only if it has its own) and before the softmax.
     """
     model = config.model
     dropouts = [model.dropout, getattr(model, "embedding_dropout", None), model.output_dropout]
@@ -73,10 +79,10 @@ def search_title(config: TrainConfig) -> str:
 
 
 def model_form(model: ModelConfig) -> str:
-    """What tells the models of one table apart at any width: a key of FORMS' tables.
+    """What tells the models of one table apart at any width; may be a key in FORMS.
 
-    `lstm_<layers>`, `bottleneck` (a block of three convolutions), `uniform` (one kernel size) or
-    `varied`.
+    For an LSTM `lstm_<layers>`. For a GCNN `bottleneck` if any block has three convolutions, else
+    `uniform` if all convolutions have one kernel size, else `varied`. Other kinds are not accepted.
     """
     if model.kind == "lstm":
         return f"lstm_{model.num_layers}"
@@ -87,5 +93,5 @@ def model_form(model: ModelConfig) -> str:
 
 
 def architecture(model: ModelConfig) -> str:
-    """The paper's name of a model, or for another model its blocks as Table 1 writes them."""
+    """The paper's title of a model, or for another model its blocks as Table 1 writes them."""
     return model_title(model) or model.notation()

@@ -34,19 +34,20 @@ FILES = (RESULTS, WIKITEXT_103)
 
 @dataclass(kw_only=True)
 class KeptRun:
-    """A run as a line of JSON."""
+    """A run, finished or not, as a line of JSON.
+
+    Its properties raise UsageError if an entry is not what a run writes.
+    """
 
     group: Text  # of the figure's plan
-    config: dict[str, Any]
-    error: Text = None  # of one that failed
-    validation: list[Any]  # those lines of metrics.jsonl
-    files: dict[str, Any]  # the content of FILES, as far as they are there
+    config: dict[str, Any]  # as stored in the run, perhaps by an older version
+    error: Text = None  # the message of a run that failed
+    validation: list[Any]  # the lines of metrics.jsonl that are validations
+    files: dict[str, Any]  # parsed JSON by file name (FILES); without those that the run lacks
 
     @cached_property
     def recipe(self) -> TrainConfig:
-        """The run's config; keys of older versions are renamed. Raises UsageError for one not
-        valid.
-        """
+        """The run's config, checked; keys of older versions are renamed."""
         return typed(migrated(OmegaConf.create(self.config)))
 
     @property
@@ -56,7 +57,7 @@ class KeptRun:
 
     @cached_property
     def results(self) -> Results | None:
-        """The run's results.json; None where it is not finished."""
+        """The run's results.json; None if the run is not finished."""
         content = self.files.get(RESULTS)
         return content and checked(content, Results, RESULTS)
 
@@ -67,13 +68,17 @@ class KeptRun:
 
     @property
     def wikitext103(self) -> Split | None:
-        """The run's perplexity on WikiText-103's test set; None where it was not measured."""
+        """The run's perplexity on WikiText-103's test set; None if it was not measured."""
         content = self.files.get(WIKITEXT_103)
         return content and checked(content, Split, WIKITEXT_103)
 
     @property
     def status(self) -> str:
-        """`done`, `diverged` (a loss or perplexity that is not finite) or `unfinished`."""
+        """`done`, `diverged` or `unfinished`.
+
+        diverged: it ended by a loss or gradient norm that was not finite, or has no finite test
+        perplexity. unfinished: still running, interrupted, or failed for another reason.
+        """
         if self.results:
             perplexity = self.results.test.perplexity
             return "done" if perplexity and math.isfinite(perplexity) else "diverged"
@@ -83,9 +88,11 @@ class KeptRun:
 
 
 def read_run(folder: Path, group: str) -> KeptRun:
-    """The run in a run directory, finished or not, as one of `group`, without this machine's paths.
+    """The run in a run directory, finished or not, as one of `group`.
 
-    Raises UsageError where `folder` is no run directory, or has a file that no run writes.
+    The run's own folder and the paths of its data and tokenizer are replaced: by None, and by the
+    placeholders of published commands (DIR, FILE).
+    Raises UsageError if `folder` is no run directory or a file in it is not what a run writes.
     """
     run = load_run(folder)
     config = OmegaConf.structured(run.config)
@@ -112,10 +119,11 @@ def read_run(folder: Path, group: str) -> KeptRun:
 
 
 def read_runs(folder: Path, group: str = "") -> list[KeptRun]:
-    """The members of a sweep that have begun, as runs of `group`; short names first, then by name.
+    """The members of a sweep that have begun, finished or not, as runs of `group`.
 
-    Empty where the folder does not exist. A member that was refused before it began has no config
-    and is left out.
+    Sorted by the length of their folders' names, then by name: 2 before 10. A member that was
+    refused before it began has no config and is left out. Empty if `folder` does not exist.
+    Raises UsageError as `read_run`.
     """
     begun = []
     for path in folder.glob(f"*/{MEMBER}"):
@@ -126,9 +134,10 @@ def read_runs(folder: Path, group: str = "") -> list[KeptRun]:
 
 
 def read_kept(path: Path) -> list[KeptRun]:
-    """The runs of a file that `keep_runs` wrote; none where there is no file.
+    """The runs of a file that `keep_runs` wrote; empty if there is no file.
 
-    Raises UsageError for a line that it cannot have written.
+    Raises UsageError if the file cannot be read, or if a line is not JSON of a KeptRun with a
+    group, seed and learning rate.
     """
     runs = read_json_lines(path, KeptRun)
     for number, run in enumerate(runs, start=1):
@@ -140,17 +149,18 @@ def read_kept(path: Path) -> list[KeptRun]:
 
 
 def keep_runs(runs: list[KeptRun], path: Path) -> None:
-    """Add those runs that have ended (finished or diverged) to the file `path`, sorted, atomically.
+    """Add the runs that are finished or diverged to the JSON Lines file `path`; others are ignored.
 
-    A line of the same group, learning rate and seed is replaced, other lines stay. Makes the
-    folder; without any run that has ended, nothing is written.
+    A run in the file with the same group, learning rate and seed is replaced; the others stay. The
+    file is sorted by these and replaced atomically. Its folder is made. Nothing is written if none
+    of `runs` has ended. Raises UsageError as `read_kept`.
     """
-    lines = {run.place: run for run in read_kept(path)}
+    kept = {run.place: run for run in read_kept(path)}
     ended = {run.place: run for run in runs if run.status != "unfinished"}
     if not ended:
         return
     text = ""
-    for run in sorted((lines | ended).values(), key=lambda run: run.place):
+    for run in sorted((kept | ended).values(), key=lambda run: run.place):
         text += to_json(dataclasses.asdict(run), ensure_ascii=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda aside: aside.write_text(text, encoding="utf-8"))

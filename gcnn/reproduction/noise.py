@@ -26,16 +26,14 @@ T_QUANTILES = (  # two-sided 95 %, of 1 to 30 degrees of freedom; more are taken
 
 @dataclass(frozen=True)
 class Noise:
-    """The standard deviation of log test perplexity over seeds; with 0 degrees of freedom, an
-    assumed one.
-    """
+    """The standard deviation of log test perplexity over seeds."""
 
     deviation: float
-    degrees: int
+    degrees: int  # of freedom; 0: the deviation is assumed, not estimated
 
     @property
     def quantile(self) -> float:
-        """The |t| from which a difference is decided: of a two-sided test at 95 %."""
+        """The |t| from which a difference is significant: two-sided, at 95 %."""
         if self.degrees == 0:
             return NORMAL_QUANTILE
         return T_QUANTILES[min(self.degrees, len(T_QUANTILES)) - 1]
@@ -50,34 +48,30 @@ class Noise:
 
 @dataclass(frozen=True)
 class MeanLog:
-    """The mean log perplexity of a number of seeds, infinite where one of them diverged.
+    """The mean of log perplexity (natural logarithm) over a number of seeds."""
 
-    A known constant does not vary: it counts as infinitely many seeds.
-    """
-
-    log: float
-    seeds: float = math.inf
+    log: float  # infinite if one of the seeds diverged
+    seeds: float = math.inf  # infinite: a known constant, which does not vary with the seed
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The answer to one comparison: HOLDS, UNDECIDED, NOT or NOT_MEASURED, and what it rests on.
+    """One comparison that a claim makes, and its answer."""
 
-    `t` is None where the comparison is not about perplexities, or not measured.
-    """
-
-    text: str
-    answer: str
-    t: float | None = None
-    evidence: str = ""
+    text: str  # what is compared, as "GLU < ReLU"
+    answer: str  # HOLDS, UNDECIDED, NOT or NOT_MEASURED
+    t: float | None = None  # None: not about perplexities, or not measured
+    evidence: str = ""  # the numbers behind it, for readers
 
     def __str__(self) -> str:
         return self.text if self.t is None else f"{self.text} (t = {self.t:.1f})"
 
 
 def pooled_noise(groups: Iterable[Group]) -> Noise:
-    """The noise of the groups, pooled over those with two finished seeds or more; without one,
-    assumed.
+    """The standard deviation of log test perplexity over seeds, pooled over groups.
+
+    Each group contributes the deviations from its own mean. Groups with fewer than two finished
+    seeds are left out; if all are, the noise is ASSUMED_DEVIATION with 0 degrees of freedom.
     """
     squares = 0.0
     degrees = 0
@@ -94,7 +88,7 @@ def pooled_noise(groups: Iterable[Group]) -> Noise:
 
 
 def mean_log(perplexities: Iterable[float]) -> MeanLog | None:
-    """The mean log of the perplexities of seeds, one each; None without any."""
+    """The mean log of perplexities, one for each seed (infinite: it diverged); None without any."""
     logs = [math.log(perplexity) for perplexity in perplexities]
     return MeanLog(sum(logs) / len(logs), len(logs)) if logs else None
 
@@ -106,11 +100,13 @@ def compare(
     margin: float = 0.0,
     evidence: str = "",
 ) -> Comparison:
-    """Whether margin + the sum of weight * mean log perplexity over the terms is positive.
+    """Test whether margin + sum of weight * mean log perplexity over the terms is positive.
 
-    It holds or does not hold where |t| is at least the noise's quantile, else it is undecided; a
-    term of None makes it not measured. Diverged seeds are worse than any: where only one side of
-    the sum has some, they decide; where both have, nothing is decided.
+    terms: (weight, mean); positive weights are of the side that is to be worse. If a mean is None,
+    the answer is NOT_MEASURED.
+    text, evidence: stored in the comparison for readers.
+    The answer is HOLDS or NOT by the sign of t (`t_of`) if |t| is at least the noise's quantile,
+    else UNDECIDED.
     """
     if any(mean is None for _, mean in terms):
         return Comparison(text, NOT_MEASURED, evidence=evidence)
@@ -121,7 +117,12 @@ def compare(
 
 
 def t_of(terms: list[tuple[float, MeanLog]], noise: Noise, margin: float) -> float:
-    """Margin + weighted sum, over its standard error; infinite where diverged seeds decide."""
+    """margin + sum of weight * mean log perplexity, divided by its standard error.
+
+    No mean may be None. A diverged seed is worse than any perplexity: if only terms of one sign
+    have one, t is infinite with that sign; if terms of both signs have, t is 0. t is also infinite
+    if the standard error is 0, unless the sum is 0 too.
+    """
     diverged_sides = set()
     for weight, mean in terms:
         if math.isinf(mean.log):
@@ -145,10 +146,9 @@ def is_lower(
     margin: float = 0.0,
     evidence: str = "",
 ) -> Comparison:
-    """Whether the first perplexity is lower than the second; with a margin, whether it is not
-    higher by more.
+    """Test whether the first perplexity is lower than the second (see `compare`).
 
-    The margin is one of log perplexity. None is a perplexity that is not measured, and so is the
-    answer.
+    With a margin, in log perplexity: whether the first is less than the margin above the second.
+    None: not measured, which is then the answer.
     """
     return compare(text, [(1.0, second), (-1.0, first)], noise, margin, evidence)

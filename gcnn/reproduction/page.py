@@ -77,10 +77,12 @@ RULE = (
 
 
 def reproduction_blocks(records: dict[str, dict[str, Record]], latency: Latency | None) -> list:
-    """All blocks of the page: the rules, verdicts, claims, then each table and figure.
+    """All document blocks of the page: title, rules, verdicts, claims, then each table and figure.
 
-    `records` are by scale and figure; `latency` is the benchmark for Table 4, None where it was not
-    run. Raises UsageError where there is no record.
+    records: scale -> figure -> record, as `load_records` returns them. With a single scale there is
+    no table of verdicts over scales.
+    latency: the benchmark for Table 4; None if it was not run.
+    Raises UsageError if there is no record.
     """
     if not records:
         raise UsageError(
@@ -101,21 +103,29 @@ def reproduction_blocks(records: dict[str, dict[str, Record]], latency: Latency 
 
 
 def verdicts_table(records: dict[str, dict[str, Record]], latency: Latency | None) -> Table:
-    """Each claim's verdict at each scale, with the training tokens of the longest run behind it."""
+    """A table with a row for each claim and a column for each scale: `verdict_and_tokens`.
+
+    A dash where the scale does not ask for the claim. records: scale -> figure -> record.
+    """
     asked = {scale: claims_asked(scale, by_figure) for scale, by_figure in records.items()}
     rows = []
     for name, claim in CLAIMS.items():
         verdicts = []
         for scale, by_figure in records.items():
+            if name not in asked[scale]:
+                verdicts.append(DASH)
+                continue
             record = latency if name == "table4" else by_figure.get(name)
-            verdicts.append(verdict_and_tokens(claim, record) if name in asked[scale] else DASH)
+            verdicts.append(verdict_and_tokens(claim, record))
         rows.append([FIGURES[name][0], claim.text, *verdicts])
     return Table(["Table or figure", "Claim", *records], rows, text_columns=2 + len(records))
 
 
 def verdict_and_tokens(claim: Claim, record: Record | Latency | None) -> str:
-    """As "holds; 20 M tokens": a claim's verdict and the training tokens of the longest run behind
-    it.
+    """A claim's verdict and the training tokens of its longest run, as "holds; 20 M tokens".
+
+    record: None if there is none: the verdict is NOT_MEASURED. The tokens are left out without a
+    finished run, and for Table 4.
     """
     text = verdict(claim.compare(record) if record else [], getattr(record, "missing", 0))
     longest = max((group.tokens or 0 for group in getattr(record, "groups", [])), default=0)
@@ -123,12 +133,20 @@ def verdict_and_tokens(claim: Claim, record: Record | Latency | None) -> str:
 
 
 def claims_asked(scale: str, records: dict[str, Record]) -> set[str]:
-    """The names of the claims that a scale asks about; Table 4 is one benchmark for all scales."""
+    """The figures whose claims a scale asks for: those with a record or a plan at it, and Table 4.
+
+    Table 4 is one benchmark for all scales. records: by figure. Raises UsageError if there is no
+    such scale in configs/reproduce.
+    """
     return {"table4", *records, *figures_of(scale)}
 
 
 def claims_table(scale: str, records: dict[str, Record], latency: Latency | None) -> Table:
-    """The claims that a scale asks about: verdict, evidence, size of the runs and their command."""
+    """A table of the claims that a scale asks for, one row each.
+
+    The columns: claim, verdict, evidence, size of the runs, and the command that makes them.
+    records: those of the scale, by figure. latency: for Table 4; None if it was not run.
+    """
     header = ["Table or figure", "The paper's claim", "Verdict", "Our evidence", "Size", "Command"]
     asked = claims_asked(scale, records)
     rows = []
@@ -145,21 +163,29 @@ def claims_table(scale: str, records: dict[str, Record], latency: Latency | None
 
 
 def evidence_of(comparisons: list[Comparison], record: Record | Latency) -> str:
-    """The numbers behind a verdict, the comparisons by their answer, and what limits them."""
+    """What is behind a claim's verdict, as one text; a dash if there is nothing.
+
+    The numbers, the comparisons by their answer and, for a record, what limits them: the noise,
+    best learning rates at an edge, and runs that have not begun.
+    """
     parts = [evidence(comparisons, record)]
     for answer in (HOLDS, UNDECIDED, NOT, NOT_MEASURED):
-        if texts := answered(comparisons, answer):
+        texts = answered(comparisons, answer)
+        if texts:
             parts.append(f"{answer.removesuffix(' at this size')}: {', '.join(texts)}")
     if isinstance(record, Record):
-        parts += [pooled_noise(record.groups).describe(), rates_at_an_edge(record)]
-        parts += [f"{plural(record.missing, 'run')} not begun"] if record.missing else []
-    return "; ".join(filter(None, parts)) or DASH
+        parts.append(pooled_noise(record.groups).describe())
+        parts.append(rates_at_an_edge(record))
+        if record.missing:
+            parts.append(f"{plural(record.missing, 'run')} not begun")
+    return "; ".join(part for part in parts if part) or DASH
 
 
 def size_and_command(name: str, scale: str, record: Record | Latency | None) -> tuple[str, str]:
-    """How large the runs behind a claim are, and the command that made them.
+    """How large the runs behind a figure's claim are, and the command that made them.
 
-    Without a record: a dash, and the command that would make it.
+    record: of the figure; a Latency if it is Table 4. None: there is none yet; the size is then a
+    dash, and the command the one that would make it.
     """
     if record is None:
         return DASH, "make benchmark" if name == "table4" else reproduce_command(name, scale)
@@ -169,7 +195,10 @@ def size_and_command(name: str, scale: str, record: Record | Latency | None) -> 
 
 
 def figure_blocks(record: Record, title: str) -> list:
-    """A table or figure of the paper: its groups, remarks, picture, command and machines."""
+    """The document blocks of a table or figure, under a heading with this title.
+
+    They are: table of its groups, remark on learning rates, picture, command, machines and commits.
+    """
     blocks = [Heading(title, level=3), groups_table(record)]
     edges = rates_at_an_edge(record)
     if edges:
@@ -183,13 +212,14 @@ def figure_blocks(record: Record, title: str) -> list:
 
 
 def generated_part(blocks: list) -> str:
+    """The blocks as Markdown, between the markers."""
     return f"{BEGIN}\n\n{markdown_blocks(blocks)}\n\n{END}"
 
 
 def between_markers(text: str, where: str) -> tuple[str, str, str]:
     """A document's text before the generated part, that part with its markers, and the rest.
 
-    `where` names the document. Raises UsageError where a marker is missing.
+    where: the document, for the message. Raises UsageError if a marker (BEGIN, END) is missing.
     """
     before, begin, rest = text.partition(BEGIN)
     part, end, after = rest.partition(END)
@@ -201,9 +231,11 @@ def between_markers(text: str, where: str) -> tuple[str, str, str]:
 
 
 def write_reproduction_page(blocks: list, document: Path, page: Path) -> None:
-    """Replace the generated part of `document`, and write all blocks as the HTML page `page`.
+    """Write blocks into the Markdown file `document` between its markers, and as the HTML `page`.
 
-    Makes the page's folder. Raises UsageError where the document lacks the markers of that part.
+    blocks: of `reproduction_blocks`; the page has the first, a heading, as its title. Both files
+    are replaced atomically; the page's folder is made.
+    Raises UsageError if the document cannot be read or lacks a marker; nothing is then written.
     """
     before, _, after = between_markers(read_text(document), str(document))
     page.parent.mkdir(parents=True, exist_ok=True)

@@ -10,14 +10,14 @@ from gcnn.reporting.results import Publication
 
 @dataclass(frozen=True)
 class Architecture:
-    """A row of Table 1; of each residual block, repeats written out, the convolutions (kernel size,
-    channels).
-    """
+    """A row of Table 1."""
 
     title: str
-    data: str
+    data: str  # a key of VOCABULARIES
     embedding_dim: int
-    cutoffs: tuple[int, ...]
+    cutoffs: tuple[int, ...]  # of the adaptive softmax
+    # The residual blocks, repeated ones as often as they are; of each, its convolutions (kernel
+    # size, channels).
     blocks: tuple[tuple[tuple[int, int], ...], ...]
 
 
@@ -109,13 +109,17 @@ LSTM_SIZES = {  # hidden size, layers
 def model_name(model: ModelConfig) -> str | None:
     """The name in configs/model of the paper's model that a config describes; None for another.
 
-    A GCNN is recognised by its gate, embedding and blocks, an LSTM by its size and layers.
+    A GCNN must have GLU gates and the embedding size and blocks of Table 1; an LSTM one of
+    LSTM_SIZES and no projection. Other keys, such as cutoffs and dropout, are not compared.
     """
     if model.kind == "lstm":
         if model.projection_dim is not None:
             return None
         size = (model.hidden_dim, model.num_layers)
-        return next((name for name, published in LSTM_SIZES.items() if published == size), None)
+        for name, published in LSTM_SIZES.items():
+            if published == size:
+                return name
+        return None
     if model.kind != "gcnn" or model.gate != "glu":
         return None
     blocks = []
@@ -128,7 +132,10 @@ def model_name(model: ModelConfig) -> str | None:
 
 
 def model_title(model: ModelConfig) -> str | None:
-    """The paper's title of a model, as "GCNN-13"; None for a model that is not the paper's."""
+    """The paper's title of a model, as "GCNN-13" or "LSTM-2048x2"; None if it is not the paper's.
+
+    See `model_name`.
+    """
     name = model_name(model)
     if name is None:
         return None
@@ -136,15 +143,17 @@ def model_title(model: ModelConfig) -> str | None:
 
 
 def published_perplexity(model: ModelConfig, data_name: str) -> Published | None:
-    """What the paper reports for this model on this data, split into words; None where it reports
-    nothing.
+    """What the paper reports for a model on a data set; None if it reports nothing.
+
+    data_name: `data.name` of a config. Only comparable with a run whose tokens are words.
     """
     return PERPLEXITY.get(data_name, {}).get(model_name(model))
 
 
 def vocabulary_of(name: str) -> int | None:
-    """The size of the vocabulary with which the paper trains a model; None for one that is not the
-    paper's.
+    """The size of the vocabulary with which the paper trains a model.
+
+    name: that of the model in configs/model. None if it is not one of the paper's.
     """
     data = TABLE_1[name].data if name in TABLE_1 else LSTM_DATA.get(name)
     return VOCABULARIES.get(data)

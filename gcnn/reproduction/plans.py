@@ -1,5 +1,7 @@
 """The runs that each table and figure needs: configs/reproduce/<scale>/<figure>.yaml.
 
+A scale is a folder there (cpu, paper, ...); a figure is a key of records.py's FIGURES, tables
+included; a group is what a figure compares, such as one gate.
 Each group is trained at its learning rates with the first seed, then with the other seeds at the
 rate that is best on validation. A group that several figures compare belongs to one of them; the
 others name it with `same_as`.
@@ -28,14 +30,17 @@ RECIPE = ("data", "tokenizer", "model", "optimizer", "schedule", "trainer")  # o
 
 @dataclass
 class GroupPlan:
-    """A group in a plan's file. Without rates it has the plan's, else its experiment's own; without
-    seeds the plan's.
+    """A group in a plan's file.
+
+    Empty rates: those of the plan; if these are empty too, the learning rate in the group's
+    settings. Empty seeds: those of the plan.
     """
 
     settings: list[str] = field(default_factory=list)  # key=value, after the figure's base
-    rates: list[float] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)  # learning rates
     seeds: list[int] = field(default_factory=list)
-    same_as: str | None = None  # figure/group
+    # figure/group of the same scale, which is used instead; all other fields are then ignored
+    same_as: str | None = None
 
 
 @dataclass
@@ -52,9 +57,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Part:
-    """A group of runs that differ in learning rate and seed alone.
+    """A group of a plan, complete: its runs differ in learning rate and seed alone.
 
-    `figure` is the one that it belongs to, which need not be the one that asks for it.
+    figure: the one whose plan has the group; other figures may use it by `same_as`.
+    settings: key=value, those of the plan's base first.
     """
 
     scale: str
@@ -66,11 +72,15 @@ class Part:
 
     @property
     def folder(self) -> Path:
-        """Where its runs are, relative to the folder of all runs."""
+        """The sweep with its runs, relative to the folder of all runs: scale/figure/group."""
         return Path(self.scale, self.figure, self.group)
 
     def recipe(self, rate: float, seed: int, overrides: tuple[str, ...] = ()) -> TrainConfig:
-        """The config of one of its runs; `overrides` are the user's, key=value, for all runs."""
+        """The config of the run with this learning rate and seed.
+
+        overrides: the user's, key=value, applied after the settings.
+        Raises UsageError if a setting or override is invalid.
+        """
         config = composed_once(*self.settings, *overrides)
         return replace(config, seed=seed, optimizer=replace(config.optimizer, lr=rate))
 
@@ -79,8 +89,10 @@ composed_once = cache(compose_config)  # composing takes 0.3 s; all rates and se
 
 
 def figures_of(scale: str, figure: str | None = None) -> list[str]:
-    """The figures of a scale, or the one asked for. Raises UsageError for a scale or a figure
-    without a file.
+    """The names of the figures that have a plan at a scale, in the order of FIGURES.
+
+    figure: return this one alone; None: all of them.
+    Raises UsageError if there is no such scale, or no plan for `figure` at it.
     """
     found = [name for name in FIGURES if (PLANS / scale / f"{name}.yaml").is_file()]
     if not found:
@@ -95,7 +107,10 @@ def figures_of(scale: str, figure: str | None = None) -> list[str]:
 
 @cache
 def load_plan(scale: str, figure: str) -> Plan:
-    """The plan of a figure at a scale. Raises UsageError for a file that is missing or no plan."""
+    """The plan of a figure at a scale, read once: all callers share it, so do not change it.
+
+    Raises UsageError if the file is missing or has other keys or types than a plan.
+    """
     path = PLANS / scale / f"{figure}.yaml"
     try:
         plan = OmegaConf.merge(OmegaConf.structured(Plan), OmegaConf.load(path))
@@ -105,14 +120,19 @@ def load_plan(scale: str, figure: str) -> Plan:
 
 
 def parts_of(scale: str, figure: str) -> list[Part]:
-    """The groups of a figure, in the order of its file."""
+    """The groups of a figure in the order of its file; empty for a plan of sweeps.
+
+    Raises UsageError as `part_of`.
+    """
     return [part_of(scale, figure, group) for group in load_plan(scale, figure).groups]
 
 
 def part_of(scale: str, figure: str, group: str) -> Part:
-    """The group of a figure, or the one of another figure that it names with `same_as`.
+    """A group of a figure with its settings, learning rates and seeds filled in.
 
-    Raises UsageError for a group that is not in the plan.
+    For a group with `same_as` it is that group of the other figure. Without learning rates in the
+    plan, the rate is the one that the settings give.
+    Raises UsageError if the plan cannot be read or lacks the group, or if its settings are invalid.
     """
     plan = load_plan(scale, figure)
     if group not in plan.groups:
@@ -129,9 +149,10 @@ def part_of(scale: str, figure: str, group: str) -> Part:
 
 
 def differences(found: TrainConfig, planned: TrainConfig) -> dict[str, tuple]:
-    """The keys in which two configs differ, with the value in `found` and in `planned`.
+    """Where two configs differ: {"model.gate": (value in `found`, value in `planned`)}.
 
-    Compared are the groups of RECIPE, without IGNORED_KEYS; None is the value of an absent key.
+    Only the config groups in RECIPE are compared, without IGNORED_KEYS: not the seed or the device,
+    but the learning rate. A key that one config lacks has the value None there.
     """
     differing = {}
     for name in RECIPE:

@@ -10,12 +10,15 @@ from gcnn.reproduction.records import make_group
 
 
 def known_runs(part: Part, runs: Path, kept: Path | None, overrides: list[str]) -> list[KeptRun]:
-    """The runs of a part in the folder of all runs, and those that `kept` has besides, sorted.
+    """The runs of a part, finished or not, sorted by learning rate and seed, of each at most one.
 
-    `kept` is a file of `keep_runs`; None reads the folder alone. A run in the folder comes before a
-    kept one with its learning rate and seed, unless it is unfinished. Raises UsageError for a
-    run with another recipe than the plan's with these overrides, and for two in the folder with one
-    learning rate and seed.
+    runs: the folder of all runs; those of the part are in runs/SCALE/FIGURE/GROUP.
+    kept: a file of `keep_runs` with more runs, which need not exist; None: the folder alone. If
+    both have a run with one learning rate and seed, the folder's is returned, unless it is
+    unfinished.
+    overrides: key=value, which the user adds to the plan for all runs.
+    Raises UsageError if a run is not in the plan (`check_recipe`), if two runs in the folder have
+    the same learning rate and seed, or if a file cannot be read.
     """
     found = {}
     for run in read_kept(kept) if kept else []:
@@ -38,9 +41,11 @@ def known_runs(part: Part, runs: Path, kept: Path | None, overrides: list[str]) 
 
 
 def check_recipe(run: KeptRun, part: Part, overrides: list[str], where: str) -> None:
-    """Raise UsageError for a run that is not in the plan: of another recipe, learning rate or seed.
+    """Raise UsageError if a run is not one that the part plans.
 
-    `where` names the file or folder of the run.
+    That is, if its config differs from the plan's with these overrides (key=value; see
+    `differences`), or if its learning rate or seed is not among the part's.
+    where: the file or folder of the run, for the message.
     """
     group, rate, seed = run.place
     about = f"{where}: {group} at learning rate {rate:g}, seed {seed},"
@@ -61,7 +66,11 @@ def check_recipe(run: KeptRun, part: Part, overrides: list[str], where: str) -> 
 
 
 def chosen_rate(part: Part, runs: list[KeptRun]) -> float | None:
-    """The best learning rate on validation; None until each rate has ended at the first seed."""
+    """The part's best learning rate on validation (`best_rate`); None if it is not known yet.
+
+    It is known once all rates have a run of the first seed that is finished or has diverged.
+    runs: those of the part, as `known_runs` returns them.
+    """
     ended = [run for run in runs if run.status != "unfinished"]
     groups = []
     for rate in part.rates:
@@ -73,9 +82,11 @@ def chosen_rate(part: Part, runs: list[KeptRun]) -> float | None:
 
 
 def next_runs(part: Part, runs: list[KeptRun]) -> list[tuple[float, int]]:
-    """Learning rate and seed of the runs to train next; none where the part is complete.
+    """The (learning rate, seed) of each run to train next; empty if the part is complete.
 
     First all rates at the first seed, and once these have ended the other seeds at the best rate.
+    A run has ended if it is finished or has diverged. Unfinished ones are returned, to be resumed.
+    runs: those of the part, as `known_runs` returns them.
     """
     ended = {run.place[1:] for run in runs if run.status != "unfinished"}
     wanted = [(rate, part.seeds[0]) for rate in part.rates]
@@ -86,7 +97,11 @@ def next_runs(part: Part, runs: list[KeptRun]) -> list[tuple[float, int]]:
 
 
 def count_missing(part: Part, runs: list[KeptRun]) -> int:
-    """How many planned runs have not begun; a run that is unfinished has."""
+    """How many planned runs have not begun; an unfinished run has begun.
+
+    Planned are all learning rates at the first seed and one rate, the best, at the other seeds. As
+    long as the best rate is not known, all runs of the other seeds are missing.
+    """
     begun = {run.place[1:] for run in runs}
     missing = 0
     for rate in part.rates:
@@ -98,17 +113,19 @@ def count_missing(part: Part, runs: list[KeptRun]) -> int:
 
 
 def adopt(folder: Path, parts: list[Part]) -> tuple[Part, KeptRun]:
-    """The part with the recipe of a run, trained by any command, and the run as one of its group.
+    """The part that plans the run in a run directory, and the run with that part's group.
 
-    Raises UsageError where no part has it, naming the nearest, where its learning rate or seed is
-    not in the plan, and where it has not ended.
+    Any command may have trained it. The part is the first whose recipe does not differ from the
+    run's config (`differences`).
+    Raises UsageError if there is none (naming the part that differs least), if the run's learning
+    rate or seed is not planned, if the run is unfinished, or if `folder` is no run directory.
     """
     run = read_run(folder, "")
     if run.status == "unfinished":
         raise UsageError(f"{folder} is not finished. Add it when it is.")
     _, rate, seed = run.place
     differing = {part: differences(run.recipe, part.recipe(rate, seed)) for part in parts}
-    part = min(parts, key=lambda part: len(differing[part]))
+    part = min(parts, key=lambda part: len(differing[part]))  # the nearest
     if differing[part]:
         apart = []
         for key, (then, now) in differing[part].items():

@@ -1,4 +1,8 @@
-"""What a figure compares, each at its best learning rate, chosen on validation."""
+"""What a figure compares, each at its best learning rate, chosen on validation.
+
+A record has a `Group` for each thing that the figure compares (a gate, say) and each learning rate:
+the thing's name is `Group.group`, the rate `Group.lr`. Of each name, one `Group` is chosen here.
+"""
 
 import math
 from collections.abc import Iterable
@@ -7,14 +11,15 @@ from gcnn.reproduction.records import Group, Record
 
 
 def best_rates(record: Record) -> dict[str, Group | None]:
-    """What a figure compares, by name, each at its best learning rate; None where that is not
-    known.
+    """For each group name of a record, the `Group` with the best learning rate (`best_rate`).
+
+    None: not known, as no seed has ended at all of its rates.
     """
     return {name: best_rate(groups) for name, groups in rates(record).items()}
 
 
 def rates(record: Record) -> dict[str, list[Group]]:
-    """What a figure compares, by name, each at all learning rates that were tried."""
+    """For each group name of a record, its `Group`s: one for each learning rate tried."""
     found: dict[str, list[Group]] = {}
     for group in record.groups:
         found.setdefault(group.group, []).append(group)
@@ -22,10 +27,11 @@ def rates(record: Record) -> dict[str, list[Group]]:
 
 
 def best_rate(groups: list[Group]) -> Group | None:
-    """The group with the best learning rate, of groups that should differ in it alone.
+    """The best of groups on validation, such as those of one model at several learning rates.
 
-    The fewest diverged seeds count first, then the lowest mean validation perplexity, over the
-    seeds that have ended in all groups. None where there is no such seed, or no group.
+    Only seeds that are finished or have diverged in all of the groups count. Best is the group in
+    which the fewest of these diverged, then the one with the lowest mean validation perplexity over
+    the finished ones; of equals the first. None if there is no group or no such seed.
     """
     if not groups:
         return None
@@ -47,9 +53,10 @@ def ended_seeds(group: Group) -> set[int]:
 
 
 def rates_at_an_edge(record: Record) -> str:
-    """A remark on the best learning rates that say little; empty without any.
+    """A clause that warns of best learning rates which may not be the best there are.
 
-    Named are those at the edge of their grid, and those that were the only one tried.
+    It names the groups whose best rate is the lowest or highest tried, and those for which only one
+    was tried. It begins in lower case and has no full stop. Empty if there is none.
     """
     edge = []
     only = []

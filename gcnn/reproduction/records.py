@@ -1,5 +1,6 @@
 """The records of the paper's tables and figures: runs in the groups that a figure compares.
 
+"Figure" means any key of FIGURES, tables included. A scale is a folder of configs/reproduce.
 The order: find each run's group, make the record, write it as JSON and CSV; and read records again.
 """
 
@@ -25,36 +26,35 @@ from gcnn.runs.json_files import Number, Text, read_json
 class Curve:
     """Validation perplexities of a group's finished runs, at the steps that all of them have."""
 
-    steps: list[Number]
-    tokens: list[Number]
-    perplexity: dict[str, list[Number]]  # by seed
+    steps: list[Number]  # ascending
+    tokens: list[Number]  # trained on until each step
+    perplexity: dict[str, list[Number]]  # by seed; of each step, None: not finite
 
 
 @dataclass(kw_only=True)
 class Group:
-    """Runs that differ in their seed alone, as a figure compares them; perplexities are of finished
-    runs.
+    """Runs that differ in their seed alone, as a figure compares them.
 
-    `group` is what the figure compares (a model, a gate), `variant` tells its groups apart (by
-    learning rate), `title` says both for readers.
+    Perplexities are those of finished runs. If none is finished, their dictionaries are empty, and
+    the numbers marked "if finished" are None.
     """
 
-    group: Text
-    variant: Text
-    title: Text
-    model: Text
+    group: Text  # what the figure compares, such as a model or a gate
+    variant: Text  # tells groups of the same name apart: the learning rate, mostly
+    title: Text  # group and variant, for readers
+    model: Text  # its architecture, for readers
     lr: Number
-    parameters: Number
-    flops_per_token: Number
+    parameters: Number  # if finished
+    flops_per_token: Number  # if finished
     receptive_field: Number  # words; null: unbounded
-    tokens: Number
+    tokens: Number  # trained on, the most of any run; if finished
     test_perplexity: dict[str, Number]  # by seed
-    validation_perplexity: dict[str, Number]
-    mean: Number  # of the test perplexities, as min and max
+    validation_perplexity: dict[str, Number]  # by seed
+    mean: Number  # of the test perplexities, as min and max; if finished
     min: Number
     max: Number
     diverged: list[Number]  # seeds
-    unfinished: list[Number]
+    unfinished: list[Number]  # seeds
     corpus_tokens: Number = None  # the first of the training text, where not all of it
     # Test perplexity of WikiText-103, by seed, and the share of unknown words there.
     wikitext103: dict[str, Number] = field(default_factory=dict)
@@ -78,7 +78,7 @@ class Record:
 
 
 def shape(group: Group) -> str:
-    """The model of a group of Figure S, which is a model at a size of the text."""
+    """The model of a group of Figure S, without the size of its text: as "LSTM, 1 × 1024"."""
     return group.group.partition(", first ")[0]
 
 
@@ -115,10 +115,13 @@ ORDER = {
 def make_record(
     figure: str, scale: str, runs: Iterable[KeptRun], settings: Iterable[str] = (), missing: int = 0
 ) -> Record | None:
-    """The record of a figure's runs; None without any.
+    """The record of a figure's runs, finished or not; None without any.
 
-    `settings` are those of the figure's plan, as key=value, which the command need not repeat;
-    `missing` planned runs have not begun. Raises UsageError for two runs of a group with one seed.
+    Groups are in the order of their first runs, or sorted as ORDER says. Hardware, commits and the
+    command are those of finished runs.
+    settings: of the figure's plan, key=value; the record's command does not repeat them.
+    missing: how many planned runs have not begun.
+    Raises UsageError if two runs of a group have the same seed, or if a run cannot be read.
     """
     runs_of: dict[tuple[str, str, str], list[KeptRun]] = {}
     for run in runs:
@@ -147,9 +150,11 @@ def make_record(
 
 
 def make_group(group: str, variant: str, title: str, runs: list[KeptRun]) -> Group:
-    """The group of runs that differ in their seed alone; at least one.
+    """The group of runs that differ in their seed alone, of which there must be at least one.
 
-    Raises UsageError where two have the same seed.
+    group, variant, title: as `group_of` returns them. Config values are those of the lowest seed,
+    parameters and operations those of the lowest finished seed.
+    Raises UsageError if two runs have the same seed.
     """
     runs = sorted(runs, key=lambda run: run.recipe.seed)
     seeds = [run.recipe.seed for run in runs]
@@ -197,16 +202,20 @@ def make_group(group: str, variant: str, title: str, runs: list[KeptRun]) -> Gro
 
 
 def make_curve(done: dict[str, KeptRun]) -> Curve:
-    """The validation curve of finished runs, by seed; without steps where there are none."""
-    lines = {}
+    """The validation perplexities of finished runs (seed -> run) at the steps that all have.
+
+    The tokens at each step are those of the first run. Without runs or common steps the curve has
+    no steps.
+    """
+    by_step = {}  # seed -> step -> validation
     for seed, run in done.items():
-        lines[seed] = {line.step: line for line in run.curve}
-    if not lines:
+        by_step[seed] = {validation.step: validation for validation in run.curve}
+    if not by_step:
         return Curve(steps=[], tokens=[], perplexity={})
-    steps = sorted(set.intersection(*map(set, lines.values())))
-    first = next(iter(lines.values()))
+    steps = sorted(set.intersection(*map(set, by_step.values())))
+    first = next(iter(by_step.values()))
     perplexities = {}
-    for seed, at_step in lines.items():
+    for seed, at_step in by_step.items():
         perplexities[seed] = [rounded(at_step[step].perplexity) for step in steps]
     tokens = [first[step].tokens for step in steps]
     return Curve(steps=steps, tokens=tokens, perplexity=perplexities)
@@ -220,14 +229,16 @@ def rounded(number: float | None) -> float | None:
 def reproduce_command(
     figure: str, scale: str, trained: str | None = None, settings: Iterable[str] = ()
 ) -> str:
-    """The command that makes a figure; the folder of the data is left open, as DIR.
+    """The `make reproduce` command that makes a figure, with DIR for the folder of the data.
 
-    `trained` is the command of one of its runs: overrides in it that the plan does not set
-    (`settings`) are repeated. None: there is no run yet.
+    trained: the shell command of one of its runs; None if there is none yet. Its overrides are
+    repeated, with paths as `portable` writes them, unless the plan sets their keys.
+    settings: the plan's own, key=value.
     """
     planned = {word.partition("=")[0] for word in settings} | {"experiment", "optimizer.lr", "seed"}
     overrides = {"data.path": "DIR"}
-    for word in portable(shlex.split(trained or "")[2:]):
+    words = shlex.split(trained or "")[2:]  # without `gcnn train` or `python SCRIPT`
+    for word in portable(words):
         key, equals, content = word.partition("=")
         if equals and not key.startswith(("-", "hydra")) and key not in planned:
             overrides[key] = content
@@ -236,7 +247,11 @@ def reproduce_command(
 
 
 def write_record(record: Record, folder: Path, svg: str | None) -> None:
-    """Write <figure>.json, .csv and, where there is a picture, .svg; makes the folder."""
+    """Write a record to `folder` as <figure>.json and <figure>.csv, and its picture as .svg.
+
+    svg: the picture's SVG text; None: no picture is written, and one already there stays.
+    The folder is made; files are replaced atomically. The record must have a group.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / f"{record.figure}.json", asdict(record))
     texts = {"csv": table_csv(record)}
@@ -248,10 +263,10 @@ def write_record(record: Record, folder: Path, svg: str | None) -> None:
 
 
 def table_csv(record: Record) -> str:
-    """A record with at least one group as CSV, one row a group.
+    """A record as CSV with a header and one row a group, of which there must be at least one.
 
-    The columns: the group's single values, the test perplexity of each seed (empty for a seed that
-    is not finished), and how many seeds diverged.
+    The columns: the group's entries that are no list or dictionary, the test perplexity of each
+    seed (empty for a seed that is not finished), and the number of diverged seeds.
     """
     rows = []
     for group in record.groups:
@@ -271,8 +286,10 @@ def table_csv(record: Record) -> str:
 
 
 def load_records(folder: Path) -> dict[str, dict[str, Record]]:
-    """The records in a folder, by scale (its subfolders) and figure. Raises UsageError for a file
-    that is none.
+    """The records in folder/SCALE/FIGURE.json, as scale -> figure -> record; empty without any.
+
+    Raises UsageError if a file there is not a record with groups, or is the record of another
+    figure or scale than its name and folder say.
     """
     records: dict[str, dict[str, Record]] = {}
     for path in sorted(folder.glob("*/*.json")):
