@@ -43,17 +43,16 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Work:
-    """Operations and bytes that scoring a text takes.
+    """Operations of matrix products, and bytes of weights read, that scoring a text takes.
 
-    The first two are of the products that all tokens share; the `step_` ones are of one step of an
-    LSTM's recurrence, of which there are `steps` (0 for a GCNN).
+    Those of an LSTM's recurrence are counted apart, since its steps wait for one another.
     """
 
-    flops: int
-    bytes: int
-    steps: int = 0
-    step_flops: int = 0
-    step_bytes: int = 0
+    flops: int  # without the recurrence
+    bytes: int  # without the recurrence; each weight once
+    steps: int = 0  # of the recurrence; 0: there is none
+    step_flops: int = 0  # of one step
+    step_bytes: int = 0  # of one step
 
 
 @dataclass(frozen=True)
@@ -61,25 +60,23 @@ class Bound:
     """A least time, and the part of the work that takes most of it."""
 
     seconds: float
-    by: str  # what takes most of them
+    by: str  # the part, as a phrase for readers
 
 
 @dataclass
 class Machine:
-    """A device's rates at one precision. Each is measured on first use (about a second) and kept in
-    `measured`, by a description of what was measured.
-    """
+    """A device's rates at one precision, each measured on first use (about a second) and kept."""
 
     device: torch.device
-    dtype: torch.dtype
-    measured: dict[str, float] = field(default_factory=dict)
-    sizes: Sizes | None = None  # None: those of the device
+    dtype: torch.dtype  # of the matrix products
+    measured: dict[str, float] = field(default_factory=dict)  # rates by what was measured
+    sizes: Sizes | None = None  # None: those of SIZES for the device
 
     def __post_init__(self):
         self.sizes = self.sizes or SIZES[self.device.type]
 
     def flops(self) -> float:
-        """Floating-point operations a second of the fastest matrix product."""
+        """Floating-point operations a second: the fastest matrix product of those in `sizes`."""
         rates = []
         for rows in self.sizes.rows:
             rates.append(self._rate(f"product of {rows} rows", partial(self._multiply, rows)))
@@ -90,10 +87,10 @@ class Machine:
         return self._rate(f"read of {size} bytes", partial(self._read, size))
 
     def bound(self, work: Work) -> Bound:
-        """The least seconds for some work; measures the rates that it needs first.
+        """The least seconds for some work, and what takes most of them.
 
-        The products that all tokens share and an LSTM's recurrence come one after the other. Within
-        each, computing and reading overlap, so that the slower of the two counts.
+        An LSTM's recurrence comes after the other products. Within each of the two, computing and
+        reading overlap, so that the slower one counts. Measures the rates that are not known yet.
         """
         shared = {
             "matrix products": work.flops / self.flops(),
@@ -120,7 +117,9 @@ class Machine:
         return self.measured[name]
 
     def _multiply(self, rows: int) -> float:
-        """FLOP/s of a product of `rows` rows: the better of torch's own and the packed one."""
+        """FLOP/s of (rows, channels) times (channels, channels): the faster of torch's own product
+        and, on a CPU, the one with packed weights.
+        """
         channels = self.sizes.channels
         layer = nn.Linear(channels, channels, bias=False).to(self.device, self.dtype)
         packed = nn.Sequential(layer)
@@ -132,27 +131,30 @@ class Machine:
         return 2 * rows * channels**2 / seconds
 
     def _read(self, size: int) -> float:
-        """Bytes a second of summing an array of `size` bytes."""
+        """Bytes a second of summing an array of `size` bytes of float32."""
         array = torch.ones(size // 4, device=self.device)
         return array.nbytes / least_seconds(array.sum, self.device)
 
 
 @torch.inference_mode()
 def least_seconds(call: Callable[[], object], device: torch.device) -> float:
-    """The shortest of eleven calls, in seconds, without gradients; each waits for the device."""
+    """The seconds of the shortest of eleven calls, in inference mode; each waits for the device."""
     seconds = timeit.repeat(call, timer=partial(now, device), repeat=11, number=1)
     return min(seconds)  # the first call warms up, and is never the shortest
 
 
 class Clock:
-    """Marks in the course of a device's work. On a GPU they are events in its stream: the host goes
-    on at once, and reads them when it has waited for the last one.
+    """Points in time in a device's work, and the seconds between two of them.
+
+    On a GPU `mark` does not wait: it records an event in the stream. Wait for the device before
+    `seconds` is called.
     """
 
     def __init__(self, device: torch.device):
         self.device = device
 
     def mark(self) -> "float | torch.cuda.Event":
+        """A mark after all work given so far: an event on a GPU, otherwise the time now."""
         if self.device.type != "cuda":
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
@@ -161,24 +163,26 @@ class Clock:
 
     @staticmethod
     def seconds(start: "float | torch.cuda.Event", end: "float | torch.cuda.Event") -> float:
-        """Between two marks, of which the device has passed the second."""
+        """Seconds between two marks; a GPU must have reached the second one."""
         if isinstance(start, float):
             return end - start
         return start.elapsed_time(end) / 1000
 
 
 def now(device: torch.device) -> float:
-    """Seconds on a monotonic clock, after all work that the device was given is done."""
+    """Seconds on a monotonic clock; first waits until the device has done all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 def work(model: LanguageModel, targets: Tensor, softmax: bool = True) -> Work:
-    """What scoring a text takes: operations of matrix products, and bytes of weights read.
+    """What scoring a text takes a model, counted and not measured.
 
-    `targets` are ids, (batch, time): which clusters of an adaptive softmax are computed depends on
-    them. `softmax=False` counts the encoder alone. Weights have the size of the embedding's type.
+    targets: ids, (batch, time); they decide which clusters of an adaptive softmax are computed.
+    softmax: False counts the encoder alone.
+    A weight takes as many bytes as one of the embedding's type. Of the embedding only the rows that
+    are looked up are read; of the softmax only the clusters that `targets` need.
     """
     encoder = model.encoder
     embedding = encoder.embedding.weight
@@ -186,8 +190,9 @@ def work(model: LanguageModel, targets: Tensor, softmax: bool = True) -> Work:
     weights = encoder.macs() - recurrent
     macs = weights * targets.numel()  # multiply-accumulates, two operations each
     if softmax:
-        cluster_rows = map(len, model.softmax.cluster_indices(targets))
-        rows_of_parts = [targets.numel(), *cluster_rows]  # of the head, then of each cluster
+        rows_of_parts = [targets.numel()]  # of the head, then of each cluster
+        for indices in model.softmax.cluster_indices(targets):
+            rows_of_parts.append(len(indices))
         for count, rows in zip(model.softmax.weight_counts(), rows_of_parts, strict=True):
             macs += count * rows
             if rows:

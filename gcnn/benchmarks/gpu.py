@@ -3,6 +3,9 @@
 (1) tests marked `cuda`, (2) training's speed, memory and share of the chip's rate, (3) Table 4 and
 single sentences, (4) training compiled, (5) sentences as CUDA graphs, (6) a training of GCNN-8 on a
 text. Each writes what it knows the moment it knows it (see time_boxes.py).
+
+A part is a function of `notes`, which it fills, and the `seconds` that it has; most rely on being
+killed when these are over. `device` is a name as `choose_device` takes it.
 """
 
 import dataclasses
@@ -50,8 +53,11 @@ TOY_WORDS = 400  # of a made-up text
 
 
 def parts(device: str, folder: Path, text: Path | None) -> list[Part]:
-    """All parts on a device by its name, which each of them looks up itself: no process has asked
-    for a GPU before. `text`: a folder with {train,valid,test}.txt; None: a made-up one.
+    """All parts for `run_parts`, the most valuable first; nothing is measured yet.
+
+    device: its name, which each part looks up in its own process, so that this one uses no GPU.
+    folder: where the text part writes its run. text: a folder with {train,valid,test}.txt to train
+    on; None: a made-up text.
     """
     return [
         Part("tests", 60, run_tests),
@@ -64,15 +70,17 @@ def parts(device: str, folder: Path, text: Path | None) -> list[Part]:
 
 
 def run_tests(notes: Notes, seconds: float) -> None:
-    """The tests marked `cuda`. Raises RunError where one fails, or where the tests are not
-    there.
+    """Run the tests marked `cuda` by pytest.
+
+    Adds `exit_code` and the last 60 lines of `output` to `notes`.
+    Raises RunError if pytest's exit code is not 0 or the tests are not there (no checkout), and
+    subprocess.TimeoutExpired after `seconds` - 1.
     """
     if not CUDA_TESTS.exists():
         raise RunError(f"no tests at {CUDA_TESTS}; run from a checkout")
     call = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "cuda", str(CUDA_TESTS)]
-    done = subprocess.run(
-        call, cwd=ROOT, capture_output=True, text=True, timeout=max(1.0, seconds - 1)
-    )
+    timeout = max(1.0, seconds - 1)
+    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
     lines = done.stdout.splitlines()
     notes.add(exit_code=done.returncode, output=lines[-60:])
     if done.returncode:
@@ -80,8 +88,11 @@ def run_tests(notes: Notes, seconds: float) -> None:
 
 
 def training(device: str, compiled: bool, notes: Notes, seconds: float) -> None:
-    """Tokens a second, memory and share of the products' rate of the real update, model by
-    model.
+    """Time the real update of each model of UPDATES (on a CPU of TOY_UPDATES), compiled or not.
+
+    Adds to `notes` the precision, whether it is compiled and, by model, `Speed.report` with the
+    share of the chip's dense bf16 rate (None on another chip than an H100 or H200 in SXM form).
+    Raises RunError at the end if a model failed. `seconds` is not used.
     """
     where = choose_device(device)
     toy = where.type == "cpu"
@@ -90,6 +101,7 @@ def training(device: str, compiled: bool, notes: Notes, seconds: float) -> None:
     rounds, steps = (1, 1) if toy else (3, 5)
 
     def speed(name: str, overrides: list[str]) -> dict:
+        """The JSON of one model: name is a key of WORKLOADS, overrides are added to it."""
         trainer = make_trainer(name, *overrides, *settings, f"trainer.compile={compiled}")
         if compiled and toy:
             torch.compiler.set_stance("force_eager")  # compiling would take a minute
@@ -97,38 +109,56 @@ def training(device: str, compiled: bool, notes: Notes, seconds: float) -> None:
             torch.cuda.reset_peak_memory_stats()
         warm_up, sizes = (1, TOY_SIZES) if toy else (3, None)
         measured = measure(trainer, name, rounds, steps, warm_up, sizes).report()
+
         chip = "" if toy else torch.cuda.get_device_name()
-        is_sxm = not any(form in chip for form in ("PCIe", "NVL"))  # these are slower
-        known = is_sxm and any(kind in chip for kind in ("H100", "H200"))
-        share = measured["flops_per_second"] / PEAK if known else None
+        is_sxm = "PCIe" not in chip and "NVL" not in chip  # these are slower
+        share = None
+        if is_sxm and ("H100" in chip or "H200" in chip):
+            share = measured["flops_per_second"] / PEAK
         return {**measured, "share_of_dense_bf16_peak": share}
 
     notes.add(precision=precision, compiled=compiled)
     updates = TOY_UPDATES if toy else UPDATES
-    one_by_one(notes, {name: partial(speed, name, updates[name]) for name in updates})
+    calls = {}
+    for name, overrides in updates.items():
+        calls[name] = partial(speed, name, overrides)
+    one_by_one(notes, calls)
 
 
 def table_4(device: str, notes: Notes, seconds: float) -> None:
-    """Table 4's protocol and single sentences, in each precision."""
+    """Measure the models of Table 4, with random weights, by its protocol and on single sentences.
+
+    Adds to `notes`, by precision (bfloat16, float32, float16; on a CPU float32 alone), what
+    `latency.benchmark` returns. Raises RunError at the end if a precision failed. `seconds` is not
+    used.
+    """
     where = choose_device(device)
     toy = where.type == "cpu"
     repeats, long_repeats = (1, 1) if toy else (20, 3)
 
     def latencies(dtype: torch.dtype) -> dict:
+        """The JSON of `latency.benchmark` for all models in one precision."""
         machine = Machine(where, dtype, sizes=TOY_SIZES if toy else None)
-        candidates = [
-            Candidate(name, f"random weights, {TYPES[toy]:,} types", partial(model_of, name, toy))
-            for name in TABLE_4
-        ]
+        description = f"random weights, {TYPES[toy]:,} types"
+        candidates = []
+        for name in TABLE_4:
+            candidates.append(Candidate(name, description, partial(model_of, name, toy)))
         return benchmark([candidates], machine, repeats, long_repeats)
 
     dtypes = [torch.float32] if toy else [torch.bfloat16, torch.float32, torch.float16]
-    names = {str(dtype).removeprefix("torch."): dtype for dtype in dtypes}
-    one_by_one(notes, {name: partial(latencies, dtype) for name, dtype in names.items()})
+    calls = {}
+    for dtype in dtypes:
+        calls[str(dtype).removeprefix("torch.")] = partial(latencies, dtype)
+    one_by_one(notes, calls)
 
 
 def graphs(device: str, notes: Notes, seconds: float) -> None:
-    """Milliseconds to score a sentence, kernel by kernel and, on a GPU, as one CUDA graph."""
+    """Time the scoring of one sentence, kernel by kernel and, on a GPU, as one CUDA graph.
+
+    Adds to `notes` the sentence's words, the precision and, by model of TABLE_4, the medians
+    `eager_ms` and `graph_ms` (None on a CPU).
+    Raises RunError at the end if a model failed. `seconds` is not used.
+    """
     where = choose_device(device)
     toy = where.type == "cpu"
     dtype = torch.float32 if toy else torch.bfloat16
@@ -136,23 +166,31 @@ def graphs(device: str, notes: Notes, seconds: float) -> None:
 
     @torch.inference_mode()
     def both_ways(name: str) -> dict:
+        """The milliseconds of one model of configs/model, by `eager_ms` and `graph_ms`."""
         model = model_of(name, toy).to(where, dtype)
         prepare_for_inference(model)
         tokens, targets = Zipf(TYPES[toy], seed=1).sentence(SENTENCE)
+        # Found on the CPU beforehand: on the GPU the host would wait, which no graph allows.
         cluster_indices = [i.to(where) for i in model.softmax.cluster_indices(targets)]
-        tokens, targets = tokens.to(where), targets.to(where)
+        tokens = tokens.to(where)
+        targets = targets.to(where)
 
         def score() -> torch.Tensor:
             return model.nll(model(tokens)[0], targets, cluster_indices)
 
-        eager = median_ms(score, where)
-        return {"eager_ms": eager, "graph_ms": None if toy else median_ms(captured(score), where)}
+        eager_ms = median_ms(score, where)
+        graph_ms = None if toy else median_ms(captured(score), where)
+        return {"eager_ms": eager_ms, "graph_ms": graph_ms}
 
     one_by_one(notes, {name: partial(both_ways, name) for name in TABLE_4})
 
 
 def captured(call: Callable[[], torch.Tensor]) -> Callable[[], None]:
-    """A call on a GPU as one CUDA graph; its tensors stay where they are."""
+    """A function that replays the GPU work of `call` as one CUDA graph.
+
+    `call` is run three times to warm up and once to be captured. It must not wait for the host. A
+    replay reads and writes the same memory each time and returns None.
+    """
     aside = torch.cuda.Stream()
     aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):  # libraries set themselves up outside the graph
@@ -166,23 +204,31 @@ def captured(call: Callable[[], torch.Tensor]) -> Callable[[], None]:
 
 
 def median_ms(call: Callable[[], object], device: torch.device, repeats: int = 20) -> float:
-    """The median of a call's milliseconds; the host waits for each."""
-    clock, found = Clock(device), []
+    """The median milliseconds of `repeats` calls after three to warm up.
+
+    The host waits for the device after each.
+    """
+    clock = Clock(device)
+    milliseconds = []
     for _ in range(3 + repeats):
         start = clock.mark()
         call()
         end = clock.mark()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        found.append(1000 * clock.seconds(start, end))
-    return median(found[3:])
+        milliseconds.append(1000 * clock.seconds(start, end))
+    return median(milliseconds[3:])
 
 
 def train_on_text(
     device: str, folder: Path, text: Path | None, notes: Notes, seconds: float
 ) -> None:
-    """A training of GCNN-8 on a text, for as long as there are minutes: with its evaluation,
-    results.json's content.
+    """Train and evaluate GCNN-8 on a text for as long as `seconds` allow (on a CPU: three updates).
+
+    text: a folder with {train,valid,test}.txt; None: one is written to folder/made_up_text. The run
+    directory is folder/text_run. Adds to `notes` its path (`run`) and the content of its
+    results.json (`results`).
+    Raises what `train` raises, such as UsageError if the text lacks these files.
     """
     toy = choose_device(device).type == "cpu"
     if text is None:
@@ -207,35 +253,50 @@ def train_on_text(
 
 
 def write_made_up_text(folder: Path, words: int) -> None:
-    """train.txt, valid.txt and test.txt of words by Zipf's law, 20 a line."""
+    """Write train.txt with so many words, and valid.txt and test.txt with a tenth, into `folder`.
+
+    Random words by Zipf's law, 20 a line, the same at each call: of 50,000 types, or of 20 for a
+    text of at most TOY_WORDS words. The folder is made.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    for seed, (split, share) in enumerate({"train": 1, "valid": 0.1, "test": 0.1}.items()):
-        ids = Zipf(50_000 if words > TOY_WORDS else 20, seed).words(int(words * share) // 20, 20)
-        lines = [" ".join(f"w{word}" for word in line) for line in ids.tolist()]
+    types = 50_000 if words > TOY_WORDS else 20
+    shares = {"train": 1, "valid": 0.1, "test": 0.1}
+    for seed, (split, share) in enumerate(shares.items()):
+        ids = Zipf(types, seed).words(int(words * share) // 20, 20)
+        lines = []
+        for line in ids.tolist():
+            lines.append(" ".join(f"w{word}" for word in line))
         (folder / f"{split}.txt").write_text("\n".join(lines) + "\n")
 
 
 def model_of(name: str, toy: bool) -> LanguageModel:
-    """A model of Table 4 with random weights; a toy has its kind and few channels."""
+    """A model of configs/model with random weights, on the CPU; sets torch's random seed.
+
+    toy: a model of the same kind with few channels and 100 types.
+    """
     torch.manual_seed(1)
     settings = []
     if toy:
         small = "model.hidden_dim=8" if name.startswith("lstm") else TOY_GCNN[1]
         settings = ["model.embedding_dim=4", "model.cutoffs=[20,60]", small]
-        settings += ["model.projection_dim=null"] if name.startswith("lstm") else []
+        if name.startswith("lstm"):
+            settings.append("model.projection_dim=null")
     return build_model(compose_config(f"model={name}", *settings).model, TYPES[toy])
 
 
 def one_by_one(notes: Notes, calls: dict[str, Callable[[], dict]]) -> None:
-    """Note what each call returns under its name, or why it failed, and go on. Raises RunError at
-    the end for those.
+    """Run the calls in turn; add to `notes`, by name, what each returns.
+
+    For a call that fails it is {"failed": reason}; the others still run, and RunError is raised at
+    the end. GPU memory that a call leaves unused is freed after it.
     """
     failed = []
     for name, call in calls.items():
         try:
             notes.add(**{name: call()})
         except Exception as error:  # one that does not fit the memory, say
-            notes.add(**{name: {"failed": f"{type(error).__name__}: {one_line(error)}"[:500]}})
+            reason = f"{type(error).__name__}: {one_line(error)}"[:500]
+            notes.add(**{name: {"failed": reason}})
             failed.append(name)
         gc.collect()
         if torch.cuda.is_available():

@@ -32,34 +32,33 @@ WARM_UP = 3  # rounds of sentences
 EOS = 0  # the id that stands for <eos>: any frequent type
 
 
-# Of one text: "hidden" (the encoder alone) and "total" (with the softmax), each as measured seconds
-# and the least time that the machine allows.
+# Of scoring one text: "hidden" (the encoder alone) and "total" (with the softmax), each with the
+# measured seconds and the least time that the machine allows.
 Timing = dict[str, tuple[float, Bound]]
 
 
 @dataclass
 class Candidate:
-    """A model to measure, not loaded yet: `load` makes it, on the CPU.
-
-    `packed_lstm` lays out an LSTM's weights once; without it torch.nn.LSTM does so at every call.
-    """
+    """A model to measure, which is not loaded yet."""
 
     name: str
     description: str
-    load: Callable[[], LanguageModel]
+    load: Callable[[], LanguageModel]  # makes the model, on the CPU
+    # Lay out an LSTM's weights once; False: torch.nn.LSTM does so at every call.
     packed_lstm: bool = False
 
 
 class Subject:
-    """A candidate that is loaded and ready for inference, with its measurements.
-
-    The constructor times the loading (`load_seconds`) and prepares the model for inference, after
-    which it cannot be trained.
-    """
+    """A candidate that is loaded and ready for inference, with its measurements."""
 
     def __init__(self, candidate: Candidate, machine: Machine):
+        """Load the model onto the machine's device in its precision and prepare it for inference.
+
+        `load_seconds` is the time of all this. The model cannot be trained afterwards.
+        """
         start = now(machine.device)
-        self.name, self.description = candidate.name, candidate.description
+        self.name = candidate.name
+        self.description = candidate.description
         self.model = candidate.load().to(machine.device, machine.dtype)
         self.parameters = self.model.parameter_counts()["total"]
         prepare_for_inference(self.model, candidate.packed_lstm)
@@ -68,7 +67,10 @@ class Subject:
 
 
 class Zipf:
-    """Random texts with words as frequent as `zipf` says. The same seed gives the same texts."""
+    """Random texts with words as frequent as `zipf` says.
+
+    The same seed and the same calls give the same texts. All tensors are on the CPU.
+    """
 
     def __init__(self, vocabulary_size: int, seed: int):
         self.cumulative = zipf(vocabulary_size).cumsum(0).numpy()
@@ -81,11 +83,12 @@ class Zipf:
 
     def sentence(self, length: int) -> tuple[Tensor, Tensor]:
         """Tokens `<eos> w1 .. wn` and targets `w1 .. wn <eos>`, each (1, length + 1)."""
-        words, eos = self.words(1, length), torch.full((1, 1), EOS)
+        words = self.words(1, length)
+        eos = torch.full((1, 1), EOS)
         return torch.cat([eos, words], dim=1), torch.cat([words, eos], dim=1)
 
     def text(self, sequences: int, length: int) -> tuple[Tensor, Tensor]:
-        """Tokens and targets of running text, each (sequences, length)."""
+        """Tokens and targets (the next tokens) of running text, each (sequences, length)."""
         words = self.words(sequences, length + 1)
         return words[:, :-1], words[:, 1:]
 
@@ -97,13 +100,17 @@ def benchmark(
     long_repeats: int = 3,
     seed: int = 1,
 ) -> dict:
-    """Measure groups of models and return the benchmark's JSON: device, rates, models, pairs.
+    """Measure groups of models and return the benchmark's JSON.
 
-    The models of a group must have one vocabulary size; they are in memory together and take turns.
-    `pairs` compares each GCNN with each LSTM of its group. `repeats` counts the rounds of
-    sentences, `long_repeats` those of Table 4's protocol; `seed` is that of the texts.
+    Its keys are device, threads, precision, rates (of the machine), models (name -> `report`) and
+    pairs (`compare` of each GCNN with each LSTM of its group).
+    groups: the models of a group are in memory together and take turns; they must have the same
+    vocabulary size. Names must differ over all groups.
+    repeats: timed rounds for each sentence length. long_repeats: rounds of Table 4's protocol.
+    seed: of the random texts.
     """
-    models, pairs = {}, []
+    models = {}
+    pairs = []
     for group in groups:
         log.info("loading %s", ", ".join(candidate.name for candidate in group))
         subjects = [Subject(candidate, machine) for candidate in group]
@@ -130,10 +137,11 @@ def benchmark(
 def measure(
     subjects: list[Subject], machine: Machine, repeats: int, long_repeats: int, seed: int
 ) -> None:
-    """Measure models on the same texts and fill their `timings`.
+    """Measure models on the same texts and fill their `timings`, in place.
 
-    Within every round each model has its turn, so that all meet the same disturbances. The models
-    must have one vocabulary size. See `benchmark` for `repeats` and `long_repeats`.
+    The keys are the LENGTHS (`repeats` timings each, after WARM_UP that are dropped), `throughput`
+    and `responsiveness` (`long_repeats` each). The models take turns within every round, so that
+    all meet the same disturbances. They must have the same vocabulary size.
     """
     zipf = Zipf(subjects[0].model.vocabulary_size, seed)
     for length in LENGTHS:
@@ -149,10 +157,10 @@ def measure(
 def take_turns(
     subjects: list[Subject], machine: Machine, kind: int | str, texts: list[tuple[Tensor, Tensor]]
 ) -> None:
-    """Have every model score every text, and append the timings under `kind`.
+    """Have every model score every text, and append the results to its `timings[kind]`.
 
-    `kind` is a sentence length in words, or `throughput` or `responsiveness`. The first model of a
-    round changes: each finds the caches full of each other one equally often.
+    kind: a sentence length in words, `throughput` or `responsiveness`. A text is a round. Each
+    round begins with the next model, so that none always finds the caches in the same state.
     """
     title = f"sentences of {kind} words" if isinstance(kind, int) else kind
     log.info("%s, %d rounds", title, len(texts))
@@ -164,14 +172,19 @@ def take_turns(
 
 
 def score(model: LanguageModel, tokens: Tensor, targets: Tensor, machine: Machine) -> Timing:
-    """Score a text on the clock: tokens and targets (batch, time). The host waits for the device
-    once, at the end.
+    """Score a text once, and return the seconds that it took and the least possible.
+
+    tokens, targets: (batch, time) on the CPU. Long texts are scored in blocks with the state
+    carried, from a state of zeros. On a GPU the host waits once, at the end.
     """
-    device, state = machine.device, None
-    clock, block_size = Clock(device), BLOCK[device.type]
+    device = machine.device
+    clock = Clock(device)
+    block_size = BLOCK[device.type]
     token_blocks = tokens.to(device).split(block_size, dim=1)
     target_blocks = targets.split(block_size, dim=1)  # the clusters' rows are found on the CPU
-    hidden_marks, nats = [], []
+    state = None
+    hidden_marks = []
+    nats = []
     now(device)  # what came before is done
 
     start = clock.mark()
@@ -184,38 +197,48 @@ def score(model: LanguageModel, tokens: Tensor, targets: Tensor, machine: Machin
     end = clock.mark()
     total.cpu()
 
-    seconds = {
-        "hidden": sum(clock.seconds(*marks) for marks in hidden_marks),
-        "total": clock.seconds(start, end),
-    }
+    hidden_seconds = sum(clock.seconds(*marks) for marks in hidden_marks)
+    total_seconds = clock.seconds(start, end)
     return {
-        part: (seconds[part], machine.bound(work(model, targets, part == "total")))
-        for part in seconds
+        "hidden": (hidden_seconds, machine.bound(work(model, targets, softmax=False))),
+        "total": (total_seconds, machine.bound(work(model, targets))),
     }
 
 
 def report(subject: Subject) -> dict:
-    """The JSON of one measured model: its sentences by length in words, and both protocols."""
+    """The JSON of a model that `measure` has measured.
+
+    Its sentences by length in words (`latency`), with and without softmax, and the two protocols
+    of Table 4 (`speed`).
+    """
     timings = subject.timings
+    sequences, length = THROUGHPUT
+    throughput = speed(timings["throughput"], sequences * length)
+    _, tokens = RESPONSIVENESS
+    responsiveness = speed(timings["responsiveness"], tokens)
     return {
         "description": subject.description,
         "parameters": subject.parameters,
         "load_seconds": subject.load_seconds,
         "sentences": {str(n): latency(timings[n], "total") for n in LENGTHS},
         "sentences_without_softmax": {str(n): latency(timings[n], "hidden") for n in LENGTHS},
-        "throughput": dict(zip(("sequences", "length"), THROUGHPUT, strict=True))
-        | speed(timings["throughput"], THROUGHPUT[0] * THROUGHPUT[1]),
-        "responsiveness": {"tokens": RESPONSIVENESS[1]}
-        | speed(timings["responsiveness"], RESPONSIVENESS[1]),
+        "throughput": {"sequences": sequences, "length": length, **throughput},
+        "responsiveness": {"tokens": tokens, **responsiveness},
     }
 
 
 def latency(timings: list[Timing], part: str) -> dict:
-    """Milliseconds of a sentence: percentiles and the bound; `part` is `hidden` or `total`."""
-    seconds, bounds = zip(*(timing[part] for timing in timings), strict=True)
-    percentiles = 1000 * np.percentile(seconds, [50, 95, 99])
+    """Milliseconds of a sentence: median, percentiles, the median bound and what bounds it.
+
+    part: `hidden` (the encoder alone) or `total` (with the softmax).
+    """
+    seconds = [timing[part][0] for timing in timings]
+    bounds = [timing[part][1] for timing in timings]
+    median_ms, p95_ms, p99_ms = (1000 * np.percentile(seconds, [50, 95, 99])).tolist()
     return {
-        **dict(zip(("median_ms", "p95_ms", "p99_ms"), percentiles.tolist(), strict=True)),
+        "median_ms": median_ms,
+        "p95_ms": p95_ms,
+        "p99_ms": p99_ms,
         "repeats": len(timings),
         "bound_ms": 1000 * median(bound.seconds for bound in bounds),
         "bounded_by": mode(bound.by for bound in bounds),
@@ -223,8 +246,12 @@ def latency(timings: list[Timing], part: str) -> dict:
 
 
 def speed(timings: list[Timing], tokens: int) -> dict:
-    """Tokens a second of texts of `tokens` tokens each, by their median time, and the bound."""
-    seconds, bounds = zip(*(timing["total"] for timing in timings), strict=True)
+    """Tokens a second by the median time, with the softmax; the most possible and what bounds it.
+
+    tokens: those of each text, all sequences together.
+    """
+    seconds = [timing["total"][0] for timing in timings]
+    bounds = [timing["total"][1] for timing in timings]
     return {
         "tokens_per_second": tokens / median(seconds),
         "bound_tokens_per_second": tokens / median(bound.seconds for bound in bounds),
@@ -234,18 +261,25 @@ def speed(timings: list[Timing], tokens: int) -> dict:
 
 
 def compare(gcnn: str, lstm: str, models: dict[str, dict]) -> dict:
-    """How many times faster a GCNN is than an LSTM: measured, and by the bounds of both."""
-    fast, slow = models[gcnn], models[lstm]
+    """How many times faster a GCNN is than an LSTM: measured, and by the bounds of both.
+
+    gcnn, lstm: names in `models`, which has the `report` of each. Every ratio is above 1 if the
+    GCNN is faster; those of sentences are by length in words.
+    """
+    fast = models[gcnn]
+    slow = models[lstm]
 
     def ratios(over: dict, under: dict, measured: str, bound: str) -> dict:
         return {"measured": over[measured] / under[measured], "bound": over[bound] / under[bound]}
 
     def by_length(kind: str) -> dict:
-        return {
-            n: ratios(slow[kind][n], fast[kind][n], "median_ms", "bound_ms") for n in fast[kind]
-        }
+        """The ratios of milliseconds; kind is a key of `report` with sentences by length."""
+        found = {}
+        for n in fast[kind]:  # milliseconds, not rates: the LSTM's come first
+            found[n] = ratios(slow[kind][n], fast[kind][n], "median_ms", "bound_ms")
+        return found
 
-    rates = "tokens_per_second", "bound_tokens_per_second"
+    rates = ("tokens_per_second", "bound_tokens_per_second")
     return {
         "gcnn": gcnn,
         "lstm": lstm,

@@ -7,10 +7,11 @@ from gcnn.base.files import write_json
 
 
 def write_benchmark(path: Path | None, made_with: dict[str, Any], results: dict[str, Any]) -> None:
-    """Write a benchmark's JSON: how it was made, then its results, whose keys win.
+    """Write a benchmark's JSON: the entries of `made_with`, then those of `results`.
 
-    `made_with` is `provenance.made_with()`, called before the measuring, so that the commit is the
-    one that was measured. Makes the folder; a path of None writes nothing.
+    made_with: what `provenance.made_with()` returned before the measuring, so that the commit is
+    the one that was measured. If both have a key, the value in `results` is written.
+    The folder is made and the file replaced atomically. A path of None writes nothing.
     """
     if path is None:
         return

@@ -45,17 +45,17 @@ class GPU:
 
 @dataclass(frozen=True)
 class Epoch:
-    """The least seconds of an epoch, part by part, and the bytes of one GPU's memory."""
+    """The least seconds of an epoch, part by part, and the memory that it takes."""
 
-    products: float
-    activations: float
-    optimizer: float
-    exchange: float  # beside the backward pass
-    memory: float
+    products: float  # seconds of matrix products
+    activations: float  # seconds of reading and writing activations
+    optimizer: float  # seconds of reading and writing weights and the optimizer's state
+    exchange: float  # seconds of summing gradients over GPUs, beside the backward pass
+    memory: float  # bytes of one GPU
 
     @property
     def seconds(self) -> float:
-        """Of the whole epoch; of the exchange, what outlasts the backward pass counts."""
+        """Seconds of the whole epoch; of the exchange, only what outlasts the backward pass."""
         waiting = max(0.0, self.exchange - self.backward)
         return self.products + self.activations + self.optimizer + waiting
 
@@ -66,7 +66,7 @@ class Epoch:
 
     @property
     def bound(self) -> str:
-        """The name of the part that takes longest."""
+        """The part that takes longest; the exchange only if it outlasts the backward pass."""
         parts = {
             "products": self.products,
             "activations": self.activations,
@@ -79,16 +79,18 @@ class Epoch:
 
 @functools.cache
 def meta_model(name: str) -> LanguageModel:
-    """A model of MODELS without memory for its weights, for counting."""
+    """A model of MODELS on the meta device, for counting: its weights take no memory."""
     with torch.device("meta"):
         return build_model(compose_config(f"model={name}").model, MODELS[name][0])
 
 
 def plan(name: str, tokens: int, gpus: int, gpu: GPU) -> Epoch:
-    """An epoch of a model of MODELS in updates of `tokens` on each of `gpus` GPUs.
+    """The least time and memory of an epoch of a model, by counting.
 
-    Products in bf16, weights and optimizer in float32, gradients summed by a ring's all-reduce
-    (DDP).
+    name: a key of MODELS, which has the size of the epoch. tokens: of an update, on each of the
+    `gpus` GPUs.
+    Products are in bf16, weights and optimizer in float32; gradients are summed by a ring
+    all-reduce (DDP).
     """
     model = meta_model(name)
     _, epoch_tokens = MODELS[name]
@@ -107,10 +109,11 @@ def plan(name: str, tokens: int, gpus: int, gpu: GPU) -> Epoch:
 
 
 def kept_bytes(model: LanguageModel) -> float:
-    """Bytes of activations that the backward pass needs of one token.
+    """Bytes of activations a token that are kept for the backward pass of a GCNN.
 
-    Of each convolution its input, dropout's mask and both paths; of the softmax the logits, of an
-    adaptive one's clusters as many as a word of the usual frequency has on average.
+    Of each convolution: its input and output (values and gates) in bf16, and a dropout mask. Of the
+    adaptive softmax: two float32 numbers for each logit, those of a cluster weighted with the share
+    of words in it by Zipf's law (`zipf`).
     """
     body = 0
     for module in model.encoder.modules():

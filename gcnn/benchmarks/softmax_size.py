@@ -36,16 +36,17 @@ KEPT = 2  # a heap that reuses its memory takes so many times what is needed
 class Size:
     """The size at which a softmax is measured."""
 
-    vocabulary: int
+    vocabulary: int  # types
     hidden_dim: int
-    tokens: int
-    threads: int
+    tokens: int  # of the batch
+    threads: int  # of torch
 
 
 class Step:
     """The forward and backward pass of one softmax, `adaptive` or `full`, on one random batch.
 
-    The targets are as frequent as English words. The constructor sets torch's random seed.
+    On the CPU in float32. The targets are as frequent as English words (`zipf`). The constructor
+    sets torch's random seed.
     """
 
     def __init__(self, kind: str, size: Size):
@@ -55,7 +56,7 @@ class Step:
         self.targets = Zipf(size.vocabulary, seed=1).words(size.tokens)
 
     def __call__(self) -> float:
-        """Run both passes; returns their seconds."""
+        """Run both passes once; returns the seconds of both together."""
         self.softmax.zero_grad()
         self.hidden.grad = None
         start = time.perf_counter()
@@ -71,10 +72,11 @@ def build(kind: str, size: Size) -> Softmax:
 
 
 def measure(size: Size, rounds: int, most_bytes: float) -> dict[str, dict]:
-    """Parameters, median seconds and peak memory of both softmaxes, by kind; starts processes.
+    """Measure both softmaxes at a size: {kind: {parameters, seconds, memory_bytes}} for KINDS.
 
-    A softmax that may need more than `most_bytes` of memory is not run: its seconds and bytes are
-    None.
+    seconds: median of `rounds` steps (`times`). memory_bytes: the peak (`memory`). Both are None
+    for a softmax that may need more than `most_bytes` of memory, which is not run.
+    Starts processes (spawn) and waits for them.
     """
     costs = {}
     kinds = []  # those that fit into the memory
@@ -91,10 +93,11 @@ def measure(size: Size, rounds: int, most_bytes: float) -> dict[str, dict]:
 
 
 def least_bytes(size: Size, kind: str, parameters: int) -> int:
-    """The memory that a softmax needs at the least, in float32.
+    """The bytes of memory that a step of a softmax needs at the least, in float32.
 
-    The weights; and of the largest layer the log-probabilities, their gradients and those of the
-    logits.
+    Counted are the weights and, of the full softmax or of an adaptive one's head, the
+    log-probabilities, their gradients and those of the logits.
+    kind: `adaptive` or `full`. parameters: the number of its weights.
     """
     cutoffs = cutoffs_of(size.vocabulary)
     width = cutoffs[0] + len(cutoffs) if kind == "adaptive" else size.vocabulary
@@ -106,9 +109,10 @@ def cutoffs_of(vocabulary: int) -> list[int]:
 
 
 def times(kinds: list[str], size: Size, rounds: int) -> dict[str, float]:
-    """The median seconds of each softmax, by kind; within a round each has its turn.
+    """The median seconds of a `Step` of each kind over `rounds`, after WARM_UP rounds.
 
-    Sets the heap and the threads of this process: for a process of its own.
+    The kinds take turns within a round. Changes this process for good (torch's threads and random
+    seed, how memory is reused), so call it in a process of its own.
     """
     reuse_large_blocks()
     torch.set_num_threads(size.threads)
@@ -121,11 +125,11 @@ def times(kinds: list[str], size: Size, rounds: int) -> dict[str, float]:
 
 
 def memory(kind: str, size: Size) -> int:
-    """Peak bytes of one softmax: its weights, their gradients and all that two passes hold.
+    """Peak bytes that two steps of a softmax take: weights, gradients and all in between.
 
-    `kind` is `adaptive` or `full`. Measured on the CPU, on Linux alone, as what is added to the
-    process's peak so far: call it in a process of its own, for one with a higher peak before gives
-    too little, or 0. Sets torch's number of threads and random seed.
+    kind: `adaptive` or `full`. It is what the steps add to this process's peak memory so far, so
+    call it in a fresh process: after a higher peak the result is too small, or 0. Linux only. Sets
+    torch's number of threads and random seed.
     """
     torch.set_num_threads(size.threads)
     # A small step first: it loads the libraries, which are not the softmax's memory.
@@ -139,7 +143,7 @@ def memory(kind: str, size: Size) -> int:
 
 
 def peak_resident_bytes() -> int:
-    """Peak resident memory of this process so far, in bytes; Linux alone.
+    """Peak resident memory of this process so far, in bytes; Linux only.
 
     `getrusage` would include the program that ran in this process before.
     """
@@ -148,16 +152,20 @@ def peak_resident_bytes() -> int:
 
 
 def in_own_process(call: Callable[[], Any]) -> Any:
-    """What `call` returns in a fresh (spawned) process; it and its result must be picklable."""
+    """Run `call` in a fresh (spawned) process and return its result; waits for it.
+
+    `call` and its result must be picklable. Raises what `call` raises.
+    """
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(call).result()
 
 
 def growth(by_vocabulary: dict[str, dict]) -> dict[str, dict[str, float]]:
-    """The power of the vocabulary with which each quantity grows, by kind and quantity (1: linear).
+    """The exponent with which each quantity grows with the vocabulary (1: linearly).
 
-    A straight line is fitted to logarithms. `by_vocabulary` has what `measure` returns, by types. A
-    quantity with fewer than two measurements is left out.
+    Returns {kind: {quantity: exponent}}, from a straight line fitted to logarithms. A quantity with
+    fewer than two measurements is left out.
+    by_vocabulary: the number of types, as text, -> what `measure` returns.
     """
     exponents = {kind: {} for kind in KINDS}
     for kind, quantity in product(KINDS, ("parameters", "seconds", "memory_bytes")):

@@ -1,5 +1,6 @@
-"""Parts of a long measurement, each in a process of its own for a time of its own: none takes the
-others down.
+"""Parts of a long measurement, each in its own process with its own time limit.
+
+A part that fails, hangs or is killed does not stop the others.
 """
 
 import json
@@ -19,8 +20,9 @@ GRACE = 5.0  # seconds that a process has between being asked to end and being k
 
 
 class Notes:
-    """What a part has found so far: written the moment it is known, so that a part cut short keeps
-    it.
+    """What a part has found so far, written to a JSON file with each addition.
+
+    A part that is killed has then lost nothing.
     """
 
     def __init__(self, path: Path):
@@ -28,41 +30,54 @@ class Notes:
         self.content: dict[str, Any] = {}
 
     def add(self, **entries: Any) -> None:
+        """Add entries, or replace those of the same names, and write the whole file atomically."""
         self.content |= entries
         write_json(self.path, self.content)
 
 
 @dataclass(frozen=True)
 class Part:
+    """A part of a measurement.
+
+    measure: called in the part's own process with the notes to fill and the seconds that it has.
+    """
+
     name: str  # of its JSON file
-    share: float  # of all the time
-    measure: Callable[[Notes, float], None]  # with the seconds that it has
+    share: float  # of the time, relative to the shares of the other parts
+    measure: Callable[[Notes, float], None]
 
 
 def run_parts(
     parts: list[Part], seconds: float, folder: Path, least: float = 0.0
 ) -> dict[str, str]:
-    """Run parts one after the other; time that one leaves is shared out among those after it. Each
-    has `least` seconds, whatever is left.
+    """Run parts one after the other, each in its own process (`run_part`).
 
-    Writes folder/NAME.json for each. Returns what became of each by name: "done", or why it failed.
+    seconds: for all parts together, divided by their shares; what a part leaves goes to those after
+    it. least: seconds that each part has at the least, even if the sum is then exceeded.
+    Writes NAME.json of each part into `folder`, which must exist, in place of an older one, and
+    prints a line for each. Returns by name "done", or why the part failed.
     """
-    deadline, outcomes = time.monotonic() + seconds, {}
+    deadline = time.monotonic() + seconds
+    outcomes = {}
     for at, part in enumerate(parts):
         left = max(1.0, deadline - time.monotonic())
-        box = max(least, left * part.share / sum(later.share for later in parts[at:]))
+        shares_left = sum(later.share for later in parts[at:])
+        limit = max(least, left * part.share / shares_left)
         path = folder / f"{part.name}.json"
         path.unlink(missing_ok=True)
         start = time.monotonic()
-        outcomes[part.name] = run_part(part, path, box)
+        outcomes[part.name] = run_part(part, path, limit)
         took = time.monotonic() - start
-        print(f"{part.name:10} {took:5.0f} of {box:.0f} s: {outcomes[part.name]}", flush=True)
+        print(f"{part.name:10} {took:5.0f} of {limit:.0f} s: {outcomes[part.name]}", flush=True)
     return outcomes
 
 
 def run_part(part: Part, path: Path, seconds: float) -> str:
-    """Run one part in a process of its own: "done", or why it failed, which its JSON says as
-    well.
+    """Run one part in a forked process; returns "done", or why it failed.
+
+    After `seconds` the process is terminated, and killed GRACE seconds later. The part's JSON is
+    `path`; if it failed, the reason is added there as `failed`. This process must not have used a
+    GPU before: CUDA does not work in a fork of one that has.
     """
     reader, writer = FORKS.Pipe(duplex=False)
     process = FORKS.Process(target=measure_and_write, args=(part, path, seconds, writer))
@@ -88,7 +103,11 @@ def run_part(part: Part, path: Path, seconds: float) -> str:
 
 
 def measure_and_write(part: Part, path: Path, seconds: float, outcome: Any) -> None:
-    """What the part's process does: measure, and send None, or why that failed."""
+    """What a part's process does: note its provenance, measure, and send the outcome.
+
+    outcome: the end of a pipe to send to: None if it went well, else the error as text. No
+    Exception leaves this function.
+    """
     try:
         notes = Notes(path)
         notes.add(part=part.name, seconds_given=seconds, **made_with())
@@ -101,5 +120,5 @@ def measure_and_write(part: Part, path: Path, seconds: float, outcome: Any) -> N
 
 
 def read_notes(path: Path) -> dict[str, Any]:
-    """What a part wrote before it failed; empty where it wrote nothing."""
+    """The entries that a part wrote before it failed; empty if it wrote no file."""
     return json.loads(path.read_text()) if path.exists() else {}

@@ -57,7 +57,10 @@ class Speed:
     forwards: list[float] = field(default_factory=list)  # seconds a token, forward pass and loss
 
     def report(self) -> dict[str, float]:
-        """The workload's entry in the benchmark's JSON: medians over the rounds."""
+        """The workload's entry in the benchmark's JSON: medians over at least one round.
+
+        FLOP/s are those of whole updates; both shares are medians of each round's own ratio.
+        """
         flops = PASSES * self.flops_per_token * self.tokens_per_step  # of an update
         shares = []
         for step, product in zip(self.steps, self.products, strict=True):
@@ -77,11 +80,12 @@ class Speed:
 
 
 def make_trainer(name: str, *overrides: str) -> Trainer:
-    """A trainer of a workload, in training mode; `name` is one of WORKLOADS.
+    """A trainer of a workload on synthetic text, its model in training mode.
 
-    `overrides` are key=value. It trains on synthetic text as frequent as English and has no run
-    directory: only `Trainer.step` may be called. Changes the process: torch's random seed, and the
-    reuse of memory as in a training run. Raises UsageError for an invalid override.
+    name: a key of WORKLOADS. overrides: key=value; the device is `auto` without one.
+    It has no run directory: of its methods only `step` may be called. Changes the process: torch's
+    random seed, and the reuse of memory as in a training run. Raises UsageError if an override is
+    invalid.
     """
     reuse_large_blocks()
     config = compose_config(*WORKLOADS[name], "device=auto", *overrides)
@@ -94,7 +98,11 @@ def make_trainer(name: str, *overrides: str) -> Trainer:
 
 
 def synthetic_data(config: TrainConfig) -> PreparedData:
-    """Random text as a prepared corpus: 200 updates for training, 8,000 tokens for validation."""
+    """Random text by Zipf's law as a prepared corpus: enough for 200 updates of the config.
+
+    The split `valid` is the first 8,000 tokens of `train`, or all of it if it is shorter. There is
+    no test split.
+    """
     length = 200 * config.trainer.batch_size * config.trainer.block_size
     tokens = Zipf(VOCABULARY_SIZE, config.seed).words(length).numpy()
     tokenizer = WordTokenizer(["<eos>", "<unk>", *map(str, range(2, VOCABULARY_SIZE))])
@@ -112,11 +120,11 @@ def measure(
     warm_up: int = 2,
     sizes: Sizes | None = None,
 ) -> Speed:
-    """Time `steps` updates, the matrix product and an evaluation in turn, `rounds` times.
+    """Time the matrix product, `steps` updates and an evaluation in turn, `rounds` times.
 
-    The trainer is one of `make_trainer`; its model is trained further, first by `warm_up` updates
-    that are not timed. `name` is the workload's, for the report. `sizes` are the product's; None:
-    the device's. The peak memory that is returned is that of the process so far.
+    trainer: of `make_trainer`; its model is trained further, first by `warm_up` updates that are
+    not timed. name: of the workload, for the result. sizes: of the product; None: the device's.
+    The peak memory in the result is that of the process so far.
     """
     settings = trainer.config.trainer
     counts = torch.from_numpy(type_counts(trainer.data.streams["train"]))
@@ -141,9 +149,11 @@ def measure(
 def evaluation_seconds(trainer: Trainer) -> tuple[float, float]:
     """Seconds a token of `evaluate`, and of the bare forward pass and loss in one block.
 
-    Both read 8,000 tokens of validation text. The model is in training mode before and after.
+    Both read the trainer's whole validation text; its length must be a multiple of 8, the rows of
+    the block. Leaves the model in training mode.
     """
-    stream, model = trainer.data.streams["valid"], trainer.model
+    stream = trainer.data.streams["valid"]
+    model = trainer.model
     start = now(trainer.device)
     evaluate(model, stream, sentences=False)
     seconds = now(trainer.device) - start
