@@ -118,11 +118,19 @@ def adopt(folder: Path, parts: list[Part]) -> tuple[Part, KeptRun]:
     Any command may have trained it. The part is the first whose recipe does not differ from the
     run's config (`differences`).
     Raises UsageError if there is none (naming the part that differs least), if the run's learning
-    rate or seed is not planned, if the run is unfinished, or if `folder` is no run directory.
+    rate or seed is not planned, if the run is unfinished or began with the weights of another run,
+    or if `folder` is no run directory.
     """
+    if not parts:
+        raise UsageError(f"{folder} fits no figure: those asked for have sweeps and no groups.")
     run = read_run(folder, "")
     if run.status == "unfinished":
         raise UsageError(f"{folder} is not finished. Add it when it is.")
+    if run.recipe.init_from is not None:
+        raise UsageError(
+            f"{folder} began with the weights of {run.recipe.init_from}. The runs of a figure "
+            "begin with random ones: train it without init_from."
+        )
     _, rate, seed = run.place
     differing = {part: differences(run.recipe, part.recipe(rate, seed)) for part in parts}
     part = min(parts, key=lambda part: len(differing[part]))  # the nearest

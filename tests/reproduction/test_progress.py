@@ -216,6 +216,11 @@ def test_a_run_of_any_command_is_kept_by_its_recipe(call, tmp_path):
     add(tmp_path / "b", "model.gate=gtu", lr=0.03)
     with pytest.raises(UsageError, match="is not finished"):
         adopt(tmp_path / "b" / "2", parts)
+    with pytest.raises(UsageError, match="fits no figure: those asked for have sweeps"):
+        adopt(tmp_path / "a" / "0", parts_of("cpu", "search"))
+    add(tmp_path / "b", "model.gate=gtu", f"init_from={tmp_path / 'a' / '0'}", lr=0.03, test=5.0)
+    with pytest.raises(UsageError, match=r"3 began with the weights of .*/a/0\."):
+        adopt(tmp_path / "b" / "3", parts)
 
 
 def test_two_runs_of_one_seed_are_no_two_seeds(tmp_path):
