@@ -82,14 +82,15 @@ def ranking_command(arguments: argparse.Namespace, weights: tuple[float, float])
 def read_references(path: Path) -> dict[str, str]:
     """Read the references: by the name of each list, its correct words, as one string.
 
-    path: a text with lines `name ||| words`, or Kaldi's `name words`; blank ones are skipped.
+    path: a text with lines `name ||| words`, or Kaldi's `name words`; blank ones, and rows
+    of a table without a text, are skipped.
     Raises UsageError for a name that comes twice, and for a file that is missing or not UTF-8.
     """
     from gcnn.data.tables import read_lines
 
     references: dict[str, str] = {}
     for rows in read_lines(path):
-        for line in rows.to_pylist():
+        for line in rows.drop_null().to_pylist():
             name, bars, words = line.partition("|||")
             if not bars:
                 name, _, words = line.strip().partition(" ")

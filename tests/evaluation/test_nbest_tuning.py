@@ -163,3 +163,9 @@ def test_the_lists_that_the_docs_make_can_be_tuned_on(one_scorer, lines, tmp_pat
     assert len(made) == 10 * len(lists.own) > 100
     assert lists.oracle() < lists.errors_at(0.0, 0.0)
     assert lists.errors_at(*tune(lists)) <= lists.errors_at(0.0, 0.0)
+
+
+def test_a_row_of_references_without_a_text_is_skipped(tmp_path):
+    path = tmp_path / "references.jsonl"
+    path.write_text('{"text": "a1 ||| it is"}\n{"text": null}\n')
+    assert read_references(path) == {"a1": "it is"}
