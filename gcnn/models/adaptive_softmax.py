@@ -28,9 +28,11 @@ class Softmax(nn.Module):
 
     The head has a logit for each type below the first of `cutoffs` and one for each cluster;
     cluster i has the types from cutoff i to the next one. Without cutoffs there is the head alone.
+    The base class of both softmaxes; a subclass adds the layers and `logit_layers`.
     """
 
     def __init__(self, cutoffs: list[int], vocabulary_size: int):
+        """cutoffs: positive, increasing and below vocabulary_size; empty: no clusters."""
         super().__init__()
         self.cutoffs = [*cutoffs, vocabulary_size]
         self.shortlist = self.cutoffs[0]
@@ -38,14 +40,16 @@ class Softmax(nn.Module):
         self.projection = nn.Identity()  # before all logits
 
     def clusters(self) -> list[tuple[int, int]]:
-        """The range of ids of each cluster: the first, and the one after the last."""
+        """The ids of each cluster's types as (first, last + 1); those of the head are not in it."""
         return list(pairwise(self.cutoffs))
 
     def cluster_indices(self, targets: Tensor, few_sizes: bool = False) -> list[Tensor]:
-        """The indices of each cluster's targets among all, flattened: a tensor (n,) a cluster.
+        """Where each cluster's targets are: for each cluster, ascending indices (n,) into the
+        flattened targets.
 
-        With targets on a GPU the host waits for it, so ask before they go there. `few_sizes`:
-        filled up by `pad_indices`, for the compiler.
+        Targets of the head and IGNORE are in none. On a GPU this makes the host wait, so call it
+        while the targets are on the CPU.
+        few_sizes: pad by `pad_indices`, for torch.compile; the targets must then be on the CPU.
         """
         targets = targets.reshape(-1)
         found = []
@@ -59,30 +63,34 @@ class Softmax(nn.Module):
     ) -> Tensor:
         """Negative log-likelihood of each target, in nats; 0 where the target is IGNORE.
 
-        hidden (..., channels), targets (...) -> (...).
-
-        `cluster_indices` is what `self.cluster_indices(targets)` returns, on the device of
-        `hidden`; None: it is computed here, and with targets on the CPU nothing waits for a GPU
-        that holds `hidden`. A padded index, of another cluster's target, adds 0 to it.
+        hidden (..., channels), targets (...) -> (...), float32 on the device of `hidden`.
+        cluster_indices: the result of `self.cluster_indices(targets)`, padded or not; it and the
+        targets are then on the device of `hidden`. None: it is computed here, and the targets may
+        be on the CPU, so that the host does not wait for a GPU.
         """
         may_be_padded = cluster_indices is not None
         if cluster_indices is None:
             cluster_indices = self.cluster_indices(targets)
             cluster_indices = [to_device(indices, hidden.device) for indices in cluster_indices]
             targets = to_device(targets, hidden.device)
-        flat_hidden, flat_targets = self.projection(hidden).flatten(0, -2), targets.reshape(-1)
+        flat_hidden = self.projection(hidden).flatten(0, -2)
+        flat_targets = targets.reshape(-1)
+
+        # The head predicts a frequent type, or the cluster of a rarer one
         head_targets = flat_targets
         for i, (low, high) in enumerate(self.clusters()):
             in_cluster = (flat_targets >= low) & (flat_targets < high)
             head_targets = torch.where(in_cluster, self.shortlist + i, head_targets)
         head, *tails = self.logit_layers()
         nll = product_nll(head, self.shortlist + len(tails), flat_hidden, head_targets)
+
+        # A rarer type also has the nats of the type within its cluster
         for indices, tail, (low, high) in zip(cluster_indices, tails, self.clusters(), strict=True):
-            # In training each parameter gets a gradient, be it 0: other processes wait for it
+            # In training each parameter needs a gradient, if only 0: other processes wait for it
             if torch.is_grad_enabled() or len(indices):
                 tail_hidden = flat_hidden.index_select(0, indices)
                 tail_targets = flat_targets.index_select(0, indices) - low
-                if may_be_padded:
+                if may_be_padded:  # by the index of another cluster's target, which is to add 0
                     others = (tail_targets < 0) | (tail_targets >= high - low)
                     tail_targets = tail_targets.masked_fill(others, IGNORE)
                 tail_nll = product_nll(tail, high - low, tail_hidden, tail_targets)
@@ -90,7 +98,10 @@ class Softmax(nn.Module):
         return nll.view(targets.shape)
 
     def log_prob(self, hidden: Tensor) -> Tensor:
-        """Log-probabilities of all types: (..., channels) -> (..., vocabulary), nats."""
+        """Log-probabilities of all types in nats, float32: (..., channels) -> (..., vocabulary).
+
+        A type in a cluster has the probability of its cluster times its own within the cluster.
+        """
         hidden = self.projection(hidden)
         head_layer, *tails = self.logit_layers()
         head = F.log_softmax(head_layer(hidden).float(), dim=-1)
@@ -103,30 +114,35 @@ class Softmax(nn.Module):
     def macs(self, frequencies: Tensor) -> float:
         """The expected multiply-accumulate operations for one target.
 
-        `frequencies` (vocabulary,), in the order of ids, sum to 1.
+        The head is computed for every target, a cluster only for its own.
+        frequencies: each type's share of the targets, (vocabulary,), in the order of ids; sum 1.
         """
         head, *tails = self.weight_counts()
-        shares = (float(frequencies[low:high].sum()) for low, high in self.clusters())
+        shares = [float(frequencies[low:high].sum()) for low, high in self.clusters()]
         return float(head + sum(tail * share for tail, share in zip(tails, shares, strict=True)))
 
     def weight_counts(self) -> list[int]:
-        """The weights of the head and of each cluster; a target multiplies each of its own once."""
+        """The number of weights of the head and of each cluster, without biases.
+
+        The head's include a projection before it.
+        """
         tails = [weight_count(tail) for tail in self.tails]
         return [weight_count(self) - sum(tails), *tails]
 
 
 def pad_indices(indices: Tensor, positions: int) -> Tensor:
-    """A cluster's indices among so many positions, filled up to one of few sizes with the index of
-    another cluster's target; as they are where every position is the cluster's own.
+    """Pad a cluster's indices (n,) to the next power of 2, at least LEAST_INDICES.
 
-    The compiler makes a graph for each size, and special ones for 0 and 1.
+    They are ascending, below `positions`, and on the CPU. The padding repeats the lowest index that
+    is not among them. If they are all `positions`, there is none, and they are returned unpadded.
     """
+    # torch.compile makes a graph for each size, and special ones for 0 and 1
     if len(indices) == positions:
         return indices
     size = LEAST_INDICES
     while size < len(indices):
         size *= 2
-    # They ascend, so the first that is not its own place leaves that place free.
+    # Ascending indices begin 0, 1, 2, ... up to the first that is missing
     gaps = (indices != torch.arange(len(indices))).nonzero()
     free = int(gaps[0]) if len(gaps) else len(indices)
     return F.pad(indices, (0, size - len(indices)), value=free)
@@ -136,7 +152,7 @@ class AdaptiveSoftmax(Softmax):
     """The adaptive softmax (Grave et al. 2016): each cluster has a smaller dimension than the last.
 
     With an `embedding`, weights are tied instead: the types' output vectors are their embeddings,
-    in every cluster, and a projection brings the hidden states to their dimension (Press and Wolf
+    in every cluster, and a projection maps the hidden states to their dimension (Press and Wolf
     2017; Inan et al. 2017; not in the paper).
     """
 
@@ -148,6 +164,11 @@ class AdaptiveSoftmax(Softmax):
         dropout: float = 0.0,
         embedding: nn.Embedding | None = None,
     ):
+        """Initialises the weights at random.
+
+        cutoffs: as in Softmax. dropout: between a cluster's two layers; tied weights have none.
+        embedding: (vocabulary_size, any dimension), shared and not registered; None: not tied.
+        """
         super().__init__(cutoffs, vocabulary_size)
         if embedding is not None:
             self.projection = Linear(hidden_dim, embedding.embedding_dim, bias=False)
@@ -168,33 +189,45 @@ class AdaptiveSoftmax(Softmax):
             nn.init.xavier_uniform_(weight)
 
     def logit_layers(self) -> list[Callable[[Tensor], Tensor]]:
-        """A function from hidden states to logits for the head and for each cluster."""
+        """For the head and each cluster, a function from projected hidden states to logits.
+
+        The head's logits are those of its types, then one for each cluster.
+        """
         layers = [self.head, *self.tails]
         if not isinstance(self.head, TiedLinear):
             return layers
-        # Split once: the parts' gradients are joined in one copy, not each padded to full size
-        vectors = self.embedding[0].weight.split(
-            [self.shortlist, *(high - low for low, high in self.clusters())]
-        )
+        vectors = self.tied_vectors()
         return [partial(layer, vectors=part) for layer, part in zip(layers, vectors, strict=True)]
+
+    def tied_vectors(self) -> tuple[Tensor, ...]:
+        """The embeddings of the head's types and of each cluster's, (types, embedding_dim) each.
+
+        Views of the embedding, for tied weights only.
+        """
+        sizes = [high - low for low, high in self.clusters()]
+        # Split once: the parts' gradients are joined in one copy, not each padded to full size
+        return self.embedding[0].weight.split([self.shortlist, *sizes])
 
     @torch.no_grad()
     def untie(self) -> None:
-        """Give the layers weights of their own, with the same values, in place: for inference.
+        """Replace tied layers by plain linear ones with the same values, in place: for inference.
 
-        Does nothing where weights are not tied.
+        A cluster's weight stays a view of the embedding. Does nothing if weights are not tied.
         """
-        if isinstance(self.head, TiedLinear):
-            head, *tails = (
-                layer.func.untied(layer.keywords["vectors"]) for layer in self.logit_layers()
-            )
-            self.head, self.tails = head, nn.ModuleList(tails)
+        if not isinstance(self.head, TiedLinear):
+            return
+        head_vectors, *tail_vectors = self.tied_vectors()
+        self.head = self.head.untied(head_vectors)
+        tails = [
+            tail.untied(vectors) for tail, vectors in zip(self.tails, tail_vectors, strict=True)
+        ]
+        self.tails = nn.ModuleList(tails)
 
 
 class TiedLinear(nn.Module):
-    """A linear layer to logits of types, whose weights are their embeddings, and of `clusters`.
+    """A linear layer to the logits of types, whose weights are embeddings, and of `clusters`.
 
-    The embeddings are handed in with each call; the clusters' weights and all biases are its own.
+    The embeddings are passed with each call; the clusters' weights and all biases are parameters.
     """
 
     def __init__(self, in_features: int, types: int, clusters: int = 0):
@@ -208,11 +241,11 @@ class TiedLinear(nn.Module):
         return linear_product(hidden, self.weight(vectors), self.bias)
 
     def weight(self, vectors: Tensor) -> Tensor:
-        """The weights of all logits: (out_features, in_features)."""
+        """The weights of all logits, types first: (out_features, in_features)."""
         return vectors if self.clusters is None else torch.cat([vectors, self.clusters])
 
     def untied(self, vectors: Tensor) -> nn.Linear:
-        """A plain linear layer that computes the same."""
+        """A plain linear layer that computes the same with these vectors; it shares the bias."""
         layer = Linear(self.in_features, self.out_features, device="meta")
         layer.weight, layer.bias = nn.Parameter(self.weight(vectors)), self.bias
         return layer
@@ -232,6 +265,11 @@ class FullSoftmax(Softmax):
         normalised: bool,
         dropout: float,
     ):
+        """Initialises the weights at random.
+
+        normalised: with weight normalisation. dropout: on the output layer's input. Without
+        projection_dim the caller applies it to `hidden`; here it only scales the initial weights.
+        """
         super().__init__([], vocabulary_size)
         layers = []
         if projection_dim is not None:
@@ -240,7 +278,7 @@ class FullSoftmax(Softmax):
         self.layers = nn.Sequential(*layers)
 
     def logit_layers(self) -> list[nn.Module]:
-        """There are no clusters."""
+        """The head alone, as there are no clusters."""
         return [self.layers]
 
 
@@ -249,19 +287,19 @@ def product_nll(
 ) -> Tensor:
     """Cross-entropy of the logits layer(hidden): hidden (n, channels), targets (n,) -> (n,) nats.
 
-    `width` is the number of logits. Without gradients they are computed in blocks, to bound the
-    memory.
+    width: the number of logits. In float32; 0 where the target is IGNORE. If gradients are off, the
+    logits are computed block by block, to bound the memory.
     """
     if torch.is_grad_enabled():
         return cross_entropy(layer(hidden), targets)
     at_once = LOGITS_AT_ONCE.get(hidden.device.type, LOGITS_AT_ONCE["cpu"])
     rows = max(1, at_once // width)
-    blocks = zip(hidden.split(rows), targets.split(rows), strict=True)
-    return torch.cat(
-        [cross_entropy(layer(block), block_targets) for block, block_targets in blocks]
-    )
+    nlls = []
+    for block, block_targets in zip(hidden.split(rows), targets.split(rows), strict=True):
+        nlls.append(cross_entropy(layer(block), block_targets))
+    return torch.cat(nlls)
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """logits (n, types), targets (n,) -> (n,) nats, in float32."""
+    """logits (n, types), targets (n,) -> (n,) nats, in float32; 0 where the target is IGNORE."""
     return F.cross_entropy(logits.float(), targets, ignore_index=IGNORE, reduction="none")

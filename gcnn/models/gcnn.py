@@ -10,9 +10,13 @@ State = list[Tensor]
 
 
 class GCNN(nn.Module):
-    """The encoder of Table 1: tokens to hidden states, which depend on `receptive_field` tokens."""
+    """The encoder of Table 1: tokens to hidden states, which depend on `receptive_field` tokens.
+
+    `hidden_dim` are the channels of the hidden states: the outputs of the last convolution.
+    """
 
     def __init__(self, config: GCNNConfig, vocabulary_size: int):
+        """Initialises the weights from torch's random state."""
         super().__init__()
         self.receptive_field = config.receptive_field
         self.embedding_dropout = (
@@ -41,16 +45,18 @@ class GCNN(nn.Module):
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """tokens (batch, time) -> hidden (batch, time, channels), and the state after them.
 
-        Without a state the text starts here: every convolution sees zeros before the first token.
+        state: one tensor for each of `convs`, in their order; None: zeros, as `empty_state`.
         """
         embedded = dropout(self.embedding(tokens), self.embedding_dropout, self.training)
         hidden = self.input_projection(embedded)  # (batch, time, channels of the first block)
         new_state: State = []
         for block in self.blocks:
-            at = len(new_state)
-            states = state[at : at + len(block.convs)] if state is not None else None
-            hidden, states = block(hidden, states)
-            new_state += states
+            block_state = None
+            if state is not None:
+                first = len(new_state)  # of the block's convolutions, among all
+                block_state = state[first : first + len(block.convs)]
+            hidden, block_state = block(hidden, block_state)
+            new_state += block_state
         return hidden, new_state
 
     def empty_state(self, batch_size: int) -> State:

@@ -14,7 +14,7 @@ HALF = (torch.bfloat16, torch.float16)
 
 
 def compute_dtype(hidden: Tensor) -> torch.dtype:
-    """The type that a product of `hidden` is computed in, by it or by autocast."""
+    """The type that a product of `hidden` is computed in: autocast's if it is on, or its own."""
     device = hidden.device.type
     if torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)
@@ -27,35 +27,36 @@ def on_tensor_cores(hidden: Tensor) -> bool:
 
 
 def missing(size: int) -> int:
-    """What a size lacks to a multiple of 8."""
+    """How much to add to a size to make it a multiple of 8: 0 to 7."""
     return -size % MULTIPLE
 
 
 def pad_to_multiples(
     hidden: Tensor, weight: Tensor, bias: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The same with zeros up to multiples of 8 channels: hidden (..., in), weight (out, in, ...),
-    bias (out,).
+    """The operands of a product, padded with zeros so that `in` and `out` are multiples of 8.
 
-    They come back in the type that the product is computed in: casting first, zeros are written
-    once.
+    hidden (..., in), weight (out, in, ...), bias (out,) or None. They are returned in the type that
+    the product is computed in. The product's outputs from `out` on are to be cut off.
     """
     out_channels, in_channels = weight.shape[:2]
     more_inputs, more_outputs = missing(in_channels), missing(out_channels)
+    # Cast first: the zeros are then written once
     dtype = compute_dtype(hidden)
-    hidden, weight = hidden.to(dtype), weight.to(dtype)
+    hidden = hidden.to(dtype)
+    weight = weight.to(dtype)
     if bias is not None:
         bias = F.pad(bias.to(dtype), (0, more_outputs)) if more_outputs else bias.to(dtype)
     if more_inputs:
         hidden = F.pad(hidden, (0, more_inputs))
     if more_inputs or more_outputs:
-        rest = [0, 0] * (weight.dim() - 2)
+        rest = [0, 0] * (weight.dim() - 2)  # F.pad counts from the last dimension
         weight = F.pad(weight, (*rest, 0, more_inputs, 0, more_outputs))
     return hidden, weight, bias
 
 
 def linear_product(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """F.linear, its sizes padded where that is faster: (..., in) -> (..., out)."""
+    """F.linear, computed with padded sizes if that is faster: (..., in) -> (..., out)."""
     if not on_tensor_cores(hidden):
         return F.linear(hidden, weight, bias)
     return F.linear(*pad_to_multiples(hidden, weight, bias))[..., : weight.size(0)]

@@ -25,7 +25,8 @@ LEAST_MULTIPLICATIONS = 1 << 26
 class PackedLinear(nn.Module):
     """A linear layer with packed weights (out_features, in_features), for inference alone.
 
-    The bias may be None. Pickling and copying unpack and pack the weights again.
+    The weights are on the CPU, of a type that oneDNN packs (see `packable`). Pickling and copying
+    unpack and pack them again.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None):
@@ -36,8 +37,9 @@ class PackedLinear(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickle and copy, which cannot store packed weights: plain ones in their place."""
-        state = {name: value for name, value in self.__dict__.items() if name != "points"}
-        return state | {"packed": self.packed.to_dense()}
+        state = self.__dict__ | {"packed": self.packed.to_dense()}
+        state.pop("points", None)  # PackedConv's second copy, which it can make again
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -63,19 +65,21 @@ class PackedConv(PackedLinear):
         self.kernel_size = conv.kernel_size
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """hidden (batch, kernel_size - 1 + time, in_channels) -> (batch, time, out_channels)."""
+        """hidden (batch, kernel_size - 1 + time, in_channels) -> (batch, time, out_channels).
+
+        Not padded: the first kernel_size - 1 positions are the context before the first output.
+        """
         kernel_size = self.kernel_size[0]
         rows = hidden.size(0) * (hidden.size(1) - kernel_size + 1)
         enough = rows * self.in_channels * self.out_channels >= LEAST_MULTIPLICATIONS
         if enough and winograd.suits(hidden, kernel_size):
             return winograd.between_transforms(hidden, kernel_size, self.bias, self.products)
-        windows = hidden.unfold(
-            1, kernel_size, 1
-        )  # (batch, time, in_channels, kernel_size), a view
+        # (batch, time, in_channels, kernel_size), a view
+        windows = hidden.unfold(1, kernel_size, 1)
         return super().forward(windows.transpose(2, 3).flatten(2))
 
     def products(self, inputs: Tensor) -> Tensor:
-        """Winograd's products, as `between_transforms` asks for them.
+        """The `products` of winograd.between_transforms, by packed weights.
 
         (points, n, in_channels) -> (points, n, out_channels).
         """
@@ -86,7 +90,10 @@ class PackedConv(PackedLinear):
 
     @cached_property
     def points(self) -> list[PackedLinear]:
-        """The transformed weights of each of Winograd's points, packed at the first use."""
+        """A linear layer with the transformed weights of each of Winograd's points.
+
+        Packed at the first use and kept: a second copy of the weights.
+        """
         weight = self.packed.to_dense().unflatten(1, (-1, self.in_channels))
         weight = weight.transpose(1, 2).contiguous()  # (out_channels, in_channels, kernel_size)
         return [PackedLinear(matrix, None) for matrix in winograd.at_points(weight)]
@@ -96,26 +103,35 @@ class PackedLSTM(nn.Module):
     """torch's LSTM with packed weights, for inference alone; time first.
 
     It makes the products that `nn.LSTM` makes by oneDNN, in the same order, so that results are
-    equal.
+    equal. Pickling and copying unpack and pack the weights again.
     """
 
     def __init__(self, lstm: nn.LSTM):
+        """lstm: on the CPU, one direction, with biases and without projections; it is unchanged."""
         super().__init__()
-        self.hidden_size, self.num_layers = lstm.hidden_size, lstm.num_layers
+        self.hidden_size = lstm.hidden_size
+        self.num_layers = lstm.num_layers
         self.layers = []  # packed input and recurrent weights of each, and the two biases
         for layer in range(lstm.num_layers):
-            names = (
-                f"{kind}_l{layer}" for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-            )
-            self.layers.append(self.pack(*(getattr(lstm, name).detach() for name in names)))
+            tensors = []
+            for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+                tensors.append(getattr(lstm, f"{kind}_l{layer}").detach())
+            self.layers.append(self.pack(*tensors))
 
     def pack(self, inputs: Tensor, recurrent: Tensor, *biases: Tensor) -> tuple[Tensor, ...]:
-        """A layer's weights, packed, and its biases as they are.
+        """A layer's weights, packed, then its biases as they are.
 
-        inputs (4 * hidden_size, channels), recurrent (4 * hidden_size, hidden_size).
+        inputs: input weights (4 * hidden_size, channels). recurrent: recurrent weights
+        (4 * hidden_size, hidden_size). biases: two, (4 * hidden_size,).
         """
         packed = torch.ops.mkldnn._reorder_mkldnn_rnn_layer_weight(
-            inputs, recurrent, self.hidden_size, False, True, False, [1, 1, inputs.size(1)]
+            inputs,
+            recurrent,
+            self.hidden_size,
+            False,  # reverse
+            True,  # has biases
+            False,  # batch first
+            [1, 1, inputs.size(1)],  # shape of an input: time, batch, channels
         )
         return (*packed, *biases)
 
@@ -123,7 +139,7 @@ class PackedLSTM(nn.Module):
         """For pickle and copy, which cannot store packed weights: plain ones in their place."""
         layers = []
         for *packed, bias_ih, bias_hh in self.layers:
-            # (1, 1, channels, 4, hidden_size) each
+            # From (1, 1, channels, 4, hidden_size) back to (4 * hidden_size, channels)
             plain = [weight.to_dense().flatten(3)[0, 0].T.contiguous() for weight in packed]
             layers.append((*plain, bias_ih, bias_hh))
         return self.__dict__ | {"layers": layers}
@@ -137,7 +153,7 @@ class PackedLSTM(nn.Module):
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """inputs (time, batch, channels) -> (time, batch, hidden_size), and the state after them.
 
-        The state is h and c, each (layers, batch, hidden_size); None: zeros.
+        The state is (h, c), each (layers, batch, hidden_size); None: zeros.
         """
         if state is None:
             zeros = inputs.new_zeros(self.num_layers, inputs.size(1), self.hidden_size)
@@ -149,15 +165,15 @@ class PackedLSTM(nn.Module):
                 *weights,
                 h[None],
                 c[None],
-                False,
-                [],
+                False,  # reverse
+                [],  # batch sizes of a packed sequence
                 LSTM_MODE,
                 self.hidden_size,
-                1,
-                True,
-                False,
-                False,
-                False,
+                1,  # layers
+                True,  # has biases
+                False,  # bidirectional
+                False,  # batch first
+                False,  # train
             )
             after.append((h, c))
         h, c = (torch.cat(layers) for layers in zip(*after, strict=True))
@@ -168,12 +184,12 @@ LSTM_MODE = 2  # of ATen's RNN modes
 
 
 def prepare_for_inference(model: nn.Module, lstms: bool = True) -> None:
-    """Make a model fast and unfit for training, in place: it computes the same to rounding.
+    """Make a model faster and unfit for training, in place; it computes the same to rounding.
 
-    Folds weight norm, puts the model in evaluation mode without gradients and, on a CPU for which
-    oneDNN packs its type, packs linear layers, convolutions and, with `lstms`, LSTMs; tied weights
-    are copied first. Convert the model's type and move it before; weights can no longer be loaded
-    afterwards.
+    Puts it in evaluation mode without gradients and folds weight normalisation. If `packable`, then
+    also replaces its linear layers, its convolutions and, with `lstms`, its LSTMs by packed ones,
+    for which tied weights are copied. The model itself stays even if it is such a layer.
+    Set the model's type and device and load its weights before: packed weights stay as they are.
     """
     model.eval().requires_grad_(False)
     fold_weight_norm(model)
@@ -195,8 +211,9 @@ def prepare_for_inference(model: nn.Module, lstms: bool = True) -> None:
 def limit_kernel_cache() -> None:
     """Make oneDNN cache kernels for the last 128 shapes instead of 1,024, which take a gigabyte.
 
-    Batches of many lengths hardly have the same shape again. Sets environment variables, unless the
-    user has, and works only before the process's first matrix product.
+    Batches of many lengths hardly have the same shape again. Sets environment variables of this
+    process, unless the user has set them. Call it before the first matrix product; later it has no
+    effect.
     """
     # oneDNN's own cache, and torch's in front of it
     for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
@@ -208,13 +225,17 @@ def compute_alone_after_fork() -> None:
     """Make processes that are forked from this one compute with one thread each.
 
     OpenMP's threads do not exist after a fork, and a product that waits for them never ends.
-    Registers a fork handler, once a process.
+    Registers a fork handler for the rest of the process; further calls do nothing.
     """
     os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 def packable(model: nn.Module) -> bool:
-    """Whether oneDNN packs weights of this model's type on its device; float64 it does not."""
+    """Whether oneDNN packs this model's weights: on the CPU, in float32, or in bf16 if this
+    processor supports it; never in float64.
+
+    Device and type are those of the model's first parameter.
+    """
     weight = next(model.parameters())
     if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False

@@ -21,9 +21,6 @@ class LanguageModel(nn.Module):
 
     A state that is carried from one call to the next gives the same results as one call on the
     whole text. A text begins with `start_state`, and its first token is <eos>.
-
-    `before_text` is the type that a text begins after, without end (see `start_state`); None:
-    zeros. Encoders without a receptive field (the LSTM) ignore it.
     """
 
     def __init__(
@@ -33,6 +30,11 @@ class LanguageModel(nn.Module):
         output_dropout: float = 0.0,
         before_text: int | None = None,
     ):
+        """output_dropout: on the hidden states, in training.
+
+        before_text: the id that stands before a text, repeated without end (see `start_state`);
+        None: zeros. Encoders without a receptive field (the LSTM) ignore it.
+        """
         super().__init__()
         self.encoder = encoder
         self.softmax = softmax
@@ -41,18 +43,20 @@ class LanguageModel(nn.Module):
         self._start: State | None = None  # of one text, once it is asked for
 
     def train(self, mode: bool = True) -> "LanguageModel":
-        """As torch's; also forgets the start state, which depends on the weights."""
+        """As in nn.Module; also drops the cached start state, which depends on the weights."""
         self._start = None
         return super().train(mode)
 
     @torch.inference_mode(False)
     @torch.no_grad()
     def start_state(self, batch_size: int) -> State | None:
-        """The state before a text's first token, the <eos> ahead of its first word; None: zeros.
+        """The state before a text's first token, which is the <eos> ahead of its first word.
 
-        With `before_text`, it is the state after that type without end, which a receptive field of
-        it gives exactly. It is computed once and kept until `train` or `eval` is called: call one
-        of them after the weights have changed. The tensors are views that all sequences share.
+        Without `before_text` it is None, which stands for zeros. With it, it is the state after
+        that id, repeated without end, computed exactly from `receptive_field` repetitions. The
+        model must be in evaluation mode. The state is cached until `train` or `eval` is called:
+        call `eval` after the weights have changed. The tensors are expanded views that all
+        sequences share: do not write to them.
         """
         if self.before_text is None:
             return None
@@ -63,7 +67,10 @@ class LanguageModel(nn.Module):
         return [part.expand(batch_size, *part.shape[1:]) for part in self._start]
 
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """tokens (batch, time) -> hidden (batch, time, channels), and the state after them."""
+        """tokens (batch, time) -> hidden (batch, time, channels), and the state after them.
+
+        state: the one before them, of an earlier call or `start_state`; None: zeros.
+        """
         hidden, state = self.encoder(tokens, state)
         return dropout(hidden, self.output_dropout, self.training), state
 
@@ -72,9 +79,8 @@ class LanguageModel(nn.Module):
     ) -> Tensor:
         """Negative log-likelihood of each target, in nats; 0 where the target is IGNORE.
 
-        hidden (batch, time, channels), targets (batch, time) -> (batch, time). `cluster_indices` is
-        what `softmax.cluster_indices(targets)` returns, on the device of `hidden`; None: it is
-        computed here.
+        hidden (..., channels), targets (...) -> (...), float32 on the device of `hidden`.
+        cluster_indices: see `Softmax.nll`; None: computed here, and the targets may be on the CPU.
         """
         return self.softmax.nll(hidden, targets, cluster_indices)
 
@@ -83,7 +89,7 @@ class LanguageModel(nn.Module):
         return self.softmax.log_prob(hidden)
 
     def empty_state(self, batch_size: int) -> State:
-        """The state with zeros in it. (What a text begins with is `start_state`.)"""
+        """A state of zeros. A text begins with `start_state` instead, which may differ."""
         return self.encoder.empty_state(batch_size)
 
     @property
@@ -92,13 +98,13 @@ class LanguageModel(nn.Module):
 
     @property
     def receptive_field(self) -> int | None:
-        """Tokens that a prediction depends on; None: all that came before."""
+        """The number of tokens that a prediction depends on; None: all before it."""
         return self.encoder.receptive_field
 
     def parameter_counts(self) -> dict[str, int]:
-        """The number of parameters: total, embedding, body and softmax, which add up to the total.
+        """The number of parameters: "total", and its parts "embedding", "body" and "softmax".
 
-        A tied embedding counts as embedding alone.
+        A tied embedding counts under "embedding" only.
         """
         total = sum(p.numel() for p in self.parameters())
         embedding = sum(p.numel() for p in self.encoder.embedding.parameters())
@@ -113,9 +119,9 @@ class LanguageModel(nn.Module):
     def flops_per_token(self, frequencies: Tensor | None = None) -> float:
         """Floating-point operations of the forward pass per token (the unit of Fig. 2).
 
-        Matrix products alone are counted, a multiplication and an addition as two. The cost of the
-        adaptive softmax depends on how often its rare clusters are needed: `frequencies`
-        (vocabulary,) are counts or shares of the types, in the order of ids; None: those of `zipf`.
+        Only matrix products count, a multiplication and an addition as two.
+        frequencies: how often each type is a target, as counts or shares (vocabulary,) in the order
+        of ids, because rare clusters of the adaptive softmax cost extra; None: those of `zipf`.
         """
         if frequencies is None:
             frequencies = zipf(self.vocabulary_size)
@@ -139,10 +145,10 @@ def build_model(
     vocabulary_size: int,
     before_text: int | None = None,
 ) -> LanguageModel:
-    """The model of a config, freshly initialised, on torch's default device.
+    """The model of a config, initialised at random, in training mode, on torch's default device.
 
-    Draws from torch's random state. `before_text` is as LanguageModel has it. Raises UsageError
-    where its cutoffs do not fit the vocabulary, or its weights the machine's memory.
+    before_text: as in LanguageModel. Draws from torch's random state. Raises UsageError if the
+    cutoffs are not below vocabulary_size, or the model needs more than the machine's main memory.
     """
     shapes_alone = torch.get_default_device().type == "meta"
     check_size(config, vocabulary_size, copies=0 if shapes_alone else 1)

@@ -46,15 +46,18 @@ def linear(in_features: int, out_features: int, normalised: bool, dropout: float
 def dropout(hidden: Tensor, probability: float, training: bool) -> Tensor:
     """torch's dropout, on a CPU in a third of the time: by 16 random bits an element.
 
-    The probability is rounded to a multiple of 1/65,536 there; one that rounds to 0 or 1 is left to
-    torch. Draws from torch's random state where `training`; returns `hidden` itself where not.
+    probability: of dropping an element; on a CPU rounded to a multiple of 1/65,536. If that is 0 or
+    1, torch's own dropout is used. Draws from torch's random state if `training`; otherwise returns
+    `hidden` itself.
     """
-    kept = round((1 - probability) * 2**16)
+    kept = round((1 - probability) * 2**16)  # of the 2^16 values of 16 bits
     if not training or hidden.device.type != "cpu" or kept in (0, 2**16):
         return F.dropout(hidden, probability, training)
+    # Each random int64 is four int16, which are uniform from -2^15 on
     words = torch.empty(-(-hidden.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-    mask = words.view(torch.int16)[: hidden.numel()].view(hidden.shape) < kept - 2**15
-    factors, scale = mask.to(hidden.dtype), 2**16 / kept
+    bits = words.view(torch.int16)[: hidden.numel()].view(hidden.shape)
+    factors = (bits < kept - 2**15).to(hidden.dtype)  # 1: kept, 0: dropped
+    scale = 2**16 / kept
     if hidden.dtype == torch.bfloat16:  # its 8 bits are too few for the scale alone
         return hidden * factors * scale
     return hidden * factors.mul_(scale)
@@ -64,11 +67,11 @@ def conv_channels_last(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """What F.conv1d computes, without copying the activations to (batch, channels, time) first.
 
     hidden (batch, context + time, in_channels), weight (out_channels, in_channels, kernel_size),
-    bias (out_channels,) -> (batch, time, out_channels); context is kernel_size - 1.
-
-    In half precision cuDNN would copy them back to channels last itself.
+    bias (out_channels,) -> (batch, time, out_channels); context is kernel_size - 1. The weight is
+    cast to the type of `hidden`; the bias must have it already, unless autocast is on.
     """
-    # (batch, in_channels, 1, time): the same memory, which torch knows as channels last
+    # In half precision cuDNN would copy from (batch, channels, time) back to channels last itself.
+    # An image of height 1, (batch, in_channels, 1, time), is channels last without a copy
     image = hidden.transpose(1, 2).unsqueeze(2)
     # Type and layout in one copy; autocast would make a second one
     weight = weight.unsqueeze(2).to(hidden.dtype, memory_format=torch.channels_last)
@@ -76,10 +79,10 @@ def conv_channels_last(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def suits_channels_last(hidden: Tensor) -> bool:
-    """Whether a CPU's convolution is faster by `conv_channels_last`: in bf16 with few channels.
+    """Whether `conv_channels_last` is faster on a CPU: in bf16, also by autocast, with at most
+    MOST_CHANNELS input channels.
 
-    On a GPU, those in half precision take it (see `GatedConv.project`); in float32 cuDNN is left
-    its own choice.
+    False for any other device: `GatedConv.project` decides for a GPU by itself.
     """
     if hidden.device.type != "cpu":
         return False
@@ -96,15 +99,19 @@ def last(tensor: Tensor, count: int) -> Tensor:
 
 
 def weight_count(module: nn.Module) -> int:
-    """The number of weights in a module's linear layers and convolutions, biases not counted.
+    """The number of weights in a module's linear layers and convolutions, without biases.
 
-    As each is used once for every token, these are also its multiply-accumulate operations a token.
-    Counted by the layers' sizes, for packed layers (see inference.py) no longer have parameters.
+    Also its multiply-accumulate operations per token, since each weight is used once for every
+    token.
     """
-    linears = (layer for layer in module.modules() if hasattr(layer, "in_features"))
-    convs = (layer for layer in module.modules() if isinstance(layer, nn.Conv1d))
-    weights = sum(conv.in_channels * conv.out_channels * conv.kernel_size[0] for conv in convs)
-    return weights + sum(linear.in_features * linear.out_features for linear in linears)
+    # By the layers' sizes, because packed layers (see inference.py) no longer have parameters
+    weights = 0
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv1d):
+            weights += layer.in_channels * layer.out_channels * layer.kernel_size[0]
+        elif hasattr(layer, "in_features"):  # linear, tied or packed
+            weights += layer.in_features * layer.out_features
+    return weights
 
 
 class GatedConv(nn.Module):
@@ -119,7 +126,10 @@ class GatedConv(nn.Module):
         normalised: bool,
         dropout: float,
     ):
-        """`gate`: one of GATES; `normalised`: weight normalisation; `dropout`: on the input."""
+        """Initialises the weights from torch's random state.
+
+        gate: a name in GATES. normalised: with weight normalisation. dropout: on the input.
+        """
         super().__init__()
         self.gate = gate
         self.dropout = dropout
@@ -140,9 +150,9 @@ class GatedConv(nn.Module):
     def forward(self, hidden: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         """hidden (batch, time, in_channels) -> (batch, time, out_channels), and the state after it.
 
-        The state are the last kernel_size - 1 inputs, after dropout, as (batch, kernel_size - 1,
-        in_channels). `state` None: zeros. The one returned is a copy, for a view would keep each
-        layer's whole input in memory; it is not detached, so that gradients flow through it.
+        The state is the last kernel_size - 1 inputs, after dropout: (batch, kernel_size - 1,
+        in_channels). state: the one before; None: zeros. The one returned is a copy and not
+        detached, so gradients flow through it.
         """
         hidden = dropout(hidden, self.dropout, self.training)
         if self.context and state is None:
@@ -183,13 +193,14 @@ class GatedConv(nn.Module):
 class ResidualBlock(nn.Module):
     """Gated convolutions whose input is added to their output (section 2).
 
-    A bottleneck block has three. Where `block.residual` is false nothing is added; where the
-    channels differ, the input is projected.
+    The sum is scaled by sqrt(1/2). The input is projected if its channels are not those of the
+    output. Nothing is added or scaled if `block.residual` is false.
     """
 
     def __init__(
         self, in_channels: int, block: BlockConfig, gate: str, normalised: bool, dropout: float
     ):
+        """One repeat of `block`; `gate`, `normalised` and `dropout` are as in GatedConv."""
         super().__init__()
         self.convs = nn.ModuleList()
         channels = in_channels
@@ -206,7 +217,7 @@ class ResidualBlock(nn.Module):
     def forward(self, hidden: Tensor, states: list[Tensor] | None) -> tuple[Tensor, list[Tensor]]:
         """hidden (batch, time, in_channels) -> (batch, time, out_channels), and the states after.
 
-        `states` has one for each convolution, as GatedConv has it; None: zeros.
+        states: one for each convolution, as in GatedConv; None: zeros.
         """
         residual = hidden if self.projection is None else self.projection(hidden)
         new_states = []
@@ -219,9 +230,10 @@ class ResidualBlock(nn.Module):
 
 
 def fold_weight_norm(module: nn.Module) -> None:
-    """Replace each weight-normalised weight by its present value, in place: for inference.
+    """Replace each weight-normalised weight by its current value, in place: for inference.
 
-    The gains are gone afterwards; names of parameters change with it, so load weights before.
+    The parameters for gain and direction are removed and a plain `weight` takes their place, so
+    load weights before. Other modules stay as they are.
     """
     for child in module.modules():
         if parametrize.is_parametrized(child, "weight"):

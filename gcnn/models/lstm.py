@@ -15,11 +15,13 @@ State = list[Tensor]  # h and c, (batch, layers, units)
 class LSTM(nn.Module):
     """The LSTM encoder: tokens to hidden states; the context is unbounded.
 
-    With `projection_dim`, a linear layer brings the units to that many channels before the softmax,
-    as in LSTM-2048-512 (Jozefowicz et al. 2016): more of the operations are then the LSTM's own.
+    With `projection_dim`, a linear layer maps the units to that many channels before the softmax,
+    as in LSTM-2048-512 (Jozefowicz et al. 2016): a larger part of the operations is then the
+    LSTM's own.
     """
 
     def __init__(self, config: LSTMConfig, vocabulary_size: int):
+        """Initialises the weights from torch's random state."""
         super().__init__()
         self.receptive_field = config.receptive_field
         self.dropout = config.dropout
@@ -53,22 +55,21 @@ class LSTM(nn.Module):
                     nn.init.orthogonal_(gate)
             elif name.startswith("bias_ih"):
                 # Forget gates start open: f is the second of the four gates
-                parameter.zero_()[self.units : 2 * self.units] = 1.0
+                parameter.zero_()
+                parameter[self.units : 2 * self.units] = 1.0
 
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """tokens (batch, time) -> hidden (batch, time, hidden_dim), and the state after them.
 
-        Without a state the text starts here: h and c are zeros. Computed in float32 on a GPU, under
-        autocast too.
+        The state is [h, c], each (batch, layers, units); None: zeros. The one returned has the type
+        of the recurrent layers (see `recur`) and is a view of their output.
         """
-        embedded = dropout(
-            self.embedding(tokens.T), self.dropout, self.training
-        )  # time first: torch's fast path
-        before = (
-            None
-            if state is None
-            else tuple(tensor.transpose(0, 1).contiguous() for tensor in state)
-        )
+        # Time first: torch's fast path
+        embedded = dropout(self.embedding(tokens.T), self.dropout, self.training)
+        before = None
+        if state is not None:
+            h, c = state
+            before = h.transpose(0, 1).contiguous(), c.transpose(0, 1).contiguous()
         hidden, after = self.recur(embedded, before)
         if self.projection is not None:
             hidden = self.projection(hidden)
@@ -77,11 +78,14 @@ class LSTM(nn.Module):
     def recur(
         self, embedded: Tensor, before: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """The recurrent layers alone, time first; the trainer keeps the compiler out of them.
+        """The recurrent layers alone: embedded (time, batch, channels) -> (time, batch, units), and
+        the state after.
 
-        Under autocast on a GPU they are computed in its type: left to autocast, cuDNN's LSTM would
-        take float16.
+        The state is (h, c), each (layers, batch, units); None: zeros. Under autocast on a GPU, all
+        is computed and returned in autocast's type.
         """
+        # A method of its own so that the trainer can exclude it from torch.compile.
+        # Left to autocast, cuDNN's LSTM would take float16 even where autocast says bf16.
         if embedded.device.type == "cuda" and torch.is_autocast_enabled("cuda"):
             dtype = torch.get_autocast_dtype("cuda")
             with torch.autocast("cuda", enabled=False):
@@ -89,9 +93,12 @@ class LSTM(nn.Module):
         return self.lstm(embedded, before)
 
     def kernel(self, device: torch.device, dtype: torch.dtype) -> str:
-        """Whose code the recurrent layers run by on a device in a type, as results.json says it."""
+        """The library that computes the recurrent layers, as results.json names it.
+
+        dtype: that of the computation; it matters on a GPU only.
+        """
         if device.type == "cuda":
-            example = torch.empty(1, device=device, dtype=dtype)  # of no numbers, cuDNN takes none
+            example = torch.empty(1, device=device, dtype=dtype)  # cuDNN accepts no empty tensor
             return "cuDNN's LSTM" if torch.cudnn_is_acceptable(example) else "torch's own LSTM"
         return "oneDNN's LSTM" if torch.backends.mkldnn.is_available() else "torch's own LSTM"
 
@@ -107,7 +114,10 @@ class LSTM(nn.Module):
         return 4 * inputs * self.units + self.recurrent_macs() + projection
 
     def recurrent_macs(self) -> int:
-        """Multiply-accumulate operations per token that must wait for the token before."""
+        """Multiply-accumulate operations per token that must wait for the token before.
+
+        These are the products with h.
+        """
         return 4 * self.lstm.num_layers * self.units**2
 
 
@@ -117,8 +127,11 @@ def lstm_in(
     inputs: Tensor,
     before: tuple[Tensor, Tensor] | None,
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """What `lstm` computes from inputs (time, batch, channels) and a state, with all of them and
-    its weights cast to `dtype`; gradients reach the weights in their own type.
+    """The output and state of `lstm`, computed and returned in `dtype`.
+
+    inputs (time, batch, channels) -> (time, batch, hidden_size) and (h, c), each (layers, batch,
+    hidden_size). before: the state before; None: zeros. Weights are cast here and stay as they are;
+    their gradients have their own type.
     """
     if before is None:
         zeros = inputs.new_zeros(lstm.num_layers, inputs.size(1), lstm.hidden_size)

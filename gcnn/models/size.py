@@ -10,17 +10,17 @@ LAYER = 1 << 14  # bytes of a layer's Python objects, besides its weights
 def check_size(
     model: ModelConfig, vocabulary_size: int, copies: int = 1, positions: int = 0
 ) -> None:
-    """Raise UsageError for cutoffs not below the vocabulary size and for a model that exceeds the
-    machine's main memory, whatever the device.
+    """Raise UsageError if cutoffs are not below the vocabulary size, or if a lower bound on the
+    memory that the model needs is more than the machine's main memory, whatever the device.
 
-    Counted are `copies` of the weights in float32 (0: none is held) and, for a batch of `positions`
-    tokens, the outputs of all layers in bf16. What is counted is the least that is needed.
+    copies: how many times the weights are held, in float32; 0: not at all.
+    positions: tokens of a batch, for which the outputs of all layers are held in bf16.
     """
     if model.cutoffs and model.cutoffs[-1] >= vocabulary_size:
-        vocabulary = (
-            f"the vocabulary has {vocabulary_size} types; give cutoffs below {vocabulary_size}"
+        raise UsageError(
+            f"model.cutoffs is {model.cutoffs}, but the vocabulary has {vocabulary_size} types; "
+            f"give cutoffs below {vocabulary_size}."
         )
-        raise UsageError(f"model.cutoffs is {model.cutoffs}, but {vocabulary}.")
     layers, weights, width = model.least_size()
     weights += vocabulary_size * model.embedding_dim
     what = f"a model of {layers:,} layers and {weights:,} weights"

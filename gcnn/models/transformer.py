@@ -25,6 +25,7 @@ class Transformer(nn.Module):
     """Tokens to hidden states with a finite context, `receptive_field` tokens."""
 
     def __init__(self, config: TransformerConfig, vocabulary_size: int):
+        """Initialises the weights from torch's random state."""
         super().__init__()
         self.receptive_field = config.receptive_field
         self.dropout = config.dropout
@@ -41,7 +42,7 @@ class Transformer(nn.Module):
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """tokens (batch, time) -> hidden (batch, time, hidden_dim), and the state after them.
 
-        Without a state the text starts here: there is nothing before the first token to attend to.
+        state: laid out as in `empty_state`; None: the empty state, without earlier tokens.
         """
         present, *caches = self.empty_state(len(tokens)) if state is None else state
         embedded = dropout(self.embedding(tokens), self.dropout, self.training)
@@ -55,7 +56,11 @@ class Transformer(nn.Module):
         return self.norm(hidden), new_state
 
     def empty_state(self, batch_size: int) -> State:
-        """The state before a text: no position holds a token."""
+        """The state before a text: zeros, which mean that no earlier position holds a token.
+
+        A list of: whether each of the last window - 1 positions does, (batch, window - 1); then for
+        each block, their keys and values, (batch, window - 1, 2 * hidden_dim).
+        """
         weight = self.embedding.weight
         keys_and_values = (batch_size, self.context, 2 * self.hidden_dim)
         caches = [weight.new_zeros(keys_and_values) for _ in self.blocks]
@@ -64,8 +69,7 @@ class Transformer(nn.Module):
     def macs(self) -> int:
         """Multiply-accumulate operations per token, without the softmax.
 
-        A query is counted with `window` keys and values, though the first tokens of a text see
-        fewer.
+        Each token is counted as attending to `window` tokens; the first of a text see fewer.
         """
         window = self.context + 1
         return weight_count(self) + len(self.blocks) * 2 * window * self.hidden_dim
@@ -79,8 +83,10 @@ class Block(nn.Module):
     """A pre-norm residual block: x + attention(norm(x)), then x + feed_forward(norm(x))."""
 
     def __init__(self, config: TransformerConfig):
+        """Initialises the weights from torch's random state, scaled by the number of blocks."""
         super().__init__()
-        width, inner = config.hidden_dim, config.feed_forward_dim
+        width = config.hidden_dim
+        inner = config.feed_forward_dim
         self.dropout = config.dropout
         self.gate = config.gate
         self.attention_norm = nn.RMSNorm(width)
@@ -99,7 +105,7 @@ class Block(nn.Module):
     def forward(self, hidden: Tensor, cache: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """hidden (batch, time, hidden_dim) -> the same shape, and the cache after it.
 
-        `cache` and `present` are as WindowAttention has them.
+        cache, present: as in WindowAttention.forward.
         """
         attended, cache = self.attention(self.attention_norm(hidden), cache, present)
         hidden = hidden + dropout(attended, self.dropout, self.training)
@@ -112,6 +118,7 @@ class WindowAttention(nn.Module):
     """Causal self-attention of each token to itself and the `window - 1` tokens before it."""
 
     def __init__(self, width: int, num_heads: int, window: int):
+        """width: channels of inputs and outputs, a multiple of 2 * num_heads."""
         super().__init__()
         self.num_heads, self.window = num_heads, window
         self.inputs = linear(width, 3 * width, False, 0.0)  # queries, keys and values
@@ -120,11 +127,13 @@ class WindowAttention(nn.Module):
     def forward(self, hidden: Tensor, cache: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """hidden (batch, time, width) -> (batch, time, width), and the cache after it.
 
-        `cache` (batch, window - 1, 2 * width) has the keys, not yet rotated, and values of the
-        tokens before; `present` (batch, window - 1 + time) is 1 where there is a token, 0 before a
-        text.
+        cache: keys, not rotated, and values of the window - 1 positions before: (batch, window - 1,
+        2 * width). The one returned is of the last window - 1 positions.
+        present: 1 where those positions and these hold a token, 0 before the start of a text:
+        (batch, window - 1 + time).
         """
-        context, time = self.window - 1, hidden.size(1)
+        context = self.window - 1
+        time = hidden.size(1)
         queries, keys_and_values = self.inputs(hidden).tensor_split([hidden.size(-1)], dim=-1)
         keys_and_values = torch.cat([cache.to(keys_and_values.dtype), keys_and_values], dim=1)
         cache = last(keys_and_values, context)
@@ -157,17 +166,17 @@ class WindowAttention(nn.Module):
         attended = F.scaled_dot_product_attention(
             rotated(queries, positions[context:]), rotated(keys, positions), values, attn_mask=sees
         )
-        attended = (
-            attended.transpose(2, 3).flatten(-2).flatten(1, 2)[:, :time]
-        )  # (batch, time, width)
+        attended = attended.transpose(2, 3).flatten(-2)  # (batch, chunks, chunk, width)
+        attended = attended.flatten(1, 2)[:, :time]  # (batch, time, width)
         return self.output(attended), cache
 
 
 def rotated(vectors: Tensor, positions: Tensor) -> Tensor:
-    """Rotary positions: vectors (..., time, channels), turned by their positions (time,).
+    """Vectors (..., time, channels) rotated by their positions (time,), as rotary embeddings do.
 
-    Channel i and channel i + channels / 2 are a pair, turned by position * rate_i. The product of a
-    query and a key then depends on the difference of their positions alone.
+    Channels i and i + channels / 2 are a pair, rotated by position * rate_i; the number of channels
+    is even. The product of a query and a key then depends only on the difference of their
+    positions.
     """
     half = vectors.size(-1) // 2
     rates = ROTARY_BASE ** -(torch.arange(half, device=vectors.device, dtype=torch.float64) / half)

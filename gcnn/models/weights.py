@@ -25,17 +25,19 @@ ENTRY = "gcnn"  # of the metadata
 def save_weights(weights: dict[str, Tensor], path: Path, tokenizer: str) -> None:
     """Write a state dict as safetensors, atomically: the old file stays, or the new one is whole.
 
-    `tokenizer` is the fingerprint of the tokenizer. Raises RunError where it cannot be written.
+    tokenizer: the tokenizer's fingerprint, for the metadata. Tensors may be on any device; no two
+    may share memory. Raises RunError if the disk is full, OSError for other failures.
     """
     write_atomically(path, lambda aside: write_weights(weights, aside, tokenizer))
 
 
 def write_weights(weights: dict[str, Tensor], path: Path, tokenizer: str) -> None:
-    """As `save_weights`, but not atomically: for a path aside that is renamed afterwards."""
+    """As `save_weights`, but not atomically: for a temporary path that the caller renames."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     try:
+        # safetensors makes a file that the owner alone can read; this one follows the umask
         path.touch()
-        mode = path.stat().st_mode  # that of the umask; safetensors writes for the owner alone
+        mode = path.stat().st_mode
         metadata = {"sha256": digest(contiguous), "tokenizer": tokenizer}
         safetensors.torch.save_file(contiguous, path, {ENTRY: json.dumps(metadata)})
         path.chmod(mode)
@@ -46,10 +48,10 @@ def write_weights(weights: dict[str, Tensor], path: Path, tokenizer: str) -> Non
 
 
 def load_weights(model: torch.nn.Module, path: Path) -> None:
-    """Load safetensors into a model, in place.
+    """Load a file written by `save_weights` into a model, in place.
 
-    Raises UsageError where the file is absent or holds the weights of another model, RunError where
-    it is damaged.
+    The tokenizer is not checked. Raises as `read_weights` and `assign_weights` do: UsageError if
+    the file is absent or of another model, RunError if it is damaged.
     """
     assign_weights(model, read_weights(path), path)
 
@@ -57,8 +59,9 @@ def load_weights(model: torch.nn.Module, path: Path) -> None:
 def read_weights(path: Path, tokenizer: str | None = None) -> dict[str, Tensor]:
     """The tensors of a file by their names, on the CPU, checked against the sha256 in its metadata.
 
-    Raises UsageError where it is absent, a pointer of Git LFS, or belongs to another tokenizer than
-    the fingerprint `tokenizer` (None: any will do); RunError where it is damaged.
+    tokenizer: the fingerprint that the metadata must have; None: not checked.
+    Raises UsageError if the file is absent, a pointer of Git LFS or of another tokenizer, or if its
+    folder's name is not UTF-8; RunError if it is damaged or has no sha256.
     """
     if not path.is_file():
         raise UsageError(
@@ -93,16 +96,20 @@ def read_weights(path: Path, tokenizer: str | None = None) -> dict[str, Tensor]:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The keys `sha256` and `tokenizer` of a weights file's metadata; older files may lack them.
+    """The metadata of a weights file: `sha256`, of its tensors in hex, and `tokenizer`, the
+    fingerprint.
 
-    The file is to be intact, as after `read_weights`: errors are those of safetensors.
+    Call `read_weights` first, which checks the file: here, errors are those of safetensors or json.
     """
     with safetensors.safe_open(path, "pt") as file:
         return metadata_of(file)
 
 
 def metadata_of(file: safetensors.safe_open) -> dict[str, str]:
-    """As `read_metadata`, of an opened file. Raises ValueError for an entry that is not JSON."""
+    """As `read_metadata`, of an open file; empty for a file without metadata.
+
+    Raises ValueError for an entry that is not JSON, and does not check the entry further.
+    """
     metadata = file.metadata() or {}
     if ENTRY in metadata:
         return json.loads(metadata[ENTRY])
@@ -122,10 +129,10 @@ def digest(weights: dict[str, Tensor]) -> str:
 
 
 def assign_weights(model: torch.nn.Module, weights: dict[str, Tensor], path: Path) -> None:
-    """Copy tensors into a model, in place. Raises UsageError where they are those of another model.
+    """Copy tensors into a model, in place; its dtype and device stay.
 
-    Names and shapes must be those of the model's state_dict; dtype and device stay the model's.
-    `path` is the file that the tensors were read from, for the message.
+    path: the file that the tensors were read from, for the message.
+    Raises UsageError unless their names and shapes are those of the model's state_dict.
     """
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     stored = {name: tuple(tensor.shape) for name, tensor in weights.items()}

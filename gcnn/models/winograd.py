@@ -25,10 +25,10 @@ LONGEST_KERNEL = len(POINTS) + 2 - OUTPUTS
 
 
 def matrices(kernel_size: int) -> tuple[list, list, list]:
-    """The constant matrices of a kernel size, as nested lists.
+    """Three matrices as nested lists: those that transform the inputs, (points, points), the
+    weights, (points, kernel_size), and the products at the points into outputs, (OUTPUTS, points).
 
-    They transform inputs (points, points), weights (points, kernel_size) and outputs (OUTPUTS,
-    points).
+    kernel_size: from 2 to LONGEST_KERNEL. points: kernel_size + OUTPUTS - 1.
     """
     points = kernel_size + OUTPUTS - 1
 
@@ -40,8 +40,12 @@ def matrices(kernel_size: int) -> tuple[list, list, list]:
         finite = np.vander(POINTS[: points - 1], coefficients, increasing=True)
         return np.vstack([finite, np.eye(coefficients)[-1]])
 
-    transforms = np.linalg.inv(evaluation(points)).T, evaluation(kernel_size), evaluation(OUTPUTS).T
-    return tuple(matrix.tolist() for matrix in transforms)
+    # The convolution of a model is the transposed problem: the inverse matrix, which interpolates,
+    # goes to the inputs, and evaluation to the outputs
+    of_input = np.linalg.inv(evaluation(points)).T
+    of_weight = evaluation(kernel_size)
+    to_output = evaluation(OUTPUTS).T
+    return of_input.tolist(), of_weight.tolist(), to_output.tolist()
 
 
 MATRICES = {kernel_size: matrices(kernel_size) for kernel_size in range(2, LONGEST_KERNEL + 1)}
@@ -57,7 +61,7 @@ def suits(hidden: Tensor, kernel_size: int) -> bool:
 
 
 def conv(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """What F.conv1d computes, to rounding, with channels last; only where `suits` says so.
+    """What F.conv1d computes, to rounding, with channels last; only for inputs that `suits` allows.
 
     hidden (batch, context + time, in_channels), weight (out_channels, in_channels, kernel_size),
     bias (out_channels,) -> (batch, time, out_channels); context is kernel_size - 1.
@@ -71,7 +75,10 @@ def conv(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def at_points(weight: Tensor) -> Tensor:
-    """Transform weights: (out_channels, in_channels, kernel_size) -> (points, out, in)."""
+    """Transformed weights: (out_channels, in_channels, kernel_size) -> (points, out, in).
+
+    On the CPU, with a kernel size in MATRICES.
+    """
     out_channels, in_channels, kernel_size = weight.shape
     of_weight = torch.tensor(MATRICES[kernel_size][1], dtype=weight.dtype)
     return (of_weight @ weight.flatten(0, 1).T).view(-1, out_channels, in_channels)
@@ -80,20 +87,24 @@ def at_points(weight: Tensor) -> Tensor:
 def between_transforms(
     hidden: Tensor, kernel_size: int, bias: Tensor, products: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """`conv` with the products in the middle left to the caller, who may have packed the weights.
+    """`conv` with a function of the caller for the products, for example by packed weights.
 
-    `products` multiplies inputs by the transformed weights (`at_points`) of each point:
-    (points, n, in_channels) -> (points, n, out_channels). Shapes are otherwise those of `conv`.
+    products: multiplies inputs by the transformed weights (`at_points`) of each point:
+    (points, n, in_channels) -> (points, n, out_channels). Other arguments are as in `conv`.
     """
     of_input, _, to_output = (
         torch.tensor(matrix, dtype=hidden.dtype) for matrix in MATRICES[kernel_size]
     )
-    batch, time = hidden.size(0), hidden.size(1) - kernel_size + 1
+    batch = hidden.size(0)
+    time = hidden.size(1) - kernel_size + 1
+    # (1) Windows of inputs, one for each OUTPUTS outputs, transformed
     tiles = -(-time // OUTPUTS)
     hidden = F.pad(hidden, (0, 0, 0, tiles * OUTPUTS - time))
     # (tiles of all sequences, points, in_channels)
     windows = hidden.unfold(1, len(of_input), OUTPUTS).mT.flatten(0, 1)
     windows = torch.bmm(of_input.expand(len(windows), -1, -1), windows)
+    # (2) The products at each point
     point_outputs = products(windows.transpose(0, 1)).transpose(0, 1)
+    # (3) Back to outputs, without those past the end
     outputs = torch.baddbmm(bias, to_output.expand(len(windows), -1, -1), point_outputs)
     return outputs.view(batch, tiles * OUTPUTS, -1)[:, :time]
