@@ -36,19 +36,26 @@ def compare(
     nlls_a: np.ndarray,
     nlls_b: np.ndarray,
 ) -> dict:
-    """Compare the nats of each token (tokens,) under two models, A and B.
+    """Compare two models, A and B, by their nats for each token of a text.
 
-    `starts` (units,) is where each unit begins. Differences are B - A in nats a token, so positive
-    ones mean that A is better; `ratio` is B's perplexity divided by A's. The interval of a single
-    unit is None, and so is a perplexity too large for a float. Raises RunError for nats that are
-    not finite.
+    nlls_a, nlls_b: negative log-likelihoods in the text's order, (tokens,).
+    starts: the position of each unit's first token, (units,), as of `unit_starts`.
+    Returns a dictionary, a part of `gcnn compare --json`:
+    - tokens, units, resamples; nats_per_token and perplexity, each [A, B];
+    - difference: B - A in nats a token, positive if A is better; ratio: B's perplexity / A's;
+    - difference_interval, ratio_interval: [low, high] of 95 %, None for a single unit;
+    - parts: for each way in `divisions`, the parts that have tokens, as dictionaries of part,
+      tokens, nats_per_token, contribution and interval; a way's contributions add up to the
+      difference.
+    A perplexity or ratio too large for a float is None. Raises RunError for nats that are not
+    finite.
     """
     for name, nlls in (("first", nlls_a), ("second", nlls_b)):
         if not np.isfinite(nlls).all():
             what = f"the {name} run gives a token a loss that is not finite"
             raise RunError(f"{what}. Compare runs that converged.")
     differences = nlls_b - nlls_a
-    means = [float(nlls.mean()) for nlls in (nlls_a, nlls_b)]
+    means = [float(nlls_a.mean()), float(nlls_b.mean())]
 
     # Each part's difference summed over each unit, the whole difference before them: a column each.
     columns = [np.add.reduceat(differences, starts)]
@@ -62,7 +69,7 @@ def compare(
             part = {
                 "part": label,
                 "tokens": int(inside.sum()),
-                "nats_per_token": [float(nlls[inside].mean()) for nlls in (nlls_a, nlls_b)],
+                "nats_per_token": [float(nlls_a[inside].mean()), float(nlls_b[inside].mean())],
                 "contribution": float(differences[inside].sum() / len(stream)),
             }
             rows.append((way, part))
@@ -87,7 +94,7 @@ def compare(
 
 
 def finite_exp(nats: float) -> float | None:
-    """exp(nats), None where it is too large: JSON has no infinity."""
+    """exp(nats); None if it is too large for a float, because JSON has no infinity."""
     value = exp(nats)
     return value if np.isfinite(value) else None
 
@@ -95,9 +102,10 @@ def finite_exp(nats: float) -> float | None:
 def bootstrap(unit_sums: np.ndarray, unit_tokens: np.ndarray) -> list[list[float] | None]:
     """The 95 % interval of each column's sum per token, by resampling units with replacement.
 
-    unit_sums (units, columns), unit_tokens (units,) -> a pair of bounds a column. Each of RESAMPLES
-    draws has as many units as the text, the same for every column and so for both models (a paired
-    bootstrap). A single unit has no interval: None.
+    unit_sums: each unit's sum in each column, (units, columns). unit_tokens: its tokens, (units,).
+    Returns [low, high] for each column, or None for each if there is a single unit. A draw has as
+    many units as the text, and RESAMPLES draws are the same for all columns (a paired bootstrap)
+    and for all calls (a fixed seed).
     """
     units, columns = unit_sums.shape
     if units == 1:
@@ -108,9 +116,9 @@ def bootstrap(unit_sums: np.ndarray, unit_tokens: np.ndarray) -> list[list[float
     for first in range(0, RESAMPLES, at_once):
         rows = min(at_once, RESAMPLES - first)
         drawn = generator.integers(units, size=(rows, units))
+        # How many times each draw has each unit: a single bincount over the cells (draw, unit)
         cells = drawn + units * np.arange(rows)[:, None]
-        times = np.bincount(cells.ravel(), minlength=rows * units)  # that each unit is drawn
-        times = times.reshape(rows, units)
+        times = np.bincount(cells.ravel(), minlength=rows * units).reshape(rows, units)
         means.append(times @ unit_sums / (times @ unit_tokens)[:, None])
     return np.percentile(np.concatenate(means), PERCENTILES, axis=0).T.tolist()
 
@@ -119,9 +127,10 @@ def divisions(
     stream: TokenStream,
     starts: np.ndarray,
 ) -> Iterator[tuple[str, list[str], np.ndarray]]:
-    """Yield each way to divide the tokens into parts.
+    """Yield three ways to divide the tokens into parts: frequency, recall and position.
 
-    It is a name, the labels of the parts, and the index of each token's part among them: (tokens,).
+    Each is its name, the labels of the parts, and the index of each token's part: (tokens,).
+    starts: the position of each unit's first token, (units,).
     """
     positions = np.arange(len(stream))
     units = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(stream)))
@@ -131,19 +140,26 @@ def divisions(
 
 
 def decades(numbers: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """Divide whole numbers (n,), from 1 on, at DECADES: labels, and each number's part (n,)."""
-    lows = [1, *(border + 1 for border in DECADES)]
-    labels = [f"{low:,} to {high:,}" for low, high in zip(lows, DECADES, strict=False)]
-    return [*labels, f"{lows[-1]:,} or more"], np.searchsorted(DECADES, numbers)
+    """Divide whole numbers (n,), from 1 on, at DECADES: the labels of the parts, as "1 to 10", and
+    the index of each number's part, (n,).
+    """
+    labels = []
+    low = 1
+    for high in DECADES:
+        labels.append(f"{low:,} to {high:,}")
+        low = high + 1
+    labels.append(f"{low:,} or more")
+    return labels, np.searchsorted(DECADES, numbers)
 
 
 def recall_parts(stream: TokenStream, units: np.ndarray) -> np.ndarray:
-    """The index in RECALL of each token's part: (tokens,); `units` (tokens,) is the unit of each.
+    """The index in RECALL of each token's part: (tokens,).
 
-    A bigram is a token and the one before it; a token is repeated if it occurred earlier in its
-    unit. After Arora et al. 2023 (Zoology, arXiv 2312.04927), who leave out bigrams that are
-    frequent in the training text, as a model knows them without recalling them. Here a rank of the
-    second token up to FREQUENT stands for a frequent bigram.
+    units: the number of each token's unit, (tokens,). A bigram is a token and the one before it; a
+    bigram or token is repeated if it occurred earlier in its unit.
+    After Arora et al. 2023 (Zoology, arXiv 2312.04927), who leave out bigrams that are frequent in
+    the training text, since a model knows them without recalling them. Here a bigram counts as
+    frequent if the rank of its second token is at most FREQUENT.
     """
     before = np.append(stream.eos_id, stream.tokens[:-1]).astype(np.int64)
     repeated_bigram = occurred_before(units, before * stream.vocabulary_size + stream.tokens)
@@ -154,7 +170,8 @@ def recall_parts(stream: TokenStream, units: np.ndarray) -> np.ndarray:
 
 
 def occurred_before(units: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """Whether each id has occurred earlier in its unit: (tokens,)."""
+    """Whether each id occurred earlier in its unit: (tokens,), bool; `units` are their units."""
+    # Each pair of unit and id as a number, small enough not to overflow; then its first place
     _, ranks = np.unique(ids, return_inverse=True)
     _, first = np.unique(units * (ranks.max() + 1) + ranks, return_index=True)
     before = np.ones(len(ids), bool)
@@ -169,9 +186,9 @@ def unit_starts(
 ) -> tuple[str, np.ndarray]:
     """The kind of unit, "article" or "line", and the position of each unit's first token: (units,).
 
-    An article begins with a heading ` = Title = ` between empty lines, as in WikiText; what is
-    before the first heading is a unit of its own unless it is empty. Units are lines where there is
-    no heading and for `sentences` (lines that are scored alone).
+    An article begins with a heading ` = Title = ` between empty lines, as in WikiText. Text before
+    the first heading is a unit of its own; empty lines there are a part of the first article.
+    Units are lines if there is no heading, or if `sentences` (lines are scored alone).
     """
     ends = line_ends(stream.tokens, stream.eos_id)
     starts = np.append(0, ends[:-1])
@@ -192,9 +209,10 @@ def article_headings(
     starts: np.ndarray,
     ends: np.ndarray,
 ) -> list[int]:
-    """The numbers of the lines that are headings of articles, from 0.
+    """The numbers, from 0, of the lines that are headings of articles, in order.
 
-    `starts` (lines,) are the positions of the lines' first tokens, `ends` those after their <eos>.
+    starts: the positions of the lines' first tokens, (lines,). ends: those after their <eos>.
+    Empty if the tokenizer does not know "=".
     """
     mark = tokenizer.encode("=")
     if tokenizer.unk_id in mark:  # any unknown word would look like it
@@ -210,9 +228,9 @@ def article_headings(
 
 
 def is_heading(line: list[int], mark: list[int]) -> bool:
-    """Whether a line (ids without <eos>) begins and ends with exactly one `mark`, the ids of "=".
+    """Whether a line (ids without <eos>) is `mark`, something else, and `mark` again.
 
-    Headings of sections begin and end with two or more.
+    mark: the ids of "=". With two or more at either end it is a heading of a section: False.
     """
     size = len(mark)
     if len(line) <= 2 * size or line[:size] != mark or line[-size:] != mark:

@@ -44,7 +44,7 @@ IDENTITY_KEYS = ("model", "tokenizer", "precision", "before_text", "column", "in
 
 @dataclass
 class ScoringStats:
-    """What this process has scored."""
+    """What this process has scored, and which files it left out."""
 
     files: int = 0
     skipped: int = 0  # their scores were there already
@@ -63,19 +63,19 @@ def score_files(
 ) -> ScoringStats:
     """Score the rows of files into `output`/<name>.parquet; returns what this process did.
 
-    `column` has the texts; lines of a text file are a column of that name. `prefix` begins the
-    names of the scores' columns. The folder is made where it is missing. Files that are done, or
-    that other processes have locked, are left out. Takes them in random order and shows a progress
-    bar. Raises UsageError, before anything is scored, for a file that is missing and for scores in
-    `output` that were made from something else; and, after all others are scored, for files that
-    are damaged or have no such column.
+    column: the one with the texts; for a text file, the name to give it. prefix: of the names of
+    the scores' columns. `output` is created if it is missing. Files whose scores are there already,
+    or that another process has locked, are left out. The others are taken in random order, with a
+    progress bar on a terminal.
+    Raises UsageError before anything is scored as `targets_of` and `is_done` do; and, after all
+    other files are scored, for files that are damaged, have no such column, or have a column with
+    the name of a score.
     """
     targets = targets_of(files, output)
-    todo = [
-        (path, target)
-        for path, target in targets.items()
-        if not is_done(scorer, path, target, column, prefix)
-    ]
+    todo = []
+    for path, target in targets.items():
+        if not is_done(scorer, path, target, column, prefix):
+            todo.append((path, target))
     done = ScoringStats(skipped=len(files) - len(todo))
     refused = []
     random.shuffle(todo)  # so that processes rarely meet, also where the file system knows no locks
@@ -99,9 +99,10 @@ def score_files(
 
 @contextlib.contextmanager
 def remove_if_left_empty(folder: Path) -> Iterator[None]:
-    """Make a folder for the time of a `with`; removed again where an error leaves it empty.
+    """Create a folder and its parents, and remove it again if the `with` block fails and leaves it
+    empty.
 
-    A folder that was there before is not removed.
+    A folder that exists already is never removed, nor are parents.
     """
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
@@ -115,15 +116,16 @@ def remove_if_left_empty(folder: Path) -> Iterator[None]:
 
 
 def targets_of(files: list[Path], output: Path) -> dict[Path, Path]:
-    """The path of each file's scores, in the order of `files`.
+    """The path of each file's scores, `output`/<name>.parquet, in the order of `files`.
 
-    Raises UsageError for a file that is missing, for two with the same path, for one that would be
-    overwritten, and where `output` cannot be a folder.
+    The name is without its last ending if that is one of KINDS. Raises UsageError for an input that
+    is no regular file, for two with the same target, if a target is one of the inputs, and if
+    `output` cannot be a folder.
     """
-    targets = [
-        output / f"{path.stem if path.suffix.lower() in KINDS else path.name}.parquet"
-        for path in files
-    ]
+    targets = []
+    for path in files:
+        name = path.stem if path.suffix.lower() in KINDS else path.name
+        targets.append(output / f"{name}.parquet")
     twice = [path for path, count in Counter(targets).items() if count > 1]
     for path in files:
         if not path.is_file():
@@ -140,7 +142,11 @@ def targets_of(files: list[Path], output: Path) -> dict[Path, Path]:
 
 
 def made_from(scorer: Scorer, path: Path, column: str) -> dict[str, str]:
-    """What scores are made from: model, precision, column, the input's sha256, and names."""
+    """What the scores of a file are made from, for the metadata of its output.
+
+    The entries of scorer.source (see Scorer.from_run), `column`, `input`, the sha256 of the file,
+    which is read, and `name`, of the file.
+    """
     return scorer.source | {"column": column, "input": sha256(path), "name": path.name}
 
 
@@ -150,9 +156,11 @@ def metadata_key(prefix: str) -> bytes:
 
 
 def is_done(scorer: Scorer, path: Path, target: Path, column: str, prefix: str) -> bool:
-    """Whether `target` has the scores of a file, with the prefix, already.
+    """Whether `target`, the output, has the scores of the input `path` with this prefix already.
 
-    Raises UsageError where it has other ones, by any of IDENTITY_KEYS, or does not say what it has.
+    False if it does not exist. Raises UsageError if its scores were made from something else, which
+    is a difference in any of IDENTITY_KEYS, or if its metadata does not say what they were made
+    from.
     """
     if not target.exists():
         return False
@@ -179,9 +187,11 @@ def is_done(scorer: Scorer, path: Path, target: Path, column: str, prefix: str) 
 
 @contextlib.contextmanager
 def claimed(target: Path) -> Iterator[bool]:
-    """Try to lock an output file for the time of a `with`; yields whether it was free.
+    """Try to lock an output file during the `with` block, without waiting; yields whether this
+    process may write it.
 
-    It does not wait. The lock is a file beside the output; that of a process that has died is free.
+    The lock is a file `.<name>.lock` beside it, removed afterwards; one that a dead process left is
+    free. Always true on a file system without locks (see `lock`).
     """
     path = target.with_name(f".{target.name}.lock")
     with path.open("a") as file:
@@ -197,19 +207,20 @@ def claimed(target: Path) -> Iterator[bool]:
 def score_file(
     scorer: Scorer, path: Path, target: Path, column: str, prefix: str, done: ScoringStats
 ) -> None:
-    """Write a file's rows and their scores to `target`, and add to `done`.
+    """Write a file's rows and their scores to `target`, atomically, and add their numbers to
+    `done`.
 
-    A row without a text has null scores. Raises UsageError as read_rows does, and where a column
-    has the name of a score.
+    A row without a text has null scores. Raises UsageError as read_rows does, and if the file has
+    a column with the name of a score; `done` may then count rows that were not written.
     """
     start = time.perf_counter()
     source = to_json(made_from(scorer, path, column))
 
     def write(aside: Path) -> None:
+        """Write the Parquet file at a temporary path; its schema is that of the first rows."""
         tables = read_rows(path, column)
-        first = next(
-            tables, pa.table({column: pa.array([], TEXT)})
-        )  # of an empty file, one without rows
+        no_rows = pa.table({column: pa.array([], TEXT)})  # of an empty file
+        first = next(tables, no_rows)
         check_new_columns(first.column_names, prefix, path, "--prefix")
         made = {**(first.schema.metadata or {}), metadata_key(prefix): source}
         columns = [field.with_name(prefix + field.name) for field in SCORES]

@@ -23,7 +23,9 @@ class Sampling:
     seed: int = 1
 
     def __post_init__(self):
-        """Raise UsageError unless temperature is finite and >= 0 and top_k >= 1 or None."""
+        """Raise UsageError unless temperature is finite and >= 0, top_k is a whole number >= 1 or
+        None, and seed a whole number from 0 to 2^63 - 1.
+        """
         if not isinstance(self.temperature, Real) or not 0 <= self.temperature < float("inf"):
             raise UsageError(
                 f"temperature is {self.temperature}; give 0 (always the likeliest token) or more."
@@ -33,22 +35,23 @@ class Sampling:
         check_seed("seed", self.seed)
 
     def chooser(self) -> Callable[[Tensor], Tensor]:
-        """A function that draws types (batch,) from log-probabilities (batch, vocabulary).
+        """A function that draws ids (batch,) from log-probabilities (batch, vocabulary), in nats.
 
-        It has a random state of its own, which starts at the seed; draws are on the CPU.
+        It has a random state of its own, which starts at the seed. The ids that it draws are on the
+        CPU; with temperature 0 they stay on the device.
         """
         generator = torch.Generator().manual_seed(self.seed)
 
         def choose(log_probs: Tensor) -> Tensor:
+            """The drawn ids; `log_probs` is not changed."""
             if self.temperature == 0:
                 return log_probs.argmax(dim=-1)
             log_probs = log_probs.double().cpu()  # the same draws on every device
             if self.top_k is not None and self.top_k < log_probs.size(-1):
                 best, types = log_probs.topk(self.top_k)
                 log_probs = torch.full_like(log_probs, -torch.inf).scatter(1, types, best)
-            weights = torch.exp(
-                (log_probs - log_probs.amax(dim=-1, keepdim=True)) / self.temperature
-            )
+            largest = log_probs.amax(dim=-1, keepdim=True)  # gets weight 1: not all underflow
+            weights = torch.exp((log_probs - largest) / self.temperature)
             return torch.multinomial(weights, 1, generator=generator).squeeze(1)
 
         return choose
@@ -64,9 +67,10 @@ def generate(
 ) -> list[str]:
     """Continue a prompt `samples` times by `tokens` tokens, none of them <unk>; return the texts.
 
-    Each begins with the prompt as it was given; an empty one is the start of a text. The model is
-    to be in evaluation mode. Raises UsageError for a prompt that is no text, for numbers below 1,
-    and where the memory is too small.
+    Each begins with the prompt as it was given; a newline stands for <eos>. An empty prompt is the
+    start of a text. The model must be in evaluation mode. Raises UsageError for a prompt that is no
+    valid Unicode, for `tokens` or `samples` below 1, and if a step needs more than the machine's
+    memory.
     """
     check_count("tokens", tokens)
     check_count("samples", samples)
@@ -75,12 +79,12 @@ def generate(
     start = encode_prompt(tokenizer, prompt)
     choose = sampling.chooser()
 
-    def known(log_probs: Tensor) -> Tensor:
+    def choose_known(log_probs: Tensor) -> Tensor:
         log_probs[:, tokenizer.unk_id] = -torch.inf
         return choose(log_probs)
 
     read = torch.tensor([tokenizer.eos_id, *start])
-    generated = generate_tokens(model, read, samples, tokens, known)
+    generated = generate_tokens(model, read, samples, tokens, choose_known)
     prompt_length = len(tokenizer.decode(start))  # the prompt as the tokenizer gives it back
     texts = []
     for row in generated.tolist():
@@ -92,9 +96,10 @@ def generate(
 
 
 def encode_prompt(tokenizer: Tokenizer, prompt: str, what: str = "the prompt") -> list[int]:
-    """The ids of a text whose last line is not ended: no <eos> after it, and none before the text.
+    """The ids of a text to be continued: <eos> between its lines, none before the first, and none
+    after the last; empty for an empty text.
 
-    Raises UsageError, naming `what`, for what is no text.
+    what: names the text in the error. Raises UsageError unless it is a string of valid Unicode.
     """
     check_text(what, prompt)
     return tokenizer.encode_lines(prompt.split("\n"))[:-1].tolist()
@@ -110,8 +115,10 @@ def generate_tokens(
 ) -> Tensor:
     """Continue a text, which is read once: start (time,) -> the new ids, (samples, count).
 
-    `start` begins with <eos>. `choose` takes log-probabilities (samples, vocabulary) of the next
-    token, which it may change, and returns the types (samples,) to go on with.
+    start: the text's ids, <eos> first. samples, count: at least 1.
+    choose: takes the log-probabilities of the next token, (samples, vocabulary), which it may
+    overwrite, and returns the ids to go on with, (samples,).
+    The model must be in evaluation mode.
     """
     hidden, state = read_to_the_end(model, start[None])
     hidden = hidden.expand(samples, -1)

@@ -23,11 +23,7 @@ LENGTH = 256  # tokens generated where a task does not say
 
 @register_model("gcnn")
 class HarnessModel(LM):
-    """A run as a model of the harness, by any name that `gcnn.load` takes.
-
-    `device` None: a GPU if there is one. The harness's batch sizes are ignored; results do not
-    depend on them. Raises UsageError and RunError as `gcnn.load` does.
-    """
+    """A run as a model of the harness."""
 
     def __init__(
         self,
@@ -37,15 +33,21 @@ class HarnessModel(LM):
         batch_size: object = None,
         max_batch_size: object = None,
     ):
+        """run, precision: as in `gcnn.load`. device: the same; None: a GPU if there is one.
+
+        The harness's batch sizes are ignored; results do not depend on them. Raises UsageError and
+        RunError as `gcnn.load` does.
+        """
         super().__init__()
         self.scorer = load(run, device or "auto", precision)
         self.tokens = self.unknown = 0  # of the continuations of the requests at hand
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        """Each continuation's log-probability in nats, and whether all tokens are the likeliest.
+        """For each request, its continuation's log-probability in nats, and whether each of its
+        tokens is the likeliest there.
 
-        A request's arguments are a context and its continuation. Logs a warning about unknown
-        tokens.
+        A request's arguments are a context and its continuation. Logs a warning if tokens are
+        unknown.
         """
         answers = [self.continuation(*request.args) for request in requests]
         self.warn_of_unknown_tokens()
@@ -53,36 +55,43 @@ class HarnessModel(LM):
 
     @torch.inference_mode()
     def continuation(self, context: str, text: str) -> tuple[float, bool]:
-        """As `loglikelihood`, of one continuation.
+        """As `loglikelihood`, for one context and its continuation `text`.
 
-        Scored are the tokens from the first on in which context + text differs from the context.
-        Where the text goes on with the context's last word, the tokens of that word are among them.
-        An unknown token is never the likeliest, for the model cannot write the word. Adds to the
-        counts of `warn_of_unknown_tokens`.
+        The tokens of context + text are scored from the first one that is not a token of the
+        context; if the text continues the context's last word, that word's tokens are scored too.
+        An empty text has (0.0, True). If one of these tokens is unknown, the second value is False,
+        because the model cannot write the word.
+        Side effect: adds to the counts for `warn_of_unknown_tokens`.
         """
-        model, tokenizer = self.scorer.model, self.scorer.tokenizer
+        model = self.scorer.model
+        tokenizer = self.scorer.tokenizer
+
+        # (1) Which tokens are scored
         stripped = context.rstrip(" ")  # blanks belong to the word after them
-        before, whole = (encode_prompt(tokenizer, part) for part in (stripped, context + text))
+        before = encode_prompt(tokenizer, stripped)
+        whole = encode_prompt(tokenizer, context + text)
         shared = 0  # tokens that the text leaves as they are
         while shared < min(len(before), len(whole)) and before[shared] == whole[shared]:
             shared += 1
         same_word = stripped == context and text[:1].strip() != ""  # goes on where the context ends
-        if same_word and before[:shared][-1:] == [tokenizer.unk_id] and shared == len(before):
+        if same_word and shared == len(before) and before[-1:] == [tokenizer.unk_id]:
             shared -= 1  # another unknown word, with the same id
         unknown = whole[shared:].count(tokenizer.unk_id)
         self.tokens += len(whole) - shared
         self.unknown += unknown
+
+        # (2) Their log-probabilities, block by block
         total = 0.0
-        greedy = unknown == 0
-        at = 0  # position of the block's first token
+        greedy = unknown == 0  # whether all so far are the likeliest
         if shared == len(whole):  # the text is empty
             return total, greedy
+        block_start = 0
         for hidden, _ in read_blocks(model, torch.tensor([[tokenizer.eos_id, *whole[:-1]]])):
-            first = max(shared, at)  # of the block, the positions that are scored
-            end = at + hidden.size(1)
+            first = max(shared, block_start)  # the first position of the block that is scored
+            end = block_start + hidden.size(1)
             wanted = torch.tensor(whole[first:end], dtype=torch.long)
-            hidden = hidden[0, first - at :]  # (wanted, channels)
-            at = end
+            hidden = hidden[0, first - block_start :]  # (wanted, channels)
+            block_start = end
             if len(wanted) == 0:
                 continue
             total -= float(model.nll(hidden, wanted).double().sum())
@@ -93,13 +102,20 @@ class HarnessModel(LM):
         return total, greedy
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
-        """Each text's log-probability in nats, as running text without the last line's <eos>."""
+        """For each request, its text's log-probability in nats, as running text without the last
+        line's <eos>.
+
+        A request's argument is the text. Logs a warning if tokens are unknown.
+        """
         answers = [self.continuation("", *request.args)[0] for request in requests]
         self.warn_of_unknown_tokens()
         return answers
 
     def warn_of_unknown_tokens(self) -> None:
-        """Log how many tokens of the last requests were unknown, if any, and reset the counts."""
+        """Log a warning with the number of unknown tokens since the last call, if there are any.
+
+        Resets the counts.
+        """
         if self.unknown:
             log.warning(
                 "%d of %d tokens are unknown to the model: <unk> stands for any such word, "
@@ -110,21 +126,29 @@ class HarnessModel(LM):
         self.tokens = self.unknown = 0
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
-        """Each prompt's continuation, up to the first of the texts in the option `until`.
+        """For each request, the continuation of its prompt, cut off before the first occurrence of
+        each text in its option `until`, in turn.
 
-        Greedy unless `do_sample` is set; LENGTH tokens unless `max_gen_toks` says how many.
+        A request's arguments are a prompt and options. Takes the likeliest token unless `do_sample`
+        is set, which samples at `temperature` (1 if absent) with seed 1. `max_gen_toks` tokens are
+        generated, LENGTH if absent.
         """
         continuations = []
         for request in requests:
             prompt, options = request.args
-            temperature = options.get("temperature", 1.0) if options.get("do_sample") else 0.0
-            [text] = self.scorer.generate(
-                prompt, options.get("max_gen_toks", LENGTH), temperature=temperature
-            )
-            text, ends = text[len(prompt) :], options.get("until") or []
-            for end in [ends] if isinstance(ends, str) else ends:
-                text = text.split(end)[0] if end else text
-            continuations.append(text)
+            temperature = 0.0
+            if options.get("do_sample"):
+                temperature = options.get("temperature", 1.0)
+            count = options.get("max_gen_toks", LENGTH)
+            [text] = self.scorer.generate(prompt, count, temperature=temperature)
+            continuation = text[len(prompt) :]
+            ends = options.get("until") or []
+            if isinstance(ends, str):
+                ends = [ends]
+            for end in ends:
+                if end:
+                    continuation = continuation.split(end)[0]
+            continuations.append(continuation)
         return continuations
 
 

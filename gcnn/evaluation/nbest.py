@@ -37,16 +37,20 @@ class Hypothesis(NamedTuple):
 
 
 def reader(kind: str, scored: bool) -> Callable[[str], Hypothesis]:
-    """A function that parses a line of one of KINDS; with `scored`, lines must have a score.
+    """A function that parses a line of an n-best list.
 
-    For "any" the first line decides, which is printed to stderr unless it is moses. The function
-    raises UsageError for other lines; its message is to follow the name of the line ("line 3 ").
+    kind: one of KINDS. For "any" the first line that the function parses decides the kind of all,
+    which is then printed to stderr unless it is moses.
+    scored: each line must have a score; otherwise scores are not read and are 0.
+    The function raises UsageError for a line of another kind or without its score. The message
+    begins with a verb, so that the caller can put the line's name ("line 3") before it.
     """
 
     def read_hypothesis(line: str) -> Hypothesis:
+        """The hypothesis of a line, with or without its line end."""
         nonlocal kind
         if kind == "any":
-            kind = recognised(line)
+            kind = recognise_kind(line)
             if kind != "moses":
                 print(f"n-best lists as --nbest {kind} reads them.", file=sys.stderr)
         form, parse = PARSERS[kind]
@@ -56,15 +60,17 @@ def reader(kind: str, scored: bool) -> Callable[[str], Hypothesis]:
                 f"is not `{form}`. Give n-best lists of one kind, or leave out --nbest."
             )
         name, number, sentence, score = fields
-        return Hypothesis(
-            line.rstrip(), name, number, sentence, to_nats(score, kind) if scored else 0.0
-        )
+        nats = to_nats(score, kind) if scored else 0.0
+        return Hypothesis(line.rstrip(), name, number, sentence, nats)
 
     return read_hypothesis
 
 
-def recognised(line: str) -> str:
-    """The kind of n-best list that a line is of. Raises UsageError where it is of none."""
+def recognise_kind(line: str) -> str:
+    """The kind of n-best list that a line is from: moses, srilm or kaldi, the first that fits.
+
+    Raises UsageError if none fits; the message begins with a verb, as those of `reader`.
+    """
     if "|||" in line:
         return "moses"
     if parse_srilm(line):
@@ -78,7 +84,10 @@ def recognised(line: str) -> str:
 
 
 def parse_moses(line: str) -> Fields | None:
-    """The fields of a line, None where it is not of this kind; so of the parsers below."""
+    """The fields of `id ||| sentence ...`; None for a line without `|||`.
+
+    The number is empty, and so is the score if the line has none.
+    """
     name, *fields = line.split("|||")
     if not fields:
         return None
@@ -88,17 +97,31 @@ def parse_moses(line: str) -> Fields | None:
 
 
 def parse_kaldi(line: str) -> Fields | None:
+    """The fields of `utt-1 words`, without a score; None for an empty line.
+
+    The number is empty if the name does not end with one; the sentence may be empty.
+    """
     match = re.match(r"(\S+?)(?:-([1-9]\d*))?(?:\s+(.*))?$", line.strip())
-    return match and (match[1], match[2] or "", match[3] or "", "")
+    if match is None:
+        return None
+    name, number, words = match.groups(default="")
+    return name, number, words, ""
 
 
 def parse_srilm(line: str) -> Fields | None:
-    score, *fields = [*line.split(maxsplit=3), "", ""]
+    """The fields of `acoustic language n words`; None unless it begins with three numbers.
+
+    Name and number are empty, since the input is one list; the score is the acoustic one.
+    """
+    # Blanks in place of what a short line lacks; the words may be none
+    acoustic, language, count, words, *_ = [*line.split(maxsplit=3), "", "", "", ""]
     try:
-        float(score), float(fields[0]), int(fields[1])
+        float(acoustic)
+        float(language)
+        int(count)
     except ValueError:
         return None
-    return "", "", fields[2], score
+    return "", "", words, acoustic
 
 
 PARSERS = {  # of each kind, how a line looks, and its parser
@@ -109,9 +132,13 @@ PARSERS = {  # of each kind, how a line looks, and its parser
 
 
 def to_nats(score: str, kind: str) -> float:
-    """A score as it is written, in nats. Raises UsageError where it is not a finite number."""
+    """A written score as a number in nats: srilm's are in log 10, others in nats already.
+
+    Raises UsageError if it is not a finite number; the message begins with a verb.
+    """
     with contextlib.suppress(ValueError):
-        if math.isfinite(number := float(score)):
+        number = float(score)
+        if math.isfinite(number):
             return number * math.log(10) if kind == "srilm" else number
     raise UsageError(
         f"has no score for --lm-weight (found: {score.strip()!r}). "
@@ -131,9 +158,9 @@ class Scored(NamedTuple):
 class Ranker:
     """Ranks lists of hypotheses, and counts those with unknown words.
 
-    They are ranked by
+    They are ranked by the sum
     score + weight * (log_prob - unknown_penalty * unknown + word_weight * words), in nats, or,
-    without a weight, by what stands in brackets. A penalty or word weight that is not given is 0.
+    without a weight, by what stands in brackets; the largest comes first.
     """
 
     def __init__(
@@ -142,17 +169,21 @@ class Ranker:
         unknown_penalty: float | None = None,
         word_weight: float | None = None,
     ):
+        """weight: None: rank without the scores that came with the hypotheses.
+
+        unknown_penalty, word_weight: nats for each unknown token and for each word. None counts as
+        0, and its number is then not printed.
+        """
         self.weight = weight
         self.unknown_penalty = unknown_penalty
         self.word_weight = word_weight
         self.hypotheses = self.with_unknown = self.unknown = 0
 
     def rank(self, entries: Iterable[Scored]) -> Iterator[str]:
-        """Each list as text, best hypothesis first, equal ones in their order.
+        """Yield each list as text, best hypothesis first, equal ones in their order.
 
-        A line is the hypothesis's own, its log_prob, with a penalty its number of unknown tokens,
-        with a word weight that of its words, and, where that is another number, the sum that it is
-        ranked by. `entries` come list by list.
+        entries: list by list. A line of the text has, with ` ||| ` between them, the hypothesis's
+        own line and its `figures`. Adds the hypotheses to the counts for `warning`.
         """
         for group in split_into_lists(entries):
             rows = []
@@ -160,10 +191,15 @@ class Ranker:
                 self.count(entry.unknown)
                 rows.append([entry.hypothesis.line, *self.figures(entry)])
             rows.sort(key=lambda row: -row[-1])
-            yield "".join(" ||| ".join(map(str, row)) + "\n" for row in rows)
+            lines = [" ||| ".join(map(str, row)) for row in rows]
+            yield "".join(f"{line}\n" for line in lines)
 
     def figures(self, entry: Scored) -> list[float]:
-        """The numbers printed after a hypothesis; it is ranked by the last one."""
+        """The numbers printed after a hypothesis; it is ranked by the last one.
+
+        They are its log_prob; with a penalty, its unknown tokens; with a word weight, its words;
+        and, if there is any weight or penalty, the sum of the class's formula.
+        """
         hypothesis = entry.hypothesis
         figures = [entry.log_prob]
         total = entry.log_prob
@@ -185,7 +221,7 @@ class Ranker:
         self.unknown += unknown
 
     def warning(self) -> str:
-        """A warning about the unknown words that were ranked; empty where there were none."""
+        """A warning about the unknown words ranked so far; empty if there were none."""
         if not self.unknown:
             return ""
         found = (
@@ -201,26 +237,30 @@ class Ranker:
 
 
 def split_into_lists(entries: Iterable[Scored]) -> Iterator[list[Scored]]:
-    """Group hypotheses by the name of their list, in their order.
+    """Yield lists: neighbouring hypotheses whose list has the same name, in their order.
 
-    Where a number comes twice in a list, it belongs to the name: hypotheses of one number are a
-    list.
+    If a number comes twice under a name, it is a part of the name: each run of one number is then
+    a list. (Hypotheses without numbers stay one list.) Scores are made equal as in
+    `with_equal_scores`.
     """
     for _, group in groupby(entries, key=lambda entry: entry.hypothesis.list):
         group = with_equal_scores(group)
-        if len({entry.hypothesis.number for entry in group}) == len(group):
+        numbers = {entry.hypothesis.number for entry in group}
+        if len(numbers) == len(group):
             yield group
         else:
-            yield from (
-                list(part) for _, part in groupby(group, key=lambda entry: entry.hypothesis.number)
-            )
+            for _, part in groupby(group, key=lambda entry: entry.hypothesis.number):
+                yield list(part)
 
 
 def with_equal_scores(entries: Iterable[Scored]) -> list[Scored]:
-    """The entries, with one log-probability where tokens are the same: rounding differs from batch
-    to batch.
+    """The entries; those with the same tokens all get the log-probability of the first of them.
+
+    Otherwise it differs by rounding, which depends on the batch.
     """
-    first: dict[bytes, float] = {}
-    return [
-        entry._replace(log_prob=first.setdefault(entry.tokens, entry.log_prob)) for entry in entries
-    ]
+    known: dict[bytes, float] = {}  # of tokens
+    equal = []
+    for entry in entries:
+        log_prob = known.setdefault(entry.tokens, entry.log_prob)
+        equal.append(entry._replace(log_prob=log_prob))
+    return equal

@@ -29,40 +29,41 @@ WORD_STEP = 1.0  # nats
 
 @dataclass
 class Lists:
-    """N-best lists with the word errors of each hypothesis; (lists, hypotheses), short lists filled
-    up.
+    """N-best lists with the word errors of each hypothesis.
+
+    Arrays are (lists, hypotheses of the longest list); where a list is shorter, `own` is -inf and
+    the others are 0.
     """
 
-    own: (
-        np.ndarray
-    )  # the scores that came with the hypotheses, nats; -inf where a list is filled up
+    own: np.ndarray  # the scores that came with the hypotheses, nats
     model: np.ndarray  # log-probabilities less the penalty of unknown words, nats
     words: np.ndarray  # of each hypothesis
     errors: np.ndarray  # words to substitute, delete and insert
     reference_words: int
 
     def errors_at(self, lm_weight: float, word_weight: float) -> int:
-        """The word errors of the hypotheses that come first with these weights."""
+        """The word errors, over all lists, of the hypotheses that come first with these weights."""
         totals = self.own + lm_weight * (self.model + word_weight * self.words)
         best = totals.argmax(axis=1)  # of equal ones the first, as when they are ranked
         return int(self.errors[np.arange(len(best)), best].sum())
 
     def oracle(self) -> int:
-        """The word errors of the best hypothesis of each list."""
+        """The word errors, over all lists, of the hypothesis with the fewest in each list."""
         return int(np.where(np.isfinite(self.own), self.errors, np.inf).min(axis=1).sum())
 
 
 def tune(lists: Lists) -> tuple[float, float]:
-    """The weight of the model and that of a word, rounded, with the fewest word errors of all that
-    were tried.
+    """The weight of the model and the word weight (nats a word) with the fewest word errors of all
+    pairs tried, rounded as they are printed.
 
-    Of equal ones, that with the word weight nearest to 0, then that with the smallest weight of the
+    Of equal pairs, the one with the word weight nearest to 0, then with the smallest weight of the
     model.
     """
 
     def cost(weights: tuple[float, float]) -> tuple[float, ...]:
         return lists.errors_at(*weights), abs(weights[1]), weights[0]
 
+    # A coarse grid, then finer ones around the best point so far
     best = min(map(rounded, product(LM_WEIGHTS, WORD_WEIGHTS)), key=cost)
     for level in range(1, ROUNDS + 1):
         steps = np.arange(-4, 5) / 4**level
@@ -74,18 +75,20 @@ def tune(lists: Lists) -> tuple[float, float]:
 
 
 def rounded(weights: tuple[float, float]) -> tuple[float, float]:
-    """Weights as they are printed, so that what is printed is what was tried."""
+    """Weights rounded as they are printed, so that the printed ones are those that were tried."""
     return float(f"{weights[0]:.4g}"), round(float(weights[1]), 3)
 
 
 def make_lists(
     entries: Iterable[Scored], references: dict[str, str], unknown_penalty: float = 0.0
 ) -> Lists:
-    """Scored hypotheses beside the references of their lists, by the lists' names.
+    """Count the word errors of scored hypotheses against references, and put both in arrays.
 
-    Logs a warning for references without a list: no word of them counts as an error. Raises
-    UsageError for a list without a reference, for one whose lines are not together, and where there
-    are no lists.
+    entries: list by list. references: the right words, by the lists' names. unknown_penalty: nats
+    taken off for each unknown token.
+    Logs a warning for references without a list: they count neither as words nor as errors. Raises
+    UsageError if there are no lists, for a list without a reference, for one whose lines are not
+    together, and without the package jiwer.
     """
     groups = list(split_into_lists(entries))
     if not groups:
@@ -109,13 +112,14 @@ def make_lists(
             len(without),
             without[0],
         )
+
     shape = len(groups), max(map(len, groups))
     own = np.full(shape, -np.inf)
     model = np.zeros(shape)
     words = np.zeros(shape)
     errors = np.zeros(shape)
     for i, (name, group) in enumerate(zip(names, groups, strict=True)):
-        row = i, slice(len(group))
+        row = i, slice(len(group))  # the rest of a short list stays as it is
         own[row] = [entry.hypothesis.score for entry in group]
         model[row] = [entry.log_prob - unknown_penalty * entry.unknown for entry in group]
         words[row] = [entry.hypothesis.words for entry in group]
@@ -125,8 +129,10 @@ def make_lists(
 
 
 def word_errors(reference: str, hypotheses: Sequence[str]) -> list[int]:
-    """The words to substitute, delete and insert in each hypothesis. Raises UsageError without the
-    package jiwer.
+    """For each hypothesis, the number of words to substitute, delete and insert to get the
+    reference.
+
+    Raises UsageError without the package jiwer.
     """
     try:
         from jiwer import process_words

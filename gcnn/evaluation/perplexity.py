@@ -32,22 +32,24 @@ def token_nlls(
     rank: int = 0,
     world_size: int = 1,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield positions in a text (n,) and their negative log-likelihoods in nats (n,), each once.
+    """Yield the tokens of a text in pieces: positions in `stream` (n,) and their negative
+    log-likelihoods in nats (n,), float64. Every token comes once, in no particular order.
 
-    With `sentences` each line is scored alone. Otherwise the text is running text, read in up to
-    `batch_size` rows at once. Each row starts with the state after the text before it, which
-    `receptive_field - 1` tokens of overlap give exactly; without a receptive field (the LSTM) there
-    is one row. The model is to be in evaluation mode; no gradients are kept.
-
-    Each of `world_size` processes yields its own part of the text. A text that is shorter than the
-    context times the processes is one row, for a row that begins within the first context would not
-    find all that came before. One row is read by rank 0 alone.
+    sentences: score each line alone; otherwise all as running text.
+    batch_size, block_size: the most sequences at once, and tokens of each; the result does not
+    depend on them. A model without a receptive field (the LSTM) reads running text as one sequence.
+    rank, world_size: this process among those that share the text; each yields its own part. A
+    short text, and running text for an LSTM, is read by rank 0 alone.
+    The model must be in evaluation mode; no gradients are kept.
     """
     if sentences:
         batches = Sentences(stream.tokens, stream.eos_id, batch_size, block_size)
         yield from sentence_nlls(model, batches, rank, world_size)
         return
     device = next(model.parameters()).device
+    # The text is cut into rows. Each starts with the state after the text before it, which an
+    # overlap of `context` tokens gives exactly; so no row but the first may start within the first
+    # context of the text.
     context = (model.receptive_field or 1) - 1
     rows = min(batch_size, len(stream) // max(1, context * world_size))  # in this process
     if model.receptive_field is None or rows == 0:
@@ -72,7 +74,11 @@ def state_before_rows(
     context: int,
     device: torch.device,
 ) -> State | None:
-    """The state before each row's first token; None: zeros. `context`: receptive field - 1."""
+    """The state before each row's first token; None: zeros.
+
+    context: the receptive field - 1; 0 for a model without one, whose only row starts the text.
+    `batches.shift` must be 0.
+    """
     start = model.start_state(len(batches.row_starts))
     if context == 0 or not batches.row_starts.any():
         return start
@@ -87,11 +93,12 @@ def state_before_rows(
 def read_blocks(
     model: LanguageModel, tokens: Tensor, state: State | None = None
 ) -> Iterator[tuple[Tensor, State]]:
-    """Read texts in blocks of POSITIONS tokens, so that memory stays bounded, from a state on;
-    None: from their start.
+    """Read texts in blocks of POSITIONS tokens, so that memory stays bounded. Yields each block's
+    hidden states, (batch, at most POSITIONS, channels), and the state after it.
 
-    tokens (batch, time), on any device, which at the start of a text begin with <eos>. Yields the
-    hidden states of each block, (batch, positions, channels), and the state after it.
+    tokens: (batch, time), on any device. At the start of a text they begin with <eos>.
+    state: the one before them; None: they start a text, with the model's `start_state`.
+    The model must be in evaluation mode; the caller switches gradients off.
     """
     device = next(model.parameters()).device
     if state is None:
@@ -102,9 +109,9 @@ def read_blocks(
 
 
 def read_to_the_end(model: LanguageModel, tokens: Tensor) -> tuple[Tensor, State]:
-    """The last hidden state (batch, channels) of texts, and the state after them.
+    """The last hidden state of each text, (batch, channels), and the state after them.
 
-    tokens (batch, time), which begin with <eos>; at least one.
+    tokens: (batch, time), whole texts from the start, <eos> first. Otherwise as `read_blocks`.
     """
     for hidden, state in read_blocks(model, tokens):
         last = hidden[:, -1], state
@@ -112,14 +119,17 @@ def read_to_the_end(model: LanguageModel, tokens: Tensor) -> tuple[Tensor, State
 
 
 class Context(NamedTuple):
-    """A text that has been read, all but its last token."""
+    """A text that has been read up to its last token."""
 
-    last: int  # that token
-    state: State  # before it, of one text
+    last: int  # the last token, not yet read
+    state: State  # before it, for a batch of one
 
 
 def read_context(model: LanguageModel, tokens: list[int], eos_id: int) -> Context | None:
-    """Read the tokens of a text, which do not include the <eos> before it; None for no tokens."""
+    """Read a text as the context of others; None if it has no tokens.
+
+    tokens: its ids, without the <eos> before its first word. The caller switches gradients off.
+    """
     if not tokens:
         return None
     _, state = read_to_the_end(model, torch.tensor([[eos_id, *tokens[:-1]]]))
@@ -133,27 +143,29 @@ def sentence_nlls(
     world_size: int = 1,
     context: Context | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """As `token_nlls`, for lines that are scored alone; `batches` are those of the whole text.
+    """As `token_nlls`, for lines that are scored alone: yields positions in `batches.tokens` and
+    nats.
 
-    Each line is read after the `context`; None: as the start of a text. Of several processes, each
-    takes every `world_size`-th batch. Lines are read in blocks, so that memory stays bounded for
-    long ones.
+    batches: the lines of the whole text; each process reads every `world_size`-th batch.
+    context: the text that each line continues, so that no <eos> is before its first word; None:
+    each line is the start of a text.
+    The model must be in evaluation mode; the caller switches gradients off.
     """
     starts = batches.ends - batches.lengths
     for i in range(rank, len(batches), world_size):
         tokens, targets = batches[i]
         lines = batches.rows(i)
-        at = starts[lines, None] + np.arange(tokens.size(1))  # (batch, time)
+        positions = starts[lines, None] + np.arange(tokens.size(1))  # (batch, time)
         state = None
         if context is not None:
-            tokens[:, 0] = context.last
+            tokens[:, 0] = context.last  # in the place of <eos>
             state = [part.expand(len(tokens), *part.shape[1:]) for part in context.state]
         first = 0
         for hidden, _ in read_blocks(model, tokens, state):
             block = slice(first, first + hidden.size(1))
             nll = model.nll(hidden, targets[:, block]).double().cpu().numpy()
             counted = (targets[:, block] != IGNORE).numpy()
-            yield at[:, block][counted], nll[counted]
+            yield positions[:, block][counted], nll[counted]
             first = block.stop
 
 
@@ -164,7 +176,10 @@ def nlls_in_order(
     batch_size: int = BATCH_SIZE,
     block_size: int = BLOCK_SIZE,
 ) -> np.ndarray:
-    """The negative log-likelihood of each token of a text, in nats: (tokens,). See token_nlls."""
+    """The negative log-likelihood of each token of a text, in its order: (tokens,), nats, float64.
+
+    Arguments are as in `token_nlls`; the model must be in evaluation mode.
+    """
     nlls = np.empty(len(stream))
     for positions, values in token_nlls(model, stream, sentences, batch_size, block_size):
         nlls[positions] = values
@@ -179,16 +194,22 @@ def evaluate(
     block_size: int = BLOCK_SIZE,
     shared: bool = False,
 ) -> dict[str, float | None]:
-    """The perplexity of a text and its normalisations, as `normalised` returns them.
+    """The perplexity of a text and other measures: the dictionary that `normalised` returns.
 
-    With `shared`, each of torch.distributed's processes reads a part, and all must call it; without
-    it the caller reads all. Shows a progress bar on rank 0 where it takes more than two seconds;
-    leaves the model in the mode it was in. Other arguments are as `token_nlls` has them.
+    sentences, batch_size, block_size: as in `token_nlls`.
+    shared: each of torch.distributed's processes reads a part; all must call it, and all get the
+    result. Otherwise this process reads the whole text.
+    The model is put in evaluation mode and afterwards back in its own. Rank 0 shows a progress bar
+    on a terminal after two seconds.
     """
     training = model.training
     model.eval()
     sums = np.zeros(3)  # nats, those of unknown tokens, unknown tokens
-    rank, world_size = (dist.get_rank(), dist.get_world_size()) if shared else (0, 1)
+    rank = 0
+    world_size = 1
+    if shared:
+        rank = dist.get_rank()
+        world_size = dist.get_world_size()
     first = not dist.is_initialized() or dist.get_rank() == 0
     quiet = None if first else True  # None: tqdm decides, by whether there is a terminal
     tokens = len(stream) // world_size
@@ -204,25 +225,27 @@ def evaluate(
     if shared:
         dist.all_reduce(torch.from_numpy(sums))
     model.train(training)
-    total, of_unknown, unknown = sums.tolist()
-    return normalised(total, stream, of_unknown, int(unknown))
+    total, unknown_nats, unknown = sums.tolist()
+    return normalised(total, stream, unknown_nats, int(unknown))
 
 
 def normalised(
-    total: float, stream: TokenStream, of_unknown: float = 0.0, unknown: int = 0
+    total: float, stream: TokenStream, unknown_nats: float = 0.0, unknown: int = 0
 ) -> dict[str, float | None]:
     """The measures of a text, from its total negative log-likelihood in nats.
 
-    `unknown` is how many tokens are <unk>, `of_unknown` their part of the total. Returns
-    - nll_nats, tokens, perplexity: the total, how many tokens, and per token;
-    - unknown, out_of_vocabulary: the tokens that are <unk>, and those of them that are another word
-      in the text (WikiText has <unk> itself);
-    - known_perplexity: per token that is not unknown, without the nats of those that are;
+    unknown: how many tokens are <unk>. unknown_nats: their part of the total. Returns a dictionary:
+    - nll_nats, tokens, perplexity: the total, the number of tokens, and the perplexity per token;
+    - unknown: the number of tokens that are <unk>;
+    - out_of_vocabulary: how many of these are written as another word in the text (WikiText itself
+      has the word <unk>);
+    - known_perplexity: per token that is not <unk>, without the nats of those that are;
     - words, word_perplexity: per white-space word and end of line, whatever the tokenizer;
     - bytes, bits_per_byte.
 
-    word_perplexity and bits_per_byte compare models with different tokenizers. They are None where
-    a word is out of vocabulary: the more words a model does not know, the better they would be.
+    Perplexities too large for a float are infinity. word_perplexity and bits_per_byte compare
+    models with different tokenizers. They are None if a word is out of vocabulary: the more words
+    a model does not know, the better they would be.
     """
     known = max(1, len(stream) - unknown)  # a text has known tokens: its ends of lines
     out_of_vocabulary = unknown - stream.written_unknown
@@ -233,7 +256,7 @@ def normalised(
         "perplexity": exp(total / len(stream)),
         "unknown": unknown,
         "out_of_vocabulary": out_of_vocabulary,
-        "known_perplexity": exp((total - of_unknown) / known),
+        "known_perplexity": exp((total - unknown_nats) / known),
         "words": stream.words,
         "word_perplexity": exp(total / stream.words) if all_is_spelled else None,
         "bytes": stream.bytes,
@@ -248,11 +271,17 @@ def exp(nats: float) -> float:
 
 def type_counts(stream: TokenStream) -> np.ndarray:
     """How often each type occurs in a text: (vocabulary,), whole numbers."""
-    pieces = (stream.tokens[at : at + (1 << 24)] for at in range(0, len(stream), 1 << 24))
-    return sum(np.bincount(piece, minlength=stream.vocabulary_size) for piece in pieces)
+    counts = 0
+    for first in range(0, len(stream), 1 << 24):  # in pieces, to bound the memory
+        piece = stream.tokens[first : first + (1 << 24)]
+        counts = counts + np.bincount(piece, minlength=stream.vocabulary_size)
+    return counts
 
 
 def unigram_perplexity(counts: np.ndarray, stream: TokenStream) -> float:
-    """The perplexity of a unigram model: training counts (vocabulary,), one added to each."""
+    """The perplexity of a text per token under a unigram model with add-one smoothing.
+
+    counts: how often each type occurs in the training text, (vocabulary,).
+    """
     log_probs = np.log((counts + 1) / (counts.sum() + len(counts)))
     return exp(-float(type_counts(stream) @ log_probs) / len(stream))

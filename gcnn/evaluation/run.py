@@ -28,11 +28,11 @@ class LoadedRun:
 
 
 def load_model(run_dir: str | Path, device: str = "auto") -> LoadedRun:
-    """Load the best model of a run directory onto a device.
+    """Load the best model of a run directory (by validation) onto a device; see LoadedRun.
 
-    Raises UsageError where the folder is no run, has no model yet, or has parts of different runs,
-    and for a device that is not there; RunError where the weights are damaged. Switches off TF32
-    (see `choose_device`).
+    device: as in `choose_device`, which also switches off TF32 for the process.
+    Raises UsageError if the folder is no run, has no model yet, or has parts of different runs, and
+    for a device that is not there; RunError if the weights are damaged.
     """
     run_dir = Path(run_dir)
     where = choose_device(device)
@@ -50,9 +50,11 @@ def load_model(run_dir: str | Path, device: str = "auto") -> LoadedRun:
 
 
 def check_no_checkpoint(run_dir: Path) -> None:
-    """Raise UsageError, with what to do, for a run without a best model that can be resumed.
+    """Raise UsageError for an unfinished run with checkpoints but no best model, saying how to
+    resume it or use a checkpoint.
 
-    `run_dir` has no model.safetensors. Does nothing where it has no checkpoints either.
+    Call it for a run directory without model.safetensors. Does nothing if the run is finished or
+    has no checkpoint.
     """
     if (run_dir / RESULTS).exists():
         return
@@ -68,20 +70,21 @@ def check_no_checkpoint(run_dir: Path) -> None:
 
 
 def before_text(config: TrainConfig, eos_id: int) -> int | None:
-    """The type that a model of this config is to read before a text, without end; None: zeros.
+    """The id that stands before a text, repeated without end; None: zeros. For build_model.
 
-    It is what came before texts in training: zeros before shuffled blocks and single sentences.
-    With `trainer.carry_state` a GCNN has read zeros at the start of an epoch alone and does not
-    know what follows them, so that it reads <eos>.
+    None if the model saw zeros before each block or sentence in training. With
+    `trainer.carry_state` it saw them only at the start of an epoch and has not learned what follows
+    them: then it is eos_id.
     """
     return eos_id if config.trainer.carry_state else None
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of a name: auto (a GPU if there is one), cpu, cuda, or one GPU of several, cuda:1.
+    """The device of a name: auto (a GPU if there is one), cpu, cuda, or one of several GPUs, as
+    cuda:1.
 
-    Switches off TF32, which keeps 10 bits, for the whole process. Raises UsageError for other names
-    and where the machine has no such device.
+    Side effect: switches off TF32, which rounds products to 10 bits, for the whole process. Raises
+    UsageError for other names, and if the machine has no such device.
     """
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False

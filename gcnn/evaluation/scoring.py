@@ -68,11 +68,13 @@ class TokenScores(NamedTuple):
 
 
 def load(run: str | Path, device: str = "auto", precision: str = "float32") -> "Scorer":
-    """The model of a run directory, of the newest run in a folder, or of `latest` in runs/; or of
-    the Hub.
+    """The trained model of a run, ready to score texts.
 
-    A run on the Hub is named `user/name`, where there is no such folder, or `hf://user/name`.
-    Raises as from_run and find_run do.
+    run: a run directory; a folder with runs, for the newest finished one; `latest`, for the newest
+    below ./runs; or a run on the Hub, `hf://user/name`, or `user/name` if there is no such path.
+    That is downloaded. A run that was searched for is named on stderr.
+    device, precision, side effects: see `Scorer.from_run`.
+    Raises UsageError and RunError as from_run and find_run do.
     """
     name = as_hub_name(run) if isinstance(run, str) else str(run)
     return Scorer.from_run(find_run(name), device, precision)
@@ -81,9 +83,9 @@ def load(run: str | Path, device: str = "auto", precision: str = "float32") -> "
 class Scorer:
     """A trained model: `gcnn.load("runs/...").score(["a sentence", "another"])`.
 
-    A text is a string with one or more lines. In its methods, `sentences` true scores each line
-    alone, false all as running text, where a token's context goes back over the ends of lines;
-    None: as the run was trained. The model is in evaluation mode.
+    A text is a string with one or more lines. In its methods, `sentences=True` scores each line
+    alone; False scores all as running text, where a token's context goes back over the ends of
+    lines; None does as the run was trained. A newline at the end of a text adds no empty line.
     """
 
     def __init__(
@@ -93,18 +95,25 @@ class Scorer:
         source: dict[str, str] | None = None,
         sentences: bool = False,
     ):
+        """model: in evaluation mode, without gradients.
+
+        source: what scores depend on (`model`, `tokenizer` and other keys, see from_run), recorded
+        beside those of files. sentences: whether the model was trained on each line alone.
+        """
         self.model = model
         self.tokenizer = tokenizer
-        self.source = source or {}  # what its scores are told apart by, and the run
-        self.sentences = sentences  # whether the run was trained on lines each alone
+        self.source = source or {}
+        self.sentences = sentences
 
     @classmethod
     def from_run(
         cls, path: str | Path, device: str = "auto", precision: str = "float32"
     ) -> "Scorer":
-        """The model of a run directory, with weights in `precision`: float32 or bf16.
+        """The best model of a run directory, made ready for inference.
 
-        Sets environment variables of oneDNN and a handler for forks (see models/inference.py).
+        device: auto, cpu, cuda or cuda:N. precision: of the weights, float32 or bf16.
+        Side effects on the process: TF32 is off, environment variables of oneDNN are set, and
+        forked processes compute with one thread (see models/inference.py).
         Raises UsageError for another precision, and UsageError and RunError as load_model does.
         """
         if precision not in PRECISIONS:
@@ -123,19 +132,21 @@ class Scorer:
         return cls(run.model, run.tokenizer, source | {"run": str(path)}, run.config.data.sentences)
 
     def score(self, sentences: Iterable[str], context: str = "") -> list[Score]:
-        """The scores of sentences, in their order; they do not depend on each other.
+        """The scores of sentences, in their order; none depends on the others.
 
-        `context` is the text before each of them, read once. Its last line goes on: a sentence
-        follows its last word. Where the sentence is a line of its own, the context ends with "\\n".
-        An empty context is the start of a text. Raises UsageError as `stream` does.
+        context: the text that each sentence continues, read once; empty: none, so that each is the
+        start of a text. A sentence goes on in the context's last line. For a line of its own, end
+        the context with "\\n".
+        Raises UsageError as `stream` does.
         """
         return list(self.stream(sentences, context))
 
     def stream(self, sentences: Iterable[str], context: str = "") -> Iterator[Score]:
-        """As `score`, one by one, for any number of sentences: memory holds WINDOW characters.
+        """As `score`, but yields the scores one by one, for any number of sentences.
 
-        Raises UsageError for what holds no sentences, and for a sentence or context that is no
-        text.
+        Sentences are taken WINDOW characters at a time, which bounds the memory.
+        When scores are taken, raises UsageError for `sentences` that are a single string, a table
+        or no iterable, and for a sentence or context that is no string or not valid Unicode.
         """
         check_list(sentences)
         before = self._read_context(context)
@@ -143,10 +154,11 @@ class Scorer:
             yield from self._score_window(window, before)
 
     def score_table(self, table: pa.Table, column: str = "text", prefix: str = "") -> pa.Table:
-        """A table with the columns of SCORES added, their names after `prefix`; null in a row
-        without a text.
+        """A new table: this one with a column for each field of Score, named prefix + field.
 
-        Raises UsageError where `column` is absent or no text, and where a name is taken.
+        column: the one with the texts; a row whose text is null has null scores.
+        Raises UsageError for anything but a pyarrow.Table, if `column` is absent or not text, and
+        if a new name is taken.
         """
         if not isinstance(table, pa.Table):
             raise UsageError(
@@ -155,17 +167,22 @@ class Scorer:
         check_text_column(table.schema, column, "the table", "column")
         check_new_columns(table.column_names, prefix, "the table", "prefix")
         texts = table[column].to_pylist()
-        of_texts = self.stream(text for text in texts if text is not None)
-        rows = [{} if text is None else next(of_texts)._asdict() for text in texts]
+        scores_of_texts = self.stream(text for text in texts if text is not None)
+        rows = []
+        for text in texts:
+            row = {}  # null in every column
+            if text is not None:
+                row = next(scores_of_texts)._asdict()
+            rows.append(row)
         scores = pa.Table.from_pylist(rows, SCORES)
         for field in SCORES:
             table = table.append_column(prefix + field.name, scores[field.name])
         return table
 
     def token_scores(self, text: str, sentences: bool | None = None) -> TokenScores:
-        """A text's tokens and their log-probabilities: (tokens,), nats.
+        """A text's tokens, with the <eos> of each line, and their log-probabilities in nats.
 
-        Raises UsageError for a text without words.
+        Raises UsageError for a text without words, and for what is no text.
         """
         stream = self._encode(text)
         types = self.tokenizer.types
@@ -173,34 +190,36 @@ class Scorer:
         return TokenScores([types[i] for i in stream.tokens], -nlls)
 
     def word_scores(self, text: str, sentences: bool | None = None) -> WordScores:
-        """A text's white-space words and their log-probabilities, those of a word's pieces added
-        up: (words,), nats.
+        """A text's white-space words, with the end of each line, and their log-probabilities in
+        nats: those of a word's tokens, added up.
 
-        Raises UsageError for a text without words.
+        Raises UsageError for a text without words, and for what is no text.
         """
         stream = self._encode(text)
         nlls = nlls_in_order(self.model, stream, self.sentences if sentences is None else sentences)
         return add_up_words(self.tokenizer, lines_of(text), stream.tokens, -nlls)
 
-    def evaluate(self, text: str, sentences: bool | None = None) -> dict[str, float]:
-        """The measures of a text that `gcnn evaluate --json` prints (see perplexity.normalised).
+    def evaluate(self, text: str, sentences: bool | None = None) -> dict[str, float | None]:
+        """The measures of a text that `gcnn evaluate --json` prints, such as `perplexity`; the keys
+        are those of `perplexity.normalised`.
 
-        Raises UsageError for a text without words.
+        Raises UsageError for a text without words, and for what is no text.
         """
         return evaluate(
             self.model, self._encode(text), self.sentences if sentences is None else sentences
         )
 
     def perplexity(self, text: str, sentences: bool | None = None) -> float:
-        """The exact perplexity of a text, per token. Raises UsageError for a text without words."""
+        """The exact perplexity of a text, per token. Raises as `evaluate` does."""
         return self.evaluate(text, sentences)["perplexity"]
 
     @torch.inference_mode()
     def next_log_probs(self, text: str = "") -> np.ndarray:
-        """The log-probability of each type to be the next token after a text: (vocabulary,), nats.
+        """The log-probability of each type to be the next token after a text: (vocabulary,), nats,
+        float64, in the order of `tokenizer.types`.
 
-        The text's last line goes on; an empty text is the start of one. `tokenizer.types` has the
-        types in the same order. Raises UsageError for what is no text.
+        text: its last line goes on, unless it ends with "\\n"; empty: the start of a text. Raises
+        UsageError for what is no text.
         """
         tokens = torch.tensor([[self.tokenizer.eos_id, *encode_prompt(self.tokenizer, text)]])
         hidden, _ = read_to_the_end(self.model, tokens)
@@ -217,25 +236,32 @@ class Scorer:
     ) -> list[str]:
         """Continue a prompt `samples` times by `tokens` tokens, none of them <unk>.
 
-        Returns whole texts. A token is drawn from `softmax(log_probs / temperature)` of the `top_k`
-        likeliest types (None: of all); temperature 0 takes the likeliest. Raises UsageError for a
-        value out of its range.
+        Returns the texts, each with the prompt; a newline stands for <eos>. A token is drawn from
+        `softmax(log_probs / temperature)` of the `top_k` likeliest types (None: of all);
+        temperature 0 takes the likeliest. Raises UsageError for a value out of its range: counts
+        start at 1, temperature and seed at 0.
         """
         return generate(
             self.model, self.tokenizer, prompt, tokens, samples, Sampling(temperature, top_k, seed)
         )
 
     def _encode(self, text: str) -> TokenStream:
+        """The tokens of a text. Raises UsageError if it has no words or is not valid Unicode."""
         check_text("the text", text)
         return encode_text([lines_of(text)], self.tokenizer, "the text")
 
     @torch.inference_mode()
     def _read_context(self, context: str) -> Context | None:
+        """The context of `score`, read; None if it is empty. Raises UsageError for no text."""
         tokens = encode_prompt(self.tokenizer, context, "the context")
         return read_context(self.model, tokens, self.tokenizer.eos_id)
 
     @torch.inference_mode()
     def _score_window(self, sentences: list[str], context: Context | None) -> list[Score]:
+        """The scores of sentences in their order, all encoded and sorted by length together.
+
+        context: what each of them continues; None: each is the start of a text.
+        """
         tokens = self.tokenizer.encode_lines(sentences)
         batches = Sentences(tokens, self.tokenizer.eos_id, batch_size=1, block_size=POSITIONS)
         nlls = np.empty(len(tokens))
@@ -243,23 +269,23 @@ class Scorer:
             nlls[positions] = values
         starts = batches.ends - batches.lengths
         unknown = np.add.reduceat(tokens == self.tokenizer.unk_id, starts, dtype=np.int64)
-        columns = (
-            column.tolist() for column in (np.add.reduceat(nlls, starts), batches.lengths, unknown)
-        )
-        return [
-            Score(-nll, count, unk, exp(nll / count))
-            for nll, count, unk in zip(*columns, strict=True)
-        ]
+        totals = np.add.reduceat(nlls, starts)
+        columns = totals.tolist(), batches.lengths.tolist(), unknown.tolist()
+        scores = []
+        for nll, count, unk in zip(*columns, strict=True):
+            scores.append(Score(-nll, count, unk, exp(nll / count)))
+        return scores
 
 
 def lines_of(text: str) -> pa.Array:
-    """The lines that a file of this text would have."""
+    """The lines of a text, split at "\\n" only; one at its end adds no empty line."""
     return pa.array(text.removesuffix("\n").split("\n"), TEXT)
 
 
 def check_new_columns(names: list[str], prefix: str, what: object, option: str) -> None:
-    """Raise UsageError, naming `what` and the `option` that helps, where scores would have the name
-    of a column.
+    """Raise UsageError if a column of scores, prefix + field of SCORES, is among `names`.
+
+    what, option: the table and the option that sets the prefix, for the message.
     """
     for field in SCORES:
         if prefix + field.name in names:
@@ -270,9 +296,9 @@ def check_new_columns(names: list[str], prefix: str, what: object, option: str) 
 
 
 def check_list(sentences: Any) -> None:
-    """Raise UsageError for what is no iterable of sentences: a single string, a table, a number.
+    """Raise UsageError for a single string, a table or mapping, and for anything not iterable.
 
-    (Iterating over a table would give the names of its columns.)
+    Iterating over a table would give the names of its columns. The items are not checked.
     """
     instead = "was given instead of a list of sentences"
     if isinstance(sentences, str | bytes):
@@ -285,10 +311,10 @@ def check_list(sentences: Any) -> None:
 
 
 def windows(sentences: Iterable[str]) -> Iterator[list[str]]:
-    """Group sentences, in their order, into lists of at most WINDOW characters or one sentence.
+    """Group sentences, in their order, into lists of at most WINDOW characters, <eos> counted as
+    one; a longer sentence is a list of its own.
 
-    Each sentence counts as one character more, for <eos>. Raises UsageError for one that is no
-    text.
+    Raises UsageError for a sentence that is no string or not valid Unicode, when it is reached.
     """
     window, size = [], 0
     for number, sentence in enumerate(sentences, start=1):

@@ -20,7 +20,11 @@ class WordScores(NamedTuple):
 def add_up_words(
     tokenizer: Tokenizer, lines: Lines, tokens: np.ndarray, log_probs: np.ndarray
 ) -> WordScores:
-    """The words of lines, of whose tokens the ids (n,) and log-probabilities (n,) are known."""
+    """The words of lines, each with the sum of its tokens' log-probabilities.
+
+    tokens: the ids that the tokenizer gives for these lines, (tokens,), with each line's <eos>.
+    log_probs: of these tokens, (tokens,), nats. A word without a token has a sum of 0.
+    """
     words, counts = tokenizer.split_words(lines)
     word_of_token = np.repeat(np.arange(len(words)), counts)
     sums = np.bincount(word_of_token, log_probs, len(words))
