@@ -48,11 +48,13 @@ NOT_HERE = ("add_bos_token", "self_target", "past_target")
 
 
 def import_fairseq(checkpoint: Path, dictionary: Path, out: Path) -> None:
-    """Write the run directory `out` of a fairseq checkpoint and its dict.txt.
+    """Write a new run directory `out` with the model of a fairseq checkpoint and its dict.txt.
 
-    `out` must not exist, or be an empty folder. Raises UsageError where it is not, where a file is
-    missing, damaged or hostile, where checkpoint and dictionary do not belong together, and for a
-    model that this project does not have. Nothing is left behind where it fails.
+    It gets a config, a tokenizer and weights; missing parent folders are created. If it fails, no
+    part of it stays.
+    Raises UsageError if `out` exists and is not an empty folder, if a file is missing, damaged or
+    hostile, if checkpoint and dictionary do not belong together, and for a model that this project
+    does not have; RunError or OSError if the files cannot be written.
     """
     out = out.resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -73,6 +75,7 @@ def import_fairseq(checkpoint: Path, dictionary: Path, out: Path) -> None:
         raise UsageError(f"{checkpoint}: {one_line(error)}") from None
 
     def write(aside: Path) -> None:
+        """Create the run directory at a temporary path."""
         aside.mkdir()
         save_config(config, aside / CONFIG)
         tokenizer.save(aside / TOKENIZER)
@@ -85,14 +88,17 @@ def import_fairseq(checkpoint: Path, dictionary: Path, out: Path) -> None:
 def run_config(checkpoint: Checkpoint, out: Path) -> TrainConfig:
     """The config of the run, with fairseq's training settings as far as they are known.
 
-    `out` is written into it, as the run's directory and as the name of its experiment. The
-    optimizer is Nesterov's momentum; its settings are taken over from fairseq's `nag` alone. Raises
-    UsageError for a model that this project does not have, and UsageError or OmegaConf's errors for
-    settings out of range.
+    out: the run's directory; its name is that of the experiment. It is not created.
+    The optimizer is Nesterov's momentum; its settings are fairseq's if that trained with `nag`, and
+    otherwise the defaults. Raises UsageError for a model that this project does not have, and
+    UsageError or OmegaConf's errors for settings of a wrong type or out of range.
     """
     options = checkpoint.options
-    settings = ("lr", "momentum", "weight_decay") if options.get("optimizer") == "nag" else ()
-    optimizer = {name: number(options, name) for name in settings if options.get(name) is not None}
+    optimizer = {"kind": "nesterov"}
+    if options.get("optimizer") == "nag":
+        for name in ("lr", "momentum", "weight_decay"):
+            if options.get(name) is not None:
+                optimizer[name] = number(options, name)
     config = {
         "experiment": f"fairseq/{out.name}",
         "run_dir": str(out),
@@ -103,7 +109,7 @@ def run_config(checkpoint: Checkpoint, out: Path) -> TrainConfig:
         },
         "tokenizer": {"kind": "word"},
         "model": model_config(checkpoint),
-        "optimizer": {"kind": "nesterov", **optimizer},
+        "optimizer": optimizer,
         "schedule": {"kind": "constant"},
         "trainer": {
             "block_size": number(options, "tokens_per_sample") or TrainerConfig.block_size,
@@ -115,34 +121,39 @@ def run_config(checkpoint: Checkpoint, out: Path) -> TrainConfig:
 
 
 def number(options: dict[str, Any], name: str) -> float:
-    """An option that is a number, or the first of a list of numbers; 0 where there is none.
+    """An option that is a number, or the first of a list of numbers; 0 if it is absent or None.
 
-    Raises UsageError for anything else: a string would be one for OmegaConf to interpret.
+    Raises UsageError for anything else, as a bool, a string or an empty list.
     """
     value = options.get(name)
     if isinstance(value, list):
         value = value[0] if value else ""
+    # A string of a stranger must not reach OmegaConf, which would interpret it
     if value is not None and type(value) not in (int, float):
         raise UsageError(f"{name} is {reprlib.repr(value)}; expected a number.")
     return value or 0
 
 
 def model_config(checkpoint: Checkpoint) -> GCNNConfig:
-    """The model's config, by fairseq's options, the shape of the embedding and which softmax has
-    weights: the adaptive one, or else the full one (`cutoffs` empty).
+    """The model's config, from fairseq's options and weights.
 
-    Raises UsageError for a model that is no `fconv_lm`, or has what models here do not have, and
-    for options that are malformed.
+    The embedding's size is that of its weights. The softmax is the adaptive one if the checkpoint
+    has weights for it, otherwise the full one (`cutoffs` empty).
+    Raises UsageError for a model that is no `fconv_lm` or has what models here do not have, and for
+    options that are malformed.
     """
     options = checkpoint.options
     if not isinstance(options.get("decoder_layers"), str):
         raise UsageError("decoder_layers is no string in its options, so that it is no fconv_lm.")
-    not_here = {name: options.get(name) for name in NOT_HERE}
     attention = parse("decoder_attention", str(options.get("decoder_attention", False)))
-    for option, setting in ({"decoder_attention": attention} | not_here).items():
+    settings = {"decoder_attention": attention}
+    for name in NOT_HERE:
+        settings[name] = options.get(name)
+    for name, setting in settings.items():
+        # Attention may be a list, of a bool for each layer
         is_set = any(setting) if isinstance(setting, list | tuple) else setting
         if is_set:
-            raise UsageError(f"{option} is set; this project's models do not have it.")
+            raise UsageError(f"{name} is set; this project's models do not have it.")
     embedding = checkpoint.weights.get("decoder.embed_tokens.weight")
     if embedding is None or embedding.dim() != 2:
         raise UsageError(
@@ -168,17 +179,17 @@ def model_config(checkpoint: Checkpoint) -> GCNNConfig:
 
 
 def cutoffs_of(text: Any, vocabulary_size: int) -> list[int]:
-    """The cutoffs in fairseq's string, without the vocabulary size, which may stand at their end.
+    """The cutoffs of fairseq's option `adaptive_softmax_cutoff`, as "4000,20000" or a list.
 
-    Raises UsageError for anything but whole numbers below the vocabulary size.
+    The vocabulary size is dropped if it is the last one. Raises UsageError unless there is at least
+    one cutoff, and all are whole numbers below the vocabulary size. Their order is not checked.
     """
     cutoffs = parse("adaptive_softmax_cutoff", text)
     cutoffs = list(cutoffs) if isinstance(cutoffs, list | tuple) else [cutoffs]
     if cutoffs[-1:] == [vocabulary_size]:
         cutoffs.pop()
-    if not cutoffs or any(
-        type(cutoff) is not int or cutoff >= vocabulary_size for cutoff in cutoffs
-    ):
+    valid = [type(cutoff) is int and cutoff < vocabulary_size for cutoff in cutoffs]
+    if not cutoffs or not all(valid):
         raise UsageError(
             f"adaptive_softmax_cutoff is {reprlib.repr(text)}; expected numbers below the "
             f"{vocabulary_size} types."
@@ -187,11 +198,12 @@ def cutoffs_of(text: Any, vocabulary_size: int) -> list[int]:
 
 
 def read_dictionary(path: Path) -> WordTokenizer:
-    """The word tokenizer of a dict.txt: lines `word count`, after fairseq's four special types.
+    """The word tokenizer of a dict.txt, which has a line `word count` for each type.
 
-    A line that ends with `#fairseq:overwrite` takes the word from an earlier line, whose id stays
-    but matches no text any more. Raises UsageError for a file that is missing, a Git LFS pointer,
-    not UTF-8 or not of this form.
+    Ids are fairseq's: first its four special types, then the words in the order of the lines. A
+    line that ends with ` #fairseq:overwrite` takes its word from an earlier line, whose id stays
+    but matches no text any more.
+    Raises UsageError for a file that is missing, a Git LFS pointer, not UTF-8 or not of this form.
     """
     check_no_pointer_at(path)
     try:

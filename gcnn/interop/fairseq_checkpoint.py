@@ -34,16 +34,16 @@ class Checkpoint:
     """What is used of a fairseq checkpoint."""
 
     weights: dict[str, Tensor]  # float32, by fairseq's names
-    options: dict[str, Any]  # fairseq's, flat
+    options: dict[str, Any]  # fairseq's, as options_of returns them
     updates: int  # made so far
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a fairseq checkpoint, without running anything in it.
+    """Read a fairseq checkpoint onto the CPU, without running anything in it.
 
-    Of classes, only argparse.Namespace and stand-ins for fairseq's meters are ever made. Raises
-    UsageError for a file that is missing, damaged, hostile, a pointer of Git LFS or of another
-    kind.
+    Besides torch's own, the only objects that are made are of argparse.Namespace and of stand-ins
+    for fairseq's meters. Raises UsageError for a file that is missing, damaged, hostile, a pointer
+    of Git LFS or of another kind.
     """
     check_no_pointer_at(path)
     try:
@@ -75,7 +75,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
 def options_of(content: dict[str, Any]) -> dict[str, Any]:
     """fairseq's options as one flat dictionary, from `args` or else from the sections of `cfg`.
 
-    The name of each section is an option too, with the choice in it (`optimizer: nag`).
+    For `cfg`, the name of each section is an option too, with its choice (`optimizer: nag`); of
+    options with the same name the one in the last of SECTIONS counts.
+    content: a loaded checkpoint. Raises various errors if it is none of fairseq's (KeyError,
+    AttributeError, TypeError, ValueError), which load_checkpoint turns into a UsageError.
     """
     if content.get("args") is not None:
         return to_dict(content["args"])
@@ -91,10 +94,10 @@ def to_dict(section: argparse.Namespace | dict[str, Any]) -> dict[str, Any]:
 
 
 def float32(weight: Tensor) -> Tensor:
-    """A copy in float32.
+    """A copy of a weight in float32.
 
-    Raises ValueError for a tensor that is no plain weight (sparse, quantized, complex), or whose
-    shape asks for more memory than its storage has: a small file could fill the machine's.
+    Raises ValueError for a tensor that is no plain weight (sparse, nested, quantized, complex), or
+    whose shape asks for more memory than its storage has: a small file could fill the machine's.
     """
     dense = weight.layout == torch.strided and weight.device.type == "cpu" and not weight.is_nested
     if not dense or weight.is_quantized or weight.is_complex():
@@ -107,11 +110,14 @@ def float32(weight: Tensor) -> Tensor:
 def convert_weights(weights: dict[str, Tensor], model: GCNNConfig) -> dict[str, Tensor]:
     """fairseq's weights, by the names and in the layout of this project's model.
 
-    `model` must be the config that fairseq's options describe. Raises UsageError, naming them, for
-    weights that are missing, left over or of another shape.
+    weights: by fairseq's names, the embedding's among them. model: the config that fairseq's
+    options describe. Raises UsageError, naming them, for weights that are missing, left over or of
+    another shape.
     """
     with torch.device("meta"):  # shapes alone
         expected = build_model(model, len(weights["decoder.embed_tokens.weight"])).state_dict()
+
+    # (1) fairseq's name of each weight here
     layers = layer_names(model)
     parts = {"original0": "weight_g", "original1": "weight_v"}  # of weight normalisation
     theirs = {}  # fairseq's name of each of our weights
@@ -121,12 +127,16 @@ def convert_weights(weights: dict[str, Tensor], model: GCNNConfig) -> dict[str, 
         theirs[name] = f"{layers[layer]}.{parts.get(part, part)}"
         if part == "original0":
             normalised.append(f"{layers[layer]}.weight")
+
+    # (2) Its weights in the layout here, with gain and direction apart; all that are needed
     weights = split_weights(weights, normalised)
     needed = set(theirs.values())
     if model.cutoffs:
         # Before this version, the clusters had other places in the head.
         needed.add("decoder.adaptive_softmax.version")
     check_names(weights, needed)
+
+    # (3) The weights by the names here
     converted = {}
     for name, weight in expected.items():
         found = weights[theirs[name]]
@@ -141,9 +151,10 @@ def convert_weights(weights: dict[str, Tensor], model: GCNNConfig) -> dict[str, 
 
 
 def layer_names(model: GCNNConfig) -> dict[str, str]:
-    """fairseq's name of each layer that a model may have, by this project's name.
+    """fairseq's name of each layer that a model of this config may have, by this project's name.
 
-    Some are not in every model: input_projection, projection, and the last two, of a full softmax.
+    Names are without the weight's own, as `encoder.blocks.0.projection`. Not every model has all:
+    projections depend on channels, and there are names for both softmaxes.
     """
     names = {"encoder.embedding": "decoder.embed_tokens", "encoder.input_projection": "decoder.fc1"}
     convolutions = 0  # so far; fairseq counts them through all blocks
@@ -163,10 +174,10 @@ def layer_names(model: GCNNConfig) -> dict[str, str]:
 
 
 def check_names(names: Iterable[str], needed: set[str]) -> None:
-    """Raise UsageError where the names found in a checkpoint are not those that are needed.
+    """Raise UsageError if the names found in a checkpoint are not exactly those that are needed.
 
-    It names at most three that are missing and three that are left over; `decoder.version`, which
-    is no weight, may be there.
+    The message has up to three that are missing and three that are left over. `decoder.version`,
+    which is no weight, is allowed.
     """
     found = set(names)
     missing = sorted(needed - found)
@@ -183,14 +194,15 @@ def check_names(names: Iterable[str], needed: set[str]) -> None:
 
 
 def split_weights(weights: dict[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
-    """The weights, those of these names split into weight normalisation's gain and direction.
+    """A copy of a checkpoint's weights in the layout of this project.
 
-    NAME becomes NAME_g, (out, 1, ...), and NAME_v, (out, in, ...), of the same product. That is
-    needed where a weight was shared or folded, and so has no gain, and in old checkpoints, where
-    convolutions have a gain for each position of the kernel. fairseq's convolutions are
-    (kernel_size, in, out); all of them become (out, in, kernel_size). Names that are missing, or
-    have one gain for each output, are left as they are.
+    All convolutions change from (kernel_size, in, out) to (out, in, kernel_size). The weights in
+    `names` are then split into weight normalisation's gain and direction, unless they are missing
+    or have one gain for each output already: NAME becomes NAME_g, (out, 1, ...), and NAME_v,
+    (out, in, ...), which give the same weight.
     """
+    # Weights that were shared or folded have no gain; convolutions of old checkpoints have a gain
+    # for each position of the kernel
     split = {}
     for name, weight in weights.items():
         split[name] = weight.permute(2, 1, 0) if weight.dim() == 3 else weight
@@ -214,7 +226,11 @@ def split_weights(weights: dict[str, Tensor], names: Iterable[str]) -> dict[str,
 
 
 def has_gain_for_each_position(gain: Tensor | None, direction: Tensor | None) -> bool:
-    """Whether a convolution is normalised over its channels, at each position of the kernel."""
+    """Whether a convolution has old checkpoints' weight normalisation: a gain for each position of
+    the kernel, (1, 1, kernel_size), instead of each output.
+
+    direction: (out, in, kernel_size). False if either is None.
+    """
     if gain is None or direction is None or direction.dim() != 3:
         return False
     return gain.shape == (1, 1, direction.size(2))

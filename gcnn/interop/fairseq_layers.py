@@ -17,11 +17,12 @@ Layer = tuple[int, int, int]  # out_channels, kernel_size, residual
 
 
 def parse(option: str, text: Any) -> Any:
-    """The value of an option that fairseq writes as a Python expression; `option` is its name.
+    """The value of an option that fairseq writes as a Python expression, without evaluating code.
 
     The grammar: whole numbers, True, False, lists, tuples, `sequence + sequence`, `sequence *
-    number`. Raises UsageError for anything else, also for what is no string, for more than
-    MAX_CHARACTERS, and for a sequence of more than MAX_LAYERS parts.
+    number`. option: its name, for messages.
+    Raises UsageError for anything else, for a value that is no string, for more than MAX_CHARACTERS
+    characters, and for a sum or product of more than MAX_LAYERS parts.
     """
     shown = reprlib.repr(text)
     if not isinstance(text, str) or len(text) > MAX_CHARACTERS:
@@ -40,10 +41,10 @@ def parse(option: str, text: Any) -> Any:
 
 
 def value_of(node: ast.expr) -> Any:
-    """The value of a node of the syntax tree.
+    """The value of a node of the syntax tree, by the grammar of `parse`.
 
-    Raises ValueError or TypeError for a node outside the grammar of `parse`, OverflowError for a
-    sequence of more than MAX_LAYERS parts.
+    Raises ValueError or TypeError for a node outside of it, OverflowError for a sum or product of
+    more than MAX_LAYERS parts.
     """
     match node:
         case ast.Constant(value=int() as number):
@@ -68,9 +69,10 @@ def value_of(node: ast.expr) -> Any:
 
 
 def parse_layers(text: Any) -> list[Layer]:
-    """fairseq's `decoder_layers` as triples; a pair has the residual 1.
+    """fairseq's string `decoder_layers` as triples (out_channels, kernel_size, residual).
 
-    Raises UsageError for what is no list of layers of at least one channel and width.
+    A pair gets the residual 1. Raises UsageError if it is malformed or empty, and for channels or a
+    kernel size out of 1 to MAX_SIZE; residuals are checked by `blocks_of`.
     """
     specs = parse("decoder_layers", text)
     if not isinstance(specs, list | tuple) or not specs:
@@ -97,13 +99,13 @@ def is_layer(spec: Any) -> bool:
 
 
 def blocks_of(layers: list[Layer]) -> list[BlockConfig]:
-    """The residual blocks that layers make up, in the order of the layers; equal neighbours are one
-    block that repeats.
+    """The residual blocks that layers make up, in their order; equal neighbours are one block with
+    `repeat`.
 
-    A residual r adds the input of the layer r - 1 before to this one's output: it closes a block of
-    r convolutions, the others of which have the residual 0. A layer of residual 0 outside such a
-    block is a block without residual. Raises UsageError where residuals overlap, or start before
-    the first layer.
+    A layer with a residual r > 0 is the last of a block of r layers, whose input is added to its
+    output; the others have the residual 0. A layer with the residual 0 outside such a block is a
+    block of its own, to which nothing is added. Raises UsageError if blocks overlap, or start
+    before the first layer.
     """
     blocks = []
     stop = len(layers)
