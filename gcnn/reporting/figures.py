@@ -218,8 +218,8 @@ def plot_curves(axes: Axes, x_label: str, y_label: str, curves: list[Curve]) -> 
         log_scale(axes, np.concatenate([[curve.low, curve.high] for curve in curves], axis=1))
         label_bottom(axes, min(curve.low.min() for curve in curves if curve.low.size))
     axes.set(xlabel=x_label, ylabel=y_label)
-    if "minutes" not in x_label:
-        # Thousands and millions; of minutes it would make thousandths.
+    if not x_label.startswith("training time"):
+        # Thousands and millions as k and M; of times below 1 it would make thousandths ("500m").
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_xlim(left=0)
 

@@ -89,6 +89,20 @@ def test_panels_without_points_are_left_out(make_run, latency):
     assert latency_figures(checked({}, Latency, "")) == []
 
 
+@pytest.mark.parametrize(("longest", "unit"), [(1.0, "seconds"), (150, "minutes"), (9000, "hours")])
+def test_training_time_has_plain_numbers(make_run, longest, unit):
+    """Not thousandths as "500m", which reads as minutes or metres."""
+    metrics = []
+    for step in (10, 20, 30):
+        at = {"kind": "validation", "step": step, "seconds": longest * step / 30}
+        metrics.append({**at, "perplexity": 200.0 - step})
+    figures = learning_curves([load_run(make_run(metrics=metrics))])
+    [figure] = [figure for figure in figures if figure.name == "perplexity-time"]
+    texts = [element.text or "" for element in ElementTree.fromstring(figure.svg).iter()]
+    assert f"training time, {unit}" in texts
+    assert not [text for text in texts if re.fullmatch(r"[0-9.]+m", text)]
+
+
 def test_every_run_is_in_the_legend_as_it_is_called(make_run):
     names = ["_hidden", "$x^2$", "a & b < c", "plain", "bell \x07"]
     runs = [load_run(make_run(str(i), experiment=name)) for i, name in enumerate(names)]
