@@ -1,6 +1,7 @@
 """The report: one page about runs, a comparison of two, and latency; as HTML and Markdown."""
 
 import datetime
+import math
 import sys
 from pathlib import Path
 
@@ -86,7 +87,7 @@ def best_run(comparison: Ranking, ranked: list[Run]) -> str:
     def figure(group: SeedGroup) -> float:
         return mean([getattr(run.results.test, comparison.measure) for run in group.runs])
 
-    first, *others = sorted(seed_groups(ranked), key=figure)
+    first, *others = sorted(seed_groups(ranked), key=lambda group: figure(group) or math.inf)
     best = first.runs[0]
     if len(first.runs) > 1:
         measure = f"mean {measure}"

@@ -55,6 +55,20 @@ def test_runs_with_several_tokenizers_are_ranked_per_word_or_each_tokenizer_alon
     }
 
 
+def test_a_run_whose_perplexity_per_word_is_not_finite_comes_last(make_run, tmp_path):
+    """JSON has no infinity: results.json then has null, as it has for unknown words."""
+    runs = []
+    for name, word_perplexity in (("diverged", None), ("good", 300.0)):
+        results = made_up_results(name, "books", 90.0)
+        results["data"] |= {"tokenizer_fingerprint": name, "fingerprint": name}
+        results["test"] |= {"text_fingerprint": "text", "unknown": 0, "out_of_vocabulary": 0}
+        results["test"]["word_perplexity"] = word_perplexity
+        runs.append(make_run(name, name, "books", results=results, words=False))
+    page, _ = report(runs, tmp_path / "out")
+    assert column(page.tables[0], "Run") == ["good", "diverged"]
+    assert "good has the lowest test perplexity per word on books: 300.00" in page.text
+
+
 def test_runs_that_differ_in_their_seed_alone_are_a_line_and_a_band(make_run, tmp_path):
     for seed, perplexity in ((1, 100.0), (2, 104.0), (3, 111.0)):
         metrics = [
