@@ -48,7 +48,12 @@ def exponent(results: dict, kind: str, quantity: str) -> str:
 
 
 def softmax_figures(results: dict) -> dict[str, Figure]:
-    """Figures of time and peak memory against the vocabulary, by quantity of the JSON."""
+    """Figures of time and peak memory against the vocabulary.
+
+    results: the benchmark's JSON.
+    Their keys are `seconds` and `memory_bytes`, as in the JSON; a quantity that was measured of no
+    softmax has no figure.
+    """
     panels = {
         "seconds": ("Time", "milliseconds", 1000),
         "memory_bytes": ("Peak memory", "MiB", 2**-20),
@@ -63,6 +68,8 @@ def softmax_figures(results: dict) -> dict[str, Figure]:
                     points.append((int(types), scale * costs[kind][quantity]))
             name = f"{kind} softmax: grows as types^{exponent(results, kind, quantity)}"
             curves[name] = np.array(points).reshape(-1, 2).T
+        if not any(points.size for points in curves.values()):
+            continue
         tokens = count(results["tokens"])
         caption = f"{title} of the softmax's forward and backward pass ({tokens} tokens)"
         plot = partial(plot_costs, y_label=unit, curves=curves)

@@ -7,6 +7,7 @@ import pytest
 
 from gcnn.benchmarks import softmax_size
 from gcnn.benchmarks.softmax_size import Size, build, growth, measure
+from gcnn.reporting.softmax_size import softmax_figures
 from tests.processes import FORKS
 
 
@@ -35,6 +36,16 @@ def test_a_softmax_past_the_memory_is_not_run(monkeypatch):
     head, tails = 8 * (2000 + 2), [8 * 2 + 2 * 8000, 8 * 1 + 1 * 20_000]  # cutoffs 2,000 and 10,000
     assert found["adaptive"]["parameters"] == head + sum(tails)
     assert found["adaptive"]["seconds"] > 0
+
+
+def test_what_was_measured_of_no_softmax_has_no_figure():
+    """Neither softmax fits into the memory at the one vocabulary, or its peak is not known."""
+    costs = {kind: {"seconds": None, "memory_bytes": None} for kind in softmax_size.KINDS}
+    sizes = {"hidden_dim": 32, "tokens": 64, "threads": 1}
+    results = {**sizes, "vocabularies": {"60000": costs}, "growth": {"adaptive": {}, "full": {}}}
+    assert softmax_figures(results) == {}
+    costs["adaptive"]["seconds"] = 0.1
+    assert list(softmax_figures(results)) == ["seconds"]
 
 
 def test_both_softmaxes_have_the_whole_vocabulary():
