@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from gcnn.base.errors import UsageError
-from gcnn.reporting.document import Code, Details, Heading, Paragraph, Table
+from gcnn.reporting.document import Block, Code, Details, Heading, Paragraph, Table
 from gcnn.reporting.units import DASH, count, decimals, percent, perplexity, plural, signed
 from gcnn.runs.json_files import Number, Text, checked, read_json
 
@@ -24,20 +24,20 @@ WAYS = {  # to divide the tokens: the title of the first column
 
 @dataclass(kw_only=True)
 class Part:
-    """Some of the tokens."""
+    """Those tokens of the text that have something in common, as a rank from 1 to 10."""
 
-    part: Text
+    part: Text  # its label
     tokens: Number
     nats_per_token: list[Number]  # of A and of B, on these tokens
-    contribution: Number  # to the difference: nats a token of the whole text
-    interval: list[Number]  # of the contribution; empty: none
+    contribution: Number  # B - A summed over the part, divided by the tokens of the whole text
+    interval: list[Number]  # 95 %, of the contribution: low and high; empty: none
 
 
 @dataclass(kw_only=True)
 class ComparedRun:
     """A run of a comparison."""
 
-    run: Text  # its path
+    run: Text  # its path as the user typed it
     experiment: Text
     weights_sha256: Text
 
@@ -46,7 +46,8 @@ class ComparedRun:
 class Comparison:
     """What `gcnn compare --json` prints, of runs A and B.
 
-    Differences are B - A, and the ratio is B's perplexity divided by A's.
+    Differences are B - A in nats a token, so A is better where they are positive. The ratio is B's
+    perplexity divided by A's. A perplexity or ratio that is too large for a float is None.
     """
 
     git_commit: Text
@@ -61,15 +62,15 @@ class Comparison:
     resamples: Number
     nats_per_token: list[Number]
     perplexity: list[Number]
-    difference: Number  # nats a token
-    difference_interval: list[Number]
+    difference: Number
+    difference_interval: list[Number]  # 95 %: low and high; empty: none, the text is one unit
     ratio: Number
     ratio_interval: list[Number]
-    parts: dict[str, list[Part]]  # by the way to divide the tokens
+    parts: dict[str, list[Part]]  # by the way to divide the tokens: a key of WAYS
 
     @property
     def is_clear(self) -> bool:
-        """Whether the interval excludes that both are alike."""
+        """Whether the interval of the difference excludes 0; False without an interval."""
         if not self.difference or not self.difference_interval:
             return False
         low, high = self.difference_interval
@@ -77,7 +78,10 @@ class Comparison:
 
 
 def load_comparison(path: str | Path) -> Comparison:
-    """The comparison in a file. Raises UsageError for a missing file or one of another kind."""
+    """Read the JSON that `gcnn compare --json` printed, and check that nothing is missing.
+
+    Raises UsageError if there is no file, or if it is not such JSON.
+    """
     remedy = "Give what `gcnn compare --json` printed."
     content = read_json(Path(path), dict[str, Any])
     if content is None:
@@ -89,28 +93,31 @@ def load_comparison(path: str | Path) -> Comparison:
 
 
 def is_complete(comparison: Comparison) -> bool:
-    """Whether nothing is missing that the tables show."""
-    parts = [part for parts in comparison.parts.values() for part in parts]
-    numbers = [
-        comparison.tokens,
-        comparison.units,
-        comparison.difference,
-        *comparison.difference_interval,
-    ]
+    """Whether the comparison has all that its tables need.
+
+    Lists have their lengths: two for the two runs, two bounds or none for an interval. No number
+    that the tables compute with is None; perplexities, ratios and labels may be. Tokens are not 0.
+    """
+    numbers = [comparison.tokens, comparison.units, comparison.difference]
+    numbers += comparison.difference_interval
+    numbers += comparison.nats_per_token
     pairs = [comparison.runs, comparison.nats_per_token, comparison.perplexity]
     intervals = [comparison.difference_interval, comparison.ratio_interval]
-    for part in parts:
-        numbers += [part.tokens, part.contribution, *part.nats_per_token]
-        pairs.append(part.nats_per_token)
-        intervals.append(part.interval)
-    numbers += comparison.nats_per_token
+    for parts in comparison.parts.values():
+        for part in parts:
+            numbers += [part.tokens, part.contribution, *part.nats_per_token]
+            pairs.append(part.nats_per_token)
+            intervals.append(part.interval)
     pairs_whole = all(len(pair) == 2 for pair in pairs)
     intervals_whole = all(len(interval) in (0, 2) for interval in intervals)
     return pairs_whole and intervals_whole and None not in numbers and bool(comparison.tokens)
 
 
-def comparison_blocks(comparison: Comparison) -> list:
-    """The comparison as a section of a page."""
+def comparison_blocks(comparison: Comparison) -> list[Block]:
+    """The comparison as a section of a page.
+
+    It has both runs, the conclusion, and a table for each way to divide the tokens.
+    """
     blocks = [Heading("Comparison of two runs"), compared_runs(comparison)]
     blocks += [Paragraph(conclusion(comparison)), Paragraph(EXPLANATION)]
     blocks += [part_table(comparison, way) for way in comparison.parts]
@@ -120,7 +127,7 @@ def comparison_blocks(comparison: Comparison) -> list:
 
 
 def compared_runs(comparison: Comparison) -> Table:
-    """The two runs with their nats a token and perplexity; the caption says on which text."""
+    """One row a run, with its nats a token and perplexity; the caption names the text."""
     rows = []
     totals = zip(comparison.nats_per_token, comparison.perplexity, strict=True)
     for name, run, (nats, value) in zip(NAMES, comparison.runs, totals, strict=True):
@@ -134,7 +141,11 @@ def compared_runs(comparison: Comparison) -> Table:
 
 
 def conclusion(comparison: Comparison) -> str:
-    """A sentence about the ratio of the perplexities, and one about what its interval covers."""
+    """Two sentences: the ratio of the perplexities with its interval, and what that covers.
+
+    The first says which run is better, if the difference is clear (`is_clear`). Without an
+    interval, the second says why there is none.
+    """
     unit = comparison.unit or "unit"
     sentence = f"B's perplexity is {decimals(comparison.ratio, 3)} times A's"
     if not comparison.ratio_interval:
@@ -151,10 +162,10 @@ def conclusion(comparison: Comparison) -> str:
 
 
 def part_table(comparison: Comparison, way: str) -> Table:
-    """What each part of the tokens contributes to the difference; `way` is a key of
-    `comparison.parts`.
+    """What each part of the tokens contributes to the difference: a row a part, and one for all.
 
-    The share of the difference is a dash unless the difference is clear.
+    way: a key of `comparison.parts`.
+    The share of the difference is a dash unless the difference is clear (`is_clear`).
     """
     title = WAYS.get(way, way).format(unit=comparison.unit or "unit")
     rows = []
@@ -182,7 +193,7 @@ def part_table(comparison: Comparison, way: str) -> Table:
 
 
 def part_row(comparison: Comparison, part: Part, label: str) -> list[str]:
-    """The row of a part of the tokens in `part_table`, under a label."""
+    """A row of `part_table`: the label, then one cell for each further column."""
     a, b = part.nats_per_token
     share = part.contribution / comparison.difference if comparison.is_clear else None
     return [

@@ -25,19 +25,26 @@ TEMPLATES = Environment(
 
 @dataclass
 class Heading:
+    """A heading. Level 1 is the document's title."""
+
     text: str
     level: int = 2
 
 
 @dataclass
 class Paragraph:
+    """A paragraph. `lead`: set off, as the first one of a page."""
+
     text: str
     lead: bool = False
 
 
 @dataclass
 class Table:
-    """Rows of cells. The first `text_columns` columns are text, the others numbers."""
+    """Rows of cells, each row as long as the header.
+
+    The first `text_columns` columns are text, aligned left; the others are numbers, aligned right.
+    """
 
     header: list[str]
     rows: list[list[str]]
@@ -47,10 +54,13 @@ class Table:
 
 @dataclass
 class Figure:
-    """An SVG drawing (markup); beside the Markdown version its file is <folder>/<name>.svg."""
+    """A drawing, to be put into `Figures`.
+
+    The Markdown version links to a file <folder>/<name>.svg, where `folder` is that of `Figures`.
+    """
 
     name: str
-    svg: str
+    svg: str  # markup, which is put into the HTML page as it is
     caption: str
 
 
@@ -59,11 +69,13 @@ class Figures:
     """Drawings side by side where the page is wide enough."""
 
     figures: list[Figure]
-    folder: str = "figures"  # of their files, as seen from the Markdown version
+    folder: str = "figures"  # of their files, relative to the Markdown version
 
 
 @dataclass
 class Code:
+    """Text in lines of a fixed width."""
+
     text: str
 
 
@@ -72,7 +84,7 @@ class Sample:
     """Generated text after its prompt."""
 
     prompt: str
-    text: str
+    text: str  # without the prompt
 
 
 @dataclass
@@ -80,21 +92,31 @@ class Details:
     """Blocks folded away under a summary."""
 
     summary: str
-    blocks: list
+    blocks: list["Block"]
+
+
+Block = Heading | Paragraph | Table | Figures | Code | Sample | Details
 
 
 def table_of(
     items: Iterable, columns: dict[str, Callable[[Any], str]], text_columns: int = 1
 ) -> Table:
-    """One row an item; `columns` has, by title, the function that makes a cell of an item."""
+    """A table of one row an item.
+
+    columns: title -> function from an item to the text of its cell.
+    text_columns: how many of the first columns are text (see Table).
+    """
     rows = []
     for item in items:
         rows.append([cell(item) for cell in columns.values()])
     return Table(list(columns), rows, text_columns=text_columns)
 
 
-def to_html(title: str, blocks: list) -> str:
-    """A complete HTML page with everything inline: no script, no reference to anything outside."""
+def to_html(title: str, blocks: list[Block]) -> str:
+    """A complete HTML page with everything inline: no script, no reference to anything outside.
+
+    The title is its first heading, too.
+    """
     page = TEMPLATES.get_template("page.html")
     return page.render(title=title, blocks=[Heading(title, level=1), *blocks])
 
@@ -105,22 +127,27 @@ MARKDOWN = str.maketrans(
 
 
 def escape_markdown(text: str) -> str:
-    """Text on one line, taken literally by Markdown, its tables and HTML."""
+    """Text escaped so that Markdown, its tables and HTML take it literally.
+
+    It is put on one line: all white space becomes single blanks.
+    """
     return " ".join(text.split()).translate(MARKDOWN)
 
 
-def to_markdown(title: str, blocks: list) -> str:
-    """The document in GitHub's Markdown. It refers to files of its figures, which the caller
-    writes.
+def to_markdown(title: str, blocks: list[Block]) -> str:
+    """The document in GitHub's Markdown, with the title as its first heading.
+
+    Figures are links to the files <folder>/<name>.svg, which the caller has to write.
     """
     return markdown_blocks([Heading(title, level=1), *blocks]) + "\n"
 
 
-def markdown_blocks(blocks: list) -> str:
+def markdown_blocks(blocks: list[Block]) -> str:
+    """Blocks as Markdown, with empty lines between them and without a newline at the end."""
     return "\n\n".join(map(markdown_block, blocks))
 
 
-def markdown_block(block) -> str:
+def markdown_block(block: Block) -> str:
     """One block as Markdown, without a newline at its end."""
     escape = escape_markdown
     match block:
@@ -128,10 +155,8 @@ def markdown_block(block) -> str:
             return f"{'#' * level} {escape(text)}"
         case Paragraph(text, lead):
             return f"**{escape(text)}**" if lead else escape(text)
-        case Table(header, rows, caption, text_columns):
-            rules = ["---" if i < text_columns else "---:" for i in range(len(header))]
-            lines = [map(escape, header), rules, *(map(escape, row) for row in rows)]
-            table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+        case Table(caption=caption):
+            table = markdown_table(block)
             return f"{escape(caption)}\n\n{table}" if caption else table
         case Figures(figures, folder):
             texts = []
@@ -141,10 +166,10 @@ def markdown_block(block) -> str:
         case Code(text):
             return fenced(text)
         case Sample(prompt, text):
-            lines = (prompt + text).splitlines()
-            return fenced(
-                "\n".join(textwrap.fill(line, 100, replace_whitespace=False) for line in lines)
-            )
+            lines = []
+            for line in (prompt + text).splitlines():
+                lines.append(textwrap.fill(line, 100, replace_whitespace=False))
+            return fenced("\n".join(lines))
         case Details(summary, inner):
             summary = html.escape(" ".join(summary.split()))
             return (
@@ -152,16 +177,32 @@ def markdown_block(block) -> str:
             )
 
 
+def markdown_table(table: Table) -> str:
+    """A table as Markdown, without its caption and without a newline at its end."""
+    rules = []
+    for i in range(len(table.header)):
+        rules.append("---" if i < table.text_columns else "---:")
+    lines = [[escape_markdown(title) for title in table.header], rules]
+    for row in table.rows:
+        lines.append([escape_markdown(cell) for cell in row])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
 def fenced(text: str) -> str:
-    """A code block; its fence is longer than any run of backticks in the text, so nothing ends it
-    early.
+    """Text as a code block of Markdown, without white space at its end.
+
+    The fence is longer than any run of backticks in the text, so nothing ends the block early.
     """
-    fence = "`" * max([3, *(len(run) + 1 for run in re.findall("`+", text))])
+    longest_run = max(map(len, re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest_run + 1)
     return f"{fence}text\n{text.rstrip()}\n{fence}"
 
 
 def to_text(table: Table) -> str:
-    """A table as aligned columns for a terminal, without its caption."""
+    """A table as aligned columns for a terminal, without its caption or a newline at its end.
+
+    Raises ValueError if a row is shorter or longer than the header.
+    """
     columns = []
     for i, column in enumerate(zip(table.header, *table.rows, strict=True)):
         width = max(map(len, column))

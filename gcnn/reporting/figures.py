@@ -1,4 +1,8 @@
-"""Figures as SVG: learning curves, and latency against sentence length."""
+"""Figures as SVG: learning curves, and latency against sentence length.
+
+A figure's name is its file's, and the ids of its SVG begin with it: the figures of a page have
+different names.
+"""
 
 import io
 import math
@@ -55,7 +59,7 @@ SETTINGS = {
 WIDTH, HEIGHT, LEGEND_LINE = 5.2, 3.1, 0.2  # inches
 LEGEND_CHARACTERS = 72  # that fit into a line of the legend, a line sample counting for eight
 MAX_POINTS = 300  # of a curve: more are not seen at page width
-X_OF_PANEL = {  # the entry of metrics.jsonl on the x axis
+X_OF_PANEL = {  # the entry of metrics.jsonl on the x axis, by the figure's name
     "perplexity-steps": "step",
     "perplexity-tokens": "tokens",
     "perplexity-time": "seconds",
@@ -64,54 +68,54 @@ X_OF_PANEL = {  # the entry of metrics.jsonl on the x axis
 
 @dataclass
 class Curve:
-    """A line of a figure; of several seeds their mean, with the band between the lowest and the
-    highest.
+    """A line of a figure: the mean over the runs of a SeedGroup, and the band around it.
+
+    All arrays are (points,); they are empty where there is nothing to draw.
     """
 
     label: str  # empty: not in the legend
-    style: dict
-    x: np.ndarray  # (points,)
-    y: np.ndarray  # (points,), the mean
-    low: np.ndarray
-    high: np.ndarray
+    style: dict  # keyword arguments of Axes.plot
+    x: np.ndarray
+    y: np.ndarray  # the mean
+    low: np.ndarray  # the lowest run
+    high: np.ndarray  # the highest run
 
 
 def learning_curves(runs: list[Run]) -> list[Figure]:
     """Training loss against steps; validation perplexity against steps, tokens and training time.
 
-    Runs that differ in their seed alone are one curve, their mean, with a band. A panel without a
-    single point is left out. Of many runs the best are in colour, the others grey.
+    Up to four figures: one without a single point is left out, so without metrics there are none.
+    Runs that differ in their seed alone are one curve, their mean, with a band from the lowest to
+    the highest. Of many curves the best have a colour (`best_groups`), the others are grey.
     """
     groups = seed_groups(runs)
     best = best_groups(groups)
     greys = [group for group in groups if group not in best]
-    drawn = [(group, group.label, style) for group, style in zip(best, cycle(STYLES), strict=False)]
+
+    # Which groups are drawn, with their labels and styles.
+    drawn = []
+    for group, style in zip(best, cycle(STYLES), strict=False):
+        drawn.append((group, group.label, style))
     for group in greys:
         label = f"{len(greys)} others" if group is greys[0] else ""  # once in the legend
         drawn.append((group, label, OTHERS))
+
     note = ""
     if greys:
         note += f"; in colour the {len(best)} best on validation, in grey {len(greys)} others"
     if any(len(group.runs) > 1 for group in groups):
         note += "; of several seeds the mean, and a band from the least to the greatest"
     unit, unit_seconds = time_unit(runs)
-    figures = []
-    for name, caption, x_label, y_label in (
-        ("training-loss", "Training loss (running mean)", "steps", "nats a token"),
-        ("perplexity-steps", "Validation perplexity against steps", "steps", "perplexity"),
-        (
-            "perplexity-tokens",
-            "Validation perplexity against training tokens",
-            "training tokens",
-            "perplexity",
-        ),
-        (
-            "perplexity-time",
-            f"Validation perplexity against training time, {unit}",
-            f"training time, {unit}",
-            "perplexity",
-        ),
+    panels = [("training-loss", "Training loss (running mean)", "steps", "nats a token")]
+    for name, x_label in (
+        ("perplexity-steps", "steps"),
+        ("perplexity-tokens", "training tokens"),
+        ("perplexity-time", f"training time, {unit}"),
     ):
+        panels.append((name, f"Validation perplexity against {x_label}", x_label, "perplexity"))
+
+    figures = []
+    for name, caption, x_label, y_label in panels:
         curves = []
         for group, label, style in drawn:
             curves.append(curve_of(group, label, style, name, unit_seconds))
@@ -122,7 +126,10 @@ def learning_curves(runs: list[Run]) -> list[Figure]:
 
 
 def time_unit(runs: list[Run]) -> tuple[str, int]:
-    """The unit of training time that suits the longest run, and its seconds."""
+    """The unit of training time that suits the longest run up to its last validation.
+
+    Returns its name ("seconds", "minutes" or "hours") and how many seconds it has.
+    """
     longest = max((line.seconds or 0 for run in runs for line in run.validation), default=0)
     if longest > 7200:
         return "hours", 3600
@@ -132,13 +139,16 @@ def time_unit(runs: list[Run]) -> tuple[str, int]:
 
 
 def curve_of(group: SeedGroup, label: str, style: dict, panel: str, unit_seconds: float) -> Curve:
-    """The curve of a group in a panel: means over its runs, at the steps that all of them have.
+    """The curve of a group in a figure: x and y are means over its runs.
 
-    `panel` is a figure's name in `learning_curves`; `unit_seconds` are the seconds of the unit of
-    training time. The curve of a group without points is empty. Training loss is a running mean.
+    It has the steps that all runs have; runs without any points do not count. It is empty if there
+    is no such step. Training loss is smoothed (`smooth`).
+    panel: the name of the figure in `learning_curves`.
+    unit_seconds: how many seconds the unit of the axis of training time has.
     """
-    at_steps = []
+    at_steps = []  # of each run: step -> (x, y)
     for run in group.runs:
+        # The step, x and y of each point.
         if panel == "training-loss":
             points = points_of(run.training, "step", "step", "loss")
         else:
@@ -147,7 +157,8 @@ def curve_of(group: SeedGroup, label: str, style: dict, panel: str, unit_seconds
             at_steps.append({step: (x, y) for step, x, y in points.T})
     steps = sorted(set.intersection(*map(set, at_steps))) if at_steps else []
     if not steps:
-        return Curve(label, style, *np.empty((4, 0)))
+        empty = np.empty(0)
+        return Curve(label, style, empty, empty, empty, empty)
     values = np.array([[at[step] for step in steps] for at in at_steps])  # (runs, steps, x and y)
     x, y = values.mean(axis=0).T
     low = values[:, :, 1].min(axis=0)
@@ -162,9 +173,11 @@ def curve_of(group: SeedGroup, label: str, style: dict, panel: str, unit_seconds
 
 
 def best_groups(groups: list[SeedGroup]) -> list[SeedGroup]:
-    """All of a few groups; of more than MANY the best on validation, in the order of `groups`.
+    """The MANY best groups by validation perplexity, or all of fewer, in the order of `groups`.
 
-    A group is compared with those on the same data with the same tokenizer alone, by its mean.
+    A group's rank is the number of groups with a lower mean on the same data with the same
+    tokenizer (other perplexities do not compare). A group with a run without a validation has the
+    mean infinity.
     """
     if len(groups) <= MANY:
         return groups
@@ -173,25 +186,35 @@ def best_groups(groups: list[SeedGroup]) -> list[SeedGroup]:
     ]
     ranks = []
     for group, own in zip(groups, perplexities, strict=True):
+        config = group.runs[0].config
         better = 0
         for other, theirs in zip(groups, perplexities, strict=True):
-            mine, others = group.runs[0].config, other.runs[0].config
-            compares = mine.data.name == others.data.name and mine.tokenizer == others.tokenizer
-            better += compares and theirs < own
+            other_config = other.runs[0].config
+            same_data = config.data.name == other_config.data.name
+            same_tokenizer = config.tokenizer == other_config.tokenizer
+            if same_data and same_tokenizer and theirs < own:
+                better += 1
         ranks.append(better)
     chosen = sorted(range(len(groups)), key=ranks.__getitem__)[:MANY]
     return [groups[i] for i in sorted(chosen)]
 
 
 def points_of(lines: list[Metric], *keys: str) -> np.ndarray:
-    """Entries of a run's metrics, (keys, points), without lines that lack a finite one."""
+    """The entries `keys` of a run's metrics as an array (keys, points).
+
+    A line is left out if one of these entries is missing or not finite.
+    """
     rows = [[getattr(line, key) for key in keys] for line in lines]
     points = np.array(rows, dtype=float).reshape(-1, len(keys))
     return points[np.isfinite(points).all(axis=1)].T
 
 
 def smooth(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Running means over a thirtieth of a curve's points, thinned to at most MAX_POINTS."""
+    """Running means of a curve, of x and of y (points,): (fewer points,) each.
+
+    The window is a thirtieth of the points; of the means at most MAX_POINTS are kept, evenly
+    spaced. Curves of fewer than 60 points keep all of them as they are.
+    """
     window = len(x) // 30
     if window > 1:
         x, y = (np.convolve(values, np.ones(window) / window, "valid") for values in (x, y))
@@ -200,7 +223,12 @@ def smooth(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def plot_curves(axes: Axes, x_label: str, y_label: str, curves: list[Curve]) -> None:
-    """Draw curves with their bands; perplexity on a log axis, with marks at few points."""
+    """Draw curves with their bands and label the axes. At least one curve must have points.
+
+    If `y_label` is "perplexity", the y axis is logarithmic, and coloured curves of at most 30
+    points have a mark at each. Numbers on the x axis are plain if `x_label` begins with "training
+    time"; otherwise they have k and M.
+    """
     for curve in curves:
         few = len(curve.x) <= 30 and y_label == "perplexity" and curve.style is not OTHERS
         axes.plot(
@@ -215,8 +243,9 @@ def plot_curves(axes: Axes, x_label: str, y_label: str, curves: list[Curve]) -> 
             shade = curve.style["color"]
             axes.fill_between(curve.x, curve.low, curve.high, color=shade, alpha=0.18, linewidth=0)
     if y_label == "perplexity":
-        log_scale(axes, np.concatenate([[curve.low, curve.high] for curve in curves], axis=1))
-        label_bottom(axes, min(curve.low.min() for curve in curves if curve.low.size))
+        values = np.concatenate([[curve.low, curve.high] for curve in curves], axis=1)
+        log_scale(axes, values)
+        label_bottom(axes, values.min())
     axes.set(xlabel=x_label, ylabel=y_label)
     if not x_label.startswith("training time"):
         # Thousands and millions as k and M; of times below 1 it would make thousandths ("500m").
@@ -225,7 +254,10 @@ def plot_curves(axes: Axes, x_label: str, y_label: str, curves: list[Curve]) -> 
 
 
 def log_scale(axes: Axes, values: np.ndarray) -> None:
-    """Give `axes` a log y axis with plain numbers, and more ticks where `values` span little."""
+    """Give `axes` a log y axis with plain numbers, and more ticks where `values` span little.
+
+    values: what is drawn, of any shape; positive and at least one.
+    """
     axes.set_yscale("log")
     narrow = values.max() < 8 * values.min()
     axes.yaxis.set_major_locator(MaxNLocator(6) if narrow else LogLocator(subs=(1, 2, 5)))
@@ -234,9 +266,10 @@ def log_scale(axes: Axes, values: np.ndarray) -> None:
 
 
 def label_bottom(axes: Axes, least: float) -> None:
-    """Have a log y axis begin at a round number with a tick, at or below the least value.
+    """Have a log y axis begin at a round number with a tick, at or below `least`.
 
-    What lies below the lowest tick could not be read. Call it after `log_scale`.
+    What lies below the lowest tick could not be read. `least` is the lowest value drawn, above 0.
+    Call it after `log_scale` and after all is drawn: it fixes the axis and its ticks.
     """
     power = 10 ** math.floor(math.log10(least))
     rounds = [part * power for part in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)]
@@ -250,10 +283,11 @@ def label_bottom(axes: Axes, least: float) -> None:
 
 
 def latency_figures(latency: Latency, labels: Sequence[str] = ()) -> list[Figure]:
-    """Median latency against sentence length with and without the softmax, where it was measured.
+    """Median latency against sentence length: a figure with the softmax and one without.
 
-    A band reaches up to the 95th percentile. `labels` are those of the learning curves: a model
-    that is one of them has its colour there.
+    One that was not measured is left out. A band reaches from the median to the 95th percentile.
+    labels: those of the learning curves, in their order; a model with the same name as one of them
+    has its colour.
     """
     styles = dict(zip(dict.fromkeys([*labels, *latency.models]), cycle(STYLES), strict=False))
     lengths = latency.sentence_lengths()
@@ -268,10 +302,10 @@ def latency_figures(latency: Latency, labels: Sequence[str] = ()) -> list[Figure
 
 
 def latency_points(model: MeasuredModel, suffix: str) -> np.ndarray:
-    """Words, median and 95th percentile in milliseconds, (3, lengths), shortest first.
+    """Words, median and 95th percentile in milliseconds: (3, lengths), the shortest first.
 
-    `suffix` is a key of SOFTMAX. Lengths without a finite median are left out; a missing percentile
-    is the median.
+    suffix: a key of SOFTMAX. Lengths without a finite median are left out; where there is no
+    percentile, the median stands for it.
     """
     rows = []
     for length, timing in model.timings(suffix).items():
@@ -283,22 +317,33 @@ def latency_points(model: MeasuredModel, suffix: str) -> np.ndarray:
 def plot_latency(
     axes: Axes, curves: dict[str, np.ndarray], styles: dict[str, dict], lengths: list[str]
 ) -> None:
-    """Draw latencies (`latency_points` by model) on log axes, with ticks at measured lengths."""
+    """Draw latencies on log axes, with a tick at each of `lengths`.
+
+    curves: model -> its `latency_points`; at least one must have points.
+    styles: model -> keyword arguments of Axes.plot, `color` among them.
+    lengths: words in a sentence, as in the JSON's keys.
+    """
+    times = []
     for name, (words, median, p95) in curves.items():
+        times += [median, p95]
         style = styles[name]
         axes.plot(words, median, label=name, marker="o", markersize=3.5, **style)
         axes.fill_between(words, median, p95, color=style["color"], alpha=0.18, linewidth=0)
     axes.set_xscale("log")
     axes.set_xticks([int(length) for length in lengths], lengths)
     axes.xaxis.set_minor_locator(NullLocator())
-    times = np.concatenate([times for _, *times in curves.values()], axis=1)
-    log_scale(axes, times)
-    label_bottom(axes, times.min())
+    milliseconds = np.concatenate(times)
+    log_scale(axes, milliseconds)
+    label_bottom(axes, milliseconds.min())
     axes.set(xlabel="words in the sentence", ylabel="milliseconds")
 
 
 def draw(name: str, caption: str, plot: Callable[[Axes], None]) -> Figure:
-    """A figure of one set of axes, on which `plot` draws, with the legend of its lines below."""
+    """A figure of one set of axes, with the legend of its lines below.
+
+    plot: draws on the axes it is given; its labelled lines are in the legend.
+    The ids of the SVG begin with `name`; `caption` is also its title for screen readers.
+    """
     with matplotlib.rc_context(SETTINGS):
         canvas = Canvas(layout="constrained")
         axes = canvas.subplots()

@@ -11,7 +11,7 @@ from gcnn.reporting.units import DASH, count, decimals, magnitude, milliseconds,
 from gcnn.runs.json_files import Number, Text, checked, read_json
 from gcnn.runs.results import Hardware
 
-SOFTMAX = {  # titles, by the suffix of the JSON's keys
+SOFTMAX = {  # suffix of the JSON's keys -> title
     "": "with softmax",
     "_without_softmax": "without softmax",
 }
@@ -19,7 +19,10 @@ SOFTMAX = {  # titles, by the suffix of the JSON's keys
 
 @dataclass(kw_only=True)
 class Timing:
-    """Milliseconds of one sentence; `bound_ms` is the least, by counted work."""
+    """Milliseconds of one sentence.
+
+    bound_ms: the least that its bytes and operations can take at the machine's measured rates.
+    """
 
     median_ms: Number
     p95_ms: Number
@@ -45,6 +48,7 @@ class MeasuredModel:
     responsiveness: Speed
 
     def timings(self, suffix: str) -> dict[str, Timing]:
+        """Length in words -> timing. suffix: a key of SOFTMAX."""
         return getattr(self, f"sentences{suffix}")
 
 
@@ -53,7 +57,7 @@ class Ratio:
     """How many times faster the GCNN is than the LSTM."""
 
     measured: Number
-    bound: Number  # as counted bytes and operations let expect
+    bound: Number  # the ratio of the bounds: see Timing
 
 
 @dataclass(kw_only=True)
@@ -68,12 +72,13 @@ class Pair:
     throughput: Ratio
 
     def by_length(self, suffix: str) -> dict[str, Ratio]:
+        """Length in words -> ratio of the latencies. suffix: a key of SOFTMAX."""
         return getattr(self, f"ratios{suffix}")
 
 
 @dataclass(kw_only=True)
 class Latency:
-    """The latency benchmark's JSON, as far as it is shown."""
+    """The latency benchmark's JSON, as far as it is shown. Lengths are digits, as in its keys."""
 
     hardware: Hardware
     device: Text
@@ -85,7 +90,7 @@ class Latency:
     pairs: list[Pair]
 
     def sentence_lengths(self) -> list[str]:
-        """The measured lengths, in words, shortest first."""
+        """All lengths that were measured of a model, in words, the shortest first."""
         lengths = set()
         for model in self.models.values():
             for suffix in SOFTMAX:
@@ -93,7 +98,7 @@ class Latency:
         return sorted(lengths, key=int)
 
     def ratio_lengths(self) -> list[str]:
-        """The lengths at which pairs are compared, in words, shortest first."""
+        """All lengths at which a pair is compared, in words, the shortest first."""
         lengths = set()
         for pair in self.pairs:
             for suffix in SOFTMAX:
@@ -101,7 +106,7 @@ class Latency:
         return sorted(lengths, key=int)
 
     def machine(self) -> str:
-        """What the benchmark ran on, as "CPU, 2 threads"."""
+        """What the benchmark ran on, as "CPU, 2 threads" or "CUDA"."""
         name = (self.device or "unknown device").upper()
         if self.threads and name == "CPU":
             return f"{name}, {plural(self.threads, 'thread')}"
@@ -109,7 +114,11 @@ class Latency:
 
 
 def load_latency(path: str | Path) -> Latency:
-    """The latency benchmark's results. Raises UsageError for a missing or other file."""
+    """Read the JSON that the latency benchmark wrote. An empty object is a Latency of no models.
+
+    Raises UsageError if there is no file, if it is not such JSON, or if the length of a sentence is
+    not a whole number from 1 on.
+    """
     content = read_json(Path(path), dict[str, Any])
     if content is None:
         raise UsageError(f"{path}: no such file. Give the JSON that the latency benchmark wrote.")
@@ -128,34 +137,37 @@ def load_latency(path: str | Path) -> Latency:
 
 
 def latency_table(latency: Latency) -> Table:
-    """Milliseconds a sentence by its length: measured, and the least by counted work."""
-    lengths, rows = latency.sentence_lengths(), []
+    """Milliseconds a sentence, with a column for each length: measured, and the bound (see Timing).
+
+    Each model has two rows with the softmax and two without, as far as these were measured.
+    """
+    lengths = latency.sentence_lengths()
+    rows = []
     for name, model in latency.models.items():
         lines = []
         for suffix, title in SOFTMAX.items():
-            timings = [model.timings(suffix).get(length, NOT_MEASURED) for length in lengths]
-            if model.timings(suffix):
-                lines.append([title, *map(median_and_tail, timings)])
-                lines.append(
-                    [f"counted, {title}", *(milliseconds(timing.bound_ms) for timing in timings)]
-                )
+            by_length = model.timings(suffix)
+            if not by_length:
+                continue
+            timings = [by_length.get(length, NOT_MEASURED) for length in lengths]
+            bounds = [milliseconds(timing.bound_ms) for timing in timings]
+            lines.append([title, *map(median_and_tail, timings)])
+            lines.append([f"counted, {title}", *bounds])
         rows += named_once(name, lines)
     caption = "Milliseconds a sentence, one sentence at a time: median (95th, 99th percentile)"
     return Table(["Model", "", *(f"{n} words" for n in lengths)], rows, caption, text_columns=2)
 
 
-NOT_MEASURED = checked({}, Timing, "")
+NOT_MEASURED = checked({}, Timing, "")  # all None
 
 
 def named_once(name: str, lines: list[list[str]]) -> list[list[str]]:
-    """Rows under one name, which stands in the first of them only."""
+    """The lines with a first cell added to each: the name in the first line, else empty."""
     return [[name if i == 0 else "", *line] for i, line in enumerate(lines)]
 
 
 def median_and_tail(timing: Timing) -> str:
-    """As "6.31 (6.90, 7.42)": the median, 95th and 99th percentile; a dash where it was not
-    measured.
-    """
+    """The median, 95th and 99th percentile, as "6.31 (6.90, 7.42)"; a dash without a median."""
     if timing.median_ms is None:
         return DASH
     tail = f"{milliseconds(timing.p95_ms)}, {milliseconds(timing.p99_ms)}"
@@ -163,11 +175,12 @@ def median_and_tail(timing: Timing) -> str:
 
 
 def ratio_table(latency: Latency, published: Mapping[str, Any] | None = None) -> Table:
-    """How many times faster than the LSTM each GCNN is: measured, expected, and published.
+    """How many times faster than the LSTM the GCNN of each pair is: measured, expected, published.
 
-    Expected is the ratio of the bounds, by counted bytes and operations. `published` has the
-    paper's speeds by model (see Publication); None leaves them out. Responsiveness and throughput
-    are always with the softmax.
+    Expected is the ratio of the bounds (see Timing). Responsiveness and throughput are always with
+    the softmax.
+    published: `Publication.speeds`; if both models of a pair are in it, the pair has rows of the
+    paper's. None: no such rows.
     """
     published = published or {}
     lengths = latency.ratio_lengths()
@@ -203,9 +216,10 @@ def ratio_table(latency: Latency, published: Mapping[str, Any] | None = None) ->
 
 
 def speed_table(latency: Latency, published: Mapping[str, Any] | None = None) -> Table:
-    """The quantities of the paper's Table 4, in tokens per second, beside the paper's own.
+    """The quantities of the paper's Table 4, in tokens per second, a row a model.
 
-    `published` has those by model (see Publication); None leaves their columns out.
+    published: `Publication.speeds`, for three more columns with the paper's own values; without any
+    (None or empty) these columns are left out.
     """
     header = ["Model", "Description", "Parameters", "Load (s)", "Responsiveness", "Throughput"]
     if published:

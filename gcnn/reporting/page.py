@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gcnn.reporting.comparison import comparison_blocks, load_comparison
 from gcnn.reporting.document import (
+    Block,
     Code,
     Details,
     Figures,
@@ -37,32 +38,40 @@ def write_report(
     paper: Publication | None = None,
     comparison: Path | None = None,
 ) -> tuple[Path, Path]:
-    """Write report.html and report.md (with its figures/) about the runs at or below the given
-    folders.
+    """Write report.html, and report.md with its figures/, into `out`; returns the two paths.
 
-    Returns both paths. They are in the folder `out`, which is made where it is missing. `latency`
-    and `comparison` are the JSON of the latency benchmark and of `gcnn compare --json`; None leaves
-    their sections out. The numbers of `paper` stand beside ours; None: ours alone. Runs that cannot
-    be read are left out, and named on the page and on standard error; a page that is replaced is
-    named on standard error alone. Raises UsageError where no run is left, or a file is missing or
-    of another kind.
+    runs: run directories, or folders with run directories at any depth. A run that cannot be read
+    is left out, and named on the page and on stderr.
+    out: made if it is missing. A page that is already there is replaced, which is said on stderr.
+    latency: the latency benchmark's JSON; None: no section about latency.
+    paper: what a paper reports, to stand beside our numbers; None: our numbers alone.
+    comparison: what `gcnn compare --json` printed; None: no section about it.
+    Raises UsageError if no run is left, or if one of the two files is missing or of another kind;
+    nothing is written then. OSError if `out` cannot be written.
     """
     paper = paper or Publication()
     found, refused = load_runs(runs, paper)
     measured = load_latency(latency) if latency else None
     compared = load_comparison(comparison) if comparison else None
+
+    # The page, section by section.
     blocks = [Paragraph(headline(found, measured), lead=True)]
     blocks += [Paragraph(f"Left out: {reason}") for reason in refused]
     blocks += runs_section(found)
-    blocks += comparison_blocks(compared) if compared else []
-    blocks += latency_section(measured, found, paper) if measured else []
-    blocks += samples_section(found) if any(run.samples for run in found) else []
+    if compared:
+        blocks += comparison_blocks(compared)
+    if measured:
+        blocks += latency_section(measured, found, paper)
+    if any(run.samples for run in found):
+        blocks += samples_section(found)
     blocks += provenance_section(found)
-    drawings = [
-        figure for block in blocks if isinstance(block, Figures) for figure in block.figures
-    ]
-    files = {f"figures/{figure.name}.svg": figure.svg for figure in drawings}
-    files |= {"report.html": to_html(TITLE, blocks), "report.md": to_markdown(TITLE, blocks)}
+
+    # Its files.
+    files = {"report.html": to_html(TITLE, blocks), "report.md": to_markdown(TITLE, blocks)}
+    for block in blocks:
+        if isinstance(block, Figures):
+            for figure in block.figures:
+                files[f"figures/{figure.name}.svg"] = figure.svg
     warn_of_changes(out / "report.html", refused)
     (out / "figures").mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
@@ -71,35 +80,43 @@ def write_report(
 
 
 def headline(runs: list[Run], latency: Latency | None) -> str:
-    """The page's first sentences: the best run on each data set, the greatest gain in latency."""
-    sentences = [best_run(comparison, ranked) for comparison, ranked in rankings(runs)]
-    if not sentences:
-        sentences = [f"{plural(len(runs), 'run')}, none with a test perplexity yet."]
-    return " ".join(sentences + (best_latency(latency) if latency else []))
+    """The page's first sentences: one for each of `rankings`, one of the greatest gain in latency.
 
-
-def best_run(comparison: Ranking, ranked: list[Run]) -> str:
-    """A sentence about the best of runs that compare on their test text, best first; of seeds the
-    mean.
+    Without a test perplexity it says so. latency: None leaves its sentence out.
     """
-    measure = "test perplexity" if comparison.measure == PER_TOKEN else "test perplexity per word"
+    sentences = [best_run(ranking, ranked) for ranking, ranked in rankings(runs)]
+    if not sentences:
+        sentences.append(f"{plural(len(runs), 'run')}, none with a test perplexity yet.")
+    if latency:
+        sentences += best_latency(latency)
+    return " ".join(sentences)
 
-    def figure(group: SeedGroup) -> float:
-        return mean([getattr(run.results.test, comparison.measure) for run in group.runs])
 
-    first, *others = sorted(seed_groups(ranked), key=lambda group: figure(group) or math.inf)
+def best_run(ranking: Ranking, ranked: list[Run]) -> str:
+    """A sentence about the best of some runs on their test text, and the second best.
+
+    ranking, ranked: a pair of `rankings`. Runs that differ in their seed alone count as one, by
+    their mean. If ranked per token, it also has a unigram model's perplexity and what a paper
+    reports for the best model, if these are known.
+    """
+    measure = "test perplexity" if ranking.measure == PER_TOKEN else "test perplexity per word"
+
+    def average(group: SeedGroup) -> float | None:
+        return mean([getattr(run.results.test, ranking.measure) for run in group.runs])
+
+    first, *others = sorted(seed_groups(ranked), key=lambda group: average(group) or math.inf)
     best = first.runs[0]
     if len(first.runs) > 1:
         measure = f"mean {measure}"
     if others:
-        lowest = perplexity(figure(first))
+        lowest = perplexity(average(first))
         sentence = f"{first.label} has the lowest {measure} on {best.data_title}: {lowest}"
-        sentence += f"; {others[0].label} follows with {perplexity(figure(others[0]))}"
+        sentence += f"; {others[0].label} follows with {perplexity(average(others[0]))}"
     else:
         sentence = (
-            f"{first.label} has a {measure} of {perplexity(figure(first))} on {best.data_title}"
+            f"{first.label} has a {measure} of {perplexity(average(first))} on {best.data_title}"
         )
-    if comparison.measure != PER_TOKEN:
+    if ranking.measure != PER_TOKEN:
         return f"{sentence}."  # what follows is per token
     if unigram := best.results.test.unigram_perplexity:
         sentence += f"; a unigram model has {perplexity(unigram)}"
@@ -111,9 +128,10 @@ def best_run(comparison: Ranking, ranked: list[Run]) -> str:
 
 
 def best_latency(latency: Latency) -> list[str]:
-    """A sentence about the pair with the greatest ratio; none where no pair was measured.
+    """A list of one sentence: how many times sooner (or later) a GCNN answers than its LSTM.
 
-    The length is 20 words where that was measured, else the shortest.
+    It is about the pair with the greatest measured ratio, with the softmax, for sentences of 20
+    words if pairs were compared at that length, otherwise of the shortest. Empty if there is none.
     """
     lengths = latency.ratio_lengths()
     length = "20" if "20" in lengths else next(iter(lengths), "")
@@ -127,12 +145,12 @@ def best_latency(latency: Latency) -> list[str]:
     if best is None:
         return []
     names = [best.gcnn or "the GCNN", best.lstm or "the LSTM"]
-    times = []
+    medians = []
     for name in names:
         timing = latency.models[name].sentences.get(length) if name in latency.models else None
         if timing and timing.median_ms:
-            times.append(milliseconds(timing.median_ms))
-    times = f" ({' against '.join(times)} ms)" if len(times) == 2 else ""
+            medians.append(milliseconds(timing.median_ms))
+    times = f" ({' against '.join(medians)} ms)" if len(medians) == 2 else ""
     how = f"{greatest:.1f} times sooner than"
     if greatest < 1:
         how = f"{1 / greatest:.1f} times later than"
@@ -140,18 +158,21 @@ def best_latency(latency: Latency) -> list[str]:
     return [f"On {latency.machine()}, {answers}{times}."]
 
 
-def runs_section(runs: list[Run]) -> list:
-    """The tables of all runs, remarks on how they compare, and their learning curves."""
+def runs_section(runs: list[Run]) -> list[Block]:
+    """The tables of all runs, remarks on how they compare, and their learning curves.
+
+    With runs that differ in their seed alone, it has a table of these, too.
+    """
     finished = [run for run in runs if run.finished]
-    comparison = compare([run.results for run in finished], "test")
+    ranking = compare([run.results for run in finished], "test")
     notes = [
         "Perplexity is per token unless it says per word; FLOPs are those of the forward pass."
     ]
-    if comparison.note and len(rankings(runs)) > 1:
-        notes.append(f"Ranked are runs with one tokenizer on one text: {comparison.reason}.")
-    elif comparison.note:
-        notes.append(comparison.note)
-    reasons: dict[str, list[str]] = {}
+    if ranking.note and len(rankings(runs)) > 1:
+        notes.append(f"Ranked are runs with one tokenizer on one text: {ranking.reason}.")
+    elif ranking.note:
+        notes.append(ranking.note)
+    reasons: dict[str, list[str]] = {}  # why there is no perplexity per word -> labels of runs
     for run in finished:
         reasons.setdefault(run.results.test.why_no_words, []).append(run.label)
     reasons.pop("", None)
@@ -162,46 +183,66 @@ def runs_section(runs: list[Run]) -> list:
         notes.append("An unfinished run is shown with its last validation.")
     blocks = [Heading("Runs"), runs_table(runs)]
     seeds = seeds_table(seed_groups(runs))
-    blocks += [seeds] if seeds.rows else []
+    if seeds.rows:
+        blocks.append(seeds)
     blocks += [models_table(runs), Paragraph(" ".join(notes)), Heading("Learning curves")]
     curves = learning_curves(runs)
-    return [*blocks, Figures(curves) if curves else Paragraph("The runs hold no metrics yet.")]
+    blocks.append(Figures(curves) if curves else Paragraph("The runs hold no metrics yet."))
+    return blocks
 
 
-def latency_section(latency: Latency, runs: list[Run], paper: Publication) -> list:
-    """The latency benchmark's tables and figures; `runs`: those of the page, for their colours."""
-    facts = f"Measured on {latency.machine()}: {describe_hardware(latency.hardware)}."
-    facts += f" Commit {latency.git_commit}." if latency.git_commit else ""
-    facts += f" {latency.date}." if latency.date else ""
+def latency_section(latency: Latency, runs: list[Run], paper: Publication) -> list[Block]:
+    """The latency benchmark's tables and figures, those without content left out.
+
+    runs: those of the page; a model that has the label of a learning curve gets its colour.
+    paper: its `speeds` stand beside ours.
+    """
+    facts = [f"Measured on {latency.machine()}: {describe_hardware(latency.hardware)}."]
+    if latency.git_commit:
+        facts.append(f"Commit {latency.git_commit}.")
+    if latency.date:
+        facts.append(f"{latency.date}.")
     labels = [group.label for group in best_groups(seed_groups(runs))]
-    ratios, figures = ratio_table(latency, paper.speeds), latency_figures(latency, labels)
-    blocks = [Heading("Latency"), Paragraph(facts)]
-    blocks += [ratios] if ratios.rows else []
-    blocks += [Figures(figures)] if figures else []
-    blocks += [t for t in (speed_table(latency, paper.speeds), latency_table(latency)) if t.rows]
+    ratios = ratio_table(latency, paper.speeds)
+    figures = latency_figures(latency, labels)
+    blocks = [Heading("Latency"), Paragraph(" ".join(facts))]
+    if ratios.rows:
+        blocks.append(ratios)
+    if figures:
+        blocks.append(Figures(figures))
+    for table in (speed_table(latency, paper.speeds), latency_table(latency)):
+        if table.rows:
+            blocks.append(table)
     if latency.command:
         blocks.append(Details("Command of the latency benchmark", [Code(latency.command)]))
     return blocks
 
 
-def samples_section(runs: list[Run]) -> list:
-    """The generated texts of the runs that have some."""
+def samples_section(runs: list[Run]) -> list[Block]:
+    """The generated texts of the runs that have some, each with its prompt and settings."""
     blocks = [Heading("Samples")]
     for run in runs:
-        blocks += [Heading(run.label, level=3)] if run.samples else []
+        if run.samples:
+            blocks.append(Heading(run.label, level=3))
         for sample in run.samples:
-            prompt, text = sample.prompt or "", sample.text or ""
-            settings = {"temperature": sample.temperature, "top-k": sample.top_k}
-            settings = ", ".join(
-                f"{key} {number}" for key, number in settings.items() if number is not None
-            )
-            blocks += [Paragraph(settings)] if settings else []
+            settings = []
+            if sample.temperature is not None:
+                settings.append(f"temperature {sample.temperature}")
+            if sample.top_k is not None:
+                settings.append(f"top-k {sample.top_k}")
+            if settings:
+                blocks.append(Paragraph(", ".join(settings)))
+            prompt = sample.prompt or ""
+            text = sample.text or ""
             blocks.append(Sample(prompt, text.removeprefix(prompt)))
     return blocks
 
 
-def provenance_section(runs: list[Run]) -> list:
-    """How each run can be repeated: commit, data, seed, machine, command and config.yaml."""
+def provenance_section(runs: list[Run]) -> list[Block]:
+    """How each run can be repeated: commit, data, seed, machine, command and config.yaml.
+
+    Reads config.yaml of each run again. Raises UsageError if it cannot be read.
+    """
     columns = {
         "Run": lambda run: run.label,
         "Commit": lambda run: short_hash(run.results.git_commit),
@@ -225,25 +266,30 @@ def provenance_section(runs: list[Run]) -> list:
 
 
 def machines(runs: list[Run]) -> list[Paragraph]:
-    """The hardware and versions of the runs, in one paragraph for those that have the same."""
-    runs_on: dict[str, list[str]] = {}
+    """A paragraph for each different hardware and versions of software, with its runs' labels.
+
+    Without the labels if it is the same for all runs.
+    """
+    labels_of: dict[str, list[str]] = {}  # hardware and versions -> labels of runs
     for run in runs:
-        versions = ", ".join(
-            f"{name} {version}" for name, version in run.results.versions.items() if version
-        )
-        machine = f"{describe_hardware(run.results.hardware)}; {versions or DASH}"
-        runs_on.setdefault(machine, []).append(run.label)
-    if len(runs_on) == 1:
-        return [Paragraph(f"Hardware and versions: {next(iter(runs_on))}.")]
-    return [
-        Paragraph(f"Hardware and versions of {'; '.join(labels)}: {text}.")
-        for text, labels in runs_on.items()
-    ]
+        versions = []
+        for name, version in run.results.versions.items():
+            if version:
+                versions.append(f"{name} {version}")
+        machine = f"{describe_hardware(run.results.hardware)}; {', '.join(versions) or DASH}"
+        labels_of.setdefault(machine, []).append(run.label)
+    if len(labels_of) == 1:
+        return [Paragraph(f"Hardware and versions: {next(iter(labels_of))}.")]
+    paragraphs = []
+    for machine, labels in labels_of.items():
+        paragraphs.append(Paragraph(f"Hardware and versions of {'; '.join(labels)}: {machine}."))
+    return paragraphs
 
 
 def short_hash(digits: str | None) -> str:
-    """The first twelve digits of a commit or fingerprint, with a commit's mark of changed files
-    ("+...").
+    """The first twelve digits of a commit or fingerprint; a dash for None or an empty one.
+
+    A commit's mark of changed files, as "+changes", is kept.
     """
     if not digits:
         return DASH
@@ -252,7 +298,10 @@ def short_hash(digits: str | None) -> str:
 
 
 def warn_of_changes(page: Path, refused: list[str]) -> None:
-    """Name on standard error the runs that are left out, and a page that will be replaced."""
+    """Print to stderr the runs that are left out, and that `page` will be replaced if it exists.
+
+    refused: a line for each run that is left out.
+    """
     for reason in refused:
         print(f"left out: {reason}", file=sys.stderr)
     if page.exists():

@@ -14,31 +14,36 @@ from gcnn.reporting.results import Run
 from gcnn.reporting.units import count
 from gcnn.runs.results import Results, Split
 
-PER_TOKEN, PER_WORD = "perplexity", "word_perplexity"  # entries of Split
+# Measures, by the names of Split's entries.
+PER_TOKEN = "perplexity"
+PER_WORD = "word_perplexity"
 
 
 @dataclass(frozen=True)
 class Ranking:
     """What some runs may be ranked by, and why it is not the perplexity per token."""
 
-    measure: str | None  # PER_TOKEN, PER_WORD; None: nothing
-    reason: str = ""  # empty for PER_TOKEN
+    measure: str | None  # PER_TOKEN or PER_WORD; None: the runs do not compare
+    reason: str = ""  # a clause; empty for PER_TOKEN
 
     @property
     def note(self) -> str:
-        """What to say beside the runs' perplexities; empty where all compare as they stand."""
+        """A sentence to put beside the runs' perplexities; empty if all compare per token."""
         if self.measure == PER_TOKEN:
             return ""
         return f"{'Ranked per word' if self.measure else 'Not ranked'}: {self.reason}."
 
 
 def compare(results: Sequence[Results], split: str) -> Ranking:
-    """What runs may be ranked by on a split, `validation` or `test`; of no runs, by PER_TOKEN.
+    """What finished runs may be ranked by on a split, `validation` or `test`.
 
-    Runs on different texts by nothing; with one tokenizer by PER_TOKEN; with several by PER_WORD
-    where no run has an unknown word there, else by nothing. The runs must be finished.
+    With one tokenizer and one text: PER_TOKEN, also for a single run or none. With several
+    tokenizers on one text: PER_WORD if each run is known to have no unknown word in it. Otherwise
+    nothing: the measure is None.
     """
-    first, *others = results or [None]
+    if not results:
+        return Ranking(PER_TOKEN)
+    first, *others = results
     if not all(same_text(first, other, split) for other in others):
         return Ranking(None, "perplexities on different texts do not compare")
     if all(same_tokenizer(first, other) for other in others):
@@ -52,33 +57,42 @@ def compare(results: Sequence[Results], split: str) -> Ranking:
 
 
 def rankings(runs: Sequence[Run]) -> list[tuple[Ranking, list[Run]]]:
-    """The runs that have a test perplexity, in groups that may be ranked, each the best first.
+    """Groups of runs that may be ranked on their test text, each with what it is ranked by.
 
-    Groups are sorted by the name of the data. Runs on one text that do not compare are in a group
-    for each tokenizer.
+    Within a group the best run is the first; groups are sorted by the name of their data. A group
+    has all runs on one text, or if these do not compare, those of one tokenizer. The measure is
+    never None. Runs without a finite test perplexity are left out.
     """
-    texts: list[list[Run]] = []
+
+    def same_test_text(one: Results, other: Results) -> bool:
+        return same_text(one, other, "test")
+
+    texts: list[list[Run]] = []  # the runs on each text
     for run in sorted(runs, key=lambda run: run.config.data.name):
         if math.isfinite(run.test_perplexity):
-            append_to_matching_group(run, texts, lambda one, other: same_text(one, other, "test"))
+            append_to_matching_group(run, texts, same_test_text)
     ranked = []
     for group in texts:
-        comparison = compare([run.results for run in group], "test")
+        ranking = compare([run.results for run in group], "test")
         parts = [group]
-        if comparison.measure is None:
-            comparison, parts = Ranking(PER_TOKEN), []
+        if ranking.measure is None:
+            ranking = Ranking(PER_TOKEN)
+            parts = []
             for run in group:
                 append_to_matching_group(run, parts, same_tokenizer)
         for part in parts:
-            part.sort(key=lambda run: getattr(run.results.test, comparison.measure) or math.inf)
-            ranked.append((comparison, part))
+            part.sort(key=lambda run: getattr(run.results.test, ranking.measure) or math.inf)
+            ranked.append((ranking, part))
     return ranked
 
 
 def append_to_matching_group(
     run: Run, groups: list[list[Run]], alike: Callable[[Results, Results], bool]
 ) -> None:
-    """Append a run to the first group whose first run is `alike`, or to `groups` as a new one."""
+    """Append a run to the first of `groups` whose first run is alike, or else as a new group.
+
+    Changes `groups` in place.
+    """
     for group in groups:
         if alike(group[0].results, run.results):
             group.append(run)
@@ -87,7 +101,11 @@ def append_to_matching_group(
 
 
 def same_tokenizer(one: Results, other: Results) -> bool:
-    """Whether two runs have the same tokenizer; of older runs, the same tokenizer and texts."""
+    """Whether two runs have the same tokenizer, by its fingerprint.
+
+    If one of them is older and has none, by the fingerprint of tokenizer and texts together: False
+    for the same tokenizer on other texts, True if neither run has that one either.
+    """
     mine, theirs = one.data, other.data
     if mine.tokenizer_fingerprint and theirs.tokenizer_fingerprint:
         return mine.tokenizer_fingerprint == theirs.tokenizer_fingerprint
@@ -95,10 +113,10 @@ def same_tokenizer(one: Results, other: Results) -> bool:
 
 
 def same_text(one: Results, other: Results, split: str) -> bool:
-    """Whether a split of two runs is the same text.
+    """Whether a split, `validation` or `test`, of two runs is the same text, by its fingerprint.
 
-    Older runs have no fingerprint of the text: theirs is the same where all of their data is, or
-    where the data has the same name and the text as many words and bytes.
+    If one of them is older and has none, the text is the same if the fingerprint of all their data
+    is (or neither has one), or if the data has the same name and the text as many words and bytes.
     """
     mine = getattr(one, split)
     theirs = getattr(other, split)
@@ -111,17 +129,20 @@ def same_text(one: Results, other: Results, split: str) -> bool:
 
 
 def most_unknown_words(texts: Sequence[Split]) -> str:
-    """As " (1,200 of 245,569 are for one)": the most unknown words of a run; empty without any."""
+    """The largest number of unknown words of a run, as " (1,200 of 245,569 are for one)".
+
+    texts: the same split of several runs. Empty if no run is known to have an unknown word.
+    """
     most = max((text.unknown_words or 0 for text in texts), default=0)
     return f" ({count(most)} of {count(texts[0].words)} are for one)" if most else ""
 
 
 def search_objective(results: Results) -> float:
-    """What a search minimises: the validation text's perplexity per word; infinite where it is not
-    finite.
+    """What a search minimises: exp(nats of the validation text / its words); lower is better.
 
-    With one tokenizer it ranks trials as the perplexity per token does. Between tokenizers it ranks
-    them too, except for words that one of them does not know: see `compare`.
+    Infinite if these are not known or the value is too large for a float. With one tokenizer it
+    ranks trials as the perplexity per token does. Between tokenizers it favours the one that knows
+    fewer words; `search_warning` warns of that.
     """
     nats, words = results.validation.nll_nats, results.validation.words
     if nats is None or not words:

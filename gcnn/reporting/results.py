@@ -25,43 +25,44 @@ from gcnn.runs.results import GeneratedText, Hardware, Member, Metric, Results, 
 
 
 def nothing(*of: Any) -> None:
-    """What is reported where there is no paper."""
+    """None, for any arguments: what is known of a model without a paper."""
 
 
 @dataclass(frozen=True)
 class Publication:
-    """What a paper reports of models, to stand beside our numbers; by default nothing."""
+    """What a paper reports of models, to stand beside our numbers. The default is no paper."""
 
     # From a model's config: its title in the paper, None where it is not the paper's.
     model_title: Callable[[Any], str | None] = nothing
     # From a model's config and the name of its data: an object with title, perplexity (of the test
     # set, a word) and hardware; None where the paper reports nothing.
     perplexity: Callable[[Any, str], Any] = nothing
-    # Tokens per second by model, as `speed_table` shows them.
+    # Name in configs/model -> an object with throughput_cpu, throughput_gpu and responsiveness_gpu,
+    # in tokens per second.
     speeds: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
 class Run:
-    """A run directory as it is on disk. Of an unfinished run all entries of `results` are None."""
+    """A run directory as it is on disk."""
 
     path: Path
     config: TrainConfig
-    training: list[Metric]
-    validation: list[Metric]
-    results: Results
-    finished: bool
+    training: list[Metric]  # the lines of metrics.jsonl of kind train; empty: none yet
+    validation: list[Metric]  # those of kind validation
+    results: Results  # of an unfinished run: all None, or what Results has for "not recorded"
+    finished: bool  # whether it has results.json
     samples: list[GeneratedText]
-    member: Member
+    member: Member  # of a run outside of a sweep: all None, no overrides
     label: str  # names the run within a report
-    model_title: str
+    model_title: str  # the paper's, or a summary of the model's config
     published: Any  # what a paper reports for this model on this data, or None
 
     @property
     def data_title(self) -> str:
-        """The name of the corpus, or of the folder of a user's own text, for readers.
+        """The name of the corpus, or of the folder that a user's own text is in, for readers.
 
-        With how much of the training text was used, where that is not all.
+        If data.train_tokens limits the training text, it is followed by ", first N tokens".
         """
         data = self.config.data
         name = data.name
@@ -75,18 +76,21 @@ class Run:
 
     @property
     def validation_perplexity(self) -> float | None:
-        """The final one, or of an unfinished run the last so far; None where there is none."""
+        """The final perplexity per token; of an unfinished run, that of its last validation.
+
+        None if there was no validation, or if it was not finite.
+        """
         unfinished = not self.finished and self.validation
         return self.validation[-1].perplexity if unfinished else self.results.validation.perplexity
 
     @property
     def test_perplexity(self) -> float:
-        """The perplexity a token; infinite where it is not known."""
+        """The perplexity per token; infinite if it is not known."""
         return self.results.test.perplexity or math.inf
 
     @property
     def progress(self) -> Training | Metric:
-        """What the training took, or its last line so far.
+        """The last line of training metrics if the run is unfinished and has one, else its results.
 
         Both have `seconds` and `tokens_per_second`, which may be None.
         """
@@ -96,11 +100,14 @@ class Run:
 
 
 def load_run(path: str | Path, paper: Publication | None = None) -> Run:
-    """Read a run directory, finished or not; the numbers of `paper` become its `published`.
+    """Read a run directory, finished or not. Its label is the experiment's name.
 
-    Raises UsageError where it has no config or where one of its files is not what a run writes.
+    paper: its title of the model becomes `model_title`, and its perplexity `published`, which runs
+    with another tokenizer than words do not have; None: no paper.
+    Raises UsageError if there is no config.yaml, or if a file is not what a run writes there.
     """
-    path, paper = Path(path), paper or Publication()
+    path = Path(path)
+    paper = paper or Publication()
     config = load_config(path)
     metrics = read_json_lines(path / METRICS, Metric)
     results = read_json(path / RESULTS, Results)
@@ -121,7 +128,10 @@ def load_run(path: str | Path, paper: Publication | None = None) -> Run:
 
 
 def varying(members: list[dict[str, str]]) -> list[dict[str, str]]:
-    """The settings (value by key) of each member, without those that are the same in all."""
+    """The settings (key -> value) of each member that are not the same in all members.
+
+    A key that only some members set differs. The settings of a single member are all left out.
+    """
     result = []
     for member in members:
         settings = {}
@@ -133,52 +143,35 @@ def varying(members: list[dict[str, str]]) -> list[dict[str, str]]:
 
 
 def describe_hardware(hardware: Hardware) -> str:
-    """As "CPU, 2 cores, 1 thread, no GPU, 8.0 GiB memory, Linux"; what is not known is left out."""
-    parts = [hardware.cpu, hardware.cores and plural(hardware.cores, "core")]
-    parts += [hardware.threads and plural(hardware.threads, "thread")]
+    """As "Some CPU, 2 cores, 1 thread, no GPU, 8.0 GiB memory, Linux".
+
+    What is not known is left out; a dash if nothing is.
+    """
+    parts = [hardware.cpu]
+    parts.append(hardware.cores and plural(hardware.cores, "core"))
+    parts.append(hardware.threads and plural(hardware.threads, "thread"))
     several = f"{hardware.gpu_count:.0f} × " if (hardware.gpu_count or 0) > 1 else ""
-    parts += ["no GPU" if hardware.gpu is None else f"{several}{hardware.gpu}"]
-    parts += [
-        hardware.memory_bytes and f"{gibibytes(hardware.memory_bytes)} memory",
-        hardware.platform,
-    ]
+    parts.append("no GPU" if hardware.gpu is None else f"{several}{hardware.gpu}")
+    parts.append(hardware.memory_bytes and f"{gibibytes(hardware.memory_bytes)} memory")
+    parts.append(hardware.platform)
     return ", ".join(str(part) for part in parts if part) or DASH
 
 
 def receptive_field(results: Results) -> str:
-    """The receptive field for readers; a model without a bound (an LSTM) has "unbounded"."""
+    """The receptive field in tokens; "unbounded" (an LSTM), or a dash if it was not recorded."""
     if results.receptive_field is None:
         return "unbounded"
     return count(results.receptive_field) if results.receptive_field else DASH
 
 
 def results_table(content: dict | Results) -> str:
-    """The content of results.json as aligned plain text, for the end of a training run.
+    """The results of a run as aligned plain text: facts about it, then a table of both splits.
 
-    What was not measured is a dash. No newline at the end. Raises UsageError for a dict with an
-    entry of another type.
+    content: results.json, as parsed JSON or as Results.
+    What was not measured is a dash. No newline at the end. Raises UsageError for parsed JSON with
+    an entry of another type.
     """
     results = content if isinstance(content, Results) else checked(content, Results, "results")
-    parameters, train, data = results.parameters, results.train, results.data
-    sizes = (
-        ("embedding", parameters.embedding),
-        ("body", parameters.body),
-        ("softmax", parameters.softmax),
-    )
-    parts = ", ".join(f"{part} {magnitude(size)}" for part, size in sizes if size is not None)
-    facts = [
-        ["experiment", results.experiment or DASH],
-        ["parameters", count(parameters.total) + (f" ({parts})" if parts else "")],
-        ["receptive field", receptive_field(results)],
-        ["operations", f"{magnitude(results.flops_per_token)} FLOPs a token"],
-        ["data", f"{data.name or DASH}, vocabulary of {count(data.vocabulary_size)}"],
-        ["trained", f"{count(train.steps)} steps, {count(train.tokens)} tokens"],
-        ["", f"{duration(train.seconds)}, {count(train.tokens_per_second)} tokens/s"],
-        ["peak memory", gibibytes(train.peak_memory_bytes)],
-        ["hardware", describe_hardware(results.hardware)],
-    ]
-    if (results.processes or 1) > 1:
-        facts.append(["processes", f"{count(results.processes)} of torchrun"])
     measures = {
         "perplexity": lambda split: perplexity(split.perplexity),
         "without unknown": lambda split: perplexity(split.known_perplexity),
@@ -191,12 +184,42 @@ def results_table(content: dict | Results) -> str:
         "bytes": lambda split: count(split.bytes),
     }
     splits = {"validation": results.validation, "test": results.test}
-    rows = [[title, *map(show, splits.values())] for title, show in measures.items()]
+    rows = []
+    for title, cell in measures.items():
+        rows.append([title, *map(cell, splits.values())])
+    reasons = []
+    for name, split in splits.items():
+        if split.why_no_words:
+            reasons.append(f"{name}, per word and bits per byte: {split.why_no_words}.")
+
+    facts = run_facts(results)
     facts_text = to_text(Table(facts[0], facts[1:], text_columns=2))
-    table = to_text(Table(["", *splits], rows))
-    missing = {name: split for name, split in splits.items() if split.why_no_words}
-    reasons = [
-        f"{name}, per word and bits per byte: {split.why_no_words}."
-        for name, split in missing.items()
+    splits_text = "\n".join([to_text(Table(["", *splits], rows)), *reasons])
+    return f"{facts_text}\n\n{splits_text}"
+
+
+def run_facts(results: Results) -> list[list[str]]:
+    """What a run is and what its training took: rows of a title, or an empty one, and a text."""
+    parameters = results.parameters
+    train = results.train
+    data = results.data
+    parts = []
+    for part in ("embedding", "body", "softmax"):
+        size = getattr(parameters, part)
+        if size is not None:
+            parts.append(f"{part} {magnitude(size)}")
+    in_parts = f" ({', '.join(parts)})" if parts else ""
+    facts = [
+        ["experiment", results.experiment or DASH],
+        ["parameters", f"{count(parameters.total)}{in_parts}"],
+        ["receptive field", receptive_field(results)],
+        ["operations", f"{magnitude(results.flops_per_token)} FLOPs a token"],
+        ["data", f"{data.name or DASH}, vocabulary of {count(data.vocabulary_size)}"],
+        ["trained", f"{count(train.steps)} steps, {count(train.tokens)} tokens"],
+        ["", f"{duration(train.seconds)}, {count(train.tokens_per_second)} tokens/s"],
+        ["peak memory", gibibytes(train.peak_memory_bytes)],
+        ["hardware", describe_hardware(results.hardware)],
     ]
-    return "\n\n".join([facts_text, "\n".join([table, *reasons])])
+    if (results.processes or 1) > 1:
+        facts.append(["processes", f"{count(results.processes)} of torchrun"])
+    return facts

@@ -15,7 +15,11 @@ MANY = 10  # up to so many runs, a report has all columns and gives each run a c
 
 
 def find_runs(path: str | Path) -> list[Path]:
-    """The run directory at `path`, or all below it, sorted. Raises UsageError without any."""
+    """The run directory at `path`, or all run directories at any depth below it.
+
+    A run directory is a folder with config.yaml; what is inside of one is not searched. The order
+    is that of a walk through sorted folders. Raises UsageError if there is none.
+    """
     runs = []
     for folder, subfolders, files in os.walk(path):
         subfolders.sort()
@@ -31,17 +35,21 @@ def find_runs(path: str | Path) -> list[Path]:
 
 
 def load_runs(paths: list[Path], paper: Publication | None = None) -> tuple[list[Run], list[str]]:
-    """All runs at or below the paths, and a line for each path or run that cannot be read.
+    """Read all runs at or below the paths. Returns them, and why others could not be read.
 
-    Each run comes once, sorted by the name of its data and then by rank; no two labels are the
-    same. Raises UsageError where no run is left.
+    Each run comes once, sorted by the name of its data and then by rank (see `rankings`), those
+    without a rank last. No two labels are the same. The second list has a line for each path
+    without a run and each run that cannot be read. Raises UsageError if no run is left.
+    paper: see `load_run`.
     """
-    folders: dict[Path, None] = {}  # in order, each once
+    folders = []  # each once
     runs = []
     refused = []
     for path in paths:
         try:
-            folders |= dict.fromkeys(folder.resolve() for folder in find_runs(path))
+            for folder in find_runs(path):
+                if folder.resolve() not in folders:
+                    folders.append(folder.resolve())
         except (UsageError, OSError) as error:
             refused.append(one_line(error))
     for folder in folders:
@@ -55,13 +63,16 @@ def load_runs(paths: list[Path], paper: Publication | None = None) -> tuple[list
     ranks = {id(run): rank for rank, run in enumerate(ranked)}
     runs.sort(key=lambda run: (run.config.data.name, ranks.get(id(run), math.inf)))
     name_members(runs)
-    add_to_repeated_labels(runs, lambda run: f"{run.label} {run.path.name}")
-    add_to_repeated_labels(runs, lambda run: str(run.path))
+    replace_repeated_labels(runs, lambda run: f"{run.label} {run.path.name}")
+    replace_repeated_labels(runs, lambda run: str(run.path))
     return runs, refused
 
 
-def add_to_repeated_labels(runs: list[Run], label_of: Callable[[Run], str]) -> None:
-    """Give runs whose label others have too the one that `label_of` makes."""
+def replace_repeated_labels(runs: list[Run], label_of: Callable[[Run], str]) -> None:
+    """Give each run that shares its label with another the label that `label_of` makes of it.
+
+    Changes the runs in place. The new labels are not checked.
+    """
     labels = [run.label for run in runs]
     for run in runs:
         if labels.count(run.label) > 1:
@@ -71,7 +82,8 @@ def add_to_repeated_labels(runs: list[Run], label_of: Callable[[Run], str]) -> N
 def name_members(runs: list[Run]) -> None:
     """Label the members of sweeps by the settings that vary between them, as "lr=0.1, seed=2".
 
-    Before it stands the experiment where the runs have several.
+    Changes the runs in place; those outside of sweeps keep their labels. Members of one experiment
+    are compared. If the runs are of several experiments, its name comes first.
     """
     experiments = {run.config.experiment for run in runs}
     for experiment in experiments:
@@ -88,7 +100,10 @@ def name_members(runs: list[Run]) -> None:
 
 
 def short_settings(settings: dict[str, str]) -> list[str]:
-    """As lr=0.1 for optimizer.lr=0.1; the whole key where two would be called alike."""
+    """Each setting as text with the last part of its key only: lr=0.1 for optimizer.lr=0.1.
+
+    Keys that have the same last part are given in full.
+    """
     short_keys = [key.rpartition(".")[2] for key in settings]
     texts = []
     for (key, choice), short in zip(settings.items(), short_keys, strict=True):
@@ -98,14 +113,18 @@ def short_settings(settings: dict[str, str]) -> list[str]:
 
 
 def runs_table(runs: list[Run]) -> Table:
-    """The perplexities of each run, with the paper's of the same model on the same data, if any."""
+    """The perplexities of each run, per token, and the paper's if it reports any of the models.
+
+    Also per word if the finished runs do not compare per token, or if the tokens of a run are not
+    words.
+    """
     columns = {
         "Run": run_title,
         "Test perplexity": lambda run: perplexity(run.results.test.perplexity),
     }
-    if compare([run.results for run in runs if run.finished], "test").measure != PER_TOKEN or any(
-        run.config.tokenizer.kind != "word" for run in runs
-    ):
+    ranking = compare([run.results for run in runs if run.finished], "test")
+    not_words = any(run.config.tokenizer.kind != "word" for run in runs)
+    if ranking.measure != PER_TOKEN or not_words:
         columns["Test, per word"] = lambda run: perplexity(run.results.test.word_perplexity)
     if any(run.published for run in runs):
         columns["Paper, test"] = lambda run: (
@@ -119,7 +138,7 @@ def runs_table(runs: list[Run]) -> Table:
 
 
 def models_table(runs: list[Run]) -> Table:
-    """What each run is, on which data it was trained, and what that took."""
+    """The model of each run, its data, and what its training took so far."""
     columns = {
         "Run": run_title,
         "Model": lambda run: run.model_title,
@@ -141,16 +160,20 @@ def run_title(run: Run) -> str:
 def short_table(
     runs: list[Run], columns: dict[str, Callable[[Run], str]], text_columns: int
 ) -> Table:
-    """A row a run; of more than MANY runs, a column that is the same in all is in the caption."""
-    common = {}
+    """A table of a row a run, with the columns as in `table_of`.
+
+    With more than MANY runs, a column with the same text in all rows is moved into the caption.
+    text_columns: how many of the first columns are text.
+    """
+    common = {}  # title -> the text of all rows
     if len(runs) > MANY:
         for title, cell in columns.items():
             different = {cell(run) for run in runs}
             if len(different) == 1:
                 common[title] = different.pop()
     shown = {title: cell for title, cell in columns.items() if title not in common}
-    texts = [title for title in list(columns)[:text_columns] if title in shown]
-    table = table_of(runs, shown, len(texts))
+    shown_texts = [title for title in list(columns)[:text_columns] if title in shown]
+    table = table_of(runs, shown, len(shown_texts))
     if common:
         table.caption = f"In all runs: {'; '.join(map(': '.join, common.items()))}"
     return table

@@ -13,23 +13,22 @@ from gcnn.reporting.units import spread
 
 @dataclass
 class SeedGroup:
-    """Runs of one config at different seeds; a run that no other shares its config with is one
-    alone.
-    """
+    """Runs of one config, each with another seed; at least one."""
 
     label: str
     runs: list[Run]
 
 
 def seed_groups(runs: list[Run]) -> list[SeedGroup]:
-    """The runs in groups of one recipe, in the order of their first runs, with distinct labels.
+    """The runs in groups with the same config except for the seed (see `config_without_seed`).
 
-    Runs are of one recipe whose configs differ at most in the seed and in what changes no result
-    (see `recipe`). A run that repeats a seed of its group is a group of its own.
+    Groups are in the order of their first runs. A run that repeats a seed of its group becomes a
+    group of its own. A label that several groups would have is followed by the name of the folder
+    of the group's first run.
     """
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        key = recipe(run.config)
+        key = config_without_seed(run.config)
         seeds = {other.config.seed for other in groups.get(key, [])}
         if run.config.seed in seeds:
             key = f"{key} {run.path}"
@@ -42,11 +41,13 @@ def seed_groups(runs: list[Run]) -> list[SeedGroup]:
     return named
 
 
-def recipe(config: TrainConfig) -> str:
-    """A config as text, without the seed and what changes no result: the same for runs that
-    compare.
+def config_without_seed(config: TrainConfig) -> str:
+    """A config as text, without the seed and the keys that change no result.
+
+    These are run_dir, resume, threads, device and the logger. Equal for runs that differ at most in
+    these.
     """
-    same = {
+    defaults = {
         "seed": 0,
         "run_dir": None,
         "resume": False,
@@ -54,11 +55,15 @@ def recipe(config: TrainConfig) -> str:
         "device": "auto",
         "logger": LoggerConfig(),
     }
-    return repr(dataclasses.replace(config, **same))
+    return repr(dataclasses.replace(config, **defaults))
 
 
 def group_label(group: list[Run]) -> str:
-    """The label of a group without the seed; the experiment where nothing else is left of it."""
+    """The label of a group: its runs' without "seed=N", and how many seeds, as "lr=0.1, 3 seeds".
+
+    If nothing is left of their labels, or they still differ, the experiment's name stands for them.
+    The label of a single run is kept.
+    """
     if len(group) == 1:
         return group[0].label
     labels = {re.sub(r",? ?seed=-?\d+$|seed=-?\d+, ", "", run.label) for run in group}
@@ -67,7 +72,10 @@ def group_label(group: list[Run]) -> str:
 
 
 def seeds_table(groups: list[SeedGroup]) -> Table:
-    """A row for each group with several finished runs: mean and range of their perplexities."""
+    """Mean and range of the perplexities per token of each group with two or more finished runs.
+
+    Unfinished runs are left out. The table has no rows if there is no such group.
+    """
     several = []
     for group in groups:
         finished = [run for run in group.runs if run.finished]

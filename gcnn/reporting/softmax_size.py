@@ -1,6 +1,7 @@
 """How softmaxes grow with the vocabulary: a table and figures of the benchmark's JSON.
 
-Its seconds and bytes are None for a softmax that was not run.
+That is the `results` of commands/benchmark_softmax.py, unchecked. Its seconds and bytes are None
+for a softmax that was not run.
 """
 
 from functools import partial
@@ -17,7 +18,10 @@ KINDS = ("adaptive", "full")
 
 
 def softmax_table(results: dict) -> Table:
-    """Time and memory of both softmaxes by vocabulary, and how they grow; `results` is the JSON."""
+    """Milliseconds and MiB of both softmaxes, a row a vocabulary; the last row says how they grow.
+
+    results: the benchmark's JSON.
+    """
     rows = []
     for types, costs in results["vocabularies"].items():
         seconds = [costs[kind]["seconds"] for kind in KINDS]
@@ -38,12 +42,15 @@ def softmax_table(results: dict) -> Table:
 
 
 def gain(adaptive: float | None, full: float | None) -> str:
-    """How many times less the adaptive softmax takes; a dash where one is not known."""
+    """How many times less the adaptive softmax takes, as "3.10×"; a dash if one is not known."""
     return ratio(full / adaptive) if adaptive and full else DASH
 
 
 def exponent(results: dict, kind: str, quantity: str) -> str:
-    """The power of the vocabulary with which a quantity grows; a dash where it is not known."""
+    """The power of the vocabulary with which a quantity grows, for a table; a dash if not known.
+
+    kind: one of KINDS. quantity: `seconds` or `memory_bytes`.
+    """
     return decimals(results["growth"][kind].get(quantity))
 
 
@@ -78,12 +85,15 @@ def softmax_figures(results: dict) -> dict[str, Figure]:
 
 
 def plot_costs(axes: Axes, y_label: str, curves: dict[str, np.ndarray]) -> None:
-    """Draw the costs of both softmaxes, each (types and cost, vocabularies), on log axes.
+    """Draw the costs of both softmaxes on log axes.
 
-    A dotted line shows linear growth through the full softmax's last point.
+    curves: label -> an array (2, vocabularies), types and cost; the full softmax comes last. At
+    least one must have points.
+    A dotted line shows linear growth through the full softmax's last point, if it has one.
     """
     for style, (name, (types, costs)) in zip(STYLES, curves.items(), strict=False):
         axes.plot(types, costs, label=name, marker="o", markersize=3.5, **style)
+    types, costs = list(curves.values())[-1]  # the full softmax
     if costs.size:
         axes.plot(
             types,

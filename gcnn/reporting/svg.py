@@ -8,10 +8,11 @@ XLINK = "http://www.w3.org/1999/xlink"
 
 
 def inline(svg: str, name: str, title: str) -> str:
-    """Matplotlib's SVG made fit to stand in a page with others.
+    """An SVG of matplotlib, changed so that it can be put into an HTML page with others.
 
-    Without metadata and style sheet (which would style the whole page), with ids that begin with
-    the figure's name, and with a title for screen readers.
+    Without metadata, style sheet (which would style the whole page) and XML declaration. All ids,
+    and the references to them, begin with `name`, which must differ between the figures of a page.
+    `title` is for screen readers. Sets ElementTree's prefixes of SVG and XLink for the process.
     """
     ElementTree.register_namespace("", SVG)
     ElementTree.register_namespace("xlink", XLINK)
@@ -34,5 +35,8 @@ def inline(svg: str, name: str, title: str) -> str:
 
 
 def printable(text: str) -> str:
-    """The text without the control characters that XML cannot hold."""
+    """The text with "?" for each character that is not printable, as `str.isprintable` has it.
+
+    Some of these, as control characters, are not allowed in XML. Line ends are replaced as well.
+    """
     return "".join(c if c.isprintable() else "?" for c in text)

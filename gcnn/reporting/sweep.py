@@ -1,4 +1,10 @@
-"""A sweep's members, read from their folders, as one table."""
+"""A sweep's members, read from their folders, as one table.
+
+Each member has a folder, with member.json from its start and results.json when it is done. An entry
+of sweep.json is a dictionary: `member` (its number), `rank` (from 1; None: not ranked), `overrides`
+(key -> value, those that vary between members), `status` (done, failed or unfinished), what
+`measures` has, and if it failed `error` and `exit_code`.
+"""
 
 import math
 import textwrap
@@ -22,10 +28,11 @@ EQUAL_SIZES = (
 
 
 def finished_results(folder: Path, overrides: list[str]) -> Results | None:
-    """The results in a member's folder; None where the member is not done.
+    """The results in a member's folder; None if the member is not done.
 
-    Raises UsageError where it was done, or begun, with other overrides: it would be half a run of
-    each.
+    overrides: the member's, sorted, without run_dir and resume.
+    Raises UsageError if it was begun or done with other overrides, as it would then be half a run
+    of each, or if one of its files cannot be read.
     """
     results = read_json(folder / RESULTS, Results)
     member = read_json(folder / MEMBER, Member)
@@ -41,10 +48,12 @@ def finished_results(folder: Path, overrides: list[str]) -> Results | None:
 
 
 def load_members(folder: Path) -> tuple[list[dict], Ranking]:
-    """All members of a sweep, as the entries of sweep.json, and what they are ranked by.
+    """All members of a sweep, as entries of sweep.json, and what ranks them on validation.
 
-    They come in the order of their validation perplexity, the best first, those that are not done
-    last; where nothing ranks them, in that of their numbers, with a rank of None.
+    The module's docstring says what an entry has. The best comes first; those without a finite
+    perplexity and then those not done come last. If nothing ranks them, those that are done are in
+    the order of their numbers, with a rank of None.
+    Raises UsageError if a file of a member cannot be read.
     """
     paths = list(folder.glob(f"*/{MEMBER}"))
     members = [read_json(path, Member) for path in paths]
@@ -63,7 +72,7 @@ def load_members(folder: Path) -> tuple[list[dict], Ranking]:
         rows.append(row | measures(results or checked({}, Results, "")))
     measure = f"validation_{comparison.measure}"
 
-    def order(row: dict) -> tuple:
+    def order(row: dict) -> tuple[bool, float, float]:
         return row["status"] != "done", row.get(measure) or math.inf, row["member"]
 
     rows.sort(key=order)
@@ -75,7 +84,7 @@ def load_members(folder: Path) -> tuple[list[dict], Ranking]:
 
 
 def measures(results: Results) -> dict:
-    """What sweep.json has of a member's results; None for each where it is not done."""
+    """What an entry of sweep.json has of a member's results; None where these have None."""
     return {
         "validation_perplexity": results.validation.perplexity,
         "test_perplexity": results.test.perplexity,
@@ -89,20 +98,26 @@ def measures(results: Results) -> dict:
 
 
 def sweep_table(members: list[dict], comparison: Ranking) -> Table:
-    """A row a member (an entry of sweep.json), with the settings that vary.
+    """A row a member, in the order given, with the settings that vary and its results.
 
-    Validation and test are the perplexity that ranks the members, or per token where nothing does.
+    members: entries of sweep.json. comparison: what ranks them.
+    Validation and test are the perplexity that ranks them; per token if nothing does, and then with
+    a column of unknown words.
     """
+
+    def status(member: dict) -> str:
+        text = f"{member['status']}: {member['error']}" if "error" in member else member["status"]
+        return textwrap.shorten(text, 70, placeholder=" …")  # sweep.json has all of it
+
     measure = comparison.measure or PER_TOKEN
     keys = sorted({key for member in members for key in member["overrides"]})
     columns = {"member": lambda m: str(m["member"])}
-    columns |= {key: lambda m, key=key: m["overrides"].get(key, DASH) for key in keys}
+    for key in keys:
+        columns[key] = lambda m, key=key: m["overrides"].get(key, DASH)
     columns |= {
-        "status": lambda m: textwrap.shorten(  # sweep.json has all of it
-            f"{m['status']}: {m['error']}" if "error" in m else m["status"], 70, placeholder=" …"
-        ),
-        f"validation{unit(comparison)}": lambda m: perplexity(m[f"validation_{measure}"]),
-        f"test{unit(comparison)}": lambda m: perplexity(m[f"test_{measure}"]),
+        "status": status,
+        f"validation{per(comparison)}": lambda m: perplexity(m[f"validation_{measure}"]),
+        f"test{per(comparison)}": lambda m: perplexity(m[f"test_{measure}"]),
     }
     if comparison.measure is None:
         columns["unknown words"] = lambda m: count(m["validation_unknown_words"])
@@ -114,22 +129,23 @@ def sweep_table(members: list[dict], comparison: Ranking) -> Table:
     return table_of(members, columns, text_columns=len(keys) + 2)
 
 
-def unit(comparison: Ranking) -> str:
-    """What perplexities are per, as ", per word" after a split's name; empty where all are per
-    token.
+def per(comparison: Ranking) -> str:
+    """What is put after a split's name in a title: ", per word", ", per token" if nothing ranks the
+    members, or nothing if all perplexities are per token.
     """
     return {PER_TOKEN: "", PER_WORD: ", per word", None: ", per token"}[comparison.measure]
 
 
 def seeds_table(members: list[dict], comparison: Ranking) -> Table:
-    """A row for finished members that differ in their seed alone: mean and range of perplexities.
+    """Mean and range of perplexities, a row for each two or more members that differ only in seed.
 
-    `members` are entries of sweep.json. The perplexities are those that rank the members, or per
-    token where nothing does. The best mean on validation comes first where something ranks them,
-    else the first member. Without rows where there are no two such members.
+    members: entries of sweep.json; those not done do not count. comparison: what ranks them.
+    The perplexities are those that rank the members, per token if nothing does. The best mean on
+    validation comes first; if nothing ranks them, the order is that of the members. The table has
+    no rows if no two members differ only in their seed.
     """
     measure = comparison.measure or PER_TOKEN
-    groups: dict[tuple, list[dict]] = {}
+    groups: dict[tuple, list[dict]] = {}  # settings without the seed -> members
     for member in members:
         settings = {key: value for key, value in member["overrides"].items() if key != "seed"}
         if member["status"] == "done":
@@ -151,31 +167,35 @@ def seeds_table(members: list[dict], comparison: Ranking) -> Table:
         for split in splits:
             row.append(spread([member[f"{split}_{measure}"] for member in group]))
         rows.append(row)
-    titles = [f"{split}{unit(comparison)}: mean (range)" for split in splits]
+    titles = [f"{split}{per(comparison)}: mean (range)" for split in splits]
     return Table(["members", *keys, *titles], rows, text_columns=len(keys) + 1)
 
 
 def notes(members: list[dict], comparison: Ranking) -> list[str]:
-    """Remarks below the table, without one an empty list: what does not compare, unequal sizes.
+    """Remarks to put below the table: why it is not ranked per token, and that sizes differ.
 
-    `members` are the entries of sweep.json, `comparison` what ranks them.
+    members: entries of sweep.json. comparison: what ranks them. Empty if there is nothing to say.
     """
     lines = [comparison.note] if comparison.note else []
-    sizes = {m["parameters"]: m["member"] for m in members if m["parameters"]}
-    if sizes and max(sizes) > (1 + SAME_SIZE) * min(sizes):
-        small, large = min(sizes), max(sizes)
-        lines.append(
-            f"Members differ in size, from {magnitude(small)} parameters (member {sizes[small]}) "
-            f"to {magnitude(large)} (member {sizes[large]}): a difference may be that of their "
-            f"sizes. {EQUAL_SIZES}"
-        )
+    member_of_size = {m["parameters"]: m["member"] for m in members if m["parameters"]}
+    if member_of_size:
+        small = min(member_of_size)
+        large = max(member_of_size)
+        if large > (1 + SAME_SIZE) * small:
+            lines.append(
+                f"Members differ in size, from {magnitude(small)} parameters "
+                f"(member {member_of_size[small]}) to {magnitude(large)} "
+                f"(member {member_of_size[large]}): a difference may be that of their sizes. "
+                f"{EQUAL_SIZES}"
+            )
     return lines
 
 
 def write_sweep(folder: Path) -> list[dict]:
     """Write sweep.json and sweep.md of the members in a sweep's folder, and print the tables.
 
-    Returns the members; without any, nothing is written or printed.
+    Returns the members (entries of sweep.json). If there are none, nothing is written or printed.
+    Raises UsageError if a file of a member cannot be read.
     """
     members, comparison = load_members(folder)
     if members:
@@ -189,15 +209,18 @@ def write_sweep(folder: Path) -> list[dict]:
             lambda aside: aside.write_text(page, encoding="utf-8", errors="replace"),
         )
         print("\n\n".join(map(to_text, tables)))
-        print(*("", *remarks) if remarks else (), f"sweep: {folder}", sep="\n")
+        if remarks:
+            print("", *remarks, sep="\n")
+        print(f"sweep: {folder}")
     return members
 
 
 def search_warning(member: Path) -> str:
-    """A warning for the member of a search that is the first not to compare with the others.
+    """A warning if, with this member, the finished members of a search no longer compare.
 
-    `member` is the folder of the one that has just finished. The search goes by its perplexity all
-    the same. Empty where all compare, and where the others alone did not.
+    member: the folder of the one that has just finished, with its results.json.
+    Empty if all finished members compare, and if the others did not compare before, so that there
+    is one warning a search.
     """
     results = {}
     for path in sorted(member.parent.glob(f"*/{RESULTS}")):
@@ -217,7 +240,10 @@ def search_warning(member: Path) -> str:
 
 
 def check_members(members: list[dict]) -> None:
-    """Raise RunError where a member is not done; UsageError where all were usage errors."""
+    """Raise RunError if a member is not done, or UsageError if all members were usage errors.
+
+    members: entries of sweep.json, of which there may be none.
+    """
     failed = sorted(member["member"] for member in members if member["status"] != "done")
     if not failed:
         return

@@ -1,6 +1,6 @@
 """Numbers as people read them: sensible digits, units, thousands separators.
 
-None is a dash everywhere.
+None becomes a dash in every function that returns text.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ def count(value: float | None) -> str:
 
 
 def plural(value: float, noun: str) -> str:
+    """As "1 run" or "1,200 runs". noun: in the singular; its plural has an s."""
     return f"{count(value)} {noun}{'' if value == 1 else 's'}"
 
 
@@ -25,20 +26,25 @@ def signed(value: float | None, digits: int) -> str:
 
 
 def percent(fraction: float | None) -> str:
+    """As "12.3 %" for 0.123."""
     return DASH if fraction is None else f"{100 * fraction:.1f} %"
 
 
 def perplexity(value: float | None) -> str:
+    """Two decimals; from 10,000 on none."""
     return decimals(value, 2 if value is None or value < 10_000 else 0)
 
 
 def mean(values: Sequence[float | None]) -> float | None:
-    """The mean; None without values, and where one of them is None."""
+    """The mean; None if there are no values or one of them is None."""
     return None if not values or None in values else sum(values) / len(values)
 
 
 def spread(values: Sequence[float | None]) -> str:
-    """The mean of perplexities and, in brackets, their range; a dash where one is not known."""
+    """The mean and range of perplexities, as "105.00 (100.00 to 111.00)".
+
+    A dash if there are none or one of them is None.
+    """
     average = mean(values)
     if average is None:
         return DASH
@@ -46,18 +52,19 @@ def spread(values: Sequence[float | None]) -> str:
 
 
 def milliseconds(value: float | None) -> str:
-    """Three significant digits, without a unit."""
+    """Milliseconds with about three digits, as "6.31", "63.1" or "631", without the unit."""
     if value is None or value < 10:
         return decimals(value, 2)
     return decimals(value, 1 if value < 100 else 0)
 
 
 def ratio(value: float | None) -> str:
+    """As "1.25×" or "14.5×"."""
     return DASH if value is None else f"{decimals(value, 2 if value < 10 else 1)}×"
 
 
 def magnitude(value: float | None) -> str:
-    """Four significant digits with k, M, G or T; below 10,000 all digits."""
+    """Up to four significant digits with k, M, G or T, as "15.3 M"; below 10,000 as `count`."""
     if value is None or not 10_000 <= value < float("inf"):
         return count(value)
     power = min(int(f"{value:.3e}".split("e")[1]) // 3, 4)
@@ -65,6 +72,7 @@ def magnitude(value: float | None) -> str:
 
 
 def gibibytes(value: float | None) -> str:
+    """Bytes in GiB, as "8.0 GiB"."""
     return DASH if value is None else f"{value / 2**30:.1f} GiB"
 
 
