@@ -29,7 +29,10 @@ gc.freeze()  # what torch brings is not looked through for garbage again and aga
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real data; tests that read it are skipped where it is absent."""
+    """The folder of real data, GCNN_SHARED; a test that asks for it is skipped if that is not set.
+
+    Whether the folder exists is not checked.
+    """
     folder = os.environ.get("GCNN_SHARED")
     if not folder:
         pytest.skip("GCNN_SHARED is not set: the real data is not here")
@@ -37,6 +40,8 @@ def shared() -> Path:
 
 
 class Outcome(NamedTuple):
+    """How a command ended: its exit code (None is 0, as sys.exit has it), stdout and stderr."""
+
     code: int
     out: str
     err: str
@@ -44,10 +49,16 @@ class Outcome(NamedTuple):
 
 @pytest.fixture
 def call(monkeypatch, capfd, tmp_path):
-    """Run a command of scripts/ in this process, in an empty folder: exit code and output."""
+    """A function that runs a command of scripts/ in this process, with tmp_path as the cwd."""
     monkeypatch.chdir(tmp_path)
 
     def run(script: str, *arguments: object, stdin: bytes = b"") -> Outcome:
+        """Run a script until it calls sys.exit, which it must; other exceptions are passed on.
+
+        script: its name without .py. arguments: each is turned into text.
+        stdin: at most what a pipe holds (64 KiB). File descriptor 0 stays replaced afterwards; the
+        arguments, the handlers of the log and what else is patched are undone after the test.
+        """
         reader, writer = os.pipe()
         os.write(writer, stdin)
         os.close(writer)

@@ -17,8 +17,11 @@ FORKS.set_forkserver_preload(
 
 
 class Command(FORKS.Process):
-    """Start a command of scripts/ in a process of its own; its stderr goes to a file in
-    `folder`.
+    """A command of scripts/ in a process of its own, which the constructor starts.
+
+    script: its name without .py. arguments: each is turned into text.
+    environment: variables that are added to this process's.
+    Its stdout is dropped; its stderr goes into `said`, a file in `folder` with a name of its own.
     """
 
     def __init__(self, folder: Path, script: str, *arguments: object, **environment: object):
@@ -32,6 +35,7 @@ class Command(FORKS.Process):
         self.start()
 
     def run(self) -> None:
+        """Run the script. The new process calls this; it is not for callers."""
         for descriptor, path in ((1, os.devnull), (2, self.said)):
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
         os.environ.update(self.environment)
@@ -39,7 +43,11 @@ class Command(FORKS.Process):
         runpy.run_path(self.script, run_name="__main__")
 
     def finish(self, code: int = 0) -> str:
-        """Wait for its end, which is with this code; what it said."""
+        """Wait at most 120 seconds for its end; returns its stderr.
+
+        Raises AssertionError, with that text, if it has not ended or has another exit code than
+        `code` (as in multiprocessing: negative for a signal).
+        """
         self.join(timeout=120)
         said = self.said.read_text()
         assert self.exitcode == code, said
@@ -47,7 +55,10 @@ class Command(FORKS.Process):
 
 
 def environments_of_ranks(number: int) -> list[dict[str, object]]:
-    """What torchrun tells each of its processes."""
+    """The environment variables by which torchrun tells each of `number` processes its rank.
+
+    By rank, all on this machine and with one port, which was free when this was called.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

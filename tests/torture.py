@@ -52,6 +52,7 @@ HEADER = ("what was done", "cases", "detected", "lost")
 
 
 def start(run: Path, *arguments: str) -> subprocess.Popen:
+    """Start training into `run`, with further overrides; stderr is a pipe of text."""
     command = [
         sys.executable,
         str(ROOT / "scripts" / "train.py"),
@@ -65,6 +66,7 @@ def start(run: Path, *arguments: str) -> subprocess.Popen:
 
 
 def finish(run: Path) -> None:
+    """Train a run to its end, from its newest checkpoint on; exits with its stderr if it fails."""
     process = start(run, "resume=true")
     _, err = process.communicate()
     if process.returncode:
@@ -72,7 +74,7 @@ def finish(run: Path) -> None:
 
 
 def steps(run: Path) -> int:
-    """The last step in a run's metrics."""
+    """The last step in a run's metrics; 0 if there are none or a line is cut short."""
     try:
         lines = (run / "metrics.jsonl").read_text().splitlines()
         return max(json.loads(line)["step"] for line in lines[-3:])
@@ -81,17 +83,21 @@ def steps(run: Path) -> int:
 
 
 def wait_until(process: subprocess.Popen, condition, pause: float = 0.001) -> None:
+    """Wait until condition() is true or the process has ended, asking every `pause` seconds."""
     while process.poll() is None and not condition():
         time.sleep(pause)
 
 
 def writing(run: Path) -> list[Path]:
-    """Checkpoints that are being written."""
+    """The folders of a run's checkpoints that are being written, or whose writing was cut short."""
     return list((run / "checkpoints").glob(".step_*.tmp"))
 
 
 def differences(first: Path, second: Path) -> list[str]:
-    """What differs between two runs: weights, training state, metrics (but for times), results."""
+    """What differs between two finished runs: names of parts; empty if they are the same.
+
+    Compared are all weights, the last training state, metrics without times, and perplexities.
+    """
 
     def timeless(run: Path) -> list[dict]:
         lines = (run / "metrics.jsonl").read_text().splitlines()
@@ -128,8 +134,11 @@ def differences(first: Path, second: Path) -> list[str]:
 
 
 def disturb(whole: Path, run: Path, kinds: list[str], draw: random.Random) -> list[list]:
-    """Kill a run once for each of `kinds`, in their order, let it end, and compare it with `whole`:
-    rows.
+    """Kill a run once for each of `kinds`, in their order, resume it each time, and let it end.
+
+    whole: an undisturbed run, to compare with. run: a folder, made here. draw: for the moments.
+    kinds: names of signals, or "killed in a step" and the like (see `main`), which are SIGKILLs.
+    Returns rows of HEADER, a row a kind and one of the comparison; exits on a wrong exit code.
     """
     hit, cut_short = dict.fromkeys(kinds, 0), 0
     targets = sorted(
@@ -174,8 +183,11 @@ def disturb(whole: Path, run: Path, kinds: list[str], draw: random.Random) -> li
 
 
 def turned_back(whole: Path, folder: Path, cases: int, draw: random.Random) -> tuple[int, int, int]:
-    """A finished run goes on from an older checkpoint at another rate: undisturbed, and killed as
-    soon as it has begun to turn back or later, then resumed. Returns cases, detected, lost.
+    """Have copies of `whole` go on from their oldest checkpoint with another learning rate.
+
+    One is not disturbed; `cases` others are killed up to two seconds after they have stored the new
+    config, and resumed. Copies are put into `folder`. Returns cases, detected (killed before their
+    end) and lost (ended differently from the first); exits if a run that is not killed fails.
     """
 
     def arguments(run: Path) -> list[str]:
@@ -208,7 +220,7 @@ def turned_back(whole: Path, folder: Path, cases: int, draw: random.Random) -> t
 
 @contextlib.contextmanager
 def small_disk(folder: Path, size: int) -> Iterator[Path]:
-    """A disk of `size` bytes."""
+    """Mount a disk of `size` bytes at `folder`, which must not exist; raises as `mount` does."""
     folder.mkdir()
     mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder)
     try:
@@ -218,11 +230,12 @@ def small_disk(folder: Path, size: int) -> Iterator[Path]:
 
 
 def mount(*arguments: str | Path) -> None:
-    """Raises CalledProcessError where this user may not."""
+    """Call mount(8). Raises CalledProcessError, with its stderr, if this user may not."""
     subprocess.run(["mount", *arguments], check=True, capture_output=True)
 
 
 def one_line_and_1(process: subprocess.Popen) -> bool:
+    """Wait for a process; whether it ended with exit code 1 and one line "error: ..." on stderr."""
     _, err = process.communicate()
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
     print(f"  exit code {process.returncode}, {errors}", file=sys.stderr)
@@ -230,7 +243,10 @@ def one_line_and_1(process: subprocess.Popen) -> bool:
 
 
 def full_disks(whole: Path, folder: Path) -> tuple[int, int, int]:
-    """Disks on which the first checkpoints fit, a later write does not: cases, detected, lost."""
+    """Train on disks in `folder` that fill up after the first checkpoints; enlarge them, resume.
+
+    Returns cases, detected (by a one-line error), lost (unlike `whole`); raises as `mount` does.
+    """
     files = next((whole / "checkpoints").glob("step_*")).iterdir()
     checkpoint = sum(
         file.stat().st_size for file in files if file.name != BEST
@@ -247,7 +263,10 @@ def full_disks(whole: Path, folder: Path) -> tuple[int, int, int]:
 
 
 def read_only_folders(whole: Path, folder: Path, draw: random.Random) -> tuple[int, int, int]:
-    """The checkpoints' folder becomes read-only while the run trains: cases, detected, lost."""
+    """Make the checkpoints read-only while a run in `folder` trains, then writable, and resume it.
+
+    Returns the same, and raises the same, as `full_disks`.
+    """
     detected = lost = 0
     for i in range(3):
         run, target = folder / f"read_only_{i}", draw.randrange(20, STEPS // 2)
@@ -268,8 +287,9 @@ def read_only_folders(whole: Path, folder: Path, draw: random.Random) -> tuple[i
 def damaged_checkpoints(
     whole: Path, folder: Path, draw: random.Random
 ) -> dict[str, tuple[int, int, int]]:
-    """The newest checkpoint truncated or one of its bits flipped: does the run take up the one
-    before?
+    """Truncate the newest checkpoint of a copy of `whole`, or flip one of its bits, and load it.
+
+    Returns title -> cases, detected (the one before it was loaded instead), lost (it was not).
     """
     config, run = load_config(whole), folder / "damaged"
     model = build_model(config.model, load_tokenizer(whole / "tokenizer").vocabulary_size)
@@ -307,11 +327,17 @@ def damaged_checkpoints(
 
 
 def markdown(rows: list[list]) -> str:
+    """The table of HEADER and these rows, as Markdown."""
     lines = [HEADER, ("---",) * len(HEADER), *rows]
     return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
 
 
 def main() -> None:
+    """Run the torture that the options ask for, print its table, and write it to --out.
+
+    Exits with 1 if anything was lost or not detected. --turns-only writes nothing and exits with
+    the number lost.
+    """
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

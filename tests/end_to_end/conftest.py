@@ -28,7 +28,10 @@ TINY = (
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory) -> Path:
-    """A tiny folder of text: counting, in words."""
+    """A folder with train.txt, valid.txt and test.txt, of lines of 3 to 12 words.
+
+    There are 40 words, w0 to w39, and each is followed by the next one. All tests share it.
+    """
     folder = tmp_path_factory.mktemp("corpus")
     words = [f"w{i}" for i in range(40)]
     for split, lines in (("train", 200), ("valid", 30), ("test", 30)):
@@ -41,7 +44,7 @@ def corpus(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def tiny(corpus, tmp_path) -> list[str]:
-    """The arguments of a run that takes a second."""
+    """The overrides of a training run that takes a second, on `corpus`, into tmp_path / "run"."""
     return [
         *TINY,
         f"data.path={corpus}",
@@ -52,7 +55,10 @@ def tiny(corpus, tmp_path) -> list[str]:
 
 @pytest.fixture(scope="session")
 def trained(corpus, tmp_path_factory) -> Path:
-    """A run directory that is finished. Not to be written to: `run_dir` is a copy of it."""
+    """A finished run directory, trained with TINY on `corpus`.
+
+    All tests share it, so none may write into it: `run_dir` is a copy of it for that.
+    """
     where = [f"data.path={corpus}", f"data.cache_dir={corpus / 'cache'}"]
     folder, _ = train(
         compose_config(*TINY, *where, f"run_dir={tmp_path_factory.mktemp('trained') / 'run'}")
@@ -62,14 +68,16 @@ def trained(corpus, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def run_dir(trained, tmp_path) -> Path:
-    """A finished run directory, to spoil."""
+    """A copy of `trained` at tmp_path / "run", which the test may change."""
     return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
 @pytest.fixture
 def snapshot(corpus, tmp_path):
-    """What stands in the test's folder and in the corpus: each path with its content, locks and
-    logs apart.
+    """A function that returns what is in tmp_path and the text files of `corpus` now.
+
+    It is a dictionary of path -> SHA-256 of the file, None for a folder. Locks and logs are left
+    out.
     """
 
     def taken() -> dict[str, str | None]:
@@ -86,7 +94,10 @@ def snapshot(corpus, tmp_path):
 
 @pytest.fixture
 def spawn(tmp_path):
-    """Start train.py in a process of its own; whatever still runs at the end is killed."""
+    """A function that starts train.py with these arguments in a process of its own: a Command.
+
+    Processes that still run at the end of the test are killed.
+    """
     started = []
 
     def start(*arguments) -> Command:

@@ -40,7 +40,10 @@ WORDS = ["".join(random.Random(i).choices("abdeéilmnorstuv", k=2 + i % 6)) for 
 
 
 def made_up_lines(seed: int, count: int) -> list[str]:
-    """Lines of 0 to 24 words, frequent and rare ones, some of them in no other line."""
+    """`count` lines of 0 to 24 words of WORDS, some of which are much more frequent than others.
+
+    Every seventh line ends with a word more that is in no other line. The same for the same seed.
+    """
     draw = random.Random(seed)
     lines = []
     for i in range(count):
@@ -51,7 +54,7 @@ def made_up_lines(seed: int, count: int) -> list[str]:
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory) -> Path:
-    """A folder with train.txt, valid.txt and test.txt."""
+    """A folder with train.txt, valid.txt and test.txt of `made_up_lines`. All tests share it."""
     folder = tmp_path_factory.mktemp("corpus")
     for seed, (split, count) in enumerate({"train": 300, "valid": 40, "test": 60}.items()):
         (folder / f"{split}.txt").write_text(
@@ -62,7 +65,11 @@ def corpus(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def made_runs(corpus, tmp_path_factory) -> dict[tuple[str, str], Path]:
-    """Run directories by model and tokenizer: random weights, so large that the context matters."""
+    """Run directories of untrained models, by (model, tokenizer) as in RUNS.
+
+    Their weights are random, and so large that the context matters. They have a config, a tokenizer
+    and weights, but no results. All tests share them, so none may write into them.
+    """
     runs = {}
     for kind, tokenizer_kind in RUNS:
         folder = tmp_path_factory.mktemp("runs") / f"{kind}_{tokenizer_kind}"
@@ -94,7 +101,7 @@ def made_runs(corpus, tmp_path_factory) -> dict[tuple[str, str], Path]:
 
 @pytest.fixture(params=RUNS, ids="-".join)
 def run_dir(request, made_runs) -> Path:
-    """The run directory of every model with every tokenizer, in turn."""
+    """A run directory of `made_runs`: the test is repeated with each of them."""
     return made_runs[request.param]
 
 
@@ -105,7 +112,7 @@ def run(run_dir):
 
 @pytest.fixture
 def gcnn_dir(made_runs, tmp_path) -> Path:
-    """A run directory of its own, to write into or to spoil."""
+    """A copy of the GCNN with words at tmp_path / "run", which the test may change."""
     return Path(shutil.copytree(made_runs["gcnn", "word"], tmp_path / "run"))
 
 
@@ -121,9 +128,13 @@ def one_scorer(made_runs):
 
 @pytest.fixture(scope="session")
 def reference():
-    """Scores a sentence by one forward pass over it and the log-probabilities of all types."""
+    """A function that scores a text in a way of its own, for comparison: `nlls(run, tokens)`."""
 
     def nlls(run, tokens: list[int]) -> torch.Tensor:
+        """Nats of each token after <eos>, by one forward pass and the whole softmax: (tokens,).
+
+        run: a LoadedRun. The result is in float64.
+        """
         inputs = torch.tensor([[run.tokenizer.eos_id, *tokens[:-1]]])
         hidden, _ = run.model(inputs)
         log_probs = run.model.log_prob(hidden)[0].double()

@@ -17,6 +17,8 @@ Layers = list[tuple[int, int, int]]
 
 @pytest.fixture(scope="session")
 def import_run() -> Callable[[Path, Path, Path], LoadedRun]:
+    """A function that imports a checkpoint of fairseq into the folder `out` and loads that run."""
+
     def import_run(checkpoint: Path, dictionary: Path, out: Path) -> LoadedRun:
         import_fairseq(checkpoint, dictionary, out)
         return load_model(out, "cpu")
@@ -26,9 +28,15 @@ def import_run() -> Callable[[Path, Path, Path], LoadedRun]:
 
 @pytest.fixture
 def make_weights() -> Callable[..., dict[str, Tensor]]:
-    """The state dict of an fconv_lm with random weights, in fairseq's layout."""
+    """A function that makes the state dict of an fconv_lm with random weights."""
 
     def make_weights(layers: Layers, cutoffs: list[int] | None) -> dict[str, Tensor]:
+        """The weights by fairseq's names, in its layout. Sets torch's random seed.
+
+        layers: (channels, kernel size, residual) each; a residual of n adds the input of the layer
+        n - 1 before this one, 0 adds nothing.
+        cutoffs: of the adaptive softmax; None: a full softmax.
+        """
         torch.manual_seed(0)
         weights = {"decoder.version": torch.tensor([2.0])}
 
@@ -67,6 +75,7 @@ def make_weights() -> Callable[..., dict[str, Tensor]]:
 
 @pytest.fixture
 def dictionary(tmp_path) -> Path:
+    """A dict.txt of fairseq: VOCABULARY - 4 words with counts; fairseq adds four special ones."""
     path = tmp_path / "dict.txt"
     path.write_text("".join(f"w{i} {100 - i}\n" for i in range(VOCABULARY - 4)), encoding="utf-8")
     return path
@@ -74,7 +83,10 @@ def dictionary(tmp_path) -> Path:
 
 @pytest.fixture
 def save_checkpoint(tmp_path) -> Callable[..., Path]:
-    """Save weights as fairseq does, with its options as `args`."""
+    """A function that saves weights as a checkpoint of fairseq and returns its path.
+
+    options: entries of the checkpoint's `args`. It is always tmp_path / "checkpoint.pt".
+    """
 
     def save_checkpoint(weights: dict[str, Tensor], **options) -> Path:
         args = argparse.Namespace(**{"arch": "fconv_lm", "decoder_attention": "False"} | options)

@@ -26,6 +26,7 @@ SMALL = GCNNConfig(
 
 
 def made_up_split(perplexity, tokens):
+    """A split of results.json, in which the perplexities per token, word and byte agree."""
     nll, words = tokens * math.log(perplexity), tokens - 1000
     return {
         "nll_nats": nll,
@@ -40,6 +41,10 @@ def made_up_split(perplexity, tokens):
 
 
 def made_up_results(experiment, data, perplexity):
+    """The content of results.json of a finished run. perplexity: per token, of the test split.
+
+    That of validation is 4 % higher.
+    """
     return {
         "experiment": experiment,
         "git_commit": "4f2a9c81d0e7b3a5c6f1e2d3b4a5968778695a4b",
@@ -74,6 +79,7 @@ def made_up_results(experiment, data, perplexity):
 
 
 def made_up_metrics(steps=900):
+    """The lines of metrics.jsonl, as dictionaries: training each 50 steps, validation each 100."""
     lines = []
     for step in range(50, steps + 1, 50):
         base = {"step": step, "epoch": 1, "tokens": 2048 * step, "seconds": step / 4}
@@ -85,9 +91,7 @@ def made_up_metrics(steps=900):
 
 @pytest.fixture
 def make_run(tmp_path):
-    """Writes a run directory and returns its path; `results` or `metrics` replace a file, None
-    leaves it out.
-    """
+    """A function that writes a run directory of a run that was never trained."""
 
     def make(
         name="run",
@@ -96,6 +100,13 @@ def make_run(tmp_path):
         perplexity=121.43,
         **options,
     ):
+        """Write the run directory tmp_path / name, which must not exist, and return its path.
+
+        data: the data's name. perplexity: per token, of the test split.
+        options: `words` (False: SentencePiece), `path` and `train_tokens` of the data, `seed` and
+        `model` go into the config. `results`, `metrics` (lines) and `samples` are the content of
+        these files; None leaves the first two out.
+        """
         folder = tmp_path / name
         folder.mkdir(parents=True)
         words = options.get("words", True)
@@ -133,13 +144,13 @@ def make_run(tmp_path):
 
 @pytest.fixture
 def results():
-    """The content of a results.json."""
+    """The content of a results.json, made anew for each test."""
     return made_up_results("quickstart", "shakespeare", 91.7)
 
 
 @pytest.fixture
 def paper_config():
-    """Gives the config of a model in configs/model/."""
+    """A function from the name of a model in configs/model/ to its config: a GCNN or an LSTM."""
 
     def config_of(name):
         config = OmegaConf.to_container(OmegaConf.load(MODELS / f"{name}.yaml"))
@@ -155,9 +166,10 @@ def paper_config():
 
 @pytest.fixture
 def latency():
-    """A latency benchmark of two of the paper's models."""
+    """The JSON of a latency benchmark of two of the paper's models, made anew for each test."""
 
     def model(milliseconds, parameters):
+        """The entry of a model; milliseconds: the median of a sentence of 20 words."""
         timing = {
             str(n): {
                 "median_ms": milliseconds * n / 20,

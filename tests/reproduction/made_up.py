@@ -1,5 +1,6 @@
-"""Records of figures that no run has made, for claims whose answer is then known, and run
-directories of none.
+"""Made-up records of figures, for claims whose answer is then known, and made-up run directories.
+
+Nothing here is trained.
 """
 
 import dataclasses
@@ -12,8 +13,12 @@ from gcnn.reproduction.records import Curve, Group, Record
 
 
 def group(name, tests, lr=0.03, valid=100.0, flops=2e6, tokens=None, diverged=(), curve=()):
-    """A group whose seeds 1, 2, ... have these test perplexities; `curve` are the validation
-    perplexities of each.
+    """A Group of runs with the seeds 1, 2, ... and these test perplexities; empty: none finished.
+
+    lr: learning rate. valid: the final validation perplexity of each seed. diverged: seeds.
+    tokens: of the training text that was used; None: all of it.
+    curve: the validation perplexities of each seed, after 100, 200, ... steps.
+    A name of digits is its receptive field, too.
     """
     seeds = [str(seed) for seed in range(1, len(tests) + 1)]
     perplexities = dict(zip(seeds, map(float, tests), strict=True))
@@ -45,6 +50,7 @@ def group(name, tests, lr=0.03, valid=100.0, flops=2e6, tokens=None, diverged=()
 
 
 def record(figure, *groups, data="wikitext2", missing=0):
+    """The Record of a figure with these groups. missing: how many planned runs have not begun."""
     return Record(
         figure=figure,
         scale="cpu",
@@ -72,7 +78,13 @@ def add(
     error=None,
     valid=(300.0, 200.0, 150.0),
 ):
-    """A member of a sweep: finished with a test perplexity, failed with an error, or unfinished."""
+    """Write the run directory of a member into `folder`, a sweep's, as the next one by number.
+
+    overrides: its own, as key=value. name: of its folder; None: its number.
+    lr: replaces the learning rate in its config alone; None: that of the overrides.
+    test: its test perplexity; None: it has not finished. error: why it failed; None: it did not.
+    valid: validation perplexities after 100, 200, ... steps.
+    """
     number = len(list(folder.glob("*")))
     member = folder / (name or str(number))
     member.mkdir(parents=True)
@@ -111,6 +123,7 @@ def add(
 
 
 def add_gates(folder, tests):
+    """Add finished members to a sweep. tests: gate -> test perplexities of the seeds 1, 2, ..."""
     for gate, perplexities in tests.items():
         for seed, test in enumerate(perplexities, start=1):
             add(folder, f"model.gate={gate}", seed=seed, test=test)
