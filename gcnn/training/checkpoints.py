@@ -29,7 +29,7 @@ STATE, MANIFEST, BEST = "state.pt", "manifest.json", "best.safetensors"
 
 
 def link_or_copy(path: Path, to: Path) -> None:
-    """Make `to` a hard link to `path`, or a copy where the file system has no links."""
+    """Make `to`, which must not exist, a hard link to `path`; a copy where links are impossible."""
     try:
         to.hardlink_to(path)
     except OSError:
@@ -37,7 +37,10 @@ def link_or_copy(path: Path, to: Path) -> None:
 
 
 def write_state(state: dict[str, Any], path: Path) -> None:
-    """Write a training state, of tensors and plain values, by torch.save. RunError if it fails."""
+    """Write a training state, of tensors and plain values, by torch.save; not atomically.
+
+    Raises RunError where the disk is full, OSError where the file cannot be opened.
+    """
     try:
         with path.open("wb") as file:
             torch.save(state, file)
@@ -48,12 +51,16 @@ def write_state(state: dict[str, Any], path: Path) -> None:
 
 
 def manifest_digest(manifest: dict[str, Any]) -> str:
-    """The sha256 of a manifest without its own entry `sha256`."""
+    """The sha256, in hex, of a manifest; the caller has left out its entry `sha256`."""
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def identity_of(config: TrainConfig, data: PreparedData) -> dict[str, Any]:
-    """What a checkpoint must have in common with a run to be loaded there. Dropout may differ."""
+    """What a checkpoint must have in common with a run to be loaded there, as plain values.
+
+    `model` (its config, but dropout may differ), `tokenizer` and `data` (their fingerprints) and
+    `optimizer` (its kind).
+    """
     model = dataclasses.asdict(config.model)
     return {
         "model": {key: value for key, value in model.items() if "dropout" not in key},
@@ -64,9 +71,10 @@ def identity_of(config: TrainConfig, data: PreparedData) -> dict[str, Any]:
 
 
 class Checkpoints:
-    """The checkpoints of a run; the last `keep` of them are kept.
+    """The checkpoints of a run; the `keep` of them with the highest steps are kept.
 
-    `identity` is as `identity_of` returns it. Files are written by one process, rank 0.
+    `identity` is as `identity_of` returns it. Of several processes, rank 0 alone calls methods that
+    write. Building one writes nothing.
     """
 
     def __init__(self, run_dir: Path, identity: dict[str, Any], keep: int):
@@ -76,50 +84,53 @@ class Checkpoints:
         self.keep = keep
 
     def path(self, step: int) -> Path:
-        """Where the checkpoint of a step is, if there is one."""
+        """Where the checkpoint of a step is, or would be."""
         return self.folder / f"step_{step:09d}"
 
     def all(self) -> list[Path]:
-        """The checkpoints, oldest first."""
+        """The checkpoints' folders, lowest step first; empty where there are none."""
         return sorted(self.folder.glob("step_*"))
 
     def save(self, step: int, weights: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
-        """Write a checkpoint, then remove the oldest ones until `keep` are left.
+        """Write a checkpoint, then remove those of the lowest steps until `keep` are left.
 
-        One of the same step is replaced. Raises RunError where the disk is full; the checkpoints
-        before it are intact then.
+        `weights` is the model's state_dict, `state` the Trainer's. The run's best weights are
+        linked into the checkpoint. One of the same step is replaced. Raises RunError or OSError
+        where the disk is full; the other checkpoints are intact then.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.path(step)
+        replaced = path.with_name(f".{path.name}.replaced.tmp")  # one of the same step
 
         def write(aside: Path) -> None:
             aside.mkdir()
             write_weights(weights, aside / WEIGHTS, self.identity["tokenizer"])
             write_state(state, aside / STATE)
-            paths = (aside / WEIGHTS, aside / STATE)
-            files = {
-                path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in paths
-            }
+            files = {}
+            for file in (aside / WEIGHTS, aside / STATE):
+                files[file.name] = {"bytes": file.stat().st_size, "sha256": sha256(file)}
             manifest = {"step": step, "identity": self.identity, "files": files}
             write_json(aside / MANIFEST, {**manifest, "sha256": manifest_digest(manifest)})
             if self.best.exists():
                 link_or_copy(self.best, aside / BEST)
             if path.exists():  # as late as possible: a folder can't be replaced atomically
-                path.rename(path.with_name(f".{path.name}.replaced.tmp"))
+                path.rename(replaced)
 
         write_atomically(path, write)
-        remove(path.with_name(f".{path.name}.replaced.tmp"))
+        remove(replaced)
         for old in self.all()[: -self.keep]:
             remove(old)
 
     def set_aside_newer(self, path: Path) -> tuple[Path, list[Path]] | None:
-        """Move the checkpoints newer than `path` into a folder abandoned_<n>.
+        """Move the checkpoints of later steps than `path` into a new folder abandoned_<n>.
 
-        All are moved where `path` is a checkpoint of another run. Returns that folder and the paths
-        that they had; None where there are none.
+        All are moved where `path` is not one of `all`: another run's, or one that was set aside.
+        Returns that folder and the paths that they had; None where there are none to move.
         """
-        own = path.resolve().parent == self.folder.resolve()
-        later = [checkpoint for checkpoint in self.all() if not own or checkpoint.name > path.name]
+        is_own = path.resolve().parent == self.folder.resolve()
+        later = self.all()
+        if is_own:
+            later = [checkpoint for checkpoint in later if checkpoint.name > path.name]
         if not later:
             return None
         numbers = [int(folder.name.partition("_")[2]) for folder in self.folder.glob("abandoned_*")]
@@ -131,10 +142,10 @@ class Checkpoints:
         return aside, later
 
     def restore_best(self, path: Path) -> bool:
-        """Make the run's model.safetensors the best weights at the time of a checkpoint.
+        """Make the run's model.safetensors the best weights that the checkpoint `path` has.
 
-        The present ones may come from later steps, which will be made again. Where the checkpoint
-        has no intact best weights, removes model.safetensors and returns False.
+        The present ones may come from later steps, which will be made again. Returns True; where
+        the checkpoint has no intact best weights, removes model.safetensors and returns False.
         """
         best = path / BEST
         try:
@@ -147,10 +158,11 @@ class Checkpoints:
         return True
 
     def verify(self, path: Path) -> None:
-        """Check a checkpoint against its manifest and this run's identity; reads all of its files.
+        """Check weights and state of a checkpoint against its manifest, and the run's identity.
 
-        Raises RunError where it is damaged, UsageError where it has another identity or its files
-        are pointers of Git LFS.
+        Reads both files whole; the best weights are left to `restore_best`. Raises RunError where a
+        file is missing or damaged, UsageError where the identity is another or a file is a pointer
+        of Git LFS or git-annex.
         """
         for name in (MANIFEST, WEIGHTS, STATE):
             check_no_pointer_at(path / name)
@@ -182,8 +194,8 @@ class Checkpoints:
     def load(self, path: Path, model: torch.nn.Module) -> dict[str, Any]:
         """Verify a checkpoint, load its weights into `model`, return the training state on the CPU.
 
-        Raises UsageError where `path` is no checkpoint or has another identity, RunError where it
-        is damaged.
+        Raises UsageError where `path` is no folder or has another identity, RunError where it is
+        damaged; the model may have changed then.
         """
         if not path.is_dir():
             raise UsageError(
@@ -202,7 +214,8 @@ class Checkpoints:
         """Load the newest intact checkpoint, as `load` does; None where there are no checkpoints.
 
         Returns its path and its training state. Newer ones that are damaged are logged and removed.
-        Raises UsageError for a checkpoint with another identity, RunError where all are damaged.
+        Raises UsageError where one that is read has another identity, RunError where all are
+        damaged; nothing is removed then.
         """
         damaged = []
         for path in reversed(self.all()):

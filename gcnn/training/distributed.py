@@ -39,8 +39,9 @@ def process_group() -> Iterator[None]:
     """Join torchrun's processes for the time of a `with`; does nothing for a single one.
 
     Uses gloo on CPUs and NCCL on GPUs; makes this process's GPU the current one. Ranks other than 0
-    log errors alone from then on. At the end it waits for all. Raises UsageError where WORLD_SIZE
-    says that there are several processes and torchrun's other variables are missing.
+    log errors alone from then on. At the end it waits for all, and leaves the group; where the body
+    raises, it does neither. Raises UsageError where WORLD_SIZE says that there are several
+    processes and torchrun's other variables are missing.
     """
     if torchrun.world_size() == 1:
         yield
@@ -65,9 +66,10 @@ def process_group() -> Iterator[None]:
 
 @contextlib.contextmanager
 def first_of_each_machine() -> Iterator[None]:
-    """Let one process of each machine run the body of a `with` before the others do.
+    """Run the body of a `with` in one process of each machine, then in the others.
 
-    What it writes (caches) is then there for the others of that machine.
+    What the first writes (caches) is then there for the others of that machine. All processes must
+    enter it; where the first one's body raises, the others wait until torchrun ends them.
     """
     first = torchrun.local_rank() == 0
     if not first:
@@ -106,11 +108,11 @@ def all_gather(tensor: Tensor) -> list[Tensor]:
 def share_status(loss: Tensor, seconds: float, received: int | None) -> Tensor:
     """Share what all ranks must know to go on alike, in one collective on the loss's device.
 
-    loss (), this rank's part of it; `received` is the signal that this rank got, None: none.
-    Returns the sum of the losses, rank 0's seconds, and how many ranks received each of SIGNALS: (2
-    + signals,), float64, on the device, which is not waited for.
+    `loss` () is this rank's summand; `received` is the signal that this rank got, None: none.
+    Returns, for `wait_for_status`, one float64 tensor on that device (which is not waited for): the
+    sum of the losses, rank 0's seconds, and for each of SIGNALS how many ranks received it.
     """
-    own = [seconds * (rank() == 0)]
+    own = [seconds if rank() == 0 else 0.0]  # the sum is then rank 0's
     for number in SIGNALS:
         own.append(received == number)
     on_device = torch.tensor(own, dtype=torch.float64).to(loss.device, non_blocking=True)
@@ -123,14 +125,16 @@ def share_status(loss: Tensor, seconds: float, received: int | None) -> Tensor:
 def wait_for_status(
     status: Tensor, norm: Tensor
 ) -> tuple[float, float, float, list[signal.Signals]]:
-    """Wait for the device; returns loss, gradient norm, seconds, and the signals of any rank.
+    """Wait for the device; returns loss, gradient norm, seconds, and the signals of all ranks.
 
-    `status` is as `share_status` returns it, norm () the gradients' norm on the same device. The
+    `status` is as `share_status` returns it, `norm` () the gradients' norm on the same device. The
     loss is the sum over ranks and the seconds are rank 0's, so that all ranks get the same values.
+    Signals that several ranks received are listed once, in the order of SIGNALS.
     """
-    loss, seconds, *ranks, norm = torch.cat([status, norm.double()[None]]).tolist()
+    # One copy from the device, of all values together
+    loss, seconds, *receivers, norm = torch.cat([status, norm.double()[None]]).tolist()
     signals = []
-    for number, ranks_that_got_it in zip(SIGNALS, ranks, strict=True):
+    for number, ranks_that_got_it in zip(SIGNALS, receivers, strict=True):
         if ranks_that_got_it:
             signals.append(number)
     return loss, norm, seconds, signals
@@ -149,10 +153,11 @@ class Loss(nn.Module):
     def forward(
         self, tokens: Tensor, targets: Tensor, cluster_indices: list[Tensor], state: State | None
     ) -> tuple[Tensor, State]:
-        """tokens, targets (batch, time) -> their total nats () and the state after them, detached.
+        """The total nats () of `targets`, both (batch, time), and the state after `tokens`.
 
-        `cluster_indices` are those of each softmax cluster's targets. The state is a copy: views
-        would keep whole activations.
+        `cluster_indices` is what `softmax.cluster_indices(targets)` returns; all are on the model's
+        device. `state` is that before `tokens`, None: zeros. The state that is returned is detached
+        and a copy: views would keep whole activations.
         """
         hidden, state = self.model(tokens, state)
         nats = self.model.nll(hidden, targets, cluster_indices).sum()

@@ -28,11 +28,14 @@ INTERVAL = 30  # seconds between two lines of progress in the log
 class Metrics:
     """Writes each record to metrics.jsonl, one JSON object a line, and to the logger of the config.
 
-    Starts the logger, and drops the lines of metrics.jsonl that are past `step`, where the run goes
-    on from. Only rank 0 writes; on other ranks the methods do nothing.
+    Only rank 0 writes; on other ranks the methods do nothing.
     """
 
     def __init__(self, config: TrainConfig, run_dir: Path, step: int):
+        """Open metrics.jsonl in `run_dir`, which exists, and start the logger.
+
+        The run goes on from `step`: lines of later steps are removed from the file; 0: all lines.
+        """
         self.file = self.logger = None
         if rank() > 0:  # rank 0 writes for all
             return
@@ -50,7 +53,11 @@ class Metrics:
             self.logger = TensorBoard(run_dir / "tensorboard", step)
 
     def write(self, kind: str, **values: float) -> None:
-        """Write a record and flush it. `kind`: train or validation; `values` must have `step`."""
+        """Write a record and flush it. `kind`: train or validation; `values` must have `step`.
+
+        The logger gets each value as `kind/name`. Values that are not finite become null in the
+        file.
+        """
         if self.file is None:
             return
         self.file.write(to_json({"kind": kind, **values}) + "\n")
@@ -60,14 +67,15 @@ class Metrics:
             self.logger.log(named, step=values["step"])
 
     def close(self) -> None:
-        """Close metrics.jsonl. (The logger stays open for `summarize`.)"""
+        """Close metrics.jsonl. The logger stays open for `summarize`."""
         if self.file:
             self.file.close()
 
     def summarize(self, results: dict[str, Any]) -> None:
-        """Hand a run's results (as in results.json) to the logger, without versions and hardware.
+        """Hand a run's results (those of results.json) to the logger, as `results/key`.
 
-        TensorBoard gets the numbers among them. Does nothing without a logger.
+        Versions and hardware are left out. TensorBoard gets the numbers among them, at the last
+        step. Does nothing without a logger. May be called after `close`.
         """
         keys = (
             "parameters",
@@ -90,15 +98,20 @@ class Metrics:
 
 
 def step_of(line: str) -> float:
-    """The step of a line of metrics.jsonl; infinity for one that was cut short."""
+    """The step of a line of metrics.jsonl; infinity for one that is cut short or has no step."""
+    if not line.endswith("\n"):
+        return math.inf
     try:
-        return json.loads(line)["step"] if line.endswith("\n") else math.inf
+        return json.loads(line)["step"]
     except (ValueError, KeyError, TypeError):
         return math.inf
 
 
 def check_logger(kind: str) -> None:
-    """Raise UsageError for a logger whose package is not installed."""
+    """Raise UsageError for a logger (wandb, tensorboard) whose package is not installed.
+
+    `kind` is logger.kind; none needs no package.
+    """
     # A mere folder of that name has a spec, but no origin
     if kind != "none" and getattr(find_spec(kind), "origin", None) is None:
         raise UsageError(
@@ -109,13 +122,16 @@ def check_logger(kind: str) -> None:
 class TensorBoard:
     """Writes TensorBoard's event files into a folder; `tensorboard --logdir runs` shows them.
 
-    `step` is where the run goes on: what a killed run wrote past it is hidden.
+    `step` is where the run goes on: what was written of later steps before is hidden, and of all
+    steps where it is 0.
     """
 
     def __init__(self, folder: Path, step: int):
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(folder, purge_step=step and step + 1)
+        # The first step that is hidden. A run that begins may validate at step 0.
+        purge_step = step + 1 if step else 0
+        self.writer = SummaryWriter(folder, purge_step=purge_step)
 
     def log(self, values: dict[str, float], step: int) -> None:
         """Write numbers by their names, and flush them."""
@@ -124,27 +140,28 @@ class TensorBoard:
         self.writer.flush()
 
 
-def start_wandb(config: TrainConfig, run_dir: Path):
-    """Begin the run in Weights & Biases, or go on with it; returns wandb's run.
+def start_wandb(config: TrainConfig, run_dir: Path) -> Any:
+    """Begin the run in Weights & Biases, or go on with it; returns the object of wandb.init.
 
-    What the config leaves open is taken from W&B's own environment variables, and otherwise is
-    offline, silent and in the run's folder. The run's id is kept in `wandb_id` there. Logs a
-    warning where config and environment disagree.
+    Project and mode are those of the config, else of W&B's environment variables, else gcnn and
+    offline; a warning is logged where config and environment disagree. Folder, name and `silent`
+    are those of the environment, else `run_dir`, experiment/folder and true. The run's id is kept
+    in `run_dir/wandb_id`; where there is no such file, it is $WANDB_RUN_ID or a random one.
     """
     import wandb
 
-    kept = run_dir / "wandb_id"  # a run that goes on is one curve
-    if not kept.exists():
+    id_file = run_dir / "wandb_id"  # a run that goes on is one curve
+    if not id_file.exists():
         new = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
-        write_atomically(kept, lambda aside: aside.write_text(new, encoding="utf-8"))
+        write_atomically(id_file, lambda aside: aside.write_text(new, encoding="utf-8"))
     logger = config.logger
     for key, value in (("project", logger.project), ("mode", logger.mode)):
         variable = f"WANDB_{key.upper()}"
-        asked = os.environ.get(variable) or value
-        if value is not None and asked != value:
-            log.warning("logger.%s=%s counts, not %s=%s.", key, value, variable, asked)
+        in_environment = os.environ.get(variable) or value
+        if value is not None and in_environment != value:
+            log.warning("logger.%s=%s counts, not %s=%s.", key, value, variable, in_environment)
     return wandb.init(
-        id=kept.read_text(encoding="utf-8").strip(),
+        id=id_file.read_text(encoding="utf-8").strip(),
         resume=unless_set("WANDB_RESUME", "allow"),
         project=logger.project or unless_set("WANDB_PROJECT", "gcnn"),
         mode=logger.mode or unless_set("WANDB_MODE", "offline"),
@@ -156,16 +173,16 @@ def start_wandb(config: TrainConfig, run_dir: Path):
 
 
 def unless_set(variable: str, value: Any) -> Any:
-    """A value for wandb.init; None where the environment variable is set: wandb reads that."""
+    """`value`, or None where the environment variable is set, which wandb.init then reads."""
     return None if os.environ.get(variable) else value
 
 
 class ProgressBar:
     """Shows how much of a run is done, loss, perplexity, tokens/s and the time left.
 
-    On a terminal it is a bar; every INTERVAL seconds it is also a line in the log, at level debug.
-    On ranks other than 0 there is no bar. `progress` is the fraction of the run that is done, from
-    0 to 1.
+    On a terminal it is a bar on stderr; every INTERVAL seconds it is also a line in the log, at
+    level debug. On ranks other than 0 there is no bar. `progress` is the fraction of the run that
+    is done; more than 1 is shown as 1.
     """
 
     def __init__(self, progress: float):
@@ -180,7 +197,7 @@ class ProgressBar:
     def update(self, progress: float, step: int, loss: float, tokens_per_second: float) -> None:
         """Show how far the run is, on the bar and at intervals in the log.
 
-        `progress` is the fraction that is done, from 0 to 1; loss in nats a token.
+        `progress` is the fraction that is done; `loss` is in nats a token and may be NaN.
         """
         perplexity = math.exp(min(loss, 700))
         shown = f"{perplexity:,.1f}"

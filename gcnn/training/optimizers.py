@@ -15,7 +15,7 @@ class Nesterov(torch.optim.SGD):
 
     As torch's fused optimizers do for its GradScaler, a step divides gradients by `grad_scale` and
     is left out, decay included, where `found_inf` is 1. Both are tensors that the caller sets
-    before `step`; None: 1 and 0.
+    before `step`; None: 1 and 0. There is one group of parameters, on their final device.
     """
 
     grad_scale: Tensor | None = None
@@ -34,16 +34,17 @@ class Nesterov(torch.optim.SGD):
         (group,) = self.param_groups
         touched = [p for p in group["params"] if p.grad is not None]
         if self.decay:
-            steps = 1.0 if self.found_inf is None else 1 - self.found_inf
-            torch._foreach_mul_(touched, 1 - group["lr"] * self.decay * steps)
+            # 0 where the step is left out: a tensor, which the host does not wait for
+            is_made = 1.0 if self.found_inf is None else 1 - self.found_inf
+            torch._foreach_mul_(touched, 1 - group["lr"] * self.decay * is_made)
         return super().step(closure)
 
 
 def build_optimizer(config: NesterovConfig | AdamWConfig, model: nn.Module) -> Optimizer:
-    """The optimizer of a config, over all parameters of a model.
+    """The optimizer of a config, over all parameters of a model that is on its device already.
 
-    Its learning rate is the config's, without a schedule. AdamW does not decay gains, biases and
-    embeddings; Nesterov decays all parameters.
+    Its learning rate is the config's, without a schedule. Of the weight decay, AdamW's leaves out
+    biases, weight normalisation's gains and embeddings; Nesterov's applies to all parameters.
     """
     if isinstance(config, NesterovConfig):
         return Nesterov(model.parameters(), config.lr, config.momentum, config.weight_decay)

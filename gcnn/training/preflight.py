@@ -46,14 +46,14 @@ def check_against_data(
 ) -> None:
     """Raise UsageError where the config does not fit the corpus or the machine's main memory.
 
-    `config` is a TrainConfig. What must fit the corpus are cutoffs, block size and batch size (the
-    latter two in running text alone). `train_tokens` is the length of the training split;
-    `processes` share a batch, and the memory is reckoned for one of them.
+    `config` is a TrainConfig. Cutoffs must be below the vocabulary size; in running text, the
+    training split, of `train_tokens`, must fill a batch of blocks. The memory is the least that one
+    of `processes` needs; they share the batch evenly (see `check_processes`).
     """
     trainer = config.trainer
-    share = trainer.batch_size // processes
+    share = trainer.batch_size // processes  # sequences of a process
     at_once = min(share, trainer.micro_batch_size or share)  # sequences
-    positions = min(at_once * trainer.block_size, train_tokens)
+    positions = min(at_once * trainer.block_size, train_tokens)  # tokens computed at once
     check_size(config.model, vocabulary_size, COPIES, positions)
     if config.data.sentences:
         return
@@ -87,9 +87,10 @@ def check_precision(config: TrainConfig, device: torch.device) -> None:
 
 
 def warn_of_threads(device: torch.device) -> None:
-    """Log a warning where this machine's processes together have more threads than it has cores.
+    """Log a warning where torchrun's processes on this machine have more threads than it has cores.
 
-    The threads are torch's, so call it once `threads` is set. Does nothing for a GPU.
+    Each is taken to have as many as torch has here: call it after torch.set_num_threads. Does
+    nothing where `device` is a GPU.
     """
     local = torchrun.local_world_size()
     threads, cores = torch.get_num_threads(), hardware()["cores"]
@@ -102,8 +103,9 @@ def warn_of_threads(device: torch.device) -> None:
 def choose_run_dir(config: TrainConfig) -> Path:
     """The absolute path of the run: `run_dir`, or runs/<experiment>/<time>. Makes no folder.
 
-    Raises UsageError where it already holds a run and `resume` is false, lies within a run, holds
-    parts of one, or cannot be written.
+    Relative paths are from the current folder; the time is local. Raises UsageError where it holds
+    a run and `resume` is false, where its parent is a run, where it holds parts of a run but no
+    config, where a file is in its way, and where it is not UTF-8.
     """
     now = f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
     run_dir = Path(config.run_dir or f"runs/{config.experiment}/{now}")
@@ -131,8 +133,8 @@ def choose_run_dir(config: TrainConfig) -> Path:
 def check_source(config: TrainConfig) -> Path:
     """The folder of the run that `init_from` names; `init_from` must be set.
 
-    Raises UsageError where it is no run, or has another model or tokenizer than the config; dropout
-    may differ.
+    Raises UsageError where it is no run, or where its config has another model or tokenizer than
+    `config`; dropout may differ. The weights are not looked for.
     """
     source = Path(config.init_from)
     for key, theirs, ours in differences(load_config(source), config):
@@ -145,15 +147,16 @@ def check_source(config: TrainConfig) -> Path:
 
 
 def check_nothing_is_lost(run_dir: Path, tokenizer: str) -> None:
-    """Raise UsageError where resuming would start anew and overwrite a finished or imported model.
+    """Raise UsageError where resuming would overwrite a finished or imported model, or a tokenizer.
 
-    So it is for a folder without checkpoints that has more than a run that was stopped before its
-    first one. `tokenizer` is the fingerprint of the tokenizer that the data gives.
+    For `resume=true`, which starts at step 0 in a folder without checkpoints. That is refused where
+    the folder has results, weights other than those of a run that was stopped before its first
+    checkpoint, or another tokenizer than the data gives (`tokenizer` is its fingerprint).
     """
     if any((run_dir / CHECKPOINTS).glob("step_*")):
         return
-    begun = (run_dir / METRICS).exists() and not (run_dir / CHECKPOINTS).exists()
-    if (run_dir / RESULTS).exists() or ((run_dir / WEIGHTS).exists() and not begun):
+    stopped_early = (run_dir / METRICS).exists() and not (run_dir / CHECKPOINTS).exists()
+    if (run_dir / RESULTS).exists() or ((run_dir / WEIGHTS).exists() and not stopped_early):
         raise UsageError(
             f"run_dir {run_dir} holds a model, but no checkpoint to go on from; "
             "give another run_dir."

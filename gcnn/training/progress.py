@@ -28,8 +28,8 @@ class Progress:
 class Bounds:
     """When a run ends: at the first bound that it reaches, or when validation no longer improves.
 
-    `batches` is the number of them in an epoch, `max_tokens` the bound of trainer.max_flops in
-    tokens; None: no such bound. At least one bound must be set.
+    `batches` is the number of batches in an epoch, `max_tokens` what trainer.max_flops allows;
+    None: no such bound. At least one bound must be set.
     """
 
     def __init__(self, config: TrainerConfig, batches: int, max_tokens: float | None):
@@ -38,11 +38,14 @@ class Bounds:
         self.max_tokens = max_tokens
 
     def epochs(self, progress: Progress) -> float:
-        """Passes over the training text, the part of the present one included."""
+        """Passes over the training text, with the part that is over of the present one."""
         return progress.epoch + progress.index / self.batches
 
     def fraction_done(self, progress: Progress) -> float:
-        """How much of the run is over, 1 or more at its end: the bound that is nearest decides."""
+        """How much of the run is over, 1 or more at its end: the nearest bound decides.
+
+        Patience does not count.
+        """
         bounds = (
             (progress.step, self.config.max_steps),
             (self.epochs(progress), self.config.max_epochs),
@@ -52,7 +55,7 @@ class Bounds:
         return max(done / bound for done, bound in bounds if bound is not None)
 
     def out_of_patience(self, progress: Progress) -> bool:
-        """Whether validation has not improved for `trainer.patience` times in a row."""
+        """Whether validation has not improved `trainer.patience` times in a row; None: never."""
         return progress.no_better >= (self.config.patience or math.inf)
 
     def reached(self, progress: Progress) -> bool:
@@ -63,8 +66,9 @@ class Bounds:
 class StepTimer:
     """Times training steps; validation and checkpoints, between two steps, are not counted.
 
-    Processes agree on the time within a step (see `distributed.share_status`), before it is over.
-    What remains of the step is therefore counted with the next one.
+    Each step calls `start`, `seconds_to_share` and `stop`, in this order. Processes agree on the
+    time within a step (see `distributed.share_status`), before it is over: the rest of a step is
+    therefore counted with the next one.
     """
 
     def __init__(self) -> None:
@@ -75,7 +79,7 @@ class StepTimer:
         self.started = time.perf_counter()
 
     def seconds_to_share(self) -> float:
-        """Seconds of this step until now, and of the last one what was not counted. Once a step."""
+        """Seconds of this step until now, and the rest of the last step. Call it once a step."""
         self.shared = time.perf_counter()
         return self.uncounted + self.shared - self.started
 

@@ -18,15 +18,16 @@ log = logging.getLogger(__name__)
 def restore(
     trainer: Trainer, path: Path | None, write_config: Callable[[], None] = lambda: None
 ) -> None:
-    """Load a checkpoint into a trainer, its model included; all processes must call it.
+    """Load a checkpoint into a new trainer, its model included; all processes must call it.
 
-    `path` None: the newest intact one, and newer ones that are damaged are removed; where there are
-    no checkpoints, the trainer stays at step 0.
-    `write_config` is called in either case: once the checkpoint is known to fit and before the
-    changes that follow, so that a process that is killed from then on can be resumed. Then newer
-    checkpoints are set aside, and model.safetensors becomes the best weights of that time. Sets
-    torch's random state. Raises UsageError where `path` is no checkpoint or does not fit the
-    config, RunError where it is damaged, or all are; the trainer is not to be used then.
+    `path` None: the newest intact one of the run, and newer ones that are damaged are removed;
+    where there are no checkpoints, the trainer stays at step 0.
+
+    `write_config` is called on each process in all these cases, after the last check. Only then
+    newer checkpoints are set aside and model.safetensors becomes the best weights of that time, so
+    that a process that is killed meanwhile can be resumed. Sets torch's random state. Raises
+    UsageError where `path` is no checkpoint or does not fit the config, RunError where it is
+    damaged, or all are; the trainer is not to be used then.
     """
     state = None
     if path is None:
@@ -35,7 +36,8 @@ def restore(
         path = distributed.from_rank_0(path)
     if path is None:
         log.info("No checkpoint in %s: starting at step 0.", trainer.run_dir)
-        return write_config()
+        write_config()
+        return
     try:
         if state is None:  # else rank 0 has loaded it above
             state = trainer.checkpoints.load(path, trainer.model)
@@ -58,16 +60,18 @@ def restore(
         ) from None
     write_config()
     if rank() == 0:
-        forget_newer(trainer, path)
+        undo_later_steps(trainer, path)
     trainer.progress.best_nll = distributed.from_rank_0(trainer.progress.best_nll)
     log.info("Resumed at step %s from %s.", f"{trainer.progress.step:,}", path)
 
 
-def forget_newer(trainer: Trainer, path: Path) -> None:
+def undo_later_steps(trainer: Trainer, path: Path) -> None:
     """Set aside checkpoints newer than `path`, and restore the best weights of that time.
 
-    On rank 0 alone. Where those are lost, resets `progress.best_nll`, so that the next validation
-    gives the best weights.
+    On rank 0 alone, once `path` is loaded. model.safetensors is removed where there were no best
+    weights yet or they are lost; then `progress.best_nll` is infinite, so that the next validation
+    gives the best weights. It stays where nothing was set aside and the checkpoint has no copy of
+    it, as in older versions.
     """
     newer = trainer.checkpoints.set_aside_newer(path)
     if newer is not None:

@@ -40,9 +40,10 @@ UNNAMED = ("run_dir", "resume", "experiment", "data.cache_dir")  # keys whose ch
 
 @usage_errors()
 def parse_overrides(overrides: list[str]) -> list[Override]:
-    """Parse command-line overrides (`key=value`), without those of Hydra's own keys.
+    """Parse command-line overrides (`key=value`); those of Hydra's own keys are left out.
 
-    Raises UsageError for one that Hydra does not understand.
+    They are quoted already, as `prepare_overrides` does. Raises UsageError for one that Hydra does
+    not understand.
     """
     parsed = OverridesParser.create().parse_overrides(overrides)
     return [override for override in parsed if not override.key_or_group.startswith("hydra")]
@@ -51,10 +52,15 @@ def parse_overrides(overrides: list[str]) -> list[Override]:
 def run_to_resume(overrides: list[str], repeated: Path | None = None) -> Path | None:
     """The directory of the run that a command resumes; None where it begins a new one.
 
-    It is the first of: `run_dir`; the run of the checkpoint that `resume` names; the run
-    `repeated`, given by --config-path; the experiment's newest unfinished run. None: `resume` is
-    not set, or there is no run in the folder that the command names. Raises UsageError for
-    `resume=true` where neither names a run and no run is unfinished, and for an override that Hydra
+    `overrides` are those of the command, quoted as for `parse_overrides`. None without `resume`;
+    otherwise the first that applies:
+    - `run_dir`, if it holds a run;
+    - resume=CHECKPOINT: the nearest folder above it that is a run, None if there is none;
+    - resume=true with a `run_dir` that holds no run: None;
+    - resume=true with `repeated`, the run of --config-path: that run;
+    - resume=true alone: the unfinished run in ./runs/<experiment> with the newest config.
+
+    Raises UsageError where that last folder has no unfinished run, and for an override that Hydra
     does not understand.
     """
     overridden = {}
@@ -67,10 +73,14 @@ def run_to_resume(overrides: list[str], repeated: Path | None = None) -> Path | 
     if run_dir is not None and (Path(run_dir) / CONFIG).exists():
         return Path(run_dir)
     if isinstance(resume, str):
-        runs = (path for path in Path(resume).absolute().parents if (path / CONFIG).exists())
-        return next(runs, None)
-    if run_dir is not None or repeated is not None:
-        return repeated if run_dir is None else None
+        for path in Path(resume).absolute().parents:
+            if (path / CONFIG).exists():
+                return path
+        return None
+    if run_dir is not None:
+        return None
+    if repeated is not None:
+        return repeated
     folder = Path("runs", str(overridden.get("experiment") or "custom"))
     runs = [path.parent for path in folder.glob("*/config.yaml") if path.with_name(LOG).exists()]
     runs.sort(key=lambda run: (run / CONFIG).stat().st_mtime_ns)
@@ -97,15 +107,20 @@ def finished(run: Path) -> bool:
 def resumed_config(
     run: Path, overrides: list[str], config_dir: Path | None = None
 ) -> tuple[TrainConfig, list[str]]:
-    """The config of a run that is resumed, and the lines to log about it: one a change.
+    """The config with which a run goes on, and the lines to log about it: one a change.
 
-    `overrides` are the command line's; `config_dir` is the user's own folder of config choices,
-    None: there is none. Raises UsageError, which says both values, for a change that would make
-    another run of it, for a sweep, and for values out of their range.
+    It is the stored config with the values of `overrides`, the command line's. Choices of a group
+    (model=NAME) are only compared with it, but logger=NAME is applied. Without run_dir the run goes
+    on in its folder; without resume, from the checkpoint that it was going back to when it was
+    killed, if any, or from the newest. `config_dir` is the user's own folder of config choices,
+    None: there is none. Raises UsageError where `run` holds no config, for a change of a key that
+    is fixed (FIXED), for a sweep, and for values that are unknown or out of their range.
     """
     stored = load_config(run)
     config = OmegaConf.structured(stored)
     notes = []
+
+    # Apply the overrides
     config.run_dir = None
     config.resume = True
     for override in parse_overrides(overrides):
@@ -131,6 +146,8 @@ def resumed_config(
                 raise UsageError(
                     f"resume: {key} cannot be {value!r}. All keys and their values: --help."
                 ) from None
+
+    # From which checkpoint, and in which folder
     if isinstance(config.resume, str):
         config.resume = str(Path(config.resume).absolute())
     elif isinstance(stored.resume, str):  # it was killed while it went back to that checkpoint
@@ -139,6 +156,8 @@ def resumed_config(
         config.run_dir = str(run)
         state = "finished" if finished(run) else "unfinished"
         notes.insert(0, f"resume: going on with the {state} run {run}")
+
+    # Refuse changes that would make another run of it, log the others
     resumed = typed(config)
     changed = differences(stored, resumed)
     refuse_unread(resumed, {key for key, _, _ in changed}, all_keys=False)
@@ -154,11 +173,11 @@ def resumed_config(
 
 
 def checked(config: DictConfig, hydra_config: DictConfig) -> TrainConfig:
-    """A composed config as a TrainConfig; raises UsageError where a key that is set has no effect.
+    """A config that Hydra has composed as a TrainConfig, checked.
 
-    Where a stored config is repeated (--config-path), keys of older versions are renamed in
-    `config`, and only the keys of the command line are checked for effect. Values out of range
-    raise UsageError too.
+    Raises UsageError as `typed` does, and for a key that is set and has no effect. Where a stored
+    config is repeated (--config-path), keys of older versions are renamed in `config`, in place,
+    and only the keys of the command line are checked for effect.
     """
     composed = hydra_config.job.config_name == "train"
     if not composed:
@@ -192,18 +211,21 @@ def differences(stored: TrainConfig, wanted: TrainConfig) -> list[tuple[str, str
 
 @usage_errors()
 def begin_with_model_of_source(config: DictConfig, overrides: list[str]) -> list[str]:
-    """Replace model and tokenizer of a composed config by those of the run in `init_from`.
+    """Replace model and tokenizer of a composed config, in place, by those of the `init_from` run.
 
-    In place; does nothing without `init_from`. A group that the overrides choose (`model=...`)
-    stays, and their single keys (`model.dropout=...`) are applied on top. Returns a line to log for
-    each group replaced. Raises UsageError where `init_from` is no run.
+    Does nothing without `init_from`. A group that the overrides choose (`model=...`) stays; their
+    single keys (`model.dropout=...`) are applied on top of a group that is replaced. Returns a line
+    to log for each of these. Raises UsageError where `init_from` is no run.
     """
     if config.init_from is None:
         return []
     stored = load_config(config.init_from)
     given = parse_overrides(overrides)
+    keys = [override.key_or_group for override in given]
     notes = []
-    for group in sorted({"model", "tokenizer"} - {override.key_or_group for override in given}):
+    for group in ("model", "tokenizer"):
+        if group in keys:  # the user chose another
+            continue
         config[group] = OmegaConf.structured(getattr(stored, group))
         notes.append(f"init_from: {group} as in {config.init_from}")
         for override in given:
@@ -215,14 +237,16 @@ def begin_with_model_of_source(config: DictConfig, overrides: list[str]) -> list
 def compare_choice(
     run: Path, stored: TrainConfig, override: str, config_dir: Path | None
 ) -> list[str]:
-    """The line to log where a choice (`override`, as model=gcnn_8) has other values than the run.
+    """A line to log where a choice (`override`, as model=gcnn_8) has other values than the run.
 
-    The run keeps its own values; no line where they are equal. Raises UsageError where the choice
-    is of another kind than the run's.
+    The run keeps its own values: `stored` is its config. The list is empty where no value differs,
+    and for data. Raises UsageError where the choice is of another kind (IDENTITY) than the run's,
+    except for the logger. `config_dir` is as for `resumed_config`.
     """
     group, _, name = override.partition("=")
     chosen = compose_config(override, config_dir=config_dir)
-    own, choice = (vars(getattr(config, group)) for config in (stored, chosen))
+    own = vars(getattr(stored, group))
+    choice = vars(getattr(chosen, group))
     if group != "logger" and any(choice.get(key) != own.get(key) for key in IDENTITY):
         kind = own.get("kind") or own["name"]
         raise UsageError(
@@ -243,7 +267,7 @@ def compare_choice(
 def flatten(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     """Each value of nested dataclasses and dictionaries with its key: ("trainer.batch_size", 8).
 
-    Lists count as values. `key` is the prefix.
+    Lists count as values. `key` is the key of `value` itself; empty: none.
     """
     if dataclasses.is_dataclass(value):
         value = dataclasses.asdict(value)
@@ -255,7 +279,7 @@ def flatten(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def show_value(value: Any) -> str:
-    """A config value as one would type it on the command line."""
+    """A config value as one would type it on the command line, without quotes."""
     if value is None:
         return "null"
     if isinstance(value, bool):

@@ -64,13 +64,15 @@ def train(
 ) -> tuple[Path, dict[str, Any] | None]:
     """Train and evaluate a model; returns its run directory and its results, as in results.json.
 
-    Results are None on ranks other than 0. `notes` are lines to log at the start. With
-    `fit_cutoffs`, cutoffs past the vocabulary are dropped, which is logged; without it they are
-    refused.
+    The path is absolute; results are None on ranks other than 0. `notes` are lines to log at the
+    start. With `fit_cutoffs`, cutoffs past the vocabulary are dropped, which is logged; without it
+    they are refused.
 
-    Joins torchrun's processes, if any; sets torch's threads and random state, glibc's allocation,
-    and handlers of signals while it trains. Raises UsageError, before anything but caches is
-    written, where the config does not fit the machine or the data; otherwise as Trainer.run does.
+    Writes the run directory: config, tokenizer, log, metrics, checkpoints, best weights, results.
+    Joins torchrun's processes, if any; sets torch's threads, random state and TF32, glibc's
+    allocation, and handlers of signals while it trains. Raises UsageError where the config does not
+    fit the machine or the data (before anything but caches is written), and where the run is in use
+    or its checkpoint does not fit; RunError and Interrupted as Trainer.run does.
     """
     with process_group():
         return train_in_group(config, notes, fit_cutoffs)
@@ -79,7 +81,7 @@ def train(
 def train_in_group(
     config: TrainConfig, notes: Sequence[str], fit_cutoffs: bool
 ) -> tuple[Path, dict[str, Any] | None]:
-    """Train in this process of a group that exists; arguments and result as `train` has them."""
+    """As `train`, in a process that has joined the others, if there are any."""
     # Preflight: what can be refused without the data
     git_commit()  # that of the code as it begins; the results have it
     device = set_up_process(config)
@@ -91,15 +93,18 @@ def train_in_group(
     source = source_run(config, run_dir)
 
     # Data
+    tokenizer_dir = None if source is None else source / TOKENIZER
     with first_of_each_machine():
-        data = prepare(config.data, config.tokenizer, source and source / TOKENIZER)
+        data = prepare(config.data, config.tokenizer, tokenizer_dir)
     vocabulary_size = data.tokenizer.vocabulary_size
     if fit_cutoffs:
         config, notes = with_fitting_cutoffs(config, vocabulary_size, notes)
     check_against_data(config, vocabulary_size, len(data.streams["train"]), world_size())
 
     # Model
-    model = initial_model(config, data, source if source != run_dir else None).to(device)
+    if source == run_dir:  # its checkpoint has the weights
+        source = None
+    model = initial_model(config, data, source).to(device)
     if config.resume is True:
         check_nothing_is_lost(run_dir, data.tokenizer.fingerprint)
 
@@ -129,6 +134,7 @@ def train_in_group(
 def set_up_process(config: TrainConfig) -> torch.device:
     """The device of a config. Sets torch's number of threads, and glibc to keep freed memory.
 
+    Also switches off TF32, as `choose_device` does. With `threads` null, torch's number stays.
     Raises UsageError where there is no such device.
     """
     reuse_large_blocks()
@@ -138,10 +144,10 @@ def set_up_process(config: TrainConfig) -> torch.device:
 
 
 def source_run(config: TrainConfig, run_dir: Path) -> Path | None:
-    """The run whose tokenizer is used: that of `init_from`; this one, where it has checkpoints.
+    """The run whose tokenizer a run with `init_from` uses; None without `init_from`.
 
-    None without `init_from`: the tokenizer is made from the data. Raises UsageError as check_source
-    does.
+    It is `run_dir` itself where it is resumed and has checkpoints, otherwise that of `init_from`.
+    Raises UsageError as check_source does.
     """
     if config.init_from is None:
         return None
@@ -152,9 +158,9 @@ def source_run(config: TrainConfig, run_dir: Path) -> Path | None:
 def initial_model(config: TrainConfig, data: PreparedData, source: Path | None) -> LanguageModel:
     """The model before its first step, on the CPU: initialised by the config's seed.
 
-    With `source`, a run, it has that run's weights. Sets torch's random state, differently in each
-    process: the weights are the same in all, dropout is not. Raises UsageError and RunError as
-    read_weights does.
+    With `source`, a run, it has that run's best weights. Sets torch's random state, differently in
+    each process: the weights are the same in all, dropout is not. Raises UsageError and RunError as
+    read_weights and assign_weights do.
     """
     torch.manual_seed(config.seed)
     begins = before_text(config, data.tokenizer.eos_id)
@@ -168,12 +174,13 @@ def initial_model(config: TrainConfig, data: PreparedData, source: Path | None) 
 
 
 def restore_or_begin(trainer: Trainer) -> None:
-    """Load the checkpoint that the config asks for, if any, and write config and tokenizer.
+    """Load the checkpoint that the config asks for, if any; write the run's config and tokenizer.
 
-    All processes must call it. The stored config has `resume=false`, but the checkpoint's path
-    while going back to it is under way. Raises as `restore` does.
+    All processes must call it; rank 0 writes. The config is stored with `resume=false`; a tokenizer
+    that is there stays. Raises as `restore` does.
     """
-    config, run_dir = trainer.config, trainer.run_dir
+    config = trainer.config
+    run_dir = trainer.run_dir
 
     def write_config(resume: bool | str) -> None:
         if rank() == 0:
@@ -183,16 +190,22 @@ def restore_or_begin(trainer: Trainer) -> None:
     if config.resume is not False:
         # While the run goes back to a checkpoint, the stored config names it: a process that is
         # killed here goes back to it when it is resumed
-        path = config.resume if isinstance(config.resume, str) else None
-        restore(trainer, path and Path(path), lambda: write_config(path or False))
+        if isinstance(config.resume, str):
+            restore(trainer, Path(config.resume), lambda: write_config(config.resume))
+        else:
+            restore(trainer, None, lambda: write_config(False))
     write_config(False)
     if rank() == 0 and not (run_dir / TOKENIZER).exists():
         write_atomically(run_dir / TOKENIZER, trainer.data.tokenizer.save)
 
 
 def announce(trainer: Trainer, notes: Sequence[str]) -> None:
-    """Log `notes` and what is about to be trained; remove the results of a run that is extended."""
-    config, run_dir = trainer.config, trainer.run_dir
+    """Log `notes`, warnings, and what is about to be trained; on rank 0, before the first step.
+
+    Removes results.json where there are steps to make: it is of a run that is extended.
+    """
+    config = trainer.config
+    run_dir = trainer.run_dir
     for note in notes:
         log.info("%s", note)
     warn_of_short_run(config, steps_of(trainer))
@@ -206,12 +219,12 @@ def announce(trainer: Trainer, notes: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def run_directory(run_dir: Path) -> Iterator[None]:
-    """Lock a run directory and send the project's log to its file, for the time of a `with`.
+    """Lock a run directory and log to its train.log as well, for the time of a `with`.
 
-    The directory must exist; of several processes, rank 0 alone calls this. Removes unfinished
-    files that a killed process left. At the end it ends the run of Weights & Biases, if one is
-    open, so that a sweep's next member begins another. Raises UsageError where another process has
-    the lock.
+    The directory must exist; of several processes, rank 0 alone calls this. Removes temporary files
+    (.*.tmp, at any depth) that a killed process left. At the end it ends the run of Weights &
+    Biases, if one is open, so that a sweep's next member begins another. Raises UsageError where
+    another process has the lock.
     """
     with (run_dir / LOCK).open("a+") as lock:
         owner = lock_or_owner(lock)
@@ -236,7 +249,10 @@ def run_directory(run_dir: Path) -> Iterator[None]:
 def with_fitting_cutoffs(
     config: TrainConfig, vocabulary_size: int, notes: Sequence[str]
 ) -> tuple[TrainConfig, Sequence[str]]:
-    """The config without cutoffs past the vocabulary, and `notes` with a line about it, if any."""
+    """The config without cutoffs past the vocabulary, and `notes` with a line that says so.
+
+    Both as they were where all cutoffs are below `vocabulary_size`. Arguments are not changed.
+    """
     cutoffs = config.model.cutoffs
     fitting = [cutoff for cutoff in cutoffs if cutoff < vocabulary_size]
     if fitting == cutoffs:
@@ -249,9 +265,9 @@ def with_fitting_cutoffs(
 
 
 def steps_of(trainer: Trainer) -> float:
-    """The number of steps, about, after which a run ends; infinity where only minutes bound it.
+    """The number of steps, from 0 on, after which a run ends; infinity if minutes alone bound it.
 
-    Patience does not count. It is approximate for max_flops, as batches differ in size.
+    Minutes and patience are left out. Approximate for max_flops, as batches differ in size.
     """
     bounds = trainer.config.trainer
     batches = len(trainer.batches)
@@ -264,7 +280,11 @@ def steps_of(trainer: Trainer) -> float:
 
 
 def warn_of_short_run(config: TrainConfig, steps: float) -> None:
-    """Log a warning where a run of `steps` steps ends before warm-up does or patience can."""
+    """Log a warning where a run of `steps` steps is too short for its warm-up or its patience.
+
+    That is: it ends within the warm-up, or with no more validations than `trainer.patience`.
+    Infinite `steps`: no warning.
+    """
     warmup = config.schedule.warmup_steps
     trainer = config.trainer
     if steps < warmup:
@@ -298,19 +318,20 @@ def reuse_large_blocks() -> None:
 def measure(trainer: Trainer) -> Results:
     """The contents of results.json: perplexities of the best model, and how it was trained.
 
-    On rank 0 alone, with the best weights loaded. The validation split is evaluated anew only where
-    no validation in this process gave the best weights.
+    Call it on rank 0 alone, with the best weights loaded: it evaluates the test split, and the
+    validation split unless a validation in this process found these weights.
     """
     config = trainer.config
     model = trainer.model
     data = trainer.data
     progress = trainer.progress
     counts = type_counts(data.streams["train"])
-    known = {"valid": trainer.best_scores}  # by the validation that found the best model
     splits = {}
     for split in ("valid", "test"):
         stream = data.streams[split]
-        scores = known.get(split) or evaluate(model, stream, config.data.sentences)
+        scores = trainer.best_scores if split == "valid" else None
+        if scores is None:
+            scores = evaluate(model, stream, config.data.sentences)
         unigram = unigram_perplexity(counts, stream)
         splits[split] = Split(
             **scores, unigram_perplexity=unigram, text_fingerprint=stream.text_fingerprint
@@ -344,7 +365,10 @@ def measure(trainer: Trainer) -> Results:
 
 
 def recurrent_kernel(model: LanguageModel, device: torch.device, precision: str) -> str | None:
-    """Whose code an LSTM was trained by; None for other models."""
+    """Whose code an LSTM was trained by, as LSTM.kernel names it; None for other models.
+
+    `precision` is trainer.precision.
+    """
     if not isinstance(model.encoder, LSTM):
         return None
     return model.encoder.kernel(device, PRECISIONS[precision])
@@ -352,7 +376,7 @@ def recurrent_kernel(model: LanguageModel, device: torch.device, precision: str)
 
 @contextlib.contextmanager
 def log_file(path: Path) -> Iterator[None]:
-    """Send the project's log to a file as well, for the time of a `with`.
+    """Append the project's log to a file as well, for the time of a `with`.
 
     Lines on the terminal are then printed above the progress bar instead of through it.
     """

@@ -12,7 +12,7 @@ ScheduleConfig = ConstantScheduleConfig | PlateauScheduleConfig | CosineSchedule
 class Schedule:
     """Sets the learning rate: call `set` before each step and `validated` after each validation.
 
-    The optimizer's learning rate at the beginning is the one that factors apply to.
+    The factors apply to the optimizer's learning rate when this is built, one for all its groups.
     """
 
     def __init__(self, config: ScheduleConfig, optimizer: torch.optim.Optimizer):
@@ -24,9 +24,10 @@ class Schedule:
         self.bad_checks = 0  # validations in a row without improvement
 
     def factor(self, step: int, progress: float) -> float:
-        """The factor at a step, counted from 0, with `progress` of the run over, from 0 to 1.
+        """The factor on the learning rate for a step.
 
-        Warm-up is by steps, the cosine by `progress`.
+        `step` is the number of steps before it, which the warm-up goes by; `progress` is the
+        fraction of the run that is over, which the cosine goes by. More than 1 counts as 1.
         """
         warmup = 1.0
         if self.config.warmup_steps:
@@ -37,7 +38,10 @@ class Schedule:
         return warmup * self.scale
 
     def set(self, step: int, progress: float) -> float:
-        """Set the learning rate for a step and return it; arguments are as `factor` has them."""
+        """Set the optimizer's learning rate for a step and return it; arguments as in `factor`.
+
+        It is at least the plateau schedule's min_lr, also during warm-up.
+        """
         lr = max(self.base * self.factor(step, progress), getattr(self.config, "min_lr", 0.0))
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -46,7 +50,8 @@ class Schedule:
     def validated(self, nll: float) -> None:
         """Take note of a validation, `nll` in nats a token.
 
-        On the plateau schedule, more than `patience` in a row without improvement lower the factor.
+        On the plateau schedule, more than `patience` in a row that are not the best lower the
+        factor; then the count begins anew. Other schedules do not change.
         """
         if nll < self.best:
             self.best = nll
@@ -61,7 +66,7 @@ class Schedule:
             self.bad_checks = 0
 
     def state_dict(self) -> dict[str, float]:
-        """What validations have led to so far."""
+        """What validations have led to so far: the keys `scale`, `best` and `bad_checks`."""
         return {"scale": self.scale, "best": self.best, "bad_checks": self.bad_checks}
 
     def load_state_dict(self, state: dict[str, float]) -> None:

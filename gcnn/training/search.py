@@ -19,10 +19,10 @@ REPEATED = "repeated"  # marks a trial that was stopped while it ran and is queu
 def continue_search(config: DictConfig, folder: Path) -> None:
     """Change a sweep's composed config, in place, to go on with the search in its database.
 
-    The sweep then makes the trials that are missing, those that were running first, each in a
-    member's folder of its own. The study is named after the sweep's `folder` unless the config
-    names it. Without a database nothing changes; with `resume=false` the study's name alone. Writes
-    to the database (see `trials_done`). Raises UsageError where it cannot be opened.
+    Optuna then makes the trials that are missing, those that were stopped first, and members are
+    numbered after those that are done. The study's name, unless the config has one, is the path of
+    the sweep's `folder`. Without a database (hydra.sweeper.storage) nothing changes; with
+    `resume=false` only the name does. Writes to the database, and raises, as `trials_done` does.
     """
     sweeper = config.hydra.sweeper
     storage = sweeper.get("storage")
@@ -42,8 +42,10 @@ def continue_search(config: DictConfig, folder: Path) -> None:
 def trials_done(storage: str, name: str) -> int:
     """The number of a study's finished trials, failed ones included.
 
-    Creates the study where there is none. Trials that were running are marked as failed and queued
-    again; they are not counted. Raises UsageError where the database cannot be opened.
+    `storage` is the URL of the database, `name` the study's, which is created where there is none.
+    Trials that were running when the search was stopped are marked as failed in the database and
+    queued again; they are not counted, now or later. Raises UsageError where the database cannot be
+    read or written.
     """
     import optuna  # late: only searches need it
 
@@ -60,8 +62,9 @@ def trials_done(storage: str, name: str) -> int:
         raise UsageError(
             f"hydra.sweeper.storage: {storage} does not open ({one_line(error)[:300]})."
         ) from None
-    finished = [
-        trial for trial in trials if trial.state.is_finished() and REPEATED not in trial.user_attrs
-    ]
+    finished = []
+    for trial in trials:
+        if trial.state.is_finished() and REPEATED not in trial.user_attrs:
+            finished.append(trial)
     log.info("search %s: %d trials are done.", name, len(finished))
     return len(finished)

@@ -12,9 +12,9 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 class StopSignals:
     """Remembers which of SIGNALS this process received last, instead of being ended by it.
 
-    A context manager for the main thread: within it its handlers are installed, afterwards the
-    former ones are back. Ctrl-C after another signal (a second Ctrl-C, say) raises
-    KeyboardInterrupt at once.
+    `received` is that signal's number; None: none yet. A context manager for the main thread:
+    within it its handlers are installed, afterwards the former ones are back. Ctrl-C after any
+    signal (a second Ctrl-C, say) raises KeyboardInterrupt at once.
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class StopSignals:
 
     def __enter__(self) -> "StopSignals":
         self.previous = {}
-        for number in handled(SIGNALS):
+        for number in without_ignored_hangup(SIGNALS):
             self.previous[number] = signal.signal(number, self.receive)
         return self
 
@@ -31,7 +31,7 @@ class StopSignals:
             signal.signal(number, handler)
 
     def receive(self, number: int, frame: Any) -> None:
-        """The signal handler."""
+        """The signal handler: remembers the signal and logs a warning."""
         if self.received is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.received = number
@@ -39,7 +39,7 @@ class StopSignals:
         log.warning("%s: finishing the step, then saving. Ctrl-C stops at once.", name)
 
 
-def handled(numbers: Sequence[signal.Signals]) -> list[signal.Signals]:
-    """The signals without SIGHUP where it is ignored, as under nohup: that stays so."""
+def without_ignored_hangup(numbers: Sequence[signal.Signals]) -> list[signal.Signals]:
+    """The signals to install a handler for: not SIGHUP where it is ignored, as under nohup."""
     hangup_ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     return [number for number in numbers if number != signal.SIGHUP or not hangup_ignored]

@@ -41,7 +41,7 @@ from gcnn.training.resume import (
     resumed_config,
 )
 from gcnn.training.search import continue_search
-from gcnn.training.signals import handled
+from gcnn.training.signals import without_ignored_hangup
 
 log = logging.getLogger(__name__)
 
@@ -49,16 +49,18 @@ log = logging.getLogger(__name__)
 class SweepFolder(Callback):
     """Hydra's callback before a sweep: chooses its folder and checks its members' configs.
 
-    `path` is that folder, for the whole process; None: no sweep has begun.
+    `path` is that folder, absolute, for the whole process; None: no sweep has begun.
     """
 
     path: ClassVar[Path | None] = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Prepare a sweep in the process that was called; errors end the process with one line.
+        """Prepare a sweep, in the process that was called; `config` is composed, `hydra` included.
 
-        Changes `config` in place (folder, search), installs `stop_sweep` for STOPPING and, with
-        submitit, starts a thread that prints which members begin and end.
+        Sets `path`, changes `config` in place (hydra.sweep.dir, a search that goes on), prints the
+        folder to stderr, and installs `stop_sweep` as the handler of STOPPING until the process
+        ends. With submitit, starts a thread that prints which members begin and end. An error ends
+        the process with one line (see `one_line_errors`).
         """
         with one_line_errors():  # Hydra would only warn of an error
             folder = choose_folder(config)
@@ -70,7 +72,7 @@ class SweepFolder(Callback):
         # Each member composes its config anew
         quoted = str(folder).replace("'", "\\'")
         config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{quoted}'")
-        for number in handled(STOPPING):
+        for number in without_ignored_hangup(STOPPING):
             signal.signal(number, stop_sweep)
         if "submitit" in config.hydra.launcher._target_:  # its members write to files of their own
             threading.Thread(target=report_progress, args=(folder,), daemon=True).start()
@@ -85,9 +87,9 @@ def is_search(hydra_config: DictConfig) -> bool:
 def check_configs(config: DictConfig) -> None:
     """Compose and check every member's config, before anything is trained.
 
-    Of a search, which draws its members, every named choice and both ends of every interval are
-    checked, one key at a time. Raises UsageError for the first that is wrong, with the member's own
-    message.
+    `config` is the sweep's, composed, `hydra` included. A search draws its members as it goes: of
+    it, every named choice and both ends of every interval are checked, one key at a time. Raises
+    UsageError for the first member that is wrong, with its number, its swept values and the reason.
     """
     loader = GlobalHydra.instance().config_loader()
     sweeper_params = config.hydra.sweeper.get("params") or {}
@@ -109,7 +111,10 @@ def check_configs(config: DictConfig) -> None:
 
 @usage_errors()
 def check_member(config: DictConfig, overrides: list[str]) -> None:
-    """Compose and check one member's config. Raises UsageError where it is wrong."""
+    """Compose and check one member's config; `config` is the sweep's, and does not change.
+
+    Raises UsageError where it is wrong or a key has no effect.
+    """
     composed = GlobalHydra.instance().config_loader().load_sweep_config(config, list(overrides))
     with open_dict(composed):
         del composed["hydra"]
@@ -118,7 +123,7 @@ def check_member(config: DictConfig, overrides: list[str]) -> None:
 
 
 def grid(overrides: list[Override]) -> list[list[str]]:
-    """The overrides of each member of a grid, in Hydra's order."""
+    """The overrides of each member of a grid, in Hydra's order; also those that are not swept."""
     [members] = BasicSweeper.split_arguments(overrides, None)
     return members
 
@@ -126,9 +131,10 @@ def grid(overrides: list[Override]) -> list[list[str]]:
 def search_samples(overrides: list[Override]) -> list[list[str]]:
     """The overrides of members that a search might have, to be checked.
 
-    The first has the first value of every key; each further one has another value of one key.
+    The first has the first value of every key; each further one has another value of one key. The
+    values of an interval are its two ends. Of several overrides of a key the last counts.
     """
-    values = {}
+    values = {}  # key -> its overrides, as key=value
     for override in overrides:
         key, value = override.get_key_element(), override.value()
         if override.is_interval_sweep():
@@ -146,9 +152,10 @@ def search_samples(overrides: list[Override]) -> list[list[str]]:
 
 
 def report_progress(folder: Path) -> None:
-    """Print to stderr when a member begins, ends or fails; returns when another sweep begins.
+    """Print to stderr when a member of a sweep's folder begins, ends or fails.
 
-    Meant for a daemon thread: it looks at the members' files twice a second.
+    Meant for a daemon thread: it looks at the members' files twice a second, and returns when
+    SweepFolder.path is no longer `folder`.
     """
     reported = {}
     while SweepFolder.path == folder:
@@ -165,10 +172,12 @@ def report_progress(folder: Path) -> None:
 
 
 def choose_folder(config: DictConfig) -> Path:
-    """The absolute path of a sweep's folder: `run_dir`, or runs/<experiment>/sweep.
+    """The absolute path of a sweep's folder: `run_dir`, or ./runs/<experiment>/sweep.
 
-    Without `resume` it removes records of members that never began. Raises UsageError where the
-    folder holds a run, or a sweep that is not resumed, or cannot be written; and under torchrun.
+    Makes no folder. With resume=false it removes the member.json of members that never began.
+    Raises UsageError where the folder holds a run, where it holds a sweep and `resume` is false,
+    where a file is in its way, where its name is not UTF-8, for an invalid `resume`, and under
+    torchrun.
     """
     if torchrun.world_size() > 1:
         raise UsageError(
@@ -181,7 +190,9 @@ def choose_folder(config: DictConfig) -> Path:
         raise UsageError(f"run_dir {folder} holds a run; give another run_dir for the sweep.")
     check_output("run_dir", folder, folder=True)
     check_run_name("run_dir", folder)
-    for record in folder.glob(f"*/{MEMBER}") if config.resume is False else []:
+    if config.resume is not False:
+        return folder
+    for record in folder.glob(f"*/{MEMBER}"):
         if record.with_name(CONFIG).exists():
             raise UsageError(
                 f"run_dir {folder} already holds a sweep; "
@@ -192,11 +203,12 @@ def choose_folder(config: DictConfig) -> Path:
 
 
 def stop_sweep(number: int, frame: Any) -> None:
-    """Signal handler: stop members in other processes of this machine, wait, and end the sweep.
+    """Signal handler: end members in other processes of this machine, wait, and end the sweep.
 
-    They save when they are told to; Hydra's launcher would kill them. A second signal stops at
-    once, without waiting. (A member in this process has a handler of its own while it trains.) Ends
-    the process with exit code 128 + number.
+    Members get SIGTERM, on which they save; Hydra's launcher would kill them. A second signal
+    (other than SIGHUP) stops the waiting by KeyboardInterrupt. A member in this process has a
+    handler of its own while it trains. Prints the command to resume to stderr and raises SystemExit
+    with code 128 + number.
     """
     for other in STOPPING:
         if other == signal.SIGHUP:  # a terminal that closes sends it twice
@@ -209,7 +221,7 @@ def stop_sweep(number: int, frame: Any) -> None:
             if owner.get("host") == os.uname().nodename and owner["process"] != os.getpid():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(owner["process"], signal.SIGTERM)
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                fcntl.flock(lock, fcntl.LOCK_EX)  # waits until the member has ended
     name, go_on = signal.Signals(number).name, command_to_resume()
     print(f"error: {name}: the sweep has stopped; go on with: {go_on}", file=sys.stderr)
     sys.exit(128 + number)
@@ -219,7 +231,7 @@ STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def member_overrides(hydra_config: DictConfig) -> list[str]:
-    """A member's overrides, sorted, without `run_dir` and `resume`."""
+    """A member's overrides, as key=value, sorted, without `run_dir` and `resume`."""
     overrides = []
     for override in hydra_config.overrides.task:
         if override.partition("=")[0] not in ("run_dir", "resume"):
@@ -230,8 +242,10 @@ def member_overrides(hydra_config: DictConfig) -> list[str]:
 def train_member(config: DictConfig, hydra_config: DictConfig) -> dict[str, Any] | None:
     """Train a member in its folder, or go on with it; returns its results, None where it failed.
 
-    A failure is logged and stored in member.json, and the sweep goes on. Raises Interrupted, which
-    ends the sweep.
+    The folder is hydra.runtime.output_dir, which exists and is named by the member's number;
+    `config` is the member's, and changes. Writes member.json there, and what `train` writes. An
+    error is logged and stored in member.json, so that the sweep goes on; that of a mistake in the
+    code is also printed. Raises Interrupted, which ends the sweep.
     """
     from gcnn.training.run import train  # late: Hydra makes the callback above for every command
 

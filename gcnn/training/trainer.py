@@ -37,8 +37,8 @@ class Trainer:
     """Trains a model in a run directory: `run` makes steps until a bound of the config is reached.
 
     A step is one update of the weights; after it come logging, validation and checkpoints, where
-    they are due. `step` alone needs no run directory. One trainer a process: torchrun's processes
-    each have one, all call the same methods, and rank 0 writes the files.
+    they are due. `run` needs an existing run directory, `step` alone needs none. Each of torchrun's
+    processes has one trainer, all call the same methods, and rank 0 writes the files.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Trainer:
         run_dir: Path,
         device: torch.device,
     ):
-        """`model` is on `device`; `config` fits the data and the processes (see preflight.py)."""
+        """`model` is on `device` and in training mode; `config` is checked as in preflight.py."""
         self.config = config
         self.model = model
         self.data = data
@@ -77,8 +77,7 @@ class Trainer:
         self.optimizer = build_optimizer(config.optimizer, model)
         self.updater = Updater(config.trainer, model, self.optimizer, device)
         self.schedule = Schedule(config.schedule, self.optimizer)
-        # The model's state after the last batch, for the next one, with trainer.carry_state; None:
-        # the next batch begins with zeros
+        # After the last batch, with trainer.carry_state; None: the next batch begins with zeros
         self.state: State | None = None
 
         # Files, and what ends the run
@@ -91,7 +90,7 @@ class Trainer:
         self.stopping: int | None = None  # a signal that any process got, known to all of them
 
     def max_tokens(self) -> float | None:
-        """`trainer.max_flops` in training tokens; None: no bound."""
+        """The tokens within `trainer.max_flops`, at PASSES forward passes each; None: no bound."""
         if self.config.trainer.max_flops is None:
             return None
         counts = torch.from_numpy(type_counts(self.data.streams["train"]))
@@ -100,12 +99,12 @@ class Trainer:
     def run(self) -> None:
         """Train until the run is finished; all processes must call it, in their main thread.
 
-        Writes metrics.jsonl, checkpoints and the best weights, shows the progress bar, and handles
-        SIGNALS until it returns. Of a run that is at a bound already, it makes no step. Raises
-        RunError once more than `trainer.skip_nonfinite` steps had a loss or gradient that is not
-        finite (such a step changes no weights), where no validation is finite, and where the
-        compiler fails; Interrupted after one of SIGNALS, once the step is finished and a checkpoint
-        written.
+        Writes metrics.jsonl, checkpoints and the best weights to `run_dir`, shows the progress bar,
+        and handles SIGNALS (signals.py) until it returns. The model then has the last weights, not
+        the best. A run that is at a bound already makes no step. Raises RunError where a step is
+        not finite and may not be skipped (see `on_nonfinite`), where no validation is finite, where
+        the disk is full and where the compiler fails; Interrupted after one of SIGNALS, once the
+        step is finished and a checkpoint written.
         """
         self.model.train()
         if self.config.trainer.compile:
@@ -128,7 +127,7 @@ class Trainer:
             self.metrics.close()
 
     def validate_before_steps(self) -> None:
-        """Validate a model that is to be fine-tuned, and one whose run is already finished."""
+        """Validate before fine-tuning, and where a finished run's last step was not validated."""
         progress = self.progress
         if self.config.init_from is not None and progress.step == 0:
             self.validate()  # no fine-tuning is better than a bad one
@@ -140,14 +139,14 @@ class Trainer:
             self.validate()
 
     def try_compiler(self) -> None:
-        """Compile for the first batch, without counting it. RunError if the compiler fails."""
+        """Compile for the next batch, which stays the next. RunError if the compiler fails."""
         before = dataclasses.replace(self.progress), self.state
         batches, count = self.next_batch()
         self.updater.try_compiler(batches, self.state, count)
         self.progress, self.state = before
 
     def fraction_done(self) -> float:
-        """How much of the run is over, from 0 to 1; the nearest bound decides."""
+        """How much of the run is over, 1 or more at its end; the nearest bound decides."""
         return self.bounds.fraction_done(self.progress)
 
     def finished(self) -> bool:
@@ -157,8 +156,8 @@ class Trainer:
     def next_batch(self) -> tuple[list[MicroBatch], int]:
         """This process's micro-batches of an update, on the CPU, and the update's target count.
 
-        The targets are those of all processes. Moves `progress` on. At the end of an epoch it draws
-        the order of the next one and drops the carried state.
+        The count is over all processes. Moves `progress.index` on; after the last batch of an epoch
+        begins the next epoch, for which it draws the order anew and drops the carried state.
         """
         progress = self.progress
         if progress.index == len(self.batches):
@@ -184,7 +183,7 @@ class Trainer:
         """Make one update; all processes must call it. The host waits for the device once.
 
         Moves `progress` on; sets `lr`, `grad_norm` (before clipping) and `stopping`. A loss or
-        gradient that is not finite leaves the weights as they are: see `on_nonfinite`.
+        gradient that is not finite leaves the weights as they are; see `on_nonfinite` for errors.
         """
         self.timer.start()
         progress = self.progress
@@ -220,8 +219,8 @@ class Trainer:
     def on_nonfinite(self, loss: float) -> None:
         """Count and log a step whose loss or gradient norm is not finite; it changed no weights.
 
-        Drops the carried state. Raises RunError once more than `trainer.skip_nonfinite` steps were
-        so.
+        Drops the carried state. Raises RunError where `trainer.skip_nonfinite` steps of this run
+        were skipped before.
         """
         progress = self.progress
         batch = f"epoch {progress.epoch + 1}, batch {progress.index} of {len(self.batches)}"
@@ -240,7 +239,7 @@ class Trainer:
         )
 
     def after_step(self) -> None:
-        """Log, validate and write a checkpoint where it is time; all processes must call it.
+        """Log, validate and write a checkpoint where they are due; all processes must call it.
 
         Raises Interrupted, with everything saved, where any process has received a signal.
         """
@@ -260,11 +259,14 @@ class Trainer:
             raise Interrupted(saved, command_to_resume(self.run_dir), self.stopping)
 
     def checkpoint_is_due(self) -> bool:
-        """Whether a checkpoint follows this step: by its number, by the clock, or at the end."""
+        """Whether a checkpoint follows this step; all processes must call it and get the same.
+
+        At the end, after a signal, and by `trainer.checkpoint_every` and `checkpoint_minutes`.
+        """
         trainer = self.config.trainer
         if self.finished() or self.stopping is not None:
             return True
-        if self.progress.step % (trainer.checkpoint_every or math.inf) == 0:
+        if trainer.checkpoint_every and self.progress.step % trainer.checkpoint_every == 0:
             return True
         if trainer.checkpoint_minutes is None:
             return False
@@ -273,7 +275,11 @@ class Trainer:
         return seconds >= 60 * trainer.checkpoint_minutes
 
     def log_metrics(self) -> None:
-        """Write means since the last call to metrics.jsonl and show them on the progress bar."""
+        """Write a line to metrics.jsonl and show it on the progress bar.
+
+        Loss, perplexity and tokens/s are those since the last call; of skipped steps only the time
+        counts, and the loss is NaN where all were. lr and grad_norm are those of the last step.
+        """
         progress = self.progress
         loss = progress.logged_nll / progress.logged_tokens if progress.logged_tokens else math.nan
         speed = progress.logged_tokens / progress.logged_seconds
@@ -287,7 +293,7 @@ class Trainer:
         progress.logged_seconds = 0.0
 
     def position(self) -> dict[str, float]:
-        """How far the run is, as each line of metrics.jsonl says it.
+        """How far the run is, for each line of metrics.jsonl.
 
         `step` (updates made), `epoch` (passes over the text, with the part of the present one),
         `tokens` (targets trained on) and `seconds` (of training alone).
@@ -301,25 +307,25 @@ class Trainer:
         }
 
     def validate(self) -> None:
-        """Measure the exact validation perplexity; save the weights if it is the best so far.
+        """Measure the exact validation perplexity; save the weights if it is the lowest so far.
 
-        All processes must call it: each reads a part of the text. A validation that is not at a
-        multiple of `validate_every`, as the one at a run's end, counts neither against `patience`
-        nor for the schedule, so that a run that is extended has the same learning rates.
+        All processes must call it: each reads a part of the text. Writes a line to metrics.jsonl,
+        and the best weights to model.safetensors. A validation that is not at a multiple of
+        `validate_every`, as the one at a run's end, counts neither against `patience` nor for the
+        schedule, so that a run that is extended has the same learning rates.
         """
         valid = self.data.streams["valid"]
         shared = world_size() > 1
-        scores = distributed.from_rank_0(
-            evaluate(self.model, valid, self.config.data.sentences, shared=shared)
-        )
+        scores = evaluate(self.model, valid, self.config.data.sentences, shared=shared)
+        scores = distributed.from_rank_0(scores)
         nll = scores["nll_nats"] / scores["tokens"]
-        self.metrics.write(
-            "validation", **self.position(), loss=nll, perplexity=scores["perplexity"]
-        )
+        perplexity = scores["perplexity"]
+        self.metrics.write("validation", **self.position(), loss=nll, perplexity=perplexity)
         progress = self.progress
         progress.validated = progress.step
         is_regular = progress.step % self.config.trainer.validate_every == 0
-        progress.no_better += is_regular
+        if is_regular:
+            progress.no_better += 1
         if nll < progress.best_nll:
             progress.best_nll = nll
             progress.no_better = 0
@@ -330,7 +336,7 @@ class Trainer:
         if is_regular:
             self.schedule.validated(nll)
         step = f"{progress.step:,}"
-        log.info("step %s: validation perplexity %.2f", step, scores["perplexity"])
+        log.info("step %s: validation perplexity %.2f", step, perplexity)
         if not math.isfinite(nll):
             log.warning("step %s: validation is not finite: this model is not kept.", step)
         if self.bounds.out_of_patience(progress):
@@ -339,7 +345,7 @@ class Trainer:
             )
 
     def save_checkpoint(self) -> None:
-        """Write a checkpoint; all processes must call it."""
+        """Write a checkpoint, on rank 0; all processes must call it."""
         state = self.state_dict()
         if rank() == 0:
             self.checkpoints.save(self.progress.step, self.model.state_dict(), state)
@@ -359,21 +365,24 @@ class Trainer:
         }
 
     def gathered_state(self) -> State | None:
-        """The carried state of all processes' sequences, in order; None where none is carried."""
+        """All processes' carried state, in their order; None: none is carried. All must call it."""
         if self.state is None:
             return None
         return [torch.cat(distributed.all_gather(part)) for part in self.state]
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` returned; the number of processes may be another one.
+        """Go on from what `state_dict` returned, in a trainer that has made no step.
 
-        Sets torch's random state. Learning rate, momentum and weight decay stay those of the
-        config. Raises KeyError, TypeError, ValueError or RuntimeError, as torch does, for a state
-        that does not fit; the trainer is not to be used then.
+        Sets torch's random state; where the number of processes has changed it is seeded anew, and
+        a warning logged. Learning rate, momentum and weight decay stay those of the config. Raises
+        KeyError, TypeError, ValueError or RuntimeError, as torch does, for a state that does not
+        fit; the trainer is not to be used then.
         """
         self.progress = Progress(**state["progress"])
-        pairs = zip(self.optimizer.param_groups, state["optimizer"]["param_groups"], strict=True)
-        groups = [{**own, "params": saved["params"]} for own, saved in pairs]
+        saved_groups = state["optimizer"]["param_groups"]
+        groups = []
+        for own, saved in zip(self.optimizer.param_groups, saved_groups, strict=True):
+            groups.append({**own, "params": saved["params"]})
         self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
         self.schedule.load_state_dict(state["schedule"])
         if state["state"] is not None:

@@ -24,7 +24,8 @@ class Updater:
     """Updates a model's weights by batches; nothing in it waits for the device.
 
     An update is `accumulate_gradients`, then `clip_and_update`. `config` says precision, clipping
-    and whether the loss is compiled.
+    and whether the loss is compiled. `optimizer` is one of `build_optimizer`. All processes must
+    make one: they get rank 0's weights.
     """
 
     def __init__(
@@ -46,9 +47,11 @@ class Updater:
             self.loss = DistributedDataParallel(self.loss, gradient_as_bucket_view=True)
 
     def try_compiler(self, batches: list[MicroBatch], state: State | None, count: int) -> None:
-        """Compile for the first of an update's micro-batches, and leave no trace of it.
+        """Compile the loss, by a forward and backward pass over the first micro-batch.
 
-        Arguments as in `accumulate_gradients`. Raises RunError if the compiler fails.
+        Changes neither weights nor torch's random state; gradients are dropped. Arguments as in
+        `accumulate_gradients`. Raises RunError if the compiler fails; an error that says that
+        memory ran out passes through.
         """
         try:
             with torch.random.fork_rng(), warnings.catch_warnings():
@@ -67,10 +70,11 @@ class Updater:
     ) -> tuple[Tensor, list[State]]:
         """Forward and backward over this process's micro-batches of one update.
 
-        `state` is the one before all of them together, None: zeros; `count` are the update's
-        targets in all processes. Returns this process's part of the mean loss, nats a target, and
-        the state after each micro-batch, all on the device. All processes must call it: they
-        average their gradients.
+        `state` is that of all their sequences before them, None: zeros; `count` is the number of
+        the update's targets in all processes. Adds the gradient of the mean loss to the parameters'
+        gradients. Returns this process's summand of that loss, in nats a target, and the state
+        after each micro-batch, all on the device. All processes must call it: they share their
+        gradients.
         """
         states = split_state(state, batches)
         loss = torch.zeros((), device=self.device)
@@ -87,9 +91,9 @@ class Updater:
     def backward(self, batch: MicroBatch, state: State | None, count: int) -> tuple[Tensor, State]:
         """Add the gradient of a micro-batch's nats / count to the parameters' gradients.
 
-        `count` are the targets of the whole update, so that the gradients of its micro-batches add
-        up to that of the mean loss. Returns nats / count, on the device, and the state after the
-        batch.
+        `count` is the number of targets of the whole update, so that the gradients of its
+        micro-batches add up to that of the mean loss. `batch` may be on the CPU; `state` is that
+        before it, None: zeros. Returns nats / count, on the device, and the state after the batch.
         """
         tokens, targets, cluster_indices = batch
         tokens = to_device(tokens, self.device)
@@ -106,10 +110,10 @@ class Updater:
         return nats.detach() / count, state
 
     def clip_and_update(self, loss: Tensor) -> Tensor:
-        """Clip the gradients (section 4.2) and make the optimizer's step, then drop them.
+        """Clip the gradients (section 4.2), make the optimizer's step, and drop the gradients.
 
-        Returns their norm before clipping, on the device. Where it or `loss` is not finite, weights
-        and optimizer stay as they are.
+        `loss` () is that of all processes. Returns the gradients' norm () before clipping, on the
+        device. Where it or `loss` is not finite, weights and optimizer stay as they are.
 
         This is torch's clip_grad_norm_ and step, without waiting for the device: its fused
         optimizers divide gradients by `grad_scale`, and make no step where `found_inf` is 1.
@@ -117,15 +121,21 @@ class Updater:
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         limit = self.config.clip_norm
-        self.optimizer.found_inf = (~(loss.isfinite() & norm.isfinite())).float()
-        self.optimizer.grad_scale = None if limit is None else ((norm + 1e-6) / limit).clamp(min=1)
+        is_finite = loss.isfinite() & norm.isfinite()
+        self.optimizer.found_inf = (~is_finite).float()
+        self.optimizer.grad_scale = None
+        if limit is not None:
+            self.optimizer.grad_scale = ((norm + 1e-6) / limit).clamp(min=1)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 
 
 def split_state(state: State | None, batches: list[MicroBatch]) -> list[State | None]:
-    """The part of each micro-batch in the state of them all; None for each without a state."""
+    """Split the state of all micro-batches' sequences into one state for each micro-batch.
+
+    Without a state (None: zeros) each gets None.
+    """
     if state is None:
         return [None] * len(batches)
     sizes = [len(tokens) for tokens, *_ in batches]
@@ -134,5 +144,5 @@ def split_state(state: State | None, batches: list[MicroBatch]) -> list[State | 
 
 
 def join_states(states: list[State]) -> State:
-    """The state of all micro-batches together: the inverse of `split_state`."""
+    """Join the states of micro-batches, none of them None: the inverse of `split_state`."""
     return [torch.cat(parts) for parts in zip(*states, strict=True)]

@@ -13,7 +13,7 @@ from gcnn.config.schema import AdamWConfig, NesterovConfig
 from gcnn.models.weights import WEIGHTS
 from gcnn.training.optimizers import build_optimizer
 from gcnn.training.restore import restore
-from gcnn.training.signals import SIGNALS, handled
+from gcnn.training.signals import SIGNALS, without_ignored_hangup
 
 
 def equal(first, second):
@@ -94,7 +94,7 @@ def test_a_compiler_that_fails_is_one_line_before_the_first_step(config, make_tr
 def test_a_hangup_that_nohup_ignores_stays_ignored():
     previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        assert signal.SIGHUP not in handled(SIGNALS)
+        assert signal.SIGHUP not in without_ignored_hangup(SIGNALS)
     finally:
         signal.signal(signal.SIGHUP, previous)
-    assert signal.SIGHUP in handled(SIGNALS)
+    assert signal.SIGHUP in without_ignored_hangup(SIGNALS)
