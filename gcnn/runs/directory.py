@@ -28,11 +28,12 @@ PUBLISHED = [CONFIG, "model.safetensors", RESULTS, f"{TOKENIZER}/*"]
 def find_run(path: str) -> Path:
     """The run directory that a user means by a path.
 
-    That is the folder itself if it has a config, otherwise the newest finished run up to four
-    levels below it, whose name is then printed to stderr. `latest` is the newest below ./runs.
+    That is the folder itself if it has a config, otherwise the run up to four levels below it whose
+    results.json is the newest; its path is then printed to stderr. `latest` stands for ./runs.
     `hf://user/name` is a run on the Hub, which is downloaded. A path that is empty or not a folder
-    is returned as it is; reading it fails with a message. Raises UsageError if a folder has neither
-    a config nor a finished run below, and as download_run does.
+    is returned as it is: reading it fails with a message. Raises UsageError if a folder has neither
+    a config nor a finished run below, and for `latest` if there is no ./runs; UsageError and
+    RunError as download_run does.
     """
     if path.startswith(PREFIX):
         return download_run(path.removeprefix(PREFIX), PUBLISHED)
@@ -65,9 +66,10 @@ def finished_at(run: Path) -> float:
 def lock_or_owner(file: TextIO) -> dict[str, Any] | None:
     """Take the lock of a run directory without waiting; None if this process now holds it.
 
-    file: the open lock file; the lock is held until it is closed or this process ends.
     Otherwise returns what `write_owner` wrote of the process that holds the lock: `process` (its
     id) and `host`, or an empty dictionary if it has not written them yet.
+    file: the lock file, opened to read and write; the lock is held until it is closed or this
+    process ends. Where the file system has no locks, returns None and nothing is held.
     """
     if lock(file):
         return None

@@ -12,25 +12,27 @@ PREFIX = "hf://"  # before the name of a run on the Hub, user/name
 
 
 def as_hub_name(run: str) -> str:
-    """`hf://user/name` for a `user/name` that can be no path on this machine; all else as it is.
+    """`hf://user/name` if `run` is a `user/name` of the Hub; otherwise `run` as it is.
 
-    A path that was mistyped is not to be asked of the Hub: neither `user/name` nor a folder `user`
-    may exist here, and `runs` is where runs are.
+    It is one if it has a slash between two names of ASCII letters, digits, `_`, `-` and `.`, unless
+    it is probably a path with a mistake in it: nothing named `user` may exist in the current
+    folder, and `user` may not be `runs`. The Hub is not asked.
     """
     user, _, name = run.partition("/")
-    plain = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", run, re.ASCII) is not None
-    if not plain or user == "runs" or name in (".", "..") or os.path.lexists(user):
+    is_hub_name = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", run, re.ASCII) and name not in (".", "..")
+    if not is_hub_name or user == "runs" or os.path.lexists(user):
         return run
     return PREFIX + run
 
 
 def download_run(repo: str, files: list[str]) -> Path:
-    """A folder with the files of a run on the Hub that match the patterns `files`, brought up to
-    date.
+    """Download the files of a run on the Hub, `user/name`, and return the folder that has them.
 
-    They are checked by who reads them, as those of any run. Without a network, the folder is as it
-    was left. Raises UsageError for a name that can be none, RunError for whatever the Hub's client
-    meets.
+    files: patterns of their names (fnmatch). The folder is in the Hub's cache; files that are there
+    and have not changed are not downloaded again. What is in the files is not checked. If the Hub
+    does not answer or refuses, the folder is returned as an earlier download left it.
+    Raises UsageError if `repo` is no valid name, RunError if the download fails and there was none
+    before.
     """
     import huggingface_hub
     from huggingface_hub.errors import HFValidationError

@@ -95,7 +95,7 @@ class Split:
     def why_no_words(self) -> str:
         """Why the split has no perplexity per word and no bits per byte, as a clause for a table.
 
-        Empty if it has them, or if the reason is not known.
+        Empty if it has them, or if words out of vocabulary are not the reason or not recorded.
         """
         if self.word_perplexity is not None or not self.out_of_vocabulary:
             return ""
@@ -159,7 +159,7 @@ class Member:
 
     @property
     def settings(self) -> dict[str, str]:
-        """The member's overrides as key -> value; Hydra's prefix + is removed."""
+        """The member's overrides as key -> value, both as typed; Hydra's prefix + is removed."""
         settings = {}
         for override in self.overrides:
             if override:
