@@ -24,9 +24,10 @@ from gcnn.config.schema import SCHEMAS, TrainConfig
 
 @contextlib.contextmanager
 def usage_errors() -> Iterator[None]:
-    """Raise UsageError instead of an error of Hydra, OmegaConf or YAML, and of a file not in UTF-8.
+    """Raise UsageError instead of errors of Hydra, OmegaConf and YAML in the body of a `with`.
 
-    All other errors pass through. Also a decorator: @usage_errors().
+    Also instead of the UnicodeDecodeError of a file that is not UTF-8. All other errors pass
+    through. Also a decorator: @usage_errors().
     """
     try:
         yield
@@ -56,7 +57,7 @@ def complaint_of(error: Exception) -> str | None:
 
 
 def config_error(error: BaseException) -> str:
-    """The message for an error of Hydra or OmegaConf: the key, the reason and a remedy."""
+    """The message of one line for an error of Hydra or OmegaConf: key, reason and remedy."""
     if isinstance(error, OverrideParseException):
         return explain_unreadable(error.override)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
@@ -94,7 +95,7 @@ def missing_config(path: str, options: Iterable[str]) -> str:
     """The message for a config file that does not exist.
 
     path: of the file in the configs' folder, without its ending, as "model/gcnn_13".
-    options: the files of its group that Hydra found, the schemas of this project among them.
+    options: names in its group that Hydra found; those of this project's schemas are not suggested.
     """
     group = path.partition("/")[0]
     if path.startswith("hydra/"):
@@ -113,7 +114,8 @@ def missing_config(path: str, options: Iterable[str]) -> str:
 def unknown_key(key: str, name: str, schema: type) -> str:
     """The remedy for a key that a config does not have: its keys, and the one that may be meant.
 
-    key: as "model.hidden_dim". name: its last part. schema: the dataclass that lacks it.
+    key: the full key, as "model.hidden_dim". name: its last part. schema: the dataclass that lacks
+    it, whose keys are listed.
     """
     names = [field.name for field in dataclasses.fields(schema)]
     meant = nearest(name, names) or kinds_with_key(key) or nearest_key(name)
@@ -121,9 +123,9 @@ def unknown_key(key: str, name: str, schema: type) -> str:
 
 
 def kinds_with_key(key: str) -> str:
-    """A sentence that names the kinds of a group which have a key, as "model.hidden_dim".
+    """A sentence, with a blank before it, that names the kinds of a group which have a key.
 
-    Empty if none has it, or if the group has no kinds.
+    key: the full key, as "model.hidden_dim". Empty if no kind has it, or if the group has no kinds.
     """
     group, _, name = key.partition(".")
     kinds = []
@@ -136,17 +138,20 @@ def kinds_with_key(key: str) -> str:
 
 
 def nearest_key(name: str) -> str:
-    """A sentence with the full key whose last part is most like `name`: `optimizer.lr` for `lr`.
+    """A sentence, with a blank before it, with the full key whose last part is most like `name`.
 
-    Empty if none is alike. If several groups have the key, the first one in TrainConfig is named.
+    As `optimizer.lr` for `lr`. Empty if none is alike. If several groups have the key, the first
+    one in TrainConfig is named.
     """
     groups = dataclasses.fields(TrainConfig)
-    keys = {group.name: group.name for group in groups}
+    keys = {group.name: group.name for group in groups}  # last part -> full key
     for group in groups:
-        for schema in SCHEMAS.get(group.name, {"": group.type}).values():
-            if dataclasses.is_dataclass(schema):
-                for field in dataclasses.fields(schema):
-                    keys.setdefault(field.name, f"{group.name}.{field.name}")
+        schemas = [group.type]  # of a group without kinds; a plain type for a single key
+        if group.name in SCHEMAS:
+            schemas = list(SCHEMAS[group.name].values())
+        for schema in filter(dataclasses.is_dataclass, schemas):
+            for field in dataclasses.fields(schema):
+                keys.setdefault(field.name, f"{group.name}.{field.name}")
     matches = difflib.get_close_matches(name, keys, n=1)
     if not matches:
         return ""

@@ -32,9 +32,10 @@ from gcnn.config.schema import SCHEMAS, DataConfig, LoggerConfig, TrainConfig
 def register_schemas() -> None:
     """Register the config schemas with Hydra; must run before Hydra composes a config.
 
-    The schema of a training run is `train_schema`; that of a group with several kinds is
-    `<group>/schema_<kind>`. Also registers the resolvers `not` and `plus`, which files in
-    configs/experiment use. Changes global state of Hydra and OmegaConf; later calls do nothing.
+    The schema of a training run is `train_schema`; that of a group is `<group>/schema`, or
+    `<group>/schema_<kind>` if it has several kinds. Also registers the resolvers `not` (for files
+    in configs/experiment) and `plus` (for sweeps). Changes global state of Hydra and OmegaConf;
+    later calls do nothing.
     """
     OmegaConf.register_new_resolver("not", operator.not_, replace=True)
     OmegaConf.register_new_resolver("plus", operator.add, replace=True)
@@ -58,7 +59,7 @@ def typed(config: DictConfig) -> TrainConfig:
 
     `trainer.carry_state: null` becomes true or false, and the inputs' relative paths become
     absolute from the current folder (see `make_absolute`; run_dir and data.cache_dir stay as they
-    are). `config` itself is not changed.
+    are). `config` itself is not changed; it must not contain Hydra's own `hydra`.
     Raises UsageError for an unknown key, a missing value, a wrong type, a value out of its range
     and for values that contradict each other.
     """
@@ -80,10 +81,11 @@ def typed(config: DictConfig) -> TrainConfig:
 def make_absolute(config: TrainConfig) -> None:
     """Make the paths of a config's inputs absolute, in place, so that they hold in any folder.
 
-    These are init_from, data.path, data.files and the tokenizer's vocabulary or model. A leading
-    `~` is expanded. Raises UsageError if the user has no home folder.
+    These are init_from, data.path, data.files (paths or globs) and the tokenizer's vocabulary or
+    model; None stays. Relative ones are from the current folder; a leading `~` is expanded. Raises
+    UsageError if it is used and the user has no home folder.
     """
-    use = "its files; give the path"
+    use = "its files; give the path"  # for the message of user_path
     inputs = (
         (config, "init_from"),
         (config.data, "path"),
@@ -97,13 +99,17 @@ def make_absolute(config: TrainConfig) -> None:
     for patterns in config.data.files.values():
         for i, pattern in enumerate(patterns):
             path = user_path(pattern, use)
-            # Joined to a glob, the current folder must be read as it is written.
+            # Joined to a glob, the current folder must be read as it is written. An absolute path
+            # stays as it is.
             here = Path.cwd() if path.exists() else glob.escape(str(Path.cwd()))
             patterns[i] = str(Path(here, path))
 
 
 def compose_by_hydra(*overrides: str) -> DictConfig:
-    """What Hydra composes of the project's files and these overrides, untyped."""
+    """What Hydra composes of the project's files and these overrides, untyped.
+
+    The schemas are registered (see `register_schemas`). Raises errors of Hydra and OmegaConf.
+    """
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return compose("train", overrides=list(overrides))
 
@@ -112,8 +118,11 @@ compose_choices = cache(compose_by_hydra)  # 0.15 s; what it returns is shared: 
 
 
 def set_values(config: DictConfig, values: list[str]) -> None:
-    """Set the key=value overrides of a composed config, as Hydra does. Raises HydraException or
-    OmegaConfBaseException for one that does not fit or is more than a plain key=value."""
+    """Set key=value overrides in a composed config, in place, as Hydra does.
+
+    Raises HydraException or OmegaConfBaseException for one that does not fit or is more than a
+    plain key=value: an addition, a deletion or a sweep. The ones before it are set then.
+    """
     for override in OverridesParser.create().parse_overrides(values):
         if override.type != OverrideType.CHANGE or override.is_sweep_override():
             raise HydraException(f"{override.input_line} is no plain key=value")
@@ -121,10 +130,10 @@ def set_values(config: DictConfig, values: list[str]) -> None:
 
 
 def compose_or_reuse(overrides: list[str]) -> DictConfig:
-    """What Hydra composes of these overrides, with each combination of choices composed once a
-    process.
+    """What Hydra composes of these overrides, as `compose_by_hydra`, but faster.
 
-    Overrides that do not fit are left to Hydra itself, whose complaints say more.
+    Each combination of choices (group=name) is composed once a process; the result is a copy that
+    the caller may change.
     """
     choices = [override for override in overrides if override.partition("=")[0] in GROUPS]
     values = [override for override in overrides if override not in choices]
@@ -132,7 +141,7 @@ def compose_or_reuse(overrides: list[str]) -> DictConfig:
     with contextlib.suppress(HydraException, OmegaConfBaseException):
         set_values(config, values)
         return config
-    return compose_by_hydra(*overrides)
+    return compose_by_hydra(*overrides)  # its errors say more than those of set_values
 
 
 @usage_errors()
@@ -140,7 +149,8 @@ def compose_config(*overrides: str, config_dir: Path | None = None) -> TrainConf
     """The config that `gcnn train` with these overrides would have.
 
     overrides: as typed, "key=value" or "group=name".
-    config_dir: the folder of --config-dir with the user's own configs; None: those of the project.
+    config_dir: the folder of --config-dir with the user's own configs, besides the project's; None:
+    there is none.
     Raises UsageError for an override that cannot be read or has no effect, and as `typed` does.
     Side effect: registers the schemas with Hydra.
     """

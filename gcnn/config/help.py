@@ -18,10 +18,11 @@ def help_lines(
     groups: tuple[str, ...] = (*GROUPS, "trainer"),
     config_dir: Path | None = None,
 ) -> Iterator[str]:
-    """The groups with their choices, then each key with its value and meaning.
+    """Lines for --help: the groups with their choices, then each key with its value and meaning.
 
     overrides: values shown are those of a command with these; UsageError if one is invalid.
-    groups: what to list; "experiment" stands for the keys outside of all groups.
+    groups: what to list; "experiment" stands for the keys outside of all groups. In a group with
+    several kinds, the keys of the other kinds follow, with their defaults.
     config_dir: the folder of the user's own configs; None: only the project's.
     """
     config = compose_config(*overrides, config_dir=config_dir)
@@ -46,7 +47,9 @@ def help_lines(
 def key_lines(title: str, owner: Any, prefix: str, skip: tuple[str, ...] = ()) -> Iterator[str]:
     """A title, then a line for each field of a config's dataclass: key, value, meaning.
 
-    owner: an instance, or the class, whose values are the defaults; without one: "(by choice)".
+    owner: the instance whose values are shown, or the class, whose defaults are; "(by choice)" for
+    a field without one.
+    prefix: stands before each key, as "trainer.". skip: names of fields that are left out.
     """
     yield f"\n{title}"
     for field in dataclasses.fields(owner):

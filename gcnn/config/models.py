@@ -21,9 +21,10 @@ class BlockConfig:
     residual: bool = True
 
     def weights(self, in_channels: int) -> int:
-        """The weights of one repeat of the block, for one of a gate's paths, without biases.
+        """The number of weights of one repeat of the block, for one of a gate's paths.
 
-        in_channels: of the block's input.
+        Biases and the residual connection's projection are left out. in_channels: of the block's
+        input.
         """
         count = 0
         for kernel_size, out_channels in self.convs:
@@ -82,7 +83,7 @@ class GCNNConfig:
 
     @property
     def receptive_field(self) -> int:
-        """The number of tokens that a prediction depends on."""
+        """The number of tokens that a prediction depends on, the last token included."""
         tokens = 1
         for block in self.blocks:
             for kernel_size, _ in block.convs:
@@ -90,9 +91,10 @@ class GCNNConfig:
         return tokens
 
     def least_size(self) -> tuple[int, int, int]:
-        """A lower bound on the encoder's size, without its lookup table and a gate's second path.
+        """A lower bound on the encoder's size, without its embedding and a gate's second path.
 
-        Returns the layers, the weights, and the channels of all layers' outputs together.
+        Returns the number of layers, the number of weights, and the sum of the channels of all
+        layers' outputs. The config is valid (see check_model).
         """
         channels = self.blocks[0].convs[0][1]
         layers = 0
@@ -144,6 +146,7 @@ class LSTMConfig:
 
     def least_size(self) -> tuple[int, int, int]:
         """A lower bound on layers, weights and channels, as GCNNConfig.least_size has it."""
+        # Each layer has four matrices for its inputs, and four for its own last outputs
         inputs = self.embedding_dim + (2 * self.num_layers - 1) * self.hidden_dim
         return self.num_layers, 4 * inputs * self.hidden_dim, self.num_layers * self.hidden_dim
 
@@ -183,11 +186,12 @@ class TransformerConfig:
 
     @property
     def receptive_field(self) -> int:
-        """The number of tokens that a prediction depends on."""
+        """The number of tokens that a prediction depends on, the last token included."""
         return 1 + self.num_layers * (self.window - 1)
 
     def least_size(self) -> tuple[int, int, int]:
         """A lower bound on layers, weights and channels, as GCNNConfig.least_size has it."""
+        # Queries, keys, values and their output; then up and down in the feed-forward layer
         weights = 4 * self.hidden_dim**2 + 2 * self.hidden_dim * self.feed_forward_dim
         width = 4 * self.hidden_dim + self.feed_forward_dim
         return self.num_layers, self.num_layers * weights, self.num_layers * width

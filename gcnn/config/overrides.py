@@ -24,7 +24,8 @@ def prepare_overrides(arguments: list[str], sweep: bool = False) -> list[str]:
     """The overrides of a command line as Hydra should get them, in order: paths are quoted.
 
     `experiment=null`, which means no experiment, is left out.
-    sweep: a data or tokenizer path with commas is several paths, unless it exists as it is.
+    sweep: whether it is --multirun: a data or tokenizer path with commas is then several paths,
+    unless it exists as it is.
     Raises UsageError for an argument that is not key=value (or ~key), and for a group whose value
     is not a name, as `model=null`.
     """
@@ -38,7 +39,10 @@ def prepare_overrides(arguments: list[str], sweep: bool = False) -> list[str]:
 
 
 def check_override(argument: str) -> None:
-    """Raise UsageError for an override that Hydra would reject without saying what to type."""
+    """Raise UsageError for an override that Hydra would reject without saying what to type.
+
+    It is no key=value (or ~key), its key is `hydra`, or its group has a value that is no name.
+    """
     group, equals, value = argument.lstrip("+").partition("=")
     if not group or not (equals or argument.startswith("~")):
         raise UsageError(explain_unreadable(argument))
@@ -57,8 +61,9 @@ def check_override(argument: str) -> None:
 def quote_path(argument: str, sweep: bool) -> str:
     """The override with its path in quotes and `~` expanded, if Hydra would misread it otherwise.
 
-    Returned as it is: a key that is no path, a value that Hydra reads as exactly this path, one
-    that is quoted already, null, `resume=true`, and in a sweep several paths.
+    Returned as it is: a key that is not one of PATHS, a value that Hydra reads as exactly this
+    path, one that is quoted already, null, `resume=true` or false, and in a sweep (`sweep`) several
+    paths of a key of SWEPT_PATHS.
     """
     key, _, path = argument.partition("=")
     name = key.lstrip("+")
@@ -72,7 +77,7 @@ def quote_path(argument: str, sweep: bool) -> str:
         value = override.value()
     except HydraException:
         value = None  # Hydra cannot parse it without quotes
-    else:
+    else:  # null, quoted, or a bool
         if value is None or path[:1] in ("'", '"'):
             return argument
         if name == "resume" and isinstance(value, bool | int):

@@ -11,14 +11,15 @@ from typing import Any
 from gcnn.base.errors import UsageError
 from gcnn.base.values import Range, check_ranges, check_value, default_of
 
-# The file of a model sets this for its clusters, which a command line may remove.
+# Keys that may be set without effect by a config file: the file of a model sets this one for its
+# clusters, which a command line may remove.
 SET_BY_CHOICES = ("model.softmax_dropout",)
 
 
 def check_config(config: Any) -> None:
     """Raise UsageError for values out of their ranges or in contradiction to each other.
 
-    config: a TrainConfig. Nothing is read; what depends on the data is checked before training.
+    config: a TrainConfig. No file is read; what depends on the data is checked before training.
     """
     check_ranges(config)
     trainer = config.trainer
@@ -38,7 +39,10 @@ def check_config(config: Any) -> None:
 
 
 def check_model(model: Any) -> None:
-    """Raise UsageError for settings of a model that contradict each other, or an invalid block."""
+    """Raise UsageError for settings of a model that contradict each other, or an invalid block.
+
+    model: one of the dataclasses of gcnn/config/models.py.
+    """
     if model.kind == "transformer" and model.hidden_dim % (2 * model.num_heads):
         raise UsageError(
             f"model.hidden_dim is {model.hidden_dim}; rotary positions turn pairs of channels of "
@@ -66,10 +70,11 @@ def check_block(block: Any) -> None:
         )
 
 
-def read_conditions(config: Any) -> list[tuple[str, bool, str]]:
-    """The settings that only have an effect beside some other values: key, has it one, why not.
+def effect_conditions(config: Any) -> list[tuple[str, bool, str]]:
+    """The keys that only have an effect beside some other values.
 
-    A key that is listed twice must have it by both conditions.
+    Each with whether it has one in this TrainConfig, and the reason if it has not. A key that is
+    listed twice has one if both entries say so. Also keys that the chosen kinds lack are listed.
     """
     data = config.data
     tokenizer = config.tokenizer
@@ -114,12 +119,12 @@ def read_conditions(config: Any) -> list[tuple[str, bool, str]]:
 
 
 def unread_keys(config: Any) -> dict[str, str]:
-    """The settings that differ from their defaults but have no effect, each with the reason.
+    """The keys whose values differ from their defaults but have no effect, each with the reason.
 
     Only keys that the chosen kinds have: composing refuses those of another kind by name.
     """
     unread = {}
-    for key, is_read, reason in read_conditions(config):
+    for key, is_read, reason in effect_conditions(config):
         group, _, name = key.partition(".")
         owner = getattr(config, group)
         field = owner.__dataclass_fields__.get(name)
@@ -131,9 +136,9 @@ def unread_keys(config: Any) -> dict[str, str]:
 
 
 def refuse_unread(config: Any, given: Collection[str], all_keys: bool = True) -> None:
-    """Raise UsageError for a setting that has no effect beside the others.
+    """Raise UsageError for a key that is not at its default and has no effect beside the others.
 
-    given: the keys that the command line sets.
+    given: the keys that the command line sets, as `keys_of` returns them.
     all_keys: also refuse those that config files set, except SET_BY_CHOICES. False is for a stored
     config, which may come from an older version that read them.
     """

@@ -100,6 +100,8 @@ class NesterovConfig:
 
 @dataclass
 class AdamWConfig:
+    """torch's AdamW; weight decay is decoupled, and left out for biases, gains and embeddings."""
+
     kind: str = "adamw"
     lr: float = setting(2e-3, "learning rate, before the schedule", POSITIVE)
     betas: list[float] = setting(
@@ -112,15 +114,17 @@ class AdamWConfig:
 
 @dataclass
 class ConstantScheduleConfig:
+    """The optimizer's learning rate throughout, after a linear warm-up."""
+
     kind: str = "constant"
     warmup_steps: int = setting(0, "steps over which the learning rate grows linearly", UNSIGNED)
 
 
 @dataclass
 class PlateauScheduleConfig:
-    """Multiply the learning rate by `factor` if validation stops to improve.
+    """Multiply the learning rate by `factor` when validation has stopped improving.
 
-    That is: the best perplexity is older than `patience` validations.
+    That is, after more than `patience` validations in a row without a new best perplexity.
     """
 
     kind: str = "plateau"
@@ -145,6 +149,8 @@ class CosineScheduleConfig:
 
 @dataclass
 class TrainerConfig:
+    """The training loop: batches, bounds, validation, checkpoints, clipping and precision."""
+
     batch_size: int = setting(8, "sequences per update, over all processes", COUNT)
     micro_batch_size: int | None = setting(
         None, "sequences that a process computes at once; null: its whole share", COUNT
@@ -186,6 +192,8 @@ class TrainerConfig:
 
 @dataclass
 class LoggerConfig:
+    """Where metrics go besides metrics.jsonl; project and mode are for Weights & Biases."""
+
     kind: str = choice("none", "none", "wandb", "tensorboard")
     project: str | None = setting(
         None, "the project of Weights & Biases; null: $WANDB_PROJECT, or gcnn"

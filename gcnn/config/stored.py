@@ -21,12 +21,12 @@ log = logging.getLogger(__name__)
 
 
 def load_config(run_dir: str | Path) -> TrainConfig:
-    """The config stored in a run directory, with the keys of older versions updated.
+    """The config stored in a run directory, checked, with the keys of older versions updated.
 
     data.cache_dir is None. A vocabulary or SentencePiece model that is no longer at its path is
-    replaced by the run's own copy, if it has one.
-    Raises UsageError if there is no config, if it is not one of this project, and if a symbolic
-    link in the folder points outside of it.
+    replaced by the run's own copy, if it has one. Other inputs need not exist.
+    Raises UsageError if there is no config, if it is damaged, invalid or not one of this project,
+    and if a symbolic link in the folder points outside of it.
     """
     path = Path(run_dir) / "config.yaml"
     if os.path.lexists(path):  # otherwise it is not a run, and may be a folder of any size
@@ -60,9 +60,10 @@ def load_config(run_dir: str | Path) -> TrainConfig:
 
 
 def migrated(config: DictConfig) -> DictConfig:
-    """Rename the keys of a config from an older version, in place, without a change of meaning.
+    """Update the keys of a config from an older version, in place, without a change of meaning.
 
-    Returns `config` itself, not yet checked.
+    config: as read from config.yaml, open to new keys. Returns `config` itself, not yet checked;
+    one of this version is not changed. Logs a warning if it drops a key that had no effect.
     """
     trainer = config.get("trainer", {})
     model = config.get("model", {})
@@ -107,6 +108,9 @@ def reject_unsafe_yaml(text: str) -> None:
 
 
 def save_config(config: TrainConfig, path: Path) -> None:
-    """Write a config as YAML to `path`, an existing one replaced; data.cache_dir is left null."""
+    """Write a config as YAML to `path`, an existing file replaced, not atomically.
+
+    data.cache_dir is stored as null; `config` is not changed.
+    """
     config = replace(config, data=replace(config.data, cache_dir=None))
     path.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)), encoding="utf-8")
