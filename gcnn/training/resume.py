@@ -104,6 +104,7 @@ def finished(run: Path) -> bool:
     return (run / RESULTS).exists()
 
 
+@usage_errors()
 def resumed_config(
     run: Path, overrides: list[str], config_dir: Path | None = None
 ) -> tuple[TrainConfig, list[str]]:

@@ -8,11 +8,13 @@ import pytest
 import safetensors.torch
 import torch
 
-from gcnn.base.errors import RunError
+from gcnn.base.errors import RunError, UsageError
 from gcnn.config.schema import AdamWConfig, NesterovConfig
+from gcnn.config.stored import save_config
 from gcnn.models.weights import WEIGHTS
 from gcnn.training.optimizers import build_optimizer
 from gcnn.training.restore import restore
+from gcnn.training.resume import resumed_config
 from gcnn.training.signals import SIGNALS, without_ignored_hangup
 
 
@@ -65,6 +67,13 @@ def test_settings_of_the_optimizer_that_are_changed_on_resume_take_effect(
         assert {k: v for k, v in found.items() if k != "params"} == {
             k: v for k, v in expected.items() if k != "params"
         }
+
+
+@pytest.mark.parametrize("key", ["foo", "trainer.foo", "+model.foo"])
+def test_a_key_that_no_config_has_is_named_on_resume(config, tmp_path, key):
+    save_config(config, tmp_path / "config.yaml")
+    with pytest.raises(UsageError, match=r"Key 'foo' not in .* Its keys: "):
+        resumed_config(tmp_path, [f"{key}=1"])
 
 
 def test_a_bound_below_the_step_reached_is_said_and_ends_the_run(config, make_trainer, caplog):
