@@ -8,7 +8,7 @@ import torch
 
 import gcnn
 from gcnn.base import provenance
-from gcnn.base.provenance import command
+from gcnn.base.provenance import command, portable
 from gcnn.commands.main import run
 from gcnn.reporting.results import describe_hardware
 from gcnn.runs.json_files import checked
@@ -31,6 +31,13 @@ def test_the_installed_command_is_typed_as_it_was(monkeypatch):
         monkeypatch.setenv(name, str(value))
     launcher = "python -m torch.distributed.run --standalone --nproc-per-node=2 -m -- "
     assert command() == launcher + "gcnn train 'a=b c'"
+
+
+def test_a_published_command_has_no_path_however_its_keys_are_written():
+    words = ["data.path=/home/me", "+data.path=/home/me", "++tokenizer.model=/home/me/m", "++lr=1"]
+    local = ["run_dir=/home/me", "+resume=/home/me", "++data.cache_dir=/home/me"]
+    shown = portable(["gcnn", "train", *words, *local])
+    assert shown[2:] == ["data.path=DIR", "data.path=DIR", "tokenizer.model=FILE", "++lr=1"]
 
 
 def test_the_version_of_a_checkout_is_not_known_and_nothing_fails(monkeypatch, capsys):

@@ -224,13 +224,13 @@ def peak_memory_bytes(device: "torch.device") -> int:
 def portable(words: list[str], named: bool = True) -> list[str]:
     """The words of a command without paths that hold on one machine alone, for publication.
 
-    words: such as key=value. The values of data.path, tokenizer.vocabulary and tokenizer.model
-    become DIR or FILE if `named`, otherwise these words are left out. run_dir, resume and
-    data.cache_dir are always left out; all other words stay.
+    words: such as key=value, also +key=value and ++key=value. The values of data.path,
+    tokenizer.vocabulary and tokenizer.model become DIR or FILE if `named`, otherwise these words
+    are left out. run_dir, resume and data.cache_dir are always left out; all other words stay.
     """
     shown = []
     for word in words:
-        key = word.partition("=")[0]
+        key = word.partition("=")[0].lstrip("+")  # as Hydra allows: ++data.path=DIR
         if key in PATH_PLACEHOLDERS and named:
             shown.append(f"{key}={PATH_PLACEHOLDERS[key]}")
         elif key not in PATH_PLACEHOLDERS and key not in LOCAL_KEYS:

@@ -155,9 +155,11 @@ def table_4(device: str, notes: Notes, seconds: float) -> None:
 def graphs(device: str, notes: Notes, seconds: float) -> None:
     """Time the scoring of one sentence, kernel by kernel and, on a GPU, as one CUDA graph.
 
-    Adds to `notes` the sentence's words, the precision and, by model of TABLE_4, the medians
-    `eager_ms` and `graph_ms` (None on a CPU).
-    Raises RunError at the end if a model failed. `seconds` is not used.
+    Adds to `notes` the number of the sentence's words, the precision and, by model of TABLE_4 (toys
+    on a CPU), the medians `eager_ms` and `graph_ms`, the latter None on a CPU; of a model that
+    failed, `failed` with the reason instead.
+    Raises UsageError as `choose_device` does, and RunError at the end if a model failed. `seconds`
+    is not used.
     """
     where = choose_device(device)
     toy = where.type == "cpu"

@@ -97,8 +97,9 @@ def line_rows(stream: "TokenStream", log_probs: "np.ndarray") -> Iterator[str]:
 def word_rows(arguments: argparse.Namespace, run: "LoadedRun", sentences: bool) -> Iterator[str]:
     """Read and score the text of the options; yield a line to print for each word and line end.
 
-    It has, with tabs between them, the word, its log-probability in nats, its number of tokens, and
-    how many of these are unknown. Rows without a text are left out.
+    It has, with tabs between them, the word (the tokenizer's `eos` at a line's end), its
+    log-probability in nats, its number of tokens, and how many of these are unknown; then a
+    newline. Rows of the input without a text are left out, with a warning.
     sentences: score each line alone, else the lines as running text. Raises as read_stream does,
     when the first line is taken.
     """

@@ -82,9 +82,10 @@ def ranking_command(arguments: argparse.Namespace, weights: tuple[float, float])
 def read_references(path: Path) -> dict[str, str]:
     """Read the references: by the name of each list, its correct words, as one string.
 
-    path: a text with lines `name ||| words`, or Kaldi's `name words`; blank ones, and rows
-    of a table without a text, are skipped.
-    Raises UsageError for a name that comes twice, and for a file that is missing or not UTF-8.
+    path: a file as `read_lines` reads it (text, or a table with a column `text`), with lines
+    `name ||| words`, or Kaldi's `name words`. A name alone has no words. Lines without a name, and
+    rows of a table without a text, are skipped.
+    Raises UsageError for a name that comes twice, and as read_lines does.
     """
     from gcnn.data.tables import read_lines
 
@@ -93,7 +94,7 @@ def read_references(path: Path) -> dict[str, str]:
         for line in rows.drop_null().to_pylist():
             name, bars, words = line.partition("|||")
             if not bars:
-                name, _, words = line.strip().partition(" ")
+                name, words, *_ = [*line.split(maxsplit=1), "", ""]
             name = name.strip()
             if name in references:
                 raise UsageError(

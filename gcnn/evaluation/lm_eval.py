@@ -105,7 +105,9 @@ class HarnessModel(LM):
         """For each request, its text's log-probability in nats, as running text without the last
         line's <eos>.
 
-        A request's argument is the text. Logs a warning if tokens are unknown.
+        A request's argument is the text. After a newline at its end, the last line is the empty one
+        there, and the <eos> before it counts. Logs a warning if tokens are unknown. Raises
+        UsageError for a text that is no valid Unicode.
         """
         answers = [self.continuation("", *request.args)[0] for request in requests]
         self.warn_of_unknown_tokens()

@@ -182,8 +182,10 @@ class Ranker:
     def rank(self, entries: Iterable[Scored]) -> Iterator[str]:
         """Yield each list as text, best hypothesis first, equal ones in their order.
 
-        entries: list by list. A line of the text has, with ` ||| ` between them, the hypothesis's
-        own line and its `figures`. Adds the hypotheses to the counts for `warning`.
+        entries: list by list; lists are those of `split_into_lists`, in which hypotheses with the
+        same tokens have the same log-probability. Each hypothesis is a line, with its newline: its
+        own line and its `figures`, with ` ||| ` between them. Adds the hypotheses to the counts for
+        `warning`.
         """
         for group in split_into_lists(entries):
             rows = []

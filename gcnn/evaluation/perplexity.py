@@ -223,7 +223,7 @@ def evaluate(
             sums += (nll.sum(), nll[is_unknown].sum(), is_unknown.sum())
             bar.update(len(positions))
     if shared:
-        dist.all_reduce(torch.from_numpy(sums))
+        dist.all_reduce(torch.from_numpy(sums))  # in place: the tensor has the memory of `sums`
     model.train(training)
     total, unknown_nats, unknown = sums.tolist()
     return normalised(total, stream, unknown_nats, int(unknown))

@@ -46,8 +46,8 @@ def write_report(
     latency: the latency benchmark's JSON; None: no section about latency.
     paper: what a paper reports, to stand beside our numbers; None: our numbers alone.
     comparison: what `gcnn compare --json` printed; None: no section about it.
-    Raises UsageError if no run is left, or if one of the two files is missing or of another kind;
-    nothing is written then. OSError if `out` cannot be written.
+    Raises UsageError if no run is left, or if the file of latency or comparison is missing or of
+    another kind; nothing is written then. OSError if `out` cannot be written.
     """
     paper = paper or Publication()
     found, refused = load_runs(runs, paper)

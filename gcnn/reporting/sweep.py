@@ -139,18 +139,21 @@ def per(comparison: Ranking) -> str:
 def seeds_table(members: list[dict], comparison: Ranking) -> Table:
     """Mean and range of perplexities, a row for each two or more members that differ only in seed.
 
-    members: entries of sweep.json; those not done do not count. comparison: what ranks them.
+    members: entries of sweep.json; those not done do not count, nor does one that repeats another
+    with its seed, as a search may. comparison: what ranks them.
     The perplexities are those that rank the members, per token if nothing does. The best mean on
     validation comes first; if nothing ranks them, the order is that of the members. The table has
     no rows if no two members differ only in their seed.
     """
     measure = comparison.measure or PER_TOKEN
-    groups: dict[tuple, list[dict]] = {}  # settings without the seed -> members
+    groups: dict[tuple, dict] = {}  # settings without the seed -> members by their seed
     for member in members:
-        settings = {key: value for key, value in member["overrides"].items() if key != "seed"}
+        settings = dict(member["overrides"])
+        seed = settings.pop("seed", None)
         if member["status"] == "done":
-            groups.setdefault(tuple(sorted(settings.items())), []).append(member)
-    several = [group for group in groups.values() if len(group) > 1]
+            by_seed = groups.setdefault(tuple(sorted(settings.items())), {})
+            by_seed.setdefault(seed, member)
+    several = [list(by_seed.values()) for by_seed in groups.values() if len(by_seed) > 1]
 
     def validation(group: list[dict]) -> float:
         return mean([member[f"validation_{measure}"] for member in group]) or math.inf

@@ -239,7 +239,7 @@ def reproduce_command(
     overrides = {"data.path": "DIR"}
     words = shlex.split(trained or "")[2:]  # without `gcnn train` or `python SCRIPT`
     for word in portable(words):
-        key, equals, content = word.partition("=")
+        key, equals, content = word.lstrip("+").partition("=")
         if equals and not key.startswith(("-", "hydra")) and key not in planned:
             overrides[key] = content
     arguments = " ".join(f"{key}={content}" for key, content in overrides.items())

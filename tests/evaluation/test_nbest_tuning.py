@@ -98,7 +98,7 @@ def test_the_oracle_takes_the_best_of_each_list(one_scorer, nbest, references):
     assert lists.reference_words == sum(len(line.split()) for line in references.values())
 
 
-@pytest.mark.parametrize("form", ["{} ||| {}", "{} {}"])
+@pytest.mark.parametrize("form", ["{} ||| {}", "{} {}", "{}\t{}"])
 def test_the_line_that_the_command_prints_ranks_so(
     made_runs, one_scorer, nbest, references, call, tmp_path, form
 ):
