@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from gcnn.base.files import lock, user_path, warn_of_no_locks, write_atomically, write_json
+from gcnn.base.errors import UsageError
+from gcnn.base.files import (
+    lock,
+    refuse_links_out,
+    user_path,
+    warn_of_no_locks,
+    write_atomically,
+    write_json,
+)
 from gcnn.runs.directory import lock_or_owner, write_owner
 
 
@@ -81,3 +89,14 @@ def test_an_empty_home_is_none(monkeypatch):
     monkeypatch.setenv("HOME", "")
     assert user_path("~/a", "its files") == expected
     assert expected != Path("/a")
+
+
+def test_a_loop_of_links_leads_out_only_if_it_is_outside(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "loop").symlink_to("loop")
+    refuse_links_out(run)
+    (tmp_path / "loop").symlink_to("loop")
+    (run / "out").symlink_to(tmp_path / "loop")
+    with pytest.raises(UsageError, match="out is a link that leads out of the run"):
+        refuse_links_out(run)

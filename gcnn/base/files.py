@@ -73,7 +73,9 @@ def refuse_links_out(folder: Path) -> None:
     A folder that does not exist has no links.
     """
     for path in folder.rglob("*"):
-        leads_out = path.is_symlink() and not path.resolve().is_relative_to(folder.resolve())
+        # realpath: before Python 3.13, Path.resolve raises RuntimeError for a loop of links.
+        end = Path(os.path.realpath(path))
+        leads_out = path.is_symlink() and not end.is_relative_to(folder.resolve())
         if leads_out and "wandb" not in path.relative_to(folder).parts:
             raise UsageError(
                 f"{path} is a link that leads out of the run. "
