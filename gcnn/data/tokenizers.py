@@ -231,9 +231,9 @@ def load_tokenizer(directory: str | Path) -> WordTokenizer | SentencePieceTokeni
     Raises UsageError if its files are missing, damaged, unreadable or pointers of Git LFS.
     """
     directory = Path(directory)
-    for file in ("tokenizer.json", WordTokenizer.file, SentencePieceTokenizer.file):
-        check_no_pointer_at(directory / file)
     try:
+        for file in ("tokenizer.json", WordTokenizer.file, SentencePieceTokenizer.file):
+            check_no_pointer_at(directory / file)
         head = json.loads((directory / "tokenizer.json").read_bytes())
         tokenizers = {"word": WordTokenizer, "sentencepiece": SentencePieceTokenizer}
         tokenizer = tokenizers[head["kind"]]

@@ -1,8 +1,11 @@
 """Tokenizers against plain definitions, on any Unicode text."""
 
+import errno
 import io
 import json
+import os
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -221,6 +224,16 @@ def test_damaged_tokenizers_are_refused(tmp_path, name, content):
     with pytest.raises(UsageError, match=str(tmp_path)) as error:
         load_tokenizer(tmp_path)
     assert "\n" not in str(error.value)
+
+
+def test_a_tokenizer_that_may_not_be_read_is_refused(tmp_path, monkeypatch):
+    def denied(path, *_):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    WordTokenizer(["a", "<unk>", "<eos>"]).save(tmp_path)
+    monkeypatch.setattr(Path, "open", denied)
+    with pytest.raises(UsageError, match="Permission denied"):
+        load_tokenizer(tmp_path)
 
 
 @pytest.mark.parametrize(
