@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from gcnn.base.values import default_of
 from gcnn.config.compose import compose_config
 from gcnn.config.groups import GROUPS, choices
 from gcnn.config.schema import SCHEMAS
@@ -55,9 +56,9 @@ def key_lines(title: str, owner: Any, prefix: str, skip: tuple[str, ...] = ()) -
     for field in dataclasses.fields(owner):
         if field.name in skip:
             continue
-        value = getattr(owner, field.name, MISSING)
+        value = default_of(field) if isinstance(owner, type) else getattr(owner, field.name)
         shown = "(by choice)"
-        if value != MISSING:
+        if value not in (MISSING, dataclasses.MISSING):
             shown = json.dumps(value, default=dataclasses.asdict).strip('"')
         meaning = field.metadata.get("meaning", "")
         yield f"  {prefix + field.name:30} {shown:14} {meaning}".rstrip()

@@ -192,13 +192,15 @@ def test_hydras_own_options_are_taken(call):
 
 
 def test_help_has_every_key_of_every_kind_with_its_meaning(call):
-    done = call("train", "--help", "experiment=quickstart", "model=lstm_small")
+    choices = ["experiment=quickstart", "model=lstm_small", "optimizer=nesterov"]
+    done = call("train", "--help", *choices)
     assert done.code == 0
     for group, kinds in SCHEMAS.items():
         for schema in kinds.values():
             for field in dataclasses.fields(schema):
                 assert re.search(rf"^  {group}.{field.name} +\S", done.out, re.M), field.name
     assert re.search(r"^  model.hidden_dim +544 +units", done.out, re.M)
+    assert re.search(r"^  optimizer.betas +\[0.9, 0.99\] +decay", done.out, re.M)  # a default list
     for field in dataclasses.fields(TrainerConfig):
         assert re.search(rf"^  trainer.{field.name} +\S+ +\w.*", done.out, re.M), field.name
 
