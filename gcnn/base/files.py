@@ -19,13 +19,13 @@ log = logging.getLogger(__name__)
 
 
 def user_path(path: str, use: str) -> Path:
-    """A path with a leading `~` expanded to the user's home folder.
+    """A path with a leading `~` or `~name` expanded to the home folder of this user or of `name`.
 
     A relative path stays relative, and the path need not exist.
     use: what the path is for and how to choose another one, for the error: "this user has no home
     folder, which PATH needs for USE to another folder", as "the cache; set GCNN_CACHE".
     Side effect: an empty $HOME is removed from the environment.
-    Raises UsageError if `~` is used and the user has no home folder.
+    Raises UsageError if the user has no home folder, or there is no user `name`.
     """
     if os.environ.get("HOME") == "":  # `~` would become the root folder
         del os.environ["HOME"]
@@ -69,8 +69,8 @@ def refuse_links_out(folder: Path) -> None:
     """Raise UsageError if a symbolic link at any depth below a run directory points outside of it.
 
     A run may come from a stranger: reading through such a link would disclose another file, and
-    writing would change it. Links in a folder `wandb`, which is never read, are allowed.
-    A folder that does not exist has no links.
+    writing would change it. Links named `wandb` or in a folder of this name, which is never read,
+    are allowed. Nothing is raised for a folder that does not exist.
     """
     for path in folder.rglob("*"):
         # realpath: before Python 3.13, Path.resolve raises RuntimeError for a loop of links.
@@ -186,11 +186,12 @@ def sha256(path: Path) -> str:
 
 
 def check_output(option: str, path: Path, folder: bool = False) -> None:
-    """Raise UsageError if a file or a folder stands where the output is to be written.
+    """Raise UsageError if there is a folder where a file is to be written, or a file for a folder.
 
     option: the option or key that set the path, for the message.
-    folder: whether the output is to be a folder, or else a file; either may exist already. Parent
-    folders need not exist, but none may be a file. Permissions and free space are not checked.
+    folder: whether the output is to be a folder, or else a file. It may exist already as such.
+    Parent folders need not exist, but none may be a file. Permissions and free space are not
+    checked.
     Call it before the work whose result goes there; it creates nothing.
     """
     if path.is_dir() and not folder:

@@ -225,8 +225,9 @@ def portable(words: list[str], named: bool = True) -> list[str]:
     """The words of a command without paths that hold on one machine alone, for publication.
 
     words: such as key=value, also +key=value and ++key=value. The values of data.path,
-    tokenizer.vocabulary and tokenizer.model become DIR or FILE if `named`, otherwise these words
-    are left out. run_dir, resume and data.cache_dir are always left out; all other words stay.
+    tokenizer.vocabulary and tokenizer.model become DIR or FILE if `named`, and a + before the key
+    is dropped; otherwise these words are left out. run_dir, resume and data.cache_dir are always
+    left out; all other words stay as they are.
     """
     shown = []
     for word in words:

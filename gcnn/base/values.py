@@ -48,7 +48,7 @@ def are_fractions(pair: list[float]) -> bool:
 
 
 def are_increasing(cutoffs: list[int]) -> bool:
-    """Whether positive numbers stand in strictly increasing order; an empty list is allowed."""
+    """Whether all are above 0 and each is above the one before; True for an empty list."""
     from_zero = [0, *cutoffs]
     return from_zero == sorted(set(from_zero))
 
@@ -138,7 +138,7 @@ def check_seed(name: str, value: int) -> None:
 
 
 def check_whole(name: str, value: Any) -> None:
-    """Raise UsageError for a value that is not of an integer type; numpy's are."""
+    """Raise UsageError for a value that is not of an integer type; numpy's and bool are."""
     if not isinstance(value, Integral):
         raise UsageError(f"{name} is {reprlib.repr(value)}; give a whole number.")
 
