@@ -57,9 +57,10 @@ structured = cache(
 def typed(config: DictConfig) -> TrainConfig:
     """The dataclass instances of a composed or stored config, checked.
 
-    `trainer.carry_state: null` becomes true or false, and the inputs' relative paths become
-    absolute from the current folder (see `make_absolute`; run_dir and data.cache_dir stay as they
-    are). `config` itself is not changed; it must not contain Hydra's own `hydra`.
+    `trainer.carry_state: null` becomes true for a recurrent model of running text, otherwise false.
+    The paths listed at `make_absolute` become absolute from the current folder; run_dir, resume and
+    data.cache_dir stay as they are. `config` itself is not changed; it must not contain Hydra's own
+    `hydra`.
     Raises UsageError for an unknown key, a missing value, a wrong type, a value out of its range
     and for values that contradict each other.
     """
@@ -82,8 +83,8 @@ def make_absolute(config: TrainConfig) -> None:
     """Make the paths of a config's inputs absolute, in place, so that they hold in any folder.
 
     These are init_from, data.path, data.files (paths or globs) and the tokenizer's vocabulary or
-    model; None stays. Relative ones are from the current folder; a leading `~` is expanded. Raises
-    UsageError if it is used and the user has no home folder.
+    model; None stays. Relative ones are from the current folder, which is escaped before a glob; a
+    leading `~` is expanded. Raises UsageError if `~` is used and the user has no home folder.
     """
     use = "its files; give the path"  # for the message of user_path
     inputs = (
@@ -108,7 +109,7 @@ def make_absolute(config: TrainConfig) -> None:
 def compose_by_hydra(*overrides: str) -> DictConfig:
     """What Hydra composes of the project's files and these overrides, untyped.
 
-    The schemas are registered (see `register_schemas`). Raises errors of Hydra and OmegaConf.
+    `register_schemas` must have been called. Raises errors of Hydra and OmegaConf.
     """
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return compose("train", overrides=list(overrides))
@@ -133,7 +134,7 @@ def compose_or_reuse(overrides: list[str]) -> DictConfig:
     """What Hydra composes of these overrides, as `compose_by_hydra`, but faster.
 
     Each combination of choices (group=name) is composed once a process; the result is a copy that
-    the caller may change.
+    the caller may change. Raises as `compose_by_hydra` does.
     """
     choices = [override for override in overrides if override.partition("=")[0] in GROUPS]
     values = [override for override in overrides if override not in choices]

@@ -17,6 +17,7 @@ def choices(group: str, config_dir: Path | None = None) -> list[str]:
     """The names that may follow `group=`, sorted: "cpu/glu" of the file cpu/glu.yaml in its folder.
 
     config_dir: a folder of the user's own configs, whose names are included; None: there is none.
+    Empty if there is no folder for the group, as for hydra/launcher.
     """
     folders = [CONFIGS / group]
     if config_dir is not None:

@@ -21,7 +21,9 @@ def help_lines(
 ) -> Iterator[str]:
     """Lines for --help: the groups with their choices, then each key with its value and meaning.
 
-    overrides: values shown are those of a command with these; UsageError if one is invalid.
+    Lines do not end in newlines, but a title begins with one, for a blank line before it.
+    overrides: values shown are those of a command with these. Raises UsageError, on the first line
+    taken, if one is invalid.
     groups: what to list; "experiment" stands for the keys outside of all groups. In a group with
     several kinds, the keys of the other kinds follow, with their defaults.
     config_dir: the folder of the user's own configs; None: only the project's.
@@ -46,10 +48,10 @@ def help_lines(
 
 
 def key_lines(title: str, owner: Any, prefix: str, skip: tuple[str, ...] = ()) -> Iterator[str]:
-    """A title, then a line for each field of a config's dataclass: key, value, meaning.
+    """A title after a newline, then a line for each field of a dataclass: key, value, meaning.
 
-    owner: the instance whose values are shown, or the class, whose defaults are; "(by choice)" for
-    a field without one.
+    owner: the instance whose values are shown, or the class, whose defaults are. Values are JSON,
+    texts without quotes; "(by choice)" if there is none.
     prefix: stands before each key, as "trainer.". skip: names of fields that are left out.
     """
     yield f"\n{title}"

@@ -26,8 +26,7 @@ def prepare_overrides(arguments: list[str], sweep: bool = False) -> list[str]:
     `experiment=null`, which means no experiment, is left out.
     sweep: whether it is --multirun: a data or tokenizer path with commas is then several paths,
     unless it exists as it is.
-    Raises UsageError for an argument that is not key=value (or ~key), and for a group whose value
-    is not a name, as `model=null`.
+    Raises UsageError as `check_override` does.
     """
     prepared = []
     for argument in arguments:
@@ -41,7 +40,8 @@ def prepare_overrides(arguments: list[str], sweep: bool = False) -> list[str]:
 def check_override(argument: str) -> None:
     """Raise UsageError for an override that Hydra would reject without saying what to type.
 
-    It is no key=value (or ~key), its key is `hydra`, or its group has a value that is no name.
+    It is not key=value (or ~key), its key is `hydra`, or the value of a group, or one of several
+    with commas between, is null, true, false, digits or empty.
     """
     group, equals, value = argument.lstrip("+").partition("=")
     if not group or not (equals or argument.startswith("~")):
@@ -62,8 +62,8 @@ def quote_path(argument: str, sweep: bool) -> str:
     """The override with its path in quotes and `~` expanded, if Hydra would misread it otherwise.
 
     Returned as it is: a key that is not one of PATHS, a value that Hydra reads as exactly this
-    path, one that is quoted already, null, `resume=true` or false, and in a sweep (`sweep`) several
-    paths of a key of SWEPT_PATHS.
+    path, one that is quoted already (also its `~`), null, a bool or whole number for `resume`, and
+    in a sweep (`sweep`) several paths of a key of SWEPT_PATHS, unless they exist as one path.
     """
     key, _, path = argument.partition("=")
     name = key.lstrip("+")

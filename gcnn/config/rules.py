@@ -71,10 +71,11 @@ def check_block(block: Any) -> None:
 
 
 def effect_conditions(config: Any) -> list[tuple[str, bool, str]]:
-    """The keys that only have an effect beside some other values.
+    """The keys that only have an effect beside some other values, as (key, has effect, reason).
 
-    Each with whether it has one in this TrainConfig, and the reason if it has not. A key that is
-    listed twice has one if both entries say so. Also keys that the chosen kinds lack are listed.
+    The bool is for this TrainConfig; the reason says why the key has no effect where it has none. A
+    key that is listed twice has one if both entries say so. Also keys that the chosen kinds lack
+    are listed.
     """
     data = config.data
     tokenizer = config.tokenizer

@@ -63,7 +63,8 @@ def migrated(config: DictConfig) -> DictConfig:
     """Update the keys of a config from an older version, in place, without a change of meaning.
 
     config: as read from config.yaml, open to new keys. Returns `config` itself, not yet checked;
-    one of this version is not changed. Logs a warning if it drops a key that had no effect.
+    one of this version is not changed. Logs a warning if a model.projection_dim that had no effect
+    becomes None.
     """
     trainer = config.get("trainer", {})
     model = config.get("model", {})
@@ -93,7 +94,7 @@ def reject_unsafe_yaml(text: str) -> None:
     """Raise UsageError for YAML with parts that a stored config never has and that can do harm.
 
     An interpolation `${...}` could put our environment variables into a report; aliases can expand
-    to any size; the time to parse nested text grows with the square of its depth.
+    to any size; the time to parse nested text grows with the square of its depth (10 is allowed).
     Raises yaml.YAMLError if the text is not YAML.
     """
     depth = 0
