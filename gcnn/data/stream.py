@@ -41,7 +41,7 @@ class TokenStream:
     eos_id: int
     vocabulary_size: int
     words: int  # white-space words and one line end per line, as the literature counts
-    bytes: int  # UTF-8: lines stripped, without an <eos> written at their ends, one newline each
+    bytes: int  # UTF-8: lines stripped, without the tokenizer's eos at their ends, a newline each
     lines: int
     fingerprint: str  # sha256 of the ids, little-endian int32
     unk_id: int | None = None  # None: there is no <unk>
@@ -59,10 +59,10 @@ class PreparedData:
     """An encoded corpus and its tokenizer."""
 
     tokenizer: Tokenizer
-    streams: dict[str, TokenStream]  # train, valid, test
+    streams: dict[str, TokenStream]  # train, valid, test; synthetic data has no test
     name: str  # of the corpus
     fingerprint: str  # sha256 of those of the tokenizer and all streams
-    tokenizer_dir: Path | None = None  # the folder with its files
+    tokenizer_dir: Path | None = None  # the folder of its files; None: it was not saved
 
 
 def prepare(
@@ -77,9 +77,9 @@ def prepare(
     The first call takes long: it may download the corpus, trains the tokenizer and encodes all
     splits, and writes them to the cache, from which later calls take them.
     Logs a warning if the text gives fewer pieces than the default vocabulary has, if rows have no
-    text, and if files of the corpus are not read. Raises UsageError for a corpus that is missing,
-    empty, damaged or not UTF-8, for a data.column that no file can have, for a vocabulary that the
-    text cannot have, and as load_tokenizer does.
+    text, if files of the corpus are not read, and as token_stream does. Raises UsageError for a
+    corpus that is missing, empty, damaged or not UTF-8, for a data.column that no file can have,
+    and as train_tokenizer and load_tokenizer do.
     """
     # Every split must be usable before the long work begins.
     corpus = load_corpus(data)
@@ -121,7 +121,7 @@ def check_column(data: DataConfig, corpus: Corpus) -> None:
 def tokenizer_directory(corpus: Corpus, config: WordTokenizerConfig | SentencePieceConfig) -> Path:
     """The folder in the cache with the tokenizer of a corpus, which is trained if it is not there.
 
-    Trained on the training split. Raises UsageError as Corpus.lines and train_tokenizer do.
+    Trained on the training split. Raises UsageError as Corpus.summary and train_tokenizer do.
     """
     # A user's own vocabulary or model counts by its content, not by its path.
     about = asdict(config)
@@ -189,11 +189,10 @@ def encode(
 
 
 def encode_file(path: str | Path, tokenizer: Tokenizer, column: str = "text") -> TokenStream:
-    """The token stream of a file, in memory: text, JSON lines, Parquet, or a pipe of text.
+    """The token stream, in memory, of a file that read_rows reads: text, JSON lines or Parquet.
 
     column: the text's name in JSON and Parquet. Logs a warning for rows without a text, and as
-    token_stream does. Raises UsageError if the file is missing, damaged, without words, not UTF-8
-    or without the column.
+    token_stream does. Raises UsageError if the file has no words, and as read_rows does.
     """
     return encode_text(read_lines(Path(path), column), tokenizer, str(path))
 

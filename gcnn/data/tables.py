@@ -63,9 +63,9 @@ def read_rows(
     option: the option that sets the column, for messages.
     alone: only the text's column. Otherwise Parquet keeps its other columns, and JSON lines get a
     second one, `json` (`json_row` if the text is in `json`), with each line as it is in the file.
-    The file is read while tables are iterated over. Raises UsageError then if it is missing,
-    damaged, not UTF-8, of a kind that is not read, or without the column, and OSError if the disk
-    fails.
+    The file is read while tables are iterated over; an empty one has no tables. Raises UsageError
+    then if it is missing, damaged, not UTF-8, of a kind that is not read, or without the column,
+    and OSError if it may not be read or the disk fails.
     """
     if path.is_dir() or not path.exists():
         raise UsageError(f"no file {path}. {REMEDY}.")
@@ -222,7 +222,7 @@ def read_json(path: Path, column: str, option: str, alone: bool) -> Iterator[pa.
 
     The arguments are those of read_rows. The text of a row without `column`, or with null there, is
     null. Raises UsageError for a line that is not a JSON object, for a text that is not a string,
-    if no row of the first batch has `column`, and as read_text does.
+    if no row of the first batch that has rows has `column`, and as read_text does.
     """
     number = 0
     has_column = False

@@ -87,11 +87,11 @@ def train_words(config: WordTokenizerConfig, lines: Iterable[Lines]) -> WordToke
 
 
 def read_vocabulary(path: Path) -> list[str]:
-    """The words of a file with one word per line, in its order.
+    """The words of a file with one word per line, stripped, in its order.
 
-    The file is any that read_lines reads; <eos> and <unk> may be among the words. Raises UsageError
-    as read_lines does, if there is no regular file, and for a line that is empty, has several words
-    or repeats one.
+    The file is any that read_lines reads, but no pipe; null rows are left out. <eos> and <unk> may
+    be among the words. Raises UsageError as read_lines does, if there is no file, and for a line
+    that is empty, has several words or repeats one.
     """
     # No pipe: the cached tokenizer is keyed by the content of the file, which is read again.
     if not path.is_file():
@@ -171,8 +171,8 @@ def rank_model(tokenizer: SentencePieceTokenizer, lines: Iterable[Lines]) -> Sen
 def read_model(path: Path) -> SentencePieceTokenizer:
     """The tokenizer of a user's sentencepiece.model, with the model's own ids.
 
-    Raises UsageError if there is no regular file, if it is not a model or a pointer of Git LFS, and
-    if it has no piece for unknown text or for the end of a sentence.
+    Raises UsageError if there is no regular file, if it is a pointer of Git LFS or no model, and if
+    it has no piece for unknown text or for the end of a sentence.
     """
     if not path.is_file():
         raise UsageError(f"tokenizer.model: no file {path}. Give a sentencepiece.model.")

@@ -60,11 +60,12 @@ class Tokenizer(ABC):
         return self.encode_lines([line])[:-1].tolist()
 
     def split_words(self, lines: Lines) -> tuple[list[str], np.ndarray]:
-        """The white-space words of all lines with `eos` after each, and each one's token count.
+        """The white-space words of all lines, `eos` after each line, and each word's token count.
 
         The counts are (words,), int64, in the order of `encode_lines(lines)`, and add up to its
-        length. Words are as the text has them, also unknown ones. A piece of blanks counts for the
-        word after it. A word that a SentencePiece model drops has 0 tokens.
+        length. Words are as the text has them, also unknown ones; `eos` at the end of a line is not
+        doubled. A piece of blanks counts for the word after it. A word that a SentencePiece model
+        drops has 0 tokens.
         """
         words: list[str] = []
         counts: list[int] = []
@@ -210,7 +211,7 @@ class SentencePieceTokenizer(Tokenizer):
         for start, stop in offsets:
             blanks_removed = line[start:stop].rstrip()
             last = start + max(len(blanks_removed) - 1, 0)  # the piece's last character
-            counts[bisect_right(word_ends, last)] += 1
+            counts[bisect_right(word_ends, last)] += 1  # the first word that ends after `last`
         return counts
 
     def _parts(self) -> tuple[dict, bytes]:
