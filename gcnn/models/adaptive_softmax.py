@@ -149,11 +149,12 @@ def pad_indices(indices: Tensor, positions: int) -> Tensor:
 
 
 class AdaptiveSoftmax(Softmax):
-    """The adaptive softmax (Grave et al. 2016): each cluster has a smaller dimension than the last.
+    """The adaptive softmax (Grave et al. 2016): the rarer a cluster, the fewer channels it gets.
 
-    With an `embedding`, weights are tied instead: the types' output vectors are their embeddings,
-    in every cluster, and a projection maps the hidden states to their dimension (Press and Wolf
-    2017; Inan et al. 2017; not in the paper).
+    Cluster i maps the hidden states to hidden_dim / 4^(i+1) channels, at least 1. With an
+    `embedding`, weights are tied instead: the types' output vectors are their embeddings, in every
+    cluster, and a projection maps the hidden states to their dimension (Press and Wolf 2017; Inan
+    et al. 2017; not in the paper).
     """
 
     def __init__(
@@ -167,7 +168,8 @@ class AdaptiveSoftmax(Softmax):
         """Initialises the weights at random.
 
         cutoffs: as in Softmax. dropout: between a cluster's two layers; tied weights have none.
-        embedding: (vocabulary_size, any dimension), shared and not registered; None: not tied.
+        embedding: the encoder's, (vocabulary_size, any dimension), whose weights are used here but
+        are not among this module's parameters; None: not tied.
         """
         super().__init__(cutoffs, vocabulary_size)
         if embedding is not None:

@@ -69,7 +69,8 @@ class LanguageModel(nn.Module):
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """tokens (batch, time) -> hidden (batch, time, channels), and the state after them.
 
-        state: the one before them, of an earlier call or `start_state`; None: zeros.
+        state: the one before them, of an earlier call or `start_state`; None: zeros. The one
+        returned is not detached.
         """
         hidden, state = self.encoder(tokens, state)
         return dropout(hidden, self.output_dropout, self.training), state
@@ -104,7 +105,8 @@ class LanguageModel(nn.Module):
     def parameter_counts(self) -> dict[str, int]:
         """The number of parameters: "total", and its parts "embedding", "body" and "softmax".
 
-        A tied embedding counts under "embedding" only.
+        A tied embedding counts under "embedding" only. Packed weights are not counted: call it
+        before `prepare_for_inference`.
         """
         total = sum(p.numel() for p in self.parameters())
         embedding = sum(p.numel() for p in self.encoder.embedding.parameters())

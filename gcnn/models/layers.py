@@ -115,7 +115,10 @@ def weight_count(module: nn.Module) -> int:
 
 
 class GatedConv(nn.Module):
-    """h(X) = (X*W + b) ⊗ σ(X*V + c), shifted so that no kernel sees the future (eq. 1)."""
+    """h(X) = (X*W + b) ⊗ σ(X*V + c), shifted so that no kernel sees the future (eq. 1).
+
+    That is the gate "glu"; the others of GATES have another formula.
+    """
 
     def __init__(
         self,
@@ -169,9 +172,10 @@ class GatedConv(nn.Module):
         The first way that applies is taken:
         1. a layer that is packed for inference: its own product;
         2. kernel size 1: a linear layer;
-        3. float32 on a CPU, from LEAST_TOKENS tokens on: Winograd's, half the multiplications;
+        3. where `winograd.suits`, if batch * (context + time) is at least LEAST_TOKENS: Winograd's,
+           half the multiplications;
         4. half precision on a GPU: channels padded to multiples of 8, on channels last;
-        5. bf16 on a CPU with at most MOST_CHANNELS channels: on channels last, no copy;
+        5. where `suits_channels_last`, bf16 on a CPU: on channels last, no copy;
         6. otherwise: torch's conv1d, on a copy with time last.
         """
         if not isinstance(self.conv, nn.Conv1d):

@@ -93,7 +93,8 @@ class LSTM(nn.Module):
         return self.lstm(embedded, before)
 
     def kernel(self, device: torch.device, dtype: torch.dtype) -> str:
-        """The library that computes the recurrent layers, as results.json names it.
+        """Whose code computes the recurrent layers, as results.json names it: "cuDNN's LSTM",
+        "oneDNN's LSTM" or "torch's own LSTM".
 
         dtype: that of the computation; it matters on a GPU only.
         """
@@ -129,6 +130,7 @@ def lstm_in(
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """The output and state of `lstm`, computed and returned in `dtype`.
 
+    lstm: one direction, with biases, time first.
     inputs (time, batch, channels) -> (time, batch, hidden_size) and (h, c), each (layers, batch,
     hidden_size). before: the state before; None: zeros. Weights are cast here and stay as they are;
     their gradients have their own type.

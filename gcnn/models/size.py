@@ -11,7 +11,8 @@ def check_size(
     model: ModelConfig, vocabulary_size: int, copies: int = 1, positions: int = 0
 ) -> None:
     """Raise UsageError if cutoffs are not below the vocabulary size, or if a lower bound on the
-    memory that the model needs is more than the machine's main memory, whatever the device.
+    memory of the model, or on that of a batch, is more than the machine's main memory, whatever the
+    device. The two are not added up.
 
     copies: how many times the weights are held, in float32; 0: not at all.
     positions: tokens of a batch, for which the outputs of all layers are held in bf16.
