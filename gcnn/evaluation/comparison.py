@@ -45,8 +45,8 @@ def compare(
     - difference: B - A in nats a token, positive if A is better; ratio: B's perplexity / A's;
     - difference_interval, ratio_interval: [low, high] of 95 %, None for a single unit;
     - parts: for each way in `divisions`, the parts that have tokens, as dictionaries of part,
-      tokens, nats_per_token, contribution and interval; a way's contributions add up to the
-      difference.
+      tokens, nats_per_token, contribution and its interval (None for a single unit); a way's
+      contributions add up to the difference.
     A perplexity or ratio too large for a float is None. Raises RunError for nats that are not
     finite.
     """
@@ -170,7 +170,10 @@ def recall_parts(stream: TokenStream, units: np.ndarray) -> np.ndarray:
 
 
 def occurred_before(units: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """Whether each id occurred earlier in its unit: (tokens,), bool; `units` are their units."""
+    """Whether each id occurred earlier in its unit: (tokens,), bool.
+
+    units: the number of each id's unit, (tokens,).
+    """
     # Each pair of unit and id as a number, small enough not to overflow; then its first place
     _, ranks = np.unique(ids, return_inverse=True)
     _, first = np.unique(units * (ranks.max() + 1) + ranks, return_index=True)
@@ -186,8 +189,9 @@ def unit_starts(
 ) -> tuple[str, np.ndarray]:
     """The kind of unit, "article" or "line", and the position of each unit's first token: (units,).
 
-    An article begins with a heading ` = Title = ` between empty lines, as in WikiText. Text before
-    the first heading is a unit of its own; empty lines there are a part of the first article.
+    An article begins with a heading ` = Title = ` between empty lines, as in WikiText (see
+    `article_headings`). What is before the first heading is a unit of its own, or, if all its lines
+    are empty, a part of the first article.
     Units are lines if there is no heading, or if `sentences` (lines are scored alone).
     """
     ends = line_ends(stream.tokens, stream.eos_id)
@@ -211,6 +215,8 @@ def article_headings(
 ) -> list[int]:
     """The numbers, from 0, of the lines that are headings of articles, in order.
 
+    A heading is a line that `is_heading`, between two empty ones; the start and the end of the text
+    count as empty lines.
     starts: the positions of the lines' first tokens, (lines,). ends: those after their <eos>.
     Empty if the tokenizer does not know "=".
     """

@@ -144,8 +144,8 @@ def targets_of(files: list[Path], output: Path) -> dict[Path, Path]:
 def made_from(scorer: Scorer, path: Path, column: str) -> dict[str, str]:
     """What the scores of a file are made from, for the metadata of its output.
 
-    The entries of scorer.source (see Scorer.from_run), `column`, `input`, the sha256 of the file,
-    which is read, and `name`, of the file.
+    The entries of scorer.source (see Scorer.from_run), `column`, `input` (the sha256 of the file,
+    which is read for it) and `name` (the file's, without its folder).
     """
     return scorer.source | {"column": column, "input": sha256(path), "name": path.name}
 
@@ -190,8 +190,9 @@ def claimed(target: Path) -> Iterator[bool]:
     """Try to lock an output file during the `with` block, without waiting; yields whether this
     process may write it.
 
-    The lock is a file `.<name>.lock` beside it, removed afterwards; one that a dead process left is
-    free. Always true on a file system without locks (see `lock`).
+    The lock is a file `.<name>.lock` beside it, in a folder that must exist. The process that holds
+    it removes it afterwards; one that a dead process left is free. Always true on a file system
+    without locks (see `lock`).
     """
     path = target.with_name(f".{target.name}.lock")
     with path.open("a") as file:
@@ -217,7 +218,9 @@ def score_file(
     source = to_json(made_from(scorer, path, column))
 
     def write(aside: Path) -> None:
-        """Write the Parquet file at a temporary path; its schema is that of the first rows."""
+        """Write the Parquet file at a temporary path; its columns are those of the first rows, then
+        those of the scores.
+        """
         tables = read_rows(path, column)
         no_rows = pa.table({column: pa.array([], TEXT)})  # of an empty file
         first = next(tables, no_rows)

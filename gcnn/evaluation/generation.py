@@ -23,8 +23,8 @@ class Sampling:
     seed: int = 1
 
     def __post_init__(self):
-        """Raise UsageError unless temperature is finite and >= 0, top_k is a whole number >= 1 or
-        None, and seed a whole number from 0 to 2^63 - 1.
+        """Raise UsageError unless temperature is finite and >= 0, top_k a whole number from 1 to
+        2^31 - 1 or None, and seed a whole number from 0 to 2^63 - 1.
         """
         if not isinstance(self.temperature, Real) or not 0 <= self.temperature < float("inf"):
             raise UsageError(
@@ -99,6 +99,7 @@ def encode_prompt(tokenizer: Tokenizer, prompt: str, what: str = "the prompt") -
     """The ids of a text to be continued: <eos> between its lines, none before the first, and none
     after the last; empty for an empty text.
 
+    A newline at the end begins a last line that is empty, so that the ids end with <eos>.
     what: names the text in the error. Raises UsageError unless it is a string of valid Unicode.
     """
     check_text(what, prompt)

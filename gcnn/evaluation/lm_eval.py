@@ -46,8 +46,8 @@ class HarnessModel(LM):
         """For each request, its continuation's log-probability in nats, and whether each of its
         tokens is the likeliest there.
 
-        A request's arguments are a context and its continuation. Logs a warning if tokens are
-        unknown.
+        A request's arguments are a context and its continuation; see `continuation`. Logs a warning
+        if tokens are unknown. Raises UsageError for a text that is no valid Unicode.
         """
         answers = [self.continuation(*request.args) for request in requests]
         self.warn_of_unknown_tokens()
@@ -57,10 +57,11 @@ class HarnessModel(LM):
     def continuation(self, context: str, text: str) -> tuple[float, bool]:
         """As `loglikelihood`, for one context and its continuation `text`.
 
-        The tokens of context + text are scored from the first one that is not a token of the
-        context; if the text continues the context's last word, that word's tokens are scored too.
-        An empty text has (0.0, True). If one of these tokens is unknown, the second value is False,
-        because the model cannot write the word.
+        The tokens of context + text are scored, without the first ones that the context alone has
+        too. A token of the context's last word is scored if the text continues the word and so
+        changes the token, and also if the word is <unk> with and without the text. An empty text
+        has (0.0, True). If a scored token is unknown, the second value is False, because the model
+        cannot write the word.
         Side effect: adds to the counts for `warn_of_unknown_tokens`.
         """
         model = self.scorer.model
@@ -106,8 +107,8 @@ class HarnessModel(LM):
         line's <eos>.
 
         A request's argument is the text. After a newline at its end, the last line is the empty one
-        there, and the <eos> before it counts. Logs a warning if tokens are unknown. Raises
-        UsageError for a text that is no valid Unicode.
+        there, and the <eos> before it counts. An empty text has 0. Logs a warning if tokens are
+        unknown. Raises UsageError for a text that is no valid Unicode.
         """
         answers = [self.continuation("", *request.args)[0] for request in requests]
         self.warn_of_unknown_tokens()
@@ -131,9 +132,10 @@ class HarnessModel(LM):
         """For each request, the continuation of its prompt, cut off before the first occurrence of
         each text in its option `until`, in turn.
 
-        A request's arguments are a prompt and options. Takes the likeliest token unless `do_sample`
-        is set, which samples at `temperature` (1 if absent) with seed 1. `max_gen_toks` tokens are
-        generated, LENGTH if absent.
+        A request's arguments are a prompt and options. `until` is a text or a list of them; empty
+        ones are ignored. Takes the likeliest token unless `do_sample` is set, which samples at
+        `temperature` (1 if absent) with seed 1. `max_gen_toks` tokens are generated, LENGTH if
+        absent. Raises UsageError as Scorer.generate does.
         """
         continuations = []
         for request in requests:

@@ -69,7 +69,8 @@ def reader(kind: str, scored: bool) -> Callable[[str], Hypothesis]:
 def recognise_kind(line: str) -> str:
     """The kind of n-best list that a line is from: moses, srilm or kaldi, the first that fits.
 
-    Raises UsageError if none fits; the message begins with a verb, as those of `reader`.
+    It is kaldi only if it begins with a name that ends with `-` and a number from 1. Raises
+    UsageError if none fits; the message begins with a verb, as those of `reader`.
     """
     if "|||" in line:
         return "moses"
@@ -86,7 +87,8 @@ def recognise_kind(line: str) -> str:
 def parse_moses(line: str) -> Fields | None:
     """The fields of `id ||| sentence ...`; None for a line without `|||`.
 
-    The number is empty, and so is the score if the line has none.
+    The number is empty. The score is the fourth field, or the third of three; empty if there are
+    two. The fields keep the blanks around them, except for the name.
     """
     name, *fields = line.split("|||")
     if not fields:
@@ -99,7 +101,8 @@ def parse_moses(line: str) -> Fields | None:
 def parse_kaldi(line: str) -> Fields | None:
     """The fields of `utt-1 words`, without a score; None for an empty line.
 
-    The number is empty if the name does not end with one; the sentence may be empty.
+    The number is that after the last `-` of the name; empty if there is none or it begins with 0,
+    and then the name is all before the words. The sentence may be empty.
     """
     match = re.match(r"(\S+?)(?:-([1-9]\d*))?(?:\s+(.*))?$", line.strip())
     if match is None:
@@ -223,7 +226,11 @@ class Ranker:
         self.unknown += unknown
 
     def warning(self) -> str:
-        """A warning about the unknown words ranked so far; empty if there were none."""
+        """A warning about the unknown words ranked so far, without a newline at its end; empty if
+        there were none.
+
+        Without a penalty, it also recommends --unknown-penalty.
+        """
         if not self.unknown:
             return ""
         found = (

@@ -84,8 +84,8 @@ def make_lists(
 ) -> Lists:
     """Count the word errors of scored hypotheses against references, and put both in arrays.
 
-    entries: list by list. references: the right words, by the lists' names. unknown_penalty: nats
-    taken off for each unknown token.
+    entries: list by list; lists are those of `split_into_lists`. references: the right words, by
+    the lists' names. unknown_penalty: nats taken off for each unknown token.
     Logs a warning for references without a list: they count neither as words nor as errors. Raises
     UsageError if there are no lists, for a list without a reference, for one whose lines are not
     together, and without the package jiwer.

@@ -36,8 +36,10 @@ def token_nlls(
     log-likelihoods in nats (n,), float64. Every token comes once, in no particular order.
 
     sentences: score each line alone; otherwise all as running text.
-    batch_size, block_size: the most sequences at once, and tokens of each; the result does not
-    depend on them. A model without a receptive field (the LSTM) reads running text as one sequence.
+    batch_size, block_size: of running text, the most sequences at once, and tokens of each; of
+    sentences, their product is the most positions at once, padding included, or one longer line.
+    The result does not depend on them. A model without a receptive field (the LSTM) reads running
+    text as one sequence.
     rank, world_size: this process among those that share the text; each yields its own part. A
     short text, and running text for an LSTM, is read by rank 0 alone.
     The model must be in evaluation mode; no gradients are kept.

@@ -31,8 +31,9 @@ def load_model(run_dir: str | Path, device: str = "auto") -> LoadedRun:
     """Load the best model of a run directory (by validation) onto a device; see LoadedRun.
 
     device: as in `choose_device`, which also switches off TF32 for the process.
-    Raises UsageError if the folder is no run, has no model yet, or has parts of different runs, and
-    for a device that is not there; RunError if the weights are damaged.
+    Raises UsageError if the folder is no run, has no model yet, a damaged config or tokenizer, or
+    parts of different runs, and for a device that is not there; RunError if the weights are
+    damaged.
     """
     run_dir = Path(run_dir)
     where = choose_device(device)

@@ -112,6 +112,8 @@ class Scorer:
         """The best model of a run directory, made ready for inference.
 
         device: auto, cpu, cuda or cuda:N. precision: of the weights, float32 or bf16.
+        Its `source` has `model` (the weights' sha256), `tokenizer` (its fingerprint), `precision`,
+        `run` (the path) and, if the model has an id before a text, `before_text` (that type).
         Side effects on the process: TF32 is off, environment variables of oneDNN are set, and
         forked processes compute with one thread (see models/inference.py).
         Raises UsageError for another precision, and UsageError and RunError as load_model does.
@@ -238,8 +240,8 @@ class Scorer:
 
         Returns the texts, each with the prompt; a newline stands for <eos>. A token is drawn from
         `softmax(log_probs / temperature)` of the `top_k` likeliest types (None: of all);
-        temperature 0 takes the likeliest. Raises UsageError for a value out of its range: counts
-        start at 1, temperature and seed at 0.
+        temperature 0 takes the likeliest. Raises UsageError for a value out of its range (counts
+        start at 1, temperature and seed at 0), and as generation.generate does.
         """
         return generate(
             self.model, self.tokenizer, prompt, tokens, samples, Sampling(temperature, top_k, seed)
@@ -260,7 +262,8 @@ class Scorer:
     def _score_window(self, sentences: list[str], context: Context | None) -> list[Score]:
         """The scores of sentences in their order, all encoded and sorted by length together.
 
-        context: what each of them continues; None: each is the start of a text.
+        sentences: at least one. context: what each of them continues; None: each is the start of a
+        text.
         """
         tokens = self.tokenizer.encode_lines(sentences)
         batches = Sentences(tokens, self.tokenizer.eos_id, batch_size=1, block_size=POSITIONS)
