@@ -52,9 +52,10 @@ def import_fairseq(checkpoint: Path, dictionary: Path, out: Path) -> None:
 
     It gets a config, a tokenizer and weights; missing parent folders are created. If it fails, no
     part of it stays.
-    Raises UsageError if `out` exists and is not an empty folder, if a file is missing, damaged or
-    hostile, if checkpoint and dictionary do not belong together, and for a model that this project
-    does not have; RunError or OSError if the files cannot be written.
+    Raises UsageError if `out` exists and is not an empty folder, or has a path that is not UTF-8,
+    if a file is missing, damaged or hostile, if checkpoint and dictionary do not belong together,
+    and for a model that this project does not have; RunError or OSError if the files cannot be
+    written.
     """
     out = out.resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -179,10 +180,11 @@ def model_config(checkpoint: Checkpoint) -> GCNNConfig:
 
 
 def cutoffs_of(text: Any, vocabulary_size: int) -> list[int]:
-    """The cutoffs of fairseq's option `adaptive_softmax_cutoff`, as "4000,20000" or a list.
+    """The cutoffs of fairseq's option `adaptive_softmax_cutoff`.
 
-    The vocabulary size is dropped if it is the last one. Raises UsageError unless there is at least
-    one cutoff, and all are whole numbers below the vocabulary size. Their order is not checked.
+    text: as "4000,20000" or "[4000, 20000]", which may end with the vocabulary size: that is
+    dropped. Raises UsageError for anything but such a string, unless at least one cutoff is left,
+    and all are whole numbers below the vocabulary size. Their order is not checked.
     """
     cutoffs = parse("adaptive_softmax_cutoff", text)
     cutoffs = list(cutoffs) if isinstance(cutoffs, list | tuple) else [cutoffs]
@@ -203,7 +205,8 @@ def read_dictionary(path: Path) -> WordTokenizer:
     Ids are fairseq's: first its four special types, then the words in the order of the lines. A
     line that ends with ` #fairseq:overwrite` takes its word from an earlier line, whose id stays
     but matches no text any more.
-    Raises UsageError for a file that is missing, a Git LFS pointer, not UTF-8 or not of this form.
+    Raises UsageError for a file that is missing, a Git LFS pointer, not UTF-8 or not of this form,
+    and for a word that comes again in a line without this ending, or is </s> or <unk>.
     """
     check_no_pointer_at(path)
     try:

@@ -110,6 +110,7 @@ def float32(weight: Tensor) -> Tensor:
 def convert_weights(weights: dict[str, Tensor], model: GCNNConfig) -> dict[str, Tensor]:
     """fairseq's weights, by the names and in the layout of this project's model.
 
+    Tensors may share memory with those of `weights`, which stay as they are.
     weights: by fairseq's names, the embedding's among them. model: the config that fairseq's
     options describe. Raises UsageError, naming them, for weights that are missing, left over or of
     another shape.
@@ -194,12 +195,13 @@ def check_names(names: Iterable[str], needed: set[str]) -> None:
 
 
 def split_weights(weights: dict[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
-    """A copy of a checkpoint's weights in the layout of this project.
+    """A checkpoint's weights in the layout of this project, in a new dictionary.
 
-    All convolutions change from (kernel_size, in, out) to (out, in, kernel_size). The weights in
-    `names` are then split into weight normalisation's gain and direction, unless they are missing
-    or have one gain for each output already: NAME becomes NAME_g, (out, 1, ...), and NAME_v,
-    (out, in, ...), which give the same weight.
+    Tensors that need no new values share the memory of the old ones. All convolutions change from
+    (kernel_size, in, out) to (out, in, kernel_size). The weights in `names` are then split into
+    weight normalisation's gain and direction, unless they are missing or have one gain for each
+    output already: NAME becomes NAME_g, (out, 1, ...), and NAME_v, (out, in, ...), which give the
+    same weight.
     """
     # Weights that were shared or folded have no gain; convolutions of old checkpoints have a gain
     # for each position of the kernel

@@ -19,8 +19,9 @@ Layer = tuple[int, int, int]  # out_channels, kernel_size, residual
 def parse(option: str, text: Any) -> Any:
     """The value of an option that fairseq writes as a Python expression, without evaluating code.
 
-    The grammar: whole numbers, True, False, lists, tuples, `sequence + sequence`, `sequence *
-    number`. option: its name, for messages.
+    The grammar: whole numbers without a sign, True, False, lists, tuples, `list + list`,
+    `tuple + tuple`, and a list or tuple `* number` or `number *` one. option: its name, for
+    messages.
     Raises UsageError for anything else, for a value that is no string, for more than MAX_CHARACTERS
     characters, and for a sum or product of more than MAX_LAYERS parts.
     """
