@@ -74,7 +74,8 @@ class HarnessModel(LM):
         shared = 0  # tokens that the text leaves as they are
         while shared < min(len(before), len(whole)) and before[shared] == whole[shared]:
             shared += 1
-        same_word = stripped == context and text[:1].strip() != ""  # goes on where the context ends
+        # Whether the text goes on with the word that the context ends in
+        same_word = context[-1:].strip() != "" and text[:1].strip() != ""
         if same_word and shared == len(before) and before[-1:] == [tokenizer.unk_id]:
             shared -= 1  # another unknown word, with the same id
         unknown = whole[shared:].count(tokenizer.unk_id)

@@ -68,6 +68,15 @@ def test_a_continuation_that_ends_a_word_has_the_whole_word(harness, context, te
     assert not greedy
 
 
+@pytest.mark.parametrize("run_dir", [("gcnn", "word")], indirect=True)
+@pytest.mark.parametrize("blank", [" ", "\t"])
+def test_a_blank_ends_the_last_word_of_the_context_even_if_it_is_unknown(harness, blank):
+    word = harness.scorer.tokenizer.types[30]
+    scores = harness.scorer.token_scores(f"zebra {word}", sentences=False).log_probs
+    total, _ = ask(harness.loglikelihood, f"zebra{blank}", word)
+    assert total == pytest.approx(scores[1], abs=1e-4)
+
+
 @pytest.mark.parametrize("text", ["", " "])
 def test_an_empty_continuation_is_certain(harness, text):
     assert ask(harness.loglikelihood, "a b", text) == (0, True)
