@@ -27,7 +27,7 @@ from gcnn.data.sources import SPLITS, list_names
 from gcnn.data.tables import has_columns, read_lines
 from gcnn.data.threads import in_threads
 from gcnn.data.tokenizer_training import PIECES, train_tokenizer
-from gcnn.data.tokenizers import EOS, UNK, Tokenizer, load_tokenizer
+from gcnn.data.tokenizers import UNK, Tokenizer, load_tokenizer
 
 log = logging.getLogger(__name__)
 DTYPE = np.dtype("<i4")
@@ -177,7 +177,7 @@ def encode(
         batch = without_end_marks(batch, tokenizer.eos)
         tokens = tokenizer.encode_lines(batch).astype(DTYPE, copy=False)
         by_word = tokenizer.kind == "word"
-        words = len(tokens) if by_word else len(split_lines(batch, EOS, UNK))
+        words = len(tokens) if by_word else len(split_lines(batch, tokenizer.eos, UNK))
         stripped = pc.utf8_trim_whitespace(batch)
         newlines = len(batch)
         size = newlines + (pc.sum(pc.binary_length(stripped)).as_py() or 0)

@@ -20,7 +20,7 @@ from gcnn.base.errors import UsageError, one_line
 from gcnn.base.text_files import check_no_pointer_at
 from gcnn.config.schema import SentencePieceConfig, WordTokenizerConfig
 from gcnn.data.lines import Lines, split_lines, without_end_marks
-from gcnn.data.tables import read_lines
+from gcnn.data.tables import has_columns, read_lines
 from gcnn.data.threads import in_threads
 from gcnn.data.tokenizers import EOS, UNK, SentencePieceTokenizer, WordTokenizer
 
@@ -89,9 +89,9 @@ def train_words(config: WordTokenizerConfig, lines: Iterable[Lines]) -> WordToke
 def read_vocabulary(path: Path) -> list[str]:
     """The words of a file with one word per line, stripped, in its order.
 
-    The file is any that read_lines reads, but no pipe; null rows are left out. <eos> and <unk> may
-    be among the words. Raises UsageError as read_lines does, if there is no file, and for a line
-    that is empty, has several words or repeats one.
+    The file is a text, which may be compressed, and no pipe. <eos> and <unk> may be among the
+    words. Raises UsageError as read_lines does, if there is no file, for a table (JSON, Parquet),
+    and for a line that is empty, has several words or repeats one.
     """
     # No pipe: the cached tokenizer is keyed by the content of the file, which is read again.
     if not path.is_file():
@@ -99,10 +99,14 @@ def read_vocabulary(path: Path) -> list[str]:
             f"tokenizer.vocabulary: no file {path}. Give one with a word a line; the vocabulary of "
             "a corpus is where gcnn data says, that of a run in its folder tokenizer/."
         )
+    if has_columns(path):
+        raise UsageError(
+            f"tokenizer.vocabulary: {path} is a table. Give a text with a word a line."
+        )
     words = {}  # a dictionary keeps the order and finds repetitions
     number = 0
     for lines in read_lines(path):
-        for line in lines.drop_null().to_pylist():
+        for line in lines.to_pylist():
             number += 1
             word = line.strip()
             if len(word.split()) == 1 and word not in words:

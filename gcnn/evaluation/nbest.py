@@ -76,7 +76,7 @@ def recognise_kind(line: str) -> str:
         return "moses"
     if parse_srilm(line):
         return "srilm"
-    if re.match(r"\S+-[1-9]\d*(\s|$)", line):
+    if re.match(r"\s*\S+-[1-9]\d*(\s|$)", line):
         return "kaldi"
     raise UsageError(
         "is not `id ||| sentence`, `utt-1 words` or `acoustic language n words`. Give n-best lists "

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import sentencepiece
 
@@ -13,7 +14,7 @@ from gcnn.config.compose import compose_config
 from gcnn.config.schema import DataConfig, SentencePieceConfig, WordTokenizerConfig
 from gcnn.config.stored import load_config, save_config
 from gcnn.data.sources import SPLITS
-from gcnn.data.stream import prepare
+from gcnn.data.stream import encode_text, prepare
 from gcnn.data.tokenizer_training import train_tokenizer
 from tests.unicode_text import TEXT
 
@@ -51,6 +52,13 @@ def test_what_is_no_vocabulary(tmp_path, content, message):
     with pytest.raises(UsageError, match=message) as error:
         train_tokenizer(WordTokenizerConfig(vocabulary=str(path)), [TEXT])
     assert str(path) in str(error.value)
+
+
+def test_a_table_is_no_vocabulary(tmp_path):
+    path = tmp_path / "words.jsonl"
+    path.write_text('{"text": "to"}\n')
+    with pytest.raises(UsageError, match=r"words\.jsonl is a table\. Give a text"):
+        train_tokenizer(WordTokenizerConfig(vocabulary=str(path)), [TEXT])
 
 
 def test_a_vocabulary_leaves_no_choice_of_words():
@@ -93,6 +101,13 @@ def test_a_model_of_ones_own(tmp_path, eos):
     assert (
         tokenizer.encode_lines(["to be </s>"]).tolist()
         == tokenizer.encode_lines(["to be"]).tolist()
+    )
+
+    # The end mark of other tokenizers is text to this one: a word, as in its split_words
+    lines = ["to be <eos>", "to be </s>"]
+    words, _ = tokenizer.split_words(lines)
+    assert (
+        encode_text([pa.array(lines, pa.large_string())], tokenizer, "x").words == len(words) == 7
     )
 
 

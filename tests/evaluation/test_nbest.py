@@ -132,7 +132,7 @@ def test_a_line_of_another_kind_is_refused(line, kind, scored, message):
 
 def test_what_is_not_said_is_told(capsys):
     read = reader("any", False)
-    assert read("utt-1 the cat").sentence == "the cat"
+    assert read(" utt-1 the cat").sentence == "the cat"  # blanks before a line do not count
     assert capsys.readouterr().err == "n-best lists as --nbest kaldi reads them.\n"
     assert read("1 ||| a").sentence == "||| a"  # the kind of the first line is that of all
 
