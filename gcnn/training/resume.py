@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ValidationError
 
 from gcnn.base.errors import UsageError
+from gcnn.base.files import user_path
 from gcnn.config.complaints import usage_errors
 from gcnn.config.compose import compose_config, typed
 from gcnn.config.rules import keys_of, refuse_unread
@@ -220,7 +221,7 @@ def begin_with_model_of_source(config: DictConfig, overrides: list[str]) -> list
     """
     if config.init_from is None:
         return []
-    stored = load_config(config.init_from)
+    stored = load_config(user_path(config.init_from, "its files; give the path"))
     given = parse_overrides(overrides)
     keys = [override.key_or_group for override in given]
     notes = []

@@ -7,6 +7,7 @@ import signal
 import pytest
 import safetensors.torch
 import torch
+from omegaconf import OmegaConf
 
 from gcnn.base.errors import RunError, UsageError
 from gcnn.config.schema import AdamWConfig, NesterovConfig
@@ -14,7 +15,7 @@ from gcnn.config.stored import save_config
 from gcnn.models.weights import WEIGHTS
 from gcnn.training.optimizers import build_optimizer
 from gcnn.training.restore import restore
-from gcnn.training.resume import resumed_config
+from gcnn.training.resume import begin_with_model_of_source, resumed_config
 from gcnn.training.signals import SIGNALS, without_ignored_hangup
 
 
@@ -74,6 +75,15 @@ def test_a_key_that_no_config_has_is_named_on_resume(config, tmp_path, key):
     save_config(config, tmp_path / "config.yaml")
     with pytest.raises(UsageError, match=r"Key 'foo' not in .* Its keys: "):
         resumed_config(tmp_path, [f"{key}=1"])
+
+
+def test_a_home_folder_in_the_init_from_of_a_config_file_is_found(config, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "run").mkdir()
+    save_config(config, tmp_path / "run" / "config.yaml")
+    composed = OmegaConf.create({"init_from": "~/run", "model": {}, "tokenizer": {}})
+    begin_with_model_of_source(composed, [])
+    assert composed.model == OmegaConf.structured(config.model)
 
 
 def test_a_bound_below_the_step_reached_is_said_and_ends_the_run(config, make_trainer, caplog):
