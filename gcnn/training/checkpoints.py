@@ -94,8 +94,8 @@ class Checkpoints:
     def save(self, step: int, weights: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
         """Write a checkpoint, then remove those of the lowest steps until `keep` are left.
 
-        `weights` is the model's state_dict, `state` the Trainer's. The run's best weights are
-        linked into the checkpoint. One of the same step is replaced. Raises RunError or OSError
+        `weights` is the model's state_dict, `state` the Trainer's. The run's best weights, if any,
+        are linked into the checkpoint. One of the same step is replaced. Raises RunError or OSError
         where the disk is full; the other checkpoints are intact then.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -103,6 +103,7 @@ class Checkpoints:
         replaced = path.with_name(f".{path.name}.replaced.tmp")  # one of the same step
 
         def write(aside: Path) -> None:
+            """Make the folder `aside` with all files; at last move one of the same step away."""
             aside.mkdir()
             write_weights(weights, aside / WEIGHTS, self.identity["tokenizer"])
             write_state(state, aside / STATE)
@@ -122,10 +123,11 @@ class Checkpoints:
             remove(old)
 
     def set_aside_newer(self, path: Path) -> tuple[Path, list[Path]] | None:
-        """Move the checkpoints of later steps than `path` into a new folder abandoned_<n>.
+        """Move checkpoints of later steps than `path` to a new folder checkpoints/abandoned_<n>.
 
         All are moved where `path` is not one of `all`: another run's, or one that was set aside.
-        Returns that folder and the paths that they had; None where there are none to move.
+        Returns that folder and the paths that they had, lowest step first; None where there are
+        none to move.
         """
         is_own = path.resolve().parent == self.folder.resolve()
         later = self.all()
@@ -162,7 +164,7 @@ class Checkpoints:
 
         Reads both files whole; the best weights are left to `restore_best`. Raises RunError where a
         file is missing or damaged, UsageError where the identity is another or a file is a pointer
-        of Git LFS or git-annex.
+        of Git LFS or git-annex. Parts of the identity that the manifest lacks are not compared.
         """
         for name in (MANIFEST, WEIGHTS, STATE):
             check_no_pointer_at(path / name)
@@ -185,7 +187,7 @@ class Checkpoints:
                 f"checkpoint {path}: {MANIFEST} is missing or damaged ({one_line(error)})."
             ) from None
         for what, value in self.identity.items():
-            if identity.get(what, value) != value:  # older versions lack some entries
+            if identity.get(what, value) != value:  # older versions lack some parts
                 raise UsageError(
                     f"checkpoint {path} is of another {what}. "
                     "Give its run's config, or resume=false."
@@ -194,8 +196,8 @@ class Checkpoints:
     def load(self, path: Path, model: torch.nn.Module) -> dict[str, Any]:
         """Verify a checkpoint, load its weights into `model`, return the training state on the CPU.
 
-        Raises UsageError where `path` is no folder or has another identity, RunError where it is
-        damaged; the model may have changed then.
+        Raises UsageError where `path` is no folder, otherwise UsageError and RunError as `verify`
+        does; RunError where the training state does not load: the model has changed then.
         """
         if not path.is_dir():
             raise UsageError(
@@ -214,8 +216,8 @@ class Checkpoints:
         """Load the newest intact checkpoint, as `load` does; None where there are no checkpoints.
 
         Returns its path and its training state. Newer ones that are damaged are logged and removed.
-        Raises UsageError where one that is read has another identity, RunError where all are
-        damaged; nothing is removed then.
+        Raises UsageError as `load` does of one that is read, RunError where all are damaged;
+        nothing is removed then.
         """
         damaged = []
         for path in reversed(self.all()):

@@ -95,7 +95,10 @@ def from_rank_0(value: Any) -> Any:
 
 
 def all_gather(tensor: Tensor) -> list[Tensor]:
-    """The tensors of all ranks, in their order, on every rank; all have the same shape."""
+    """The tensors of all ranks, in their order, on every rank; all have the same shape.
+
+    In one process the list holds `tensor` itself, not a copy.
+    """
     if world_size() == 1:
         return [tensor]
     # gloo ignores strides, and an LSTM's state is transposed
@@ -118,7 +121,7 @@ def share_status(loss: Tensor, seconds: float, received: int | None) -> Tensor:
     on_device = torch.tensor(own, dtype=torch.float64).to(loss.device, non_blocking=True)
     status = torch.cat([loss.double()[None], on_device])
     if world_size() > 1:
-        dist.all_reduce(status)
+        dist.all_reduce(status)  # in place: `status` then has the sums over ranks
     return status
 
 
@@ -153,11 +156,12 @@ class Loss(nn.Module):
     def forward(
         self, tokens: Tensor, targets: Tensor, cluster_indices: list[Tensor], state: State | None
     ) -> tuple[Tensor, State]:
-        """The total nats () of `targets`, both (batch, time), and the state after `tokens`.
+        """tokens, targets (batch, time) -> total nats () of the targets, state after the tokens.
 
-        `cluster_indices` is what `softmax.cluster_indices(targets)` returns; all are on the model's
-        device. `state` is that before `tokens`, None: zeros. The state that is returned is detached
-        and a copy: views would keep whole activations.
+        `targets` that are IGNORE (data/batches.py) count 0; `cluster_indices` is what
+        `softmax.cluster_indices(targets)` returns. All are on the model's device. `state` is that
+        before `tokens`, None: zeros. The state that is returned is detached and a copy: views would
+        keep whole activations.
         """
         hidden, state = self.model(tokens, state)
         nats = self.model.nll(hidden, targets, cluster_indices).sum()

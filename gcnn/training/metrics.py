@@ -34,7 +34,8 @@ class Metrics:
     def __init__(self, config: TrainConfig, run_dir: Path, step: int):
         """Open metrics.jsonl in `run_dir`, which exists, and start the logger.
 
-        The run goes on from `step`: lines of later steps are removed from the file; 0: all lines.
+        The run goes on from `step`: lines of later steps, and damaged ones, are removed from the
+        file; 0: all lines.
         """
         self.file = self.logger = None
         if rank() > 0:  # rank 0 writes for all
@@ -72,10 +73,12 @@ class Metrics:
             self.file.close()
 
     def summarize(self, results: dict[str, Any]) -> None:
-        """Hand a run's results (those of results.json) to the logger, as `results/key`.
+        """Hand a run's results to the logger, as `results/<key>`; does nothing without a logger.
 
-        Versions and hardware are left out. TensorBoard gets the numbers among them, at the last
-        step. Does nothing without a logger. May be called after `close`.
+        `results` is the content of results.json. Its keys parameters, receptive_field,
+        flops_per_token, data, train, validation and test are handed on: to Weights & Biases as its
+        summary, to TensorBoard the numbers in them, as `results/train.steps`, at the last step. May
+        be called after `close`.
         """
         keys = (
             "parameters",
@@ -110,7 +113,7 @@ def step_of(line: str) -> float:
 def check_logger(kind: str) -> None:
     """Raise UsageError for a logger (wandb, tensorboard) whose package is not installed.
 
-    `kind` is logger.kind; none needs no package.
+    `kind` is logger.kind; the kind `none` needs no package.
     """
     # A mere folder of that name has a spec, but no origin
     if kind != "none" and getattr(find_spec(kind), "origin", None) is None:
@@ -145,8 +148,9 @@ def start_wandb(config: TrainConfig, run_dir: Path) -> Any:
 
     Project and mode are those of the config, else of W&B's environment variables, else gcnn and
     offline; a warning is logged where config and environment disagree. Folder, name and `silent`
-    are those of the environment, else `run_dir`, experiment/folder and true. The run's id is kept
-    in `run_dir/wandb_id`; where there is no such file, it is $WANDB_RUN_ID or a random one.
+    are those of the environment, else `run_dir`, experiment/<name of run_dir> and true. The run's
+    id is read from `run_dir/wandb_id`; where there is no such file, it is written, with
+    $WANDB_RUN_ID or a random id.
     """
     import wandb
 

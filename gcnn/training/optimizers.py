@@ -43,8 +43,8 @@ class Nesterov(torch.optim.SGD):
 def build_optimizer(config: NesterovConfig | AdamWConfig, model: nn.Module) -> Optimizer:
     """The optimizer of a config, over all parameters of a model that is on its device already.
 
-    Its learning rate is the config's, without a schedule. Of the weight decay, AdamW's leaves out
-    biases, weight normalisation's gains and embeddings; Nesterov's applies to all parameters.
+    Its learning rate is the config's, without a schedule. AdamW's weight decay leaves out biases,
+    gains (of norms and of weight normalisation) and embeddings; Nesterov's applies to all.
     """
     if isinstance(config, NesterovConfig):
         return Nesterov(model.parameters(), config.lr, config.momentum, config.weight_decay)

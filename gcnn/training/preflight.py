@@ -32,7 +32,10 @@ COPIES = 3  # of the weights in training: the weights, their gradient, the optim
 
 
 def check_processes(trainer: Any, processes: int) -> None:
-    """Raise UsageError for a batch that the processes cannot share evenly."""
+    """Raise UsageError for a batch that the processes cannot share evenly.
+
+    `trainer` is a TrainerConfig; its batch_size must be a multiple of `processes`.
+    """
     if trainer.batch_size % processes:
         size = f"trainer.batch_size is {trainer.batch_size}, over all processes"
         raise UsageError(
@@ -87,10 +90,10 @@ def check_precision(config: TrainConfig, device: torch.device) -> None:
 
 
 def warn_of_threads(device: torch.device) -> None:
-    """Log a warning where torchrun's processes on this machine have more threads than it has cores.
+    """Log a warning where torchrun's processes on this machine have more threads than cores.
 
-    Each is taken to have as many as torch has here: call it after torch.set_num_threads. Does
-    nothing where `device` is a GPU.
+    Each is taken to have as many threads as torch has here: call it after torch.set_num_threads.
+    The cores are those that this process may use. Does nothing where `device` is a GPU.
     """
     local = torchrun.local_world_size()
     threads, cores = torch.get_num_threads(), hardware()["cores"]

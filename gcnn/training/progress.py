@@ -11,17 +11,18 @@ from gcnn.config.schema import TrainerConfig
 class Progress:
     """How far a run is: the numbers that a checkpoint stores beside its tensors."""
 
-    step: int = 0  # updates made
+    step: int = 0  # updates made, skipped ones included
     epoch: int = 0  # full passes made
     index: int = 0  # batches of this epoch taken
-    tokens: int = 0  # targets trained on
+    tokens: int = 0  # targets of these updates
     seconds: float = 0.0  # of training; validation and checkpoints are not counted
-    best_nll: float = math.inf  # validation, nats a token
+    best_nll: float = math.inf  # validation, nats a token; infinity: there are no best weights
     validated: int = 0  # the step of the last validation
     no_better: int = 0  # validations in a row that were not the best, every `validate_every` steps
     skipped: int = 0  # updates left out for a loss or gradient that was not finite
-    logged_nll: float = 0.0  # nats since the last line of metrics
-    logged_tokens: int = 0
+    # Since the last line of metrics
+    logged_nll: float = 0.0  # nats, without skipped updates
+    logged_tokens: int = 0  # without skipped updates
     logged_seconds: float = 0.0
 
 

@@ -66,12 +66,13 @@ def restore(
 
 
 def undo_later_steps(trainer: Trainer, path: Path) -> None:
-    """Set aside checkpoints newer than `path`, and restore the best weights of that time.
+    """Set aside later checkpoints than `path`, and restore the best weights of that time.
 
-    On rank 0 alone, once `path` is loaded. model.safetensors is removed where there were no best
-    weights yet or they are lost; then `progress.best_nll` is infinite, so that the next validation
-    gives the best weights. It stays where nothing was set aside and the checkpoint has no copy of
-    it, as in older versions.
+    On rank 0 alone, once `path` is loaded. Which are later: see `Checkpoints.set_aside_newer`.
+    model.safetensors is removed where there were no best weights yet or they are lost; then
+    `progress.best_nll` is infinite, so that the next validation gives the best weights. It stays
+    where nothing was set aside and the checkpoint has no copy of it, as in older versions. Logs a
+    warning if checkpoints were set aside, and if best weights are lost.
     """
     newer = trainer.checkpoints.set_aside_newer(path)
     if newer is not None:

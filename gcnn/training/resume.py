@@ -53,16 +53,18 @@ def parse_overrides(overrides: list[str]) -> list[Override]:
 def run_to_resume(overrides: list[str], repeated: Path | None = None) -> Path | None:
     """The directory of the run that a command resumes; None where it begins a new one.
 
-    `overrides` are those of the command, quoted as for `parse_overrides`. None without `resume`;
-    otherwise the first that applies:
+    `overrides` are those of the command, quoted as for `parse_overrides`. A folder with a
+    config.yaml is a run. None without `resume` or with resume=false; otherwise the first that
+    applies:
     - `run_dir`, if it holds a run;
     - resume=CHECKPOINT: the nearest folder above it that is a run, None if there is none;
     - resume=true with a `run_dir` that holds no run: None;
     - resume=true with `repeated`, the run of --config-path: that run;
-    - resume=true alone: the unfinished run in ./runs/<experiment> with the newest config.
+    - resume=true alone: of the runs in ./runs/<experiment> (./runs/custom without an experiment)
+      that have a log but no results, the one whose config was written last.
 
-    Raises UsageError where that last folder has no unfinished run, and for an override that Hydra
-    does not understand.
+    Raises UsageError where that last folder has no such run, and for an override that Hydra does
+    not understand.
     """
     overridden = {}
     for override in parse_overrides(overrides):
@@ -109,14 +111,16 @@ def finished(run: Path) -> bool:
 def resumed_config(
     run: Path, overrides: list[str], config_dir: Path | None = None
 ) -> tuple[TrainConfig, list[str]]:
-    """The config with which a run goes on, and the lines to log about it: one a change.
+    """The config with which a run goes on, and lines to log: where it does, and what is changed.
 
     It is the stored config with the values of `overrides`, the command line's. Choices of a group
-    (model=NAME) are only compared with it, but logger=NAME is applied. Without run_dir the run goes
-    on in its folder; without resume, from the checkpoint that it was going back to when it was
-    killed, if any, or from the newest. `config_dir` is the user's own folder of config choices,
-    None: there is none. Raises UsageError where `run` holds no config, for a change of a key that
-    is fixed (FIXED), for a sweep, and for values that are unknown or out of their range.
+    (model=NAME) and experiment=NAME are only compared with it, but logger=NAME is applied. Without
+    run_dir the run goes on in its folder; without resume=CHECKPOINT, from the checkpoint that it
+    was going back to when it was killed, if any, or from the newest. `config_dir` is the user's own
+    folder of config choices, None: there is none. Raises UsageError where `run` holds no valid
+    config, for a change of a key that is fixed (FIXED) or has no effect, for a choice of another
+    kind (see `compare_choice`), a sweep, a deletion (~key), and keys or values that are unknown or
+    out of their range.
     """
     stored = load_config(run)
     config = OmegaConf.structured(stored)
@@ -175,11 +179,11 @@ def resumed_config(
 
 
 def checked(config: DictConfig, hydra_config: DictConfig) -> TrainConfig:
-    """A config that Hydra has composed as a TrainConfig, checked.
+    """The TrainConfig, checked, of a config that Hydra has composed (without the key `hydra`).
 
     Raises UsageError as `typed` does, and for a key that is set and has no effect. Where a stored
-    config is repeated (--config-path), keys of older versions are renamed in `config`, in place,
-    and only the keys of the command line are checked for effect.
+    config is repeated (its --config-name is not `train`), keys of older versions are renamed
+    in `config`, in place, and only the keys of the command line are checked for effect.
     """
     composed = hydra_config.job.config_name == "train"
     if not composed:
@@ -217,7 +221,7 @@ def begin_with_model_of_source(config: DictConfig, overrides: list[str]) -> list
 
     Does nothing without `init_from`. A group that the overrides choose (`model=...`) stays; their
     single keys (`model.dropout=...`) are applied on top of a group that is replaced. Returns a line
-    to log for each of these. Raises UsageError where `init_from` is no run.
+    to log for each group that is replaced. Raises UsageError where `init_from` is no run.
     """
     if config.init_from is None:
         return []
@@ -239,11 +243,11 @@ def begin_with_model_of_source(config: DictConfig, overrides: list[str]) -> list
 def compare_choice(
     run: Path, stored: TrainConfig, override: str, config_dir: Path | None
 ) -> list[str]:
-    """A line to log where a choice (`override`, as model=gcnn_8) has other values than the run.
+    """A list with one line to log if a choice (`override`, as model=gcnn_8) differs from the run.
 
-    The run keeps its own values: `stored` is its config. The list is empty where no value differs,
-    and for data. Raises UsageError where the choice is of another kind (IDENTITY) than the run's,
-    except for the logger. `config_dir` is as for `resumed_config`.
+    It names the keys; the run keeps its own values: `stored` is its config. The list is empty where
+    no value differs, and for data. Raises UsageError where the choice is unknown or of another kind
+    (IDENTITY) than the run's, which a logger may be. `config_dir` is as for `resumed_config`.
     """
     group, _, name = override.partition("=")
     chosen = compose_config(override, config_dir=config_dir)
@@ -269,7 +273,8 @@ def compare_choice(
 def flatten(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     """Each value of nested dataclasses and dictionaries with its key: ("trainer.batch_size", 8).
 
-    Lists count as values. `key` is the key of `value` itself; empty: none.
+    Lists count as values; an empty dictionary yields nothing. `key` is the key of `value` itself;
+    empty: none.
     """
     if dataclasses.is_dataclass(value):
         value = dataclasses.asdict(value)

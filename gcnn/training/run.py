@@ -72,7 +72,8 @@ def train(
     Joins torchrun's processes, if any; sets torch's threads, random state and TF32, glibc's
     allocation, and handlers of signals while it trains. Raises UsageError where the config does not
     fit the machine or the data (before anything but caches is written), and where the run is in use
-    or its checkpoint does not fit; RunError and Interrupted as Trainer.run does.
+    or its checkpoint does not fit; RunError where weights or checkpoint are damaged, and RunError
+    and Interrupted as Trainer.run does.
     """
     with process_group():
         return train_in_group(config, notes, fit_cutoffs)
@@ -144,7 +145,7 @@ def set_up_process(config: TrainConfig) -> torch.device:
 
 
 def source_run(config: TrainConfig, run_dir: Path) -> Path | None:
-    """The run whose tokenizer a run with `init_from` uses; None without `init_from`.
+    """The run that a run with `init_from` has its tokenizer from; None without `init_from`.
 
     It is `run_dir` itself where it is resumed and has checkpoints, otherwise that of `init_from`.
     Raises UsageError as check_source does.
@@ -200,9 +201,10 @@ def restore_or_begin(trainer: Trainer) -> None:
 
 
 def announce(trainer: Trainer, notes: Sequence[str]) -> None:
-    """Log `notes`, warnings, and what is about to be trained; on rank 0, before the first step.
+    """Log `notes`, what is about to be trained, and a warning if `warn_of_short_run` has one.
 
-    Removes results.json where there are steps to make: it is of a run that is extended.
+    On rank 0, before the first step. Removes results.json where there are steps to make: it is of a
+    run that is extended.
     """
     config = trainer.config
     run_dir = trainer.run_dir
@@ -249,9 +251,9 @@ def run_directory(run_dir: Path) -> Iterator[None]:
 def with_fitting_cutoffs(
     config: TrainConfig, vocabulary_size: int, notes: Sequence[str]
 ) -> tuple[TrainConfig, Sequence[str]]:
-    """The config without cutoffs past the vocabulary, and `notes` with a line that says so.
+    """The config without cutoffs of `vocabulary_size` or more, and `notes` with a line about it.
 
-    Both as they were where all cutoffs are below `vocabulary_size`. Arguments are not changed.
+    `config` and `notes` themselves where all cutoffs are below. Neither is changed in place.
     """
     cutoffs = config.model.cutoffs
     fitting = [cutoff for cutoff in cutoffs if cutoff < vocabulary_size]
@@ -267,7 +269,8 @@ def with_fitting_cutoffs(
 def steps_of(trainer: Trainer) -> float:
     """The number of steps, from 0 on, after which a run ends; infinity if minutes alone bound it.
 
-    Minutes and patience are left out. Approximate for max_flops, as batches differ in size.
+    Minutes and patience are left out. Not rounded to whole steps; approximate for max_flops, as
+    batches differ in size.
     """
     bounds = trainer.config.trainer
     batches = len(trainer.batches)

@@ -12,7 +12,8 @@ ScheduleConfig = ConstantScheduleConfig | PlateauScheduleConfig | CosineSchedule
 class Schedule:
     """Sets the learning rate: call `set` before each step and `validated` after each validation.
 
-    The factors apply to the optimizer's learning rate when this is built, one for all its groups.
+    The factors apply to the learning rate that the optimizer has when this is built; it must be the
+    same in all its groups.
     """
 
     def __init__(self, config: ScheduleConfig, optimizer: torch.optim.Optimizer):
@@ -50,8 +51,9 @@ class Schedule:
     def validated(self, nll: float) -> None:
         """Take note of a validation, `nll` in nats a token.
 
-        On the plateau schedule, more than `patience` in a row that are not the best lower the
-        factor; then the count begins anew. Other schedules do not change.
+        On the plateau schedule, after more than schedule.patience in a row without a new best the
+        learning rate is multiplied by schedule.factor, and the count begins anew. Other schedules
+        do not change.
         """
         if nll < self.best:
             self.best = nll

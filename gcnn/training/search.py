@@ -44,8 +44,9 @@ def trials_done(storage: str, name: str) -> int:
 
     `storage` is the URL of the database, `name` the study's, which is created where there is none.
     Trials that were running when the search was stopped are marked as failed in the database and
-    queued again; they are not counted, now or later. Raises UsageError where the database cannot be
-    read or written.
+    queued again; they are not counted, now or later. No other process may be at this search: its
+    running trials would be taken for stopped ones. Logs the number. Raises UsageError where the
+    database cannot be read or written.
     """
     import optuna  # late: only searches need it
 

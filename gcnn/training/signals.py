@@ -13,8 +13,9 @@ class StopSignals:
     """Remembers which of SIGNALS this process received last, instead of being ended by it.
 
     `received` is that signal's number; None: none yet. A context manager for the main thread:
-    within it its handlers are installed, afterwards the former ones are back. Ctrl-C after any
-    signal (a second Ctrl-C, say) raises KeyboardInterrupt at once.
+    within it its handlers are installed, afterwards the former ones are back. SIGHUP stays ignored
+    where it is, as under nohup. Ctrl-C after any signal (a second Ctrl-C, say) raises
+    KeyboardInterrupt at once.
     """
 
     def __init__(self) -> None:
@@ -31,7 +32,7 @@ class StopSignals:
             signal.signal(number, handler)
 
     def receive(self, number: int, frame: Any) -> None:
-        """The signal handler: remembers the signal and logs a warning."""
+        """The signal handler: remembers the signal and logs a warning; see the class for Ctrl-C."""
         if self.received is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.received = number

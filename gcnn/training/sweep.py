@@ -89,7 +89,8 @@ def check_configs(config: DictConfig) -> None:
 
     `config` is the sweep's, composed, `hydra` included. A search draws its members as it goes: of
     it, every named choice and both ends of every interval are checked, one key at a time. Raises
-    UsageError for the first member that is wrong, with its number, its swept values and the reason.
+    UsageError for the first member that is wrong, with its number from 0, its swept values and the
+    reason.
     """
     loader = GlobalHydra.instance().config_loader()
     sweeper_params = config.hydra.sweeper.get("params") or {}
@@ -124,7 +125,7 @@ def check_member(config: DictConfig, overrides: list[str]) -> None:
 
 def grid(overrides: list[Override]) -> list[list[str]]:
     """The overrides of each member of a grid, in Hydra's order; also those that are not swept."""
-    [members] = BasicSweeper.split_arguments(overrides, None)
+    [members] = BasicSweeper.split_arguments(overrides, None)  # None: all in one batch
     return members
 
 
@@ -152,8 +153,9 @@ def search_samples(overrides: list[Override]) -> list[list[str]]:
 
 
 def report_progress(folder: Path) -> None:
-    """Print to stderr when a member of a sweep's folder begins, ends or fails.
+    """Print a line to stderr for each member in a sweep's folder, and when its state changes.
 
+    The states are running, failed and done. Members that a resumed sweep has are printed at once.
     Meant for a daemon thread: it looks at the members' files twice a second, and returns when
     SweepFolder.path is no longer `folder`.
     """
@@ -243,9 +245,10 @@ def train_member(config: DictConfig, hydra_config: DictConfig) -> dict[str, Any]
     """Train a member in its folder, or go on with it; returns its results, None where it failed.
 
     The folder is hydra.runtime.output_dir, which exists and is named by the member's number;
-    `config` is the member's, and changes. Writes member.json there, and what `train` writes. An
-    error is logged and stored in member.json, so that the sweep goes on; that of a mistake in the
-    code is also printed. Raises Interrupted, which ends the sweep.
+    `config` is the member's, and changes. With resume=true, a member that was begun goes on with
+    its stored config. Writes member.json there, and what `train` writes. An error is logged and
+    stored in member.json, so that the sweep goes on; that of a mistake in the code is also printed
+    with its traceback. Raises Interrupted, which ends the sweep.
     """
     from gcnn.training.run import train  # late: Hydra makes the callback above for every command
 

@@ -102,9 +102,9 @@ class Trainer:
         Writes metrics.jsonl, checkpoints and the best weights to `run_dir`, shows the progress bar,
         and handles SIGNALS (signals.py) until it returns. The model then has the last weights, not
         the best. A run that is at a bound already makes no step. Raises RunError where a step is
-        not finite and may not be skipped (see `on_nonfinite`), where no validation is finite, where
-        the disk is full and where the compiler fails; Interrupted after one of SIGNALS, once the
-        step is finished and a checkpoint written.
+        not finite and may not be skipped (see `on_nonfinite`), where no validation is finite and
+        where the compiler fails; RunError or OSError where the disk is full; Interrupted after one
+        of SIGNALS, once the step is finished and a checkpoint written.
         """
         self.model.train()
         if self.config.trainer.compile:
@@ -127,7 +127,7 @@ class Trainer:
             self.metrics.close()
 
     def validate_before_steps(self) -> None:
-        """Validate before fine-tuning, and where a finished run's last step was not validated."""
+        """Validate before fine-tuning, and if a finished run lacks a last score or best weights."""
         progress = self.progress
         if self.config.init_from is not None and progress.step == 0:
             self.validate()  # no fine-tuning is better than a bad one
@@ -219,8 +219,8 @@ class Trainer:
     def on_nonfinite(self, loss: float) -> None:
         """Count and log a step whose loss or gradient norm is not finite; it changed no weights.
 
-        Drops the carried state. Raises RunError where `trainer.skip_nonfinite` steps of this run
-        were skipped before.
+        Drops the carried state. Raises RunError if `trainer.skip_nonfinite` steps of this run were
+        skipped already (0, the default: at the first).
         """
         progress = self.progress
         batch = f"epoch {progress.epoch + 1}, batch {progress.index} of {len(self.batches)}"
@@ -296,7 +296,7 @@ class Trainer:
         """How far the run is, for each line of metrics.jsonl.
 
         `step` (updates made), `epoch` (passes over the text, with the part of the present one),
-        `tokens` (targets trained on) and `seconds` (of training alone).
+        `tokens` (targets so far) and `seconds` (of training alone). Skipped updates are included.
         """
         progress = self.progress
         return {
@@ -365,7 +365,7 @@ class Trainer:
         }
 
     def gathered_state(self) -> State | None:
-        """All processes' carried state, in their order; None: none is carried. All must call it."""
+        """All processes' carried states, joined in their order; None: none. All must call it."""
         if self.state is None:
             return None
         return [torch.cat(distributed.all_gather(part)) for part in self.state]

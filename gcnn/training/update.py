@@ -24,8 +24,8 @@ class Updater:
     """Updates a model's weights by batches; nothing in it waits for the device.
 
     An update is `accumulate_gradients`, then `clip_and_update`. `config` says precision, clipping
-    and whether the loss is compiled. `optimizer` is one of `build_optimizer`. All processes must
-    make one: they get rank 0's weights.
+    and whether the loss is compiled; an LSTM's `recur` is then replaced by one that never is.
+    `optimizer` is one of `build_optimizer`. All processes must make one: they get rank 0's weights.
     """
 
     def __init__(
@@ -50,8 +50,8 @@ class Updater:
         """Compile the loss, by a forward and backward pass over the first micro-batch.
 
         Changes neither weights nor torch's random state; gradients are dropped. Arguments as in
-        `accumulate_gradients`. Raises RunError if the compiler fails; an error that says that
-        memory ran out passes through.
+        `accumulate_gradients`; all processes must call it, too. Raises RunError for any error but
+        one that says that memory ran out, which passes through.
         """
         try:
             with torch.random.fork_rng(), warnings.catch_warnings():
