@@ -30,10 +30,10 @@ def find_run(path: str) -> Path:
 
     That is the folder itself if it has a config, otherwise the run up to four levels below it whose
     results.json is the newest; its path is then printed to stderr. `latest` stands for ./runs.
-    `hf://user/name` is a run on the Hub, which is downloaded. A path that is empty or not a folder
-    is returned as it is: reading it fails with a message. Raises UsageError if a folder has neither
-    a config nor a finished run below, and for `latest` if there is no ./runs; UsageError and
-    RunError as download_run does.
+    `hf://user/name` is a run on the Hub, which is downloaded. A path that is not a folder is
+    returned as it is: reading it fails with a message. An empty one is the current folder, below
+    which nothing is looked for. Raises UsageError if a folder has neither a config nor a finished
+    run below, and for `latest` if there is no ./runs; UsageError and RunError as download_run does.
     """
     if path.startswith(PREFIX):
         return download_run(path.removeprefix(PREFIX), PUBLISHED)
@@ -82,9 +82,10 @@ def lock_or_owner(file: TextIO) -> dict[str, Any] | None:
 
 
 def write_owner(lock: TextIO) -> None:
-    """Write this process's id and host as JSON into a lock file whose lock it holds.
+    """Replace a lock file's content with this process's id and host, as JSON without a newline.
 
-    There are blanks around the id, so that a shell can `cut` it out.
+    lock: opened with "a+"; this process holds its lock. There are blanks around the id, so that a
+    shell can `cut` it out.
     """
     lock.truncate(0)
     owner = {"process": os.getpid(), "host": os.uname().nodename}

@@ -15,8 +15,9 @@ def as_hub_name(run: str) -> str:
     """`hf://user/name` if `run` is a `user/name` of the Hub; otherwise `run` as it is.
 
     It is one if it has a slash between two names of ASCII letters, digits, `_`, `-` and `.`, unless
-    it is probably a path with a mistake in it: nothing named `user` may exist in the current
-    folder, and `user` may not be `runs`. The Hub is not asked.
+    it is probably a path with a mistake in it: `user` may not begin with a dot or be `runs`, `name`
+    may not be `.` or `..`, and nothing named `user` may exist in the current folder. The Hub is not
+    asked.
     """
     user, _, name = run.partition("/")
     is_hub_name = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", run, re.ASCII) and name not in (".", "..")

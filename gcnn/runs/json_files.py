@@ -22,9 +22,9 @@ hints_of = cache(get_type_hints)
 def checked(content: Any, kind: Any, where: str) -> Any:
     """A value of parsed JSON as a `kind` (explained above), with all types in it checked.
 
-    Null becomes an empty list or dictionary, or a dataclass as if all its entries were absent; a
-    Number or Text stays None. An entry that is absent has its field's default, or is read as null
-    if there is none. Entries for which a dataclass has no field are left out.
+    Null becomes an empty list or dictionary, or a dataclass as if all its entries were absent; for
+    a Number, Text or Any it is None. An entry that is absent has its field's default, or is read as
+    null if there is none. Entries for which a dataclass has no field are left out.
     where: the file and the place in it, for messages.
     Raises UsageError for an entry of another type; true and false are not numbers.
     """

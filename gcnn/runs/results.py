@@ -22,7 +22,7 @@ class Hardware:
     gpu_count: Number = None
     driver: Text = None  # of the GPU
     cudnn: Text = None
-    tf32: Text = None  # what float32 products on a GPU took: off, products, convolutions, or both
+    tf32: Text = None  # which float32 operations of the GPU took TF32, as `tf32` there names them
     memory_bytes: Number
     platform: Text
 
@@ -93,9 +93,10 @@ class Split:
 
     @property
     def why_no_words(self) -> str:
-        """Why the split has no perplexity per word and no bits per byte, as a clause for a table.
+        """Why the split has no perplexity per word and no bits per byte: a clause without a stop.
 
-        Empty if it has them, or if words out of vocabulary are not the reason or not recorded.
+        It says how many words are out of vocabulary. Empty if the split has a perplexity per word,
+        or if no such words are recorded.
         """
         if self.word_perplexity is not None or not self.out_of_vocabulary:
             return ""
@@ -105,7 +106,10 @@ class Split:
 
 @dataclass(kw_only=True)
 class Results:
-    """results.json. For a run that has not finished, readers make one in which all is None."""
+    """results.json. For a run that has not finished, readers make one whose entries are all absent.
+
+    Its numbers and texts are then None, but receptive_field is 0 and hardware.gpu is empty.
+    """
 
     experiment: Text
     seed: Number
@@ -127,13 +131,13 @@ class Results:
 
 @dataclass(kw_only=True)
 class Metric:
-    """A line of metrics.jsonl."""
+    """A line of metrics.jsonl, with the entries that are read of it."""
 
     kind: Text  # train | validation
     step: Number
-    tokens: Number
-    seconds: Number
-    loss: Number
+    tokens: Number  # targets trained on so far
+    seconds: Number  # of training so far
+    loss: Number  # nats per token
     perplexity: Number
     tokens_per_second: Number
 
@@ -159,7 +163,7 @@ class Member:
 
     @property
     def settings(self) -> dict[str, str]:
-        """The member's overrides as key -> value, both as typed; Hydra's prefix + is removed."""
+        """The member's overrides as key -> value, both as typed, without Hydra's prefix + or ++."""
         settings = {}
         for override in self.overrides:
             if override:
