@@ -37,6 +37,7 @@ from gcnn.training.resume import (
     begin_with_model_of_source,
     checked,
     may_fit_cutoffs,
+    note_on_learning_rate,
     resumed_config,
     run_to_resume,
 )
@@ -89,6 +90,7 @@ def run(config: DictConfig, hydra_config: DictConfig) -> float | None:
         return run_member(config, hydra_config)
     refuse_sweep(hydra_config)
     notes = begin_with_model_of_source(config, hydra_config.overrides.task)
+    notes += note_on_learning_rate(config, hydra_config)
     print_results(*train(checked(config, hydra_config), notes, may_fit_cutoffs(hydra_config)))
     return None
 

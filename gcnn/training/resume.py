@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ValidationError
 
@@ -197,6 +199,28 @@ def checked(config: DictConfig, hydra_config: DictConfig) -> TrainConfig:
 def may_fit_cutoffs(hydra_config: DictConfig) -> bool:
     """Whether cutoffs past the vocabulary may be dropped: they are not from the command line."""
     return "model.cutoffs" not in keys_of(hydra_config.overrides.task)
+
+
+def note_on_learning_rate(config: DictConfig, hydra_config: DictConfig) -> list[str]:
+    """A line to log if model=NAME leaves an experiment's learning rate to a model of another kind.
+
+    An experiment's rate is chosen for its own model: at quickstart's, a Transformer learns little.
+    The list is empty if the kind is that of the experiment's model, or if the command line sets the
+    optimizer or its rate too. `config` is not changed.
+    """
+    keys = keys_of(hydra_config.overrides.task)
+    experiment = hydra_config.runtime.choices.get("experiment")
+    if "model" not in keys or experiment is None or keys & {"optimizer", "optimizer.lr"}:
+        return []
+    # By the loader of the Hydra that called us: it knows the folder of --config-dir
+    loader = GlobalHydra.instance().config_loader()
+    own = loader.load_configuration("train", [f"experiment={experiment}"], RunMode.RUN)
+    if own.model.kind == config.model.kind:
+        return []
+    return [
+        f"optimizer.lr={config.optimizer.lr:g} is what experiment={experiment} has for a model of "
+        f"the kind {own.model.kind}; for a {config.model.kind} another may be better: set it, too."
+    ]
 
 
 def differences(stored: TrainConfig, wanted: TrainConfig) -> list[tuple[str, str, str]]:

@@ -38,6 +38,7 @@ from gcnn.training.resume import (
     begin_with_model_of_source,
     checked,
     may_fit_cutoffs,
+    note_on_learning_rate,
     resumed_config,
 )
 from gcnn.training.search import continue_search
@@ -264,6 +265,7 @@ def train_member(config: DictConfig, hydra_config: DictConfig) -> dict[str, Any]
             _, results = train(*resumed_config(folder, []))
             return results
         notes = begin_with_model_of_source(config, record["overrides"])
+        notes += note_on_learning_rate(config, hydra_config)
         _, results = train(checked(config, hydra_config), notes, may_fit_cutoffs(hydra_config))
         return results
     except Interrupted as stop:  # the command to resume is the sweep's, not the member's

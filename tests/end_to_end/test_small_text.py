@@ -44,3 +44,18 @@ def test_sizes_that_were_asked_for_do_not_shrink(call, quick, tmp_path, asked):
     assert done.code == 2, done.err
     assert f"error: {asked.partition('=')[0]} is " in done.err.splitlines()[-1]
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("asked", "told"), [
+    (["model=lstm_small"], True),
+    (["model=lstm_small", "optimizer.lr=5e-3"], False),
+    (["model=lstm_small", "optimizer=adamw"], False),
+    (["model=gcnn_5"], False),
+])  # fmt: skip
+def test_a_learning_rate_of_another_kind_of_model_is_told(call, quick, tmp_path, asked, told):
+    quick = [word for word in quick if not word.startswith("model.")]
+    small = ["model.embedding_dim=8", "trainer.max_steps=1"]
+    done = call("train", *quick, *small, *asked)
+    assert done.code == 0, done.err
+    message = "optimizer.lr=0.04 is what experiment=quickstart has for a model of the kind gcnn"
+    assert (message in done.err) == told
