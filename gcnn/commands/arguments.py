@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that raises UsageError where argparse would print and exit."""
+    """An argument parser that raises UsageError for an invalid command line; argparse would exit.
+
+    --help still prints and exits.
+    """
 
     stray_words = ""  # hint added to the error for an unexpected positional argument; "": none
 
@@ -36,7 +39,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def new_parser(description: str, stray_words: str = "") -> Parser:
-    """A parser without options, for a command; --help prints `description` with its line breaks.
+    """A parser with no option but --help, which prints `description` with its line breaks.
 
     stray_words: a hint, added to the error for a positional argument that the command does not
     take; "": none.
@@ -92,8 +95,9 @@ def add_number(parser: argparse.ArgumentParser, option: str, default: int, help:
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Add --run, which is required; its value is the path that `find_run` returns.
 
-    Parsing it may download a run from the Hub and prints the run that was chosen in a folder to
-    stderr. A path without a folder is passed on: loading the run fails.
+    Parsing it may download a run from the Hub, prints the run that was chosen in a folder to
+    stderr, and raises as find_run does. A path that is no folder is passed on: loading the run
+    fails.
     """
     help = (
         "a run, or the newest in a folder; `latest`: in runs/; "
@@ -147,10 +151,10 @@ def add_column(parser: argparse.ArgumentParser) -> None:
 def add_text(parser: argparse.ArgumentParser) -> None:
     """Add the options that choose the text on which a run is evaluated, and how it is scored.
 
-    They are split, file, column, data_path and sentences, each None where it is not given. Without
-    file and split it is the test split of the run's data; file "-" is standard input; sentences is
-    True, False or, where it is None, as the run was trained. `check_text_options` checks them,
-    `read_stream` reads the text.
+    They are split, file (the parser refuses both), column, data_path and sentences, each None where
+    it is not given. Without file and split it is the test split of the run's data; file "-" is
+    standard input; sentences is True, False or, where it is None, as the run was trained.
+    `check_text_options` checks them, `read_stream` reads the text.
     """
     text = parser.add_mutually_exclusive_group()
     text.add_argument(
@@ -192,11 +196,12 @@ def read_stream(
 ) -> "TokenStream":
     """The text that the options of `add_text` choose, encoded by the run's tokenizer.
 
-    data: from the run's config, for a split. As in training, a split may be downloaded, and is
-    encoded into the cache on disk or read from there; a file is encoded in memory. Call
-    `check_text_options` first. Logs a warning for rows without a text. Raises UsageError for a text
-    that is missing, unreadable or without words, and where no text is given and the run's config
-    has no path of its data.
+    data: from the run's config, for a split. As in training, a split may be downloaded, is encoded
+    into the cache on disk or read from there, and "train" ends at data.train_tokens; a file is
+    encoded in memory. Call `check_text_options` first. Logs warnings as `encode_file` and
+    `cached_stream` do, as for rows without a text. Raises UsageError for a text that is missing,
+    unreadable or without words, and where no text is given and the run's config has no path of its
+    data.
     """
     from gcnn.data.stream import cached_stream, encode_file
 
@@ -206,10 +211,11 @@ def read_stream(
 
 
 def read_text(arguments: argparse.Namespace, data: "DataConfig") -> "list[pa.Array]":
-    """The rows of the text that `read_stream` encodes, in batches of large_string.
+    """The rows of the text that `read_stream` encodes, in batches of large_string, not stripped.
 
-    A row without a text is null. All are in memory; nothing is cached. Arguments and errors are
-    those of read_stream, except that a text without words is returned.
+    A row without a text is null. All are in memory; a split may be downloaded, but its tokens are
+    not cached. Arguments and errors are those of read_stream, except that a text without words is
+    returned.
     """
     from gcnn.data.tables import read_lines
 
@@ -227,8 +233,9 @@ def corpus_of(arguments: argparse.Namespace, data: "DataConfig") -> "Corpus":
     """The corpus whose splits the options of `add_text` choose from.
 
     It is the run's own, `data`, or where --data-path is given the same kind of corpus in that
-    folder. Raises UsageError where there is no --data-path and `data` is local without a path or
-    files, and as load_corpus does.
+    folder (data.files is then not read). Its text is not read yet, but may be downloaded, as
+    load_corpus says. Raises UsageError where there is no --data-path and `data` is local without a
+    path or files, and as load_corpus does.
     """
     from gcnn.data.corpus import load_corpus
 

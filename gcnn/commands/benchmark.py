@@ -48,7 +48,8 @@ def main() -> None:
     """Run `gcnn benchmark`: measure the models, write the JSON of --out, and print its tables.
 
     Logs its progress to stderr; sets torch's threads. Raises UsageError for a model that the paper
-    does not have, for a damaged run, and where there is no model to measure.
+    does not have, for a run that is damaged or has no model yet, for a device that is not there,
+    and where there is no model to measure; RunError for damaged weights.
     """
     arguments = parse_arguments()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -76,9 +77,10 @@ def main() -> None:
 def paper_groups(names: list[str], machine: Machine) -> list[list[Candidate]]:
     """The paper's models with random weights, those with the same vocabulary size in one group.
 
-    names: of TABLE_1 or LSTM_DATA, as "gcnn_8b". machine: of it only the kind of device is used.
-    The models are made later, by the benchmark. On a CPU each LSTM comes a second time, as
-    "<name>_packed", with its weights laid out once. Raises UsageError for any other name.
+    names: of TABLE_1 or LSTM_DATA, as "gcnn_8b"; groups and models keep their order; none: no
+    groups. machine: of it only the kind of device is used. The models are made later, by the
+    benchmark. On a CPU each LSTM comes a second time, as "<name>_packed", with its weights laid out
+    once. Raises UsageError for any other name.
     """
     groups = defaultdict(list)
     for name in names:
@@ -114,10 +116,10 @@ def trained_model(run: Path) -> LanguageModel:
 def run_groups(runs: list[Path]) -> list[list[Candidate]]:
     """The models of run directories, those with the same vocabulary size in one group.
 
-    Groups are sorted, the smallest vocabulary first; no runs, no groups. The models are loaded
-    later, by the benchmark; an LSTM has its weights laid out once. A model is named by its run's
-    experiment, or by the run's path if several runs have the same experiment. Raises UsageError for
-    a run whose config or tokenizer is damaged.
+    Groups are sorted, the smallest vocabulary first; no runs, no groups. A path that comes twice
+    counts once. The models are loaded later, by the benchmark; an LSTM has its weights laid out
+    once. A model is named by its run's experiment, or by the run's path if several runs have the
+    same experiment. Raises UsageError for a run whose config or tokenizer is damaged.
     """
     titles = {run: load_config(run).experiment for run in runs}
     groups = defaultdict(list)
@@ -132,7 +134,8 @@ def run_groups(runs: list[Path]) -> list[list[Candidate]]:
 def bounds_table(latency: dict) -> Table:
     """A table of what limits each model's speed on this machine, as "reading weights".
 
-    It has a row a model and a column a kind of measurement. latency: what
+    It has a row a model, and columns for sentences of 20 words with and without the softmax and for
+    Table 4's two protocols. The caption has the machine's rates. latency: what
     `gcnn.benchmarks.latency.benchmark` returned.
     """
     rows = []
@@ -154,7 +157,10 @@ def bounds_table(latency: dict) -> Table:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The options of `gcnn benchmark`, from sys.argv. Raises UsageError for an invalid one."""
+    """The options of `gcnn benchmark`, from sys.argv. Raises UsageError for an invalid one.
+
+    --runs are found, maybe downloaded, by `find_run`, which raises too. --models stays one string.
+    """
     parser = new_parser(__doc__)
     parser.add_argument(
         "--models",

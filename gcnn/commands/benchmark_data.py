@@ -43,8 +43,9 @@ HEADER = [
 def main() -> None:
     """Run `gcnn benchmark-data`: prepare each text of --texts, print a table, write --out.
 
-    Each text is written to the folder DIR/<text>, which is removed after its measurement. Raises
-    RunError where a preparation fails; the folder then stays.
+    The texts come in the order of TEXTS. Each is written to the folder DIR/<text>, which is removed
+    after its measurement, with all that was in it before. Raises RunError where a preparation
+    fails; the folder then stays.
     """
     arguments = parse_arguments()
     about = made_with()
@@ -67,8 +68,9 @@ def main() -> None:
 def files_of(text: str, tokens: int, shards: int) -> dict[str, tuple[int, int]]:
     """The files of a text to write: by path in its folder, the numbers of tokens and of lines.
 
-    text: one of TEXTS. tokens: of the training split; not used for "billion_word". shards: files of
-    the training split of "billion_word", of 500,000 tokens each; not used for the others.
+    text: one of TEXTS. tokens: of the training split, 25 or more; not used for "billion_word".
+    shards: files of the training split of "billion_word", of 500,000 tokens each; not used for the
+    others. Line ends count as tokens.
     """
     files = {}
     if text == "billion_word":
@@ -96,9 +98,10 @@ def write_text(path: Path, words: pa.Array, tokens: int, lines: int, seed: int) 
     """Write a random text of `tokens` tokens, each line end counted as one, in `lines` lines.
 
     words: strings, the most frequent one first; they are drawn as often as English words of their
-    rank. The text is drawn in equal parts of up to AT_ONCE words; every word occurs if a part has
-    more than twice as many. lines: fewer than `tokens`, and one or more for each part. A line may
-    be empty. The same seed writes the same text. Makes the folder; an existing file is replaced.
+    rank. The text is drawn in almost equal parts of up to AT_ONCE words. If the first part has more
+    than twice as many words as `words`, it begins with each of them once. lines: fewer than
+    `tokens`, and one or more for each part. A line may be empty; each ends with a newline. The same
+    seed writes the same text. Makes the folder; an existing file is replaced.
     """
     zipf = Zipf(len(words), seed)
     random = np.random.default_rng(seed)
@@ -126,9 +129,10 @@ def measure(folder: Path, data: str) -> dict[str, float | str]:
     """Run `gcnn data` twice on the corpus in a folder; returns its entry in the benchmark's JSON.
 
     data: the choice of configs/data. The first run has no cache: its time, CPU seconds and peak
-    memory are those of the entry, with the corpus's tokens, lines and bytes; `warm_seconds` is the
-    time of the second. The cache is folder/cache, which is removed first and left in the end.
-    Raises RunError where the command fails.
+    memory are those of the entry, with the tokens, lines and bytes of all splits; `warm_seconds` is
+    the time of the second, `printed` the first line that the command prints. The cache is
+    folder/cache, which is removed first and left in the end. Raises RunError where the command
+    fails.
     """
     cache = folder / "cache"
     remove(cache)

@@ -36,7 +36,8 @@ HEADER = [
 def main() -> None:
     """Run `gcnn benchmark-scoring`: measure all settings, print a table, write the JSON of --out.
 
-    The settings are each precision with 1 and 2 processes and --rows rows or four times as many.
+    For each precision there are three: one process with --rows rows, one and two processes with
+    four times as many. The rows are the lines of --text, stripped, without empty ones, repeated.
     Makes the folder --dir; shards and scores in it are removed. Raises UsageError for a text
     without words, and RunError where the scoring fails.
     """
@@ -134,7 +135,7 @@ def cells(entry: dict) -> list[str]:
 def parse_arguments() -> argparse.Namespace:
     """The options of `gcnn benchmark-scoring`, from sys.argv.
 
-    Raises UsageError for an invalid one.
+    The run is found, maybe downloaded (see `add_run`). Raises UsageError for an invalid option.
     """
     parser = new_parser(__doc__)
     add_run(parser)

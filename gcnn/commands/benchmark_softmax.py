@@ -21,7 +21,8 @@ def main() -> None:
     """Run `gcnn benchmark-softmax`: measure each vocabulary, write JSON and figures, print a table.
 
     The figures of time and memory are written beside the JSON of --out, as <name>.svg and
-    <name>_memory.svg. Each measurement runs in a process of its own.
+    <name>_memory.svg; neither where every softmax may need more than --memory. Each measurement
+    runs in a process of its own.
     """
     arguments = parse_arguments()
     about = made_with()

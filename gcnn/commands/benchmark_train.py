@@ -73,8 +73,9 @@ def main() -> None:
 def print_profile(trainer: Trainer, warm_up: int = 3, steps: int = 5) -> None:
     """Print where an update's time and memory go: one table by operator, one by module.
 
-    Both have the 25 with the most time, in ms an update; on a GPU the GPU's time and memory. A
-    module has its forward pass alone.
+    Both have the 25 with the most time, in ms an update; on a GPU the GPU's time and memory. The
+    modules are the blocks and what is outside of them; each has its forward pass alone, with all
+    within.
     trainer: of `make_trainer`. Trains its model `warm_up + steps` updates, the first `warm_up`
     unmeasured, and leaves the forward methods of its modules wrapped by the profiler.
     """

@@ -34,8 +34,9 @@ if TYPE_CHECKING:
 def main() -> None:
     """Run `gcnn compare`: score the text with both runs and print tables, or JSON with --json.
 
-    Sets torch's threads. Raises UsageError for invalid options, runs that do not compare, or a text
-    that cannot be read, and RunError for a loss that is not finite.
+    Sets torch's threads. Raises UsageError for invalid options, runs that cannot be loaded or do
+    not compare, or a text that cannot be read, and RunError for damaged weights and for a loss that
+    is not finite.
     """
     arguments = parse_arguments()
     check_text_options(arguments)
@@ -130,7 +131,8 @@ def read_common_text(
 def summary(comparison: Comparison) -> str:
     """The comparison as text to print: the runs, the conclusion, and the tables of its parts.
 
-    There is a table for each entry of `comparison.parts`, a way to divide the tokens.
+    There is a table for each entry of `comparison.parts`, a way to divide the tokens. No newline at
+    the end.
     """
     runs = compared_runs(comparison)
     prose = [textwrap.fill(text, 100) for text in (conclusion(comparison), EXPLANATION)]
@@ -140,7 +142,10 @@ def summary(comparison: Comparison) -> str:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The options of `gcnn compare`, from sys.argv. Raises UsageError for an invalid one."""
+    """The options of `gcnn compare`, from sys.argv. Raises UsageError for an invalid one.
+
+    Both runs are found, maybe downloaded, by `find_run`, which raises too.
+    """
     parser = new_parser(__doc__, "a file is typed as --file FILE")
     help = "a run, or the newest in a folder; `latest`: in runs/"
     parser.add_argument("run_a", type=find_run, metavar="RUN_A", help=help)

@@ -13,8 +13,9 @@ from gcnn.config.help import help_lines
 def main() -> None:
     """Run `gcnn data`: prepare the corpus in the cache, and print the sizes of its splits.
 
-    The path of the vocabulary goes to stderr, the rest to stdout; --help prints the config's keys.
-    Raises UsageError for an invalid override, and for a corpus that cannot be used.
+    The corpus may be downloaded. The path of the vocabulary goes to stderr, the rest to stdout;
+    --help only prints the config's keys. Raises UsageError for an invalid option or override, and
+    for a corpus that cannot be used.
     """
     parser = Parser(add_help=False, allow_abbrev=False)
     add_config_dir(parser)

@@ -36,8 +36,9 @@ FLOPs: forward pass, matrix products only, targets as frequent as words of their
 def main() -> None:
     """Run `gcnn describe`: print a table with a row for each model, or with --plan that of epochs.
 
-    Raises UsageError for a name that is not in configs/model, and for a vocabulary that a model
-    cannot have.
+    Without a name: all models of configs/model that are in no subfolder, with --plan those of
+    Table 1. Raises UsageError for a name that is not in configs/model, for a vocabulary that a
+    model cannot have, and for --plan with --vocabulary or a model that is not in Table 1.
     """
     arguments = parse_arguments()
     models = choices("model")
@@ -60,7 +61,10 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The options of `gcnn describe`, from sys.argv. Raises UsageError for an invalid one."""
+    """The options of `gcnn describe`, from sys.argv. Raises UsageError for an invalid one.
+
+    `models` may be names of no model: `main` checks them.
+    """
     parser = new_parser(__doc__)
     help = f"{', '.join(choices('model'))}; default: all"
     parser.add_argument("models", nargs="*", metavar="MODEL", help=help)
@@ -75,7 +79,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def plan_table(names: list[str]) -> Table:
-    """The least minutes of an epoch on GPUs: a row for each model and each entry of UPDATES.
+    """The least minutes and memory of an epoch on GPUs: a row a model and entry of UPDATES.
 
     names: of configs/model; none: all models of Table 1. Nothing is measured (see
     gcnn/benchmarks/plan.py). Raises UsageError for a model that is not in Table 1.

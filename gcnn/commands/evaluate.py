@@ -34,7 +34,8 @@ def main() -> None:
     """Run `gcnn evaluate`: print the scores of a text, as the output option says.
 
     Without one that is a table for the whole text. Sets torch's threads. Raises UsageError for
-    invalid options, a run that cannot be loaded, or a text that cannot be read.
+    invalid options, a run that cannot be loaded, or a text that cannot be read, and RunError for
+    damaged weights.
     """
     arguments = parse_arguments()
     check_text_options(arguments)
@@ -69,9 +70,9 @@ def main() -> None:
 
 
 def token_rows(stream: "TokenStream", types: list[str], log_probs: "np.ndarray") -> Iterator[str]:
-    """A line to print for each token of a text: its type, a tab, its log-probability.
+    """A line for each token of a text: its type, a tab, its log-probability in nats, a newline.
 
-    types: the tokenizer's, by id. log_probs: (tokens,), nats.
+    A tab in a type is written <0x09>. types: the tokenizer's, by id. log_probs: (tokens,), nats.
     """
     # A tab would look like the column's end: it is written as SentencePiece writes bytes.
     names = [name.replace("\t", "<0x09>") for name in types]
@@ -80,9 +81,9 @@ def token_rows(stream: "TokenStream", types: list[str], log_probs: "np.ndarray")
 
 
 def line_rows(stream: "TokenStream", log_probs: "np.ndarray") -> Iterator[str]:
-    """A line to print for each line of a text: its log-probability, a tab, its number of tokens.
+    """A line for each line of a text: its log-probability in nats, a tab, its number of tokens.
 
-    Both include the line's <eos>. log_probs: of each token, (tokens,), nats.
+    Both include the line's <eos>; a newline follows. log_probs: of each token, (tokens,), nats.
     """
     import numpy as np
 
@@ -121,9 +122,10 @@ def word_rows(arguments: argparse.Namespace, run: "LoadedRun", sentences: bool) 
 
 
 def summary(scores: Split, sentences: bool) -> str:
-    """The scores of a text as a table to print; below it why those per word and byte are missing.
+    """The scores of a text as a table to print; if those per word and byte are missing, why.
 
-    A score of None is a dash. sentences: each line was scored alone, else all as running text.
+    A score of None is a dash. No newline at the end. sentences: each line was scored alone, else
+    all as running text.
     """
     rows = [
         ["perplexity", perplexity(scores.perplexity)],
@@ -142,7 +144,10 @@ def summary(scores: Split, sentences: bool) -> str:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The options of `gcnn evaluate`, from sys.argv. Raises UsageError for an invalid one."""
+    """The options of `gcnn evaluate`, from sys.argv. Raises UsageError for an invalid one.
+
+    The run is found, maybe downloaded (see `add_run`); `check_text_options` checks the others.
+    """
     parser = new_parser(__doc__, "a file is typed as --file FILE")
     add_run(parser)
     add_text(parser)

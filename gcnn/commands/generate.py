@@ -12,7 +12,8 @@ def main() -> None:
     """Run `gcnn generate`: print the samples, each with its prompt, with lines `---` between them.
 
     With --save it also writes samples.json into the run, an existing one replaced. Sets torch's
-    threads. Raises UsageError for settings out of range and for a run that cannot be loaded.
+    threads. Raises UsageError for settings out of range and for a run that cannot be loaded, and
+    RunError for damaged weights.
     """
     arguments = parse_arguments()
     from gcnn.evaluation.generation import Sampling
@@ -33,9 +34,9 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The options of `gcnn generate`, from sys.argv; values are checked later, by `Sampling`.
+    """The options of `gcnn generate`, from sys.argv; ranges are checked when text is generated.
 
-    Raises UsageError for an invalid option.
+    The run is found, maybe downloaded (see `add_run`). Raises UsageError for an invalid option.
     """
     parser = new_parser(__doc__, "a prompt is typed as --prompt TEXT")
     add_run(parser)

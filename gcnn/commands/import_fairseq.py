@@ -8,8 +8,8 @@ from gcnn.commands.arguments import new_parser
 def main() -> None:
     """Run `gcnn import-fairseq`: write the run directory OUT and print its path.
 
-    Raises UsageError where OUT exists already, and for a checkpoint or dictionary that cannot be
-    imported; nothing is written then.
+    Raises UsageError where OUT exists and is not an empty folder, and for a checkpoint or
+    dictionary that cannot be imported; nothing is written then.
     """
     parser = new_parser(__doc__)
     parser.add_argument(

@@ -35,9 +35,9 @@ COMMANDS = {
 def main(name: str | None = None) -> None:
     """Run a command with the options in sys.argv and end the process with its exit code.
 
-    name: of COMMANDS, or --help, --version; None: the first argument in sys.argv, which is taken
-    out of it; without any, --help. Never returns: errors are printed to stderr in one line
-    (see `run_command`), exit code 2 for usage and 1 for failures.
+    name: of COMMANDS, or --help, --version; None: the first argument in sys.argv, which moves into
+    sys.argv[0], as "gcnn NAME"; without any, --help. Never returns: errors are printed to stderr in
+    one line (see `run_command`), exit code 2 for usage and 1 for failures.
     """
     if name is None:
         name = sys.argv[1] if len(sys.argv) > 1 else "--help"

@@ -53,8 +53,9 @@ def main() -> None:
     """Run `gcnn push`: write the run's card unless it has one, and upload the run to the Hub.
 
     With --card-only nothing is uploaded. Prints the card's path, the files that still contain paths
-    of this machine, and the model's address. Raises UsageError for an invalid name on the Hub and
-    for a run that has not finished, and RunError where the upload fails.
+    of this machine (they are uploaded all the same), and the model's address. Raises UsageError for
+    an invalid name on the Hub, for a run that is damaged or has not finished and for weights that
+    are a pointer of Git LFS, and RunError where the upload fails.
     """
     # The options
     parser = new_parser(__doc__)
@@ -123,8 +124,10 @@ def make_public(run: Run, folder: Path) -> None:
 def public_command(line: str | None) -> str:
     """A run's command line for publication: paths become placeholders, as data.path=DIR.
 
-    line: the command, quoted for a shell, as is the result; None: not known, which gives "".
-    run_dir, resume and data.cache_dir are left out; of a script's path its folder and name stay.
+    These are the values of NAMES and, as in `portable`, of data and tokenizer, and every other word
+    with an absolute path or `~`: PATH. run_dir, resume and data.cache_dir are left out; of a path
+    that ends in .py its last folder and name stay. line: the command, quoted for a shell, as is the
+    result; None: not known, which gives "".
     """
     public = []
     before = ""
@@ -146,8 +149,9 @@ def public_command(line: str | None) -> str:
 def public_config(config: TrainConfig) -> TrainConfig:
     """A copy of a run's config without paths of this machine, for publication.
 
-    Removed are run_dir, init_from, data.path and data.files; resume is False. The tokenizer's
-    vocabulary or model is named by its file in the run's tokenizer folder.
+    run_dir, init_from and data.path are None, data.files has an empty list for each of its splits,
+    and resume is False. The tokenizer's vocabulary or model is named by its file in the run's
+    tokenizer folder.
     """
     tokenizer = config.tokenizer
     for name, file in (("vocabulary", "vocabulary.txt"), ("model", "sentencepiece.model")):
@@ -191,7 +195,8 @@ def files_with_paths(run: Run, folder: Path) -> list[str]:
 def card(run: Run, repo: str) -> str:
     """The model card in Markdown: what the model is, its perplexity, its training, how to load it.
 
-    run: one that has finished. repo: the model's name on the Hub, user/name.
+    The Hub's YAML comes first; ends with a newline. run: one that has finished. repo: the model's
+    name on the Hub, user/name.
     """
     results = run.results
     data = results.data

@@ -8,10 +8,11 @@ from gcnn.runs.directory import find_run
 
 
 def main() -> None:
-    """Run `gcnn report`: write report.html and report.md into --out, and print the page's path.
+    """Run `gcnn report`: write report.html and report.md into --out; print the path of report.html.
 
-    Raises UsageError where no run can be read, and for a file of --latency or --comparison that is
-    missing or of another kind.
+    report.md has its figures in figures/. A run that cannot be read is named on the page and on
+    stderr. Raises UsageError where none can be read, where a file stands in the place of --out, and
+    for a file of --latency or --comparison that is missing or of another kind.
     """
     parser = new_parser(__doc__)
     help = "a run, a folder of them, or `latest`: the newest in runs/"

@@ -36,9 +36,11 @@ MEMBER_FOLDER = "hydra.sweep.subdir=lr_${optimizer.lr}_seed_${seed}"
 def main() -> int:
     """Run `gcnn reproduce`: train what is missing of each figure, write it, and print its table.
 
-    Writes OUT/SCALE/<figure>.json, .csv and, for a drawing, .svg. Returns the exit code: 0, or that
-    of a sweep that was stopped. Raises UsageError where no figure has a run, or a run is not in its
-    figure's plan; RunError where runs are not finished, unless --draw-only or --add is given.
+    Writes OUT/SCALE/<figure>.json, .csv and, for a drawing, .svg, and OUT/SCALE/runs/<figure>.jsonl
+    of the kept runs. Figures without a run are left out. Returns the exit code: 0, or that of a
+    sweep that was stopped. Raises UsageError for an unknown scale or figure, where no figure has a
+    run, or a run is not in its figure's plan; RunError where runs are not finished, unless
+    --draw-only or --add is given.
     """
     arguments = parse_arguments()
     overrides = prepare_overrides(arguments.overrides)
@@ -92,10 +94,11 @@ def make_figure(
 ) -> Record | None:
     """Train what is missing of a figure; returns the record of its runs, None if there are none.
 
-    With --draw-only or --add nothing is trained. Runs that have ended are added to the files of
-    kept runs below `out`, each to that of the figure that owns its group.
+    With --draw-only or --add nothing is trained. A figure has groups or experiments that are sweeps
+    (`Plan.sweeps`). Runs of groups that have ended are added to the files of kept runs below `out`,
+    each to that of the figure that owns its group; with --out, runs that are kept there count too.
     overrides: key=value, for all runs, as prepare_overrides returns them. Raises SweepStopped, and
-    UsageError for runs that the plan with these overrides does not have.
+    UsageError for runs of groups that the plan with these overrides does not have.
     """
     scale = arguments.scale
     train = not (arguments.draw_only or arguments.add)
@@ -154,9 +157,9 @@ def train_part(
     """Train a group's learning rates, then the other seeds at the best; returns all its runs.
 
     known: its runs so far, as `known_runs` returns them. kept: the file to which runs that have
-    ended are added, also when a sweep is stopped; runs in it count as known only with --out. A run
-    that fails is not tried again: the group then stays incomplete. Raises SweepStopped, and
-    UsageError for runs with another recipe than the plan's.
+    ended are added, also when a sweep is stopped; runs in it count as known only with --out.
+    overrides: as for `make_figure`. A run that fails is not tried again: the group then stays
+    incomplete. Raises SweepStopped, and UsageError for runs with another recipe than the plan's.
     """
     tried: set[tuple[float, int]] = set()
     wanted = next_runs(part, known)

@@ -17,8 +17,9 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 def main() -> None:
     """Run `gcnn reproduce-report`: write docs/REPRODUCTION.md and the page --out; print its path.
 
-    Runs from a checkout, whose docs/ it reads and changes. Raises UsageError for a record that is
-    damaged or missing.
+    Runs from a checkout, whose docs/ it reads and changes. Raises UsageError where there is no
+    record or a damaged one, where the latency JSON is missing or damaged, and where REPRODUCTION.md
+    lacks the markers between which the figures stand.
     """
     parser = new_parser(__doc__)
     out = Path("runs/reproduce/report.html")

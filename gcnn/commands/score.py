@@ -56,7 +56,8 @@ def main() -> None:
     Scores of standard input are printed as its lines arrive, or the hypotheses of n-best lists best
     first. Scores of files are written to --output, and their totals printed as a line of JSON.
     Warnings go to stderr. Sets torch's threads. Raises UsageError for invalid options, a run that
-    cannot be loaded, and bad input, which is reported after the scores of the lines before it.
+    cannot be loaded, and bad input, which is reported after the scores of the lines before it;
+    RunError for damaged weights.
     """
     arguments = parse_arguments()
     check_arguments(arguments)
@@ -131,7 +132,7 @@ def check_arguments(arguments: argparse.Namespace) -> None:
 def parse_arguments() -> argparse.Namespace:
     """The options of `gcnn score`, from sys.argv; `check_arguments` checks how they go together.
 
-    Raises UsageError for an invalid one.
+    The run is found, maybe downloaded (see `add_run`). Raises UsageError for an invalid option.
     """
     parser = new_parser(__doc__, "files are typed as --input FILE, with --output DIR")
     add_run(parser)
@@ -184,11 +185,12 @@ def parse_arguments() -> argparse.Namespace:
 def score_windows(
     scorer: "Scorer", windows: Iterator[list[bytes]], form: str | None
 ) -> Iterator[str]:
-    """Score windows of lines; yields, a window at a time, the text to print, a line for each score.
+    """Score windows of lines; yields the text to print of each, for each score a line with its end.
 
     windows: lines in UTF-8 without line ends, as `read_windows` yields them. form: "tsv", a table
-    whose header is yielded first; "jsonl" or None, an object a line, by the fields of `Score`.
-    Raises UsageError, with the number of the line, for one that is not UTF-8.
+    whose header is yielded first; "jsonl" or None, an object a line, by the fields of `Score`, an
+    infinite perplexity being null ("inf" in tsv). Raises UsageError, with the number of the line,
+    for one that is not UTF-8.
     """
     if form == "tsv":
         yield "log_prob\ttokens\tunknown\tperplexity\n"
@@ -203,12 +205,14 @@ def score_windows(
 def rerank_windows(
     scorer: "Scorer", windows: Iterator[list[bytes]], kind: str, ranker: Ranker
 ) -> Iterator[str]:
-    """Score and rank n-best lists; yields the text to print of each list, best hypothesis first.
+    """Score and rank n-best lists; yields the text to print of each list (`Ranker.rank`).
 
+    The best hypothesis comes first, each with a newline. The lists are those of `split_into_lists`;
+    they are yielded when the next list's name or the end of the input comes.
     windows: lines in UTF-8 without line ends, as `read_windows` yields them. kind: the lists'
-    format, of KINDS; with a weight of the ranker, each hypothesis must have a score of its own. A
-    list is yielded when the next one begins. Adds to the counts of `ranker`. Raises UsageError,
-    with the number of the line, for one that is not of this kind.
+    format, of KINDS; with `ranker.weight`, each hypothesis must have a score of its own. Adds to
+    the counts of `ranker`. Raises UsageError, with the number of the line, for one that is not of
+    this kind or not UTF-8.
     """
     read_hypothesis = reader(kind, ranker.weight is not None)
     return ranker.rank(score_hypotheses(scorer, windows, read_hypothesis))

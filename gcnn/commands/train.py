@@ -80,7 +80,8 @@ def run(config: DictConfig, hydra_config: DictConfig) -> float | None:
     Returns None for a single run, otherwise what a search minimises, as `run_member` does. Changes
     `config` in place; sets up the log as `start_log` does.
     config: as Hydra composed it, not yet checked. hydra_config: Hydra's own, its `hydra` key.
-    Raises UsageError for a config that is invalid, and as `gcnn.training.run.train` does.
+    Raises UsageError for a config that is invalid or a sweep (`refuse_sweep`), and as
+    `gcnn.training.run.train` does.
     """
     from gcnn.training.run import train
 
@@ -98,10 +99,11 @@ def run(config: DictConfig, hydra_config: DictConfig) -> float | None:
 def run_member(config: DictConfig, hydra_config: DictConfig) -> float:
     """Train a member of a sweep unless it is done; returns what a search minimises.
 
-    That is the validation text's perplexity per word, and infinity for a member that failed, so
-    that the search avoids such settings and goes on. Prints the results of a member that it
-    trained. Arguments are those of `run`; changes `config` in place. Raises UsageError where the
-    member's folder was begun with other overrides, and Interrupted at a signal.
+    That is `search_objective`, by the validation text's perplexity per word, and infinity for a
+    member that failed, so that the search avoids such settings and goes on. Prints the results of a
+    member that it trained; in a search, logs the warning of `search_warning`. Arguments are those
+    of `run`; changes `config` in place. Raises UsageError where the member's folder was begun with
+    other overrides, and Interrupted at a signal.
     """
     run_dir = Path(hydra_config.runtime.output_dir)
     overrides = member_overrides(hydra_config)
@@ -172,7 +174,7 @@ def new_train_parser() -> Parser:
     """A parser of the options of `gcnn train`: Hydra's and --config-dir.
 
     --help only sets a flag. Hydra's --experimental-rerun, which unpickles a file, is left out.
-    Abbreviations are not accepted: --experiment would be one of it.
+    Abbreviations are not accepted, since Hydra would read --experiment as that option.
     """
     parser = Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("overrides", nargs="*")

@@ -32,7 +32,8 @@ def main() -> None:
     """Run `gcnn tune-nbest`: print the word error rates and the command with the best weights.
 
     Reads the lists from standard input. Sets torch's threads. Raises UsageError for an invalid
-    option, list or reference, and where the package jiwer is not installed.
+    option, list or reference, a run that cannot be loaded, and where the package jiwer is not
+    installed; RunError for damaged weights.
     """
     arguments = parse_arguments()
     penalty = arguments.unknown_penalty
@@ -94,6 +95,7 @@ def read_references(path: Path) -> dict[str, str]:
         for line in rows.drop_null().to_pylist():
             name, bars, words = line.partition("|||")
             if not bars:
+                # Empty texts in place of what a short line lacks
                 name, words, *_ = [*line.split(maxsplit=1), "", ""]
             name = name.strip()
             if name in references:
@@ -108,7 +110,8 @@ def read_references(path: Path) -> dict[str, str]:
 def parse_arguments() -> argparse.Namespace:
     """The options of `gcnn tune-nbest`, from sys.argv. Raises UsageError for an invalid one.
 
-    --unknown-penalty may be out of its range: `main` checks it.
+    The run is found, maybe downloaded (see `add_run`). --unknown-penalty may be out of its range:
+    `main` checks it.
     """
     parser = new_parser(__doc__, "lists are read from standard input")
     add_run(parser)
