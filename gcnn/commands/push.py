@@ -38,6 +38,7 @@ NAMES = {  # options and keys whose value is a path, and the placeholder that re
     "--config-dir": "DIR",
     "-cd": "DIR",
     "--config-path": "RUN",
+    "-cp": "RUN",
 }
 LINKED = ["README.md", "model.safetensors"]  # uploaded as they are; weights may be large
 LICENSE = (
@@ -133,8 +134,9 @@ def public_command(line: str | None) -> str:
     before = ""
     for word in portable(shlex.split(line or "")):
         key, equals, _ = word.partition("=")
-        if equals and key in NAMES:
-            word = f"{key}={NAMES[key]}"
+        name = key.lstrip("+")  # as Hydra allows: ++init_from=RUN
+        if equals and name in NAMES:
+            word = f"{key}={NAMES[name]}"
         elif before in NAMES:  # an option, whose value this word is
             word = NAMES[before]
         elif word.endswith(".py"):

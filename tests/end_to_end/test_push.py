@@ -14,6 +14,7 @@ from huggingface_hub.utils import _cache_assets, filter_repo_objects
 
 import gcnn
 from gcnn.base.errors import RunError, UsageError
+from gcnn.commands.push import public_command
 from gcnn.config.stored import load_config
 from gcnn.reporting.results import load_run
 
@@ -136,6 +137,19 @@ def test_what_is_uploaded_does_not_say_where_it_was_made(
     )  # a card of one's own is kept, and named
     done = call("push", run, "someone/tiny", "--card-only")
     assert "paths: README.md names some of them" in done.out
+
+
+@pytest.mark.parametrize(("typed", "published"), [
+    ("init_from=acme/run", "init_from=RUN"),
+    ("++init_from=acme/run", "++init_from=RUN"),
+    ("+data.files=acme/a.txt", "+data.files=FILES"),
+    ("-cp ../acme/run", "-cp RUN"),
+    ("-cp=../acme/run seed=2", "-cp=RUN seed=2"),
+    ("--config-path ../acme/run", "--config-path RUN"),
+    ("-cd acme", "-cd DIR"),
+])  # fmt: skip
+def test_relative_paths_are_left_out_of_a_command_too(typed, published):
+    assert public_command(f"gcnn train {typed}") == f"gcnn train {published}"
 
 
 @pytest.mark.parametrize(("repo", "spoil", "code", "named"), [
