@@ -77,13 +77,13 @@ def main() -> None:
 def paper_groups(names: list[str], machine: Machine) -> list[list[Candidate]]:
     """The paper's models with random weights, those with the same vocabulary size in one group.
 
-    names: of TABLE_1 or LSTM_DATA, as "gcnn_8b"; groups and models keep their order; none: no
-    groups. machine: of it only the kind of device is used. The models are made later, by the
-    benchmark. On a CPU each LSTM comes a second time, as "<name>_packed", with its weights laid out
-    once. Raises UsageError for any other name.
+    names: of TABLE_1 or LSTM_DATA, as "gcnn_8b"; groups and models keep their order, and a name
+    that comes twice counts once; none: no groups. machine: of it only the kind of device is used.
+    The models are made later, by the benchmark. On a CPU each LSTM comes a second time, as
+    "<name>_packed", with its weights laid out once. Raises UsageError for any other name.
     """
     groups = defaultdict(list)
-    for name in names:
+    for name in dict.fromkeys(names):
         size = vocabulary_of(name)
         if size is None:
             raise UsageError(

@@ -10,6 +10,7 @@ import torch
 from gcnn.base.files import write_json
 from gcnn.benchmarks.bounds import SIZES, Bound, Machine, Sizes, Work, work
 from gcnn.benchmarks.latency import BLOCK, LENGTHS, Candidate, Zipf, benchmark, score
+from gcnn.commands.benchmark import paper_groups
 from gcnn.config.models import BlockConfig, GCNNConfig, LSTMConfig
 from gcnn.models.inference import prepare_for_inference
 from gcnn.models.language_model import LanguageModel, build_model
@@ -53,6 +54,12 @@ def candidates():
         Candidate("small_gcnn", "tiny", lambda: build_model(GCNN, VOCABULARY)),
         Candidate("small_lstm", "tiny", lambda: build_model(LSTM, VOCABULARY)),
     ]
+
+
+def test_a_model_that_is_named_twice_is_measured_once(machine):
+    groups = paper_groups(["lstm_1024", "gcnn_9", "gcnn_8", "lstm_1024"], machine)
+    names = [[candidate.name for candidate in group] for group in groups]
+    assert names == [["lstm_1024", "lstm_1024_packed", "gcnn_8"], ["gcnn_9"]]
 
 
 def test_protocol_is_that_of_table_4_and_the_same_for_both_models(machine, seen):
