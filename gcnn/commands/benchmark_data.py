@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gcnn.base.errors import UsageError
 from gcnn.base.files import remove
 from gcnn.base.provenance import made_with, run_child
 from gcnn.benchmarks.latency import Zipf
@@ -26,6 +27,7 @@ from gcnn.reporting.units import count, decimals, gibibytes
 TEXTS = ("running", "ten_times_the_lines", "billion_word")
 TYPES = 267_735  # WikiText-103's
 AT_ONCE = 1 << 20  # tokens that are drawn together
+LINE = 25  # tokens of a line, on average, its end included
 HELD_OUT = 200_000  # tokens of the validation and of the test split
 HEADER = [
     "text",
@@ -68,7 +70,7 @@ def main() -> None:
 def files_of(text: str, tokens: int, shards: int) -> dict[str, tuple[int, int]]:
     """The files of a text to write: by path in its folder, the numbers of tokens and of lines.
 
-    text: one of TEXTS. tokens: of the training split, 25 or more; not used for "billion_word".
+    text: one of TEXTS. tokens: of the training split, LINE or more; not used for "billion_word".
     shards: files of the training split of "billion_word", of 500,000 tokens each; not used for the
     others. Line ends count as tokens.
     """
@@ -77,9 +79,9 @@ def files_of(text: str, tokens: int, shards: int) -> dict[str, tuple[int, int]]:
         for i in range(shards):
             files[BILLION_WORD["train"].replace("*", f"{i:05}")] = (500_000, 20_000)
         for split in ("valid", "test"):
-            files[BILLION_WORD[split]] = (HELD_OUT, HELD_OUT // 25)
+            files[BILLION_WORD[split]] = (HELD_OUT, HELD_OUT // LINE)
         return files
-    lines = tokens // 25
+    lines = tokens // LINE
     if text == "ten_times_the_lines":
         lines *= 10
     held_out_lines = HELD_OUT * lines // tokens
@@ -191,4 +193,7 @@ def parse_arguments() -> argparse.Namespace:
     add_number(parser, "--tokens", 100_000_000, "of running text")
     add_number(parser, "--shards", 100, "of 500,000 tokens each")
     add_out(parser)
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.tokens < LINE:
+        raise UsageError(f"--tokens is {arguments.tokens}; give {LINE} or more, those of a line.")
+    return arguments

@@ -17,6 +17,7 @@ from gcnn.base.errors import UsageError
 from gcnn.base.provenance import made_with, run_child
 from gcnn.benchmarks.output import write_benchmark
 from gcnn.commands.arguments import add_number, add_out, add_run, new_parser
+from gcnn.data.tables import read_lines
 from gcnn.models.inference import PRECISIONS
 from gcnn.reporting.document import Table, to_text
 from gcnn.reporting.units import count, decimals, gibibytes
@@ -37,19 +38,21 @@ def main() -> None:
     """Run `gcnn benchmark-scoring`: measure all settings, print a table, write the JSON of --out.
 
     For each precision there are three: one process with --rows rows, one and two processes with
-    four times as many. The rows are the lines of --text, stripped, without empty ones, repeated.
-    Makes the folder --dir; shards and scores in it are removed. Raises UsageError for a text
-    without words, and RunError where the scoring fails.
+    four times as many. The rows are the lines of --text, which `read_lines` reads, stripped,
+    without empty ones, repeated. Makes the folder --dir; shards and scores in it are removed.
+    Raises UsageError for a text without words and as read_lines does, and RunError where the
+    scoring fails.
     """
     arguments = parse_arguments()
     about = made_with()
-    arguments.dir.mkdir(parents=True, exist_ok=True)
     lines = []
-    for line in arguments.text.read_text(encoding="utf-8").splitlines():
-        if line.strip():
-            lines.append(line.strip())
+    for rows in read_lines(arguments.text):
+        for line in rows.drop_null().to_pylist():
+            if line.strip():
+                lines.append(line.strip())
     if not lines:
         raise UsageError(f"--text: {arguments.text} has no words. Give a file with some text.")
+    arguments.dir.mkdir(parents=True, exist_ok=True)
     few = arguments.rows
     many = 4 * few
     measurements = []

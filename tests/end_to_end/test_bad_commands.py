@@ -213,6 +213,16 @@ BENCHMARK_TRAIN = [
     (["--workloads", "small", "nonsense=1"], 2, "nonsense"),
     (["--profile", "--out", "{tmp}/speed.json"], 2, "--profile only prints"),
 ]
+BENCHMARK_DATA = [
+    (["--dir", "{tmp}/new", "--tokens", "24"], 2, "--tokens is 24; give 25 or more"),
+    (["--dir", "{tmp}/new", "--texts", "poems"], 2, "--texts.*'poems'"),
+]
+SHARDS = [*RUN, "--dir", "{tmp}/new"]
+BENCHMARK_SCORING = [
+    ([*SHARDS, "--text", "{tmp}/nowhere"], 2, "no file .*nowhere"),
+    ([*SHARDS, "--text", "{tmp}/latin-1"], 2, "latin-1 is not UTF-8.*line 2"),
+    ([*SHARDS, "--text", "{tmp}/blank"], 2, "blank has no words"),
+]
 DESCRIBE = [
     (["gcnn_99"], 2, "gcnn_99"),
     (["../model/gcnn_8"], 2, "gcnn_8"),
@@ -305,6 +315,8 @@ TABLES = {
     "generate": GENERATE,
     "benchmark": BENCHMARK,
     "benchmark_train": BENCHMARK_TRAIN,
+    "benchmark_data": BENCHMARK_DATA,
+    "benchmark_scoring": BENCHMARK_SCORING,
     "report": REPORT,
     "describe": DESCRIBE,
     "prepare_data": PREPARE,
