@@ -63,10 +63,11 @@ def main() -> None:
     for name in arguments.workloads:
         trainer = make_trainer(name, *overrides)
         speeds[name] = measure(trainer, name, arguments.rounds, arguments.steps).report()
+    precision = trainer.config.trainer.precision  # an override may set another than --precision
     threads = torch.get_num_threads()
-    print(f"{arguments.precision}, {threads} threads, median of {arguments.rounds} rounds")
+    print(f"{precision}, {threads} threads, median of {arguments.rounds} rounds")
     print(to_text(table_of([{"workload": name} | speeds[name] for name in speeds], COLUMNS)))
-    results = {"precision": arguments.precision, "workloads": speeds}
+    results = {"precision": precision, "workloads": speeds}
     write_benchmark(arguments.out, about, results)
 
 

@@ -1,10 +1,20 @@
 """The speed of training: what is counted, and that the real update is what is timed."""
 
+import json
+
 import pytest
 import torch
 
 from gcnn.benchmarks.bounds import Machine
 from gcnn.benchmarks.training import Speed, make_trainer, measure
+from gcnn.commands import benchmark_train
+
+TINY = (
+    "model.embedding_dim=4",
+    "model.blocks=[{convs:[[2,8]]}]",
+    "trainer.batch_size=2",
+    "trainer.block_size=8",
+)
 
 
 def test_rates_and_shares_are_those_of_the_counts():
@@ -26,13 +36,7 @@ def test_rates_and_shares_are_those_of_the_counts():
 
 def test_the_real_update_is_timed(monkeypatch):
     monkeypatch.setattr(Machine, "_multiply", lambda self, rows: 1e9)
-    tiny = (
-        "model.embedding_dim=4",
-        "model.blocks=[{convs:[[2,8]]}]",
-        "trainer.batch_size=2",
-        "trainer.block_size=8",
-    )
-    trainer = make_trainer("small", *tiny)
+    trainer = make_trainer("small", *TINY)
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
     speed = measure(trainer, "small", rounds=2, steps=3)
     assert trainer.progress.step == 2 + 2 * 3  # the warm-up, and the rounds
@@ -49,3 +53,14 @@ def test_the_real_update_is_timed(monkeypatch):
     body = 4 * 8 + 2 * 8 * 16
     least, most = (2 * (body + head + extra) for extra in (0, sum(tails)))
     assert least < speed.flops_per_token < most
+
+
+def test_the_precision_that_an_override_sets_is_recorded(monkeypatch, tmp_path, capsys):
+    """It counts over --precision, whose default is float32."""
+    monkeypatch.setattr(Machine, "_multiply", lambda self, rows: 1e9)
+    out = tmp_path / "speed.json"
+    options = ["--workloads", "small", "--rounds", "1", "--steps", "1", "--out", str(out)]
+    monkeypatch.setattr("sys.argv", ["gcnn", *options, *TINY, "trainer.precision=bf16"])
+    benchmark_train.main()
+    assert json.loads(out.read_text())["precision"] == "bf16"
+    assert capsys.readouterr().out.startswith("bf16, ")
