@@ -41,12 +41,12 @@ def main() -> None:
     from gcnn.evaluation.run import choose_device
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    choose_device(arguments.device)  # before anything is written: whether it is there
+    device = choose_device(arguments.device)  # before anything is written: whether it is there
     out = arguments.out or Path(f"runs/gpu/{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}")
     check_output("--out", out, folder=True)
     out.mkdir(parents=True, exist_ok=True)
     chosen = parts(arguments.device, out, arguments.text)
-    least = TOY_SECONDS if arguments.device == "cpu" else 0.0
+    least = TOY_SECONDS if device.type == "cpu" else 0.0
     outcomes = run_parts(chosen, 60 * arguments.minutes, out, least)
     print(f"figures: {out.resolve()}")
     failed = [name for name, outcome in outcomes.items() if outcome != "done"]

@@ -8,9 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from gcnn.benchmarks import time_boxes
 from gcnn.benchmarks.gpu import one_by_one
 from gcnn.benchmarks.time_boxes import Notes, Part, run_parts
+from gcnn.commands import benchmark_gpu
 
 ROOT = Path(__file__).parents[2]
 NOT_INSTALLED = """
@@ -94,3 +97,18 @@ def test_a_model_that_fails_does_not_take_the_next_with_it(tmp_path):
         one_by_one(notes, {"first": fails, "second": lambda: {"speed": 2}})
     said = read(tmp_path)["part"]
     assert said == {"first": {"failed": "RuntimeError: out of memory"}, "second": {"speed": 2}}
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+def test_parts_have_a_least_time_on_a_cpu_however_it_was_chosen(device, monkeypatch, tmp_path):
+    given = []
+
+    def run_none(parts, seconds, folder, least):
+        given.append(least)
+        return {}
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(time_boxes, "run_parts", run_none)
+    monkeypatch.setattr("sys.argv", ["gcnn", "--device", device, "--out", str(tmp_path)])
+    benchmark_gpu.main()
+    assert given == [benchmark_gpu.TOY_SECONDS]
