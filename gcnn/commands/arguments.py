@@ -151,9 +151,9 @@ def add_column(parser: argparse.ArgumentParser) -> None:
 def add_text(parser: argparse.ArgumentParser) -> None:
     """Add the options that choose the text on which a run is evaluated, and how it is scored.
 
-    They are split, file (the parser refuses both), column, data_path and sentences, each None where
-    it is not given. Without file and split it is the test split of the run's data; file "-" is
-    standard input; sentences is True, False or, where it is None, as the run was trained.
+    They are split or file (the parser refuses both together), column, data_path and sentences, each
+    None where it is not given. Without file and split it is the test split of the run's data; file
+    "-" is standard input; sentences is True, False or, where it is None, as the run was trained.
     `check_text_options` checks them, `read_stream` reads the text.
     """
     text = parser.add_mutually_exclusive_group()

@@ -125,8 +125,8 @@ def make_public(run: Run, folder: Path) -> None:
 def public_command(line: str | None) -> str:
     """A run's command line for publication: paths become placeholders, as data.path=DIR.
 
-    These are the values of NAMES and, as in `portable`, of data and tokenizer, and every other word
-    with an absolute path or `~`: PATH. run_dir, resume and data.cache_dir are left out; of a path
+    These are the values of NAMES and, as in `portable`, of data and tokenizer; any other value with
+    an absolute path or `~` becomes PATH. run_dir, resume and data.cache_dir are left out; of a path
     that ends in .py its last folder and name stay. line: the command, quoted for a shell, as is the
     result; None: not known, which gives "".
     """
