@@ -167,7 +167,7 @@ def part_table(comparison: Comparison, way: str) -> Table:
     way: a key of `comparison.parts`.
     The share of the difference is a dash unless the difference is clear (`is_clear`).
     """
-    title = WAYS.get(way, way).format(unit=comparison.unit or "unit")
+    title = WAYS[way].format(unit=comparison.unit or "unit") if way in WAYS else way
     rows = []
     for part in comparison.parts[way]:
         rows.append(part_row(comparison, part, part.part or DASH))

@@ -67,6 +67,12 @@ def test_the_share_of_the_difference_is_shown_where_the_difference_is_clear(load
     assert column([table.header, *table.rows], "share of difference") == ["–"] * 3
 
 
+def test_a_way_that_is_not_known_is_its_own_title(load):
+    way = "by {unit} {"
+    comparison = load(made_up_comparison() | {"parts": {way: []}})
+    assert part_table(comparison, way).header[0] == way
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
