@@ -5,7 +5,6 @@ of the machine where the run was trained.
 """
 
 import dataclasses
-import json
 import math
 import re
 import shlex
@@ -24,7 +23,7 @@ from gcnn.config.schema import TrainConfig
 from gcnn.config.stored import migrated
 from gcnn.reporting.results import load_run
 from gcnn.runs.directory import CONFIG, MEMBER, RESULTS
-from gcnn.runs.json_files import Text, checked, read_json_lines, read_text
+from gcnn.runs.json_files import Text, checked, read_json, read_json_lines
 from gcnn.runs.results import Metric, Results, Split
 
 # In a run: what `gcnn evaluate --json --file wiki.test.tokens` printed.
@@ -102,8 +101,9 @@ def read_run(folder: Path, group: str) -> KeptRun:
             OmegaConf.update(config, key, placeholder)
     files = {}
     for name in FILES:
-        if (folder / name).exists():
-            files[name] = json.loads(read_text(folder / name))
+        content = read_json(folder / name, dict[str, Any])
+        if content is not None:
+            files[name] = content
     if run.finished:
         files[RESULTS]["command"] = shlex.join(portable(shlex.split(run.results.command or "")))
     error = run.member.error

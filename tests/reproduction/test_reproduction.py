@@ -174,6 +174,14 @@ def test_a_validation_that_was_not_finite_is_a_gap_in_the_drawing_and_worse_than
     assert [mean.log for _, mean in validation_means(gtu)][1] == math.inf
 
 
+@pytest.mark.parametrize("text", ["{", "[1]", "null"])
+def test_a_damaged_measurement_of_wikitext_103_is_a_usage_error(text, tmp_path):
+    add(tmp_path, test=5.0)
+    (tmp_path / "0" / "wikitext103.json").write_text(text)
+    with pytest.raises(UsageError, match=r"wikitext103\.json is"):
+        read_runs(tmp_path)
+
+
 def test_the_results_in_the_docs_are_the_committed_ones():
     records = load_records(DOCS / "results" / "reproduction")
     latency = load_latency(DOCS / "results" / "latency_gcnn_8b.json")
