@@ -47,8 +47,8 @@ def drawing(record: Record) -> Figure | None:
     """A figure's picture with its caption; None if no run is finished, for tables and the search.
 
     The groups are those of `at_best_rates`. Figures in POINTS show test perplexities, the others
-    validation curves. The caption says what the picture cannot show: diverged seeds, curves that
-    are cut off, and gaps in them.
+    validation curves (None if no group has one). The caption says what the picture cannot show:
+    diverged seeds, curves that are cut off, gaps in them, and groups without a curve.
     """
     name = record.figure
     groups = at_best_rates(record)
@@ -58,6 +58,10 @@ def drawing(record: Record) -> Figure | None:
     if name in POINTS:
         plot = partial(plot_points, figure=name, groups=groups)
     else:
+        undrawn = [g.title for g in groups if not np.isfinite(values_of(g)).any()]
+        groups = [g for g in groups if np.isfinite(values_of(g)).any()]
+        if not groups:
+            return None
         top = TALLEST * min(np.nanmin(values_of(group)) for group in groups)
         plot = partial(plot_bands, groups=groups, top=top)
         above = []
@@ -72,6 +76,8 @@ def drawing(record: Record) -> Figure | None:
             caption += f"; higher than the picture: {', '.join(above)}"
         if gaps:
             caption += f"; not finite at a validation: {', '.join(gaps)}"
+        if undrawn:
+            caption += f"; without a finite validation that all seeds have: {', '.join(undrawn)}"
     diverged = []
     for group in record.groups:
         if group.diverged:

@@ -174,6 +174,14 @@ def test_a_validation_that_was_not_finite_is_a_gap_in_the_drawing_and_worse_than
     assert [mean.log for _, mean in validation_means(gtu)][1] == math.inf
 
 
+def test_seeds_without_a_validation_in_common_have_no_curve_and_are_named():
+    apart = group("gtu", [6.0, 7.0])
+    both = made_up_record("fig3", group("glu", [5.0], curve=(9.0, 7.0)), apart)
+    caption = "without a finite validation that all seeds have: gtu, learning rate 0.03;"
+    assert caption in drawing(both).caption
+    assert drawing(made_up_record("fig3", apart)) is None
+
+
 @pytest.mark.parametrize("text", ["{", "[1]", "null"])
 def test_a_damaged_measurement_of_wikitext_103_is_a_usage_error(text, tmp_path):
     add(tmp_path, test=5.0)
