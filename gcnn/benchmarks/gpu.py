@@ -72,7 +72,7 @@ def parts(device: str, folder: Path, text: Path | None) -> list[Part]:
 def run_tests(notes: Notes, seconds: float) -> None:
     """Run the tests marked `cuda` by pytest.
 
-    Adds `exit_code` and the last 60 lines of `output` to `notes`.
+    Adds `exit_code` and `output`, the last 60 lines of stdout, to `notes`.
     Raises RunError if pytest's exit code is not 0 or the tests are not there (no checkout), and
     subprocess.TimeoutExpired after `seconds` - 1.
     """
@@ -92,7 +92,10 @@ def training(device: str, compiled: bool, notes: Notes, seconds: float) -> None:
 
     Adds to `notes` the precision, whether it is compiled and, by model, `Speed.report` with the
     share of the chip's dense bf16 rate (None on another chip than an H100 or H200 in SXM form).
-    Raises RunError at the end if a model failed. `seconds` is not used.
+    A model that fails has `failed` instead (`one_by_one`). On a CPU, `compiled` turns torch's
+    compiler off for the whole process.
+    Raises UsageError as `choose_device` does, and RunError at the end if a model failed. `seconds`
+    is not used.
     """
     where = choose_device(device)
     toy = where.type == "cpu"
@@ -129,8 +132,9 @@ def table_4(device: str, notes: Notes, seconds: float) -> None:
     """Measure the models of Table 4, with random weights, by its protocol and on single sentences.
 
     Adds to `notes`, by precision (bfloat16, float32, float16; on a CPU float32 alone), what
-    `latency.benchmark` returns. Raises RunError at the end if a precision failed. `seconds` is not
-    used.
+    `latency.benchmark` returns, or `failed` (`one_by_one`).
+    Raises UsageError as `choose_device` does, and RunError at the end if a precision failed.
+    `seconds` is not used.
     """
     where = choose_device(device)
     toy = where.type == "cpu"
@@ -190,8 +194,8 @@ def graphs(device: str, notes: Notes, seconds: float) -> None:
 def captured(call: Callable[[], torch.Tensor]) -> Callable[[], None]:
     """A function that replays the GPU work of `call` as one CUDA graph.
 
-    `call` is run three times to warm up and once to be captured. It must not wait for the host. A
-    replay reads and writes the same memory each time and returns None.
+    `call` is run three times to warm up and once to be captured. It must not make the host wait for
+    the GPU. A replay reads and writes the same memory each time and returns None.
     """
     aside = torch.cuda.Stream()
     aside.wait_stream(torch.cuda.current_stream())
@@ -228,8 +232,8 @@ def train_on_text(
     """Train and evaluate GCNN-8 on a text for as long as `seconds` allow (on a CPU: three updates).
 
     text: a folder with {train,valid,test}.txt; None: one is written to folder/made_up_text. The run
-    directory is folder/text_run. Adds to `notes` its path (`run`) and the content of its
-    results.json (`results`).
+    directory is folder/text_run. Adds to `notes` its path (`run`), the content of its results.json
+    (`results`) and, of a made-up text, what it is (`text`).
     Raises what `train` raises, such as UsageError if the text lacks these files.
     """
     toy = choose_device(device).type == "cpu"
@@ -257,8 +261,8 @@ def train_on_text(
 def write_made_up_text(folder: Path, words: int) -> None:
     """Write train.txt with so many words, and valid.txt and test.txt with a tenth, into `folder`.
 
-    Random words by Zipf's law, 20 a line, the same at each call: of 50,000 types, or of 20 for a
-    text of at most TOY_WORDS words. The folder is made.
+    Random words by Zipf's law, 20 a line (what is left of the number is dropped), the same at each
+    call: of 50,000 types, or of 20 for a text of at most TOY_WORDS words. The folder is made.
     """
     folder.mkdir(parents=True, exist_ok=True)
     types = 50_000 if words > TOY_WORDS else 20

@@ -103,7 +103,8 @@ def benchmark(
     """Measure groups of models and return the benchmark's JSON.
 
     Its keys are device, threads, precision, rates (of the machine), models (name -> `report`) and
-    pairs (`compare` of each GCNN with each LSTM of its group).
+    pairs (`compare` of each GCNN with each LSTM of its group; a model without bounded receptive
+    field is taken for an LSTM, any other for a GCNN).
     groups: the models of a group are in memory together and take turns; they must have the same
     vocabulary size. Names must differ over all groups.
     repeats: timed rounds for each sentence length. long_repeats: rounds of Table 4's protocol.
@@ -175,7 +176,8 @@ def score(model: LanguageModel, tokens: Tensor, targets: Tensor, machine: Machin
     """Score a text once, and return the seconds that it took and the least possible.
 
     tokens, targets: (batch, time) on the CPU. Long texts are scored in blocks with the state
-    carried, from a state of zeros. On a GPU the host waits once, at the end.
+    carried, from a state of zeros. On a GPU the host waits before the first block and
+    after the last, not between them. Call it in inference mode.
     """
     device = machine.device
     clock = Clock(device)

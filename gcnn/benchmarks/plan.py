@@ -61,7 +61,7 @@ class Epoch:
 
     @property
     def backward(self) -> float:
-        """Seconds of the backward pass, two of an update's three passes."""
+        """Seconds of all backward passes; each is two of an update's three passes."""
         return (self.products + self.activations) * 2 / 3
 
     @property
