@@ -116,7 +116,8 @@ def is_complete(comparison: Comparison) -> bool:
 def comparison_blocks(comparison: Comparison) -> list[Block]:
     """The comparison as a section of a page.
 
-    It has both runs, the conclusion, and a table for each way to divide the tokens.
+    It has both runs, the conclusion, a table for each way to divide the tokens and, if it was
+    recorded, the command.
     """
     blocks = [Heading("Comparison of two runs"), compared_runs(comparison)]
     blocks += [Paragraph(conclusion(comparison)), Paragraph(EXPLANATION)]
@@ -143,8 +144,9 @@ def compared_runs(comparison: Comparison) -> Table:
 def conclusion(comparison: Comparison) -> str:
     """Two sentences: the ratio of the perplexities with its interval, and what that covers.
 
-    The first says which run is better, if the difference is clear (`is_clear`). Without an
-    interval, the second says why there is none.
+    With an interval, the first also says which run is better, or that the text does not tell (see
+    `is_clear`), and the second warns of fewer than FEW units. Without one, the second says why
+    there is none.
     """
     unit = comparison.unit or "unit"
     sentence = f"B's perplexity is {decimals(comparison.ratio, 3)} times A's"
@@ -164,7 +166,7 @@ def conclusion(comparison: Comparison) -> str:
 def part_table(comparison: Comparison, way: str) -> Table:
     """What each part of the tokens contributes to the difference: a row a part, and one for all.
 
-    way: a key of `comparison.parts`.
+    way: a key of `comparison.parts`; one that is not in WAYS is its own title.
     The share of the difference is a dash unless the difference is clear (`is_clear`).
     """
     title = WAYS[way].format(unit=comparison.unit or "unit") if way in WAYS else way

@@ -115,7 +115,7 @@ def table_of(
 def to_html(title: str, blocks: list[Block]) -> str:
     """A complete HTML page with everything inline: no script, no reference to anything outside.
 
-    The title is its first heading, too.
+    The title is its first heading, too. No newline at the end.
     """
     page = TEMPLATES.get_template("page.html")
     return page.render(title=title, blocks=[Heading(title, level=1), *blocks])
@@ -127,9 +127,10 @@ MARKDOWN = str.maketrans(
 
 
 def escape_markdown(text: str) -> str:
-    """Text escaped so that Markdown, its tables and HTML take it literally.
+    """Text with the characters escaped that are markup in Markdown, its tables and HTML.
 
-    It is put on one line: all white space becomes single blanks.
+    It is put on one line: all white space becomes single blanks. A list's "- ", "+ " or "1. " at
+    its start is not escaped.
     """
     return " ".join(text.split()).translate(MARKDOWN)
 
@@ -137,7 +138,8 @@ def escape_markdown(text: str) -> str:
 def to_markdown(title: str, blocks: list[Block]) -> str:
     """The document in GitHub's Markdown, with the title as its first heading.
 
-    Figures are links to the files <folder>/<name>.svg, which the caller has to write.
+    Figures are links to the files <folder>/<name>.svg, which the caller has to write. The document
+    ends in a newline.
     """
     return markdown_blocks([Heading(title, level=1), *blocks]) + "\n"
 
@@ -148,7 +150,7 @@ def markdown_blocks(blocks: list[Block]) -> str:
 
 
 def markdown_block(block: Block) -> str:
-    """One block as Markdown, without a newline at its end."""
+    """One block as Markdown, without a newline at its end; a sample is wrapped at 100 columns."""
     escape = escape_markdown
     match block:
         case Heading(text, level):
@@ -189,9 +191,10 @@ def markdown_table(table: Table) -> str:
 
 
 def fenced(text: str) -> str:
-    """Text as a code block of Markdown, without white space at its end.
+    """Text as a code block of Markdown, without a newline at its end.
 
-    The fence is longer than any run of backticks in the text, so nothing ends the block early.
+    White space at the end of the text is dropped. The fence is longer than any run of backticks
+    in the text, so nothing ends the block early.
     """
     longest_run = max(map(len, re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest_run + 1)

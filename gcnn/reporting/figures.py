@@ -86,7 +86,8 @@ def learning_curves(runs: list[Run]) -> list[Figure]:
 
     Up to four figures: one without a single point is left out, so without metrics there are none.
     Runs that differ in their seed alone are one curve, their mean, with a band from the lowest to
-    the highest. Of many curves the best have a colour (`best_groups`), the others are grey.
+    the highest. Of more than MANY curves the best have a colour (`best_groups`), the others are
+    grey.
     """
     groups = seed_groups(runs)
     best = best_groups(groups)
@@ -128,7 +129,8 @@ def learning_curves(runs: list[Run]) -> list[Figure]:
 def time_unit(runs: list[Run]) -> tuple[str, int]:
     """The unit of training time that suits the longest run up to its last validation.
 
-    Returns its name ("seconds", "minutes" or "hours") and how many seconds it has.
+    Returns its name and how many seconds it has: "hours" for more than two hours, "minutes" for
+    more than two minutes, else "seconds".
     """
     longest = max((line.seconds or 0 for run in runs for line in run.validation), default=0)
     if longest > 7200:
@@ -176,8 +178,8 @@ def best_groups(groups: list[SeedGroup]) -> list[SeedGroup]:
     """The MANY best groups by validation perplexity, or all of fewer, in the order of `groups`.
 
     A group's rank is the number of groups with a lower mean on the same data with the same
-    tokenizer (other perplexities do not compare). A group with a run without a validation has the
-    mean infinity.
+    tokenizer (other perplexities do not compare); of equal ranks the first come first. A group with
+    a run without a validation has the mean infinity.
     """
     if len(groups) <= MANY:
         return groups
@@ -225,9 +227,9 @@ def smooth(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def plot_curves(axes: Axes, x_label: str, y_label: str, curves: list[Curve]) -> None:
     """Draw curves with their bands and label the axes. At least one curve must have points.
 
-    If `y_label` is "perplexity", the y axis is logarithmic, and coloured curves of at most 30
-    points have a mark at each. Numbers on the x axis are plain if `x_label` begins with "training
-    time"; otherwise they have k and M.
+    The x axis begins at 0. If `y_label` is "perplexity", the y axis is logarithmic, and coloured
+    curves of at most 30 points have a mark at each. Numbers on the x axis are plain if `x_label`
+    begins with "training time"; otherwise they have k and M.
     """
     for curve in curves:
         few = len(curve.x) <= 30 and y_label == "perplexity" and curve.style is not OTHERS

@@ -42,7 +42,8 @@ def write_report(
 
     runs: run directories, or folders with run directories at any depth. A run that cannot be read
     is left out, and named on the page and on stderr.
-    out: made if it is missing. A page that is already there is replaced, which is said on stderr.
+    out: made if it is missing. A page that is already there is replaced, which is said on stderr;
+    figures that only an older page has stay.
     latency: the latency benchmark's JSON; None: no section about latency.
     paper: what a paper reports, to stand beside our numbers; None: our numbers alone.
     comparison: what `gcnn compare --json` printed; None: no section about it.

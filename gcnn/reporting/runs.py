@@ -17,8 +17,9 @@ MANY = 10  # up to so many runs, a report has all columns and gives each run a c
 def find_runs(path: str | Path) -> list[Path]:
     """The run directory at `path`, or all run directories at any depth below it.
 
-    A run directory is a folder with config.yaml; what is inside of one is not searched. The order
-    is that of a walk through sorted folders. Raises UsageError if there is none.
+    A run directory is a folder with config.yaml; what is inside of one is not searched, and links
+    to folders below `path` are not followed. The order is that of a walk through sorted folders.
+    Raises UsageError if there is none.
     """
     runs = []
     for folder, subfolders, files in os.walk(path):
@@ -37,9 +38,10 @@ def find_runs(path: str | Path) -> list[Path]:
 def load_runs(paths: list[Path], paper: Publication | None = None) -> tuple[list[Run], list[str]]:
     """Read all runs at or below the paths. Returns them, and why others could not be read.
 
-    Each run comes once, sorted by the name of its data and then by rank (see `rankings`), those
-    without a rank last. No two labels are the same. The second list has a line for each path
-    without a run and each run that cannot be read. Raises UsageError if no run is left.
+    Each run comes once, with its resolved path. They are sorted by the name of their data and then
+    by rank (see `rankings`), those without a rank last. No two labels are the same. The second list
+    has a line for each path without a run and each run that cannot be read. Raises UsageError if no
+    run is left.
     paper: see `load_run`.
     """
     folders = []  # each once

@@ -42,10 +42,10 @@ def seed_groups(runs: list[Run]) -> list[SeedGroup]:
 
 
 def config_without_seed(config: TrainConfig) -> str:
-    """A config as text, without the seed and the keys that change no result.
+    """A config as text, without the seed and the keys that change results by rounding at most.
 
-    These are run_dir, resume, threads, device and the logger. Equal for runs that differ at most in
-    these.
+    These are run_dir, resume, threads, device and the logger. The texts of configs that differ only
+    in the seed and these are equal.
     """
     defaults = {
         "seed": 0,

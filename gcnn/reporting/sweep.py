@@ -177,6 +177,7 @@ def seeds_table(members: list[dict], comparison: Ranking) -> Table:
 def notes(members: list[dict], comparison: Ranking) -> list[str]:
     """Remarks to put below the table: why it is not ranked per token, and that sizes differ.
 
+    Sizes differ if the largest model has over 1 + SAME_SIZE times the parameters of the smallest.
     members: entries of sweep.json. comparison: what ranks them. Empty if there is nothing to say.
     """
     lines = [comparison.note] if comparison.note else []
@@ -195,9 +196,10 @@ def notes(members: list[dict], comparison: Ranking) -> list[str]:
 
 
 def write_sweep(folder: Path) -> list[dict]:
-    """Write sweep.json and sweep.md of the members in a sweep's folder, and print the tables.
+    """Write sweep.json and sweep.md of the members in a sweep's folder, and print the content.
 
-    Returns the members (entries of sweep.json). If there are none, nothing is written or printed.
+    Printed are the tables as text, the `notes` and the folder. Returns the members (entries of
+    sweep.json). If there are none, nothing is written or printed.
     Raises UsageError if a file of a member cannot be read.
     """
     members, comparison = load_members(folder)
@@ -223,7 +225,7 @@ def search_warning(member: Path) -> str:
 
     member: the folder of the one that has just finished, with its results.json.
     Empty if all finished members compare, and if the others did not compare before, so that there
-    is one warning a search.
+    is one warning a search. Raises UsageError if a results.json cannot be read.
     """
     results = {}
     for path in sorted(member.parent.glob(f"*/{RESULTS}")):
@@ -243,7 +245,7 @@ def search_warning(member: Path) -> str:
 
 
 def check_members(members: list[dict]) -> None:
-    """Raise RunError if a member is not done, or UsageError if all members were usage errors.
+    """Raise RunError if a member is not done, or UsageError if all failed with exit code 2.
 
     members: entries of sweep.json, of which there may be none.
     """
