@@ -134,7 +134,8 @@ def at_equal_operations(record: Record) -> list[Comparison]:
     """Figure 2: the adaptive softmax better than the full one at equal operations a token.
 
     One comparison for each model with a full softmax, against the perplexity that the models with
-    an adaptive softmax have at its operations (`interpolated`).
+    an adaptive softmax have at its operations (`interpolated`). Empty if the best learning rate of
+    one with a full softmax is not known yet.
     """
     noise = pooled_noise(record.groups)
     adaptive = with_softmax(record, "adaptive")
@@ -227,8 +228,9 @@ def convergence(record: Record) -> list[Comparison]:
     """Figure 6: weight normalisation and clipping together are better, and faster.
 
     Better (two comparisons): a lower test perplexity than with either one alone.
-    Faster (three): its validation perplexity after SPEED_UP of the steps is lower than that of each
-    other recipe at its end; tested with the noise of test perplexities.
+    Faster (three): its validation perplexity after SPEED_UP of the steps (at the last validation
+    until then) is lower than that of each other recipe at its end; tested with the noise of test
+    perplexities.
     """
     groups = best_rates(record)
     noise = pooled_noise(record.groups)

@@ -28,9 +28,9 @@ def group_of(figure: str, config: TrainConfig) -> tuple[str, str, str]:
     """The group of a figure to which a run belongs, its variant there, and a title that says both.
 
     figure: a key of FIGURES. The group is what it compares: the paper's model of the same form
-    (tables), softmax and architecture (fig2), words of context (fig4), a group of RECIPES (fig6),
-    model and training tokens (figs), kind of model (search), or the gate (others, which need a
-    model with one).
+    (tables; without one, the form's own name), softmax and architecture (fig2), words of context
+    (fig4), a group of RECIPES (fig6), model and training tokens (figs), kind of model (search), or
+    the gate (others, which need a model with one).
     The variant is the learning rate, and for a recurrent model whether its blocks are shuffled; in
     the random search it is the architecture.
     """
@@ -93,5 +93,5 @@ def model_form(model: ModelConfig) -> str:
 
 
 def architecture(model: ModelConfig) -> str:
-    """The paper's title of a model, or for another model its blocks as Table 1 writes them."""
+    """The paper's title of a model; else a GCNN's blocks as in Table 1, or another's summary."""
     return model_title(model) or model.notation()

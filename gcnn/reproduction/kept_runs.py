@@ -35,7 +35,8 @@ FILES = (RESULTS, WIKITEXT_103)
 class KeptRun:
     """A run, finished or not, as a line of JSON.
 
-    Its properties raise UsageError if an entry is not what a run writes.
+    Its properties raise UsageError if an entry is not what a run writes; `place` needs a config
+    with seed and learning rate, which `read_kept` checks.
     """
 
     group: Text  # of the figure's plan
@@ -90,7 +91,8 @@ def read_run(folder: Path, group: str) -> KeptRun:
     """The run in a run directory, finished or not, as one of `group`.
 
     The run's own folder and the paths of its data and tokenizer are replaced: by None, and by the
-    placeholders of published commands (DIR, FILE).
+    placeholders of published commands (DIR, FILE). A failed run's message is cut at its first
+    semicolon.
     Raises UsageError if `folder` is no run directory or a file in it is not what a run writes.
     """
     run = load_run(folder)

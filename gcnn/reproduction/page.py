@@ -82,7 +82,7 @@ def reproduction_blocks(records: dict[str, dict[str, Record]], latency: Latency 
     records: scale -> figure -> record, as `load_records` returns them. With a single scale there is
     no table of verdicts over scales.
     latency: the benchmark for Table 4; None if it was not run.
-    Raises UsageError if there is no record.
+    Raises UsageError if there is no record, or one of a scale that is not in configs/reproduce.
     """
     if not records:
         raise UsageError(
@@ -105,7 +105,8 @@ def reproduction_blocks(records: dict[str, dict[str, Record]], latency: Latency 
 def verdicts_table(records: dict[str, dict[str, Record]], latency: Latency | None) -> Table:
     """A table with a row for each claim and a column for each scale: `verdict_and_tokens`.
 
-    A dash where the scale does not ask for the claim. records: scale -> figure -> record.
+    A dash where the scale does not ask for the claim. records: scale -> figure -> record. Raises
+    UsageError as `claims_asked`.
     """
     asked = {scale: claims_asked(scale, by_figure) for scale, by_figure in records.items()}
     rows = []
@@ -145,7 +146,8 @@ def claims_table(scale: str, records: dict[str, Record], latency: Latency | None
     """A table of the claims that a scale asks for, one row each.
 
     The columns: claim, verdict, evidence, size of the runs, and the command that makes them.
-    records: those of the scale, by figure. latency: for Table 4; None if it was not run.
+    records: those of the scale, by figure. latency: for Table 4; None if it was not run. Raises
+    UsageError as `claims_asked`.
     """
     header = ["Table or figure", "The paper's claim", "Verdict", "Our evidence", "Size", "Command"]
     asked = claims_asked(scale, records)
@@ -197,7 +199,8 @@ def size_and_command(name: str, scale: str, record: Record | Latency | None) -> 
 def figure_blocks(record: Record, title: str) -> list:
     """The document blocks of a table or figure, under a heading with this title.
 
-    They are: table of its groups, remark on learning rates, picture, command, machines and commits.
+    They are: table of its groups, remark on learning rates (`rates_at_an_edge`) and picture
+    (`drawing`) if there are any, command, machines and commits.
     """
     blocks = [Heading(title, level=3), groups_table(record)]
     edges = rates_at_an_edge(record)
@@ -212,14 +215,14 @@ def figure_blocks(record: Record, title: str) -> list:
 
 
 def generated_part(blocks: list) -> str:
-    """The blocks as Markdown, between the markers."""
+    """The blocks as Markdown between the markers, from BEGIN to END without a newline after it."""
     return f"{BEGIN}\n\n{markdown_blocks(blocks)}\n\n{END}"
 
 
 def between_markers(text: str, where: str) -> tuple[str, str, str]:
     """A document's text before the generated part, that part with its markers, and the rest.
 
-    where: the document, for the message. Raises UsageError if a marker (BEGIN, END) is missing.
+    where: the document, for the message. Raises UsageError if BEGIN, or END after it, is missing.
     """
     before, begin, rest = text.partition(BEGIN)
     part, end, after = rest.partition(END)
@@ -234,7 +237,8 @@ def write_reproduction_page(blocks: list, document: Path, page: Path) -> None:
     """Write blocks into the Markdown file `document` between its markers, and as the HTML `page`.
 
     blocks: of `reproduction_blocks`; the page has the first, a heading, as its title. Both files
-    are replaced atomically; the page's folder is made.
+    are replaced atomically; the page's folder is made. The pictures that the document links to are
+    not written (`write_record` does).
     Raises UsageError if the document cannot be read or lacks a marker; nothing is then written.
     """
     before, _, after = between_markers(read_text(document), str(document))

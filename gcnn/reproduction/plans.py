@@ -78,7 +78,8 @@ class Part:
     def recipe(self, rate: float, seed: int, overrides: tuple[str, ...] = ()) -> TrainConfig:
         """The config of the run with this learning rate and seed.
 
-        overrides: the user's, key=value, applied after the settings.
+        overrides: the user's, key=value, applied after the settings; rate and seed come last.
+        Do not change the config: its parts are shared with other runs'.
         Raises UsageError if a setting or override is invalid.
         """
         config = composed_once(*self.settings, *overrides)
@@ -132,7 +133,8 @@ def part_of(scale: str, figure: str, group: str) -> Part:
 
     For a group with `same_as` it is that group of the other figure. Without learning rates in the
     plan, the rate is the one that the settings give.
-    Raises UsageError if the plan cannot be read or lacks the group, or if its settings are invalid.
+    Raises UsageError if the plan cannot be read or lacks the group. Settings are checked only where
+    they give the rate.
     """
     plan = load_plan(scale, figure)
     if group not in plan.groups:

@@ -153,7 +153,7 @@ def make_group(group: str, variant: str, title: str, runs: list[KeptRun]) -> Gro
     """The group of runs that differ in their seed alone, of which there must be at least one.
 
     group, variant, title: as `group_of` returns them. Config values are those of the lowest seed,
-    parameters and operations those of the lowest finished seed.
+    parameters and operations those of the lowest finished seed. Perplexities are `rounded`.
     Raises UsageError if two runs have the same seed.
     """
     runs = sorted(runs, key=lambda run: run.recipe.seed)
@@ -232,7 +232,8 @@ def reproduce_command(
     """The `make reproduce` command that makes a figure, with DIR for the folder of the data.
 
     trained: the shell command of one of its runs; None if there is none yet. Its overrides are
-    repeated, with paths as `portable` writes them, unless the plan sets their keys.
+    repeated, with paths as `portable` writes them, unless the plan sets their keys; its options and
+    the experiment, learning rate, seed and Hydra's own keys are not.
     settings: the plan's own, key=value.
     """
     planned = {word.partition("=")[0] for word in settings} | {"experiment", "optimizer.lr", "seed"}
