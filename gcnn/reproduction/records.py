@@ -7,6 +7,7 @@ The order: find each run's group, make the record, write it as JSON and CSV; and
 import csv
 import io
 import math
+import re
 import shlex
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -229,7 +230,7 @@ def rounded(number: float | None) -> float | None:
 def reproduce_command(
     figure: str, scale: str, trained: str | None = None, settings: Iterable[str] = ()
 ) -> str:
-    """The `make reproduce` command that makes a figure, with DIR for the folder of the data.
+    """The `make reproduce` command that makes a figure, shell-quoted, with DIR for the data.
 
     trained: the shell command of one of its runs; None if there is none yet. Its overrides are
     repeated, with paths as `portable` writes them, unless the plan sets their keys; its options and
@@ -243,7 +244,9 @@ def reproduce_command(
         key, equals, content = word.lstrip("+").partition("=")
         if equals and not key.startswith(("-", "hydra")) and key not in planned:
             overrides[key] = content
-    arguments = " ".join(f"{key}={content}" for key, content in overrides.items())
+    arguments = shlex.join(f"{key}={content}" for key, content in overrides.items())
+    arguments = arguments.replace("$", "$$")  # for make
+    arguments = re.sub(r'[\\"$`]', r"\\\g<0>", arguments)  # within the shell's quotes
     return f'make reproduce FIGURE={figure} SCALE={scale} ARGS="{arguments}"'
 
 

@@ -4,6 +4,8 @@ import dataclasses
 import json
 import math
 import re
+import shlex
+import subprocess
 from xml.etree import ElementTree
 
 import numpy as np
@@ -16,7 +18,7 @@ from gcnn.reproduction.comparisons import validation_means
 from gcnn.reproduction.figures import describe_size, drawing, groups_table
 from gcnn.reproduction.kept_runs import read_runs
 from gcnn.reproduction.page import between_markers, generated_part, reproduction_blocks
-from gcnn.reproduction.records import load_records, make_record, write_record
+from gcnn.reproduction.records import load_records, make_record, reproduce_command, write_record
 from tests.conftest import ROOT
 from tests.reproduction.made_up import add, add_gates, group
 from tests.reproduction.made_up import record as made_up_record
@@ -180,6 +182,14 @@ def test_seeds_without_a_validation_in_common_have_no_curve_and_are_named():
     caption = "without a finite validation that all seeds have: gtu, learning rate 0.03;"
     assert caption in drawing(both).caption
     assert drawing(made_up_record("fig3", apart)) is None
+
+
+def test_the_command_of_a_figure_gives_its_overrides_as_they_were_typed(tmp_path):
+    typed = ["data.path=DIR", "model.blocks=[{convs: [[2, 8]]}]", r"""data.name="it's $x`\a\"."""]
+    command = reproduce_command("fig3", "cpu", shlex.join(["python", "train.py", *typed]))
+    (tmp_path / "Makefile").write_text("reproduce:\n\t@printf '%s\\n' $(ARGS)\n")
+    done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.splitlines() == typed
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", "null"])
