@@ -54,8 +54,8 @@ def folder(path: str) -> Path:
 
     Raises ArgumentTypeError, whose message argparse reports, for any other path.
     """
-    if not Path(path).is_dir():
-        raise argparse.ArgumentTypeError(f"{path} is not a folder")
+    if not path or not Path(path).is_dir():  # Path("") would be the current folder
+        raise argparse.ArgumentTypeError(f"{path or 'an empty path'} is not a folder")
     return Path(path).absolute()
 
 

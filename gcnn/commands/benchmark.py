@@ -118,13 +118,14 @@ def run_groups(runs: list[Path]) -> list[list[Candidate]]:
 
     Groups are sorted, the smallest vocabulary first; no runs, no groups. A path that comes twice
     counts once. The models are loaded later, by the benchmark; an LSTM has its weights laid out
-    once. A model is named by its run's experiment, or by the run's path if several runs have the
-    same experiment. Raises UsageError for a run whose config or tokenizer is damaged.
+    once. A model is named by its run's experiment, or by the run's path if another run or a model
+    of the paper has that name. Raises UsageError for a run whose config or tokenizer is damaged.
     """
     titles = {run: load_config(run).experiment for run in runs}
     groups = defaultdict(list)
     for run, title in titles.items():
-        name = title if list(titles.values()).count(title) == 1 else str(run)
+        is_unique = list(titles.values()).count(title) == 1 and title not in PAPER
+        name = title if is_unique else str(run)
         size = load_tokenizer(run / TOKENIZER).vocabulary_size
         load = partial(trained_model, run)
         groups[size].append(Candidate(name, f"trained, {size:,} types", load, packed_lstm=True))

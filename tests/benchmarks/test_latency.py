@@ -2,6 +2,8 @@
 
 import json
 from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +12,8 @@ import torch
 from gcnn.base.files import write_json
 from gcnn.benchmarks.bounds import SIZES, Bound, Machine, Sizes, Work, work
 from gcnn.benchmarks.latency import BLOCK, LENGTHS, Candidate, Zipf, benchmark, score
-from gcnn.commands.benchmark import paper_groups
+from gcnn.commands import benchmark as benchmark_command
+from gcnn.commands.benchmark import paper_groups, run_groups
 from gcnn.config.models import BlockConfig, GCNNConfig, LSTMConfig
 from gcnn.models.inference import prepare_for_inference
 from gcnn.models.language_model import LanguageModel, build_model
@@ -60,6 +63,16 @@ def test_a_model_that_is_named_twice_is_measured_once(machine):
     groups = paper_groups(["lstm_1024", "gcnn_9", "gcnn_8", "lstm_1024"], machine)
     names = [[candidate.name for candidate in group] for group in groups]
     assert names == [["lstm_1024", "lstm_1024_packed", "gcnn_8"], ["gcnn_9"]]
+
+
+def test_a_run_is_named_by_its_path_where_its_experiment_names_something_else(monkeypatch):
+    experiments = {"a": "mine", "b": "twice", "c": "twice", "d": "gcnn_8"}
+    loaded = {Path(run): SimpleNamespace(experiment=name) for run, name in experiments.items()}
+    monkeypatch.setattr(benchmark_command, "load_config", loaded.get)
+    tokenizer = SimpleNamespace(vocabulary_size=100)
+    monkeypatch.setattr(benchmark_command, "load_tokenizer", lambda _: tokenizer)
+    (group,) = run_groups(list(loaded))
+    assert [candidate.name for candidate in group] == ["mine", "b", "c", "d"]
 
 
 def test_protocol_is_that_of_table_4_and_the_same_for_both_models(machine, seen):

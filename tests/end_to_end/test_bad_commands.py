@@ -51,6 +51,7 @@ EVALUATE = [
     ([*RUN, "--file", "/dev/null"], 2, "/dev/null"),
     ([*RUN, "--data-path", "{tmp}/nowhere"], 2, "nowhere is not a folder"),
     ([*RUN, "--data-path", "{tmp}/text"], 2, "text is not a folder"),
+    ([*RUN, "--data-path", ""], 2, "an empty path is not a folder"),
     ([*RUN, "--data-path", "{tmp}/folder"], 2, "no train.txt in .*folder"),
     ([*RUN, "--batch-size", "0"], 2, "--batch-size.*0 is not from 1"),
     ([*RUN, "--batch-size", "1.5"], 2, "--batch-size.*'1.5'"),
