@@ -24,6 +24,7 @@ def of_others(name):
         raise importlib.metadata.PackageNotFoundError(name)
     return version(name)
 importlib.metadata.version = of_others
+import torch._dynamo  # once for all parts that make an optimizer, which are forked
 from gcnn.commands.main import main
 main()
 """
