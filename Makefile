@@ -114,7 +114,7 @@ reproduce-report: setup  ## write docs/results/reproduction/ into docs/REPRODUCT
 	$(PY) scripts/reproduce_report.py $(ARGS)
 
 test: setup  ## run the tests
-	$(PY) -m pytest --numprocesses auto --dist loadfile
+	$(PY) -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 torture: setup  ## kill, starve and damage a real training run, and count what is lost: about 15 minutes, as root
 	$(PY) tests/torture.py $(ARGS)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-import torch
 from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from hypothesis import settings
@@ -23,8 +22,24 @@ os.environ["WANDB_MODE"] = "offline"
 signal.signal(
     signal.SIGHUP, signal.SIG_DFL
 )  # nohup has it ignored, by all processes that are started from here too
-torch.set_num_threads(1)  # the models of the tests are too small to share out
-gc.freeze()  # what torch brings is not looked through for garbage again and again
+LONG = (
+    "test_sweep", "test_train", "test_update", "test_distributed", "test_gpu", "test_configs",
+    "test_fairseq_reference", "test_docs", "test_copies", "test_score_command", "test_small_text",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    """Files that take long begin first, so that none of them keeps one worker at the end."""
+    items.sort(key=lambda item: item.path.stem not in LONG)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Here, since pytest-xdist's own process, which runs no test, need not wait for torch."""
+    import torch
+
+    torch.set_num_threads(1)  # the models of the tests are too small to share out
+    gc.freeze()  # what torch brings is not looked through for garbage again and again
 
 
 @pytest.fixture(scope="session")
