@@ -22,20 +22,23 @@ os.environ["WANDB_MODE"] = "offline"
 signal.signal(
     signal.SIGHUP, signal.SIG_DFL
 )  # nohup has it ignored, by all processes that are started from here too
-LONG = (
+LONG = (  # files that take long
     "test_sweep", "test_train", "test_update", "test_distributed", "test_gpu", "test_configs",
     "test_fairseq_reference", "test_docs", "test_copies", "test_score_command", "test_small_text",
 )  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):
-    """Files that take long begin first, so that none of them keeps one worker at the end."""
+    """Let the files of LONG begin first, so that none of them keeps one worker at the end."""
     items.sort(key=lambda item: item.path.stem not in LONG)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
-    """Here, since pytest-xdist's own process, which runs no test, need not wait for torch."""
+    """Have torch compute with one thread in all tests.
+
+    A fixture, because pytest-xdist's own process, which runs no test, need not import torch.
+    """
     import torch
 
     torch.set_num_threads(1)  # the models of the tests are too small to share out

@@ -127,12 +127,10 @@ def test_what_is_not_finite_moves_nothing(config, make_trainer, optimizer, first
 )
 def test_the_compiler_takes_an_update_whole(config, make_trainer, monkeypatch):
     """By torch's Inductor: encoder and loss in one graph, whatever the sizes of the clusters."""
-    monkeypatch.setattr(
-        torch._inductor.config, "compile_threads", 1
-    )  # no processes that import torch to compile
-    monkeypatch.setattr(
-        torch._inductor.config.cpp, "vec_isa_ok", True
-    )  # the CPU's flags tell its vectors; building a library to try each takes as long as the rest
+    inductor = torch._inductor.config
+    monkeypatch.setattr(inductor, "compile_threads", 1)  # no processes that import torch to compile
+    # The CPU's flags tell its vector units: building a library to try each takes as long as the rest
+    monkeypatch.setattr(inductor.cpp, "vec_isa_ok", True)
     config.model.blocks, config.model.dropout = [BlockConfig([[3, 16]])], 0.0
     trainers = [make_trainer(config, str(compiled), compile=compiled) for compiled in (False, True)]
     trainers[1].model.load_state_dict(trainers[0].model.state_dict())
