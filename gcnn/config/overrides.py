@@ -75,13 +75,12 @@ def quote_path(argument: str, sweep: bool) -> str:
         if sweep and several and not os.path.exists(path):
             return argument
         value = override.value()
-    except HydraException:
-        value = None  # Hydra cannot parse it without quotes
-    else:  # null, quoted, or a bool
-        if value is None or path[:1] in ("'", '"'):
-            return argument
-        if name == "resume" and isinstance(value, bool | int):
-            return argument
+    except HydraException:  # it cannot be parsed without quotes
+        return f"{key}={quoted(os.path.expanduser(path))}"
+    if value is None or path[:1] in ("'", '"'):  # null, or quoted already
+        return argument
+    if name == "resume" and isinstance(value, bool | int):
+        return argument
     path = os.path.expanduser(path)
     if value == path:
         return argument

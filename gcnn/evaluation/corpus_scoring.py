@@ -64,9 +64,10 @@ def score_files(
     """Score the rows of files into `output`/<name>.parquet; returns what this process did.
 
     column: the one with the texts; for a text file, the name to give it. prefix: of the names of
-    the scores' columns. `output` is created if it is missing. Files whose scores are there already,
-    or that another process has locked, are left out. The others are taken in random order, with a
-    progress bar on a terminal.
+    the scores' columns. An output has the rows and columns of `read_rows`, and after them those of
+    `SCORES`, null where the text is. `output` is created if it is missing. Files whose scores are
+    there already, or that another process has locked, are left out. The others are taken in random
+    order, with a progress bar on a terminal. An OSError (a full disk) ends it at once.
     Raises UsageError before anything is scored as `targets_of` and `is_done` do; and, after all
     other files are scored, for files that are damaged, have no such column, or have a column with
     the name of a score.

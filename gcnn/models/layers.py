@@ -53,14 +53,21 @@ def dropout(hidden: Tensor, probability: float, training: bool) -> Tensor:
     kept = round((1 - probability) * 2**16)  # of the 2^16 values of 16 bits
     if not training or hidden.device.type != "cpu" or kept in (0, 2**16):
         return F.dropout(hidden, probability, training)
-    # Each random int64 is four int16, which are uniform from -2^15 on
-    words = torch.empty(-(-hidden.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-    bits = words.view(torch.int16)[: hidden.numel()].view(hidden.shape)
-    factors = (bits < kept - 2**15).to(hidden.dtype)  # 1: kept, 0: dropped
+    factors = (random_int16(hidden.shape) < kept - 2**15).to(hidden.dtype)  # 1: kept, 0: dropped
     scale = 2**16 / kept
     if hidden.dtype == torch.bfloat16:  # its 8 bits are too few for the scale alone
         return hidden * factors * scale
     return hidden * factors.mul_(scale)
+
+
+def random_int16(shape: torch.Size) -> Tensor:
+    """Integers from -2^15 to 2^15 - 1, each equally likely, drawn from torch's random state.
+
+    Four at a time, as the parts of an int64: torch draws one number for each.
+    """
+    numbers = torch.empty(-(-shape.numel() // 4), dtype=torch.int64)  # rounded up
+    numbers.random_(-(2**63), None)  # over all values of int64
+    return numbers.view(torch.int16)[: shape.numel()].view(shape)
 
 
 def conv_channels_last(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -237,7 +244,8 @@ def fold_weight_norm(module: nn.Module) -> None:
     """Replace each weight-normalised weight by its current value, in place: for inference.
 
     The parameters for gain and direction are removed and a plain `weight` takes their place, so
-    load weights before. Other modules stay as they are.
+    load weights before. It is a parameter, but a buffer where the removed ones needed no gradient.
+    Other modules stay as they are.
     """
     for child in module.modules():
         if parametrize.is_parametrized(child, "weight"):

@@ -1,6 +1,5 @@
 """Matplotlib's SVG made fit to stand in a page with others."""
 
-import re
 from xml.etree import ElementTree
 
 SVG = "http://www.w3.org/2000/svg"
@@ -25,8 +24,10 @@ def inline(svg: str, name: str, title: str) -> str:
         for key, text in parent.attrib.items():
             if key == "id":
                 parent.set(key, f"{name}-{text}")
-            elif key in (f"{{{XLINK}}}href", "clip-path"):
-                parent.set(key, re.sub("#", f"#{name}-", text))
+            elif key == f"{{{XLINK}}}href":
+                parent.set(key, text.replace("#", f"#{name}-"))
+            elif "url(#" in text:  # clip-path, and the fill of a hatch within style
+                parent.set(key, text.replace("url(#", f"url(#{name}-"))
     root.set("role", "img")
     root.set("style", "background: #fff; stroke-linejoin: round; stroke-linecap: butt")
     heading = ElementTree.Element(f"{{{SVG}}}title")

@@ -59,7 +59,7 @@ def ordering(*names: str) -> Callable[[Record], list[Comparison]]:
     """
 
     def compare_pairs(record: Record) -> list[Comparison]:
-        """One comparison for each pair of `names`."""
+        """A comparison for each pair of the groups `names`: the earlier is lower than the later."""
         noise = pooled_noise(record.groups)
         means = {name: group_mean(group) for name, group in best_rates(record).items()}
         comparisons = []

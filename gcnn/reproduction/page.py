@@ -103,9 +103,10 @@ def reproduction_blocks(records: dict[str, dict[str, Record]], latency: Latency 
 
 
 def verdicts_table(records: dict[str, dict[str, Record]], latency: Latency | None) -> Table:
-    """A table with a row for each claim and a column for each scale: `verdict_and_tokens`.
+    """A table with a row for each claim: its figure, its text and the verdict at each scale.
 
-    A dash where the scale does not ask for the claim. records: scale -> figure -> record. Raises
+    A verdict is as `verdict_and_tokens` writes it, a dash where the scale does not ask for the
+    claim. records: scale -> figure -> record. latency: for Table 4; None if it was not run. Raises
     UsageError as `claims_asked`.
     """
     asked = {scale: claims_asked(scale, by_figure) for scale, by_figure in records.items()}
@@ -145,7 +146,8 @@ def claims_asked(scale: str, records: dict[str, Record]) -> set[str]:
 def claims_table(scale: str, records: dict[str, Record], latency: Latency | None) -> Table:
     """A table of the claims that a scale asks for, one row each.
 
-    The columns: claim, verdict, evidence, size of the runs, and the command that makes them.
+    The columns: table or figure, claim, verdict, evidence, size of the runs, and the command that
+    makes them.
     records: those of the scale, by figure. latency: for Table 4; None if it was not run. Raises
     UsageError as `claims_asked`.
     """

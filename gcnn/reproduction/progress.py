@@ -12,7 +12,8 @@ from gcnn.reproduction.records import make_group
 def known_runs(part: Part, runs: Path, kept: Path | None, overrides: list[str]) -> list[KeptRun]:
     """The runs of a part, finished or not, sorted by learning rate and seed, of each at most one.
 
-    runs: the folder of all runs; those of the part are in runs/SCALE/FIGURE/GROUP.
+    runs: the folder of all runs; those of the part are in runs/SCALE/FIGURE/GROUP. Neither need
+    exist.
     kept: a file of `keep_runs` with more runs, which need not exist; None: the folder alone. If
     both have a run with one learning rate and seed, the folder's is returned, unless it is
     unfinished.

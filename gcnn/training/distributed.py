@@ -86,7 +86,10 @@ def wait_for_all() -> None:
 
 
 def from_rank_0(value: Any) -> Any:
-    """Rank 0's value, on every rank. Others' values are ignored; it is pickled on the way."""
+    """Rank 0's value, on every rank; all ranks must call it. In one process, `value` itself.
+
+    Others' values are ignored; it is pickled on the way.
+    """
     if world_size() == 1:
         return value
     values = [value]

@@ -49,9 +49,9 @@ class Updater:
     def try_compiler(self, batches: list[MicroBatch], state: State | None, count: int) -> None:
         """Compile the loss, by a forward and backward pass over the first micro-batch.
 
-        Changes neither weights nor torch's random state; gradients are dropped. Arguments as in
-        `accumulate_gradients`; all processes must call it, too. Raises RunError for any error but
-        one that says that memory ran out, which passes through.
+        For trainer.compile=true, before the first update, in all processes. Changes neither weights
+        nor torch's random state; gradients are dropped. Arguments as in `accumulate_gradients`.
+        Raises RunError for any error but one that says that memory ran out, which passes through.
         """
         try:
             with torch.random.fork_rng(), warnings.catch_warnings():

@@ -1,3 +1,4 @@
+import io
 import re
 from xml.etree import ElementTree
 
@@ -18,6 +19,7 @@ from gcnn.reporting.figures import (
 )
 from gcnn.reporting.latency import Latency
 from gcnn.reporting.results import load_run
+from gcnn.reporting.svg import inline
 from gcnn.runs.json_files import checked
 from gcnn.runs.results import Metric
 
@@ -143,3 +145,18 @@ def test_of_many_runs_the_best_ten_are_named_and_the_others_grey(make_run):
         assert not texts & {run.label for run in ranked[10:]}
         assert "in grey 3 others" in figure.caption
         assert figure.svg.count(OTHERS["color"]) >= 3
+
+
+def test_an_inlined_picture_refers_to_its_own_ids_alone():
+    figure = Figure()
+    axes = figure.subplots()
+    axes.bar([1, 2], [3, 4], hatch="//")
+    axes.plot([1, 2], [3, 4], marker="o")
+    file = io.StringIO()
+    figure.savefig(file, format="svg")
+    page = inline(file.getvalue(), "one", "A title")
+    ids = set(re.findall(r' id="([^"]+)"', page))
+    references = set(re.findall(r'(?:url\(|href=")#([^)"]+)', page))
+    assert all(name.startswith("one-") for name in ids)
+    assert any(name.startswith("one-h") for name in references)  # the hatch
+    assert references <= ids

@@ -129,7 +129,7 @@ def test_the_compiler_takes_an_update_whole(config, make_trainer, monkeypatch):
     """By torch's Inductor: encoder and loss in one graph, whatever the sizes of the clusters."""
     inductor = torch._inductor.config
     monkeypatch.setattr(inductor, "compile_threads", 1)  # no processes that import torch to compile
-    # The CPU's flags tell its vector units: building a library to try each takes as long as the rest
+    # The CPU's flags tell its vector units; building a library to try each takes half the time
     monkeypatch.setattr(inductor.cpp, "vec_isa_ok", True)
     config.model.blocks, config.model.dropout = [BlockConfig([[3, 16]])], 0.0
     trainers = [make_trainer(config, str(compiled), compile=compiled) for compiled in (False, True)]
