@@ -124,7 +124,7 @@ class Softmax(nn.Module):
     def weight_counts(self) -> list[int]:
         """The number of weights of the head and of each cluster, without biases.
 
-        The head's include a projection before it.
+        The head's include a projection before it. Tied weights count like others.
         """
         tails = [weight_count(tail) for tail in self.tails]
         return [weight_count(self) - sum(tails), *tails]
@@ -151,10 +151,10 @@ def pad_indices(indices: Tensor, positions: int) -> Tensor:
 class AdaptiveSoftmax(Softmax):
     """The adaptive softmax (Grave et al. 2016): the rarer a cluster, the fewer channels it gets.
 
-    Cluster i maps the hidden states to hidden_dim / 4^(i+1) channels, at least 1. With an
-    `embedding`, weights are tied instead: the types' output vectors are their embeddings, in every
-    cluster, and a projection maps the hidden states to their dimension (Press and Wolf 2017; Inan
-    et al. 2017; not in the paper).
+    Cluster i maps the hidden states to hidden_dim / 4^(i+1) channels, rounded down, at least 1.
+    With an `embedding`, weights are tied instead: the types' output vectors are their embeddings,
+    in every cluster, and a projection maps the hidden states to their dimension (Press and Wolf
+    2017; Inan et al. 2017; not in the paper).
     """
 
     def __init__(
@@ -165,7 +165,8 @@ class AdaptiveSoftmax(Softmax):
         dropout: float = 0.0,
         embedding: nn.Embedding | None = None,
     ):
-        """Initialises the weights at random.
+        """Initialises the weights at random; with an `embedding`, those of the projection alone:
+        the head's weights for clusters, and all biases, are then 0.
 
         cutoffs: as in Softmax. dropout: between a cluster's two layers; tied weights have none.
         embedding: the encoder's, (vocabulary_size, any dimension), whose weights are used here but
@@ -214,7 +215,8 @@ class AdaptiveSoftmax(Softmax):
     def untie(self) -> None:
         """Replace tied layers by plain linear ones with the same values, in place: for inference.
 
-        A cluster's weight stays a view of the embedding. Does nothing if weights are not tied.
+        The clusters' weights stay views of the embedding. The head's is a copy, or a view if there
+        are no clusters. Does nothing if weights are not tied.
         """
         if not isinstance(self.head, TiedLinear):
             return
@@ -227,9 +229,10 @@ class AdaptiveSoftmax(Softmax):
 
 
 class TiedLinear(nn.Module):
-    """A linear layer to the logits of types, whose weights are embeddings, and of `clusters`.
+    """A linear layer to logits: of `types` types, whose weights are embeddings, then of `clusters`.
 
-    The embeddings are passed with each call; the clusters' weights and all biases are parameters.
+    types, clusters: how many. The embeddings are passed with each call; the clusters' weights and
+    all biases are parameters.
     """
 
     def __init__(self, in_features: int, types: int, clusters: int = 0):

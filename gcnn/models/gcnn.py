@@ -16,7 +16,11 @@ class GCNN(nn.Module):
     """
 
     def __init__(self, config: GCNNConfig, vocabulary_size: int):
-        """Initialises the weights from torch's random state."""
+        """Initialises the weights from torch's random state.
+
+        Dropout is on the embeddings (the config's `embedding_dropout`, or `dropout` if that is
+        None) and on the input of each convolution, not on the hidden states that are returned.
+        """
         super().__init__()
         self.receptive_field = config.receptive_field
         self.embedding_dropout = (
@@ -45,7 +49,8 @@ class GCNN(nn.Module):
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """tokens (batch, time) -> hidden (batch, time, channels), and the state after them.
 
-        state: one tensor for each of `convs`, in their order; None: zeros, as `empty_state`.
+        The state is a list: for each of `convs`, in their order, its last kernel_size - 1 inputs,
+        (batch, kernel_size - 1, in_channels). None: zeros. The one returned is not detached.
         """
         embedded = dropout(self.embedding(tokens), self.embedding_dropout, self.training)
         hidden = self.input_projection(embedded)  # (batch, time, channels of the first block)

@@ -26,7 +26,7 @@ class PackedLinear(nn.Module):
     """A linear layer with packed weights (out_features, in_features), for inference alone.
 
     The weights are on the CPU, of a type that oneDNN packs (see `packable`). Pickling and copying
-    unpack and pack them again.
+    unpack and pack them again. There are no parameters; the state_dict has the bias alone.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None):
@@ -59,6 +59,7 @@ class PackedConv(PackedLinear):
     """
 
     def __init__(self, conv: nn.Conv1d):
+        """conv: with a bias, without padding, stride, dilation and groups; it is unchanged."""
         super().__init__(conv.weight.permute(0, 2, 1).flatten(1), conv.bias)
         self.in_channels = conv.in_channels
         self.out_channels = conv.out_channels
@@ -103,7 +104,8 @@ class PackedLSTM(nn.Module):
     """torch's LSTM with packed weights, for inference alone; time first.
 
     It makes the products that `nn.LSTM` makes by oneDNN, in the same order, so that results are
-    equal. Pickling and copying unpack and pack the weights again.
+    equal. Pickling and copying unpack and pack the weights again. There are no parameters, and
+    nothing in the state_dict.
     """
 
     def __init__(self, lstm: nn.LSTM):
@@ -186,9 +188,10 @@ LSTM_MODE = 2  # of ATen's RNN modes
 def prepare_for_inference(model: nn.Module, lstms: bool = True) -> None:
     """Make a model faster and unfit for training, in place; it computes the same to rounding.
 
-    Puts it in evaluation mode without gradients and folds weight normalisation. If `packable`, then
-    also replaces its linear layers, its convolutions and, with `lstms`, its LSTMs by packed ones,
-    for which tied weights are copied. The model itself stays even if it is such a layer.
+    Puts it in evaluation mode without gradients and folds weight normalisation; weights that are
+    folded here become buffers. If `packable`, then also replaces its linear layers, its
+    convolutions and, with `lstms`, its LSTMs by packed ones, for which tied weights are copied: the
+    state_dict then lacks the packed weights. The model itself stays even if it is such a layer.
     Set the model's type and device and load its weights before: packed weights stay as they are.
     """
     model.eval().requires_grad_(False)

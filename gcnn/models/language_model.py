@@ -61,6 +61,7 @@ class LanguageModel(nn.Module):
         if self.before_text is None:
             return None
         if self._start is None:
+            # Outside of inference mode (the decorator): its tensors could not be used in training
             device = next(self.parameters()).device
             tokens = torch.full((1, self.receptive_field), self.before_text, device=device)
             _, self._start = self(tokens)
@@ -150,7 +151,8 @@ def build_model(
     """The model of a config, initialised at random, in training mode, on torch's default device.
 
     before_text: as in LanguageModel. Draws from torch's random state. Raises UsageError if the
-    cutoffs are not below vocabulary_size, or the model needs more than the machine's main memory.
+    cutoffs are not below vocabulary_size, or the model needs more than the machine's main memory
+    (on the device meta, its layers without their weights).
     """
     shapes_alone = torch.get_default_device().type == "meta"
     check_size(config, vocabulary_size, copies=0 if shapes_alone else 1)

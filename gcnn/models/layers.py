@@ -87,7 +87,7 @@ def conv_channels_last(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 def suits_channels_last(hidden: Tensor) -> bool:
     """Whether `conv_channels_last` is faster on a CPU: in bf16, also by autocast, with at most
-    MOST_CHANNELS input channels.
+    MOST_CHANNELS input channels, the last dimension of `hidden`.
 
     False for any other device: `GatedConv.project` decides for a GPU by itself.
     """
@@ -98,7 +98,7 @@ def suits_channels_last(hidden: Tensor) -> bool:
 
 
 def last(tensor: Tensor, count: int) -> Tensor:
-    """A copy of the last `count` positions: (batch, time, ...) -> (batch, count, ...).
+    """A copy of the last `count` positions, 0 to time: (batch, time, ...) -> (batch, count, ...).
 
     A view would keep the whole tensor in memory.
     """
@@ -244,8 +244,8 @@ def fold_weight_norm(module: nn.Module) -> None:
     """Replace each weight-normalised weight by its current value, in place: for inference.
 
     The parameters for gain and direction are removed and a plain `weight` takes their place, so
-    load weights before. It is a parameter, but a buffer where the removed ones needed no gradient.
-    Other modules stay as they are.
+    load weights before. It is a parameter, or a buffer if the removed ones needed no gradient or
+    gradients are off. Other modules stay as they are.
     """
     for child in module.modules():
         if parametrize.is_parametrized(child, "weight"):

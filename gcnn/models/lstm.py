@@ -21,7 +21,11 @@ class LSTM(nn.Module):
     """
 
     def __init__(self, config: LSTMConfig, vocabulary_size: int):
-        """Initialises the weights from torch's random state."""
+        """Initialises the weights from torch's random state.
+
+        The config's dropout is on the embeddings and between layers, not on the hidden states that
+        are returned.
+        """
         super().__init__()
         self.receptive_field = config.receptive_field
         self.dropout = config.dropout

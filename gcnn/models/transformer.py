@@ -83,7 +83,11 @@ class Block(nn.Module):
     """A pre-norm residual block: x + attention(norm(x)), then x + feed_forward(norm(x))."""
 
     def __init__(self, config: TransformerConfig):
-        """Initialises the weights from torch's random state, scaled by the number of blocks."""
+        """Initialises the weights from torch's random state.
+
+        Those of `attention.output` and `contract`, the last layers of the two branches, are divided
+        by sqrt(2 * number of blocks).
+        """
         super().__init__()
         width = config.hidden_dim
         inner = config.feed_forward_dim
@@ -127,8 +131,8 @@ class WindowAttention(nn.Module):
     def forward(self, hidden: Tensor, cache: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """hidden (batch, time, width) -> (batch, time, width), and the cache after it.
 
-        cache: keys, not rotated, and values of the window - 1 positions before: (batch, window - 1,
-        2 * width). The one returned is of the last window - 1 positions.
+        cache: keys, not rotated, then values of the window - 1 positions before: (batch,
+        window - 1, 2 * width). The one returned is of the last window - 1 positions.
         present: 1 where those positions and these hold a token, 0 before the start of a text:
         (batch, window - 1 + time).
         """
@@ -174,9 +178,9 @@ class WindowAttention(nn.Module):
 def rotated(vectors: Tensor, positions: Tensor) -> Tensor:
     """Vectors (..., time, channels) rotated by their positions (time,), as rotary embeddings do.
 
-    Channels i and i + channels / 2 are a pair, rotated by position * rate_i; the number of channels
-    is even. The product of a query and a key then depends only on the difference of their
-    positions.
+    Channels i and i + channels / 2 are a pair, rotated by position * ROTARY_BASE^(-2 i / channels)
+    radians; the number of channels is even. The product of a query and a key then depends only on
+    the difference of their positions.
     """
     half = vectors.size(-1) // 2
     rates = ROTARY_BASE ** -(torch.arange(half, device=vectors.device, dtype=torch.float64) / half)

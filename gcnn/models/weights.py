@@ -25,9 +25,9 @@ ENTRY = "gcnn"  # of the metadata
 def save_weights(weights: dict[str, Tensor], path: Path, tokenizer: str) -> None:
     """Write a state dict as safetensors, atomically: the old file stays, or the new one is whole.
 
-    tokenizer: the tokenizer's fingerprint, for the metadata. Tensors may be on any device; no two
-    may share memory. The folder must exist. Raises RunError if the disk is full, OSError for other
-    failures.
+    tokenizer: the tokenizer's fingerprint, for the metadata, which also gets the sha256 of the
+    tensors. Tensors may be on any device; no two may share memory. The folder must exist.
+    Raises RunError if the disk is full, OSError for other failures.
     """
     write_atomically(path, lambda aside: write_weights(weights, aside, tokenizer))
 

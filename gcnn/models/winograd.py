@@ -33,7 +33,8 @@ def matrices(kernel_size: int) -> tuple[list, list, list]:
     points = kernel_size + OUTPUTS - 1
 
     def evaluation(coefficients: int) -> np.ndarray:
-        """The matrix that takes a polynomial's coefficients to its values at the points.
+        """The matrix (points, coefficients) from a polynomial's coefficients, the constant one
+        first, to its values at the points.
 
         The last point is infinity, where the value is the leading coefficient.
         """
