@@ -39,14 +39,14 @@ def compare(
     """Compare two models, A and B, by their nats for each token of a text.
 
     nlls_a, nlls_b: negative log-likelihoods in the text's order, (tokens,).
-    starts: the position of each unit's first token, (units,), as of `unit_starts`.
+    starts: the position of each unit's first token, (units,), ascending from 0 (`unit_starts`).
     Returns a dictionary, a part of `gcnn compare --json`:
     - tokens, units, resamples; nats_per_token and perplexity, each [A, B];
     - difference: B - A in nats a token, positive if A is better; ratio: B's perplexity / A's;
     - difference_interval, ratio_interval: [low, high] of 95 %, None for a single unit;
-    - parts: for each way in `divisions`, the parts that have tokens, as dictionaries of part,
-      tokens, nats_per_token, contribution and its interval (None for a single unit); a way's
-      contributions add up to the difference.
+    - parts: for each way of `divisions` (frequency, recall, position) a list of the parts that have
+      tokens: dictionaries of part (its label), tokens, nats_per_token ([A, B]), contribution and
+      its interval (None for a single unit). A way's contributions add up to the difference.
     A perplexity or ratio too large for a float is None. Raises RunError for nats that are not
     finite.
     """
@@ -129,8 +129,9 @@ def divisions(
 ) -> Iterator[tuple[str, list[str], np.ndarray]]:
     """Yield three ways to divide the tokens into parts: frequency, recall and position.
 
-    Each is its name, the labels of the parts, and the index of each token's part: (tokens,).
-    starts: the position of each unit's first token, (units,).
+    Each is its name, the labels of the parts, and the index of each token's part: (tokens,). A part
+    may have no tokens.
+    starts: the position of each unit's first token, (units,), ascending from 0.
     """
     positions = np.arange(len(stream))
     units = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(stream)))

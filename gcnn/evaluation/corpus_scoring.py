@@ -64,10 +64,11 @@ def score_files(
     """Score the rows of files into `output`/<name>.parquet; returns what this process did.
 
     column: the one with the texts; for a text file, the name to give it. prefix: of the names of
-    the scores' columns. An output has the rows and columns of `read_rows`, and after them those of
-    `SCORES`, null where the text is. `output` is created if it is missing. Files whose scores are
-    there already, or that another process has locked, are left out. The others are taken in random
-    order, with a progress bar on a terminal. An OSError (a full disk) ends it at once.
+    the scores' columns. An output has the rows and columns of `read_rows`, and after them log_prob,
+    tokens, unknown and perplexity (see Score), null where the text is. `output` is created if it is
+    missing. Files whose scores are there already, or that another process has locked, are left out.
+    The others are taken in random order, with a progress bar on a terminal. An OSError (a full
+    disk) ends it at once.
     Raises UsageError before anything is scored as `targets_of` and `is_done` do; and, after all
     other files are scored, for files that are damaged, have no such column, or have a column with
     the name of a score.
@@ -120,8 +121,8 @@ def targets_of(files: list[Path], output: Path) -> dict[Path, Path]:
     """The path of each file's scores, `output`/<name>.parquet, in the order of `files`.
 
     The name is without its last ending if that is one of KINDS. Raises UsageError for an input that
-    is no regular file, for two with the same target, if a target is one of the inputs, and if
-    `output` cannot be a folder.
+    is no regular file, for two with the same target (or one given twice), if a target is one of the
+    inputs, and if `output` cannot be a folder.
     """
     targets = []
     for path in files:
@@ -159,9 +160,9 @@ def metadata_key(prefix: str) -> bytes:
 def is_done(scorer: Scorer, path: Path, target: Path, column: str, prefix: str) -> bool:
     """Whether `target`, the output, has the scores of the input `path` with this prefix already.
 
-    False if it does not exist. Raises UsageError if its scores were made from something else, which
-    is a difference in any of IDENTITY_KEYS, or if its metadata does not say what they were made
-    from.
+    False if it does not exist; else reads the whole input, for its sha256. Raises UsageError if
+    the scores were made from something else, which is a difference in any of IDENTITY_KEYS, or if
+    the metadata does not say what they were made from.
     """
     if not target.exists():
         return False
@@ -212,15 +213,17 @@ def score_file(
     """Write a file's rows and their scores to `target`, atomically, and add their numbers to
     `done`.
 
-    A row without a text has null scores. Raises UsageError as read_rows does, and if the file has
-    a column with the name of a score; `done` may then count rows that were not written.
+    column, prefix, the columns that are written: as in `score_files`. The metadata of the schema
+    gets `made_from`, as JSON under `metadata_key`. A row without a text has null scores.
+    Raises UsageError as read_rows does, and if the file has a column with the name of a score;
+    `done` may then count rows that were not written.
     """
     start = time.perf_counter()
     source = to_json(made_from(scorer, path, column))
 
     def write(aside: Path) -> None:
-        """Write the Parquet file at a temporary path; its columns are those of the first rows, then
-        those of the scores.
+        """Write the Parquet file at a temporary path, as `score_file` says; an input without rows
+        gives a file without rows, with `column` and the scores' columns. Counts rows in `done`.
         """
         tables = read_rows(path, column)
         no_rows = pa.table({column: pa.array([], TEXT)})  # of an empty file

@@ -43,7 +43,7 @@ class Sampling:
         generator = torch.Generator().manual_seed(self.seed)
 
         def choose(log_probs: Tensor) -> Tensor:
-            """The drawn ids; `log_probs` is not changed."""
+            """Draw ids as `chooser` says; `log_probs` is not changed."""
             if self.temperature == 0:
                 return log_probs.argmax(dim=-1)
             log_probs = log_probs.double().cpu()  # the same draws on every device
@@ -116,7 +116,7 @@ def generate_tokens(
 ) -> Tensor:
     """Continue a text, which is read once: start (time,) -> the new ids, (samples, count).
 
-    start: the text's ids, <eos> first. samples, count: at least 1.
+    start: the text's ids, <eos> first, on any device. samples, count: at least 1.
     choose: takes the log-probabilities of the next token, (samples, vocabulary), which it may
     overwrite, and returns the ids to go on with, (samples,).
     The model must be in evaluation mode.

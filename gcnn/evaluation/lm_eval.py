@@ -134,9 +134,9 @@ class HarnessModel(LM):
         each text in its option `until`, in turn.
 
         A request's arguments are a prompt and options. `until` is a text or a list of them; empty
-        ones are ignored. Takes the likeliest token unless `do_sample` is set, which samples at
-        `temperature` (1 if absent) with seed 1. `max_gen_toks` tokens are generated, LENGTH if
-        absent. Raises UsageError as Scorer.generate does.
+        ones are ignored, and without it nothing is cut off. Takes the likeliest token unless
+        `do_sample` is set, which samples at `temperature` (1 if absent) with seed 1. `max_gen_toks`
+        tokens are generated, LENGTH if absent. Raises UsageError as Scorer.generate does.
         """
         continuations = []
         for request in requests:

@@ -47,7 +47,9 @@ def reader(kind: str, scored: bool) -> Callable[[str], Hypothesis]:
     """
 
     def read_hypothesis(line: str) -> Hypothesis:
-        """The hypothesis of a line, with or without its line end."""
+        """The hypothesis of a line, with or without its line end; decides `kind`, and raises, as
+        `reader` says.
+        """
         nonlocal kind
         if kind == "any":
             kind = recognise_kind(line)
@@ -85,10 +87,10 @@ def recognise_kind(line: str) -> str:
 
 
 def parse_moses(line: str) -> Fields | None:
-    """The fields of `id ||| sentence ...`; None for a line without `|||`.
+    """List, number, sentence and score of `id ||| sentence ...`; None for a line without `|||`.
 
-    The number is empty. The score is the fourth field, or the third of three; empty if there are
-    two. The fields keep the blanks around them, except for the name.
+    The list is the id, and the number is empty. The score is the fourth field, or the third of
+    three; empty if there are two. Sentence and score keep the blanks around them.
     """
     name, *fields = line.split("|||")
     if not fields:
@@ -99,10 +101,10 @@ def parse_moses(line: str) -> Fields | None:
 
 
 def parse_kaldi(line: str) -> Fields | None:
-    """The fields of `utt-1 words`, without a score; None for an empty line.
+    """List, number, sentence and score of `utt-1 words`; None for an empty line.
 
     The number is that after the last `-` of the name; empty if there is none or it begins with 0,
-    and then the name is all before the words. The sentence may be empty.
+    and then the list is all before the words. The sentence may be empty; the score is.
     """
     match = re.match(r"(\S+?)(?:-([1-9]\d*))?(?:\s+(.*))?$", line.strip())
     if match is None:
@@ -112,9 +114,11 @@ def parse_kaldi(line: str) -> Fields | None:
 
 
 def parse_srilm(line: str) -> Fields | None:
-    """The fields of `acoustic language n words`; None unless it begins with three numbers.
+    """List, number, sentence and score of `acoustic language n words`; None unless it begins with
+    two numbers and a whole one.
 
-    Name and number are empty, since the input is one list; the score is the acoustic one.
+    List and number are empty, since the input is one list; the score is the acoustic one. The
+    sentence may be empty.
     """
     # Blanks in place of what a short line lacks; the words may be none
     acoustic, language, count, words, *_ = [*line.split(maxsplit=3), "", "", "", ""]

@@ -54,8 +54,9 @@ class Lists:
 
 def tune(lists: Lists) -> tuple[float, float]:
     """The weight of the model and the word weight (nats a word) with the fewest word errors of all
-    pairs tried, rounded as they are printed.
+    pairs tried, rounded as `rounded` does.
 
+    Those of LM_WEIGHTS and WORD_WEIGHTS are tried, then ROUNDS finer grids around the best so far.
     Of equal pairs, the one with the word weight nearest to 0, then with the smallest weight of the
     model.
     """
@@ -75,7 +76,7 @@ def tune(lists: Lists) -> tuple[float, float]:
 
 
 def rounded(weights: tuple[float, float]) -> tuple[float, float]:
-    """Weights rounded as they are printed, so that the printed ones are those that were tried."""
+    """Weights rounded to 4 digits and to 3 decimals, as they are printed: those were tried."""
     return float(f"{weights[0]:.4g}"), round(float(weights[1]), 3)
 
 
@@ -84,11 +85,12 @@ def make_lists(
 ) -> Lists:
     """Count the word errors of scored hypotheses against references, and put both in arrays.
 
-    entries: list by list; lists are those of `split_into_lists`. references: the right words, by
-    the lists' names. unknown_penalty: nats taken off for each unknown token.
+    entries: list by list, read with their own scores; lists are those of `split_into_lists`.
+    references: the right words, by the lists' names (`Hypothesis.list`); a text may be empty.
+    unknown_penalty: nats taken off for each unknown token.
     Logs a warning for references without a list: they count neither as words nor as errors. Raises
-    UsageError if there are no lists, for a list without a reference, for one whose lines are not
-    together, and without the package jiwer.
+    UsageError if there are no lists, for a list without a reference, for two lists of one name (its
+    lines are not together, or a number comes twice), and without the package jiwer.
     """
     groups = list(split_into_lists(entries))
     if not groups:
@@ -132,7 +134,8 @@ def word_errors(reference: str, hypotheses: Sequence[str]) -> list[int]:
     """For each hypothesis, the number of words to substitute, delete and insert to get the
     reference.
 
-    Raises UsageError without the package jiwer.
+    Words are split at white space; a text may have none. Raises UsageError without the package
+    jiwer.
     """
     try:
         from jiwer import process_words

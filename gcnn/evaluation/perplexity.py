@@ -130,7 +130,8 @@ class Context(NamedTuple):
 def read_context(model: LanguageModel, tokens: list[int], eos_id: int) -> Context | None:
     """Read a text as the context of others; None if it has no tokens.
 
-    tokens: its ids, without the <eos> before its first word. The caller switches gradients off.
+    tokens: its ids, without the <eos> before its first word. The model must be in evaluation mode;
+    the caller switches gradients off.
     """
     if not tokens:
         return None

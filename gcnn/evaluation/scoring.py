@@ -70,9 +70,10 @@ class TokenScores(NamedTuple):
 def load(run: str | Path, device: str = "auto", precision: str = "float32") -> "Scorer":
     """The trained model of a run, ready to score texts.
 
-    run: a run directory; a folder with runs, for the newest finished one; `latest`, for the newest
-    below ./runs; or a run on the Hub, `hf://user/name`, or `user/name` if there is no such path.
-    That is downloaded. A run that was searched for is named on stderr.
+    run: a run directory; a folder with runs up to four levels below it, for the newest finished
+    one; `latest`, for the newest finished one below ./runs; or a run on the Hub, `hf://user/name`,
+    or `user/name` if there is no such path. That is downloaded. A run that was searched for is
+    named on stderr.
     device, precision, side effects: see `Scorer.from_run`.
     Raises UsageError and RunError as from_run and find_run do.
     """
@@ -136,6 +137,7 @@ class Scorer:
     def score(self, sentences: Iterable[str], context: str = "") -> list[Score]:
         """The scores of sentences, in their order; none depends on the others.
 
+        Each is one line: a newline in it is no end of a line. An empty one has the score of <eos>.
         context: the text that each sentence continues, read once; empty: none, so that each is the
         start of a text. A sentence goes on in the context's last line. For a line of its own, end
         the context with "\\n".
@@ -156,7 +158,8 @@ class Scorer:
             yield from self._score_window(window, before)
 
     def score_table(self, table: pa.Table, column: str = "text", prefix: str = "") -> pa.Table:
-        """A new table: this one with a column for each field of Score, named prefix + field.
+        """A new table: this one and then the columns log_prob, tokens, unknown and perplexity (see
+        Score), with `prefix` before these names.
 
         column: the one with the texts; a row whose text is null has null scores.
         Raises UsageError for anything but a pyarrow.Table, if `column` is absent or not text, and
@@ -184,7 +187,8 @@ class Scorer:
     def token_scores(self, text: str, sentences: bool | None = None) -> TokenScores:
         """A text's tokens, with the <eos> of each line, and their log-probabilities in nats.
 
-        Raises UsageError for a text without words, and for what is no text.
+        sentences: as the class says. Raises UsageError for a text without words, and for anything
+        but a string of valid Unicode.
         """
         stream = self._encode(text)
         types = self.tokenizer.types
@@ -193,9 +197,10 @@ class Scorer:
 
     def word_scores(self, text: str, sentences: bool | None = None) -> WordScores:
         """A text's white-space words, with the end of each line, and their log-probabilities in
-        nats: those of a word's tokens, added up.
+        nats: those of a word's tokens, added up. Also how many tokens and <unk> each has.
 
-        Raises UsageError for a text without words, and for what is no text.
+        sentences: as the class says. Raises UsageError for a text without words, and for anything
+        but a string of valid Unicode.
         """
         stream = self._encode(text)
         nlls = nlls_in_order(self.model, stream, self.sentences if sentences is None else sentences)
@@ -205,14 +210,15 @@ class Scorer:
         """The measures of a text that `gcnn evaluate --json` prints, such as `perplexity`; the keys
         are those of `perplexity.normalised`.
 
-        Raises UsageError for a text without words, and for what is no text.
+        sentences: as the class says. Raises UsageError for a text without words, and for anything
+        but a string of valid Unicode.
         """
         return evaluate(
             self.model, self._encode(text), self.sentences if sentences is None else sentences
         )
 
     def perplexity(self, text: str, sentences: bool | None = None) -> float:
-        """The exact perplexity of a text, per token. Raises as `evaluate` does."""
+        """The exact perplexity of a text, per token; arguments and errors as in `evaluate`."""
         return self.evaluate(text, sentences)["perplexity"]
 
     @torch.inference_mode()
@@ -221,7 +227,7 @@ class Scorer:
         float64, in the order of `tokenizer.types`.
 
         text: its last line goes on, unless it ends with "\\n"; empty: the start of a text. Raises
-        UsageError for what is no text.
+        UsageError for anything but a string of valid Unicode.
         """
         tokens = torch.tensor([[self.tokenizer.eos_id, *encode_prompt(self.tokenizer, text)]])
         hidden, _ = read_to_the_end(self.model, tokens)
@@ -248,13 +254,16 @@ class Scorer:
         )
 
     def _encode(self, text: str) -> TokenStream:
-        """The tokens of a text. Raises UsageError if it has no words or is not valid Unicode."""
+        """The tokens of a text. Raises UsageError if it has no words or is no valid Unicode."""
         check_text("the text", text)
         return encode_text([lines_of(text)], self.tokenizer, "the text")
 
     @torch.inference_mode()
     def _read_context(self, context: str) -> Context | None:
-        """The context of `score`, read; None if it is empty. Raises UsageError for no text."""
+        """The context of `score`, read; None if it is empty.
+
+        Raises UsageError for anything but a string of valid Unicode.
+        """
         tokens = encode_prompt(self.tokenizer, context, "the context")
         return read_context(self.model, tokens, self.tokenizer.eos_id)
 

@@ -20,10 +20,11 @@ class WordScores(NamedTuple):
 def add_up_words(
     tokenizer: Tokenizer, lines: Lines, tokens: np.ndarray, log_probs: np.ndarray
 ) -> WordScores:
-    """The words of lines, each with the sum of its tokens' log-probabilities.
+    """The words of lines and each line's end, with the sums of their tokens' log-probabilities.
 
-    tokens: the ids that the tokenizer gives for these lines, (tokens,), with each line's <eos>.
-    log_probs: of these tokens, (tokens,), nats. A word without a token has a sum of 0.
+    lines: without nulls. tokens: the ids that the tokenizer gives for these lines, (tokens,), with
+    each line's <eos>. log_probs: of these tokens, (tokens,), nats. A word without a token has a sum
+    of 0.
     """
     words, counts = tokenizer.split_words(lines)
     word_of_token = np.repeat(np.arange(len(words)), counts)
