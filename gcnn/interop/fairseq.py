@@ -50,8 +50,8 @@ NOT_HERE = ("add_bos_token", "self_target", "past_target")
 def import_fairseq(checkpoint: Path, dictionary: Path, out: Path) -> None:
     """Write a new run directory `out` with the model of a fairseq checkpoint and its dict.txt.
 
-    It gets a config, a tokenizer and weights; missing parent folders are created. If it fails, no
-    part of it stays.
+    It gets config.yaml, the folder tokenizer and model.safetensors, but no results. Missing parent
+    folders are created. If it fails, nothing of `out` stays.
     Raises UsageError if `out` exists and is not an empty folder, or has a path that is not UTF-8,
     if a file is missing, damaged or hostile, if checkpoint and dictionary do not belong together,
     and for a model that this project does not have; RunError or OSError if the files cannot be
@@ -76,7 +76,7 @@ def import_fairseq(checkpoint: Path, dictionary: Path, out: Path) -> None:
         raise UsageError(f"{checkpoint}: {one_line(error)}") from None
 
     def write(aside: Path) -> None:
-        """Create the run directory at a temporary path."""
+        """Create the run directory, with config, tokenizer and weights, at a temporary path."""
         aside.mkdir()
         save_config(config, aside / CONFIG)
         tokenizer.save(aside / TOKENIZER)
