@@ -60,9 +60,9 @@ def folder(path: str) -> Path:
 
 
 def add_config_dir(parser: argparse.ArgumentParser) -> None:
-    """Add --config-dir, the folder of the user's own configs, for `compose_config`.
+    """Add --config-dir (-cd), the folder of the user's own configs, for `compose_config`.
 
-    Its value is an absolute path, None where it is not given.
+    It must exist (`folder`). Its value is an absolute path, None where it is not given.
     """
     help = (
         "a folder of your own choices and experiments: DIR/experiment/NAME.yaml is experiment=NAME"
@@ -173,7 +173,8 @@ def add_text(parser: argparse.ArgumentParser) -> None:
 def check_text_options(arguments: argparse.Namespace) -> None:
     """Raise UsageError for options of `add_text` that exclude each other or have no effect.
 
-    Nothing is read; of a file only the name is looked at.
+    These are --data-path with --file, and --column without --file or with a file of text, such as
+    standard input. Nothing is read: the file's name tells its kind.
     """
     if arguments.file is not None and arguments.data_path is not None:
         raise UsageError("--data-path is where the run's splits are; leave it or --file out.")
@@ -260,9 +261,10 @@ def add_out(parser: argparse.ArgumentParser, default: str | None = None) -> None
 
 
 def output_file(path: str) -> Path:
-    """The path of a file to write later: a `type` for argparse, which creates nothing.
+    """The path of a file to write later: a `type` for argparse's --out, which creates nothing.
 
-    Raises UsageError where it is a folder, or a file stands where its folder should be.
+    Its folder need not exist. Raises UsageError where it is a folder, or a file stands where its
+    folder should be.
     """
     check_output("--out", Path(path))
     return Path(path)

@@ -47,9 +47,11 @@ DEFAULT = "gcnn_9,gcnn_8b,lstm_2048,gcnn_8,gcnn_14,lstm_1024"
 def main() -> None:
     """Run `gcnn benchmark`: measure the models, write the JSON of --out, and print its tables.
 
-    Logs its progress to stderr; sets torch's threads. Raises UsageError for a model that the paper
-    does not have, for a run that is damaged or has no model yet, for a device that is not there,
-    and where there is no model to measure; RunError for damaged weights.
+    The models are those of --models and --runs, or without either those of DEFAULT. The JSON has
+    what `gcnn.benchmarks.latency.benchmark` returns. Logs progress to stderr; sets torch's threads.
+    Raises UsageError for a model that the paper does not have, for a run that is damaged or has no
+    model yet, for a device that is not there, and where there is no model to measure; RunError for
+    damaged weights.
     """
     arguments = parse_arguments()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -119,7 +121,8 @@ def run_groups(runs: list[Path]) -> list[list[Candidate]]:
     Groups are sorted, the smallest vocabulary first; no runs, no groups. A path that comes twice
     counts once. The models are loaded later, by the benchmark; an LSTM has its weights laid out
     once. A model is named by its run's experiment, or by the run's path if another run or a model
-    of the paper has that name. Raises UsageError for a run whose config or tokenizer is damaged.
+    of the paper has that name. Raises UsageError for a run whose config or tokenizer is missing or
+    damaged.
     """
     titles = {run: load_config(run).experiment for run in runs}
     groups = defaultdict(list)
@@ -135,9 +138,9 @@ def run_groups(runs: list[Path]) -> list[list[Candidate]]:
 def bounds_table(latency: dict) -> Table:
     """A table of what limits each model's speed on this machine, as "reading weights".
 
-    It has a row a model, and columns for sentences of 20 words with and without the softmax and for
-    Table 4's two protocols. The caption has the machine's rates. latency: what
-    `gcnn.benchmarks.latency.benchmark` returned.
+    It has a row a model. The columns: its name, and what limits it for sentences of 20 words with
+    and without the softmax, in Table 4's responsiveness and in its throughput. The caption has the
+    machine's rates. latency: what `gcnn.benchmarks.latency.benchmark` returned.
     """
     rows = []
     for name, model in latency["models"].items():

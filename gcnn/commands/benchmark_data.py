@@ -45,9 +45,10 @@ HEADER = [
 def main() -> None:
     """Run `gcnn benchmark-data`: prepare each text of --texts, print a table, write --out.
 
-    The texts come in the order of TEXTS. Each is written to the folder DIR/<text>, which is removed
-    after its measurement, with all that was in it before. Raises RunError where a preparation
-    fails; the folder then stays.
+    The texts come in the order of TEXTS, each once. Each is written to the folder DIR/<text>, which
+    is made, and removed after its measurement with all that was in it before; DIR stays. The JSON
+    has, by text, what `measure` returns. Raises RunError where a preparation fails; the folder then
+    stays, and nothing is printed or written.
     """
     arguments = parse_arguments()
     about = made_with()
@@ -130,11 +131,11 @@ def share(total: int, part: int, parts: int) -> int:
 def measure(folder: Path, data: str) -> dict[str, float | str]:
     """Run `gcnn data` twice on the corpus in a folder; returns its entry in the benchmark's JSON.
 
-    data: the choice of configs/data. The first run has no cache: its time, CPU seconds and peak
-    memory are those of the entry, with the tokens, lines and bytes of all splits; `warm_seconds` is
-    the time of the second, `printed` the first line that the command prints. The cache is
-    folder/cache, which is removed first and left in the end. Raises RunError where the command
-    fails.
+    folder: with the files of all splits. data: the choice of configs/data. The keys: tokens, lines
+    and bytes, of all splits together; seconds, tokens_per_second, cpu_seconds and
+    peak_memory_bytes, of the first run, which has no cache; warm_seconds, of the second; printed,
+    the command's first line. The cache is folder/cache, which is removed first and left in the end.
+    Raises RunError where the command fails.
     """
     cache = folder / "cache"
     remove(cache)

@@ -39,9 +39,10 @@ def main() -> None:
 
     For each precision there are three: one process with --rows rows, one and two processes with
     four times as many. The rows are the lines of --text, which `read_lines` reads, stripped,
-    without empty ones, repeated. Makes the folder --dir; shards and scores in it are removed.
-    Raises UsageError for a text without words and as read_lines does, and RunError where the
-    scoring fails.
+    without empty ones, repeated. Makes the folder --dir; shards and scores in it are removed. An
+    entry of the JSON's `measurements` has the setting (precision, processes, rows) and what
+    `measure` and `cost_of_terabyte` return. Raises UsageError for a text without words and as
+    read_lines does, and RunError where the scoring fails.
     """
     arguments = parse_arguments()
     about = made_with()
@@ -103,9 +104,11 @@ def measure(
 ) -> dict[str, float]:
     """Score files with `gcnn score` on the CPU, in `processes` processes of one thread each.
 
-    output: a folder for the scores, without any. Returns tokens (of all processes),
-    tokens_per_second_and_core (the processes' mean, the loading of the model not counted) and
-    peak_memory_bytes (of the largest process). Raises RunError where the command fails.
+    shards: the files, as `write_shards` returns them. output: a folder for the scores, which is
+    made; it must not have any yet. precision: float32 or bf16, of the weights. Returns tokens (of
+    all processes), tokens_per_second_and_core (the processes' mean, the loading of the model not
+    counted) and peak_memory_bytes (of the largest process). Raises RunError where the command
+    fails.
     """
     call = ["-m"]
     if processes > 1:

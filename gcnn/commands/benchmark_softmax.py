@@ -20,9 +20,10 @@ from gcnn.reporting.softmax_size import softmax_figures, softmax_table
 def main() -> None:
     """Run `gcnn benchmark-softmax`: measure each vocabulary, write JSON and figures, print a table.
 
-    The figures of time and memory are written beside the JSON of --out, as <name>.svg and
-    <name>_memory.svg; neither where every softmax may need more than --memory. Each measurement
-    runs in a process of its own.
+    The JSON has by vocabulary what `softmax_size.measure` returns, and their `growth`. The figures
+    of time and memory are written beside the JSON of --out, as <name>.svg and <name>_memory.svg;
+    neither where every softmax may need more than --memory. The vocabularies are sorted, each
+    measured once. The measurements run in processes of their own.
     """
     arguments = parse_arguments()
     about = made_with()

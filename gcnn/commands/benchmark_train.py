@@ -46,8 +46,10 @@ COLUMNS = {
 def main() -> None:
     """Run `gcnn benchmark-train`: time the workloads, print a table, and write the JSON of --out.
 
-    With --profile it only prints the profile of the first workload. Sets torch's threads and random
-    seed. Raises UsageError for --profile with --out and for an invalid override.
+    The table has a row a workload, by COLUMNS; the JSON has the precision and, by workload, what
+    `Speed.report` returns. With --profile it only prints the profile of the first workload. Sets
+    torch's threads and random seed. Raises UsageError for --profile with --out and for an invalid
+    override.
     """
     arguments = parse_arguments()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -74,9 +76,10 @@ def main() -> None:
 def print_profile(trainer: Trainer, warm_up: int = 3, steps: int = 5) -> None:
     """Print where an update's time and memory go: one table by operator, one by module.
 
-    Both have the 25 with the most time, in ms an update; on a GPU the GPU's time and memory. The
-    modules are the blocks and what is outside of them; each has its forward pass alone, with all
-    within.
+    Both have the 25 with the most time; on a GPU the GPU's time and memory. The columns: name; ms
+    an update; share of an update's time; calls an update; MiB an update that are taken and kept. An
+    operator has its own time. The modules are the blocks and what is outside of them; each has its
+    forward pass alone, with all within, but only its own memory.
     trainer: of `make_trainer`. Trains its model `warm_up + steps` updates, the first `warm_up`
     unmeasured, and leaves the forward methods of its modules wrapped by the profiler.
     """

@@ -34,9 +34,10 @@ if TYPE_CHECKING:
 def main() -> None:
     """Run `gcnn compare`: score the text with both runs and print tables, or JSON with --json.
 
-    Sets torch's threads. Raises UsageError for invalid options, runs that cannot be loaded or do
-    not compare, or a text that cannot be read, and RunError for damaged weights and for a loss that
-    is not finite.
+    The text is the test split by default, scored as the runs were trained (`add_text`). Sets
+    torch's threads. Raises UsageError for invalid options, runs that cannot be loaded or do not
+    compare, or a text that cannot be read, and RunError for damaged weights and for a loss that is
+    not finite.
     """
     arguments = parse_arguments()
     check_text_options(arguments)
@@ -129,10 +130,10 @@ def read_common_text(
 
 
 def summary(comparison: Comparison) -> str:
-    """The comparison as text to print: the runs, the conclusion, and the tables of its parts.
+    """The comparison as text to print: a table of the runs, the conclusion, tables of its parts.
 
-    There is a table for each entry of `comparison.parts`, a way to divide the tokens. No newline at
-    the end.
+    Between the conclusion and the tables stands EXPLANATION. There is a table for each entry of
+    `comparison.parts`, a way to divide the tokens. No newline at the end.
     """
     runs = compared_runs(comparison)
     prose = [textwrap.fill(text, 100) for text in (conclusion(comparison), EXPLANATION)]

@@ -34,11 +34,12 @@ FLOPs: forward pass, matrix products only, targets as frequent as words of their
 
 
 def main() -> None:
-    """Run `gcnn describe`: print a table with a row for each model, or with --plan that of epochs.
+    """Run `gcnn describe`: print a table with a row for each model, or with --plan `plan_table`.
 
-    Without a name: all models of configs/model that are in no subfolder, with --plan those of
-    Table 1. Raises UsageError for a name that is not in configs/model, for a vocabulary that a
-    model cannot have, and for --plan with --vocabulary or a model that is not in Table 1.
+    Its columns are HEADER, and LEGEND follows. Without a name: all models of configs/model that are
+    in no subfolder, with --plan those of Table 1. A name given twice has two rows. Raises
+    UsageError for a name that is not in configs/model, for a vocabulary that a model cannot have,
+    and for --plan with --vocabulary or a model that is not in Table 1.
     """
     arguments = parse_arguments()
     models = choices("model")
@@ -81,8 +82,11 @@ def parse_arguments() -> argparse.Namespace:
 def plan_table(names: list[str]) -> Table:
     """The least minutes and memory of an epoch on GPUs: a row a model and entry of UPDATES.
 
-    names: of configs/model; none: all models of Table 1. Nothing is measured (see
-    gcnn/benchmarks/plan.py). Raises UsageError for a model that is not in Table 1.
+    The columns: model; GPUs; tokens a GPU and update; minutes of products, activations, optimizer,
+    exchange and the whole epoch (`Epoch`); GB a GPU; the part that bounds it. The caption names the
+    GPU. Nothing is measured (see gcnn/benchmarks/plan.py).
+    names: of models in Table 1, as "gcnn_8", in the order of the rows; empty: all of them. Raises
+    UsageError for any other name.
     """
     from gcnn.benchmarks.plan import GPU, MODELS, plan
 
@@ -109,11 +113,11 @@ def plan_table(names: list[str]) -> Table:
 def describe(name: str, vocabulary_size: int | None) -> list[str]:
     """The row of a model under HEADER.
 
-    name: of a file in configs/model, without .yaml; Table 1's title is empty for a model that is
-    not in it. vocabulary_size: None is that of the data on which the paper trains the model; for a
-    model that is not the paper's, that of the smallest data set with more types than its largest
-    cutoff. No memory is taken for weights. Raises UsageError for a vocabulary that is not larger
-    than the cutoffs.
+    name: of a file in configs/model, without .yaml. Table 1's title is empty for a model that is
+    not in it; a receptive field without a bound is "unbounded". vocabulary_size: None is that of
+    the data on which the paper trains the model; for a model that is not the paper's, that of the
+    smallest data set with more types than its largest cutoff. No memory is taken for weights.
+    Raises UsageError for a vocabulary that is not larger than the cutoffs.
     """
     import torch
 

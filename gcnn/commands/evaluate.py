@@ -31,11 +31,12 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Run `gcnn evaluate`: print the scores of a text, as the output option says.
+    """Run `gcnn evaluate`: print the scores of a text, by default the test split (`add_text`).
 
-    Without one that is a table for the whole text. Sets torch's threads. Raises UsageError for
-    invalid options, a run that cannot be loaded, or a text that cannot be read, and RunError for
-    damaged weights.
+    That is the table of `summary`; with --json an object by the keys of `perplexity.normalised`;
+    with --per-token, --per-word or --per-line the lines of `token_rows`, `word_rows` or
+    `line_rows`. Sets torch's threads. Raises UsageError for invalid options, a run that cannot be
+    loaded, or a text that cannot be read, and RunError for damaged weights.
     """
     arguments = parse_arguments()
     check_text_options(arguments)
@@ -124,8 +125,8 @@ def word_rows(arguments: argparse.Namespace, run: "LoadedRun", sentences: bool) 
 def summary(scores: Split, sentences: bool) -> str:
     """The scores of a text as a table to print; if those per word and byte are missing, why.
 
-    A score of None is a dash. No newline at the end. sentences: each line was scored alone, else
-    all as running text.
+    It has a row a score: name and value; None is a dash. No newline at the end. sentences: each
+    line was scored alone, else all as running text.
     """
     rows = [
         ["perplexity", perplexity(scores.perplexity)],

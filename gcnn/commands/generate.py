@@ -11,9 +11,10 @@ from gcnn.runs.directory import SAMPLES
 def main() -> None:
     """Run `gcnn generate`: print the samples, each with its prompt, with lines `---` between them.
 
-    With --save it also writes samples.json into the run, an existing one replaced. Sets torch's
-    threads. Raises UsageError for settings out of range and for a run that cannot be loaded, and
-    RunError for damaged weights.
+    With --save it also writes samples.json into the run, an existing one replaced: a list with the
+    prompt, text, temperature and top_k (null: all types) of each. Sets torch's threads. Raises
+    UsageError for settings out of range and for a run that cannot be loaded, and RunError for
+    damaged weights.
     """
     arguments = parse_arguments()
     from gcnn.evaluation.generation import Sampling
@@ -34,7 +35,7 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The options of `gcnn generate`, from sys.argv; ranges are checked when text is generated.
+    """The options of `gcnn generate`, from sys.argv; `main` checks the ranges of the numbers.
 
     The run is found, maybe downloaded (see `add_run`). Raises UsageError for an invalid option.
     """

@@ -54,9 +54,10 @@ def main() -> None:
     """Run `gcnn push`: write the run's card unless it has one, and upload the run to the Hub.
 
     With --card-only nothing is uploaded. Prints the card's path, the files that still contain paths
-    of this machine (they are uploaded all the same), and the model's address. Raises UsageError for
-    an invalid name on the Hub, for a run that is damaged or has not finished and for weights that
-    are a pointer of Git LFS, and RunError where the upload fails.
+    of this machine (they are uploaded all the same), and the model's address. Before it writes
+    anything, raises UsageError for an invalid name on the Hub, for a run that is damaged or has not
+    finished and for weights that are a pointer of Git LFS. Raises RunError where the upload fails;
+    the card stays.
     """
     # The options
     parser = new_parser(__doc__)
@@ -109,8 +110,8 @@ def main() -> None:
 def make_public(run: Run, folder: Path) -> None:
     """Fill `folder` with the files to upload: config.yaml and results.json without local paths.
 
-    folder: empty. The card, which the run must have, and the weights become links to the run's
-    files, the tokenizer a copy. The run itself is not changed.
+    folder: exists and is empty. The card, which the run must have, and the weights become links to
+    the run's files, the tokenizer a copy. The run itself is not changed.
     """
     for name in LINKED:
         (folder / name).symlink_to((run.path / name).resolve())
@@ -172,8 +173,8 @@ def files_with_paths(run: Run, folder: Path) -> list[str]:
 
     They can be a card that was written earlier, or a SentencePiece model, which names the text that
     it was trained on. Looked for are the run's directory, the paths in its config and the home
-    directory, except those of a single folder, as /data: too common. Weights (*.safetensors) are
-    not searched.
+    directory, except short ones, as /data or data/wiki: too common. Weights (*.safetensors) are
+    not searched. Sorted; empty if there are none.
     """
     config = run.config
     paths = [run.path.resolve(), Path.home(), config.run_dir, config.data.path, config.init_from]
@@ -247,7 +248,8 @@ def model_index(run: Run, name: str) -> str:
     """The YAML `model-index` of a model card, from which the Hub shows and compares results.
 
     It has perplexity per token and per word and bits per byte, on validation and test; those that
-    were not measured are left out. name: the model's, without the user's. Ends with a newline.
+    were not measured are left out, and the list is empty if none was. name: the model's, without
+    the user's. Ends with a newline.
     """
     from huggingface_hub import EvalResult
     from huggingface_hub.repocard_data import eval_results_to_model_index

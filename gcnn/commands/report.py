@@ -10,9 +10,11 @@ from gcnn.runs.directory import find_run
 def main() -> None:
     """Run `gcnn report`: write report.html and report.md into --out; print the path of report.html.
 
-    report.md has its figures in figures/. A run that cannot be read is named on the page and on
-    stderr. Raises UsageError where none can be read, where a file stands in the place of --out, and
-    for a file of --latency or --comparison that is missing or of another kind.
+    report.md has its figures in figures/. The folder is made; a page that is there is replaced. A
+    run that is missing or cannot be read is left out, and named on the page and on stderr. Raises
+    UsageError where none is left, for `latest` without a finished run, where a file stands in the
+    place of --out, and for a file of --latency or --comparison that is missing or of another kind;
+    nothing is written then.
     """
     parser = new_parser(__doc__)
     help = "a run, a folder of them, or `latest`: the newest in runs/"

@@ -37,10 +37,12 @@ def main() -> int:
     """Run `gcnn reproduce`: train what is missing of each figure, write it, and print its table.
 
     Writes OUT/SCALE/<figure>.json, .csv and, for a drawing, .svg, and OUT/SCALE/runs/<figure>.jsonl
-    of the kept runs. Figures without a run are left out. Returns the exit code: 0, or that of a
-    sweep that was stopped. Raises UsageError for an unknown scale or figure, where no figure has a
-    run, or a run is not in its figure's plan; RunError where runs are not finished, unless
-    --draw-only or --add is given.
+    of the kept runs; OUT is --out, or RUNS/figures. With --draw-only or --add nothing is trained;
+    --add first keeps its runs (`add_runs`). Figures without a run are left out.
+    Returns the exit code: 0, or that of a sweep that was stopped, which ends the command. Raises
+    UsageError for an unknown scale or figure, where no figure has a run, and at the first run that
+    is not in its figure's plan; RunError, once all figures are written, where runs are not
+    finished, unless nothing was to be trained.
     """
     arguments = parse_arguments()
     overrides = prepare_overrides(arguments.overrides)
@@ -97,8 +99,9 @@ def make_figure(
     With --draw-only or --add nothing is trained. A figure has groups or experiments that are sweeps
     (`Plan.sweeps`). Runs of groups that have ended are added to the files of kept runs below `out`,
     each to that of the figure that owns its group; with --out, runs that are kept there count too.
-    overrides: key=value, for all runs, as prepare_overrides returns them. Raises SweepStopped, and
-    UsageError for runs of groups that the plan with these overrides does not have.
+    arguments: of `parse_arguments`. overrides: key=value, for all runs, as prepare_overrides
+    returns them. Raises SweepStopped as `run_sweep` does, and UsageError as `known_runs` and, with
+    --out, `check_groups_are_planned` do.
     """
     scale = arguments.scale
     train = not (arguments.draw_only or arguments.add)
@@ -136,7 +139,7 @@ def kept_file(out: Path, scale: str, figure: str) -> Path:
 def check_groups_are_planned(scale: str, figure: str, kept: Path) -> None:
     """Raise UsageError if a figure's kept runs have a group that is not in its plan.
 
-    kept: their file; does nothing if it does not exist.
+    kept: their file; does nothing if it does not exist. Raises it also as `read_kept` does.
     """
     planned = load_plan(scale, figure).groups.keys()
     others = sorted({run.group for run in read_kept(kept)} - planned)
@@ -156,10 +159,13 @@ def train_part(
 ) -> list[KeptRun]:
     """Train a group's learning rates, then the other seeds at the best; returns all its runs.
 
-    known: its runs so far, as `known_runs` returns them. kept: the file to which runs that have
+    These are finished or not, as `known_runs` returns them; `known` itself if none is to be
+    trained. They are in RUNS/SCALE/FIGURE/GROUP (`Part.folder`).
+    known: the runs so far. arguments: of `parse_arguments`. kept: the file to which runs that have
     ended are added, also when a sweep is stopped; runs in it count as known only with --out.
-    overrides: as for `make_figure`. A run that fails is not tried again: the group then stays
-    incomplete. Raises SweepStopped, and UsageError for runs with another recipe than the plan's.
+    overrides: key=value, for all runs, as prepare_overrides returns them. A run that fails is not
+    tried again: the group then stays incomplete. Raises SweepStopped as `run_sweep` does, and
+    UsageError as `known_runs` does.
     """
     tried: set[tuple[float, int]] = set()
     wanted = next_runs(part, known)
@@ -181,10 +187,10 @@ def train_part(
 def add_runs(folder: Path, scale: str, figures: list[str], out: Path) -> None:
     """Add all runs at or below `folder`, whatever command trained them, to the kept runs in `out`.
 
-    Each goes into the file of the figure whose plan has its recipe; a run with the same group,
-    learning rate and seed is replaced. Prints one line a run to stderr. Raises UsageError for a run
-    that has not ended or is not in the plan of any of `figures` (those before it stay added), and
-    where there is no run.
+    Each goes into the `kept_file`, made if missing, of the figure that plans its recipe; a run with
+    the same group, learning rate and seed is replaced. Prints one line a run to stderr. Raises
+    UsageError for a run that has not ended or is not in the plan of any of `figures` (those before
+    it stay added), and where there is no run.
     """
     parts = list(dict.fromkeys(part for figure in figures for part in parts_of(scale, figure)))
     for path in find_runs(folder):
@@ -232,8 +238,8 @@ def run_sweep(overrides: list[str], folder: Path) -> None:
 def parse_arguments() -> argparse.Namespace:
     """The options of `gcnn reproduce`, from sys.argv; `overrides` are its key=value words.
 
-    Raises UsageError for an invalid option, for the name of a figure without --figure, and for
-    --add without --out.
+    `figure` and `out` are None where they are not given. Raises UsageError for an invalid option,
+    for the name of a figure without --figure, and for --add without --out.
     """
     parser = new_parser(__doc__)
     parser.add_argument(

@@ -15,11 +15,12 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 def main() -> None:
-    """Run `gcnn reproduce-report`: write docs/REPRODUCTION.md and the page --out; print its path.
+    """Run `gcnn reproduce-report`: write docs/REPRODUCTION.md and the HTML page --out.
 
-    Runs from a checkout, whose docs/ it reads and changes. Raises UsageError where there is no
-    record or a damaged one, where the latency JSON is missing or damaged, and where REPRODUCTION.md
-    lacks the markers between which the figures stand.
+    Runs from a checkout, whose docs/ it reads; of REPRODUCTION.md only what stands between its
+    markers changes. The page's folder is made, and its path printed. Raises UsageError where there
+    is no record or a damaged one, where the latency JSON is missing or damaged, and where
+    REPRODUCTION.md lacks the markers between which the figures stand.
     """
     parser = new_parser(__doc__)
     out = Path("runs/reproduce/report.html")

@@ -53,11 +53,12 @@ Line = TypeVar("Line")
 def main() -> None:
     """Run `gcnn score`: score standard input line by line, or with --input whole files.
 
-    Scores of standard input are printed as its lines arrive, or the hypotheses of n-best lists best
-    first. Scores of files are written to --output, and their totals printed as a line of JSON.
-    Warnings go to stderr. Sets torch's threads. Raises UsageError for invalid options, a run that
-    cannot be loaded, and bad input, which is reported after the scores of the lines before it;
-    RunError for damaged weights.
+    Scores of standard input are printed as its lines arrive (`score_windows`), or with --nbest the
+    hypotheses of each list best first. Files are written to --output with their rows and scores
+    (`score_files`), and their totals printed as a line of JSON. Warnings go to stderr. Sets torch's
+    threads. Raises UsageError for invalid options, a run that cannot be loaded, and bad input,
+    which is reported after the scores of the lines before it (of n-best lists, of all but the last
+    one before it) or of the other files; RunError for damaged weights.
     """
     arguments = parse_arguments()
     check_arguments(arguments)
@@ -187,10 +188,11 @@ def score_windows(
 ) -> Iterator[str]:
     """Score windows of lines; yields the text to print of each, for each score a line with its end.
 
-    windows: lines in UTF-8 without line ends, as `read_windows` yields them. form: "tsv", a table
-    whose header is yielded first; "jsonl" or None, an object a line, by the fields of `Score`, an
-    infinite perplexity being null ("inf" in tsv). Raises UsageError, with the number of the line,
-    for one that is not UTF-8.
+    windows: lines in UTF-8 without line ends, as `read_windows` yields them. form: "tsv", columns
+    log_prob, tokens, unknown and perplexity, their header yielded first, also without a line;
+    "jsonl" or None, an object a line with these keys. An infinite perplexity is inf in tsv and null
+    in jsonl. After the scores of the lines before it, raises UsageError, with the number of the
+    line, for one that is not UTF-8.
     """
     if form == "tsv":
         yield "log_prob\ttokens\tunknown\tperplexity\n"
@@ -208,11 +210,11 @@ def rerank_windows(
     """Score and rank n-best lists; yields the text to print of each list (`Ranker.rank`).
 
     The best hypothesis comes first, each with a newline. The lists are those of `split_into_lists`;
-    they are yielded when the next list's name or the end of the input comes.
+    they are yielded when the next list's name or the end of the input comes. No input: no text.
     windows: lines in UTF-8 without line ends, as `read_windows` yields them. kind: the lists'
     format, of KINDS; with `ranker.weight`, each hypothesis must have a score of its own. Adds to
     the counts of `ranker`. Raises UsageError, with the number of the line, for one that is not of
-    this kind or not UTF-8.
+    this kind or not UTF-8; the last list before it is not yielded then.
     """
     read_hypothesis = reader(kind, ranker.weight is not None)
     return ranker.rank(score_hypotheses(scorer, windows, read_hypothesis))
@@ -223,8 +225,9 @@ def score_hypotheses(
 ) -> Iterator[Scored]:
     """Parse and score the hypotheses in windows of lines; yields them one by one, in their order.
 
-    read_hypothesis: parses a line, as `reader` returns it. Raises UsageError, with the number of
-    the line, for one that it refuses or that is not UTF-8.
+    windows: lines in UTF-8 without line ends, as `read_windows` yields them. read_hypothesis:
+    parses a line, as `reader` returns it. After the hypotheses before it, raises UsageError, with
+    the number of the line, for one that it refuses or that is not UTF-8.
     """
     for hypotheses in parse_windows(windows, lambda raw: read_hypothesis(to_text(raw))):
         sentences = [hypothesis.sentence for hypothesis in hypotheses]
@@ -253,7 +256,7 @@ def to_text(raw: bytes) -> str:
 def parse_windows(
     windows: Iterator[list[bytes]], parse: Callable[[bytes], Line]
 ) -> Iterator[list[Line]]:
-    """Windows with what `parse` makes of each line.
+    """The same windows, each with what `parse` makes of its lines.
 
     A byte order mark of UTF-8 before the first line is dropped. Where `parse` raises UsageError,
     the lines of the window before that one are yielded first, maybe none; then UsageError is

@@ -67,8 +67,9 @@ ConfigStore.instance().store(group="hydra", name="config", node=hydra_config, pr
 def compose_and_run(config: DictConfig) -> float | None:
     """Compose the config of sys.argv by Hydra and call `run`; for a sweep, once for each member.
 
-    Called without arguments: Hydra passes the config. Errors of `run` are printed in one line and
-    end the process (SystemExit); those of composing are raised.
+    Called without arguments: Hydra passes the config, hands what `run` returns to a search, and
+    None is returned. Errors of `run` are printed in one line and end the process (SystemExit);
+    those of composing are raised.
     """
     with one_line_errors():  # here, before Hydra adds lines of its own
         return run(config, HydraConfig.get())
@@ -80,8 +81,8 @@ def run(config: DictConfig, hydra_config: DictConfig) -> float | None:
     Returns None for a single run, otherwise what a search minimises, as `run_member` does. Changes
     `config` in place; sets up the log as `start_log` does.
     config: as Hydra composed it, not yet checked. hydra_config: Hydra's own, its `hydra` key.
-    Raises UsageError for a config that is invalid or a sweep (`refuse_sweep`), and as
-    `gcnn.training.run.train` does.
+    A single run raises UsageError for a config that is invalid or a sweep (`refuse_sweep`), and as
+    `gcnn.training.run.train` does; a member raises as `run_member` does.
     """
     from gcnn.training.run import train
 
@@ -99,11 +100,12 @@ def run(config: DictConfig, hydra_config: DictConfig) -> float | None:
 def run_member(config: DictConfig, hydra_config: DictConfig) -> float:
     """Train a member of a sweep unless it is done; returns what a search minimises.
 
-    That is `search_objective`, by the validation text's perplexity per word, and infinity for a
-    member that failed, so that the search avoids such settings and goes on. Prints the results of a
-    member that it trained; in a search, logs the warning of `search_warning`. Arguments are those
-    of `run`; changes `config` in place. Raises UsageError where the member's folder was begun with
-    other overrides, and Interrupted at a signal.
+    That is `search_objective`, by the validation text's perplexity per word. A member's own error
+    is logged and kept in its folder (`train_member`), and infinity returned: the sweep goes on, and
+    a search avoids such settings. Prints the results of a member that it trained; in a search, logs
+    the warning of `search_warning`. Arguments are those of `run`; changes `config` in place. What
+    ends the whole sweep is raised: UsageError where the member's folder was begun with other
+    overrides or has a damaged file, and Interrupted at a signal.
     """
     run_dir = Path(hydra_config.runtime.output_dir)
     overrides = member_overrides(hydra_config)
@@ -133,6 +135,7 @@ def refuse_sweep(hydra_config: DictConfig) -> None:
     """Raise UsageError if an experiment that is a sweep is to be trained as a single run.
 
     It is allowed if the command line sets each key of the sweep, which makes it one member.
+    hydra_config: as for `run`.
     """
     overridden = keys_of(hydra_config.overrides.task)
     swept = [key for key in hydra_config.sweeper.get("params") or {} if key not in overridden]
@@ -158,11 +161,12 @@ def start_log() -> None:
 
 
 def resume_run(run: Path, overrides: list[str], config_dir: Path | None) -> None:
-    """Resume the run in a run directory and print its results. Sets up the log.
+    """Resume the run in a run directory and print its results. Sets up the log (`start_log`).
 
     overrides: of the command line, as prepare_overrides returns them; applied to the run's own
-    config. config_dir: of --config-dir. Raises UsageError as `resumed_config` does for an override
-    that would make another run of it, and as `gcnn.training.run.train` does.
+    config. config_dir: the folder of --config-dir; None: not given. Raises UsageError as
+    `resumed_config` does for an override that would make another run of it, and as
+    `gcnn.training.run.train` does.
     """
     from gcnn.training.run import train
 
@@ -195,10 +199,11 @@ def new_train_parser() -> Parser:
 def main() -> None:
     """Run `gcnn train`: train or resume a run, train a sweep, or have Hydra print the config.
 
-    Prints the results; after a sweep, also one that was stopped, writes sweep.json and sweep.md and
-    prints their tables. Changes sys.argv, which Hydra reads. Raises UsageError for an invalid
-    command line, and UsageError or RunError where members of a sweep failed. Errors of a training
-    are raised too, or printed already and raised as SystemExit with their exit code.
+    Prints the results; after a sweep, also one that was stopped, writes sweep.json and sweep.md
+    into its folder and prints their tables (`write_sweep`). Changes sys.argv, which Hydra reads.
+    Raises UsageError for an invalid command line, and UsageError or RunError where members of a
+    sweep failed. Errors of a training are raised too, or printed already and raised as SystemExit
+    with their exit code.
     """
     parsed, unknown = new_train_parser().parse_known_intermixed_args()
     if parsed.help:

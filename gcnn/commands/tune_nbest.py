@@ -31,9 +31,11 @@ from gcnn.reporting.units import count
 def main() -> None:
     """Run `gcnn tune-nbest`: print the word error rates and the command with the best weights.
 
-    Reads the lists from standard input. Sets torch's threads. Raises UsageError for an invalid
-    option, list or reference, a run that cannot be loaded, and where the package jiwer is not
-    installed; RunError for damaged weights.
+    The rates are a table: of the lists' own order, of that with the model, and the oracle. Reads
+    the lists from standard input. References without a list are left out, with a warning. Sets
+    torch's threads. Raises UsageError for an invalid option, list or reference, for no list and for
+    one without a reference, for references without words, for a run that cannot be loaded, and
+    where the package jiwer is not installed; RunError for damaged weights.
     """
     arguments = parse_arguments()
     penalty = arguments.unknown_penalty
@@ -86,7 +88,7 @@ def read_references(path: Path) -> dict[str, str]:
     path: a file as `read_lines` reads it (text, or a table with a column `text`), with lines
     `name ||| words`, or Kaldi's `name words`. A name alone has no words. Lines without a name, and
     rows of a table without a text, are skipped.
-    Raises UsageError for a name that comes twice, and as read_lines does.
+    Raises UsageError for a name that comes twice, even with the same words, and as read_lines does.
     """
     from gcnn.data.tables import read_lines
 
