@@ -16,6 +16,7 @@ checkout, installed or not: python -m gcnn benchmark-gpu.
 """
 
 import argparse
+import contextlib
 import datetime
 import logging
 import math
@@ -63,13 +64,11 @@ def minutes(text: str) -> float:
 
     Raises ArgumentTypeError for anything else.
     """
-    try:
+    with contextlib.suppress(ValueError):
         number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return number
+        if 0 < number < math.inf:
+            return number
+    raise argparse.ArgumentTypeError(f"{text} is not a positive number")
 
 
 def parse_arguments() -> argparse.Namespace:

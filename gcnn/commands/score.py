@@ -286,8 +286,9 @@ def read_chunk(descriptor: int) -> bytes:
     try:
         return os.read(descriptor, CHUNK)
     except OSError as error:  # it is closed, or a folder
-        reason = error.strerror
-    raise UsageError(f"standard input cannot be read ({reason}). Give it text, a sentence a line.")
+        raise UsageError(
+            f"standard input cannot be read ({error.strerror}). Give it text, a sentence a line."
+        ) from None
 
 
 def read_windows(descriptor: int) -> Iterator[list[bytes]]:
