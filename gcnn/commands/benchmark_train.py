@@ -77,9 +77,9 @@ def print_profile(trainer: Trainer, warm_up: int = 3, steps: int = 5) -> None:
     """Print where an update's time and memory go: one table by operator, one by module.
 
     Both have the 25 with the most time; on a GPU the GPU's time and memory. The columns: name; ms
-    an update; share of an update's time; calls an update; MiB an update that are taken and kept. An
-    operator has its own time. The modules are the blocks and what is outside of them; each has its
-    forward pass alone, with all within, but only its own memory.
+    an update; share of all time; calls an update; MiB an update that it takes and does not free. An
+    operator has its own time and memory. The modules are the blocks and what is outside of them;
+    each has its forward pass alone, with all within.
     trainer: of `make_trainer`. Trains its model `warm_up + steps` updates, the first `warm_up`
     unmeasured, and leaves the forward methods of its modules wrapped by the profiler.
     """
@@ -98,14 +98,15 @@ def print_profile(trainer: Trainer, warm_up: int = 3, steps: int = 5) -> None:
             trainer.step()
     events = profiler.key_averages()
     own_time = f"self_{clock}_time_total"
-    memory = f"self_{clock}_memory_usage"
     total = sum(getattr(event, own_time) for event in events)
     by_operator = [event for event in events if not event.key.startswith("module ")]
     by_module = [event for event in events if event.key.startswith("module ")]
-    for title, chosen, time in (
-        ("by operator, its own time", by_operator, own_time),
-        ("by module, forward pass with all within", by_module, f"{clock}_time_total"),
+    for title, chosen, whose in (
+        ("by operator, its own time", by_operator, f"self_{clock}"),
+        ("by module, forward pass with all within", by_module, clock),
     ):
+        time = f"{whose}_time_total"
+        memory = f"{whose}_memory_usage"
         rows = []
         for event in sorted(chosen, key=attrgetter(time), reverse=True)[:25]:
             row = [

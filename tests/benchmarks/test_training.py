@@ -64,3 +64,17 @@ def test_the_precision_that_an_override_sets_is_recorded(monkeypatch, tmp_path, 
     benchmark_train.main()
     assert json.loads(out.read_text())["precision"] == "bf16"
     assert capsys.readouterr().out.startswith("bf16, ")
+
+
+def test_a_profile_has_the_memory_of_all_within_a_module(capsys):
+    """A module's own memory is none: what its operators take is theirs."""
+    sizes = ("trainer.batch_size=8", "trainer.block_size=256", "trainer.precision=float32")
+    trainer = make_trainer("small", "model.blocks=[{convs:[[2,64]]}]", *sizes)
+    benchmark_train.print_profile(trainer, warm_up=1, steps=1)
+    _, by_module = capsys.readouterr().out.split("by module")
+    memory = {}
+    for line in by_module.splitlines()[1:]:
+        if line:
+            memory[line.split()[0]] = float(line.split()[-1])
+    # Its output alone, which the softmax reads, is 8 x 256 x 64 float32 numbers: 0.5 MiB
+    assert memory["encoder"] > 0.4
