@@ -99,7 +99,7 @@ def read_text(path: Path) -> str:
 def read_json(path: Path, kind: Any) -> Any:
     """A JSON file as a `kind`; None if there is no file.
 
-    Raises UsageError if it cannot be read, is not JSON, or is not of that kind.
+    Raises UsageError if it cannot be read, is not JSON, is null, or is not of that kind.
     """
     if not path.exists():
         return None
@@ -110,7 +110,8 @@ def read_json_lines(path: Path, kind: Any) -> list[Any]:
     """The lines of a JSON Lines file, each as a `kind`; empty if there is no file.
 
     A last line without its newline is left out, as a process may still be writing it.
-    Raises UsageError if the file cannot be read or a line is not JSON of that kind.
+    Raises UsageError if the file cannot be read, or for the first line, an empty one too, that is
+    not JSON of that kind.
     """
     if not path.exists():
         return []

@@ -163,7 +163,10 @@ class Member:
 
     @property
     def settings(self) -> dict[str, str]:
-        """The member's overrides as key -> value, both as typed, without Hydra's prefix + or ++."""
+        """The member's overrides as key -> value, both as typed, without Hydra's prefix + or ++.
+
+        The last value of a key counts; overrides that are null are left out.
+        """
         settings = {}
         for override in self.overrides:
             if override:

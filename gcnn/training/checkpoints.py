@@ -58,8 +58,8 @@ def manifest_digest(manifest: dict[str, Any]) -> str:
 def identity_of(config: TrainConfig, data: PreparedData) -> dict[str, Any]:
     """What a checkpoint must have in common with a run to be loaded there, as plain values.
 
-    `model` (its config, but dropout may differ), `tokenizer` and `data` (their fingerprints) and
-    `optimizer` (its kind).
+    `model` (its config as a dictionary, without the keys of dropout, which may differ), `tokenizer`
+    and `data` (their fingerprints) and `optimizer` (its kind).
     """
     model = dataclasses.asdict(config.model)
     return {
@@ -94,8 +94,9 @@ class Checkpoints:
     def save(self, step: int, weights: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
         """Write a checkpoint, then remove those of the lowest steps until `keep` are left.
 
-        `weights` is the model's state_dict, `state` the Trainer's. The run's best weights, if any,
-        are linked into the checkpoint. One of the same step is replaced. Raises RunError or OSError
+        It is a folder with model.safetensors (`weights`, the model's state_dict), state.pt
+        (`state`, the Trainer's), manifest.json and, if the run has best weights, best.safetensors:
+        a hard link to them, or a copy. One of the same step is replaced. Raises RunError or OSError
         where the disk is full; the other checkpoints are intact then.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -103,7 +104,10 @@ class Checkpoints:
         replaced = path.with_name(f".{path.name}.replaced.tmp")  # one of the same step
 
         def write(aside: Path) -> None:
-            """Make the folder `aside` with all files; at last move one of the same step away."""
+            """For `write_atomically`: make the folder `aside`, which it then renames to `path`.
+
+            It gets the files that `save` lists. A checkpoint at `path` is moved to `replaced`.
+            """
             aside.mkdir()
             write_weights(weights, aside / WEIGHTS, self.identity["tokenizer"])
             write_state(state, aside / STATE)
@@ -197,7 +201,8 @@ class Checkpoints:
         """Verify a checkpoint, load its weights into `model`, return the training state on the CPU.
 
         Raises UsageError where `path` is no folder, otherwise UsageError and RunError as `verify`
-        does; RunError where the training state does not load: the model has changed then.
+        and `load_weights` do; RunError where the training state does not load: the model has
+        changed then.
         """
         if not path.is_dir():
             raise UsageError(
@@ -215,9 +220,9 @@ class Checkpoints:
     def load_newest(self, model: torch.nn.Module) -> tuple[Path, dict[str, Any]] | None:
         """Load the newest intact checkpoint, as `load` does; None where there are no checkpoints.
 
-        Returns its path and its training state. Newer ones that are damaged are logged and removed.
-        Raises UsageError as `load` does of one that is read, RunError where all are damaged;
-        nothing is removed then.
+        Returns its path and its training state. One for which `load` raises RunError is damaged: it
+        is logged, and removed once an older one is loaded. A UsageError of `load` is raised without
+        a try of older ones; RunError where all are damaged. Nothing is removed then.
         """
         damaged = []
         for path in reversed(self.all()):

@@ -39,9 +39,10 @@ def process_group() -> Iterator[None]:
     """Join torchrun's processes for the time of a `with`; does nothing for a single one.
 
     Uses gloo on CPUs and NCCL on GPUs; makes this process's GPU the current one. Ranks other than 0
-    log errors alone from then on. At the end it waits for all, and leaves the group; where the body
-    raises, it does neither. Raises UsageError where WORLD_SIZE says that there are several
-    processes and torchrun's other variables are missing.
+    log errors alone from then on. A process that waits longer than TIMEOUT for another one fails.
+    At the end it waits for all, and leaves the group; where the body raises, it does neither.
+    Raises UsageError where WORLD_SIZE says that there are several processes and torchrun's other
+    variables are missing.
     """
     if torchrun.world_size() == 1:
         yield
@@ -114,9 +115,10 @@ def all_gather(tensor: Tensor) -> list[Tensor]:
 def share_status(loss: Tensor, seconds: float, received: int | None) -> Tensor:
     """Share what all ranks must know to go on alike, in one collective on the loss's device.
 
-    `loss` () is this rank's summand; `received` is the signal that this rank got, None: none.
-    Returns, for `wait_for_status`, one float64 tensor on that device (which is not waited for): the
-    sum of the losses, rank 0's seconds, and for each of SIGNALS how many ranks received it.
+    `loss` () is this rank's summand; `seconds` counts on rank 0 alone; `received` is the signal
+    that this rank got, None: none. Returns, for `wait_for_status`, a float64 tensor
+    (2 + len(SIGNALS),) on that device, which is not waited for: the sum of the losses, rank 0's
+    seconds, and for each of SIGNALS how many ranks received it.
     """
     own = [seconds if rank() == 0 else 0.0]  # the sum is then rank 0's
     for number in SIGNALS:

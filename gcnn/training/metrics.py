@@ -32,10 +32,11 @@ class Metrics:
     """
 
     def __init__(self, config: TrainConfig, run_dir: Path, step: int):
-        """Open metrics.jsonl in `run_dir`, which exists, and start the logger.
+        """Open metrics.jsonl in `run_dir`, which exists, and start the config's logger.
 
-        The run goes on from `step`: lines of later steps, and damaged ones, are removed from the
-        file; 0: all lines.
+        The run goes on from `step`: lines of later steps, and those without a step or without a
+        newline, are removed from the file; 0: all lines. TensorBoard's files are in
+        `run_dir/tensorboard`; for Weights & Biases see `start_wandb`.
         """
         self.file = self.logger = None
         if rank() > 0:  # rank 0 writes for all
@@ -150,7 +151,8 @@ def start_wandb(config: TrainConfig, run_dir: Path) -> Any:
     offline; a warning is logged where config and environment disagree. Folder, name and `silent`
     are those of the environment, else `run_dir`, experiment/<name of run_dir> and true. The run's
     id is read from `run_dir/wandb_id`; where there is no such file, it is written, with
-    $WANDB_RUN_ID or a random id.
+    $WANDB_RUN_ID or a random id. `config` is shown there as the run's. Needs the package wandb (see
+    `check_logger`).
     """
     import wandb
 
@@ -185,11 +187,11 @@ class ProgressBar:
     """Shows how much of a run is done, loss, perplexity, tokens/s and the time left.
 
     On a terminal it is a bar on stderr; every INTERVAL seconds it is also a line in the log, at
-    level debug. On ranks other than 0 there is no bar. `progress` is the fraction of the run that
-    is done; more than 1 is shown as 1.
+    level debug. On ranks other than 0 there is no bar.
     """
 
     def __init__(self, progress: float):
+        """Show the bar, if any. `progress` is the fraction that is done, at most shown as 1."""
         self.bar = tqdm(
             total=1.0, initial=min(progress, 1.0), mininterval=0.2, dynamic_ncols=True,
             bar_format="{percentage:5.1f}% |{bar:20}| {elapsed}<{remaining}  {desc}",
@@ -199,9 +201,10 @@ class ProgressBar:
         self.first = progress
 
     def update(self, progress: float, step: int, loss: float, tokens_per_second: float) -> None:
-        """Show how far the run is, on the bar and at intervals in the log.
+        """Show how far the run is: on the bar, and in the log if its last line is INTERVAL old.
 
-        `progress` is the fraction that is done; `loss` is in nats a token and may be NaN.
+        `progress` is the fraction of the run that is done, more than 1 counts as 1; `step` the
+        number of steps made; `loss` is in nats a token and may be NaN.
         """
         perplexity = math.exp(min(loss, 700))
         shown = f"{perplexity:,.1f}"

@@ -30,7 +30,11 @@ class Nesterov(torch.optim.SGD):
 
     @torch.no_grad()
     def step(self, closure=None):
-        """As torch's, after the weight decay; parameters without a gradient do not change."""
+        """Decay the weights, then make torch's SGD step; neither where `found_inf` is 1.
+
+        Gradients are divided by `grad_scale`; parameters without one do not change. Returns what
+        `closure` returns, None without one.
+        """
         (group,) = self.param_groups
         touched = [p for p in group["params"] if p.grad is not None]
         if self.decay:

@@ -50,8 +50,9 @@ def check_against_data(
     """Raise UsageError where the config does not fit the corpus or the machine's main memory.
 
     `config` is a TrainConfig. Cutoffs must be below the vocabulary size; in running text, the
-    training split, of `train_tokens`, must fill a batch of blocks. The memory is the least that one
-    of `processes` needs; they share the batch evenly (see `check_processes`).
+    training split, of `train_tokens`, must fill a batch of blocks. The memory is a lower bound on
+    what one of `processes` needs (see `check_size`); they share the batch evenly (see
+    `check_processes`).
     """
     trainer = config.trainer
     share = trainer.batch_size // processes  # sequences of a process
@@ -107,8 +108,8 @@ def choose_run_dir(config: TrainConfig) -> Path:
     """The absolute path of the run: `run_dir`, or runs/<experiment>/<time>. Makes no folder.
 
     Relative paths are from the current folder; the time is local. Raises UsageError where it holds
-    a run and `resume` is false, where its parent is a run, where it holds parts of a run but no
-    config, where a file is in its way, and where it is not UTF-8.
+    a run and `resume` is false, where its parent is a run, where it holds weights, a tokenizer,
+    checkpoints or results but no config, where a file is in its way, and where it is not UTF-8.
     """
     now = f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
     run_dir = Path(config.run_dir or f"runs/{config.experiment}/{now}")
@@ -136,8 +137,9 @@ def choose_run_dir(config: TrainConfig) -> Path:
 def check_source(config: TrainConfig) -> Path:
     """The folder of the run that `init_from` names; `init_from` must be set.
 
-    Raises UsageError where it is no run, or where its config has another model or tokenizer than
-    `config`; dropout may differ. The weights are not looked for.
+    Raises UsageError as `load_config` does where it is no run or is damaged, and where its config
+    has another model or tokenizer than `config`; dropout may differ. Its weights are not looked
+    for.
     """
     source = Path(config.init_from)
     for key, theirs, ours in differences(load_config(source), config):
@@ -153,8 +155,9 @@ def check_nothing_is_lost(run_dir: Path, tokenizer: str) -> None:
     """Raise UsageError where resuming would overwrite a finished or imported model, or a tokenizer.
 
     For `resume=true`, which starts at step 0 in a folder without checkpoints. That is refused where
-    the folder has results, weights other than those of a run that was stopped before its first
-    checkpoint, or another tokenizer than the data gives (`tokenizer` is its fingerprint).
+    the folder has results, weights, or another tokenizer than the data gives (`tokenizer` is its
+    fingerprint). Weights are allowed of a run that was stopped before its first checkpoint: it has
+    metrics.jsonl and no folder of checkpoints. Also raises as `load_tokenizer` does.
     """
     if any((run_dir / CHECKPOINTS).glob("step_*")):
         return

@@ -43,7 +43,7 @@ UNNAMED = ("run_dir", "resume", "experiment", "data.cache_dir")  # keys whose ch
 
 @usage_errors()
 def parse_overrides(overrides: list[str]) -> list[Override]:
-    """Parse command-line overrides (`key=value`); those of Hydra's own keys are left out.
+    """Parse command-line overrides (`key=value`), in order; those of Hydra's own keys are left out.
 
     They are quoted already, as `prepare_overrides` does. Raises UsageError for one that Hydra does
     not understand.
@@ -55,18 +55,17 @@ def parse_overrides(overrides: list[str]) -> list[Override]:
 def run_to_resume(overrides: list[str], repeated: Path | None = None) -> Path | None:
     """The directory of the run that a command resumes; None where it begins a new one.
 
-    `overrides` are those of the command, quoted as for `parse_overrides`. A folder with a
-    config.yaml is a run. None without `resume` or with resume=false; otherwise the first that
-    applies:
+    `overrides` are those of the command, quoted as for `parse_overrides`; the last of a key counts.
+    None without `resume`, with false, null or a number; otherwise the first that applies, where a
+    folder with a config.yaml is a run:
     - `run_dir`, if it holds a run;
     - resume=CHECKPOINT: the nearest folder above it that is a run, None if there is none;
     - resume=true with a `run_dir` that holds no run: None;
     - resume=true with `repeated`, the run of --config-path: that run;
-    - resume=true alone: of the runs in ./runs/<experiment> (./runs/custom without an experiment)
-      that have a log but no results, the one whose config was written last.
+    - resume=true alone: the `newest_unfinished` run in ./runs/<experiment> (./runs/custom without
+      an experiment).
 
-    Raises UsageError where that last folder has no such run, and for an override that Hydra does
-    not understand.
+    Raises UsageError as `parse_overrides` and `newest_unfinished` do.
     """
     overridden = {}
     for override in parse_overrides(overrides):
@@ -86,7 +85,14 @@ def run_to_resume(overrides: list[str], repeated: Path | None = None) -> Path | 
         return None
     if repeated is not None:
         return repeated
-    folder = Path("runs", str(overridden.get("experiment") or "custom"))
+    return newest_unfinished(Path("runs", str(overridden.get("experiment") or "custom")))
+
+
+def newest_unfinished(folder: Path) -> Path:
+    """Of the runs directly in `folder` with a log and no results, that with the newest config.yaml.
+
+    Raises UsageError where there is none: no run at all, or all have results.
+    """
     runs = [path.parent for path in folder.glob("*/config.yaml") if path.with_name(LOG).exists()]
     runs.sort(key=lambda run: (run / CONFIG).stat().st_mtime_ns)
     unfinished = [run for run in runs if not finished(run)]
@@ -115,14 +121,14 @@ def resumed_config(
 ) -> tuple[TrainConfig, list[str]]:
     """The config with which a run goes on, and lines to log: where it does, and what is changed.
 
-    It is the stored config with the values of `overrides`, the command line's. Choices of a group
-    (model=NAME) and experiment=NAME are only compared with it, but logger=NAME is applied. Without
-    run_dir the run goes on in its folder; without resume=CHECKPOINT, from the checkpoint that it
-    was going back to when it was killed, if any, or from the newest. `config_dir` is the user's own
-    folder of config choices, None: there is none. Raises UsageError where `run` holds no valid
-    config, for a change of a key that is fixed (FIXED) or has no effect, for a choice of another
-    kind (see `compare_choice`), a sweep, a deletion (~key), and keys or values that are unknown or
-    out of their range.
+    It is the stored config with the values of `overrides`, the command line's, quoted as for
+    `parse_overrides`. Choices of a group (model=NAME) and experiment=NAME are only compared with
+    it, but logger=NAME is applied. Without run_dir the run goes on in its folder; without
+    resume=CHECKPOINT, from the checkpoint that it was going back to when it was killed, if any, or
+    from the newest. `config_dir` is the user's own folder of config choices, None: there is none.
+    Raises UsageError where `run` holds no valid config, for a change of a key that is fixed (FIXED)
+    or has no effect, for a choice of another kind (see `compare_choice`), a sweep, a deletion
+    (~key), and keys or values that are unknown or out of their range.
     """
     stored = load_config(run)
     config = OmegaConf.structured(stored)
@@ -206,7 +212,8 @@ def note_on_learning_rate(config: DictConfig, hydra_config: DictConfig) -> list[
 
     An experiment's rate is chosen for its own model: at quickstart's, a Transformer learns little.
     The list is empty if the kind is that of the experiment's model, or if the command line sets the
-    optimizer or its rate too. `config` is not changed.
+    optimizer or its rate too. `config` is composed and is not changed. Call it while Hydra runs, as
+    in its main function: its global loader composes the experiment.
     """
     keys = keys_of(hydra_config.overrides.task)
     experiment = hydra_config.runtime.choices.get("experiment")
@@ -244,8 +251,10 @@ def begin_with_model_of_source(config: DictConfig, overrides: list[str]) -> list
     """Replace model and tokenizer of a composed config, in place, by those of the `init_from` run.
 
     Does nothing without `init_from`. A group that the overrides choose (`model=...`) stays; their
-    single keys (`model.dropout=...`) are applied on top of a group that is replaced. Returns a line
-    to log for each group that is replaced. Raises UsageError where `init_from` is no run.
+    single keys (`model.dropout=...`) are applied on top of a group that is replaced. All are
+    quoted as for `parse_overrides`. Returns a line to log for each group that is replaced. Raises
+    UsageError where `init_from` is no run, for an override that Hydra does not understand, and for
+    a key that the run's model or tokenizer lacks.
     """
     if config.init_from is None:
         return []
@@ -269,9 +278,10 @@ def compare_choice(
 ) -> list[str]:
     """A list with one line to log if a choice (`override`, as model=gcnn_8) differs from the run.
 
-    It names the keys; the run keeps its own values: `stored` is its config. The list is empty where
-    no value differs, and for data. Raises UsageError where the choice is unknown or of another kind
-    (IDENTITY) than the run's, which a logger may be. `config_dir` is as for `resumed_config`.
+    The line names the keys, of those that both have; the run keeps its own values. `stored` is its
+    config, `run` its path, for messages. The list is empty where no value differs, and for data.
+    Raises UsageError where the choice is unknown or of another kind (IDENTITY) than the run's,
+    which a logger may be. `config_dir`: the user's own folder of config choices; None: none.
     """
     group, _, name = override.partition("=")
     chosen = compose_config(override, config_dir=config_dir)

@@ -71,9 +71,9 @@ def train(
     Writes the run directory: config, tokenizer, log, metrics, checkpoints, best weights, results.
     Joins torchrun's processes, if any; sets torch's threads, random state and TF32, glibc's
     allocation, and handlers of signals while it trains. Raises UsageError where the config does not
-    fit the machine or the data (before anything but caches is written), and where the run is in use
-    or its checkpoint does not fit; RunError where weights or checkpoint are damaged, and RunError
-    and Interrupted as Trainer.run does.
+    fit the machine or the data (before anything but caches is written), and where the run is in
+    use, has links that lead out of it, or its checkpoint does not fit; RunError where weights or
+    checkpoint are damaged, and RunError and Interrupted as Trainer.run does.
     """
     with process_group():
         return train_in_group(config, notes, fit_cutoffs)
@@ -177,8 +177,9 @@ def initial_model(config: TrainConfig, data: PreparedData, source: Path | None) 
 def restore_or_begin(trainer: Trainer) -> None:
     """Load the checkpoint that the config asks for, if any; write the run's config and tokenizer.
 
-    All processes must call it; rank 0 writes. The config is stored with `resume=false`; a tokenizer
-    that is there stays. Raises as `restore` does.
+    All processes must call it; rank 0 writes. The config is stored with `resume=false`, but with
+    the path of a checkpoint that was asked for while `restore` goes back to it; a tokenizer that is
+    there stays. Raises as `restore` does.
     """
     config = trainer.config
     run_dir = trainer.run_dir
@@ -379,7 +380,7 @@ def recurrent_kernel(model: LanguageModel, device: torch.device, precision: str)
 
 @contextlib.contextmanager
 def log_file(path: Path) -> Iterator[None]:
-    """Append the project's log to a file as well, for the time of a `with`.
+    """Append the project's log (logger `gcnn`) to a file as well, for the time of a `with`.
 
     Lines on the terminal are then printed above the progress bar instead of through it.
     """

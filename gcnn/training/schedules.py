@@ -10,13 +10,13 @@ ScheduleConfig = ConstantScheduleConfig | PlateauScheduleConfig | CosineSchedule
 
 
 class Schedule:
-    """Sets the learning rate: call `set` before each step and `validated` after each validation.
-
-    The factors apply to the learning rate that the optimizer has when this is built; it must be the
-    same in all its groups.
-    """
+    """Sets the learning rate: call `set` before each step and `validated` after each validation."""
 
     def __init__(self, config: ScheduleConfig, optimizer: torch.optim.Optimizer):
+        """The factors will apply to the learning rate that `optimizer` has now.
+
+        It must be the same in all its groups. Nothing is changed before `set` is called.
+        """
         self.config = config
         self.optimizer = optimizer
         self.base = optimizer.param_groups[0]["lr"]  # of all groups
@@ -25,10 +25,11 @@ class Schedule:
         self.bad_checks = 0  # validations in a row without improvement
 
     def factor(self, step: int, progress: float) -> float:
-        """The factor on the learning rate for a step.
+        """The factor on the learning rate for a step: that of the warm-up times the schedule's.
 
-        `step` is the number of steps before it, which the warm-up goes by; `progress` is the
-        fraction of the run that is over, which the cosine goes by. More than 1 counts as 1.
+        `step` is the number of steps before it, which the linear warm-up to 1 goes by; `progress`
+        is the fraction of the run that is over, which the cosine goes by. More than 1 counts as 1.
+        On the plateau schedule, the schedule's is the product of all plateaus' factors so far.
         """
         warmup = 1.0
         if self.config.warmup_steps:
@@ -51,9 +52,9 @@ class Schedule:
     def validated(self, nll: float) -> None:
         """Take note of a validation, `nll` in nats a token.
 
-        On the plateau schedule, after more than schedule.patience in a row without a new best the
-        learning rate is multiplied by schedule.factor, and the count begins anew. Other schedules
-        do not change.
+        On the plateau schedule, after more than schedule.patience in a row without a new best (NaN
+        is none) the learning rate is multiplied by schedule.factor, from the next `set` on, and the
+        count begins anew. The rates of other schedules do not change.
         """
         if nll < self.best:
             self.best = nll

@@ -19,9 +19,10 @@ REPEATED = "repeated"  # marks a trial that was stopped while it ran and is queu
 def continue_search(config: DictConfig, folder: Path) -> None:
     """Change a sweep's composed config, in place, to go on with the search in its database.
 
-    Optuna then makes the trials that are missing, those that were stopped first, and members are
-    numbered after those that are done. The study's name, unless the config has one, is the path of
-    the sweep's `folder`. Without a database (hydra.sweeper.storage) nothing changes; with
+    `config` has Hydra's own key `hydra`. Optuna then makes the trials that are missing, if any, and
+    begins with those that were stopped. The sampler's seed, if set, grows by the trials that are
+    done; members are numbered after them. The study's name, unless the config has one, is the path
+    of the sweep's `folder`. Without a database (hydra.sweeper.storage) nothing changes; with
     `resume=false` only the name does. Writes to the database, and raises, as `trials_done` does.
     """
     sweeper = config.hydra.sweeper
@@ -35,7 +36,8 @@ def continue_search(config: DictConfig, folder: Path) -> None:
     sweeper.n_trials = max(0, sweeper.n_trials - done)
     if OmegaConf.select(sweeper, "sampler.seed") is not None:
         sweeper.sampler.seed += done  # the same seed would draw the first trials' values again
-    subdir = f"${{plus:${{hydra.job.num}},{done}}}"  # Hydra numbers members from 0 in each process
+    # Hydra numbers members from 0 in each process; its resolver `plus` (config/compose.py) adds
+    subdir = f"${{plus:${{hydra.job.num}},{done}}}"
     config.hydra.overrides.hydra.append(f"hydra.sweep.subdir='{subdir}'")
 
 

@@ -32,7 +32,10 @@ class StopSignals:
             signal.signal(number, handler)
 
     def receive(self, number: int, frame: Any) -> None:
-        """The signal handler: remembers the signal and logs a warning; see the class for Ctrl-C."""
+        """The signal handler: sets `received` and logs a warning.
+
+        Raises KeyboardInterrupt instead for a SIGINT (Ctrl-C) after any signal.
+        """
         if self.received is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.received = number

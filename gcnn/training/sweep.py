@@ -115,7 +115,7 @@ def check_configs(config: DictConfig) -> None:
 def check_member(config: DictConfig, overrides: list[str]) -> None:
     """Compose and check one member's config; `config` is the sweep's, and does not change.
 
-    Raises UsageError where it is wrong or a key has no effect.
+    Raises UsageError where it is wrong, a key has no effect, or `init_from` is no run.
     """
     composed = GlobalHydra.instance().config_loader().load_sweep_config(config, list(overrides))
     with open_dict(composed):
@@ -156,9 +156,9 @@ def search_samples(overrides: list[Override]) -> list[list[str]]:
 def report_progress(folder: Path) -> None:
     """Print a line to stderr for each member in a sweep's folder, and when its state changes.
 
-    The states are running, failed and done. Members that a resumed sweep has are printed at once.
-    Meant for a daemon thread: it looks at the members' files twice a second, and returns when
-    SweepFolder.path is no longer `folder`.
+    The states are done (it has results.json), failed (member.json has an error) and running.
+    Members that a resumed sweep has are printed at once. Meant for a daemon thread: it looks at the
+    members' files twice a second, and returns when SweepFolder.path is no longer `folder`.
     """
     reported = {}
     while SweepFolder.path == folder:
@@ -177,10 +177,10 @@ def report_progress(folder: Path) -> None:
 def choose_folder(config: DictConfig) -> Path:
     """The absolute path of a sweep's folder: `run_dir`, or ./runs/<experiment>/sweep.
 
-    Makes no folder. With resume=false it removes the member.json of members that never began.
-    Raises UsageError where the folder holds a run, where it holds a sweep and `resume` is false,
-    where a file is in its way, where its name is not UTF-8, for an invalid `resume`, and under
-    torchrun.
+    `config` is composed, `hydra` included. Makes no folder. With resume=false it removes the
+    member.json of members that never began (they have no config.yaml). Raises UsageError where the
+    folder holds a run, where a member has begun and `resume` is false, where a file is in its way,
+    where its name is not UTF-8, for an invalid `resume`, and under torchrun.
     """
     if torchrun.world_size() > 1:
         raise UsageError(
@@ -247,9 +247,10 @@ def train_member(config: DictConfig, hydra_config: DictConfig) -> dict[str, Any]
 
     The folder is hydra.runtime.output_dir, which exists and is named by the member's number;
     `config` is the member's, and changes. With resume=true, a member that was begun goes on with
-    its stored config. Writes member.json there, and what `train` writes. An error is logged and
-    stored in member.json, so that the sweep goes on; that of a mistake in the code is also printed
-    with its traceback. Raises Interrupted, which ends the sweep.
+    its stored config. Writes what `train` writes, and member.json: `number` and `overrides`. An
+    error is logged and stored there (`error`, `exit_code`), so that the sweep goes on; that of a
+    mistake in the code is also printed with its traceback. Raises Interrupted, which ends the
+    sweep.
     """
     from gcnn.training.run import train  # late: Hydra makes the callback above for every command
 

@@ -38,7 +38,7 @@ class Trainer:
 
     A step is one update of the weights; after it come logging, validation and checkpoints, where
     they are due. `run` needs an existing run directory, `step` alone needs none. Each of torchrun's
-    processes has one trainer, all call the same methods, and rank 0 writes the files.
+    processes has one, with rank 0's weights; all call the same methods, and rank 0 writes files.
     """
 
     def __init__(
@@ -60,14 +60,9 @@ class Trainer:
         train = data.streams["train"]
         kind = Sentences if config.data.sentences else RunningText
         self.batches = kind(
-            train.tokens,
-            train.eos_id,
-            config.trainer.batch_size,
-            config.trainer.block_size,
-            config.trainer.micro_batch_size,
-            rank(),
-            world_size(),
-        )
+            train.tokens, train.eos_id, config.trainer.batch_size, config.trainer.block_size,
+            config.trainer.micro_batch_size, rank(), world_size(),
+        )  # fmt: skip
         self.order: Sequence[int] | None = None  # of this epoch's batches; None: not drawn yet
         self.bounds = Bounds(config.trainer, len(self.batches), self.max_tokens())
         self.progress = Progress()
@@ -127,7 +122,10 @@ class Trainer:
             self.metrics.close()
 
     def validate_before_steps(self) -> None:
-        """Validate before fine-tuning, and if a finished run lacks a last score or best weights."""
+        """Validate at step 0 of a run with `init_from`.
+
+        A finished run is logged, and validated if its last step was not or it has no best weights.
+        """
         progress = self.progress
         if self.config.init_from is not None and progress.step == 0:
             self.validate()  # no fine-tuning is better than a bad one
@@ -275,10 +273,11 @@ class Trainer:
         return seconds >= 60 * trainer.checkpoint_minutes
 
     def log_metrics(self) -> None:
-        """Write a line to metrics.jsonl and show it on the progress bar.
+        """Write a line to metrics.jsonl, `position` first, and show it on the progress bar.
 
-        Loss, perplexity and tokens/s are those since the last call; of skipped steps only the time
-        counts, and the loss is NaN where all were. lr and grad_norm are those of the last step.
+        loss (nats a token), perplexity and tokens_per_second are those since the last call, of one
+        step at least. Of skipped steps only the time counts; where all were, loss and perplexity
+        are null. lr and grad_norm (before clipping) are those of the last step.
         """
         progress = self.progress
         loss = progress.logged_nll / progress.logged_tokens if progress.logged_tokens else math.nan
@@ -309,10 +308,11 @@ class Trainer:
     def validate(self) -> None:
         """Measure the exact validation perplexity; save the weights if it is the lowest so far.
 
-        All processes must call it: each reads a part of the text. Writes a line to metrics.jsonl,
-        and the best weights to model.safetensors. A validation that is not at a multiple of
-        `validate_every`, as the one at a run's end, counts neither against `patience` nor for the
-        schedule, so that a run that is extended has the same learning rates.
+        All processes must call it: each reads a part of the text. Writes a line to metrics.jsonl
+        (`position`, loss in nats a token, perplexity), and the best weights to model.safetensors. A
+        validation that is not at a multiple of `validate_every`, as the one at a run's end, counts
+        neither against `patience` nor for the schedule, so that a run that is extended has the same
+        learning rates.
         """
         valid = self.data.streams["valid"]
         shared = world_size() > 1
@@ -361,7 +361,7 @@ class Trainer:
             "random": distributed.all_gather(torch.get_rng_state()),  # of each rank
             "random_cuda": distributed.all_gather(torch.cuda.get_rng_state()) if on_gpu else [],
             "state": self.gathered_state(),
-            "layout": self.batches.layout,
+            "layout": self.batches.layout,  # `restore` compares it
         }
 
     def gathered_state(self) -> State | None:
@@ -373,10 +373,10 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` returned, in a trainer that has made no step.
 
-        Sets torch's random state; where the number of processes has changed it is seeded anew, and
-        a warning logged. Learning rate, momentum and weight decay stay those of the config. Raises
-        KeyError, TypeError, ValueError or RuntimeError, as torch does, for a state that does not
-        fit; the trainer is not to be used then.
+        The caller has compared `layout`. Sets torch's random state; where the number of processes
+        has changed it is seeded anew, and a warning logged. Learning rate, momentum and weight
+        decay stay those of the config. Raises KeyError, TypeError, ValueError or RuntimeError, as
+        torch does, for a state that does not fit; the trainer is not to be used then.
         """
         self.progress = Progress(**state["progress"])
         saved_groups = state["optimizer"]["param_groups"]

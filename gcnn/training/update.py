@@ -23,9 +23,7 @@ MicroBatch = tuple[Tensor, Tensor, list[Tensor]]
 class Updater:
     """Updates a model's weights by batches; nothing in it waits for the device.
 
-    An update is `accumulate_gradients`, then `clip_and_update`. `config` says precision, clipping
-    and whether the loss is compiled; an LSTM's `recur` is then replaced by one that never is.
-    `optimizer` is one of `build_optimizer`. All processes must make one: they get rank 0's weights.
+    An update is `accumulate_gradients`, then `clip_and_update`; `try_compiler` may go before.
     """
 
     def __init__(
@@ -35,6 +33,12 @@ class Updater:
         optimizer: Optimizer,
         device: torch.device,
     ):
+        """`config` says precision, clipping and whether the loss is compiled.
+
+        If so, that happens at its first call, and the `recur` of a model that is an LSTM is
+        replaced by one that is never compiled. `model` is on `device`, `optimizer` is one of
+        `build_optimizer` for it. All processes must make one: their models get rank 0's weights.
+        """
         self.config = config
         self.model = model
         self.optimizer = optimizer
