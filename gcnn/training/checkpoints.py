@@ -129,9 +129,10 @@ class Checkpoints:
     def set_aside_newer(self, path: Path) -> tuple[Path, list[Path]] | None:
         """Move checkpoints of later steps than `path` to a new folder checkpoints/abandoned_<n>.
 
-        All are moved where `path` is not one of `all`: another run's, or one that was set aside.
-        Returns that folder and the paths that they had, lowest step first; None where there are
-        none to move.
+        n is one more than the highest there; a folder `abandoned_` of another name does not count.
+        All checkpoints are moved where `path` is not one of `all`: another run's, or one that was
+        set aside. Returns that folder and the paths that they had, lowest step first; None where
+        there are none to move.
         """
         is_own = path.resolve().parent == self.folder.resolve()
         later = self.all()
@@ -139,8 +140,12 @@ class Checkpoints:
             later = [checkpoint for checkpoint in later if checkpoint.name > path.name]
         if not later:
             return None
-        numbers = [int(folder.name.partition("_")[2]) for folder in self.folder.glob("abandoned_*")]
-        aside = self.folder / f"abandoned_{max(numbers, default=0) + 1}"
+        highest = 0
+        for folder in self.folder.glob("abandoned_*"):
+            number = folder.name.removeprefix("abandoned_")
+            if number.isdecimal():  # not one that the user has renamed
+                highest = max(highest, int(number))
+        aside = self.folder / f"abandoned_{highest + 1}"
         aside.mkdir()
         # The newest first: if this is interrupted, the ones that are left are without a gap
         for checkpoint in reversed(later):

@@ -76,6 +76,14 @@ def test_what_comes_after_an_older_checkpoint_is_set_aside_and_never_taken(check
     assert checkpoints.set_aside_newer(checkpoints.path(19)) is None
 
 
+def test_a_folder_set_aside_may_be_renamed(checkpoints):
+    (checkpoints.folder / "abandoned_2").mkdir()
+    (checkpoints.folder / "abandoned_2_high_lr").mkdir()
+    aside, later = checkpoints.set_aside_newer(checkpoints.path(10))
+    assert aside == checkpoints.folder / "abandoned_3"
+    assert later == [checkpoints.path(20)]
+
+
 def damage_truncate(path):
     os.truncate(path, path.stat().st_size // 2)
 
