@@ -20,6 +20,7 @@ class Interrupted(RunError):
 
     saved: a sentence without its full stop that says what was saved and where.
     go_on: the command that resumes the run.
+    signal_number: the exit code is 128 + this.
     """
 
     def __init__(self, saved: str, go_on: str, signal_number: int):

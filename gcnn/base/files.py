@@ -42,7 +42,8 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
     write: called with a temporary path in the same folder, at which it creates the file or folder.
     This is synced to disk and renamed to `path`. The parent folder must exist, unless `write` makes
-    it. An existing file is replaced; a folder can only replace an empty one (else OSError).
+    it. An existing file is replaced, as is a link (its target stays); a folder can only replace an
+    empty one (else OSError).
     Raises OSError if the disk fails, and whatever `write` raises; before that, the temporary file
     is removed. An OSError without a file name is given that of `path`.
     """
@@ -134,10 +135,10 @@ def sync(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or link, or a folder with all in it; does nothing if there is none.
+    """Remove a file, or a folder with all in it; does nothing if there is none.
 
-    Errors inside a folder are ignored, so parts of it may stay, and a link to a folder does.
-    Raises OSError if a file cannot be removed.
+    Of a link to a file or to nothing, the link is removed; a link to a folder stays. Errors inside
+    a folder are ignored, so parts of it may stay. Raises OSError if a file cannot be removed.
     """
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
@@ -168,11 +169,11 @@ def finite_or_null(value: Any) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as an indented JSON file in UTF-8, atomically; NaN and infinities become null.
+    """Write a value as an indented JSON file in UTF-8; NaN and infinities become null.
 
-    The parent folder must exist. Lone surrogates (a file name that is not UTF-8 has them) are
-    written as \\u escapes, from which json.loads restores them. Raises OSError if the file cannot
-    be written, and TypeError for a type that JSON cannot have.
+    An existing file is replaced, atomically; the parent folder must exist. Lone surrogates (a file
+    name that is not UTF-8 has them) are written as \\u escapes, from which json.loads restores
+    them. Raises OSError if the file cannot be written, and TypeError for a type that JSON lacks.
     """
     text = to_json(value, indent=2, ensure_ascii=False) + "\n"
     content = text.encode("utf-8", "backslashreplace")

@@ -52,9 +52,10 @@ def git_commit() -> str | None:
 def hardware() -> dict[str, str | int | None]:
     """This machine, by the keys of `Hardware` in gcnn/runs/results.py. Imports torch.
 
-    cores: those that this process may use. threads: torch's. gpu: the current device's name;
-    gpu_count: of visible ones. memory_bytes: main memory. Without a GPU, gpu_count is 0, and gpu,
-    driver, cudnn and tf32 are None.
+    cpu: its name. cores: those that this process may use. threads: torch's. gpu: the current
+    device's name; gpu_count: of visible ones. driver, cudnn: their versions. tf32: as `tf32`
+    returns it. memory_bytes: main memory. platform: the operating system, as Python's `platform`
+    writes it. Without a GPU, gpu_count is 0, and gpu, driver, cudnn and tf32 are None.
     """
     import torch  # here: importing it takes seconds, which commands without it save
 
@@ -77,13 +78,16 @@ def hardware() -> dict[str, str | int | None]:
 
 
 def gpu_driver() -> str | None:
-    """The version of NVIDIA's driver, such as 580.65.06; None if NVIDIA_DRIVER is not readable or
-    has no version.
+    """The version of NVIDIA's driver, such as 580.65.06, which Linux has in NVIDIA_DRIVER.
+
+    None if this file cannot be read or has no version.
     """
-    with contextlib.suppress(OSError):
-        found = re.search(r"Kernel Module.*?\s(\d+\.[\d.]+)\s", NVIDIA_DRIVER.read_text())
-        return found and found[1]
-    return None
+    try:
+        text = NVIDIA_DRIVER.read_text()
+    except OSError:
+        return None
+    found = re.search(r"Kernel Module.*?\s(\d+\.[\d.]+)\s", text)
+    return found[1] if found else None
 
 
 def tf32() -> str:
@@ -111,9 +115,9 @@ def cpu_name() -> str:
 
 
 def versions() -> dict[str, str | None]:
-    """name -> version of "python", "gcnn" and the packages that results depend on.
+    """name -> version, as "3.11.2", of what results depend on; None for what is not installed.
 
-    None for one that is not installed.
+    The names: python, gcnn, torch, datasets, sentencepiece, hydra-core and numpy.
     """
     found = {"python": platform.python_version()}
     for name in ("gcnn", "torch", "datasets", "sentencepiece", "hydra-core", "numpy"):
@@ -150,7 +154,8 @@ def run_child(call: list[str]) -> tuple[str, resource.struct_rusage]:
 
     call: Python's arguments, as a script and its options. The usage is that of os.wait4 (ru_utime
     in seconds, ru_maxrss in KiB on Linux) and includes the child's own children. stderr is passed
-    through, and there is no time limit. Raises RunError if the child's exit code is not 0.
+    through, and there is no time limit. Raises RunError if the child's exit code is not 0, or a
+    signal ended it.
     """
     process = subprocess.Popen([sys.executable, *call], stdout=subprocess.PIPE, text=True)
     text = process.stdout.read()
@@ -189,9 +194,10 @@ def command(arguments: list[str] | None = None) -> str:
 def command_to_resume(run_dir: Path | None = None) -> str:
     """The shell command that resumes a run, to be called from the current folder.
 
-    run_dir: the run to resume; its stored config says the rest. None: this whole command (a sweep)
-    is repeated with its own arguments and resume=true. As `command` writes it, with this Python's
-    path for `python`, relative if it is below the current folder.
+    It calls this process's own script or command, as `command` writes it, with this Python's path
+    for `python`, relative if it is below the current folder.
+    run_dir: its arguments are run_dir=RUN_DIR resume=true; the stored config says the rest. None,
+    for a sweep: they are this process's own, with resume=true in place of any resume=.
     """
     if run_dir is None:
         arguments = [word for word in sys.argv[1:] if not word.startswith("resume=")]
@@ -222,12 +228,14 @@ def peak_memory_bytes(device: "torch.device") -> int:
 
 
 def portable(words: list[str], named: bool = True) -> list[str]:
-    """The words of a command without paths that hold on one machine alone, for publication.
+    """The words of a command without the paths of its data, tokenizer, cache and run directory.
+
+    For publication, since they hold on one machine alone.
 
     words: such as key=value, also +key=value and ++key=value. The values of data.path,
     tokenizer.vocabulary and tokenizer.model become DIR or FILE if `named`, and a + before the key
     is dropped; otherwise these words are left out. run_dir, resume and data.cache_dir are always
-    left out; all other words stay as they are.
+    left out; all other words stay as they are, also paths in data.files and init_from.
     """
     shown = []
     for word in words:

@@ -111,8 +111,9 @@ def check_value(name: str, value: Any, allowed: Range) -> None:
 def check_ranges(config: Any, group: str = "") -> None:
     """Raise UsageError for the first value of a config that is out of its field's range.
 
-    config: a dataclass; fields that `setting` did not make with a range may have any value.
-    Dataclasses in it are checked too, but not those in lists. None is always allowed.
+    config: a dataclass, whose values have the types of their fields (OmegaConf checks that); fields
+    that `setting` did not make with a range may have any value. Dataclasses in it are checked too,
+    but not those in lists. None is always allowed.
     group: the prefix of the keys in messages, as "trainer.".
     """
     for field in dataclasses.fields(config):
