@@ -82,6 +82,7 @@ def config_error(error: BaseException) -> str:
     if complaint.startswith("Ambiguous"):
         sweep = "Several values are a sweep (make sweep, or --multirun)"
         return f"{complaint} {sweep}; a list stands in [brackets]."
+    # An experiment without its first line: Hydra puts its keys below `experiment`, which is a text.
     if re.match("In 'experiment/.* Cannot convert '(Dict|List)Config' to string", complaint):
         experiment = "An experiment is key: value, and its first line is `# @package _global_`."
         return f"{complaint} {experiment}"

@@ -48,9 +48,8 @@ def register_schemas() -> None:
             store.store(group=group, name=f"schema_{kind}", node=schema)
 
 
-structured = cache(
-    OmegaConf.structured
-)  # of a schema: building one takes longer than merging into it
+# Of a schema. Cached, since building one takes longer than merging into it.
+structured = cache(OmegaConf.structured)
 
 
 @usage_errors()
@@ -107,9 +106,10 @@ def make_absolute(config: TrainConfig) -> None:
 
 
 def compose_by_hydra(*overrides: str) -> DictConfig:
-    """What Hydra composes of the project's files and these overrides, untyped.
+    """What Hydra composes of the project's files, from configs/train.yaml on, untyped.
 
-    `register_schemas` must have been called. Raises errors of Hydra and OmegaConf.
+    overrides: as prepare_overrides returns them. `register_schemas` must have been called.
+    Raises errors of Hydra and OmegaConf.
     """
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return compose("train", overrides=list(overrides))
@@ -121,6 +121,7 @@ compose_choices = cache(compose_by_hydra)  # 0.15 s; what it returns is shared: 
 def set_values(config: DictConfig, values: list[str]) -> None:
     """Set key=value overrides in a composed config, in place, as Hydra does.
 
+    values: as prepare_overrides returns them, without those that choose a file (group=name).
     Raises HydraException or OmegaConfBaseException for one that does not fit or is more than a
     plain key=value: an addition, a deletion or a sweep. The ones before it are set then.
     """
@@ -147,9 +148,10 @@ def compose_or_reuse(overrides: list[str]) -> DictConfig:
 
 @usage_errors()
 def compose_config(*overrides: str, config_dir: Path | None = None) -> TrainConfig:
-    """The config that `gcnn train` with these overrides would have.
+    """The config that `gcnn train` with these overrides would have, but for `experiment`.
 
-    overrides: as typed, "key=value" or "group=name".
+    That stays "custom" with experiment=NAME, where `gcnn train` sets it to the name.
+    overrides: as typed, "key=value" or "group=name"; of several for a key or group the last counts.
     config_dir: the folder of --config-dir with the user's own configs, besides the project's; None:
     there is none.
     Raises UsageError for an override that cannot be read or has no effect, and as `typed` does.

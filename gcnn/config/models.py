@@ -91,10 +91,10 @@ class GCNNConfig:
         return tokens
 
     def least_size(self) -> tuple[int, int, int]:
-        """A lower bound on the encoder's size, without its embedding and a gate's second path.
+        """A lower bound on the encoder's size: (layers, weights, channels of all outputs together).
 
-        Returns the number of layers, the number of weights, and the sum of the channels of all
-        layers' outputs. The config is valid (see check_model).
+        Not counted: the table of embeddings, biases, a gate's second path, and the projections of
+        residual connections. The config is valid (see check_model).
         """
         channels = self.blocks[0].convs[0][1]
         layers = 0

@@ -111,7 +111,7 @@ def reject_unsafe_yaml(text: str) -> None:
 def save_config(config: TrainConfig, path: Path) -> None:
     """Write a config as YAML to `path`, an existing file replaced, not atomically.
 
-    data.cache_dir is stored as null; `config` is not changed.
+    The parent folder must exist. data.cache_dir is stored as null; `config` is not changed.
     """
     config = replace(config, data=replace(config.data, cache_dir=None))
     path.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)), encoding="utf-8")
