@@ -60,8 +60,9 @@ class RunningText(Batches):
         """Lay out the rows: sets row_length (tokens), row_starts (rows, 1), layout and shift.
 
         May reduce block_size. row_starts are those of this process's rows, counted from `shift`.
+        layout: what must be the same where a run is resumed, by name.
         """
-        self.row_length = -(-len(self.tokens) // self.batch_size)
+        self.row_length = -(-len(self.tokens) // self.batch_size)  # rounded up
         self.block_size = min(self.block_size, self.row_length)
         # A resumed run must have the same layout, for a batch's index to mean the same tokens.
         self.layout = {"sequences": self.batch_size, "block_size": self.block_size}
@@ -71,7 +72,7 @@ class RunningText(Batches):
 
     def __len__(self) -> int:
         """Batches per epoch."""
-        return -(-self.row_length // self.block_size)
+        return -(-self.row_length // self.block_size)  # rounded up
 
     def draw_order(self, seed: int, epoch: int) -> np.ndarray:
         """The batch indices of an epoch in random order, (batches,) int64, each once.
@@ -102,6 +103,7 @@ class RunningText(Batches):
         on. Raises IndexError unless 0 <= index < len(self).
         """
         positions, inside = self.positions(index)
+        # Where no position counts, any valid one will do, as 0: its token is replaced below.
         positions = np.where(inside, (positions + self.shift) % len(self.tokens), 0)
         targets = np.where(inside, self.tokens[positions], IGNORE)
         tokens = np.where(inside & (positions > 0), self.tokens[positions - 1], self.eos_id)
@@ -125,8 +127,8 @@ class RunningText(Batches):
         """This process's rows of a batch, as (tokens, targets) of each micro-batch.
 
         Each is (micro_batch_size or fewer rows, block_size), int64, on the CPU, with targets as of
-        __getitem__. Every process has the same number of micro-batches.
-        Raises IndexError unless 0 <= index < len(self).
+        __getitem__; if micro_batch_size is None, there is one, with all rows. Every process has the
+        same number of micro-batches. Raises IndexError unless 0 <= index < len(self).
         """
         tokens, targets = self[index]
         size = self.micro_batch_size or len(tokens)
@@ -136,7 +138,8 @@ class RunningText(Batches):
         """The number of targets in a batch, over all processes; 0 for an index past the last."""
         row_starts = np.arange(self.batch_size) * self.row_length
         lengths = np.minimum(self.row_length, len(self.tokens) - row_starts)
-        return int(np.clip(lengths - index * self.block_size, 0, self.block_size).sum())
+        left = lengths - index * self.block_size  # of each row, from this batch on
+        return int(np.clip(left, 0, self.block_size).sum())
 
     def before_rows(self, context: int) -> Tensor:
         """The `context` input tokens before the first one of each of this process's rows.
@@ -165,7 +168,8 @@ class Sentences(Batches):
         """Find the lines and sort them into batches; reads the whole stream once.
 
         Sets, by line number: ends (position after its <eos>) and lengths (tokens with the <eos>);
-        and by_length (line numbers, shortest first), borders, capacity and layout.
+        by_length (line numbers, shortest first); borders (of batches in it, see batch_borders);
+        capacity (positions of a batch); layout (what must be the same where a run is resumed).
         """
         self.capacity = self.batch_size * self.block_size
         self.layout = {"positions": self.capacity}
@@ -228,14 +232,14 @@ class Sentences(Batches):
     def pad_lines(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         """The tokens and targets of some lines, each (lines, time of the longest), int64.
 
-        rows: line numbers, at least one. A line has tokens `<eos> w1 .. wn` and targets
-        `w1 .. wn <eos>`. Shorter ones are padded at their end: tokens with <eos>, targets with
-        IGNORE.
+        rows: line numbers, at least one, in the order of the result. A line has tokens
+        `<eos> w1 .. wn` and targets `w1 .. wn <eos>`. Shorter ones are padded at their end: tokens
+        with <eos>, targets with IGNORE.
         """
         ends = self.ends[rows, None]
         positions = ends - self.lengths[rows, None] + np.arange(self.lengths[rows].max())
         inside = positions < ends
-        words = self.tokens[np.where(inside, positions, 0)]
+        words = self.tokens[np.where(inside, positions, 0)]  # 0: any valid one, for the padding
         words = np.where(inside, words, self.eos_id).astype(np.int64)
         tokens = np.concatenate([np.full_like(words[:, :1], self.eos_id), words[:, :-1]], axis=1)
         targets = np.where(inside, words, IGNORE)
@@ -244,15 +248,16 @@ class Sentences(Batches):
     def micro_batches(self, index: int) -> list[tuple[Tensor, Tensor]]:
         """This process's lines of a batch, as (tokens, targets) of each micro-batch.
 
-        Each is as of pad_lines, int64, on the CPU. Every process has the same number of them, since
-        processes average gradients in step: where one has no line left, tokens and targets are
-        (1, 1), an <eos> and IGNORE. Raises IndexError unless 0 <= index < len(self).
+        Each is as of pad_lines, on the CPU, of the size that the class docstring says; if
+        micro_batch_size is None, there is one. Every process has the same number, since processes
+        average gradients in step: where one has no line left, tokens and targets are (1, 1), an
+        <eos> and IGNORE. Raises IndexError unless 0 <= index < len(self).
         """
         rows = self.rows(index)
         positions = (self.micro_batch_size or self.batch_size) * self.block_size
         longest = self.lengths[rows[-1]]
         at_once = max(1, positions // longest)  # lines in a micro-batch
-        number = -(-len(rows) // (self.world_size * at_once))
+        number = -(-len(rows) // (self.world_size * at_once))  # rounded up
         own_rows = rows[self.rank :: self.world_size]
         micro_batches = []
         for i in range(number):

@@ -121,7 +121,7 @@ class Corpus:
         The first call hashes the files and logs a warning if rows have no text. If the cache has
         no entry for these files, it also reads the text and writes texts/*.json there. Later calls
         return the same object. Raises UsageError for a split without words, and as `lines` does;
-        OSError for a file that cannot be opened.
+        OSError for a file that cannot be opened, or an entry that cannot be written.
         """
         if split in self.summaries:
             return self.summaries[split]

@@ -60,8 +60,9 @@ def find_files(config: DataConfig, option: str = "data.path") -> dict[str, list[
     downloaded if it is not cached; WikiText must be in a folder.
     Logs a warning if data.path is set but not used, if the folder has files of other layouts,
     and if globs find only some of the shards. Raises UsageError if a split has no files, if a
-    layout lacks shards, if a file would be read twice, and if data.files is set for another source
-    than "local".
+    layout lacks shards, if a file would be read twice, if data.path is not set or no folder (for
+    Shakespeare as shakespeare_folder does), and if data.files is set for another source than
+    "local".
     """
     if any(config.files.values()):
         if config.source != "local":
@@ -281,11 +282,12 @@ def shard_problem(paths: list[Path]) -> str | None:
             totals = sets.setdefault((path.parent, name, ending), {})
             totals.setdefault(total, set()).add(int(number))
 
-    for (_, name, ending), totals in sets.items():
+    for (_, name, ending), totals in sets.items():  # at least one total each
         if len(totals) > 1:
             listed = " and of ".join(sorted(totals))
             return f"{name}-*{ending} are parts of {listed}, of two versions"
         [(total, numbers)] = totals.items()
+        # Three are shown; a fourth says whether there are more. There may be billions.
         missing = list(islice(missing_names(name, numbers, total, ending), 4))
         if missing:
             listed = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
@@ -309,5 +311,9 @@ def missing_names(name: str, numbers: set[int], total: str, ending: str) -> Iter
 
 def list_names(paths: list[Path]) -> str:
     """The names of the first five files, with "..." if there are more; "nothing" for none."""
-    shown = [path.name for path in paths[:5]]
-    return ", ".join(shown + ["..."] * (len(paths) > 5)) or "nothing"
+    if not paths:
+        return "nothing"
+    names = [path.name for path in paths[:5]]
+    if len(paths) > 5:
+        names.append("...")
+    return ", ".join(names)

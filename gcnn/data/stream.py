@@ -121,7 +121,9 @@ def check_column(data: DataConfig, corpus: Corpus) -> None:
 def tokenizer_directory(corpus: Corpus, config: WordTokenizerConfig | SentencePieceConfig) -> Path:
     """The folder in the cache with the tokenizer of a corpus, which is trained if it is not there.
 
-    Trained on the training split. Raises UsageError as Corpus.summary and train_tokenizer do.
+    It has tokenizer.json and the vocabulary.txt or sentencepiece.model that `save` writes, and the
+    cache's manifest.json. Trained on the training split, which is read. Raises UsageError as
+    Corpus.summary and train_tokenizer do.
     """
     # A user's own vocabulary or model counts by its content, not by its path.
     about = asdict(config)
@@ -173,7 +175,7 @@ def encode(
     """
 
     def encoded(batch: pa.Array) -> tuple[np.ndarray, int, int, int, int]:
-        """The ids and the counts of one batch."""
+        """The ids and the counts of one batch, as `encode` has them."""
         batch = without_end_marks(batch, tokenizer.eos)
         tokens = tokenizer.encode_lines(batch).astype(DTYPE, copy=False)
         by_word = tokenizer.kind == "word"

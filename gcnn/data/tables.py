@@ -54,7 +54,7 @@ REMEDY = "Give text, JSON lines (.jsonl) or Parquet (.parquet)"
 def read_rows(
     path: Path, column: str = "text", option: str = "--column", alone: bool = False
 ) -> Iterator[pa.Table]:
-    """The rows of a file, as tables of about CHUNK bytes with the text in `column`.
+    """The rows of a file, as tables of about CHUNK bytes (8 MiB) with the text in `column`.
 
     path: JSON_SUFFIXES and PARQUET_SUFFIXES are read as such, any other file or pipe as text, a row
     per line. Text and JSON may be compressed, which their first bytes say.
@@ -150,8 +150,9 @@ def read_text(path: Path) -> Iterator[pa.Array]:
 def decompressed(file: BinaryIO, path: Path) -> BinaryIO:
     """A stream of the file's content, decompressed if its first bytes are those of a compression.
 
-    file: buffered and at its start; returned as it is if it is not compressed. path: only for the
-    message. Raises UsageError for an archive of files, such as a .zip.
+    file: buffered and at its start; returned as it is if it is not compressed. Closing the stream
+    may leave it open. path: only for the message. Raises UsageError for an archive of files, such
+    as a .zip.
     """
     beginning = file.peek(10)  # does not consume them: a pipe cannot be read twice
     if re.match(ARCHIVES, beginning):
@@ -206,8 +207,8 @@ def checked_start(start: bytes, path: Path) -> bytes:
 def not_utf8(chunk: bytes, offset: int, number: int, path: Path) -> UsageError:
     """The error, to be raised, for the first byte of a chunk that is not UTF-8.
 
-    It names the byte's offset and line in the file. chunk: bytes that are not UTF-8.
-    offset, number: the bytes and the lines of the file before the chunk.
+    It names the byte's offset, from 0, and line, from 1, in the file's content, decompressed.
+    chunk: bytes that are not UTF-8. offset, number: the bytes and the lines before the chunk.
     """
     try:
         chunk.decode()

@@ -47,6 +47,7 @@ def train_tokenizer(
 def train_words(config: WordTokenizerConfig, lines: Iterable[Lines]) -> WordTokenizer:
     """A tokenizer of the words that the text has `config.min_count` times or more.
 
+    lines: the text in batches without nulls, iterated over once.
     If `config.vocabulary` is given: of all words in that file, also those that the text lacks.
     At most `config.max_size` types, the most frequent, <eos> and <unk> included; None: no limit.
     Ids are by falling frequency in the text, ties in code-point order. `<unk>` counts as often as
@@ -212,7 +213,7 @@ class LineSample:
         self.size = 0  # characters of the sample
 
     def extend(self, batch: Sequence[str]) -> None:
-        """Add every `step`-th of the next lines of the text to `lines`.
+        """Add every `step`-th of the next lines of the text to `lines`, stripped and cut if long.
 
         If these then have more than SAMPLE characters, every other one is dropped and `step` is
         doubled, until they do not.

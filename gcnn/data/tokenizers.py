@@ -85,7 +85,7 @@ class Tokenizer(ABC):
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of the names and contents of the files that `save` writes, hexadecimal.
+        """sha256, hexadecimal, of the names and contents of the two files that `save` writes.
 
         Equal tokenizers have equal ones.
         """
@@ -95,9 +95,10 @@ class Tokenizer(ABC):
         return digest.hexdigest()
 
     def save(self, directory: str | Path) -> None:
-        """Write the files that load_tokenizer reads; the folder is made if it does not exist.
+        """Write tokenizer.json and `file` into a folder, which is made if it does not exist.
 
-        Existing files are overwritten, not atomically. Raises OSError if they cannot be written.
+        load_tokenizer reads them. Existing files are overwritten, not atomically. Raises OSError if
+        they cannot be written.
         """
         Path(directory).mkdir(parents=True, exist_ok=True)
         for name, content in self._files().items():
@@ -121,7 +122,10 @@ class WordTokenizer(Tokenizer):
         self.unk_id = self.index[unk]
 
     def encode_lines(self, lines: Lines) -> np.ndarray:
-        """The ids of all lines in one flat int32 array; each line ends with one eos_id."""
+        """The ids of all lines, as Tokenizer.encode_lines says; unk_id for a word not in `types`.
+
+        `eos` within a line is unk_id, too.
+        """
         words = split_lines(lines, self.eos, self.unk).dictionary_encode()
         # Each distinct word is looked up once.
         distinct = words.dictionary.to_pylist()
@@ -183,7 +187,7 @@ class SentencePieceTokenizer(Tokenizer):
         self.eos = self.processor.id_to_piece(self.processor.eos_id())
 
     def encode_lines(self, lines: Lines) -> np.ndarray:
-        """The ids of all lines in one flat int32 array; each line ends with one eos_id."""
+        """The ids of all lines, as Tokenizer.encode_lines says."""
         lines = pc.utf8_trim_whitespace(without_end_marks(lines, self.eos)).to_pylist()
         encoded = self.processor.encode(lines, add_eos=True)  # a list for each line
         model_ids = np.fromiter(chain.from_iterable(encoded), np.int32)
