@@ -72,9 +72,12 @@ def config_error(error: BaseException) -> str:
     for raised in (error, cause):
         first_line = str(raised).splitlines()[0]
         reason = first_line.partition(": Value '$VALUE'")[0].rstrip(".:")
-        if reason not in reasons:
+        # For an interpolation, the cause is a template that OmegaConf filled for the error alone.
+        is_template = raised is not error and "'$VALUE" in reason
+        if reason not in reasons and not is_template:
             reasons.append(reason)
-    key = getattr(cause, "full_key", None) or getattr(error, "override", None)
+    key = getattr(cause, "full_key", None) or getattr(error, "full_key", None)
+    key = key or getattr(error, "override", None)
     where = f" (key: {key})" if key and key not in " ".join(reasons) else ""
     complaint = " ".join(": ".join(reasons).split()) + where + "."
 

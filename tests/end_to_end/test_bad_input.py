@@ -183,6 +183,19 @@ def test_what_is_no_plain_path_stays_hydras(tmp_path):
     assert prepare_overrides(["data.path=a,b", "experiment=null"]) == ["data.path='a,b'"]
 
 
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("seed=${experiment}", "Value 'custom' of type 'str' could not be converted to Integer"),
+        ("data.path=${model.cutoffs}", r"Cannot convert 'ListConfig' to string: '\[2000, 6000\]'"),
+    ],
+)
+def test_an_interpolation_of_another_type_is_named_once_with_its_key(override, reason):
+    key = override.partition("=")[0]
+    with pytest.raises(UsageError, match=rf": {reason} \(key: {key}\)\. All keys"):
+        compose_config(override)
+
+
 def test_hydras_own_options_are_taken(call):
     shown = call("train", "-c", "job", "experiment=quickstart", "-p", "schedule")
     assert (shown.code, shown.out.splitlines()[:2]) == (0, ["# @package schedule", "kind: cosine"])
