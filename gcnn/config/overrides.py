@@ -23,14 +23,15 @@ def quoted(text: str) -> str:
 def prepare_overrides(arguments: list[str], sweep: bool = False) -> list[str]:
     """The overrides of a command line as Hydra should get them, in order: paths are quoted.
 
-    `experiment=null`, which means no experiment, is left out.
+    `experiment=null` means no experiment: it is left out, and every experiment=NAME before it.
     sweep: whether it is --multirun: a data or tokenizer path with commas is then several paths,
     unless it exists as it is.
     Raises UsageError as `check_override` does.
     """
     prepared = []
     for argument in arguments:
-        if argument == "experiment=null":
+        if argument == "experiment=null":  # Hydra would refuse it
+            prepared = [other for other in prepared if not other.startswith("experiment=")]
             continue
         check_override(argument)
         prepared.append(quote_path(argument, sweep))

@@ -183,6 +183,14 @@ def test_what_is_no_plain_path_stays_hydras(tmp_path):
     assert prepare_overrides(["data.path=a,b", "experiment=null"]) == ["data.path='a,b'"]
 
 
+def test_of_several_experiments_the_last_counts_also_if_it_is_none():
+    none_last = ["experiment=quickstart", "seed=2", "experiment=null"]
+    assert prepare_overrides(none_last) == ["seed=2"]
+    none_first = ["experiment=null", "seed=2", "experiment=quickstart"]
+    assert prepare_overrides(none_first) == ["seed=2", "experiment=quickstart"]
+    assert compose_config(*none_last) == compose_config("seed=2")
+
+
 @pytest.mark.parametrize(
     ("override", "reason"),
     [
