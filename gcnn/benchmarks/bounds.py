@@ -117,8 +117,10 @@ class Machine:
         return self.measured[name]
 
     def _multiply(self, rows: int) -> float:
-        """FLOP/s of (rows, channels) times (channels, channels): the faster of torch's own product
-        and, on a CPU, the one with packed weights.
+        """FLOP/s of the product of (rows, channels) and (channels, channels); measures it.
+
+        The channels are those of `sizes`. On a CPU, it is the faster of torch's own product and the
+        one with packed weights.
         """
         channels = self.sizes.channels
         layer = nn.Linear(channels, channels, bias=False).to(self.device, self.dtype)

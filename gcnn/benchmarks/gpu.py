@@ -74,7 +74,7 @@ def run_tests(notes: Notes, seconds: float) -> None:
 
     Adds `exit_code` and `output`, the last 60 lines of stdout, to `notes`.
     Raises RunError if pytest's exit code is not 0 or the tests are not there (no checkout), and
-    subprocess.TimeoutExpired after `seconds` - 1.
+    subprocess.TimeoutExpired after `seconds` - 1 (at least 1), with nothing added.
     """
     if not CUDA_TESTS.exists():
         raise RunError(f"no tests at {CUDA_TESTS}; run from a checkout")
@@ -94,8 +94,8 @@ def training(device: str, compiled: bool, notes: Notes, seconds: float) -> None:
     share of the chip's dense bf16 rate (None on another chip than an H100 or H200 in SXM form).
     A model that fails has `failed` instead (`one_by_one`). On a CPU, `compiled` turns torch's
     compiler off for the whole process.
-    Raises UsageError as `choose_device` does, and RunError at the end if a model failed. `seconds`
-    is not used.
+    Raises UsageError if there is no such `device` (see `choose_device`), and RunError at the end if
+    a model failed. `seconds` is not used.
     """
     where = choose_device(device)
     toy = where.type == "cpu"
@@ -104,7 +104,10 @@ def training(device: str, compiled: bool, notes: Notes, seconds: float) -> None:
     rounds, steps = (1, 1) if toy else (3, 5)
 
     def speed(name: str, overrides: list[str]) -> dict:
-        """The JSON of one model: name is a key of WORKLOADS, overrides are added to it."""
+        """The JSON of one model, as `training` says: it is made, and trained for some updates.
+
+        name: a key of WORKLOADS; overrides (key=value) are added to it.
+        """
         trainer = make_trainer(name, *overrides, *settings, f"trainer.compile={compiled}")
         if compiled and toy:
             torch.compiler.set_stance("force_eager")  # compiling would take a minute
@@ -133,15 +136,15 @@ def table_4(device: str, notes: Notes, seconds: float) -> None:
 
     Adds to `notes`, by precision (bfloat16, float32, float16; on a CPU float32 alone), what
     `latency.benchmark` returns, or `failed` (`one_by_one`).
-    Raises UsageError as `choose_device` does, and RunError at the end if a precision failed.
-    `seconds` is not used.
+    Raises UsageError if there is no such `device` (see `choose_device`), and RunError at the end if
+    a precision failed. `seconds` is not used.
     """
     where = choose_device(device)
     toy = where.type == "cpu"
     repeats, long_repeats = (1, 1) if toy else (20, 3)
 
     def latencies(dtype: torch.dtype) -> dict:
-        """The JSON of `latency.benchmark` for all models in one precision."""
+        """What `latency.benchmark` returns of the models of TABLE_4 (toys on a CPU), in `dtype`."""
         machine = Machine(where, dtype, sizes=TOY_SIZES if toy else None)
         description = f"random weights, {TYPES[toy]:,} types"
         candidates = []
@@ -162,8 +165,8 @@ def graphs(device: str, notes: Notes, seconds: float) -> None:
     Adds to `notes` the number of the sentence's words, the precision and, by model of TABLE_4 (toys
     on a CPU), the medians `eager_ms` and `graph_ms`, the latter None on a CPU; of a model that
     failed, `failed` with the reason instead.
-    Raises UsageError as `choose_device` does, and RunError at the end if a model failed. `seconds`
-    is not used.
+    Raises UsageError if there is no such `device` (see `choose_device`), and RunError at the end if
+    a model failed. `seconds` is not used.
     """
     where = choose_device(device)
     toy = where.type == "cpu"
@@ -172,7 +175,10 @@ def graphs(device: str, notes: Notes, seconds: float) -> None:
 
     @torch.inference_mode()
     def both_ways(name: str) -> dict:
-        """The milliseconds of one model of configs/model, by `eager_ms` and `graph_ms`."""
+        """The milliseconds of one model, by `eager_ms` and `graph_ms` (None on a CPU).
+
+        name: of configs/model, and in TABLE_4.
+        """
         model = model_of(name, toy).to(where, dtype)
         prepare_for_inference(model)
         tokens, targets = Zipf(TYPES[toy], seed=1).sentence(SENTENCE)
@@ -232,9 +238,10 @@ def train_on_text(
     """Train and evaluate GCNN-8 on a text for as long as `seconds` allow (on a CPU: three updates).
 
     text: a folder with {train,valid,test}.txt; None: one is written to folder/made_up_text. The run
-    directory is folder/text_run. Adds to `notes` its path (`run`), the content of its results.json
-    (`results`) and, of a made-up text, what it is (`text`).
-    Raises what `train` raises, such as UsageError if the text lacks these files.
+    directory is folder/text_run; `folder` is made. Adds to `notes` its path (`run`), the content of
+    its results.json (`results`) and, of a made-up text, what it is (`text`).
+    Raises what `train` raises, such as UsageError if there is no such `device`, the text lacks
+    these files or folder/text_run has a run already.
     """
     toy = choose_device(device).type == "cpu"
     if text is None:
@@ -262,7 +269,8 @@ def write_made_up_text(folder: Path, words: int) -> None:
     """Write train.txt with so many words, and valid.txt and test.txt with a tenth, into `folder`.
 
     Random words by Zipf's law, 20 a line (what is left of the number is dropped), the same at each
-    call: of 50,000 types, or of 20 for a text of at most TOY_WORDS words. The folder is made.
+    call: of 50,000 types, or of 20 for a text of at most TOY_WORDS words. The folder is made; files
+    of these names are replaced.
     """
     folder.mkdir(parents=True, exist_ok=True)
     types = 50_000 if words > TOY_WORDS else 20
@@ -278,7 +286,7 @@ def write_made_up_text(folder: Path, words: int) -> None:
 def model_of(name: str, toy: bool) -> LanguageModel:
     """A model of configs/model with random weights, on the CPU; sets torch's random seed.
 
-    toy: a model of the same kind with few channels and 100 types.
+    It has TYPES[toy] types. name: one of TABLE_4. toy: a model of the same kind with few channels.
     """
     torch.manual_seed(1)
     settings = []

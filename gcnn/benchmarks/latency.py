@@ -143,6 +143,7 @@ def measure(
     The keys are the LENGTHS (`repeats` timings each, after WARM_UP that are dropped), `throughput`
     and `responsiveness` (`long_repeats` each). The models take turns within every round, so that
     all meet the same disturbances. They must have the same vocabulary size.
+    machine: the one that they were loaded onto. seed: of the random texts.
     """
     zipf = Zipf(subjects[0].model.vocabulary_size, seed)
     for length in LENGTHS:
@@ -173,7 +174,7 @@ def take_turns(
 
 
 def score(model: LanguageModel, tokens: Tensor, targets: Tensor, machine: Machine) -> Timing:
-    """Score a text once, and return the seconds that it took and the least possible.
+    """Score a text once; returns the seconds that it took and the least possible (see Timing).
 
     tokens, targets: (batch, time) on the CPU. Long texts are scored in blocks with the state
     carried, from a state of zeros. On a GPU the host waits before the first block and
@@ -210,8 +211,8 @@ def score(model: LanguageModel, tokens: Tensor, targets: Tensor, machine: Machin
 def report(subject: Subject) -> dict:
     """The JSON of a model that `measure` has measured.
 
-    Its sentences by length in words (`latency`), with and without softmax, and the two protocols
-    of Table 4 (`speed`).
+    Its description, parameters and seconds to load, its sentences by length in words (`latency`),
+    with and without softmax, and the two protocols of Table 4 (`speed`).
     """
     timings = subject.timings
     sequences, length = THROUGHPUT
@@ -230,8 +231,10 @@ def report(subject: Subject) -> dict:
 
 
 def latency(timings: list[Timing], part: str) -> dict:
-    """Milliseconds of a sentence: median, percentiles, the median bound and what bounds it.
+    """The JSON of sentences of one length: milliseconds of each, and what bounds it most often.
 
+    The milliseconds: median, 95th and 99th percentile, and the median bound. `repeats`: how many
+    timings there are, at least one.
     part: `hidden` (the encoder alone) or `total` (with the softmax).
     """
     seconds = [timing[part][0] for timing in timings]
@@ -248,8 +251,9 @@ def latency(timings: list[Timing], part: str) -> dict:
 
 
 def speed(timings: list[Timing], tokens: int) -> dict:
-    """Tokens a second by the median time, with the softmax; the most possible and what bounds it.
+    """The JSON of one protocol: tokens a second by the median time, with the softmax.
 
+    Also the most that the bounds allow, what bounds it most often, and the number of timings.
     tokens: those of each text, all sequences together.
     """
     seconds = [timing["total"][0] for timing in timings]
@@ -265,8 +269,9 @@ def speed(timings: list[Timing], tokens: int) -> dict:
 def compare(gcnn: str, lstm: str, models: dict[str, dict]) -> dict:
     """How many times faster a GCNN is than an LSTM: measured, and by the bounds of both.
 
-    gcnn, lstm: names in `models`, which has the `report` of each. Every ratio is above 1 if the
-    GCNN is faster; those of sentences are by length in words.
+    Of sentences by length in words, with and without softmax, and of the two protocols of Table 4;
+    each is {"measured": ratio, "bound": ratio}, above 1 if the GCNN is faster.
+    gcnn, lstm: names in `models`, which has the `report` of each.
     """
     fast = models[gcnn]
     slow = models[lstm]

@@ -66,7 +66,10 @@ class Epoch:
 
     @property
     def bound(self) -> str:
-        """The part that takes longest; the exchange only if it outlasts the backward pass."""
+        """The name of the part that takes longest, for readers.
+
+        The exchange counts only if it outlasts the backward pass.
+        """
         parts = {
             "products": self.products,
             "activations": self.activations,
@@ -88,7 +91,7 @@ def plan(name: str, tokens: int, gpus: int, gpu: GPU) -> Epoch:
     """The least time and memory of an epoch of a model, by counting.
 
     name: a key of MODELS, which has the size of the epoch. tokens: of an update, on each of the
-    `gpus` GPUs.
+    GPUs. gpus: how many there are. gpu: the datasheet of each.
     Products are in bf16, weights and optimizer in float32; gradients are summed by a ring
     all-reduce (DDP).
     """

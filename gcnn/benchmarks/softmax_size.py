@@ -76,7 +76,7 @@ def measure(size: Size, rounds: int, most_bytes: float) -> dict[str, dict]:
 
     seconds: median of `rounds` steps (`times`). memory_bytes: the peak (`memory`). Both are None
     for a softmax that may need more than `most_bytes` of memory, which is not run.
-    Starts processes (spawn) and waits for them.
+    Starts processes and waits for them; raises as `in_own_process`.
     """
     costs = {}
     kinds = []  # those that fit into the memory
@@ -154,7 +154,8 @@ def peak_resident_bytes() -> int:
 def in_own_process(call: Callable[[], Any]) -> Any:
     """Run `call` in a fresh (spawned) process and return its result; waits for it.
 
-    `call` and its result must be picklable. Raises what `call` raises.
+    `call` and its result must be picklable. Raises what `call` raises, and BrokenProcessPool if the
+    process is killed, for memory say.
     """
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(call).result()

@@ -55,7 +55,7 @@ def run_parts(
     seconds: for all parts together, divided by their shares; what a part leaves goes to those after
     it. least: seconds that each part has at the least, even if the sum is then exceeded.
     Writes NAME.json of each part into `folder`, which must exist, in place of an older one, and
-    prints a line for each. Returns by name "done", or why the part failed.
+    prints a line for each. Returns by name "done", or why the part failed. Names must differ.
     """
     deadline = time.monotonic() + seconds
     outcomes = {}

@@ -59,7 +59,10 @@ class Speed:
     def report(self) -> dict[str, float]:
         """The workload's entry in the benchmark's JSON: medians over at least one round.
 
-        FLOP/s are those of whole updates; both shares are medians of each round's own ratio.
+        Rates are those of whole updates, but for the machine's matrix product and `evaluate`.
+        share_of_matrix_product: the update's FLOP/s by the product's. evaluation_share_of_forward:
+        the seconds of the bare forward pass by those of `evaluate`. Both are medians of each
+        round's own ratio.
         """
         flops = PASSES * self.flops_per_token * self.tokens_per_step  # of an update
         shares = []

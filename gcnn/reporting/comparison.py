@@ -128,7 +128,10 @@ def comparison_blocks(comparison: Comparison) -> list[Block]:
 
 
 def compared_runs(comparison: Comparison) -> Table:
-    """One row a run, with its nats a token and perplexity; the caption names the text."""
+    """One row a run: A or B, experiment, path, nats a token and perplexity.
+
+    The caption says what the text is, how it was scored, and its tokens and units.
+    """
     rows = []
     totals = zip(comparison.nats_per_token, comparison.perplexity, strict=True)
     for name, run, (nats, value) in zip(NAMES, comparison.runs, totals, strict=True):
@@ -166,8 +169,10 @@ def conclusion(comparison: Comparison) -> str:
 def part_table(comparison: Comparison, way: str) -> Table:
     """What each part of the tokens contributes to the difference: a row a part, and one for all.
 
+    Columns: the part, its share of the tokens, the nats a token of A, of B and B - A, the
+    contribution with its interval, and its share of the difference, a dash unless that is clear
+    (`is_clear`).
     way: a key of `comparison.parts`; one that is not in WAYS is its own title.
-    The share of the difference is a dash unless the difference is clear (`is_clear`).
     """
     title = WAYS[way].format(unit=comparison.unit or "unit") if way in WAYS else way
     rows = []

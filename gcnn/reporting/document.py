@@ -103,7 +103,7 @@ def table_of(
 ) -> Table:
     """A table of one row an item.
 
-    columns: title -> function from an item to the text of its cell.
+    columns: title -> function from an item to the text of its cell. Without items: no rows.
     text_columns: how many of the first columns are text (see Table).
     """
     rows = []
@@ -150,7 +150,11 @@ def markdown_blocks(blocks: list[Block]) -> str:
 
 
 def markdown_block(block: Block) -> str:
-    """One block as Markdown, without a newline at its end; a sample is wrapped at 100 columns."""
+    """One block as Markdown, without a newline at its end.
+
+    A figure is its caption and a link to <folder>/<name>.svg; a sample, with its prompt, is wrapped
+    at 100 columns.
+    """
     escape = escape_markdown
     match block:
         case Heading(text, level):

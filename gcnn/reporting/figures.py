@@ -84,7 +84,8 @@ class Curve:
 def learning_curves(runs: list[Run]) -> list[Figure]:
     """Training loss against steps; validation perplexity against steps, tokens and training time.
 
-    Up to four figures: one without a single point is left out, so without metrics there are none.
+    Up to four figures, named training-loss and as the keys of X_OF_PANEL: one without a single
+    point is left out, so without metrics there are none.
     Runs that differ in their seed alone are one curve, their mean, with a band from the lowest to
     the highest. Of more than MANY curves the best have a colour (`best_groups`), the others are
     grey.
@@ -145,7 +146,8 @@ def curve_of(group: SeedGroup, label: str, style: dict, panel: str, unit_seconds
 
     It has the steps that all runs have; runs without any points do not count. It is empty if there
     is no such step. Training loss is smoothed (`smooth`).
-    panel: the name of the figure in `learning_curves`.
+    label, style: of the curve, as in Curve.
+    panel: the figure, `training-loss` or a key of X_OF_PANEL.
     unit_seconds: how many seconds the unit of the axis of training time has.
     """
     at_steps = []  # of each run: step -> (x, y)
@@ -258,6 +260,7 @@ def plot_curves(axes: Axes, x_label: str, y_label: str, curves: list[Curve]) -> 
 def log_scale(axes: Axes, values: np.ndarray) -> None:
     """Give `axes` a log y axis with plain numbers, and more ticks where `values` span little.
 
+    That is, where the largest is less than eight times the smallest.
     values: what is drawn, of any shape; positive and at least one.
     """
     axes.set_yscale("log")
@@ -287,11 +290,13 @@ def label_bottom(axes: Axes, least: float) -> None:
 def latency_figures(latency: Latency, labels: Sequence[str] = ()) -> list[Figure]:
     """Median latency against sentence length: a figure with the softmax and one without.
 
-    One that was not measured is left out. A band reaches from the median to the 95th percentile.
+    They are named latency and latency-without-softmax; one that was not measured is left out. A
+    band reaches from the median to the 95th percentile.
     labels: those of the learning curves, in their order; a model with the same name as one of them
     has its colour.
     """
-    styles = dict(zip(dict.fromkeys([*labels, *latency.models]), cycle(STYLES), strict=False))
+    names = dict.fromkeys([*labels, *latency.models])  # each once, in this order
+    styles = dict(zip(names, cycle(STYLES), strict=False))
     lengths = latency.sentence_lengths()
     figures = []
     for suffix, title in SOFTMAX.items():

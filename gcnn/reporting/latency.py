@@ -106,7 +106,7 @@ class Latency:
         return sorted(lengths, key=int)
 
     def machine(self) -> str:
-        """What the benchmark ran on, as "CPU, 2 threads" or "CUDA"."""
+        """What the benchmark ran on, as "CPU, 2 threads", "CUDA" or "UNKNOWN DEVICE"."""
         name = (self.device or "unknown device").upper()
         if self.threads and name == "CPU":
             return f"{name}, {plural(self.threads, 'thread')}"
@@ -137,9 +137,11 @@ def load_latency(path: str | Path) -> Latency:
 
 
 def latency_table(latency: Latency) -> Table:
-    """Milliseconds a sentence, with a column for each length: measured, and the bound (see Timing).
+    """Milliseconds a sentence. Columns: the model, what its row has, and one for each length.
 
-    Each model has two rows with the softmax and two without, as far as these were measured.
+    Each model has a row measured (`median_and_tail`) and one of bounds (see Timing) with the
+    softmax, and two such rows without it. A pair of rows that was not measured is left out; a dash
+    is a length that was not. The model is named in its first row alone.
     """
     lengths = latency.sentence_lengths()
     rows = []
@@ -177,10 +179,11 @@ def median_and_tail(timing: Timing) -> str:
 def ratio_table(latency: Latency, published: Mapping[str, Any] | None = None) -> Table:
     """How many times faster than the LSTM the GCNN of each pair is: measured, expected, published.
 
-    Expected is the ratio of the bounds (see Timing). Responsiveness and throughput are always with
-    the softmax.
-    published: `Publication.speeds`; if both models of a pair are in it, the pair has rows of the
-    paper's. None: no such rows.
+    Columns: the pair (named in its first row alone), what its row has, one for each length of a
+    sentence, responsiveness and throughput (these only with the softmax). A dash: not measured.
+    Expected is the ratio of the bounds (see Timing).
+    published: `Publication.speeds`; if both models of a pair are in it, the pair has two rows of
+    the paper's, for GPU and CPU. None: no such rows.
     """
     published = published or {}
     lengths = latency.ratio_lengths()
@@ -216,10 +219,12 @@ def ratio_table(latency: Latency, published: Mapping[str, Any] | None = None) ->
 
 
 def speed_table(latency: Latency, published: Mapping[str, Any] | None = None) -> Table:
-    """The quantities of the paper's Table 4, in tokens per second, a row a model.
+    """The quantities of the paper's Table 4, a row a model.
 
-    published: `Publication.speeds`, for three more columns with the paper's own values; without any
-    (None or empty) these columns are left out.
+    Columns: model, description, parameters, seconds to load, responsiveness and throughput (tokens
+    per second).
+    published: `Publication.speeds`, for three more columns with the paper's own values, a dash for
+    a model that is not in it; without any (None or empty) these columns are left out.
     """
     header = ["Model", "Description", "Parameters", "Load (s)", "Responsiveness", "Throughput"]
     if published:

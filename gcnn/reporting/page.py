@@ -40,8 +40,9 @@ def write_report(
 ) -> tuple[Path, Path]:
     """Write report.html, and report.md with its figures/, into `out`; returns the two paths.
 
-    runs: run directories, or folders with run directories at any depth. A run that cannot be read
-    is left out, and named on the page and on stderr.
+    runs: run directories, or folders with run directories at any depth; one given twice counts
+    once. A run that cannot be read, or a path without a run, is left out, and named on the page
+    and on stderr.
     out: made if it is missing. A page that is already there is replaced, which is said on stderr;
     figures that only an older page has stay.
     latency: the latency benchmark's JSON; None: no section about latency.
@@ -160,9 +161,10 @@ def best_latency(latency: Latency) -> list[str]:
 
 
 def runs_section(runs: list[Run]) -> list[Block]:
-    """The tables of all runs, remarks on how they compare, and their learning curves.
+    """The headings "Runs", with the tables of all runs and remarks on them, and "Learning curves".
 
-    With runs that differ in their seed alone, it has a table of these, too.
+    If finished runs differ in their seed alone, `seeds_table` is among the tables. Without metrics,
+    a sentence stands in place of the curves.
     """
     finished = [run for run in runs if run.finished]
     ranking = compare([run.results for run in finished], "test")
@@ -220,7 +222,10 @@ def latency_section(latency: Latency, runs: list[Run], paper: Publication) -> li
 
 
 def samples_section(runs: list[Run]) -> list[Block]:
-    """The generated texts of the runs that have some, each with its prompt and settings."""
+    """The heading "Samples" and the generated texts of the runs that have some.
+
+    Each has its prompt and, if recorded, temperature and top-k. Without texts: the heading alone.
+    """
     blocks = [Heading("Samples")]
     for run in runs:
         if run.samples:
@@ -240,9 +245,11 @@ def samples_section(runs: list[Run]) -> list[Block]:
 
 
 def provenance_section(runs: list[Run]) -> list[Block]:
-    """How each run can be repeated: commit, data, seed, machine, command and config.yaml.
+    """How each run can be repeated: a table, `machines`, and a folded part for each run.
 
-    Reads config.yaml of each run again. Raises UsageError if it cannot be read.
+    The table's columns: run, commit, data fingerprint, vocabulary size and seed. The folded part:
+    commit, data fingerprint, command (if recorded) and config.yaml, which is read again.
+    Raises UsageError if it cannot be read.
     """
     columns = {
         "Run": lambda run: run.label,

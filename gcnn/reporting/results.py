@@ -80,8 +80,9 @@ class Run:
 
         None if there was no validation, or if it was not finite.
         """
-        unfinished = not self.finished and self.validation
-        return self.validation[-1].perplexity if unfinished else self.results.validation.perplexity
+        if self.validation and not self.finished:
+            return self.validation[-1].perplexity
+        return self.results.validation.perplexity
 
     @property
     def test_perplexity(self) -> float:
@@ -145,7 +146,7 @@ def varying(members: list[dict[str, str]]) -> list[dict[str, str]]:
 def describe_hardware(hardware: Hardware) -> str:
     """As "Some CPU, 2 cores, 1 thread, no GPU, 8.0 GiB memory, Linux".
 
-    What is not known is left out; a dash if nothing is.
+    With several GPUs as "8 × NAME". What is not known is left out; a dash if nothing is.
     """
     parts = [hardware.cpu]
     parts.append(hardware.cores and plural(hardware.cores, "core"))
@@ -167,9 +168,10 @@ def receptive_field(results: Results) -> str:
 def results_table(content: dict | Results) -> str:
     """The results of a run as aligned plain text: facts about it, then a table of both splits.
 
-    content: results.json, as parsed JSON or as Results.
-    What was not measured is a dash. No newline at the end. Raises UsageError for parsed JSON with
-    an entry of another type.
+    Below stands why a split has no values per word, if that is known. What was not measured is a
+    dash. No newline at the end.
+    content: results.json, as parsed JSON or as Results. Raises UsageError for parsed JSON with an
+    entry of another type.
     """
     results = content if isinstance(content, Results) else checked(content, Results, "results")
     measures = {
@@ -199,7 +201,10 @@ def results_table(content: dict | Results) -> str:
 
 
 def run_facts(results: Results) -> list[list[str]]:
-    """What a run is and what its training took: rows of a title, or an empty one, and a text."""
+    """What a run is and what its training took: rows of a title and a text.
+
+    A row with an empty title goes on with the row above. What is not known is a dash.
+    """
     parameters = results.parameters
     train = results.train
     data = results.data

@@ -17,9 +17,9 @@ MANY = 10  # up to so many runs, a report has all columns and gives each run a c
 def find_runs(path: str | Path) -> list[Path]:
     """The run directory at `path`, or all run directories at any depth below it.
 
-    A run directory is a folder with config.yaml; what is inside of one is not searched, and links
-    to folders below `path` are not followed. The order is that of a walk through sorted folders.
-    Raises UsageError if there is none.
+    A run directory is a folder with config.yaml; what is inside of one is not searched. Folders
+    below `path` that are links or cannot be read are skipped. The order is that of a walk through
+    sorted folders. Raises UsageError if there is none, or no such path.
     """
     runs = []
     for folder, subfolders, files in os.walk(path):
@@ -84,8 +84,9 @@ def replace_repeated_labels(runs: list[Run], label_of: Callable[[Run], str]) -> 
 def name_members(runs: list[Run]) -> None:
     """Label the members of sweeps by the settings that vary between them, as "lr=0.1, seed=2".
 
-    Changes the runs in place; those outside of sweeps keep their labels. Members of one experiment
-    are compared. If the runs are of several experiments, its name comes first.
+    Changes the runs in place. Members of one experiment are compared; if the runs are of several,
+    its name comes first. Runs outside of sweeps, and members in which no setting varies, keep their
+    labels.
     """
     experiments = {run.config.experiment for run in runs}
     for experiment in experiments:
@@ -115,10 +116,12 @@ def short_settings(settings: dict[str, str]) -> list[str]:
 
 
 def runs_table(runs: list[Run]) -> Table:
-    """The perplexities of each run, per token, and the paper's if it reports any of the models.
+    """The perplexities of each run, a row each, as `short_table` makes it.
 
-    Also per word if the finished runs do not compare per token, or if the tokens of a run are not
-    words.
+    Columns: run (`run_title`), test per token, test per word, the paper's, validation per token,
+    and the test text's of a unigram model. Per word only if the finished runs do not compare per
+    token, or if the tokens of a run are not words; the paper's only if it reports any of the
+    models.
     """
     columns = {
         "Run": run_title,
@@ -140,7 +143,11 @@ def runs_table(runs: list[Run]) -> Table:
 
 
 def models_table(runs: list[Run]) -> Table:
-    """The model of each run, its data, and what its training took so far."""
+    """The model of each run and what its training took so far, as `short_table` makes it.
+
+    Columns: run (`run_title`), model, data, parameters, FLOPs a token, receptive field, tokens a
+    second and training time.
+    """
     columns = {
         "Run": run_title,
         "Model": lambda run: run.model_title,

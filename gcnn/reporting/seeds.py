@@ -66,6 +66,7 @@ def group_label(group: list[Run]) -> str:
     """
     if len(group) == 1:
         return group[0].label
+    # The seed with what joins it to the other settings: it is the last of them, or another follows.
     labels = {re.sub(r",? ?seed=-?\d+$|seed=-?\d+, ", "", run.label) for run in group}
     common = labels.pop() if len(labels) == 1 else ""
     return f"{common or group[0].config.experiment}, {len(group)} seeds"
@@ -74,6 +75,7 @@ def group_label(group: list[Run]) -> str:
 def seeds_table(groups: list[SeedGroup]) -> Table:
     """Mean and range of the perplexities per token of each group with two or more finished runs.
 
+    Columns: the group's label, test and validation (a dash if a run has none), and the seeds.
     Unfinished runs are left out. The table has no rows if there is no such group.
     """
     several = []

@@ -18,8 +18,10 @@ KINDS = ("adaptive", "full")
 
 
 def softmax_table(results: dict) -> Table:
-    """Milliseconds and MiB of both softmaxes, a row a vocabulary; the last row says how they grow.
+    """Time and memory of both softmaxes, a row a vocabulary; the last row says how they grow.
 
+    Columns: types; milliseconds of the adaptive and the full one, and how many times faster the
+    adaptive one is; MiB of both, and how many times smaller. A dash for a softmax that was not run.
     results: the benchmark's JSON.
     """
     rows = []

@@ -28,7 +28,7 @@ EQUAL_SIZES = (
 
 
 def finished_results(folder: Path, overrides: list[str]) -> Results | None:
-    """The results in a member's folder; None if the member is not done.
+    """The results in a member's folder; None if the member is not done or has no folder.
 
     overrides: the member's, sorted, without run_dir and resume.
     Raises UsageError if it was begun or done with other overrides, as it would then be half a run
@@ -52,7 +52,8 @@ def load_members(folder: Path) -> tuple[list[dict], Ranking]:
 
     The module's docstring says what an entry has. The best comes first; those without a finite
     perplexity and then those not done come last. If nothing ranks them, those that are done are in
-    the order of their numbers, with a rank of None.
+    the order of their numbers, with a rank of None. Without members or without the folder: no
+    entries.
     Raises UsageError if a file of a member cannot be read.
     """
     paths = list(folder.glob(f"*/{MEMBER}"))
@@ -84,7 +85,11 @@ def load_members(folder: Path) -> tuple[list[dict], Ranking]:
 
 
 def measures(results: Results) -> dict:
-    """What an entry of sweep.json has of a member's results; None where these have None."""
+    """What an entry of sweep.json has of a member's results; None where these have None.
+
+    Perplexities per token and per word of validation and test, the words of the validation text
+    that are unknown, the model's parameters, and training's tokens and seconds.
+    """
     return {
         "validation_perplexity": results.validation.perplexity,
         "test_perplexity": results.test.perplexity,
@@ -100,9 +105,10 @@ def measures(results: Results) -> dict:
 def sweep_table(members: list[dict], comparison: Ranking) -> Table:
     """A row a member, in the order given, with the settings that vary and its results.
 
+    Columns: member's number, one for each setting, status (with the error if it failed), validation
+    and test, parameters, training tokens and time. Validation and test are the perplexity that
+    ranks the members; per token if nothing does, and then with a column of unknown words.
     members: entries of sweep.json. comparison: what ranks them.
-    Validation and test are the perplexity that ranks them; per token if nothing does, and then with
-    a column of unknown words.
     """
 
     def status(member: dict) -> str:
@@ -141,9 +147,10 @@ def seeds_table(members: list[dict], comparison: Ranking) -> Table:
 
     members: entries of sweep.json; those not done do not count, nor does one that repeats another
     with its seed, as a search may. comparison: what ranks them.
-    The perplexities are those that rank the members, per token if nothing does. The best mean on
-    validation comes first; if nothing ranks them, the order is that of the members. The table has
-    no rows if no two members differ only in their seed.
+    Columns: the members' numbers, one for each setting that varies but the seed, validation and
+    test. The perplexities are those that rank the members, per token if nothing does. The best mean
+    on validation comes first; if nothing ranks them, the order is that of the members. The table
+    has no rows if no two members differ only in their seed.
     """
     measure = comparison.measure or PER_TOKEN
     groups: dict[tuple, dict] = {}  # settings without the seed -> members by their seed
@@ -198,8 +205,9 @@ def notes(members: list[dict], comparison: Ranking) -> list[str]:
 def write_sweep(folder: Path) -> list[dict]:
     """Write sweep.json and sweep.md of the members in a sweep's folder, and print the content.
 
-    Printed are the tables as text, the `notes` and the folder. Returns the members (entries of
-    sweep.json). If there are none, nothing is written or printed.
+    sweep.json has the entries of `load_members`; sweep.md has `sweep_table`, `seeds_table` (if it
+    has rows) and the `notes`. Printed are the same as text, and the folder. Returns the entries. If
+    there are none, nothing is written or printed.
     Raises UsageError if a file of a member cannot be read.
     """
     members, comparison = load_members(folder)
@@ -245,7 +253,7 @@ def search_warning(member: Path) -> str:
 
 
 def check_members(members: list[dict]) -> None:
-    """Raise RunError if a member is not done, or UsageError if all failed with exit code 2.
+    """Raise RunError if a member is not done, or UsageError if each member failed with exit code 2.
 
     members: entries of sweep.json, of which there may be none.
     """

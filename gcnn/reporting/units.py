@@ -64,10 +64,14 @@ def ratio(value: float | None) -> str:
 
 
 def magnitude(value: float | None) -> str:
-    """Up to four significant digits with k, M, G or T, as "15.3 M"; below 10,000 as `count`."""
+    """Up to four significant digits with k, M, G or T, as "15.3 M".
+
+    Below 10,000 (also if negative) and if infinite as `count`.
+    """
     if value is None or not 10_000 <= value < float("inf"):
         return count(value)
-    power = min(int(f"{value:.3e}".split("e")[1]) // 3, 4)
+    _, exponent = f"{value:.3e}".split("e")  # after rounding: 999,960 is 1 M, not 1000 k
+    power = min(int(exponent) // 3, 4)
     return f"{value / 1000**power:.4g} {'kMGT'[power - 1]}"
 
 

@@ -55,11 +55,12 @@ def ordering(*names: str) -> Callable[[Record], list[Comparison]]:
     """A claim's `compare`: each named group better than each that is named after it.
 
     names: group names of the record, best first, all of them keys of TITLES.
-    The function returns one comparison for each pair; NOT_MEASURED if the record lacks a group.
+    The function returns one comparison for each pair, NOT_MEASURED if the record lacks one of the
+    two or its best learning rate is not known yet.
     """
 
     def compare_pairs(record: Record) -> list[Comparison]:
-        """A comparison for each pair of the groups `names`: the earlier is lower than the later."""
+        """A comparison for each pair of `names`, as `ordering` says: the earlier one is lower."""
         noise = pooled_noise(record.groups)
         means = {name: group_mean(group) for name, group in best_rates(record).items()}
         comparisons = []
@@ -75,7 +76,8 @@ def non_linearity(record: Record) -> list[Comparison]:
     """Figure 5: GLU better than bilinear units, and both better than linear ones.
 
     On WikiText-2 also, as in the paper: bilinear units better than a Kneser-Ney 5-gram, and this
-    better than linear units.
+    better than linear units. So three or five comparisons; NOT_MEASURED if the record lacks a group
+    or its best learning rate is not known yet.
     """
     comparisons = ordering("glu", "bilinear", "linear")(record)
     if record.data != KNESER_NEY_DATA:
@@ -94,8 +96,9 @@ def non_linearity(record: Record) -> list[Comparison]:
 def at_each_size(record: Record) -> list[Comparison]:
     """Figure S: the best GCNN better than the best LSTM, one comparison for each text size.
 
-    Compared on the test set of the data that they were trained on. The evidence gives their
-    perplexities there and, if measured, on WikiText-103's test set.
+    Compared on the test set of the data that they were trained on; NOT_MEASURED if one of the two
+    is missing or not known yet. The evidence gives their perplexities there and, if measured, on
+    WikiText-103's test set. Each group must have `corpus_tokens`.
     """
     noise = pooled_noise(record.groups)
     comparisons = []
@@ -119,7 +122,7 @@ def pairs_of_a_size(record: Record) -> dict[int, tuple[Group | None, Group | Non
     """The best GCNN and the best LSTM of Figure S, by the training text's tokens, ascending.
 
     Each is the best on validation of all its shapes and learning rates at that size; None if there
-    is none or it is not known yet (`best_rate`).
+    is none or it is not known yet (`best_rate`). Each group must have `corpus_tokens`.
     """
     pairs = {}
     for tokens in sorted({group.corpus_tokens for group in record.groups}):
@@ -134,8 +137,9 @@ def at_equal_operations(record: Record) -> list[Comparison]:
     """Figure 2: the adaptive softmax better than the full one at equal operations a token.
 
     One comparison for each model with a full softmax, against the perplexity that the models with
-    an adaptive softmax have at its operations (`interpolated`). Empty if the best learning rate of
-    one with a full softmax is not known yet.
+    an adaptive softmax have at its operations (`interpolated`); NOT_MEASURED if these have none
+    there, or if the best learning rate of one of them is not known yet. Empty if that of one with a
+    full softmax is not known yet.
     """
     noise = pooled_noise(record.groups)
     adaptive = with_softmax(record, "adaptive")
@@ -198,6 +202,7 @@ def more_context(record: Record) -> list[Comparison]:
     - each context past it is not worse than `middle` by NOT_WORSE or more;
     - from the second smallest context to `middle`, log perplexity falls by more than from `middle`
       to the largest context.
+    A comparison is NOT_MEASURED if the best learning rate of one of its contexts is not known yet.
     Empty with fewer than three contexts up to NEAR words, or none past them. The names of the
     record's groups must be numbers of words.
     """
@@ -231,6 +236,8 @@ def convergence(record: Record) -> list[Comparison]:
     Faster (three): its validation perplexity after SPEED_UP of the steps (at the last validation
     until then) is lower than that of each other recipe at its end; tested with the noise of test
     perplexities.
+    A comparison is NOT_MEASURED if the record lacks one of its recipes, its best learning rate is
+    not known yet, or there is no such validation.
     """
     groups = best_rates(record)
     noise = pooled_noise(record.groups)
@@ -301,7 +308,7 @@ def validation_means(group: Group | None) -> list[tuple[float, MeanLog]]:
 
 
 def responsiveness(latency: Latency | None) -> list[Comparison]:
-    """Table 4: GCNN-8B reads one long text faster than an LSTM, and about 20 times as fast.
+    """Table 4: GCNN-8B reads one long text at least as fast as an LSTM, and ABOUT_20 times as fast.
 
     Two comparisons for each LSTM that the benchmark measured against GCNN-8B; the first has the
     evidence of both. The paper claims it on a GPU and at the same throughput (within EQUAL times):

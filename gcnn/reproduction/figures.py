@@ -48,7 +48,8 @@ def drawing(record: Record) -> Figure | None:
 
     The groups are those of `at_best_rates`. Figures in POINTS show test perplexities, the others
     validation curves (None if no group has one). The caption says what the picture cannot show:
-    diverged seeds, curves that are cut off, gaps in them, and groups without a curve.
+    diverged seeds, curves that are cut off, gaps in them, and groups without a curve. The name is
+    the figure's; the ids in the SVG begin with the scale as well.
     """
     name = record.figure
     groups = at_best_rates(record)
@@ -175,7 +176,10 @@ def plot_bands(axes: Axes, groups: list[Group], top: float) -> None:
 def groups_table(record: Record) -> Table:
     """A record as a table for readers, one row a group in the record's order.
 
-    Of the random search only the twelve best on validation, the best first.
+    Columns: title, model, test perplexity (`spread`), mean validation perplexity, number of
+    finished seeds, parameters, FLOPs a token, context in words (or unbounded), and the most tokens
+    trained on; of Figure S also WikiText-103's mean perplexity and share of unknown words.
+    A dash: not known. Of the random search only the twelve best on validation, the best first.
     """
     columns = {
         "": lambda g: g.title,

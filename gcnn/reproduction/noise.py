@@ -149,6 +149,6 @@ def is_lower(
     """Test whether the first perplexity is lower than the second (see `compare`).
 
     With a margin, in log perplexity: whether the first is less than the margin above the second.
-    None: not measured, which is then the answer.
+    If one of them is None, the answer is NOT_MEASURED. text, evidence: stored for readers.
     """
     return compare(text, [(1.0, second), (-1.0, first)], noise, margin, evidence)

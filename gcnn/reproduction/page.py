@@ -188,8 +188,8 @@ def evidence_of(comparisons: list[Comparison], record: Record | Latency) -> str:
 def size_and_command(name: str, scale: str, record: Record | Latency | None) -> tuple[str, str]:
     """How large the runs behind a figure's claim are, and the command that made them.
 
-    record: of the figure; a Latency if it is Table 4. None: there is none yet; the size is then a
-    dash, and the command the one that would make it.
+    name: of the figure. record: its record, or for Table 4 the Latency. None: there is none yet;
+    the size is then a dash, and the command the one that would make it.
     """
     if record is None:
         return DASH, "make benchmark" if name == "table4" else reproduce_command(name, scale)

@@ -104,23 +104,21 @@ def count_missing(part: Part, runs: list[KeptRun]) -> int:
     long as the best rate is not known, all runs of the other seeds are missing.
     """
     begun = {run.place[1:] for run in runs}
-    missing = 0
-    for rate in part.rates:
-        missing += (rate, part.seeds[0]) not in begun
-    best = chosen_rate(part, runs)
-    for seed in part.seeds[1:]:
-        missing += (best, seed) not in begun
-    return missing
+    first_seed, *other_seeds = part.seeds
+    planned = [(rate, first_seed) for rate in part.rates]
+    best = chosen_rate(part, runs)  # None, which no run has begun with, if it is not known
+    planned += [(best, seed) for seed in other_seeds]
+    return sum(place not in begun for place in planned)
 
 
 def adopt(folder: Path, parts: list[Part]) -> tuple[Part, KeptRun]:
     """The part that plans the run in a run directory, and the run with that part's group.
 
-    Any command may have trained it. The part is the first whose recipe does not differ from the
-    run's config (`differences`).
-    Raises UsageError if there is none (naming the part that differs least), if the run's learning
-    rate or seed is not planned, if the run is unfinished or began with the weights of another run,
-    or if `folder` is no run directory.
+    Any command may have trained it. The part is the first of `parts` whose recipe does not differ
+    from the run's config (`differences`).
+    Raises UsageError if there is none (naming the part that differs least), if that part does not
+    plan the run's learning rate or seed, if the run is unfinished or began with the weights of
+    another run, or if `folder` is no run directory.
     """
     if not parts:
         raise UsageError(f"{folder} fits no figure: those asked for have sweeps and no groups.")

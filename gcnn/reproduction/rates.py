@@ -56,8 +56,9 @@ def rates_at_an_edge(record: Record) -> str:
     """A clause that warns of best learning rates which may not be the best there are.
 
     It names the groups whose best rate is the lowest or highest tried, and those for which only one
-    was tried, without their names if that are all groups. Groups whose best rate is not known yet
-    are left out. It begins in lower case and has no full stop. Empty if there is none.
+    was tried; if that is so of all groups, it says "one rate tried: in each case" without names.
+    Groups whose best rate is not known yet are left out. It begins in lower case and has no full
+    stop. Empty if there is nothing to warn of.
     """
     edge = []
     only = []

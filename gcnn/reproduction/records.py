@@ -118,8 +118,9 @@ def make_record(
 ) -> Record | None:
     """The record of a figure's runs, finished or not; None without any.
 
-    Groups are in the order of their first runs, or sorted as ORDER says. Hardware, commits and the
-    command are those of finished runs.
+    Groups are in the order of their first runs, or sorted as ORDER says. Hardware and commits
+    ("unknown" for a run without one) are those of finished runs, and the command has the overrides
+    of the first of these; without any, both lists are empty.
     settings: of the figure's plan, key=value; the record's command does not repeat them.
     missing: how many planned runs have not begun.
     Raises UsageError if two runs of a group have the same seed, or if a run cannot be read.
@@ -269,8 +270,9 @@ def write_record(record: Record, folder: Path, svg: str | None) -> None:
 def table_csv(record: Record) -> str:
     """A record as CSV with a header and one row a group, of which there must be at least one.
 
-    The columns: the group's entries that are no list or dictionary, the test perplexity of each
-    seed (empty for a seed that is not finished), and the number of diverged seeds.
+    The columns: the entries of Group that are no list or dictionary, under their names (empty for
+    None), then `test_seed_<seed>`, the test perplexity of each seed of the record (empty for one
+    that is not finished), and `diverged`, the number of diverged seeds.
     """
     rows = []
     for group in record.groups:
@@ -290,8 +292,9 @@ def table_csv(record: Record) -> str:
 
 
 def load_records(folder: Path) -> dict[str, dict[str, Record]]:
-    """The records in folder/SCALE/FIGURE.json, as scale -> figure -> record; empty without any.
+    """The records in folder/SCALE/FIGURE.json, as scale -> figure -> record.
 
+    Empty without any, or if the folder does not exist.
     Raises UsageError if a file there is not a record with groups, or is the record of another
     figure or scale than its name and folder say.
     """
