@@ -99,12 +99,13 @@ def least_bytes(size: Size, kind: str, parameters: int) -> int:
     log-probabilities, their gradients and those of the logits.
     kind: `adaptive` or `full`. parameters: the number of its weights.
     """
-    cutoffs = cutoffs_of(size.vocabulary)
-    width = cutoffs[0] + len(cutoffs) if kind == "adaptive" else size.vocabulary
+    head, *clusters = [*cutoffs_of(size.vocabulary), size.vocabulary]
+    width = head + len(clusters) if kind == "adaptive" else size.vocabulary
     return 4 * (parameters + 3 * size.tokens * width)
 
 
 def cutoffs_of(vocabulary: int) -> list[int]:
+    """Those of CUTOFFS that are below the vocabulary; without any, there is the head alone."""
     return [cutoff for cutoff in CUTOFFS if cutoff < vocabulary]
 
 

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import pytest
 
 from gcnn.benchmarks import softmax_size
-from gcnn.benchmarks.softmax_size import Size, build, growth, measure
+from gcnn.benchmarks.softmax_size import Size, Step, build, growth, least_bytes, measure
 from gcnn.reporting.softmax_size import softmax_figures
 from tests.processes import FORKS
 
@@ -52,6 +52,13 @@ def test_both_softmaxes_have_the_whole_vocabulary():
     size = Size(vocabulary=12_345, hidden_dim=4, tokens=1, threads=1)
     assert build("adaptive", size).cutoffs == [2000, 10_000, 12_345]
     assert build("full", size).layers[-1].out_features == 12_345
+
+
+def test_below_all_cutoffs_the_adaptive_softmax_is_the_head_alone():
+    size = Size(vocabulary=1000, hidden_dim=4, tokens=2, threads=1)
+    assert build("adaptive", size).cutoffs == [1000]
+    assert least_bytes(size, "adaptive", parameters=4000) == 4 * (4000 + 3 * 2 * 1000)
+    assert Step("adaptive", size)() > 0
 
 
 def test_the_command_writes_json_and_figures(call, tmp_path, monkeypatch):
