@@ -17,7 +17,6 @@ from gcnn.data.tables import check_text_column
 from gcnn.data.tokenizers import Tokenizer
 from gcnn.evaluation.generation import Sampling, encode_prompt, generate
 from gcnn.evaluation.perplexity import (
-    POSITIONS,
     Context,
     evaluate,
     exp,
@@ -38,7 +37,9 @@ from gcnn.models.language_model import LanguageModel
 from gcnn.runs.directory import find_run
 from gcnn.runs.hub import as_hub_name
 
-WINDOW = 1 << 20  # characters of sentences that are sorted by length, and scored, together
+WINDOW = 1 << 20  # characters of sentences that are sorted by length together
+# Positions of sentences that are scored together; products in bf16 need more of them to be fast
+BATCH = {torch.float32: 2048, torch.bfloat16: 8192}
 
 
 class Score(NamedTuple):
@@ -275,7 +276,9 @@ class Scorer:
         text.
         """
         tokens = self.tokenizer.encode_lines(sentences)
-        batches = Sentences(tokens, self.tokenizer.eos_id, batch_size=1, block_size=POSITIONS)
+        dtype = next(self.model.parameters()).dtype
+        capacity = BATCH.get(dtype, BATCH[torch.float32])
+        batches = Sentences(tokens, self.tokenizer.eos_id, batch_size=1, block_size=capacity)
         nlls = np.empty(len(tokens))
         for positions, values in sentence_nlls(self.model, batches, context=context):
             nlls[positions] = values

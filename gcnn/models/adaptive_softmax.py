@@ -16,9 +16,10 @@ from gcnn.models.half_precision import Linear, linear_product
 from gcnn.models.layers import linear, weight_count
 
 LOGITS_AT_ONCE = {  # logits computed together without gradients
-    "cpu": 1 << 22,  # the memory of larger tensors would be allocated anew each time
+    "cpu": 1 << 20,  # more leave the processor's cache
     "cuda": 1 << 28,
 }
+LEAST_ROWS = 64  # positions whose logits are computed together, however many: fewer are slower
 LEAST_INDICES = 64  # of a cluster, for the compiler; a power of 2
 FACTOR = 4  # cluster i projects from d to d / 4^(i+1)
 
@@ -298,7 +299,7 @@ def product_nll(
     if torch.is_grad_enabled():
         return cross_entropy(layer(hidden), targets)
     at_once = LOGITS_AT_ONCE.get(hidden.device.type, LOGITS_AT_ONCE["cpu"])
-    rows = max(1, at_once // width)
+    rows = max(LEAST_ROWS, at_once // width)
     nlls = []
     for block, block_targets in zip(hidden.split(rows), targets.split(rows), strict=True):
         nlls.append(cross_entropy(layer(block), block_targets))

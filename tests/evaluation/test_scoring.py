@@ -4,6 +4,7 @@ import random
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -148,8 +149,8 @@ def test_a_long_sentence_is_read_in_blocks_that_give_what_the_whole_does(
     tokens = [*run.tokenizer.encode(long), run.tokenizer.eos_id]
     sizes = []
     run.model.register_forward_pre_hook(lambda model, inputs: sizes.append(inputs[0].numel()))
-    for module in (perplexity, scoring):
-        monkeypatch.setattr(module, "POSITIONS", 50)
+    monkeypatch.setattr(perplexity, "POSITIONS", 50)
+    monkeypatch.setattr(scoring, "BATCH", {torch.float32: 50})
     scores = scorer.score([lines[1], long, lines[2]])
     assert max(sizes) <= 50
     assert sum(sizes) >= len(tokens) > 300
@@ -164,7 +165,7 @@ def test_a_line_of_100_000_words_needs_no_more_memory_at_once_than_a_batch(one_s
     words = " ".join(lines).split()
     (score,) = one_scorer.score([" ".join(itertools.islice(itertools.cycle(words), 100_000))])
     assert score.tokens == 100_001
-    assert max(sizes) <= scoring.POSITIONS
+    assert max(sizes) <= perplexity.POSITIONS
     assert math.isfinite(score.log_prob)
 
 
