@@ -55,12 +55,13 @@ class OutputThatMayClose(io.FileIO):
 
 
 def ignore_closed_output() -> None:
-    """Keep this process running when the reader of its output ends, as a closed terminal does.
+    """Keep this process running when the reader of its output ends, as `head` does.
 
-    For training, which may take days. Replaces sys.stdout and sys.stderr, until the process ends,
-    by streams that drop what cannot be written, write each line at once and escape characters that
-    the encoding lacks. A stream that is not the process's own (as under pytest) is left alone. May
-    be called again. Commands that filter text do not call it: they end with their reader.
+    For training, which may take days. (A terminal that is closed also sends SIGHUP, which is not
+    touched here.) Replaces sys.stdout and sys.stderr, until the process ends, by streams that drop
+    what cannot be written, write each line at once and escape characters that the encoding lacks. A
+    stream that is not the process's own (as under pytest) is left alone. May be called again.
+    Commands that filter text do not call it: they end with their reader.
     """
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)

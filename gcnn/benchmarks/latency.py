@@ -211,8 +211,9 @@ def score(model: LanguageModel, tokens: Tensor, targets: Tensor, machine: Machin
 def report(subject: Subject) -> dict:
     """The JSON of a model that `measure` has measured.
 
-    Its description, parameters and seconds to load, its sentences by length in words (`latency`),
-    with and without softmax, and the two protocols of Table 4 (`speed`).
+    Keys: description, parameters (the total), load_seconds; sentences and
+    sentences_without_softmax, by length in words as text, each a `latency`; throughput and
+    responsiveness, Table 4's protocols, each a `speed` with the size of its text.
     """
     timings = subject.timings
     sequences, length = THROUGHPUT

@@ -163,9 +163,8 @@ def add_text(parser: argparse.ArgumentParser) -> None:
     help = "text, JSON lines, Parquet, a pipe, or - for standard input; default: a split"
     text.add_argument("--file", metavar="TEXT", help=help)
     add_column(parser)
-    parser.add_argument(
-        "--data-path", metavar="DIR", help="where the splits are; default: the run's data.path"
-    )
+    help = "where the splits are; default: the run's data.path"
+    parser.add_argument("--data-path", type=folder, metavar="DIR", help=help)
     help = "score each line alone, or as running text; default: as the run's data.sentences says"
     parser.add_argument("--sentences", action=argparse.BooleanOptionalAction, help=help)
 
@@ -242,7 +241,7 @@ def corpus_of(arguments: argparse.Namespace, data: "DataConfig") -> "Corpus":
 
     names_no_data = data.source == "local" and data.path is None and not any(data.files.values())
     if arguments.data_path is not None:
-        data = dataclasses.replace(data, path=arguments.data_path, files={})
+        data = dataclasses.replace(data, path=str(arguments.data_path), files={})
     elif names_no_data:  # as a run that was imported from fairseq
         raise UsageError(
             "the run names no data of its own. Give --file TEXT, or --data-path DIR, a folder with "

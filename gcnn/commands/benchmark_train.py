@@ -46,10 +46,10 @@ COLUMNS = {
 def main() -> None:
     """Run `gcnn benchmark-train`: time the workloads, print a table, and write the JSON of --out.
 
-    The table has a row a workload, by COLUMNS; the JSON has the precision and, by workload, what
-    `Speed.report` returns. With --profile it only prints the profile of the first workload. Sets
-    torch's threads and random seed. Raises UsageError for --profile with --out and for an invalid
-    override.
+    The table has a row a workload, by COLUMNS; the JSON has the entries of `made_with`, `precision`
+    and `workloads`: by name, what `Speed.report` returns. With --profile it only prints the profile
+    of the first workload. Sets torch's threads and random seed. Raises UsageError for an invalid
+    option or override, and for --profile with --out.
     """
     arguments = parse_arguments()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")

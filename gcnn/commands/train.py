@@ -151,8 +151,8 @@ def start_log() -> None:
     """Log to stderr, for the whole process: all of gcnn's messages, and warnings of libraries.
 
     Replaces the handlers of the root logger. On a terminal, where a bar shows the progress,
-    messages of level DEBUG are left out. The process then goes on when its terminal is closed
-    (see `ignore_closed_output`).
+    messages of level DEBUG are left out. From then on it is no error that nobody reads the output
+    any more (see `ignore_closed_output`).
     """
     ignore_closed_output()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)

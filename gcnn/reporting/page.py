@@ -245,8 +245,9 @@ def samples_section(runs: list[Run]) -> list[Block]:
 
 
 def provenance_section(runs: list[Run]) -> list[Block]:
-    """How each run can be repeated: a table, `machines`, and a folded part for each run.
+    """The section "Provenance": how each run can be repeated.
 
+    Its heading, a table of the runs, the paragraphs of `machines` and a folded part for each run.
     The table's columns: run, commit, data fingerprint, vocabulary size and seed. The folded part:
     commit, data fingerprint, command (if recorded) and config.yaml, which is read again.
     Raises UsageError if it cannot be read.

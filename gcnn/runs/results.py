@@ -165,7 +165,8 @@ class Member:
     def settings(self) -> dict[str, str]:
         """The member's overrides as key -> value, both as typed, without Hydra's prefix + or ++.
 
-        The last value of a key counts; overrides that are null are left out.
+        The last value of a key counts. Entries of the list that are null or empty are left out;
+        `key=null` is kept, as the text null.
         """
         settings = {}
         for override in self.overrides:

@@ -39,7 +39,8 @@ def link_or_copy(path: Path, to: Path) -> None:
 def write_state(state: dict[str, Any], path: Path) -> None:
     """Write a training state, of tensors and plain values, by torch.save; not atomically.
 
-    Raises RunError where the disk is full, OSError where the file cannot be opened.
+    Raises RunError or OSError where the disk is full, as torch or the file reports it, and OSError
+    where the file cannot be opened.
     """
     try:
         with path.open("wb") as file:

@@ -198,7 +198,7 @@ class Trainer:
         status = distributed.share_status(loss, seconds, self.signals.received)
 
         # The update
-        norm = self.updater.clip_and_update(status[0])
+        norm = self.updater.clip_and_update(status[0])  # by the loss over all processes
 
         # Wait for the device, and count
         loss, self.grad_norm, seconds, signals = distributed.wait_for_status(status, norm)

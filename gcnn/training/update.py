@@ -58,6 +58,7 @@ class Updater:
         Raises RunError for any error but one that says that memory ran out, which passes through.
         """
         try:
+            # Whatever the compiler does to the warnings' filters is undone, too
             with torch.random.fork_rng(), warnings.catch_warnings():
                 self.backward(batches[0], split_state(state, batches)[0], count)
         except Exception as error:  # of any class: there may be no C++ compiler, say

@@ -105,7 +105,7 @@ TRAIN = [
         ["--config-name", "r0/config.yaml"],
         "no config r0/config.yaml in the folder of --config-path",
     ),
-    (["seed=${run_dir}"], "could not be converted to Integer. All keys"),
+    (["seed=${run_dir}"], r"could not be converted to Integer \(key: seed\)\. All keys"),
     (["resume=/no/such/checkpoint"], "resume: /no/such/checkpoint is no checkpoint"),
     (["data.path=/no/such/folder"], "/no/such/folder"),
     (["data.path=null"], "data.path"),
