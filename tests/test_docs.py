@@ -259,6 +259,9 @@ def test_gcnn_and_lstm_in_the_docs_are_the_recorded_runs(page):
     ):
         pair = [recorded(name)["test"]["perplexity"] for name in (gcnn, lstm)]
         expected[title] = [f"{perplexity:.1f}" for perplexity in pair]
+    table3 = best_rates(load_records(DOCS / "results" / "reproduction")["cpu"]["table3"])
+    pair = [table3["gcnn_8"].mean, table3["lstm_1024"].mean]
+    expected["the same, smaller models"] = [f"{perplexity:.1f}" for perplexity in pair]
     for tokens in (20, 61):
         lstm = means.get(("LSTM", tokens), "not yet trained")
         expected[f"Wikipedia, {tokens} M words"] = [means["GCNN", tokens], lstm]
