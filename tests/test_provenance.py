@@ -35,7 +35,7 @@ def test_the_installed_command_is_typed_as_it_was(monkeypatch):
 
 def test_a_published_command_has_no_path_however_its_keys_are_written():
     words = ["data.path=/home/me", "+data.path=/home/me", "++tokenizer.model=/home/me/m", "++lr=1"]
-    local = ["run_dir=/home/me", "+resume=/home/me", "++data.cache_dir=/home/me"]
+    local = ["logger=none", "run_dir=/home/me", "+resume=/home/me", "++data.cache_dir=/home/me"]
     shown = portable(["gcnn", "train", *words, *local])
     assert shown[2:] == ["data.path=DIR", "data.path=DIR", "tokenizer.model=FILE", "++lr=1"]
 

@@ -26,7 +26,7 @@ PATH_PLACEHOLDERS = {  # key -> what published commands show instead of the path
     "tokenizer.model": "FILE",
 }
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
-LOCAL_KEYS = ("run_dir", "resume", "data.cache_dir")  # left out of published commands
+LOCAL_KEYS = ("run_dir", "resume", "data.cache_dir", "logger")  # not in published commands
 
 
 @cache
@@ -234,8 +234,8 @@ def portable(words: list[str], named: bool = True) -> list[str]:
 
     words: such as key=value, also +key=value and ++key=value. The values of data.path,
     tokenizer.vocabulary and tokenizer.model become DIR or FILE if `named`, and a + before the key
-    is dropped; otherwise these words are left out. run_dir, resume and data.cache_dir are always
-    left out; all other words stay as they are, also paths in data.files and init_from.
+    is dropped; otherwise these words are left out. run_dir, resume, data.cache_dir and logger are
+    always left out; all other words stay as they are, also paths in data.files and init_from.
     """
     shown = []
     for word in words:
