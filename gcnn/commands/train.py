@@ -33,14 +33,8 @@ from gcnn.config.stored import load_config
 from gcnn.reporting.ranking import search_objective
 from gcnn.reporting.results import results_table
 from gcnn.reporting.sweep import check_members, finished_results, search_warning, write_sweep
-from gcnn.training.resume import (
-    begin_with_model_of_source,
-    checked,
-    may_fit_cutoffs,
-    note_on_learning_rate,
-    resumed_config,
-    run_to_resume,
-)
+from gcnn.training.new_run import new_run
+from gcnn.training.resume import resumed_config, run_to_resume
 from gcnn.training.sweep import SweepFolder, is_search, member_overrides, train_member
 
 log = logging.getLogger(__name__)
@@ -91,9 +85,7 @@ def run(config: DictConfig, hydra_config: DictConfig) -> float | None:
     if hydra_config.mode == RunMode.MULTIRUN:
         return run_member(config, hydra_config)
     refuse_sweep(hydra_config)
-    notes = begin_with_model_of_source(config, hydra_config.overrides.task)
-    notes += note_on_learning_rate(config, hydra_config)
-    print_results(*train(checked(config, hydra_config), notes, may_fit_cutoffs(hydra_config)))
+    print_results(*train(*new_run(config, hydra_config)))
     return None
 
 

@@ -44,14 +44,13 @@ def load_runs(paths: list[Path], paper: Publication | None = None) -> tuple[list
     run is left.
     paper: see `load_run`.
     """
-    folders = []  # each once
+    folders: dict[Path, None] = {}  # in order, each once
     runs = []
     refused = []
     for path in paths:
         try:
             for folder in find_runs(path):
-                if folder.resolve() not in folders:
-                    folders.append(folder.resolve())
+                folders[folder.resolve()] = None
         except (UsageError, OSError) as error:
             refused.append(one_line(error))
     for folder in folders:

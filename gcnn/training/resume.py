@@ -10,20 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import OmegaConf
 from omegaconf.errors import ValidationError
 
 from gcnn.base.errors import UsageError
-from gcnn.base.files import user_path
 from gcnn.config.complaints import usage_errors
 from gcnn.config.compose import compose_config, typed
-from gcnn.config.rules import keys_of, refuse_unread
+from gcnn.config.rules import refuse_unread
 from gcnn.config.schema import SCHEMAS, TrainConfig
-from gcnn.config.stored import load_config, migrated
+from gcnn.config.stored import load_config
 from gcnn.runs.directory import CONFIG, LOG, RESULTS
 
 GROUPS = ("data", *SCHEMAS, "logger")
@@ -186,50 +183,6 @@ def resumed_config(
     return resumed, notes
 
 
-def checked(config: DictConfig, hydra_config: DictConfig) -> TrainConfig:
-    """The TrainConfig, checked, of a config that Hydra has composed (without the key `hydra`).
-
-    Raises UsageError as `typed` does, and for a key that is set and has no effect. Where a stored
-    config is repeated (its --config-name is not `train`), keys of older versions are renamed
-    in `config`, in place, and only the keys of the command line are checked for effect.
-    """
-    composed = hydra_config.job.config_name == "train"
-    if not composed:
-        with open_dict(config):
-            migrated(config)
-    result = typed(config)
-    refuse_unread(result, keys_of(hydra_config.overrides.task), all_keys=composed)
-    return result
-
-
-def may_fit_cutoffs(hydra_config: DictConfig) -> bool:
-    """Whether cutoffs past the vocabulary may be dropped: they are not from the command line."""
-    return "model.cutoffs" not in keys_of(hydra_config.overrides.task)
-
-
-def note_on_learning_rate(config: DictConfig, hydra_config: DictConfig) -> list[str]:
-    """A line to log if model=NAME leaves an experiment's learning rate to a model of another kind.
-
-    An experiment's rate is chosen for its own model: at quickstart's, a Transformer learns little.
-    The list is empty if the kind is that of the experiment's model, or if the command line sets the
-    optimizer or its rate too. `config` is composed and is not changed. Call it while Hydra runs, as
-    in its main function: its global loader composes the experiment.
-    """
-    keys = keys_of(hydra_config.overrides.task)
-    experiment = hydra_config.runtime.choices.get("experiment")
-    if "model" not in keys or experiment is None or keys & {"optimizer", "optimizer.lr"}:
-        return []
-    # By the loader of the Hydra that called us: it knows the folder of --config-dir
-    loader = GlobalHydra.instance().config_loader()
-    own = loader.load_configuration("train", [f"experiment={experiment}"], RunMode.RUN)
-    if own.model.kind == config.model.kind:
-        return []
-    return [
-        f"optimizer.lr={config.optimizer.lr:g} is what experiment={experiment} has for a model of "
-        f"the kind {own.model.kind}; for a {config.model.kind} another may be better: set it, too."
-    ]
-
-
 def differences(stored: TrainConfig, wanted: TrainConfig) -> list[tuple[str, str, str]]:
     """Each key whose value differs, with the stored and the wanted value as one would type them.
 
@@ -244,33 +197,6 @@ def differences(stored: TrainConfig, wanted: TrainConfig) -> list[tuple[str, str
         if old != new:
             differing.append((key, show_value(old), show_value(new)))
     return differing
-
-
-@usage_errors()
-def begin_with_model_of_source(config: DictConfig, overrides: list[str]) -> list[str]:
-    """Replace model and tokenizer of a composed config, in place, by those of the `init_from` run.
-
-    Does nothing without `init_from`. A group that the overrides choose (`model=...`) stays; their
-    single keys (`model.dropout=...`) are applied on top of a group that is replaced. All are
-    quoted as for `parse_overrides`. Returns a line to log for each group that is replaced. Raises
-    UsageError where `init_from` is no run, for an override that Hydra does not understand, and for
-    a key that the run's model or tokenizer lacks.
-    """
-    if config.init_from is None:
-        return []
-    stored = load_config(user_path(config.init_from, "its files; give the path"))
-    given = parse_overrides(overrides)
-    keys = [override.key_or_group for override in given]
-    notes = []
-    for group in ("model", "tokenizer"):
-        if group in keys:  # the user chose another
-            continue
-        config[group] = OmegaConf.structured(getattr(stored, group))
-        notes.append(f"init_from: {group} as in {config.init_from}")
-        for override in given:
-            if override.key_or_group.startswith(f"{group}."):
-                OmegaConf.update(config, override.key_or_group, override.value())
-    return notes
 
 
 def compare_choice(

@@ -34,13 +34,8 @@ from gcnn.config.complaints import usage_errors
 from gcnn.config.compose import typed
 from gcnn.config.rules import keys_of, refuse_unread
 from gcnn.runs.directory import CONFIG, MEMBER, RESULTS, check_run_name, lock_or_owner
-from gcnn.training.resume import (
-    begin_with_model_of_source,
-    checked,
-    may_fit_cutoffs,
-    note_on_learning_rate,
-    resumed_config,
-)
+from gcnn.training.new_run import begin_with_model_of_source, new_run
+from gcnn.training.resume import resumed_config
 from gcnn.training.search import continue_search
 from gcnn.training.signals import without_ignored_hangup
 
@@ -265,9 +260,7 @@ def train_member(config: DictConfig, hydra_config: DictConfig) -> dict[str, Any]
             # It was begun with the same overrides
             _, results = train(*resumed_config(folder, []))
             return results
-        notes = begin_with_model_of_source(config, record["overrides"])
-        notes += note_on_learning_rate(config, hydra_config)
-        _, results = train(checked(config, hydra_config), notes, may_fit_cutoffs(hydra_config))
+        _, results = train(*new_run(config, hydra_config))
         return results
     except Interrupted as stop:  # the command to resume is the sweep's, not the member's
         raise Interrupted(stop.saved, command_to_resume(), stop.signal_number) from None

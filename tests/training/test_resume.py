@@ -13,9 +13,10 @@ from gcnn.base.errors import RunError, UsageError
 from gcnn.config.schema import AdamWConfig, NesterovConfig
 from gcnn.config.stored import save_config
 from gcnn.models.weights import WEIGHTS
+from gcnn.training.new_run import begin_with_model_of_source
 from gcnn.training.optimizers import build_optimizer
 from gcnn.training.restore import restore
-from gcnn.training.resume import begin_with_model_of_source, resumed_config
+from gcnn.training.resume import resumed_config
 from gcnn.training.signals import SIGNALS, without_ignored_hangup
 
 
