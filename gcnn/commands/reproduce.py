@@ -56,7 +56,7 @@ def main() -> int:
     unfinished = []
     for figure in figures:
         try:
-            record = make_figure(figure, arguments, out, overrides)
+            record, is_finished = make_figure(figure, arguments, out, overrides)
         except SweepStopped as stopped:
             return stopped.exit_code  # the sweep has said why
         if record is None:
@@ -69,7 +69,7 @@ def main() -> int:
         print(f"{out / arguments.scale / figure}.json\n")
         if record.missing:
             print(f"{figure}: {plural(record.missing, 'run')} not begun", file=sys.stderr)
-        if record.missing or any(group.unfinished for group in record.groups):
+        if not is_finished:
             unfinished.append(figure)
     if not drawn:
         raise UsageError(
@@ -93,42 +93,57 @@ class SweepStopped(Exception):
 
 def make_figure(
     figure: str, arguments: argparse.Namespace, out: Path, overrides: list[str]
-) -> Record | None:
+) -> tuple[Record | None, bool]:
     """Train what is missing of a figure; returns the record of its runs, None if there are none.
 
-    With --draw-only or --add nothing is trained. A figure has groups or experiments that are sweeps
-    (`Plan.sweeps`). Runs of groups that have ended are added to the files of kept runs below `out`,
-    each to that of the figure that owns its group; with --out, runs that are kept there count too.
+    The second value is whether all runs that it should have trained are finished or have diverged.
+    With --draw-only or --add nothing is trained, with --group those groups alone. A figure has
+    groups or experiments that are sweeps (`Plan.sweeps`). Runs of groups that have ended are added
+    to the files of kept runs below `out`, each to that of the figure that owns its group; with
+    --out, runs that are kept there count too.
     arguments: of `parse_arguments`. overrides: key=value, for all runs, as prepare_overrides
-    returns them. Raises SweepStopped as `run_sweep` does, and UsageError as `known_runs` and, with
-    --out, `check_groups_are_planned` do.
+    returns them. Raises SweepStopped as `run_sweep` does, and UsageError as `check_groups_exist`,
+    `known_runs` and, with --out, `check_groups_are_planned` do.
     """
     scale = arguments.scale
     train = not (arguments.draw_only or arguments.add)
+    parts = parts_of(scale, figure)
+    check_groups_exist(figure, arguments.group, parts)
     runs = []
+    is_finished = True
     # Experiments that are sweeps of their own
     for experiment in load_plan(scale, figure).sweeps:
         folder = arguments.runs / experiment
         if train:
             run_sweep([f"experiment={experiment}", *overrides], folder)
         runs += read_runs(folder)
+        is_finished = is_finished and all(run.status != "unfinished" for run in runs)
     # Groups: some may belong to another figure
     missing = 0
     settings = []
-    parts = parts_of(scale, figure)
     if arguments.out:
         check_groups_are_planned(scale, figure, kept_file(out, scale, figure))
     for number, part in enumerate(parts, start=1):
         kept = kept_file(out, scale, part.figure)
         known = known_runs(part, arguments.runs, kept if arguments.out else None, overrides)
-        if train:
+        if train and (not arguments.group or part.group in arguments.group):
             print(f"{figure}, group {number} of {len(parts)}: {part.group}", file=sys.stderr)
             known = train_part(part, known, arguments, kept, overrides)
+            is_finished = is_finished and not next_runs(part, known)
         keep_runs(known, kept)
         runs += known
         missing += count_missing(part, known)
         settings += part.settings
-    return make_record(figure, scale, runs, settings, missing)
+    return make_record(figure, scale, runs, settings, missing), is_finished
+
+
+def check_groups_exist(figure: str, groups: list[str], parts: list[Part]) -> None:
+    """Raise UsageError if one of `groups`, the names of --group, is none of the figure's parts."""
+    names = [part.group for part in parts]
+    for group in groups:
+        if group not in names:
+            there_are = f"choose one of: {', '.join(names)}" if names else "it has none"
+            raise UsageError(f"{figure} has no group {group!r}; {there_are}.")
 
 
 def kept_file(out: Path, scale: str, figure: str) -> Path:
@@ -239,12 +254,15 @@ def parse_arguments() -> argparse.Namespace:
     """The options of `gcnn reproduce`, from sys.argv; `overrides` are its key=value words.
 
     `figure` and `out` are None where they are not given. Raises UsageError for an invalid option,
-    for the name of a figure without --figure, and for --add without --out.
+    for the name of a figure without --figure, for --group without a figure or where nothing is
+    trained, and for --add without --out.
     """
     parser = new_parser(__doc__)
     parser.add_argument(
         "--figure", metavar="NAME", help="fig2 to fig6, table2, table3, ...; default: all"
     )
+    help = "train this group of the figure's plan alone; may be repeated; default: all"
+    parser.add_argument("--group", action="append", default=[], metavar="NAME", help=help)
     help = "a folder of configs/reproduce; default: %(default)s"
     parser.add_argument("--scale", default="cpu", metavar="NAME", help=help)
     help = "folder of the runs; default: %(default)s"
@@ -264,6 +282,10 @@ def parse_arguments() -> argparse.Namespace:
     arguments = parser.parse_intermixed_args()
     for figure in FIGURES.keys() & set(arguments.overrides):
         raise UsageError(f"{figure}: type it as --figure {figure}.")
+    if arguments.group and not arguments.figure:
+        raise UsageError("--group names a group of one figure; give --figure NAME, too.")
+    if arguments.group and (arguments.draw_only or arguments.add):
+        raise UsageError("--group says what is trained; leave it out with --draw-only and --add.")
     if arguments.add and not arguments.out:
         raise UsageError(
             "--add keeps runs in the folder of --out; give --out DIR, as docs/results/reproduction."

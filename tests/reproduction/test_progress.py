@@ -166,6 +166,21 @@ def test_the_command_trains_what_is_missing(call, tmp_path, monkeypatch, small_p
     asked.clear()
     assert call(*command, "--draw-only").code in (0, None)
     assert not asked
+    # A group alone: the others are drawn with it
+    done = call(*command, "--figure", "fig3", "--group", "gtu")
+    assert (done.code, asked) == (1, [failing])
+    assert "GLU" in done.out
+    done = call(*command, "--figure", "fig3", "--group", "glu")
+    assert (done.code in (0, None), "3 runs not begun" in done.err) == (True, True)
+    asked.clear()
+    for options, message in (
+        (["--figure", "fig3", "--group", "swish"], "fig3 has no group 'swish'; .*: glu, gtu"),
+        (["--group", "gtu"], "--group names a group of one figure; give --figure"),
+        (["--figure", "fig3", "--group", "gtu", "--draw-only"], "--group says what is trained"),
+    ):
+        done = call(*command, *options)
+        assert (done.code, asked) == (2, [])
+        assert re.search(message, done.err)
 
 
 def test_a_sweep_that_is_stopped_ends_the_command_with_its_code(
