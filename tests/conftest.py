@@ -19,6 +19,9 @@ ROOT = Path(__file__).parents[1]
 settings.register_profile("gcnn", deadline=None)  # machines are noisy
 settings.load_profile("gcnn")
 os.environ["WANDB_MODE"] = "offline"
+# Within `make test`, a make that a test starts would print the folders that it enters, too.
+for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
+    os.environ.pop(name, None)
 signal.signal(
     signal.SIGHUP, signal.SIG_DFL
 )  # nohup has it ignored, by all processes that are started from here too
