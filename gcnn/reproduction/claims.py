@@ -13,6 +13,7 @@ from gcnn.reporting.units import decimals
 from gcnn.reproduction.comparisons import (
     at_each_size,
     at_equal_operations,
+    better_than,
     convergence,
     more_context,
     non_linearity,
@@ -125,5 +126,10 @@ CLAIMS = {
         "(None of the paper's: there the GCNN is ahead at 100 million tokens.) GCNN ahead of an "
         "LSTM of as many parameters for as many operations, at each size of the text",
         at_each_size,
+    ),
+    "figg": Claim(
+        "(None of the paper's, but of Shazeer's 2020, for a Transformer's feed-forward layers.) "
+        "GEGLU, SwiGLU, ReGLU and bilinear units are each better than GLU",
+        better_than("glu", "geglu", "swiglu", "reglu", "bilinear"),
     ),
 }

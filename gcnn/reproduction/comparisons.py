@@ -7,6 +7,7 @@ All groups are taken at their best learning rates.
 
 import math
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import combinations, pairwise
 from operator import attrgetter
 
@@ -55,21 +56,32 @@ def ordering(*names: str) -> Callable[[Record], list[Comparison]]:
     """A claim's `compare`: each named group better than each that is named after it.
 
     names: group names of the record, best first, all of them keys of TITLES.
-    The function returns one comparison for each pair, NOT_MEASURED if the record lacks one of the
-    two or its best learning rate is not known yet.
+    The function returns one comparison for each pair, as `compare_pairs`.
     """
+    return partial(compare_pairs, pairs=list(combinations(names, 2)))
 
-    def compare_pairs(record: Record) -> list[Comparison]:
-        """A comparison for each pair of `names`, as `ordering` says: the earlier one is lower."""
-        noise = pooled_noise(record.groups)
-        means = {name: group_mean(group) for name, group in best_rates(record).items()}
-        comparisons = []
-        for better, worse in combinations(names, 2):
-            text = f"{TITLES[better]} < {TITLES[worse]}"
-            comparisons.append(is_lower(text, means.get(better), means.get(worse), noise))
-        return comparisons
 
-    return compare_pairs
+def better_than(worse: str, *names: str) -> Callable[[Record], list[Comparison]]:
+    """A claim's `compare`: each group in `names` better than the group `worse`.
+
+    All are group names of the record and keys of TITLES. Nothing is claimed of the order of `names`
+    among themselves. The function returns one comparison for each of them, as `compare_pairs`.
+    """
+    return partial(compare_pairs, pairs=[(name, worse) for name in names])
+
+
+def compare_pairs(record: Record, pairs: list[tuple[str, str]]) -> list[Comparison]:
+    """For each pair of group names: whether the first has a lower test perplexity than the second.
+
+    NOT_MEASURED if the record lacks one of the two or its best learning rate is not known yet.
+    """
+    noise = pooled_noise(record.groups)
+    means = {name: group_mean(group) for name, group in best_rates(record).items()}
+    comparisons = []
+    for better, worse in pairs:
+        text = f"{TITLES[better]} < {TITLES[worse]}"
+        comparisons.append(is_lower(text, means.get(better), means.get(worse), noise))
+    return comparisons
 
 
 def non_linearity(record: Record) -> list[Comparison]:

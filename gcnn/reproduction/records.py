@@ -93,6 +93,7 @@ FIGURES = {  # where a figure is in the paper, and what it shows
     "fig5": ("Figure 5", "degrees of non-linearity"),
     "fig6": ("Figure 6", "weight normalisation and gradient clipping"),
     "figs": ("Figure S, not in the paper", "the ordering against the size of the text"),
+    "figg": ("Figure G, not in the paper", "gates that came after GLU"),
     "search": ("Section 4.3", "random search of hyper-parameters"),
 }
 

@@ -170,6 +170,22 @@ def test_bilinear_and_linear_units_stand_on_either_side_of_a_5_gram_on_wikitext_
     assert answered(comparisons, NOT)[0].startswith("bilinear < Kneser-Ney 5-gram (220.1)")
 
 
+LATER = ("geglu", "swiglu", "reglu", "bilinear")  # the gates that came after GLU
+
+
+def test_each_later_gate_against_glu():
+    def judged_with_glu(glu, *later, seeds=SCATTER):
+        return judged("figg", *by_name(("glu", *LATER), (glu, *later), seeds))
+
+    assert judged_with_glu(110.0, 100.0, 99.0, 98.0, 101.0) == HOLDS  # in any order
+    assert judged_with_glu(90.0, 100.0, 99.0, 98.0, 101.0) == NOT
+    assert judged_with_glu(100.0, 90.0, 91.0, 110.0, 111.0) == IN_PART
+    assert judged_with_glu(110.0, 100.0, 99.0, 98.0, 101.0, seeds=NOISE) == UNDECIDED
+    assert judged_with_glu(100.5, 100.0, 100.2, 99.9, 100.1, seeds=ONCE) == UNDECIDED
+    assert judged_with_glu(110.0, 100.0, 99.0, 98.0, None) == NOT_MEASURED
+    assert judged_with_glu(None, 100.0, 99.0, 98.0, 101.0) == NOT_MEASURED
+
+
 SLOW, FAST = (
     (400, 300, 250, 220, 200),
     (300, 220, 190, 170, 160),
