@@ -37,7 +37,7 @@ def load_config(run_dir: str | Path) -> TrainConfig:
         check_no_pointer_at(path)
         text = path.read_text(encoding="utf-8")
         reject_unsafe_yaml(text)
-        config = typed(migrated(OmegaConf.create(text)))
+        config = checked_config(OmegaConf.create(text))
     except (FileNotFoundError, NotADirectoryError):
         raise UsageError(
             f"{run_dir} is not a run directory: no config.yaml. Give the folder of a run."
@@ -57,6 +57,18 @@ def load_config(run_dir: str | Path) -> TrainConfig:
         if given is not None and not Path(given).exists() and copy.exists():
             setattr(config.tokenizer, name, str(copy))
     return config
+
+
+def checked_config(config: DictConfig) -> TrainConfig:
+    """A stored config of this or an older version as one of this version, checked.
+
+    config: as read from config.yaml, open to new keys; its old keys are updated in place.
+    Raises UsageError if it is not a config of this project.
+    """
+    try:
+        return typed(migrated(config))
+    except (AttributeError, TypeError) as error:  # a group of keys that is null, a number or a text
+        raise UsageError(f"it is not a config of this project ({one_line(error)}).") from None
 
 
 def migrated(config: DictConfig) -> DictConfig:
@@ -98,12 +110,13 @@ def reject_unsafe_yaml(text: str) -> None:
     Raises yaml.YAMLError if the text is not YAML.
     """
     depth = 0
+    is_unsafe = "${" in text
     for event in yaml.parse(text):
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
-        if "${" in text or isinstance(event, yaml.AliasEvent) or depth > 10:
+        if is_unsafe or isinstance(event, yaml.AliasEvent) or depth > 10:
             reason = "it has an interpolation, an alias or deep nesting"
             raise UsageError(f"{reason}, which a stored config never has.")
 

@@ -18,9 +18,8 @@ from omegaconf import OmegaConf
 from gcnn.base.errors import UsageError
 from gcnn.base.files import to_json, write_atomically
 from gcnn.base.provenance import PATH_PLACEHOLDERS, portable
-from gcnn.config.compose import typed
 from gcnn.config.schema import TrainConfig
-from gcnn.config.stored import migrated
+from gcnn.config.stored import checked_config
 from gcnn.reporting.results import load_run
 from gcnn.runs.directory import CONFIG, MEMBER, RESULTS
 from gcnn.runs.json_files import Text, checked, read_json, read_json_lines
@@ -48,7 +47,7 @@ class KeptRun:
     @cached_property
     def recipe(self) -> TrainConfig:
         """The run's config, checked; keys of older versions are renamed."""
-        return typed(migrated(OmegaConf.create(self.config)))
+        return checked_config(OmegaConf.create(self.config))
 
     @property
     def place(self) -> tuple[str, float, int]:
@@ -76,12 +75,15 @@ class KeptRun:
     def status(self) -> str:
         """`done`, `diverged` or `unfinished`.
 
-        diverged: it ended by a loss or gradient norm that was not finite, or has no finite test
-        perplexity. unfinished: still running, interrupted, or failed for another reason.
+        diverged: it ended by a loss or gradient norm that was not finite, or its perplexity on
+        validation or test is not finite (or 0, which none is). unfinished: still running,
+        interrupted, or failed for another reason.
         """
         if self.results:
-            perplexity = self.results.test.perplexity
-            return "done" if perplexity and math.isfinite(perplexity) else "diverged"
+            for split in (self.results.validation, self.results.test):
+                if not split.perplexity or not math.isfinite(split.perplexity):
+                    return "diverged"
+            return "done"
         if re.search(r"(loss|gradient norm) -?(nan|inf)", self.error or ""):
             return "diverged"
         return "unfinished"
@@ -143,7 +145,9 @@ def read_kept(path: Path) -> list[KeptRun]:
     """
     runs = read_json_lines(path, KeptRun)
     for number, run in enumerate(runs, start=1):
-        if not run.group or "seed" not in run.config or "lr" not in run.config.get("optimizer", {}):
+        optimizer = run.config.get("optimizer")
+        has_rate = isinstance(optimizer, dict) and "lr" in optimizer
+        if not run.group or "seed" not in run.config or not has_rate:
             raise UsageError(
                 f"{path}: line {number} is no kept run. Remove it to train its run again."
             )

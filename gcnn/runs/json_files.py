@@ -1,7 +1,7 @@
 """JSON files read as dataclasses, with the type of every entry checked on reading.
 
-A "kind" is the type that JSON is read as: a dataclass, dict[str, kind], list[kind], Number, Text,
-or Any, which is not checked.
+A "kind" is the type that JSON is read as: a dataclass, dict[str, kind], list[kind], float or str,
+Number or Text where these may be null, or Any, which is not checked.
 """
 
 import json
@@ -23,19 +23,20 @@ def checked(content: Any, kind: Any, where: str) -> Any:
     """A value of parsed JSON as a `kind` (explained above), with all types in it checked.
 
     Null becomes an empty list or dictionary, or a dataclass as if all its entries were absent; for
-    a Number, Text or Any it is None. An entry that is absent has its field's default, or is read as
-    null if there is none. Entries for which a dataclass has no field are left out.
+    a Number, Text or Any it is None; for a float or str it is an error. An entry that is absent has
+    its field's default, or is read as null if there is none. Entries for which a dataclass has no
+    field are left out.
     where: the file and the place in it, for messages.
     Raises UsageError for an entry of another type; true and false are not numbers.
     """
-    if isinstance(kind, UnionType):  # Number or Text: the type besides None
-        kind = get_args(kind)[0]
+    if isinstance(kind, UnionType):  # Number or Text
+        if content is None:
+            return None
+        kind = get_args(kind)[0]  # the type besides None
     json_type = dict if is_dataclass(kind) else get_origin(kind) or kind
     if json_type is Any:
         return content
-    if content is None:
-        if json_type in (float, str):
-            return None
+    if content is None and json_type not in (float, str):
         content = json_type()
 
     allowed = (int, float) if json_type is float else json_type

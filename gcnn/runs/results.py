@@ -133,8 +133,8 @@ class Results:
 class Metric:
     """A line of metrics.jsonl, with the entries that are read of it."""
 
-    kind: Text  # train | validation
-    step: Number
+    kind: str  # train | validation
+    step: float
     tokens: Number  # targets trained on so far
     seconds: Number  # of training so far
     loss: Number  # nats per token

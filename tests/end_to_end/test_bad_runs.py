@@ -198,6 +198,11 @@ REPORTED = [
     ),
     (write("metrics.jsonl", "3\n"), 2, "metrics.jsonl: line 1 is not an object"),
     (
+        write("metrics.jsonl", '{"kind": "train", "step": null}\n'),
+        2,
+        "metrics.jsonl: line 1: step is not a number",
+    ),
+    (
         write("metrics.jsonl", '{"kind": "train", "step": ' + "9" * 5000 + "}\n"),
         2,
         "metrics.jsonl: line 1",

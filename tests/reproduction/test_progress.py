@@ -65,6 +65,42 @@ def test_kept_runs_come_back_and_those_of_others_stay(tmp_path):
         read_kept(path)
 
 
+DAMAGE = [
+    (("config", "optimizer"), None, "line 1 is no kept run"),
+    (("config", "optimizer"), 3, "line 1 is no kept run"),
+    (("config", "model"), None, "not a config of this project"),
+    (("config", "trainer"), "x", "not a config of this project"),
+    (("validation", 0), None, "validation: entry 1: kind is not a text"),
+    (("validation", 0, "step"), None, "validation: entry 1: step is not a number"),
+]
+
+
+@pytest.mark.parametrize(("place", "content", "named"), DAMAGE)
+def test_a_damaged_line_of_kept_runs_is_a_usage_error(place, content, named, tmp_path):
+    add(tmp_path / "sweep", test=200.0)
+    path = tmp_path / "fig3.jsonl"
+    keep_runs(read_runs(tmp_path / "sweep", "glu"), path)
+    line = json.loads(path.read_text())
+    *parents, last = place
+    damaged = line
+    for key in parents:
+        damaged = damaged[key]
+    damaged[last] = content
+    path.write_text(json.dumps(line) + "\n")
+    with pytest.raises(UsageError, match=named):
+        make_record("fig3", "cpu", read_kept(path))
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+@pytest.mark.parametrize("perplexity", [None, 0.0])
+def test_a_run_without_a_finite_perplexity_has_diverged(split, perplexity, tmp_path):
+    add(tmp_path, test=200.0)
+    run = read_runs(tmp_path)[0]
+    assert run.status == "done"
+    getattr(run.results, split).perplexity = perplexity
+    assert run.status == "diverged"
+
+
 def test_another_machine_goes_on_from_what_is_kept(call, tmp_path):
     here, out = tmp_path / "here", tmp_path / "out"
     folder = here / "cpu" / "fig3" / "gtu"
