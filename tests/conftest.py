@@ -22,9 +22,8 @@ os.environ["WANDB_MODE"] = "offline"
 # Within `make test`, a make that a test starts would print the folders that it enters, too.
 for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
     os.environ.pop(name, None)
-signal.signal(
-    signal.SIGHUP, signal.SIG_DFL
-)  # nohup has it ignored, by all processes that are started from here too
+# Under nohup it is ignored, in all processes that are started from here, too.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 LONG = (  # files that take long
     "test_sweep", "test_train", "test_update", "test_distributed", "test_gpu", "test_configs",
     "test_fairseq_reference", "test_docs", "test_copies", "test_score_command", "test_small_text",
@@ -86,12 +85,10 @@ def call(monkeypatch, capfd, tmp_path):
         os.dup2(reader, 0)
         os.close(reader)
         GlobalHydra.instance().clear()
-        monkeypatch.setattr(
-            Hydra, "get_mode", lambda *_, **__: None
-        )  # composes all for hydra.mode, which nothing sets
-        monkeypatch.setattr(
-            logging.root, "handlers", []
-        )  # those of an earlier command write to its closed streams
+        # Hydra would compose everything once more for hydra.mode, which nothing sets.
+        monkeypatch.setattr(Hydra, "get_mode", lambda *_, **__: None)
+        # The handlers of an earlier command write to its closed streams.
+        monkeypatch.setattr(logging.root, "handlers", [])
         path = str(ROOT / "scripts" / f"{script}.py")
         monkeypatch.setattr(sys, "argv", [path, *map(str, arguments)])
         capfd.readouterr()

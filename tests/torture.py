@@ -141,9 +141,8 @@ def disturb(whole: Path, run: Path, kinds: list[str], draw: random.Random) -> li
     Returns rows of HEADER, a row a kind and one of the comparison; exits on a wrong exit code.
     """
     hit, cut_short = dict.fromkeys(kinds, 0), 0
-    targets = sorted(
-        draw.sample(range(5, STEPS - 20), len(kinds))
-    )  # each death is after at least so many steps
+    # Each death is after at least so many steps.
+    targets = sorted(draw.sample(range(5, STEPS - 20), len(kinds)))
     for kind, target in zip(kinds, targets, strict=True):
         process = start(run, "resume=true")
         if kind == "killed while starting":
@@ -248,9 +247,8 @@ def full_disks(whole: Path, folder: Path) -> tuple[int, int, int]:
     Returns cases, detected (by a one-line error), lost (unlike `whole`); raises as `mount` does.
     """
     files = next((whole / "checkpoints").glob("step_*")).iterdir()
-    checkpoint = sum(
-        file.stat().st_size for file in files if file.name != BEST
-    )  # which is a link, and takes no room
+    # Without the best one, which is a link and takes no room.
+    checkpoint = sum(file.stat().st_size for file in files if file.name != BEST)
     sizes = [int(checkpoint * part) for part in (2.2, 2.6, 3.1, 3.4, 3.7, 4.1)]
     detected = lost = 0
     for i, size in enumerate(sizes):

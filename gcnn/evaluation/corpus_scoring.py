@@ -29,12 +29,8 @@ from gcnn.data.lines import TEXT
 from gcnn.data.tables import COMPRESSED_SUFFIXES, JSON_SUFFIXES, PARQUET_SUFFIXES, read_rows
 from gcnn.evaluation.scoring import SCORES, Scorer, check_new_columns
 
-KINDS = (
-    ".txt",
-    *JSON_SUFFIXES,
-    *PARQUET_SUFFIXES,
-    *COMPRESSED_SUFFIXES,
-)  # else a dot is part of a name
+# Suffixes of file names; a dot before anything else is part of the name.
+KINDS = (".txt", *JSON_SUFFIXES, *PARQUET_SUFFIXES, *COMPRESSED_SUFFIXES)
 # In the metadata of a file's schema: a JSON object, what its scores were made from. The scores of
 # two models have two prefixes, which follow.
 METADATA_KEY = "gcnn"

@@ -153,9 +153,8 @@ def test_work_of_a_gcnn_is_the_closed_form(ready):
     model = build_model(GCNN, VOCABULARY)
     if ready:
         prepare_for_inference(model)
-    targets = torch.tensor(
-        [[1, 30, 3, 19], [99, 20, 59, 2]]
-    )  # 8 for the head, 3 for the first tail, 1 for the second
+    # 8 for the head, 3 for the first tail, 1 for the second.
+    targets = torch.tensor([[1, 30, 3, 19], [99, 20, 59, 2]])
     looked_up = 8 * 5
     assert work(model, targets, softmax=False) == Work(
         2 * 8 * GCNN_WEIGHTS, 4 * (GCNN_WEIGHTS + looked_up)

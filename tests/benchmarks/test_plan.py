@@ -13,9 +13,8 @@ FAST = GPU("made up", flops=1e15, bandwidth=1e12, link=1e11)
 def test_an_epoch_is_its_counted_work_over_the_rates():
     epoch = plan("gcnn_8", 1024, 8, FAST)
     updates = 103_227_021 / (1024 * 8)
-    assert epoch.products == pytest.approx(
-        103_227_021 / 8 * 3 * 108.8e6 / 1e15, rel=1e-3
-    )  # `gcnn describe gcnn_8`: MFLOPs
+    # `gcnn describe gcnn_8`: MFLOPs.
+    assert epoch.products == pytest.approx(103_227_021 / 8 * 3 * 108.8e6 / 1e15, rel=1e-3)
     assert epoch.exchange == pytest.approx(updates * 2 * 7 / 8 * 4 * 136.2e6 / 1e11, rel=1e-3)
     assert epoch.optimizer == pytest.approx(updates * 36 * 136.2e6 / 1e12, rel=1e-3)
     assert plan("gcnn_8", 1024, 1, FAST).exchange == 0

@@ -62,9 +62,8 @@ def test_below_all_cutoffs_the_adaptive_softmax_is_the_head_alone():
 
 
 def test_the_command_writes_json_and_figures(call, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        softmax_size.multiprocessing, "get_context", lambda kind: FORKS
-    )  # imports take most of its time
+    # Forked: imports take most of a new process's time.
+    monkeypatch.setattr(softmax_size.multiprocessing, "get_context", lambda kind: FORKS)
     size = ["--vocabularies", 60_000, "--hidden-dim", 32, "--tokens", 64]
     how = ["--rounds", 1, "--threads", 1, "--out", "out/size.json"]
     outcome = call("benchmark_softmax", *size, *how)
@@ -72,9 +71,8 @@ def test_the_command_writes_json_and_figures(call, tmp_path, monkeypatch):
     results = json.loads((tmp_path / "out" / "size.json").read_text())
     assert list(results["vocabularies"]) == ["60000"]
     full = results["vocabularies"]["60000"]["full"]
-    assert full["memory_bytes"] > 4 * 60_000 * (
-        32 + 2 * 64
-    )  # its weights, two tensors like the logits
+    # The head's weights, and two tensors like the logits.
+    assert full["memory_bytes"] > 4 * 60_000 * (32 + 2 * 64)
     assert {"command", "git_commit", "hardware", "versions"} <= results.keys()
     for name in ("size.svg", "size_memory.svg"):
         ElementTree.parse(tmp_path / "out" / name)

@@ -35,9 +35,8 @@ def test_running_text_is_the_stream_cut_into_rows(lines, batch_size, block_size)
         ):
             row += zip(*pairs, strict=True)
     seen = [pair for row in rows for pair in row if pair[1] != IGNORE]
-    assert seen == list(
-        zip([EOS, *stream], stream, strict=False)
-    )  # in order, once, each after the one before it
+    # In order, once, each after the one before it.
+    assert seen == list(zip([EOS, *stream], stream, strict=False))
     assert all(pair == (EOS, IGNORE) for row in rows for pair in row if pair[1] == IGNORE)
     for row in rows:  # padding only at the end of a row
         targets = [target for _, target in row]

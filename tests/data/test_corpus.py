@@ -108,9 +108,8 @@ def test_a_folder_of_another_kind_of_file(corpus_of, tmp_path, kind, caplog):
     assert content(corpus_of()) == stripped()
     assert not caplog.records
     names, text = (", ".join(f"{split}.{ending}" for split in LINES) for ending in (kind, "txt"))
-    (tmp_path / "train.txt").write_text(
-        "other text\n"
-    )  # not whole: it is not read, and that is said
+    # Not whole: it is not read, and that is said.
+    (tmp_path / "train.txt").write_text("other text\n")
     assert content(corpus_of()) == stripped()
     assert caplog.records.pop().getMessage().endswith(f"Read: {names}; not read: train.txt.")
     write_text(tmp_path, "{}.txt", {split: ["other text"] for split in LINES})
@@ -187,9 +186,8 @@ def test_a_changed_file_is_read_again(corpus_of, tmp_path):
     before = corpus_of(path=folder).fingerprint("test")
     stat = (folder / "test.txt").stat()
     (folder / "test.txt").write_text("something else\n")
-    os.utime(
-        folder / "test.txt", ns=(stat.st_atime_ns, stat.st_mtime_ns)
-    )  # as a copy with its old time would
+    # As a copy that keeps its old time.
+    os.utime(folder / "test.txt", ns=(stat.st_atime_ns, stat.st_mtime_ns))
     corpus = corpus_of(path=folder)
     assert corpus.fingerprint("test") != before
     assert content(corpus)["test"] == ["something else"]

@@ -106,9 +106,8 @@ def test_another_text_of_the_same_size_and_time(corpus_of, tmp_path):
 def test_a_user_without_a_home_is_told(tmp_path, monkeypatch):
     folder = write_text(tmp_path / "text")
     config = DataConfig(name="local", source="local", path=str(folder))
-    monkeypatch.setattr(
-        os.path, "expanduser", lambda path: path
-    )  # as where neither HOME nor a user's entry is
+    # As where neither HOME nor a user's entry is.
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     monkeypatch.delenv("GCNN_CACHE", raising=False)
     with pytest.raises(UsageError, match=r"no home folder.*set GCNN_CACHE"):
         load_corpus(config)

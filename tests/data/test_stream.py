@@ -251,9 +251,8 @@ def test_any_text_is_encoded_as_its_lines_are(tokenizer, tmp_path_factory, lines
     text = "".join(line + end for line, end in zip(lines, ends, strict=False))
     path = tmp_path_factory.getbasetemp() / "any.txt"
     path.write_bytes(text.encode())
-    expected = re.split(
-        "\r?\n", text.removeprefix("\ufeff")
-    )  # nothing else ends a line; a byte order mark is no text
+    # Nothing else ends a line; a byte order mark is no text.
+    expected = re.split("\r?\n", text.removeprefix("\ufeff"))
     expected = expected if expected[-1] else expected[:-1]
     if not any(map(str.split, expected)):
         with pytest.raises(UsageError, match=r"any.txt has no words"):
@@ -302,13 +301,14 @@ def test_eos_within_lines_is_unknown_and_said_each_time(data, caplog):
         )
     unknown, eos = prepared.tokenizer.unk_id, prepared.tokenizer.eos_id
     tokens = prepared.streams["test"].tokens.tolist()
+    # `a` is unknown too.
     assert [i for i in tokens if i in (unknown, eos)] == [
         unknown,
         unknown,
         unknown,
         eos,
         eos,
-    ]  # `a` is unknown too
+    ]
     caplog.clear()
     assert (
         encode_file(path, prepared.tokenizer).tokens.tolist()

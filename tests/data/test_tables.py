@@ -84,9 +84,8 @@ def test_compressed_text_is_its_text_and_never_a_part_of_it(tmp_path, packer):
     lines = [f"line {i}" for i in range(1000)]
     packed = PACKERS[packer]("".join(f"{line}\n" for line in lines).encode())
     assert texts(written(tmp_path / f"a.txt.{packer}", packed)) == lines
-    assert (
-        texts(written(tmp_path / "no_suffix", packed + packed)) == 2 * lines
-    )  # as `cat` puts two together
+    # As `cat` puts two together.
+    assert texts(written(tmp_path / "no_suffix", packed + packed)) == 2 * lines
     row = json.dumps({"text": "a b"}).encode()
     assert texts(written(tmp_path / f"a.jsonl.{packer}", PACKERS[packer](row))) == ["a b"]
     for size in (len(packed) // 2, len(packed) - 3):

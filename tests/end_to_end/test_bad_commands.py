@@ -367,9 +367,8 @@ def test_bad_arguments_are_one_line(
     done = call(command, *(argument.format(**places) for argument in arguments))
     *usage, line = done.err.splitlines()
     assert (done.code, done.out) == (code, ""), done.err
-    assert re.match(r"error: .*[.;] \w.*\.$" if not usage else r"\S+: error: ", line), (
-        line
-    )  # with a remedy, or the usage
+    # It has a remedy, or is the usage.
+    assert re.match(r"error: .*[.;] \w.*\.$" if not usage else r"\S+: error: ", line), line
     assert not usage or usage[0].startswith("usage: ")
     assert "Traceback" not in done.err
     assert re.search(named, line), line

@@ -132,9 +132,8 @@ def test_what_is_uploaded_does_not_say_where_it_was_made(
         gcnn.load(folder, "cpu").score(["w1 w2", "w3"]) for folder in (run, tmp_path / "hub")
     )
     assert here == there
-    (run / "README.md").write_text(
-        f"Trained in {secret}."
-    )  # a card of one's own is kept, and named
+    # A card of one's own is kept, and named.
+    (run / "README.md").write_text(f"Trained in {secret}.")
     done = call("push", run, "someone/tiny", "--card-only")
     assert "paths: README.md names some of them" in done.out
 

@@ -341,9 +341,8 @@ def test_a_search_goes_on_from_its_database(call, tiny, tmp_path):
     assert trial.params["optimizer.lr"] in rates
     best = (sweep / "optimization_results.yaml").read_text().split("best_value:")[1]
     assert float(best) == min(row["validation_perplexity"] for row in rows)
-    done = call(
-        "train", *search_in_a_database(tiny, storage, 4), "resume=true"
-    )  # nothing is left to do
+    # Nothing is left to do.
+    done = call("train", *search_in_a_database(tiny, storage, 4), "resume=true")
     assert done.code == 0, done.err
     assert len(list(sweep.glob("*/member.json"))) == 4
 

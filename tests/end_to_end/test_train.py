@@ -80,9 +80,8 @@ def test_run_can_be_repeated_from_its_config(call, tiny, tmp_path):
         "train", "--config-path", "run", "--config-name", "config", f"run_dir={tmp_path / 'again'}"
     )
     assert again.code == 0, again.err
-    assert {path.name for path in tmp_path.iterdir()} == before | {
-        "again"
-    }  # nothing of Hydra's own
+    # Nothing of Hydra's own.
+    assert {path.name for path in tmp_path.iterdir()} == before | {"again"}
     first, second = (
         safetensors.torch.load_file(tmp_path / name / "model.safetensors")
         for name in ("run", "again")
@@ -196,9 +195,8 @@ def test_two_runs_do_not_share_a_directory(call, spawn, tiny, tmp_path):
     assert f"in use by process {process.pid}" in second.err
     process.kill()
     process.join()
-    assert (
-        call("train", *tiny, "resume=true").code == 0
-    )  # the lock of a dead process holds nobody up
+    # The lock of a dead process holds nobody up.
+    assert call("train", *tiny, "resume=true").code == 0
 
 
 def test_a_run_goes_on_by_its_own_config_and_each_change_is_named(call, tiny, tmp_path):

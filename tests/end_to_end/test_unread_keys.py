@@ -112,6 +112,5 @@ def test_a_run_that_goes_on_is_not_asked_for_what_it_keeps(call, run_dir):
         f"run_dir={run_dir.parent / 'again'}",
     ]
     assert call("train", *again).code == 0
-    assert (
-        load_config(run_dir.parent / "again").model.softmax_dropout == 0.25
-    )  # as it was when this was stored
+    # As it was when the config was stored.
+    assert load_config(run_dir.parent / "again").model.softmax_dropout == 0.25

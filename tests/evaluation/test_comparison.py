@@ -74,10 +74,11 @@ def test_a_heading_between_empty_lines_begins_an_article(config):
 
     second = HEADINGS.index(" = Second = ")
     assert lines_of_units(HEADINGS) == ("article", [0, second])
+    # The rest of an article comes first.
     assert lines_of_units(["a", *HEADINGS]) == (
         "article",
         [0, 2, second + 1],
-    )  # the rest of an article comes first
+    )
     assert lines_of_units(HEADINGS[1:]) == ("article", [0, second - 1])
     assert lines_of_units(HEADINGS, sentences=True) == ("line", list(range(len(HEADINGS))))
     assert lines_of_units(["a b", "", "= a =", "b"]) == ("line", [0, 1, 2, 3])
@@ -159,9 +160,8 @@ def test_the_interval_of_many_units_is_that_of_the_normal_distribution():
     sums = np.stack([0.1 * tokens + draw.normal(0, 3, 1000), draw.exponential(2, 1000)], axis=1)
     for column, (low, high) in zip(sums.T, bootstrap(sums, tokens), strict=True):
         mean = column.sum() / tokens.sum()
-        error = (
-            math.sqrt(((column - mean * tokens) ** 2).sum()) / tokens.sum()
-        )  # of a ratio of two sums
+        # The standard error of a ratio of two sums.
+        error = math.sqrt(((column - mean * tokens) ** 2).sum()) / tokens.sum()
         assert (low, high) == pytest.approx(
             (mean - 1.96 * error, mean + 1.96 * error), abs=0.1 * error
         )

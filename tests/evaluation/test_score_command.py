@@ -37,13 +37,11 @@ def test_windows_hold_every_line_once_wherever_reads_end(lines, ended, chunk):
         reader = pipe_of(content if ended else content[:-1])
         read = list(read_windows(reader))
         os.close(reader)
-    expected = (
-        lines if ended or not lines or lines[-1] else lines[:-1]
-    )  # an empty last line without an end is none
+    # An empty last line without an end is none.
+    expected = lines if ended or not lines or lines[-1] else lines[:-1]
     assert [line for window in read for line in window] == expected
-    assert all(
-        sum(map(len, window[1:])) <= 64 + chunk for window in read
-    )  # the first line may be longer
+    # The first line may be longer.
+    assert all(sum(map(len, window[1:])) <= 64 + chunk for window in read)
 
 
 def test_lines_do_not_wait_for_others_that_do_not_come():

@@ -144,9 +144,10 @@ def test_full_softmax_is_a_cross_entropy(hidden, targets, projection_dim):
 
 def test_operations_are_head_and_the_expected_cluster(softmax):
     frequencies = torch.zeros(VOCABULARY)
+    # In the shortlist; in the second cluster, of 40 types.
     frequencies[5], frequencies[50] = (
         0.75,
         0.25,
-    )  # in the shortlist; in the second cluster, of 40 types
+    )
     second = HIDDEN * (HIDDEN // 16) + (HIDDEN // 16) * 40
     assert softmax.macs(frequencies) == HIDDEN * (10 + 3) + 0.25 * second

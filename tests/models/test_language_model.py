@@ -263,10 +263,11 @@ def test_an_lstm_is_projected_before_either_softmax():
         biases = 2 * 2 * 4 * 16 + 10
         assert model.parameter_counts()["body"] == model.encoder.macs() + biases
     head = dict(model.softmax.named_parameters())
+    # Not projected twice.
     assert [tuple(weight.shape) for weight in head.values()] == [
         (50, 10),
         (50,),
-    ]  # not projected twice
+    ]
 
 
 @pytest.mark.parametrize("config", [SMALL, PROJECTED], ids=["gcnn", "lstm"])

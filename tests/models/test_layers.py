@@ -52,9 +52,8 @@ def test_gated_conv_is_the_plain_definition(kernel_size, kind):
     with torch.no_grad():
         gain.mul_(torch.rand_like(gain) + 0.5)
         conv.conv.bias.normal_()
-    weight = (
-        gain * direction / direction.flatten(1).norm(dim=1)[:, None, None]
-    )  # (out, in, kernel_size)
+    # (out, in, kernel_size)
+    weight = gain * direction / direction.flatten(1).norm(dim=1)[:, None, None]
     hidden = torch.randn(2, 7, 5)
     padded = torch.cat([torch.zeros(2, kernel_size - 1, 5), hidden], dim=1)
     rows = []

@@ -52,9 +52,8 @@ def test_float32_rounds_as_adding_up_one_product_after_the_other(kernel_size):
     """
     arguments = [part.detach() for part in drawn(kernel_size, 60, channels=(256, 64))]
     exact, (hidden, weight, bias) = torch_conv(*arguments), [part.float() for part in arguments]
-    products = (
-        hidden.unfold(1, kernel_size, 1).unsqueeze(2) * weight
-    )  # (batch, time, out, in, kernel_size)
+    # (batch, time, out, in, kernel_size)
+    products = hidden.unfold(1, kernel_size, 1).unsqueeze(2) * weight
     in_turn = (
         np.cumsum(products.flatten(-2).numpy(), axis=-1, dtype=np.float32)[..., -1] + bias.numpy()
     )

@@ -43,9 +43,8 @@ def test_an_ordering(figure):
     assert judged(figure, *by_name(names, means[::-1])) == NOT
     assert judged(figure, *by_name(names, means, NOISE)) == UNDECIDED
     assert judged(figure, *by_name(names, [*means[1::-1], *means[2:]])) == IN_PART
-    assert (
-        judged(figure, *by_name(names, means, ONCE)) == HOLDS
-    )  # 10 % apart, beyond the noise that is assumed
+    # 10 % apart, beyond the noise that is assumed.
+    assert judged(figure, *by_name(names, means, ONCE)) == HOLDS
     assert (
         judged(figure, *by_name(names, [100.0 * 1.02**i for i in range(len(names))][::-1], ONCE))
         != HOLDS
@@ -127,12 +126,10 @@ def test_more_context_helps_less_and_less():
     assert judged("fig4", *by_name(WORDS, helps)) == HOLDS
     assert judged("fig4", *by_name(WORDS, (100.0, 120.0, 140.0, 200.0, 210.0, 215.0))) == NOT
     assert judged("fig4", *by_name(WORDS, helps, NOISE)) == UNDECIDED
-    assert (
-        judged("fig4", *by_name(WORDS, helps, ONCE)) == IN_PART
-    )  # whether 49 words are worse than 19 by 1 % is open
-    assert (
-        judged("fig4", *by_name(WORDS, (*helps[:5], None))) == HOLDS
-    )  # 31 words are the longest context
+    # Whether 49 words are worse than 19 by 1 % is open.
+    assert judged("fig4", *by_name(WORDS, helps, ONCE)) == IN_PART
+    # 31 words are the longest context.
+    assert judged("fig4", *by_name(WORDS, (*helps[:5], None))) == HOLDS
     assert judged("fig4", *by_name(WORDS, (*helps[:4], None, None))) == NOT_MEASURED
     assert judged("fig4", *by_name(WORDS, helps), missing=3) == NOT_MEASURED
 
@@ -186,10 +183,11 @@ def test_each_later_gate_against_glu():
     assert judged_with_glu(None, 100.0, 99.0, 98.0, 101.0) == NOT_MEASURED
 
 
+# FAST has SLOW's end after 60 % of the steps.
 SLOW, FAST = (
     (400, 300, 250, 220, 200),
     (300, 220, 190, 170, 160),
-)  # FAST has SLOW's end after 60 % of the steps
+)
 
 
 def recipes(both, others, seeds=SCATTER):
@@ -206,12 +204,10 @@ def test_convergence():
     assert judged("fig6", *recipes(FAST, SLOW)) == HOLDS
     assert judged("fig6", *recipes(SLOW, FAST)) == NOT
     assert judged("fig6", *recipes(FAST, SLOW, NOISE)) == UNDECIDED
-    assert (
-        judged("fig6", *recipes(FAST, SLOW, ONCE)) == IN_PART
-    )  # lower, but 190 and 200 are within assumed noise
-    assert (
-        judged("fig6", *recipes((300, 250, 210, 190, 180), SLOW)) == IN_PART
-    )  # lower, but after 80 % of the steps
+    # Lower, but 190 and 200 are within assumed noise.
+    assert judged("fig6", *recipes(FAST, SLOW, ONCE)) == IN_PART
+    # Lower, but after 80 % of the steps.
+    assert judged("fig6", *recipes((300, 250, 210, 190, 180), SLOW)) == IN_PART
     assert judged("fig6", *recipes(FAST, ())) == NOT_MEASURED
     made = record("fig6", *recipes(FAST, SLOW))
     found = evidence(CLAIMS["fig6"].compare(made), made)

@@ -18,9 +18,8 @@ from gcnn.runs.json_files import read_json
 from tests.conftest import ROOT
 
 REPRODUCTION = ROOT / "docs" / "results" / "reproduction"
-RECORDS = [
-    path for path in sorted(REPRODUCTION.glob("*/*.json")) if path.stem != "search"
-]  # its runs were not kept
+# Its runs were not kept.
+RECORDS = [path for path in sorted(REPRODUCTION.glob("*/*.json")) if path.stem != "search"]
 FILES = sorted((CONFIGS / "reproduce").glob("*/*.yaml"))
 
 

@@ -35,15 +35,13 @@ def test_first_the_rates_then_the_seeds_at_the_best():
     assert next_runs(PART, [*runs, ended(0.1, 1)]) == [(0.1, 1)]  # begun, not ended
     assert chosen_rate(PART, [*runs, ended(0.1, 1)]) is None
     assert next_runs(PART, [*runs, ended(0.1, 1, 220.0)]) == [(0.03, 2), (0.03, 3)]
-    runs.append(
-        ended(0.1, 1, error="step 7: loss nan, gradient norm nan; not updated.")
-    )  # diverged: ended
+    # A run that diverged has ended.
+    runs.append(ended(0.1, 1, error="step 7: loss nan, gradient norm nan; not updated."))
     assert next_runs(PART, runs) == [(0.03, 2), (0.03, 3)]
     runs.append(ended(0.03, 2, 190.0))
     assert next_runs(PART, runs) == [(0.03, 3)]
-    assert (
-        next_runs(PART, [*runs, ended(0.03, 3, 230.0)]) == []
-    )  # the rate was chosen at the seed of all
+    # The rate was chosen at the one seed that all rates have.
+    assert next_runs(PART, [*runs, ended(0.03, 3, 230.0)]) == []
 
 
 def test_what_has_not_begun_is_missing():
@@ -132,9 +130,8 @@ def test_another_machine_goes_on_from_what_is_kept(call, tmp_path):
     assert str(tmp_path) not in kept.read_text()
 
     there = tmp_path / "there"
-    add(
-        there / "cpu" / "fig3" / "gtu", "model.gate=gtu", lr=0.01, test=7.0
-    )  # counts, here and in what is kept
+    # This one counts, here and in what is kept.
+    add(there / "cpu" / "fig3" / "gtu", "model.gate=gtu", lr=0.01, test=7.0)
     assert call(*command, there, "data.path=/srv/data").code in (0, None)
     record = json.loads((out / "cpu" / "fig3.json").read_text())
     assert [group["lr"] for group in record["groups"]] == [0.01, 0.1]
@@ -228,9 +225,8 @@ def test_a_sweep_that_is_stopped_ends_the_command_with_its_code(
 
     monkeypatch.setattr(reproduce, "run_sweep", run_sweep)
     assert call("reproduce", "--scale", "small", "--runs", tmp_path, "data.path=/data").code == 130
-    assert (
-        len(read_kept(tmp_path / "figures" / "small" / "runs" / "fig3.jsonl")) == 2
-    )  # what it had done
+    # What it had done is kept.
+    assert len(read_kept(tmp_path / "figures" / "small" / "runs" / "fig3.jsonl")) == 2
 
 
 def test_a_run_of_any_command_is_kept_by_its_recipe(call, tmp_path):

@@ -70,9 +70,8 @@ def test_what_comes_after_an_older_checkpoint_is_set_aside_and_never_taken(check
     for step in (15, 18, 19):
         checkpoints.save(step, model.state_dict(), {})
     assert [found.name for found in checkpoints.all()] == ["step_000000018", "step_000000019"]
-    assert (
-        checkpoints.load(aside / "step_000000020", model)["progress"]["step"] == 20
-    )  # it is not lost
+    # The old one is not lost.
+    assert checkpoints.load(aside / "step_000000020", model)["progress"]["step"] == 20
     assert checkpoints.set_aside_newer(checkpoints.path(19)) is None
 
 

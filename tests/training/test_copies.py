@@ -51,11 +51,12 @@ CASES = {  # the rarest cluster has 2 types of 42: many a batch does without it
     "sentences": (*GCNN, "data.sentences=true", "trainer.carry_state=false"),
 }
 CHAINED = ("adamw", "nesterov", "lstm")
+# No clusters: what is dropped out depends on their words.
 DROPOUT = (
     *GCNN,
     "model.dropout=0.3",
     "model.cutoffs=[]",
-)  # no clusters: what is dropped out depends on their words
+)
 
 
 def composed(corpus: Path) -> dict[str, TrainConfig]:
@@ -63,9 +64,8 @@ def composed(corpus: Path) -> dict[str, TrainConfig]:
     paths = f"data.path={corpus}", f"data.cache_dir={corpus / 'cache'}"
     configs = {}
     for case, arguments in {**CASES, "plain": GCNN, "dropout": DROPOUT}.items():
-        given = dict(
-            argument.split("=", 1) for argument in (*ARGUMENTS, *paths, *arguments)
-        )  # the last of each key
+        # The last of each key counts.
+        given = dict(argument.split("=", 1) for argument in (*ARGUMENTS, *paths, *arguments))
         configs[case] = compose_config(*(f"{key}={value}" for key, value in given.items()))
     return configs
 

@@ -110,9 +110,10 @@ def test_two_processes_train_as_one_with_the_same_global_batch(start, whole, tmp
     results = [json.loads((run / "results.json").read_text()) for run in (one, tmp_path / "two")]
     assert [found["processes"] for found in results] == [1, 2]
     for found, process, launch in zip(results, (whole, ranks[0]), ((), LAUNCH), strict=True):
+        # As one types it to train so again.
         assert found["command"] == shlex.join(
             ["python", *launch, process.script, *process.arguments]
-        )  # to type again
+        )
     assert results[0]["train"]["tokens"] == results[1]["train"]["tokens"]
     assert results[0]["test"]["perplexity"] == pytest.approx(
         results[1]["test"]["perplexity"], rel=1e-3
@@ -145,9 +146,8 @@ def test_a_signal_to_one_process_saves_and_stops_all(start, corpus, tmp_path):
         wait_for_a_step(torchrun, run)
         os.kill(rank_1(torchrun.pid), signal.SIGUSR1)
         _, err = torchrun.communicate(timeout=120)
-    assert torchrun.returncode == 1, (
-        err
-    )  # torchrun's own code for processes that end with another than 0
+    # Torchrun's own code for processes that end with another than 0.
+    assert torchrun.returncode == 1, err
     assert "SIGUSR1: saved at step" in err
     assert err.count(f"exitcode  : {128 + signal.SIGUSR1}") == 2
     (saved,) = (run / "checkpoints").iterdir()

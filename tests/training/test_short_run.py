@@ -40,9 +40,8 @@ def test_the_operations_that_bound_a_run_count_as_steps(config, make_trainer):
     one = make_trainer(
         config, "other", max_steps=None, max_flops=flops * len(whole.data.streams["train"])
     )
-    assert steps_of(one) == pytest.approx(
-        len(whole.batches), rel=0.2
-    )  # the text's own frequencies, not English's
+    # The text's own frequencies, not English's.
+    assert steps_of(one) == pytest.approx(len(whole.batches), rel=0.2)
     minutes = make_trainer(config, "minutes", max_steps=None, max_minutes=1)
     assert steps_of(minutes) == math.inf
 

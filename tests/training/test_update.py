@@ -107,9 +107,8 @@ def test_what_is_not_finite_moves_nothing(config, make_trainer, optimizer, first
     before = copy.deepcopy(upset.model.state_dict())
     again = upset.progress.index
     gain = upset.model.softmax.head.weight
-    upset.model.softmax.head.weight = torch.nn.Parameter(
-        gain * torch.nan
-    )  # the optimizer has `gain`
+    # The optimizer still has `gain`.
+    upset.model.softmax.head.weight = torch.nn.Parameter(gain * torch.nan)
     upset.step()
     upset.model.softmax.head.weight = gain
     assert upset.progress.skipped == 1
