@@ -26,10 +26,8 @@ class Command(FORKS.Process):
 
     def __init__(self, folder: Path, script: str, *arguments: object, **environment: object):
         super().__init__()
-        self.script, self.arguments = (
-            str(SCRIPTS / f"{script}.py"),
-            [str(argument) for argument in arguments],
-        )
+        self.script = str(SCRIPTS / f"{script}.py")
+        self.arguments = [str(argument) for argument in arguments]
         self.environment = {key: str(value) for key, value in environment.items()}
         self.said = folder / f"{self.name}.err"
         self.start()

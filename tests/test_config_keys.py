@@ -45,7 +45,8 @@ from gcnn.training.schedules import Schedule
 WORDS = [f"w{i}" for i in range(30)]
 LINES = [" ".join((WORDS * 2)[i * 7 % 30 :][: 3 + i % 8]) for i in range(120)]
 DATA = DataConfig(name="own", source="local", path="text")
-WORD, PIECES = WordTokenizerConfig(), SentencePieceConfig(vocabulary_size=275)
+WORD = WordTokenizerConfig()
+PIECES = SentencePieceConfig(vocabulary_size=275)
 GCNN = GCNNConfig(embedding_dim=6, blocks=[BlockConfig([[3, 8]], 2)], cutoffs=[5])
 LSTM = LSTMConfig(embedding_dim=6, hidden_dim=8, cutoffs=[5])
 TRANSFORMER = TransformerConfig(
@@ -57,7 +58,8 @@ TRANSFORMER = TransformerConfig(
     window=4,
     cutoffs=[5],
 )
-NESTEROV, ADAMW = NesterovConfig(lr=0.1, weight_decay=0.1), AdamWConfig(lr=0.1)
+NESTEROV = NesterovConfig(lr=0.1, weight_decay=0.1)
+ADAMW = AdamWConfig(lr=0.1)
 SHORT = TrainerConfig(
     batch_size=2,
     block_size=8,

@@ -109,10 +109,8 @@ def test_the_speeds_in_the_docs_are_those_of_the_results():
 
 
 def test_the_wikitext_103_figures_in_the_docs_are_the_results():
-    text, found = (
-        (DOCS / "RESULTS.md").read_text(),
-        json.loads((DOCS / "results" / "wikitext103_head.json").read_text()),
-    )
+    text = (DOCS / "RESULTS.md").read_text()
+    found = json.loads((DOCS / "results" / "wikitext103_head.json").read_text())
     valid, test = found["validation"], found["test"]
     assert f"| perplexity | {valid['perplexity']:.1f} | {test['perplexity']:.1f} |" in text
     assert (
@@ -131,7 +129,8 @@ def test_the_wikitext_2_rows_in_the_docs_are_the_results():
     assert len(rows) >= 2
     for name, row in rows.items():
         found = json.loads((DOCS / name).read_text())
-        train, operations = found["train"], 3 * found["flops_per_token"] * found["train"]["tokens"]
+        train = found["train"]
+        operations = 3 * found["flops_per_token"] * found["train"]["tokens"]
         perplexities = [f"{found[split]['perplexity']:.1f}" for split in ("test", "validation")]
         cells = [f"{found['parameters']['total'] / 1e6:.1f} M", *perplexities]
         cells += [

@@ -140,7 +140,8 @@ def disturb(whole: Path, run: Path, kinds: list[str], draw: random.Random) -> li
     kinds: names of signals, or "killed in a step" and the like (see `main`), which are SIGKILLs.
     Returns rows of HEADER, a row a kind and one of the comparison; exits on a wrong exit code.
     """
-    hit, cut_short = dict.fromkeys(kinds, 0), 0
+    hit = dict.fromkeys(kinds, 0)
+    cut_short = 0
     # Each death is after at least so many steps.
     targets = sorted(draw.sample(range(5, STEPS - 20), len(kinds)))
     for kind, target in zip(kinds, targets, strict=True):
@@ -267,7 +268,8 @@ def read_only_folders(whole: Path, folder: Path, draw: random.Random) -> tuple[i
     """
     detected = lost = 0
     for i in range(3):
-        run, target = folder / f"read_only_{i}", draw.randrange(20, STEPS // 2)
+        run = folder / f"read_only_{i}"
+        target = draw.randrange(20, STEPS // 2)
         checkpoints = run / "checkpoints"
         process = start(run)
         wait_until(process, lambda run=run, target=target: steps(run) >= target, 0.01)
@@ -289,7 +291,8 @@ def damaged_checkpoints(
 
     Returns title -> cases, detected (the one before it was loaded instead), lost (it was not).
     """
-    config, run = load_config(whole), folder / "damaged"
+    config = load_config(whole)
+    run = folder / "damaged"
     model = build_model(config.model, load_tokenizer(whole / "tokenizer").vocabulary_size)
     manifest = json.loads(next((whole / "checkpoints").iterdir()).joinpath(MANIFEST).read_text())
     rows = {}
@@ -347,7 +350,8 @@ def main() -> None:
     parser.add_argument("--turns-only", action="store_true", help="nothing else")
     parser.add_argument("--out", type=Path, help="a JSON file for the table")
     arguments = parser.parse_args()
-    draw, began = random.Random(arguments.seed), time.monotonic()
+    draw = random.Random(arguments.seed)
+    began = time.monotonic()
     kinds = ["killed in a step"] * 3 + ["killed while writing a checkpoint"] * 2
     kinds = [
         kinds[i % 5] if i % 10 != 9 else "killed while starting" for i in range(arguments.kills)

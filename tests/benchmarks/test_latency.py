@@ -93,10 +93,8 @@ def test_protocol_is_that_of_table_4_and_the_same_for_both_models(machine, seen)
 def test_json_is_complete_and_the_report_reads_it(machine, tmp_path):
     written = benchmark([candidates()], machine, repeats=2, long_repeats=1)
     write_json(tmp_path / "latency.json", written)
-    measured, read = (
-        load_latency(tmp_path / "latency.json"),
-        json.loads((tmp_path / "latency.json").read_text()),
-    )
+    measured = load_latency(tmp_path / "latency.json")
+    read = json.loads((tmp_path / "latency.json").read_text())
     assert read == written
     assert (read["device"], read["threads"]) == ("cpu", torch.get_num_threads())
     lengths = {"5", "10", "20", "50", "100"}
@@ -126,11 +124,9 @@ def test_json_is_complete_and_the_report_reads_it(machine, tmp_path):
 
 def test_pairs_are_ratios_of_what_was_measured(machine):
     written = benchmark([candidates()], machine, repeats=2, long_repeats=1)
-    gcnn, lstm, (pair,) = (
-        written["models"]["small_gcnn"],
-        written["models"]["small_lstm"],
-        written["pairs"],
-    )
+    gcnn = written["models"]["small_gcnn"]
+    lstm = written["models"]["small_lstm"]
+    (pair,) = written["pairs"]
     medians = [model["sentences_without_softmax"]["20"]["median_ms"] for model in (gcnn, lstm)]
     assert pair["ratios_without_softmax"]["20"]["measured"] == pytest.approx(
         medians[1] / medians[0]
@@ -145,7 +141,8 @@ def test_pairs_are_ratios_of_what_was_measured(machine):
 GCNN_WEIGHTS = 5 * 6 + 4 * 6 * 12 + 6 * 4 + 5 * 2 * 4 + 2 * 16 + 6 * 8
 HEAD = 8 * (20 + 2)
 TAILS = (8 * 2 + 2 * 40, 8 * 1 + 1 * 40)  # of 60 - 20 and 100 - 60 types
-LSTM_INPUT, LSTM_RECURRENT = 4 * 5 * 8, 4 * 8 * 8
+LSTM_INPUT = 4 * 5 * 8
+LSTM_RECURRENT = 4 * 8 * 8
 
 
 @pytest.mark.parametrize("ready", [False, True])
@@ -280,10 +277,8 @@ def test_a_measurement_waits_once_whatever_the_blocks(machine, monkeypatch):
 
 
 def test_a_gpu_is_measured_at_a_gpus_sizes():
-    gpu, cpu = (
-        Machine(torch.device("cuda"), torch.bfloat16),
-        Machine(torch.device("cpu"), torch.bfloat16),
-    )
+    gpu = Machine(torch.device("cuda"), torch.bfloat16)
+    cpu = Machine(torch.device("cpu"), torch.bfloat16)
     assert gpu.sizes == SIZES["cuda"]
     assert min(gpu.sizes.channels, max(gpu.sizes.rows)) >= 8192
     assert cpu.sizes == Sizes(1 << 29, 2048, (21, 2048))

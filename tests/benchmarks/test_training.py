@@ -49,7 +49,8 @@ def test_the_real_update_is_timed(monkeypatch):
         == 2
     )
     assert any(not torch.equal(before[name], p) for name, p in trainer.model.named_parameters())
-    head, tails = (2000 + 2) * 8, [8 * 2 + 2 * 8000, 8 * 1 + 1 * 23_280]
+    head = (2000 + 2) * 8
+    tails = [8 * 2 + 2 * 8000, 8 * 1 + 1 * 23_280]
     body = 4 * 8 + 2 * 8 * 16
     least, most = (2 * (body + head + extra) for extra in (0, sum(tails)))
     assert least < speed.flops_per_token < most

@@ -64,7 +64,8 @@ def test_sentences_are_the_lines_each_alone(lines, batch_size, block_size):
         for row, inputs, outputs in zip(
             batches.rows(i).tolist(), tokens.tolist(), targets.tolist(), strict=True
         ):
-            line, padding = lines[row], tokens.shape[1] - len(lines[row]) - 1
+            line = lines[row]
+            padding = tokens.shape[1] - len(lines[row]) - 1
             assert inputs == [EOS, *line] + [EOS] * padding
             assert outputs == [*line, EOS] + [IGNORE] * padding
             seen.append(row)

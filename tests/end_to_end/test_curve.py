@@ -24,7 +24,8 @@ def write_text(path, lines, seed):
 
 
 def test_losses_are_the_recorded_ones(call, tmp_path):
-    data, run = tmp_path / "data", tmp_path / "run"
+    data = tmp_path / "data"
+    run = tmp_path / "run"
     data.mkdir()
     for seed, (split, lines) in enumerate((("train", 200), ("valid", 20), ("test", 20)), start=1):
         write_text(data / f"{split}.txt", lines, seed)

@@ -94,7 +94,8 @@ def test_without_a_better_step_the_weights_stay_those_of_the_source(
 
 
 def test_going_on_does_not_need_the_source_again(call, tiny, run_dir, text, tmp_path):
-    source, out = run_dir.rename(tmp_path / "source"), tmp_path / "tuned"
+    source = run_dir.rename(tmp_path / "source")
+    out = tmp_path / "tuned"
     assert call("train", *arguments(tiny, text, out, f"init_from={source}")).code == 0
     shutil.rmtree(source)
     done = call("train", f"run_dir={out}", "resume=true", "trainer.max_steps=25")
@@ -121,7 +122,8 @@ def test_another_architecture_or_tokenizer_is_refused(
 
 def test_the_model_and_the_tokenizer_are_those_of_the_source(call, trained, text, tmp_path):
     """Neither is named here; the default experiment's are others."""
-    out, source = tmp_path / "tuned", load_config(trained)
+    out = tmp_path / "tuned"
+    source = load_config(trained)
     asked = [
         "experiment=quickstart",
         f"init_from={trained}",

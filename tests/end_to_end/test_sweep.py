@@ -119,7 +119,8 @@ def test_resume_finishes_a_sweep_and_leaves_what_is_done(call, tiny, tmp_path):
 
 def test_a_member_does_not_go_on_at_the_learning_rate_of_another(call, tiny, tmp_path):
     """A run that goes on may change its learning rate; a member's is what the sweep compares."""
-    arguments, sweep = ["--multirun", *tiny, "resume=true"], tmp_path / "run"
+    arguments = ["--multirun", *tiny, "resume=true"]
+    sweep = tmp_path / "run"
     assert call("train", *arguments, "optimizer.lr=0.01,0.02").code == 0
     (sweep / "0" / "results.json").unlink()  # as if it had been killed before its end
     other = call("train", *arguments, "optimizer.lr=0.03,0.02")

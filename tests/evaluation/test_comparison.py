@@ -115,7 +115,8 @@ def test_recall_as_worked_out_by_hand():
 
 def test_the_bands_of_ranks_and_positions():
     tokens = [9, 10, 99, 100, 999, 1000, 9999, 10_000, 0, 3, 0]  # ids count from 0, ranks from 1
-    stream, starts = stream_of(tokens), np.array([0, 9])
+    stream = stream_of(tokens)
+    starts = np.array([0, 9])
     parts = compare(stream, starts, *made_up_nlls(len(tokens)))["parts"]
     bands = {part["part"]: part["tokens"] for part in parts["frequency"]}
     assert bands == {
@@ -168,14 +169,16 @@ def test_the_interval_of_many_units_is_that_of_the_normal_distribution():
 
 
 def test_memory_is_bounded_without_changing_the_interval(monkeypatch):
-    sums, tokens = made_up_nlls(14).T, np.arange(1, 15)
+    sums = made_up_nlls(14).T
+    tokens = np.arange(1, 15)
     whole = bootstrap(sums, tokens)
     monkeypatch.setattr(module, "DRAWS_AT_ONCE", 1000)
     assert bootstrap(sums, tokens) == whole
 
 
 def test_alike_models_do_not_differ_and_one_unit_has_no_interval():
-    stream, nlls = stream_of([1, 2, 0, 3, 0]), made_up_nlls(5)
+    stream = stream_of([1, 2, 0, 3, 0])
+    nlls = made_up_nlls(5)
     alike = compare(stream, np.array([0, 3]), nlls[0], nlls[0])
     assert (alike["ratio"], alike["ratio_interval"], alike["difference"]) == (1, [1, 1], 0)
     alone = compare(stream, np.array([0]), *nlls)
@@ -184,7 +187,8 @@ def test_alike_models_do_not_differ_and_one_unit_has_no_interval():
 
 
 def test_losses_that_are_not_finite_are_an_error_and_vast_ones_no_infinity():
-    stream, nlls = stream_of([1, 2, 0]), made_up_nlls(3)
+    stream = stream_of([1, 2, 0])
+    nlls = made_up_nlls(3)
     with pytest.raises(RunError, match="the second run gives a token a loss that is not finite"):
         compare(stream, np.array([0]), nlls[0], nlls[1] + [0, np.nan, 0])
     vast = compare(stream, np.array([0]), nlls[0], nlls[1] + 800)
@@ -199,7 +203,8 @@ def test_a_bootstrap_by_hand_gives_the_interval_of_the_command(mode, made_runs, 
     per_line = [call("evaluate", "--run", run, "--per-line", mode).out.splitlines() for run in runs]
     lines = []
     for row_a, row_b in zip(*per_line, strict=True):
-        (log_prob_a, tokens), (log_prob_b, _) = row_a.split("\t"), row_b.split("\t")
+        log_prob_a, tokens = row_a.split("\t")
+        log_prob_b, _ = row_b.split("\t")
         lines.append((-float(log_prob_a), -float(log_prob_b), int(tokens)))
     assert (found["unit"], found["units"]) == ("line", len(lines))
 

@@ -56,7 +56,8 @@ def test_every_row_keeps_its_columns_and_gets_the_scorers_scores(
 ):
     monkeypatch.setattr(tables, "CHUNK", 500)
     done = score_files(scorer, shards, tmp_path / "out")
-    found, expected = scores_in(tmp_path / "out"), scorer.score([row["text"] for row in rows])
+    found = scores_in(tmp_path / "out")
+    expected = scorer.score([row["text"] for row in rows])
     assert [row["text"] for row in found] == [row["text"] for row in rows]
     third = len(rows) // 3
     assert [row["id"] for row in found if "id" in row] == list(range(third))

@@ -156,7 +156,8 @@ def test_what_cannot_be_done_is_one_line_with_the_thing_and_the_remedy(
 
 
 def test_pipes_and_compressed_text_are_read(made_runs, corpus, tmp_path, call):
-    run, text = made_runs["gcnn", "word"], (corpus / "valid.txt").read_bytes()
+    run = made_runs["gcnn", "word"]
+    text = (corpus / "valid.txt").read_bytes()
     plain = call("evaluate", "--run", run, "--file", corpus / "valid.txt", "--json").out
     (tmp_path / "valid.txt.gz").write_bytes(gzip.compress(text))
     assert call("evaluate", "--run", run, "--file", "valid.txt.gz", "--json").out == plain

@@ -59,7 +59,8 @@ def test_a_continuation_that_ends_a_word_has_the_whole_word(harness, context, te
     """It is no certainty: the word that the context breaks off is one of its tokens."""
     known = harness.scorer.tokenizer.types[30:32]
     rest = known[1][2:]
-    context, text = context.format(*known, rest), text.format(*known, rest)
+    context = context.format(*known, rest)
+    text = text.format(*known, rest)
     scores = harness.scorer.token_scores(context + text, sentences=False).log_probs[first:-1]
     total, greedy = ask(harness.loglikelihood, context, text)
     assert len(scores) == len(text.split())

@@ -61,7 +61,8 @@ def test_every_token_has_its_own_nll_once(run, stream, reference):
 @pytest.mark.parametrize("world_size", [2, 3, 40])
 def test_processes_share_a_text_out(run, stream, world_size, sentences):
     """Each token is one process's; together they say what one does, however few tokens each has."""
-    nlls, times = np.zeros(len(stream)), np.zeros(len(stream), int)
+    nlls = np.zeros(len(stream))
+    times = np.zeros(len(stream), int)
     for rank in range(world_size):
         for positions, found in token_nlls(run.model, stream, sentences, 3, 20, rank, world_size):
             nlls[positions] = found
@@ -174,7 +175,8 @@ def test_unknown_tokens_are_counted_and_left_out_of_the_second_perplexity(
 
 def test_unigram_perplexity_is_that_of_smoothed_counts(run, stream, corpus):
     train = encode_file(corpus / "train.txt", run.tokenizer)
-    counts, types = Counter(train.tokens.tolist()), run.tokenizer.vocabulary_size
+    counts = Counter(train.tokens.tolist())
+    types = run.tokenizer.vocabulary_size
     assert type_counts(train).tolist() == [counts[i] for i in range(types)]
     nats = -sum(math.log((counts[i] + 1) / (len(train) + types)) for i in stream.tokens.tolist())
     assert unigram_perplexity(type_counts(train), stream) == pytest.approx(

@@ -19,14 +19,10 @@ def make(folder, finished_at=None):
 
 def test_a_folder_of_runs_means_its_newest_finished_one(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    old, new = (
-        make(tmp_path / "runs/quick start/1", 100),
-        make(tmp_path / "runs/wikitext2/small/sweep/0", 300),
-    )
-    between, unfinished = (
-        make(tmp_path / "runs/quick start/0", 200),
-        make(tmp_path / "runs/quick start/2"),
-    )
+    old = make(tmp_path / "runs/quick start/1", 100)
+    new = make(tmp_path / "runs/wikitext2/small/sweep/0", 300)
+    between = make(tmp_path / "runs/quick start/0", 200)
+    unfinished = make(tmp_path / "runs/quick start/2")
     assert find_run("latest").resolve() == find_run("runs").resolve() == new
     assert str(new.relative_to(tmp_path)) in capsys.readouterr().err
     assert find_run("runs/quick start").resolve() == between

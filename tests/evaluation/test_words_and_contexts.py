@@ -106,7 +106,8 @@ def test_no_context_is_the_start_of_a_text(double, lines):
 def test_a_packed_model_gives_the_same_to_rounding(made_runs, lines):
     for run in made_runs.values():
         exact = load_model(run, "cpu")
-        packed, slow = gcnn.load(run, "cpu"), Scorer(exact.model, exact.tokenizer)
+        packed = gcnn.load(run, "cpu")
+        slow = Scorer(exact.model, exact.tokenizer)
         before = "\n".join(lines[:4])
         found, expected = (model.score(lines, context=before) for model in (packed, slow))
         np.testing.assert_allclose(

@@ -91,18 +91,17 @@ class Blocks(RunningText):
     """Rows of ids (batch, updates * block_size + 1) as batches of contiguous blocks."""
 
     def __init__(self, rows: torch.Tensor, block_size: int):
-        self.rows, self.block_size, self.micro_batch_size, self.layout = (
-            rows,
-            block_size,
-            len(rows),
-            {},
-        )
+        self.rows = rows
+        self.block_size = block_size
+        self.micro_batch_size = len(rows)
+        self.layout = {}
 
     def __len__(self) -> int:
         return (self.rows.size(1) - 1) // self.block_size
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        start, stop = index * self.block_size, (index + 1) * self.block_size
+        start = index * self.block_size
+        stop = (index + 1) * self.block_size
         return self.rows[:, start:stop], self.rows[:, start + 1 : stop + 1]
 
     def draw_order(self, seed: int, epoch: int) -> range:
@@ -116,7 +115,8 @@ def test_fairseq_training_trajectory(folder, tmp_path):
     trajectory = json.loads((folder / "training" / "trajectory.json").read_text(encoding="utf-8"))
     imported = tmp_path / "imported"
     import_fairseq(folder / "training" / "initial.pt", folder / "dict.txt", imported)
-    config, tokenizer = load_config(imported), load_tokenizer(imported / "tokenizer")
+    config = load_config(imported)
+    tokenizer = load_tokenizer(imported / "tokenizer")
     model = build_model(config.model, tokenizer.vocabulary_size)
     load_weights(model, imported / WEIGHTS)
     ids = [

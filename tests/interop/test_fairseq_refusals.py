@@ -143,10 +143,8 @@ def test_fairseq_hostile_and_damaged_files_run_nothing(
 
 
 def test_fairseq_command(make_weights, save_checkpoint, dictionary, tmp_path, monkeypatch, capsys):
-    checkpoint, out = (
-        save_checkpoint(make_weights(LAYERS, None), decoder_layers=STRING),
-        tmp_path / "out",
-    )
+    checkpoint = save_checkpoint(make_weights(LAYERS, None), decoder_layers=STRING)
+    out = tmp_path / "out"
     out.mkdir()
     assert run_script(monkeypatch, capsys, checkpoint, dictionary, out) == (0, "")
     assert {path.name for path in out.iterdir()} == {

@@ -14,7 +14,8 @@ def test_an_imported_model_is_fine_tuned_by_its_own_config(
         "adaptive_softmax_cutoff": "10,20",
     }
     checkpoint = save_checkpoint(make_weights([(16, 3, 1), (16, 3, 1)], [10, 20]), **options)
-    source, out = tmp_path / "imported", tmp_path / "tuned"
+    source = tmp_path / "imported"
+    out = tmp_path / "tuned"
     assert call("import_fairseq", checkpoint, dictionary, source).code == 0
     for split in ("train", "valid", "test"):
         (tmp_path / f"{split}.txt").write_text("w1 w2 w3 novel w4\n" * 50)

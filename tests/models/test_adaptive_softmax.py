@@ -39,7 +39,8 @@ def torchs_own(softmax: AdaptiveSoftmax) -> nn.AdaptiveLogSoftmaxWithLoss:
 
 def dense_log_prob(softmax: AdaptiveSoftmax, hidden: torch.Tensor) -> torch.Tensor:
     """Each type's probability, type by type in float64: its cluster's times its own within it."""
-    softmax, hidden = softmax.double(), hidden.double()
+    softmax = softmax.double()
+    hidden = hidden.double()
     head = softmax.head(hidden).softmax(-1)
     columns = []
     for word in range(VOCABULARY):
@@ -57,7 +58,8 @@ def test_probabilities_sum_to_one(softmax, hidden):
 
 
 def test_log_probabilities_equal_the_dense_reference(softmax, hidden, targets):
-    found, nll = softmax.log_prob(hidden), softmax.nll(hidden, targets)
+    found = softmax.log_prob(hidden)
+    nll = softmax.nll(hidden, targets)
     dense = dense_log_prob(softmax, hidden).float()
     torch.testing.assert_close(found, dense, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(
@@ -67,7 +69,8 @@ def test_log_probabilities_equal_the_dense_reference(softmax, hidden, targets):
 
 def test_equals_torchs_own_with_gradients(softmax, hidden, targets):
     own = torchs_own(softmax)
-    mine, theirs = hidden.clone().requires_grad_(), hidden.clone().requires_grad_()
+    mine = hidden.clone().requires_grad_()
+    theirs = hidden.clone().requires_grad_()
     loss = softmax.nll(mine, targets).mean()
     reference = own(theirs.view(-1, HIDDEN), targets.view(-1)).loss
     torch.testing.assert_close(loss, reference)
@@ -83,7 +86,8 @@ def test_right_under_bf16_autocast(softmax, hidden, targets):
     """Losses and log-probabilities are float32, normalised, near the others; gradients arrive."""
     exact = softmax.nll(hidden, targets)
     with torch.autocast("cpu", torch.bfloat16):
-        nll, log_prob = softmax.nll(hidden, targets), softmax.log_prob(hidden)
+        nll = softmax.nll(hidden, targets)
+        log_prob = softmax.log_prob(hidden)
     nll.mean().backward()
     assert nll.dtype == log_prob.dtype == torch.float32
     assert (nll - exact).abs().max() < 0.1
@@ -121,7 +125,8 @@ def test_tied_softmax_is_the_definition_in_the_embeddings(hidden, targets, cutof
         parts.append(within + head[..., first + i, None])
     expected = torch.cat(parts, dim=-1)
     torch.testing.assert_close(softmax.log_prob(hidden), expected)
-    found, nll = softmax.nll(hidden, targets), -expected.gather(2, targets[..., None]).squeeze(2)
+    found = softmax.nll(hidden, targets)
+    nll = -expected.gather(2, targets[..., None]).squeeze(2)
     torch.testing.assert_close(found, nll)
     found, expected = (torch.autograd.grad(x.mean(), embedding.weight)[0] for x in (found, nll))
     torch.testing.assert_close(found, expected)
@@ -145,9 +150,7 @@ def test_full_softmax_is_a_cross_entropy(hidden, targets, projection_dim):
 def test_operations_are_head_and_the_expected_cluster(softmax):
     frequencies = torch.zeros(VOCABULARY)
     # In the shortlist; in the second cluster, of 40 types.
-    frequencies[5], frequencies[50] = (
-        0.75,
-        0.25,
-    )
+    frequencies[5] = 0.75
+    frequencies[50] = 0.25
     second = HIDDEN * (HIDDEN // 16) + (HIDDEN // 16) * 40
     assert softmax.macs(frequencies) == HIDDEN * (10 + 3) + 0.25 * second

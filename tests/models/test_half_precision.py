@@ -104,7 +104,9 @@ def test_a_float32_convolution_on_a_gpu_is_not_forced_channels_last():
 
 def test_the_cast_to_half_precision_comes_before_the_zeros():
     """And a sum of bf16 products is padded exactly: zeros add nothing."""
-    hidden, weight, bias = torch.randn(3, 5, 13), torch.randn(9, 13), torch.randn(9)
+    hidden = torch.randn(3, 5, 13)
+    weight = torch.randn(9, 13)
+    bias = torch.randn(9)
     with torch.autocast("cpu", torch.bfloat16):
         padded = half_precision.pad_to_multiples(hidden, weight, bias)
         expected = F.linear(hidden, weight, bias)

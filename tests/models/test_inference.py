@@ -41,11 +41,9 @@ def seed():
 @pytest.mark.parametrize("rows", [0, 1, 3, 21, 300])
 @pytest.mark.parametrize("bias", [True, False])
 def test_packed_linear_is_linear(rows, bias):
-    weight, offset, inputs = (
-        torch.randn(70, 33),
-        torch.randn(70) if bias else None,
-        torch.randn(rows, 33),
-    )
+    weight = torch.randn(70, 33)
+    offset = torch.randn(70) if bias else None
+    inputs = torch.randn(rows, 33)
     packed = PackedLinear(weight, offset)
     torch.testing.assert_close(
         packed(inputs), F.linear(inputs, weight, offset), rtol=1e-5, atol=1e-5
@@ -55,7 +53,8 @@ def test_packed_linear_is_linear(rows, bias):
 @packs
 @pytest.mark.parametrize("kernel_size", [1, 2, 5])
 def test_packed_convolution_is_convolution(kernel_size):
-    conv, hidden = nn.Conv1d(9, 14, kernel_size), torch.randn(3, 11, 9)
+    conv = nn.Conv1d(9, 14, kernel_size)
+    hidden = torch.randn(3, 11, 9)
     expected = conv(hidden.transpose(1, 2)).transpose(1, 2)
     torch.testing.assert_close(PackedConv(conv)(hidden), expected, rtol=1e-5, atol=1e-5)
 
@@ -64,7 +63,8 @@ def test_packed_convolution_is_convolution(kernel_size):
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_packed_lstm_is_lstm(layers, batch):
-    lstm, inputs = nn.LSTM(6, 10, layers), torch.randn(7, batch, 6)
+    lstm = nn.LSTM(6, 10, layers)
+    inputs = torch.randn(7, batch, 6)
     packed = PackedLSTM(lstm)
     state = torch.randn(2, layers, batch, 10).unbind()
     with torch.no_grad():
@@ -109,10 +109,8 @@ def test_every_weight_matrix_is_packed_on_a_cpu(name):
 @pytest.mark.parametrize("name", ["bottleneck", "full softmax"])
 def test_few_logits_at_once_change_no_score(name, monkeypatch):
     model = build_model(CONFIGS[name], VOCABULARY).eval()
-    hidden, targets = (
-        model(torch.randint(VOCABULARY, (2, 40)))[0],
-        torch.randint(VOCABULARY, (2, 40)),
-    )
+    hidden = model(torch.randint(VOCABULARY, (2, 40)))[0]
+    targets = torch.randint(VOCABULARY, (2, 40))
     targets[0, :5] = -100
     at_once = model.nll(hidden, targets)  # with gradients: all logits together
     monkeypatch.setattr(adaptive_softmax, "LOGITS_AT_ONCE", {"cpu": 100})

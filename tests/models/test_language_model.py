@@ -151,10 +151,8 @@ def gcnn_size(config, vocabulary_size):
                 body += normalised_linear(kernel_size * channels, 2 * out)
                 channels = out
             body += normalised_linear(first, channels) if first != channels else 0
-    embedding, softmax = (
-        vocabulary_size * config.embedding_dim,
-        softmax_size(channels, config.cutoffs, vocabulary_size),
-    )
+    embedding = vocabulary_size * config.embedding_dim
+    softmax = softmax_size(channels, config.cutoffs, vocabulary_size)
     return {
         "total": embedding + body + softmax,
         "embedding": embedding,
@@ -195,11 +193,14 @@ def test_lstm_parameters():
 def test_tied_parameters_and_operations(config):
     """Beside the embeddings the softmax has a projection, vectors of clusters, a bias a logit."""
     model = build_model(dataclasses.replace(config, tie_embeddings=True), VOCABULARY)
-    clusters, e, d = len(config.cutoffs), config.embedding_dim, model.encoder.hidden_dim
+    clusters = len(config.cutoffs)
+    e = config.embedding_dim
+    d = model.encoder.hidden_dim
     assert model.parameter_counts()["softmax"] == d * e + clusters * e + VOCABULARY + clusters
     last = torch.zeros(VOCABULARY)
     last[-1] = 1
-    head, tail = config.cutoffs[0] + clusters, VOCABULARY - config.cutoffs[-1]
+    head = config.cutoffs[0] + clusters
+    tail = VOCABULARY - config.cutoffs[-1]
     assert model.flops_per_token(last) == 2 * (model.encoder.macs() + e * (d + head + tail))
 
 
@@ -218,7 +219,8 @@ def test_flops_are_twice_the_products_counted_by_torch():
     from torch.utils.flop_counter import FlopCounterMode
 
     model = build_model(SMALL, VOCABULARY).eval()
-    tokens, targets = torch.zeros(1, 64, dtype=torch.long), torch.zeros(1, 64, dtype=torch.long)
+    tokens = torch.zeros(1, 64, dtype=torch.long)
+    targets = torch.zeros(1, 64, dtype=torch.long)
     with FlopCounterMode(display=False) as counter:
         hidden, _ = model(tokens)
         model.nll(hidden, targets)
@@ -279,7 +281,8 @@ def test_the_clusters_have_a_dropout_of_their_own(config):
     ]
     assert dropouts == [0.5, 0.5]
     hidden = torch.randn(1, 4, model.encoder.hidden_dim)
-    frequent, rare = torch.zeros(1, 4, dtype=torch.long), torch.full((1, 4), 45)
+    frequent = torch.zeros(1, 4, dtype=torch.long)
+    rare = torch.full((1, 4), 45)
     assert torch.equal(model.nll(hidden, frequent), model.nll(hidden, frequent))
     assert not torch.equal(model.nll(hidden, rare), model.nll(hidden, rare))
 

@@ -35,7 +35,8 @@ def seed():
 
 @pytest.mark.parametrize("kind", GATES)
 def test_gate_is_its_formula(kind):
-    a, b = torch.randn(2, 3, 4), torch.randn(2, 3, 4)
+    a = torch.randn(2, 3, 4)
+    b = torch.randn(2, 3, 4)
     projected = torch.cat([a, b], dim=-1) if kind in ("glu", "gtu", "bilinear") else a
     torch.testing.assert_close(gate(projected, kind), GATES[kind](a, b))
 
@@ -45,10 +46,8 @@ def test_gate_is_its_formula(kind):
 def test_gated_conv_is_the_plain_definition(kernel_size, kind):
     """Loops over time and taps, with the normalised weight g * v / |v| spelled out."""
     conv = GatedConv(5, 3, kernel_size, kind, normalised=True, dropout=0.0)
-    gain, direction = (
-        conv.conv.parametrizations.weight.original0,
-        conv.conv.parametrizations.weight.original1,
-    )
+    gain = conv.conv.parametrizations.weight.original0
+    direction = conv.conv.parametrizations.weight.original1
     with torch.no_grad():
         gain.mul_(torch.rand_like(gain) + 0.5)
         conv.conv.bias.normal_()

@@ -15,7 +15,8 @@ def rotation(channels: int, position: int) -> torch.Tensor:
     for i in range(half):
         angle = position * 10_000 ** (-2 * i / channels)
         matrix[i, i] = matrix[i + half, i + half] = math.cos(angle)
-        matrix[i + half, i], matrix[i, i + half] = math.sin(angle), -math.sin(angle)
+        matrix[i + half, i] = math.sin(angle)
+        matrix[i, i + half] = -math.sin(angle)
     return matrix
 
 

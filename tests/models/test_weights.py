@@ -75,7 +75,9 @@ def test_metadata_that_is_none_of_ours_is_damage(saved, tmp_path, entry):
 def test_a_flipped_bit_is_never_read_as_a_weight(saved):
     """In header or tensors: the file is refused, or what is read is what was written."""
     weights, path = saved
-    content, draw, refused = path.read_bytes(), random.Random(1), 0
+    content = path.read_bytes()
+    draw = random.Random(1)
+    refused = 0
     places = [draw.randrange(8 * len(content)) for _ in range(300)]
     for place in places:
         flipped = bytearray(content)

@@ -37,8 +37,10 @@ def drawn(kernel_size, time, dtype=torch.float64, channels=(24, 40)):
 @pytest.mark.parametrize("kernel_size", KERNEL_SIZES)
 @pytest.mark.parametrize("time", [1, 2, 3, 7, 30])
 def test_values_and_gradients_are_those_of_torch(kernel_size, time):
-    arguments, upstream = drawn(kernel_size, time), torch.randn(3, time, 40, dtype=torch.float64)
-    found, expected = winograd.conv(*arguments), torch_conv(*arguments)
+    arguments = drawn(kernel_size, time)
+    upstream = torch.randn(3, time, 40, dtype=torch.float64)
+    found = winograd.conv(*arguments)
+    expected = torch_conv(*arguments)
     torch.testing.assert_close(found, expected)
     gradients = [torch.autograd.grad(outputs, arguments, upstream) for outputs in (found, expected)]
     torch.testing.assert_close(*gradients)
@@ -51,7 +53,8 @@ def test_float32_rounds_as_adding_up_one_product_after_the_other(kernel_size):
     Seen: 1.7 to 2.02 times the error of sums in turn, 5e-7 to 6.5e-7 of the outputs' deviation.
     """
     arguments = [part.detach() for part in drawn(kernel_size, 60, channels=(256, 64))]
-    exact, (hidden, weight, bias) = torch_conv(*arguments), [part.float() for part in arguments]
+    exact = torch_conv(*arguments)
+    hidden, weight, bias = [part.float() for part in arguments]
     # (batch, time, out, in, kernel_size)
     products = hidden.unfold(1, kernel_size, 1).unsqueeze(2) * weight
     in_turn = (
@@ -128,7 +131,8 @@ def test_bf16_and_long_kernels_are_left_to_torch(monkeypatch):
 def test_packed_convolutions_take_it_where_it_pays(kernel_size, monkeypatch):
     calls = counted(monkeypatch)
     conv = nn.Conv1d(64, 96, kernel_size)
-    packed, hidden = PackedConv(conv), torch.randn(5, kernel_size - 1 + 40, 64)
+    packed = PackedConv(conv)
+    hidden = torch.randn(5, kernel_size - 1 + 40, 64)
     expected = torch_conv(hidden, conv.weight, conv.bias)
     monkeypatch.setattr(inference, "LEAST_MULTIPLICATIONS", 200 * 64 * 96)
     torch.testing.assert_close(packed(hidden), expected, rtol=1e-5, atol=1e-5)

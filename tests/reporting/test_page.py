@@ -25,7 +25,11 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.open, self.tags, self.attributes, self.text, self.tables = [], set(), [], "", []
+        self.open = []
+        self.tags = set()
+        self.attributes = []
+        self.text = ""
+        self.tables = []
         self.feed(text)
         self.close()
         assert self.open == []

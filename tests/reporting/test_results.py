@@ -180,7 +180,8 @@ def test_runs_are_ranked_by_test_perplexity_within_their_data(make_run, tmp_path
 
 
 def test_word_perplexity_has_a_column_only_where_tokens_are_not_words(make_run):
-    words, pieces = load_run(make_run("words")), load_run(make_run("pieces", words=False))
+    words = load_run(make_run("words"))
+    pieces = load_run(make_run("pieces", words=False))
     assert "Test, per word" not in runs_table([words]).header
     table = runs_table([words, pieces])
     column = [row[table.header.index("Test, per word")] for row in table.rows]

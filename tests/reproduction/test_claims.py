@@ -184,10 +184,8 @@ def test_each_later_gate_against_glu():
 
 
 # FAST has SLOW's end after 60 % of the steps.
-SLOW, FAST = (
-    (400, 300, 250, 220, 200),
-    (300, 220, 190, 170, 160),
-)
+SLOW = (400, 300, 250, 220, 200)
+FAST = (300, 220, 190, 170, 160)
 
 
 def recipes(both, others, seeds=SCATTER):

@@ -53,7 +53,9 @@ def test_two_groups_are_compared_as_by_the_t_test_of_equal_variances():
 
 def test_one_seed_has_the_pooled_noise_and_a_constant_none():
     noise = Noise(0.01, 6)  # quantile 2.447
-    three, one, constant = MeanLog(0.0, 3), MeanLog(0.03, 1), MeanLog(0.015)
+    three = MeanLog(0.0, 3)
+    one = MeanLog(0.03, 1)
+    constant = MeanLog(0.015)
     assert is_lower("", three, one, noise).t == pytest.approx(0.03 / (0.01 * math.sqrt(1 / 3 + 1)))
     assert is_lower("", three, constant, noise).t == pytest.approx(
         0.015 / (0.01 * math.sqrt(1 / 3))
@@ -84,7 +86,9 @@ def test_with_no_two_seeds_of_anything_only_a_large_difference_is_decided():
 
 
 def test_a_diverged_seed_is_worse_than_any_and_two_of_them_are_undecided():
-    noise, fine, diverged = Noise(0.01, 6), mean_log([100.0]), mean_log([90.0, math.inf])
+    noise = Noise(0.01, 6)
+    fine = mean_log([100.0])
+    diverged = mean_log([90.0, math.inf])
     answers = [
         is_lower("", a, b, noise).answer
         for a, b in ((fine, diverged), (diverged, fine), (diverged, diverged))

@@ -96,7 +96,9 @@ def test_experiments_are_what_a_person_trains():
 def test_the_committed_figures_are_those_of_the_committed_runs(path, tmp_path):
     """Whose recipes are those of the plans, too."""
     scale, figure = path.parent.name, path.stem
-    runs, missing, parts = [], 0, parts_of(scale, figure)
+    runs = []
+    missing = 0
+    parts = parts_of(scale, figure)
     for part in parts:
         known = known_runs(part, tmp_path, path.parent / "runs" / f"{part.figure}.jsonl", [])
         missing += count_missing(part, known)

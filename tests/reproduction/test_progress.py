@@ -100,7 +100,8 @@ def test_a_run_without_a_finite_perplexity_has_diverged(split, perplexity, tmp_p
 
 
 def test_another_machine_goes_on_from_what_is_kept(call, tmp_path):
-    here, out = tmp_path / "here", tmp_path / "out"
+    here = tmp_path / "here"
+    out = tmp_path / "out"
     folder = here / "cpu" / "fig3" / "gtu"
     for seed in (1, 2):
         add(
@@ -120,10 +121,8 @@ def test_another_machine_goes_on_from_what_is_kept(call, tmp_path):
     add(folder, "model.gate=gtu", lr=0.03)  # unfinished
     command = ["reproduce", "--figure", "fig3", "--draw-only", "--out", out, "--runs"]
     assert call(*command, here).code in (0, None)
-    kept, before = (
-        out / "cpu" / "runs" / "fig3.jsonl",
-        json.loads((out / "cpu" / "fig3.json").read_text()),
-    )
+    kept = out / "cpu" / "runs" / "fig3.jsonl"
+    before = json.loads((out / "cpu" / "fig3.json").read_text())
     assert [group["unfinished"] for group in before["groups"]] == [[], [1], []]
     assert len(kept.read_text().splitlines()) == 3
     assert "/home/me" not in kept.read_text()

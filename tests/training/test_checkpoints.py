@@ -153,7 +153,8 @@ class Hostile:
 
 def test_hostile_state_runs_nothing(checkpoints, model, tmp_path):
     """A stranger's checkpoint with a right manifest: what is in the pickle must not run."""
-    folder, witness = checkpoints.path(20), tmp_path / "witness"
+    folder = checkpoints.path(20)
+    witness = tmp_path / "witness"
     torch.save({"progress": Hostile(witness)}, folder / STATE)
     manifest = json.loads((folder / MANIFEST).read_text())
     manifest["files"][STATE] = {

@@ -85,7 +85,8 @@ def with_dropout(config: TrainConfig, folder: Path) -> None:
 
 def timed(config: TrainConfig, run_dir: Path) -> int:
     """The steps of this rank in a run with a time limit; rank 1's clock is ten times as fast."""
-    clock, speed = time.perf_counter, 1 + 9 * distributed.rank()
+    clock = time.perf_counter
+    speed = 1 + 9 * distributed.rank()
     limits = {"max_steps": None, "max_minutes": 0.003, "checkpoint_minutes": 0.0001}
     trainer = make_trainer(settings(config, run_dir, **limits))
     time.perf_counter = lambda: speed * clock()
@@ -188,7 +189,8 @@ def curve(run: Path) -> dict[str, list[float]]:
 
 
 def check_same_curve(one: Path, two: Path) -> None:
-    first, second = curve(one), curve(two)
+    first = curve(one)
+    second = curve(two)
     assert first["train step"] == second["train step"] == list(range(1, 11))
     for name, expected in first.items():
         np.testing.assert_allclose(second[name], expected, rtol=1e-5, atol=1e-5, err_msg=name)

@@ -49,7 +49,8 @@ def trainer_on(config, tmp_path):
 def test_twenty_updates_are_those_of_the_cpu(config, trainer_on, model):
     """Loss and gradient norm of each: forward and backward pass, clipping and optimizer."""
     config.model = MODELS[model]
-    cpu, gpu = trainer_on("cpu", carry_state=True), trainer_on(DEVICE, carry_state=True)
+    cpu = trainer_on("cpu", carry_state=True)
+    gpu = trainer_on(DEVICE, carry_state=True)
     for _ in range(20):
         for trainer in (cpu, gpu):
             trainer.step()
@@ -121,7 +122,8 @@ def test_padded_products_are_those_of_the_cpu():
 
 def test_a_compiled_step_is_that_of_eager(config, trainer_on):
     config.model = MODELS["gcnn"]
-    eager, compiled = trainer_on(DEVICE), trainer_on(DEVICE, compile=True)
+    eager = trainer_on(DEVICE)
+    compiled = trainer_on(DEVICE, compile=True)
     for _ in range(3):
         for trainer in (eager, compiled):
             trainer.step()

@@ -36,7 +36,8 @@ def test_turning_back_leaves_nothing_of_what_came_after(config, make_trainer):
         trainer = make_trainer(config, name, max_steps=15, **options)
         restore(trainer, trainer.checkpoints.path(5))
         trainer.run()
-    run, never = trainer.run_dir.with_name("run"), trainer.run_dir
+    run = trainer.run_dir.with_name("run")
+    never = trainer.run_dir
     found = safetensors.torch.load_file(run / WEIGHTS)
     assert equal(found, safetensors.torch.load_file(never / WEIGHTS))
     assert not equal(found, best_at_20)

@@ -59,10 +59,8 @@ def test_update_is_clip_then_nesterov(config, make_trainer):
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
     first = trainer.batches.draw_order(trainer.config.seed, epoch=0)[0]
     tokens, targets = trainer.batches[first]
-    nll, count = (
-        trainer.model.nll(trainer.model(tokens)[0], targets).sum(),
-        int((targets != IGNORE).sum()),
-    )
+    nll = trainer.model.nll(trainer.model(tokens)[0], targets).sum()
+    count = int((targets != IGNORE).sum())
     names, parameters = zip(*trainer.model.named_parameters(), strict=True)
     gradients = torch.autograd.grad(nll / count, parameters)
     norm = torch.cat([g.flatten() for g in gradients]).norm()
@@ -131,12 +129,14 @@ def test_batches_are_in_the_order_of_the_text_only_for_a_carried_state(
         for targets in (rows[i][1] for i in range(len(rows)))
         for target in targets[targets != IGNORE]
     ]
-    first, second = epoch(), epoch()
+    first = epoch()
+    second = epoch()
     assert sorted(first) == sorted(second) == sorted(text)
     assert (first == in_order) == carry_state
     assert second != first  # a second epoch is cut elsewhere
     shifted = text[trainer.batches.shift :] + text[: trainer.batches.shift]
-    rows.tokens, rows.shift = np.array(shifted), 0
+    rows.tokens = np.array(shifted)
+    rows.shift = 0
     in_order = [
         int(target)
         for targets in (rows[i][1] for i in range(len(rows)))
@@ -183,7 +183,8 @@ def test_nonfinite_numbers_stop_before_the_optimizer_moves(config, make_trainer,
 
 def test_a_few_nonfinite_updates_may_be_skipped(config, make_trainer):
     trainer = make_trainer(config, skip_nonfinite=1)
-    forward, before = trainer.model.forward, weights(trainer)
+    forward = trainer.model.forward
+    before = weights(trainer)
     trainer.model.forward = lambda tokens, state: (forward(tokens, state)[0] * math.nan, [])
     trainer.step()
     assert equal(weights(trainer), before)

@@ -17,10 +17,8 @@ from gcnn.config.schema import AdamWConfig, NesterovConfig
 from gcnn.training import distributed
 
 NESTEROV = NesterovConfig(lr=0.1, momentum=0.9, weight_decay=0.01)
-COMPILER, HEADERS = (
-    shutil.which(os.environ.get("CXX", "g++")),
-    Path(sysconfig.get_paths()["include"]) / "Python.h",
-)
+COMPILER = shutil.which(os.environ.get("CXX", "g++"))
+HEADERS = Path(sysconfig.get_paths()["include"]) / "Python.h"
 OPTIMIZERS = {"nesterov": NESTEROV, "adamw": AdamWConfig(lr=0.1)}
 
 
