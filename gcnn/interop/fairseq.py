@@ -51,11 +51,10 @@ def import_fairseq(checkpoint: Path, dictionary: Path, out: Path) -> None:
     """Write a new run directory `out` with the model of a fairseq checkpoint and its dict.txt.
 
     It gets config.yaml, the folder tokenizer and model.safetensors, but no results. Missing parent
-    folders are created. If it fails, nothing of `out` stays.
-    Raises UsageError if `out` exists and is not an empty folder, or has a path that is not UTF-8,
-    if a file is missing, damaged or hostile, if checkpoint and dictionary do not belong together,
-    and for a model that this project does not have; RunError or OSError if the files cannot be
-    written.
+    folders are created. If an error is raised, nothing is written to `out`.
+    Raises UsageError if `out` exists and is not an empty folder, if its path is not UTF-8, if a
+    file is missing, damaged or hostile, if checkpoint and dictionary do not belong together, and
+    for a model that this project does not have; RunError or OSError if the files cannot be written.
     """
     out = out.resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -89,10 +88,11 @@ def import_fairseq(checkpoint: Path, dictionary: Path, out: Path) -> None:
 def run_config(checkpoint: Checkpoint, out: Path) -> TrainConfig:
     """The config of the run, with fairseq's training settings as far as they are known.
 
-    out: the run's directory; its name is that of the experiment. It is not created.
-    The optimizer is Nesterov's momentum; its settings are fairseq's if that trained with `nag`, and
-    otherwise the defaults. Raises UsageError for a model that this project does not have, and
-    UsageError or OmegaConf's errors for settings of a wrong type or out of range.
+    The optimizer is Nesterov's momentum, with fairseq's settings if the checkpoint was trained with
+    `nag`, otherwise with the defaults. The data is local text without a path.
+    out: the run's directory, which is not created; the experiment is named `fairseq/` and its name.
+    Raises UsageError for a model that this project does not have, and UsageError or OmegaConf's
+    errors for settings of a wrong type or out of range.
     """
     options = checkpoint.options
     optimizer = {"kind": "nesterov"}
@@ -122,9 +122,10 @@ def run_config(checkpoint: Checkpoint, out: Path) -> TrainConfig:
 
 
 def number(options: dict[str, Any], name: str) -> float:
-    """An option that is a number, or the first of a list of numbers; 0 if it is absent or None.
+    """The option `name` as a number; the first of a list of them; 0 if it is absent or None.
 
-    Raises UsageError for anything else, as a bool, a string or an empty list.
+    Raises UsageError for anything else, as a bool, a string or an empty list. The others of a list
+    are not checked.
     """
     value = options.get(name)
     if isinstance(value, list):
@@ -182,9 +183,9 @@ def model_config(checkpoint: Checkpoint) -> GCNNConfig:
 def cutoffs_of(text: Any, vocabulary_size: int) -> list[int]:
     """The cutoffs of fairseq's option `adaptive_softmax_cutoff`.
 
-    text: as "4000,20000" or "[4000, 20000]", which may end with the vocabulary size: that is
-    dropped. Raises UsageError for anything but such a string, unless at least one cutoff is left,
-    and all are whole numbers below the vocabulary size. Their order is not checked.
+    text: as "4000,20000", "[4000, 20000]" or "4000". If the last number is the vocabulary size, it
+    is dropped. Raises UsageError if `text` is no such string, if no cutoff is left, or if one is
+    not a whole number below the vocabulary size. Not checked: their order, and whether one is 0.
     """
     cutoffs = parse("adaptive_softmax_cutoff", text)
     cutoffs = list(cutoffs) if isinstance(cutoffs, list | tuple) else [cutoffs]
@@ -202,11 +203,11 @@ def cutoffs_of(text: Any, vocabulary_size: int) -> list[int]:
 def read_dictionary(path: Path) -> WordTokenizer:
     """The word tokenizer of a dict.txt, which has a line `word count` for each type.
 
-    Ids are fairseq's: first its four special types, then the words in the order of the lines. A
-    line that ends with ` #fairseq:overwrite` takes its word from an earlier line, whose id stays
-    but matches no text any more.
-    Raises UsageError for a file that is missing, a Git LFS pointer, not UTF-8 or not of this form,
-    and for a word that comes again in a line without this ending, or is </s> or <unk>.
+    Ids are fairseq's: first its four special types (SPECIAL), then the words in the order of the
+    lines. A line that ends with ` #fairseq:overwrite` may repeat a word: the word then has the new
+    id, and the old id stays but matches no text any more.
+    Raises UsageError for a file that is missing, a Git LFS pointer, empty, not UTF-8 or not of this
+    form, for a word that is repeated without this ending, and for the words </s> and <unk>.
     """
     check_no_pointer_at(path)
     try:

@@ -41,9 +41,10 @@ class Checkpoint:
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a fairseq checkpoint onto the CPU, without running anything in it.
 
-    Besides torch's own, the only objects that are made are of argparse.Namespace and of stand-ins
-    for fairseq's meters. Raises UsageError for a file that is missing, damaged, hostile, a pointer
-    of Git LFS or of another kind.
+    Besides what torch itself allows (tensors, containers), the file may hold argparse.Namespace and
+    fairseq's meters; any other class is refused. `updates` is 0 if the file does not have it.
+    Raises UsageError for a file that is missing, damaged, hostile, a pointer of Git LFS or no
+    checkpoint of fairseq. Names and shapes of the weights are not checked.
     """
     check_no_pointer_at(path)
     try:
@@ -75,10 +76,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
 def options_of(content: dict[str, Any]) -> dict[str, Any]:
     """fairseq's options as one flat dictionary, from `args` or else from the sections of `cfg`.
 
-    For `cfg`, the name of each section is an option too, with its choice (`optimizer: nag`); of
-    options with the same name the one in the last of SECTIONS counts.
-    content: a loaded checkpoint. Raises various errors if it is none of fairseq's (KeyError,
-    AttributeError, TypeError, ValueError), which load_checkpoint turns into a UsageError.
+    From `cfg`, the name of each of SECTIONS is an option too, with its choice (`optimizer: nag`).
+    If two sections have an option of the same name, that of the later section counts.
+    content: a loaded checkpoint. If it is none of fairseq's, raises KeyError, AttributeError,
+    TypeError or ValueError, which load_checkpoint turns into a UsageError.
     """
     if content.get("args") is not None:
         return to_dict(content["args"])
@@ -96,8 +97,9 @@ def to_dict(section: argparse.Namespace | dict[str, Any]) -> dict[str, Any]:
 def float32(weight: Tensor) -> Tensor:
     """A copy of a weight in float32.
 
-    Raises ValueError for a tensor that is no plain weight (sparse, nested, quantized, complex), or
-    whose shape asks for more memory than its storage has: a small file could fill the machine's.
+    Raises ValueError for a tensor that is no plain weight (sparse, nested, quantized, complex, not
+    on the CPU), or whose shape asks for more memory than its storage has: a small file could fill
+    the machine's. Raises AttributeError if `weight` is no tensor.
     """
     dense = weight.layout == torch.strided and weight.device.type == "cpu" and not weight.is_nested
     if not dense or weight.is_quantized or weight.is_complex():
@@ -111,9 +113,9 @@ def convert_weights(weights: dict[str, Tensor], model: GCNNConfig) -> dict[str, 
     """fairseq's weights, by the names and in the layout of this project's model.
 
     Tensors may share memory with those of `weights`, which stay as they are.
-    weights: by fairseq's names, the embedding's among them. model: the config that fairseq's
-    options describe. Raises UsageError, naming them, for weights that are missing, left over or of
-    another shape.
+    weights: by fairseq's names; the embedding's must be among them. model: the config that
+    fairseq's options describe (`model_config`). Raises UsageError, naming them, for weights that
+    are missing, left over or of another shape.
     """
     with torch.device("meta"):  # shapes alone
         expected = build_model(model, len(weights["decoder.embed_tokens.weight"])).state_dict()
@@ -152,10 +154,10 @@ def convert_weights(weights: dict[str, Tensor], model: GCNNConfig) -> dict[str, 
 
 
 def layer_names(model: GCNNConfig) -> dict[str, str]:
-    """fairseq's name of each layer that a model of this config may have, by this project's name.
+    """This project's name -> fairseq's name, for each layer that a model of this config may have.
 
-    Names are without the weight's own, as `encoder.blocks.0.projection`. Not every model has all:
-    projections depend on channels, and there are names for both softmaxes.
+    Names are of layers, not of their weights, as `encoder.blocks.0.projection`. Not every model has
+    all: projections depend on channels, and there are names for both softmaxes.
     """
     names = {"encoder.embedding": "decoder.embed_tokens", "encoder.input_projection": "decoder.fc1"}
     convolutions = 0  # so far; fairseq counts them through all blocks
@@ -197,11 +199,12 @@ def check_names(names: Iterable[str], needed: set[str]) -> None:
 def split_weights(weights: dict[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
     """A checkpoint's weights in the layout of this project, in a new dictionary.
 
-    Tensors that need no new values share the memory of the old ones. All convolutions change from
-    (kernel_size, in, out) to (out, in, kernel_size). The weights in `names` are then split into
-    weight normalisation's gain and direction, unless they are missing or have one gain for each
-    output already: NAME becomes NAME_g, (out, 1, ...), and NAME_v, (out, in, ...), which give the
-    same weight.
+    All convolutions (tensors of three dimensions) change from (kernel_size, in, out) to (out, in,
+    kernel_size). Tensors that need no new values share the memory of the old ones.
+    names: fairseq's names of weights that are to have weight normalisation, as decoder.fc2.weight.
+    NAME becomes its gain NAME_g, (out, 1, ...), and its direction NAME_v, (out, in, ...), which
+    give the same weight; a gain for each position of the kernel becomes one for each output. A
+    weight that is missing, or has a gain for each output already, is left as it is.
     """
     # Weights that were shared or folded have no gain; convolutions of old checkpoints have a gain
     # for each position of the kernel
@@ -228,9 +231,9 @@ def split_weights(weights: dict[str, Tensor], names: Iterable[str]) -> dict[str,
 
 
 def has_gain_for_each_position(gain: Tensor | None, direction: Tensor | None) -> bool:
-    """Whether a convolution has old checkpoints' weight normalisation: a gain for each position of
-    the kernel, (1, 1, kernel_size), instead of each output.
+    """Whether a convolution's weight normalisation has a gain for each position of the kernel.
 
+    Old checkpoints have this, (1, 1, kernel_size), instead of a gain for each output.
     direction: (out, in, kernel_size). False if either is None.
     """
     if gain is None or direction is None or direction.dim() != 3:

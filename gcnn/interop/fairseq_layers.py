@@ -20,8 +20,8 @@ def parse(option: str, text: Any) -> Any:
     """The value of an option that fairseq writes as a Python expression, without evaluating code.
 
     The grammar: whole numbers without a sign, True, False, lists, tuples, `list + list`,
-    `tuple + tuple`, and a list or tuple `* number` or `number *` one. option: its name, for
-    messages.
+    `tuple + tuple`, and a list or tuple `* number` or `number *` one.
+    option: its name, for messages. text: its value.
     Raises UsageError for anything else, for a value that is no string, for more than MAX_CHARACTERS
     characters, and for a sum or product of more than MAX_LAYERS parts.
     """
@@ -91,7 +91,10 @@ def parse_layers(text: Any) -> list[Layer]:
 
 
 def is_layer(spec: Any) -> bool:
-    """Whether this is a pair or triple of whole numbers, the first two from 1 to MAX_SIZE."""
+    """Whether this is a tuple of two or three ints, the first two from 1 to MAX_SIZE.
+
+    The third may be any int. A list is no layer, and a bool is no int here.
+    """
     if not isinstance(spec, tuple) or len(spec) not in (2, 3):
         return False
     if any(type(part) is not int for part in spec):
@@ -100,13 +103,12 @@ def is_layer(spec: Any) -> bool:
 
 
 def blocks_of(layers: list[Layer]) -> list[BlockConfig]:
-    """The residual blocks that layers make up, in their order; equal neighbours are one block with
-    `repeat`.
+    """The residual blocks that layers make up, in order; equal neighbours are one with `repeat`.
 
-    A layer with a residual r > 0 is the last of a block of r layers, whose input is added to its
-    output; the others have the residual 0. A layer with the residual 0 outside such a block is a
-    block of its own, to which nothing is added. Raises UsageError if blocks overlap, or start
-    before the first layer.
+    A layer with a residual r > 0 is the last of a block of r layers: the block's input is added to
+    its output, and its other layers must have the residual 0. A layer with the residual 0 outside
+    of these is a block of its own without a residual connection. Without layers: no blocks.
+    Raises UsageError if blocks overlap, or start before the first layer.
     """
     blocks = []
     stop = len(layers)

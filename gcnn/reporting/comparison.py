@@ -48,6 +48,7 @@ class Comparison:
 
     Differences are B - A in nats a token, so A is better where they are positive. The ratio is B's
     perplexity divided by A's. A perplexity or ratio that is too large for a float is None.
+    The functions of this module that take one expect it to be complete (`is_complete`).
     """
 
     git_commit: Text
@@ -78,9 +79,10 @@ class Comparison:
 
 
 def load_comparison(path: str | Path) -> Comparison:
-    """Read the JSON that `gcnn compare --json` printed, and check that nothing is missing.
+    """Read the JSON that `gcnn compare --json` printed.
 
-    Raises UsageError if there is no file, or if it is not such JSON.
+    Raises UsageError if the file is missing, cannot be read or has an entry of another type, and if
+    the comparison is not complete (`is_complete`). Labels, perplexities and ratios may be missing.
     """
     remedy = "Give what `gcnn compare --json` printed."
     content = read_json(Path(path), dict[str, Any])
@@ -95,8 +97,9 @@ def load_comparison(path: str | Path) -> Comparison:
 def is_complete(comparison: Comparison) -> bool:
     """Whether the comparison has all that its tables need.
 
-    Lists have their lengths: two for the two runs, two bounds or none for an interval. No number
-    that the tables compute with is None; perplexities, ratios and labels may be. Tokens are not 0.
+    Lists have the right lengths: two for the two runs; two bounds for an interval, or none. No
+    number that the tables compute with is None; perplexities, ratios and labels may be None. The
+    number of tokens is not 0.
     """
     numbers = [comparison.tokens, comparison.units, comparison.difference]
     numbers += comparison.difference_interval
@@ -116,8 +119,8 @@ def is_complete(comparison: Comparison) -> bool:
 def comparison_blocks(comparison: Comparison) -> list[Block]:
     """The comparison as a section of a page.
 
-    It has both runs, the conclusion, a table for each way to divide the tokens and, if it was
-    recorded, the command.
+    In this order: a heading, a table of both runs, the conclusion, EXPLANATION, a table for each
+    way to divide the tokens (`part_table`) and, if it was recorded, the command.
     """
     blocks = [Heading("Comparison of two runs"), compared_runs(comparison)]
     blocks += [Paragraph(conclusion(comparison)), Paragraph(EXPLANATION)]
@@ -128,9 +131,9 @@ def comparison_blocks(comparison: Comparison) -> list[Block]:
 
 
 def compared_runs(comparison: Comparison) -> Table:
-    """One row a run: A or B, experiment, path, nats a token and perplexity.
+    """One row a run: A or B, experiment, path, nats a token and perplexity; a dash for None.
 
-    The caption says what the text is, how it was scored, and its tokens and units.
+    The caption says what the text is, how it was scored, and its numbers of tokens and units.
     """
     rows = []
     totals = zip(comparison.nats_per_token, comparison.perplexity, strict=True)
@@ -148,8 +151,8 @@ def conclusion(comparison: Comparison) -> str:
     """Two sentences: the ratio of the perplexities with its interval, and what that covers.
 
     With an interval, the first also says which run is better, or that the text does not tell (see
-    `is_clear`), and the second warns of fewer than FEW units. Without one, the second says why
-    there is none.
+    `is_clear`), and the second warns of fewer than FEW units. Without an interval, the second says
+    that the text is a single unit.
     """
     unit = comparison.unit or "unit"
     sentence = f"B's perplexity is {decimals(comparison.ratio, 3)} times A's"
@@ -169,10 +172,11 @@ def conclusion(comparison: Comparison) -> str:
 def part_table(comparison: Comparison, way: str) -> Table:
     """What each part of the tokens contributes to the difference: a row a part, and one for all.
 
-    Columns: the part, its share of the tokens, the nats a token of A, of B and B - A, the
-    contribution with its interval, and its share of the difference, a dash unless that is clear
-    (`is_clear`).
-    way: a key of `comparison.parts`; one that is not in WAYS is its own title.
+    Columns: the part, its share of the tokens, the nats a token of A, of B and B - A, its
+    contribution, the interval of that (a dash: none), and its share of the whole difference (a dash
+    unless the difference `is_clear`).
+    way: a key of `comparison.parts`. The title of the first column is from WAYS, or `way` itself if
+    it is not in WAYS.
     """
     title = WAYS[way].format(unit=comparison.unit or "unit") if way in WAYS else way
     rows = []
@@ -200,7 +204,10 @@ def part_table(comparison: Comparison, way: str) -> Table:
 
 
 def part_row(comparison: Comparison, part: Part, label: str) -> list[str]:
-    """A row of `part_table`: the label, then one cell for each further column."""
+    """A row of `part_table`: the label, then one cell for each further column.
+
+    comparison: the one that shares refer to. label: the first cell; `part.part` is not used.
+    """
     a, b = part.nats_per_token
     share = part.contribution / comparison.difference if comparison.is_clear else None
     return [

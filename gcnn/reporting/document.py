@@ -101,9 +101,9 @@ Block = Heading | Paragraph | Table | Figures | Code | Sample | Details
 def table_of(
     items: Iterable, columns: dict[str, Callable[[Any], str]], text_columns: int = 1
 ) -> Table:
-    """A table of one row an item.
+    """A table with one row for each item; without items it has no rows.
 
-    columns: title -> function from an item to the text of its cell. Without items: no rows.
+    columns: title -> function from an item to the text of its cell.
     text_columns: how many of the first columns are text (see Table).
     """
     rows = []
@@ -115,7 +115,7 @@ def table_of(
 def to_html(title: str, blocks: list[Block]) -> str:
     """A complete HTML page with everything inline: no script, no reference to anything outside.
 
-    The title is its first heading, too. No newline at the end.
+    The title is also its first heading. No newline at the end.
     """
     page = TEMPLATES.get_template("page.html")
     return page.render(title=title, blocks=[Heading(title, level=1), *blocks])
@@ -129,8 +129,8 @@ MARKDOWN = str.maketrans(
 def escape_markdown(text: str) -> str:
     """Text with the characters escaped that are markup in Markdown, its tables and HTML.
 
-    It is put on one line: all white space becomes single blanks. A list's "- ", "+ " or "1. " at
-    its start is not escaped.
+    The result is one line: white space of any length becomes a single blank. What begins a list or
+    draws a rule at the start of a line ("- ", "+ ", "1. ", "---") is not escaped.
     """
     return " ".join(text.split()).translate(MARKDOWN)
 
@@ -152,8 +152,8 @@ def markdown_blocks(blocks: list[Block]) -> str:
 def markdown_block(block: Block) -> str:
     """One block as Markdown, without a newline at its end.
 
-    A figure is its caption and a link to <folder>/<name>.svg; a sample, with its prompt, is wrapped
-    at 100 columns.
+    A figure is its caption and a link to <folder>/<name>.svg. A sample is a code block of the
+    prompt and the text, wrapped at 100 columns.
     """
     escape = escape_markdown
     match block:

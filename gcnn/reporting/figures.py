@@ -84,11 +84,11 @@ class Curve:
 def learning_curves(runs: list[Run]) -> list[Figure]:
     """Training loss against steps; validation perplexity against steps, tokens and training time.
 
-    Up to four figures, named training-loss and as the keys of X_OF_PANEL: one without a single
-    point is left out, so without metrics there are none.
-    Runs that differ in their seed alone are one curve, their mean, with a band from the lowest to
-    the highest. Of more than MANY curves the best have a colour (`best_groups`), the others are
-    grey.
+    Up to four figures, named training-loss and as the keys of X_OF_PANEL, in this order. A figure
+    without a single point is left out; without metrics there are none.
+    Runs that differ in their seed alone are one curve: their mean, with a band from the lowest to
+    the highest (`seed_groups`). If there are more than MANY curves, the best have a colour
+    (`best_groups`) and the others are grey.
     """
     groups = seed_groups(runs)
     best = best_groups(groups)
@@ -128,10 +128,10 @@ def learning_curves(runs: list[Run]) -> list[Figure]:
 
 
 def time_unit(runs: list[Run]) -> tuple[str, int]:
-    """The unit of training time that suits the longest run up to its last validation.
+    """The unit of training time that suits the longest run: its name, and how many seconds it has.
 
-    Returns its name and how many seconds it has: "hours" for more than two hours, "minutes" for
-    more than two minutes, else "seconds".
+    "hours" if a run trained for more than two hours up to its last validation, "minutes" for more
+    than two minutes, else "seconds".
     """
     longest = max((line.seconds or 0 for run in runs for line in run.validation), default=0)
     if longest > 7200:
@@ -146,9 +146,9 @@ def curve_of(group: SeedGroup, label: str, style: dict, panel: str, unit_seconds
 
     It has the steps that all runs have; runs without any points do not count. It is empty if there
     is no such step. Training loss is smoothed (`smooth`).
-    label, style: of the curve, as in Curve.
-    panel: the figure, `training-loss` or a key of X_OF_PANEL.
-    unit_seconds: how many seconds the unit of the axis of training time has.
+    label, style: as in Curve.
+    panel: the figure's name, `training-loss` or a key of X_OF_PANEL.
+    unit_seconds: the seconds in the unit of the time axis (`time_unit`); used for perplexity-time.
     """
     at_steps = []  # of each run: step -> (x, y)
     for run in group.runs:
@@ -177,11 +177,11 @@ def curve_of(group: SeedGroup, label: str, style: dict, panel: str, unit_seconds
 
 
 def best_groups(groups: list[SeedGroup]) -> list[SeedGroup]:
-    """The MANY best groups by validation perplexity, or all of fewer, in the order of `groups`.
+    """The MANY best groups by validation perplexity, or all if there are fewer, in their order.
 
     A group's rank is the number of groups with a lower mean on the same data with the same
-    tokenizer (other perplexities do not compare); of equal ranks the first come first. A group with
-    a run without a validation has the mean infinity.
+    tokenizer (other perplexities do not compare). Among equal ranks the earlier groups are taken.
+    The mean is infinite if one of the group's runs has no validation perplexity.
     """
     if len(groups) <= MANY:
         return groups
@@ -204,9 +204,10 @@ def best_groups(groups: list[SeedGroup]) -> list[SeedGroup]:
 
 
 def points_of(lines: list[Metric], *keys: str) -> np.ndarray:
-    """The entries `keys` of a run's metrics as an array (keys, points).
+    """Entries of a run's metrics as an array (keys, points), in the order of `lines`.
 
-    A line is left out if one of these entries is missing or not finite.
+    keys: names of fields of Metric. A line is left out if one of these entries is missing or not
+    finite.
     """
     rows = [[getattr(line, key) for key in keys] for line in lines]
     points = np.array(rows, dtype=float).reshape(-1, len(keys))
@@ -214,10 +215,10 @@ def points_of(lines: list[Metric], *keys: str) -> np.ndarray:
 
 
 def smooth(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Running means of a curve, of x and of y (points,): (fewer points,) each.
+    """Running means of a curve's x and y, (points,) each: two arrays of fewer points.
 
-    The window is a thirtieth of the points; of the means at most MAX_POINTS are kept, evenly
-    spaced. Curves of fewer than 60 points keep all of them as they are.
+    The window is a thirtieth of the points; at most MAX_POINTS of the means are kept, evenly
+    spaced. Curves of fewer than 60 points are returned as they are.
     """
     window = len(x) // 30
     if window > 1:
@@ -258,10 +259,10 @@ def plot_curves(axes: Axes, x_label: str, y_label: str, curves: list[Curve]) -> 
 
 
 def log_scale(axes: Axes, values: np.ndarray) -> None:
-    """Give `axes` a log y axis with plain numbers, and more ticks where `values` span little.
+    """Give `axes` a log y axis with plain numbers, and no minor ticks.
 
-    That is, where the largest is less than eight times the smallest.
-    values: what is drawn, of any shape; positive and at least one.
+    It has more ticks if the largest value is less than eight times the smallest.
+    values: all that is drawn, an array of any shape but not empty; all positive.
     """
     axes.set_yscale("log")
     narrow = values.max() < 8 * values.min()
@@ -271,10 +272,10 @@ def log_scale(axes: Axes, values: np.ndarray) -> None:
 
 
 def label_bottom(axes: Axes, least: float) -> None:
-    """Have a log y axis begin at a round number with a tick, at or below `least`.
+    """Make a log y axis begin at a round number at or below `least`, with a tick there.
 
-    What lies below the lowest tick could not be read. `least` is the lowest value drawn, above 0.
-    Call it after `log_scale` and after all is drawn: it fixes the axis and its ticks.
+    least: the lowest value drawn, above 0.
+    Call it after `log_scale` and after everything is drawn: it fixes the lower limit and the ticks.
     """
     power = 10 ** math.floor(math.log10(least))
     rounds = [part * power for part in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)]
@@ -292,8 +293,8 @@ def latency_figures(latency: Latency, labels: Sequence[str] = ()) -> list[Figure
 
     They are named latency and latency-without-softmax; one that was not measured is left out. A
     band reaches from the median to the 95th percentile.
-    labels: those of the learning curves, in their order; a model with the same name as one of them
-    has its colour.
+    labels: those of the coloured learning curves, in their order; a model with the same name as one
+    of them gets its colour.
     """
     names = dict.fromkeys([*labels, *latency.models])  # each once, in this order
     styles = dict(zip(names, cycle(STYLES), strict=False))
@@ -311,8 +312,8 @@ def latency_figures(latency: Latency, labels: Sequence[str] = ()) -> list[Figure
 def latency_points(model: MeasuredModel, suffix: str) -> np.ndarray:
     """Words, median and 95th percentile in milliseconds: (3, lengths), the shortest first.
 
-    suffix: a key of SOFTMAX. Lengths without a finite median are left out; where there is no
-    percentile, the median stands for it.
+    suffix: a key of SOFTMAX. Lengths without a finite median above 0 are left out; the median takes
+    the place of a missing percentile.
     """
     rows = []
     for length, timing in model.timings(suffix).items():
@@ -327,8 +328,8 @@ def plot_latency(
     """Draw latencies on log axes, with a tick at each of `lengths`.
 
     curves: model -> its `latency_points`; at least one must have points.
-    styles: model -> keyword arguments of Axes.plot, `color` among them.
-    lengths: words in a sentence, as in the JSON's keys.
+    styles: each of these models -> keyword arguments of Axes.plot, `color` among them.
+    lengths: words in a sentence, as digits.
     """
     times = []
     for name, (words, median, p95) in curves.items():
@@ -348,8 +349,10 @@ def plot_latency(
 def draw(name: str, caption: str, plot: Callable[[Axes], None]) -> Figure:
     """A figure of one set of axes, with the legend of its lines below.
 
-    plot: draws on the axes it is given; its labelled lines are in the legend.
-    The ids of the SVG begin with `name`; `caption` is also its title for screen readers.
+    name: unique on the page; the ids of the SVG begin with it.
+    caption: also the SVG's title for screen readers.
+    plot: draws on the axes it is given. Each line needs a label, which is shortened for the legend
+    (`shorten`); a line whose label is empty is not in the legend.
     """
     with matplotlib.rc_context(SETTINGS):
         canvas = Canvas(layout="constrained")

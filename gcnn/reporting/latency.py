@@ -116,8 +116,8 @@ class Latency:
 def load_latency(path: str | Path) -> Latency:
     """Read the JSON that the latency benchmark wrote. An empty object is a Latency of no models.
 
-    Raises UsageError if there is no file, if it is not such JSON, or if the length of a sentence is
-    not a whole number from 1 on.
+    Raises UsageError if the file is missing, cannot be read or is not such JSON, or if the length
+    of a sentence is not a whole number from 1 on.
     """
     content = read_json(Path(path), dict[str, Any])
     if content is None:
@@ -139,9 +139,9 @@ def load_latency(path: str | Path) -> Latency:
 def latency_table(latency: Latency) -> Table:
     """Milliseconds a sentence. Columns: the model, what its row has, and one for each length.
 
-    Each model has a row measured (`median_and_tail`) and one of bounds (see Timing) with the
-    softmax, and two such rows without it. A pair of rows that was not measured is left out; a dash
-    is a length that was not. The model is named in its first row alone.
+    Each model has a row of measured times (`median_and_tail`) and one of bounds (see Timing) with
+    the softmax, and the same two rows without it. Two rows that were not measured are left out; a
+    length that was not measured is a dash. The model is named in its first row alone.
     """
     lengths = latency.sentence_lengths()
     rows = []
@@ -181,7 +181,8 @@ def ratio_table(latency: Latency, published: Mapping[str, Any] | None = None) ->
 
     Columns: the pair (named in its first row alone), what its row has, one for each length of a
     sentence, responsiveness and throughput (these only with the softmax). A dash: not measured.
-    Expected is the ratio of the bounds (see Timing).
+    Expected is the ratio of the bounds (see Timing). A pair's rows with the softmax are left out if
+    no length was compared with it, and likewise those without it.
     published: `Publication.speeds`; if both models of a pair are in it, the pair has two rows of
     the paper's, for GPU and CPU. None: no such rows.
     """
@@ -222,7 +223,7 @@ def speed_table(latency: Latency, published: Mapping[str, Any] | None = None) ->
     """The quantities of the paper's Table 4, a row a model.
 
     Columns: model, description, parameters, seconds to load, responsiveness and throughput (tokens
-    per second).
+    per second). What is not known is a dash.
     published: `Publication.speeds`, for three more columns with the paper's own values, a dash for
     a model that is not in it; without any (None or empty) these columns are left out.
     """

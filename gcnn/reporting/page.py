@@ -82,9 +82,9 @@ def write_report(
 
 
 def headline(runs: list[Run], latency: Latency | None) -> str:
-    """The page's first sentences: one for each of `rankings`, one of the greatest gain in latency.
+    """The page's first sentences: the best run of each of `rankings`, then `best_latency`.
 
-    Without a test perplexity it says so. latency: None leaves its sentence out.
+    If no run has a test perplexity, it says so. latency: None leaves its sentence out.
     """
     sentences = [best_run(ranking, ranked) for ranking, ranked in rankings(runs)]
     if not sentences:
@@ -97,9 +97,10 @@ def headline(runs: list[Run], latency: Latency | None) -> str:
 def best_run(ranking: Ranking, ranked: list[Run]) -> str:
     """A sentence about the best of some runs on their test text, and the second best.
 
-    ranking, ranked: a pair of `rankings`. Runs that differ in their seed alone count as one, by
-    their mean. If ranked per token, it also has a unigram model's perplexity and what a paper
-    reports for the best model, if these are known.
+    ranking, ranked: a pair that `rankings` returned. Runs that differ in their seed alone count as
+    one, by their mean. If there is only one, the sentence gives its perplexity alone. If ranked per
+    token, it also has a unigram model's perplexity and what a paper reports for the best model, if
+    these are known.
     """
     measure = "test perplexity" if ranking.measure == PER_TOKEN else "test perplexity per word"
 
@@ -133,7 +134,8 @@ def best_latency(latency: Latency) -> list[str]:
     """A list of one sentence: how many times sooner (or later) a GCNN answers than its LSTM.
 
     It is about the pair with the greatest measured ratio, with the softmax, for sentences of 20
-    words if pairs were compared at that length, otherwise of the shortest. Empty if there is none.
+    words if a pair was compared at that length, otherwise of the shortest length. The list is empty
+    if no such ratio was measured.
     """
     lengths = latency.ratio_lengths()
     length = "20" if "20" in lengths else next(iter(lengths), "")
@@ -161,10 +163,10 @@ def best_latency(latency: Latency) -> list[str]:
 
 
 def runs_section(runs: list[Run]) -> list[Block]:
-    """The headings "Runs", with the tables of all runs and remarks on them, and "Learning curves".
+    """The sections "Runs" (tables of all runs and remarks on them) and "Learning curves".
 
     If finished runs differ in their seed alone, `seeds_table` is among the tables. Without metrics,
-    a sentence stands in place of the curves.
+    a sentence takes the place of the curves.
     """
     finished = [run for run in runs if run.finished]
     ranking = compare([run.results for run in finished], "test")
@@ -195,10 +197,11 @@ def runs_section(runs: list[Run]) -> list[Block]:
 
 
 def latency_section(latency: Latency, runs: list[Run], paper: Publication) -> list[Block]:
-    """The latency benchmark's tables and figures, those without content left out.
+    """The section "Latency": machine, tables, figures and, if it was recorded, the command.
 
-    runs: those of the page; a model that has the label of a learning curve gets its colour.
-    paper: its `speeds` stand beside ours.
+    Tables and figures without content are left out.
+    runs: those of the page; a model that has the label of a coloured learning curve gets its
+    colour. paper: its `speeds` stand beside ours.
     """
     facts = [f"Measured on {latency.machine()}: {describe_hardware(latency.hardware)}."]
     if latency.git_commit:
@@ -222,9 +225,10 @@ def latency_section(latency: Latency, runs: list[Run], paper: Publication) -> li
 
 
 def samples_section(runs: list[Run]) -> list[Block]:
-    """The heading "Samples" and the generated texts of the runs that have some.
+    """The heading "Samples" and the generated texts of the runs that have some, run by run.
 
-    Each has its prompt and, if recorded, temperature and top-k. Without texts: the heading alone.
+    Each text has its prompt and, if recorded, temperature and top-k. Without texts there is the
+    heading alone.
     """
     blocks = [Heading("Samples")]
     for run in runs:
@@ -275,9 +279,9 @@ def provenance_section(runs: list[Run]) -> list[Block]:
 
 
 def machines(runs: list[Run]) -> list[Paragraph]:
-    """A paragraph for each different hardware and versions of software, with its runs' labels.
+    """A paragraph for each combination of hardware and software versions, with its runs' labels.
 
-    Without the labels if it is the same for all runs.
+    If it is the same for all runs, the labels are left out. Without runs: no paragraph.
     """
     labels_of: dict[str, list[str]] = {}  # hardware and versions -> labels of runs
     for run in runs:
@@ -309,7 +313,7 @@ def short_hash(digits: str | None) -> str:
 def warn_of_changes(page: Path, refused: list[str]) -> None:
     """Print to stderr the runs that are left out, and that `page` will be replaced if it exists.
 
-    refused: a line for each run that is left out.
+    refused: a line for each run or path that is left out. Changes no file.
     """
     for reason in refused:
         print(f"left out: {reason}", file=sys.stderr)

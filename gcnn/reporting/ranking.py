@@ -39,7 +39,7 @@ def compare(results: Sequence[Results], split: str) -> Ranking:
 
     With one tokenizer and one text: PER_TOKEN, also for a single run or none. With several
     tokenizers on one text: PER_WORD if each run is known to have no unknown word in it. Otherwise
-    nothing: the measure is None.
+    the measure is None, and the reason says why.
     """
     if not results:
         return Ranking(PER_TOKEN)
@@ -59,9 +59,9 @@ def compare(results: Sequence[Results], split: str) -> Ranking:
 def rankings(runs: Sequence[Run]) -> list[tuple[Ranking, list[Run]]]:
     """Groups of runs that may be ranked on their test text, each with what it is ranked by.
 
-    Within a group the best run is the first; groups are sorted by the name of their data. A group
-    has all runs on one text, or if these do not compare, those of one tokenizer. The measure is
-    never None. Runs without a finite test perplexity are left out.
+    In a group the best run is the first; groups are sorted by the name of their data. A group has
+    all runs on one text or, if these do not compare, those of one tokenizer, ranked per token. The
+    measure is never None. Runs without a finite test perplexity are left out.
     """
 
     def same_test_text(one: Results, other: Results) -> bool:
@@ -89,9 +89,9 @@ def rankings(runs: Sequence[Run]) -> list[tuple[Ranking, list[Run]]]:
 def append_to_matching_group(
     run: Run, groups: list[list[Run]], alike: Callable[[Results, Results], bool]
 ) -> None:
-    """Append a run to the first of `groups` whose first run is alike, or else as a new group.
+    """Append a run to the first group whose first run is alike, or else as a new group at the end.
 
-    Changes `groups` in place.
+    Changes `groups` in place. alike: whether the results of two runs belong together.
     """
     for group in groups:
         if alike(group[0].results, run.results):
@@ -103,8 +103,8 @@ def append_to_matching_group(
 def same_tokenizer(one: Results, other: Results) -> bool:
     """Whether two runs have the same tokenizer, by its fingerprint.
 
-    If one of them is older and has none, by the fingerprint of tokenizer and texts together: False
-    for the same tokenizer on other texts, True if neither run has that one either.
+    If an older run has none, the fingerprint of tokenizer and texts together is compared: False for
+    the same tokenizer on other texts, True if neither run has that one either.
     """
     mine, theirs = one.data, other.data
     if mine.tokenizer_fingerprint and theirs.tokenizer_fingerprint:
@@ -115,8 +115,9 @@ def same_tokenizer(one: Results, other: Results) -> bool:
 def same_text(one: Results, other: Results, split: str) -> bool:
     """Whether a split, `validation` or `test`, of two runs is the same text, by its fingerprint.
 
-    If one of them is older and has none, the text is the same if the fingerprint of all their data
-    is (or neither has one), or if the data has the same name and the text as many words and bytes.
+    If an older run has none, the text is the same if the fingerprint of all their data is (or
+    neither run has that one), or if their data has the same name and their texts have as many words
+    and bytes.
     """
     mine = getattr(one, split)
     theirs = getattr(other, split)
@@ -140,9 +141,9 @@ def most_unknown_words(texts: Sequence[Split]) -> str:
 def search_objective(results: Results) -> float:
     """What a search minimises: exp(nats of the validation text / its words); lower is better.
 
-    Infinite if these are not known or the value is too large for a float. With one tokenizer it
-    ranks trials as the perplexity per token does. Between tokenizers it favours the one that knows
-    fewer words; `search_warning` warns of that.
+    Infinite if these are not known, or from 700 nats a word on, near the end of a float's range.
+    With one tokenizer it ranks trials as the perplexity per token does. Between tokenizers it
+    favours the one that knows fewer words; `sweep.search_warning` warns of that.
     """
     nats, words = results.validation.nll_nats, results.validation.words
     if nats is None or not words:

@@ -91,9 +91,10 @@ class Run:
 
     @property
     def progress(self) -> Training | Metric:
-        """The last line of training metrics if the run is unfinished and has one, else its results.
+        """What training took so far: the last line of training metrics of an unfinished run.
 
-        Both have `seconds` and `tokens_per_second`, which may be None.
+        If the run is finished, or has no such line, it is `results.train`. Both have `seconds` and
+        `tokens_per_second`, which may be None.
         """
         if self.training and not self.finished:
             return self.training[-1]
@@ -103,9 +104,11 @@ class Run:
 def load_run(path: str | Path, paper: Publication | None = None) -> Run:
     """Read a run directory, finished or not. Its label is the experiment's name.
 
-    paper: its title of the model becomes `model_title`, and its perplexity `published`, which runs
-    with another tokenizer than words do not have; None: no paper.
-    Raises UsageError if there is no config.yaml, or if a file is not what a run writes there.
+    paper: gives `model_title` and `published`; the latter is None for a run whose tokenizer is not
+    of words. None: no paper.
+    Raises UsageError if there is no config.yaml, if a file cannot be read or is not what a run
+    writes there, or if a link in the folder leads out of it. Files besides config.yaml may be
+    missing (see Run).
     """
     path = Path(path)
     paper = paper or Publication()
@@ -131,7 +134,8 @@ def load_run(path: str | Path, paper: Publication | None = None) -> Run:
 def varying(members: list[dict[str, str]]) -> list[dict[str, str]]:
     """The settings (key -> value) of each member that are not the same in all members.
 
-    A key that only some members set differs. The settings of a single member are all left out.
+    A dictionary for each member, in their order. A key that only some members set is kept. A single
+    member has none that differ, so its dictionary is empty.
     """
     result = []
     for member in members:
@@ -146,7 +150,7 @@ def varying(members: list[dict[str, str]]) -> list[dict[str, str]]:
 def describe_hardware(hardware: Hardware) -> str:
     """As "Some CPU, 2 cores, 1 thread, no GPU, 8.0 GiB memory, Linux".
 
-    With several GPUs as "8 × NAME". What is not known is left out; a dash if nothing is.
+    Several GPUs are "8 × NAME". What is not known is left out; if nothing is known: a dash.
     """
     parts = [hardware.cpu]
     parts.append(hardware.cores and plural(hardware.cores, "core"))
@@ -168,8 +172,8 @@ def receptive_field(results: Results) -> str:
 def results_table(content: dict | Results) -> str:
     """The results of a run as aligned plain text: facts about it, then a table of both splits.
 
-    Below stands why a split has no values per word, if that is known. What was not measured is a
-    dash. No newline at the end.
+    The last lines say why a split has no values per word, if that is known. What was not measured
+    is a dash. No newline at the end.
     content: results.json, as parsed JSON or as Results. Raises UsageError for parsed JSON with an
     entry of another type.
     """
@@ -201,9 +205,9 @@ def results_table(content: dict | Results) -> str:
 
 
 def run_facts(results: Results) -> list[list[str]]:
-    """What a run is and what its training took: rows of a title and a text.
+    """What a run is and what its training took: rows of [title, text].
 
-    A row with an empty title goes on with the row above. What is not known is a dash.
+    A row with an empty title continues the row above. What is not known is a dash.
     """
     parameters = results.parameters
     train = results.train

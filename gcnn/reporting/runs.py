@@ -18,8 +18,8 @@ def find_runs(path: str | Path) -> list[Path]:
     """The run directory at `path`, or all run directories at any depth below it.
 
     A run directory is a folder with config.yaml; what is inside of one is not searched. Folders
-    below `path` that are links or cannot be read are skipped. The order is that of a walk through
-    sorted folders. Raises UsageError if there is none, or no such path.
+    below `path` that are links or cannot be read are skipped. Folders are searched in the order of
+    their names. Raises UsageError if there is no run, or no folder at `path`.
     """
     runs = []
     for folder, subfolders, files in os.walk(path):
@@ -39,10 +39,10 @@ def load_runs(paths: list[Path], paper: Publication | None = None) -> tuple[list
     """Read all runs at or below the paths. Returns them, and why others could not be read.
 
     Each run comes once, with its resolved path. They are sorted by the name of their data and then
-    by rank (see `rankings`), those without a rank last. No two labels are the same. The second list
-    has a line for each path without a run and each run that cannot be read. Raises UsageError if no
-    run is left.
-    paper: see `load_run`.
+    by rank (see `rankings`); those without a rank come last. No two labels are the same. The second
+    list has a line for each path without a run and each run that cannot be read. Raises UsageError,
+    with these lines, if no run is left.
+    paths: at least one. paper: see `load_run`.
     """
     folders: dict[Path, None] = {}  # in order, each once
     runs = []
@@ -70,9 +70,9 @@ def load_runs(paths: list[Path], paper: Publication | None = None) -> tuple[list
 
 
 def replace_repeated_labels(runs: list[Run], label_of: Callable[[Run], str]) -> None:
-    """Give each run that shares its label with another the label that `label_of` makes of it.
+    """Give each run that shares its label with another the label that `label_of` returns for it.
 
-    Changes the runs in place. The new labels are not checked.
+    Changes the runs in place. The new labels may be equal, too.
     """
     labels = [run.label for run in runs]
     for run in runs:
@@ -83,9 +83,10 @@ def replace_repeated_labels(runs: list[Run], label_of: Callable[[Run], str]) -> 
 def name_members(runs: list[Run]) -> None:
     """Label the members of sweeps by the settings that vary between them, as "lr=0.1, seed=2".
 
-    Changes the runs in place. Members of one experiment are compared; if the runs are of several,
-    its name comes first. Runs outside of sweeps, and members in which no setting varies, keep their
-    labels.
+    runs: changed in place; labelled with the names of their experiments, as `load_run` does.
+    The members of each experiment are compared among themselves. If the runs are of several
+    experiments, its name comes first. Runs outside of sweeps, and members in which no setting
+    varies, keep their labels.
     """
     experiments = {run.config.experiment for run in runs}
     for experiment in experiments:
@@ -118,9 +119,9 @@ def runs_table(runs: list[Run]) -> Table:
     """The perplexities of each run, a row each, as `short_table` makes it.
 
     Columns: run (`run_title`), test per token, test per word, the paper's, validation per token,
-    and the test text's of a unigram model. Per word only if the finished runs do not compare per
-    token, or if the tokens of a run are not words; the paper's only if it reports any of the
-    models.
+    and a unigram model's on the test text. The column per word is there only if the finished runs
+    do not compare per token, or if the tokens of a run are not words; the paper's only if it
+    reports one of the models.
     """
     columns = {
         "Run": run_title,
@@ -168,10 +169,11 @@ def run_title(run: Run) -> str:
 def short_table(
     runs: list[Run], columns: dict[str, Callable[[Run], str]], text_columns: int
 ) -> Table:
-    """A table of a row a run, with the columns as in `table_of`.
+    """A table with one row for each run.
 
     With more than MANY runs, a column with the same text in all rows is moved into the caption.
-    text_columns: how many of the first columns are text.
+    columns: title -> function from a run to the text of its cell. text_columns: how many of the
+    first of these are text, counted before any is moved.
     """
     common = {}  # title -> the text of all rows
     if len(runs) > MANY:

@@ -23,8 +23,8 @@ def seed_groups(runs: list[Run]) -> list[SeedGroup]:
     """The runs in groups with the same config except for the seed (see `config_without_seed`).
 
     Groups are in the order of their first runs. A run that repeats a seed of its group becomes a
-    group of its own. A label that several groups would have is followed by the name of the folder
-    of the group's first run.
+    group of its own. If several groups would have the same label, each is followed by the name of
+    the folder of the group's first run.
     """
     groups: dict[str, list[Run]] = {}
     for run in runs:
@@ -59,10 +59,10 @@ def config_without_seed(config: TrainConfig) -> str:
 
 
 def group_label(group: list[Run]) -> str:
-    """The label of a group: its runs' without "seed=N", and how many seeds, as "lr=0.1, 3 seeds".
+    """The label of a group: that of its runs without "seed=N", and how many, as "lr=0.1, 3 seeds".
 
-    If nothing is left of their labels, or they still differ, the experiment's name stands for them.
-    The label of a single run is kept.
+    If nothing is left of the labels, or they still differ, the experiment's name takes their place.
+    A group of a single run has the label of that run. `group` is not empty.
     """
     if len(group) == 1:
         return group[0].label

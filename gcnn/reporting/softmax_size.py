@@ -1,7 +1,8 @@
 """How softmaxes grow with the vocabulary: a table and figures of the benchmark's JSON.
 
-That is the `results` of commands/benchmark_softmax.py, unchecked. Its seconds and bytes are None
-for a softmax that was not run.
+`results` is the content of that JSON, as commands/benchmark_softmax.py makes it. It is not checked;
+its entries vocabularies, growth, tokens, hidden_dim and threads are read. Seconds and bytes are
+None for a softmax that was not run.
 """
 
 from functools import partial
@@ -18,10 +19,11 @@ KINDS = ("adaptive", "full")
 
 
 def softmax_table(results: dict) -> Table:
-    """Time and memory of both softmaxes, a row a vocabulary; the last row says how they grow.
+    """Time and memory of both softmaxes, a row for each vocabulary and one for their growth.
 
     Columns: types; milliseconds of the adaptive and the full one, and how many times faster the
     adaptive one is; MiB of both, and how many times smaller. A dash for a softmax that was not run.
+    The last row has the exponents of time and memory (`exponent`).
     results: the benchmark's JSON.
     """
     rows = []
@@ -57,11 +59,11 @@ def exponent(results: dict, kind: str, quantity: str) -> str:
 
 
 def softmax_figures(results: dict) -> dict[str, Figure]:
-    """Figures of time and peak memory against the vocabulary.
+    """Figures of time and peak memory against the vocabulary, by quantity.
 
+    The keys are `seconds` and `memory_bytes`, as in the JSON; the figures are named softmax-seconds
+    and softmax-memory. A quantity that was not measured of any softmax has no figure.
     results: the benchmark's JSON.
-    Their keys are `seconds` and `memory_bytes`, as in the JSON; a quantity that was measured of no
-    softmax has no figure.
     """
     panels = {
         "seconds": ("Time", "milliseconds", 1000),
@@ -89,8 +91,8 @@ def softmax_figures(results: dict) -> dict[str, Figure]:
 def plot_costs(axes: Axes, y_label: str, curves: dict[str, np.ndarray]) -> None:
     """Draw the costs of both softmaxes on log axes.
 
-    curves: label -> an array (2, vocabularies), types and cost; the full softmax comes last. At
-    least one must have points.
+    curves: label -> an array (2, vocabularies), types in ascending order and cost; the full softmax
+    comes last. At least one curve must have points.
     A dotted line shows linear growth through the full softmax's last point, if it has one.
     """
     for style, (name, (types, costs)) in zip(STYLES, curves.items(), strict=False):

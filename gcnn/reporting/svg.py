@@ -9,10 +9,10 @@ XLINK = "http://www.w3.org/1999/xlink"
 def inline(svg: str, name: str, title: str) -> str:
     """An SVG of matplotlib, changed so that it can be put into an HTML page with others.
 
-    On white, without metadata, style sheet (which would style the whole page) and XML declaration.
-    All ids, and the references to them, begin with `name`, which must differ between the figures of
-    a page. `title` is for screen readers. Sets ElementTree's prefixes of SVG and XLink for the
-    process.
+    It is on white and has no metadata, no style sheet (which would style the whole page) and no XML
+    declaration. All ids, and the references to them, begin with `name`, which must differ between
+    the figures of a page. title: for screen readers; see `printable`.
+    Side effect: sets ElementTree's prefixes of SVG and XLink for the process.
     """
     ElementTree.register_namespace("", SVG)
     ElementTree.register_namespace("xlink", XLINK)

@@ -30,9 +30,9 @@ EQUAL_SIZES = (
 def finished_results(folder: Path, overrides: list[str]) -> Results | None:
     """The results in a member's folder; None if the member is not done or has no folder.
 
-    overrides: the member's, sorted, without run_dir and resume.
-    Raises UsageError if it was begun or done with other overrides, as it would then be half a run
-    of each, or if one of its files cannot be read.
+    overrides: the member's as key=value, sorted, without run_dir and resume.
+    Raises UsageError if it was begun or done with other overrides (it would become half a run of
+    each), or if one of its files cannot be read.
     """
     results = read_json(folder / RESULTS, Results)
     member = read_json(folder / MEMBER, Member)
@@ -50,10 +50,10 @@ def finished_results(folder: Path, overrides: list[str]) -> Results | None:
 def load_members(folder: Path) -> tuple[list[dict], Ranking]:
     """All members of a sweep, as entries of sweep.json, and what ranks them on validation.
 
-    The module's docstring says what an entry has. The best comes first; those without a finite
-    perplexity and then those not done come last. If nothing ranks them, those that are done are in
-    the order of their numbers, with a rank of None. Without members or without the folder: no
-    entries.
+    The module's docstring says what an entry has. The best comes first; then those without a finite
+    perplexity, and last those not done, both with a rank of None. If nothing ranks them, those that
+    are done are in the order of their numbers, with a rank of None. Without members or without the
+    folder: no entries.
     Raises UsageError if a file of a member cannot be read.
     """
     paths = list(folder.glob(f"*/{MEMBER}"))
@@ -87,8 +87,9 @@ def load_members(folder: Path) -> tuple[list[dict], Ranking]:
 def measures(results: Results) -> dict:
     """What an entry of sweep.json has of a member's results; None where these have None.
 
-    Perplexities per token and per word of validation and test, the words of the validation text
-    that are unknown, the model's parameters, and training's tokens and seconds.
+    Keys: validation_perplexity and test_perplexity (per token), validation_word_perplexity and
+    test_word_perplexity, validation_unknown_words, parameters (of the model), and tokens and
+    seconds (of training).
     """
     return {
         "validation_perplexity": results.validation.perplexity,
@@ -105,10 +106,11 @@ def measures(results: Results) -> dict:
 def sweep_table(members: list[dict], comparison: Ranking) -> Table:
     """A row a member, in the order given, with the settings that vary and its results.
 
-    Columns: member's number, one for each setting, status (with the error if it failed), validation
-    and test, parameters, training tokens and time. Validation and test are the perplexity that
-    ranks the members; per token if nothing does, and then with a column of unknown words.
-    members: entries of sweep.json. comparison: what ranks them.
+    Columns: member's number, one for each setting, status (if it failed with the error, cut to 70
+    characters), validation and test, parameters, training tokens and time. Validation and test are
+    the perplexity that ranks the members; if nothing ranks them, it is that per token, and there is
+    a column of unknown words.
+    members, comparison: the entries and what ranks them, as `load_members` returns both.
     """
 
     def status(member: dict) -> str:
@@ -143,10 +145,10 @@ def per(comparison: Ranking) -> str:
 
 
 def seeds_table(members: list[dict], comparison: Ranking) -> Table:
-    """Mean and range of perplexities, a row for each two or more members that differ only in seed.
+    """Mean and range of perplexities, a row for each group of members that differ only in seed.
 
-    members: entries of sweep.json; those not done do not count, nor does one that repeats another
-    with its seed, as a search may. comparison: what ranks them.
+    members, comparison: as `load_members` returns them. Members that are not done do not count, nor
+    does one that repeats the settings and seed of another, as a search may.
     Columns: the members' numbers, one for each setting that varies but the seed, validation and
     test. The perplexities are those that rank the members, per token if nothing does. The best mean
     on validation comes first; if nothing ranks them, the order is that of the members. The table
@@ -185,7 +187,7 @@ def notes(members: list[dict], comparison: Ranking) -> list[str]:
     """Remarks to put below the table: why it is not ranked per token, and that sizes differ.
 
     Sizes differ if the largest model has over 1 + SAME_SIZE times the parameters of the smallest.
-    members: entries of sweep.json. comparison: what ranks them. Empty if there is nothing to say.
+    members, comparison: as `load_members` returns them. Empty if there is nothing to say.
     """
     lines = [comparison.note] if comparison.note else []
     member_of_size = {m["parameters"]: m["member"] for m in members if m["parameters"]}
@@ -203,12 +205,13 @@ def notes(members: list[dict], comparison: Ranking) -> list[str]:
 
 
 def write_sweep(folder: Path) -> list[dict]:
-    """Write sweep.json and sweep.md of the members in a sweep's folder, and print the content.
+    """Write sweep.json and sweep.md into a sweep's folder, and print the tables.
 
-    sweep.json has the entries of `load_members`; sweep.md has `sweep_table`, `seeds_table` (if it
-    has rows) and the `notes`. Printed are the same as text, and the folder. Returns the entries. If
-    there are none, nothing is written or printed.
-    Raises UsageError if a file of a member cannot be read.
+    sweep.json has the entries of `load_members`, which are returned; sweep.md has `sweep_table`,
+    `seeds_table` (if it has rows) and the `notes`. Existing files are replaced. The tables and
+    notes are also printed to stdout as text, and then the folder. Without members, nothing is
+    written or printed.
+    Raises UsageError if a file of a member cannot be read, OSError if one cannot be written.
     """
     members, comparison = load_members(folder)
     if members:
@@ -232,8 +235,8 @@ def search_warning(member: Path) -> str:
     """A warning if, with this member, the finished members of a search no longer compare.
 
     member: the folder of the one that has just finished, with its results.json.
-    Empty if all finished members compare, and if the others did not compare before, so that there
-    is one warning a search. Raises UsageError if a results.json cannot be read.
+    An empty string if all finished members compare, or if the others did not compare before: a
+    search has one warning. Raises UsageError if a results.json cannot be read.
     """
     results = {}
     for path in sorted(member.parent.glob(f"*/{RESULTS}")):
@@ -253,7 +256,7 @@ def search_warning(member: Path) -> str:
 
 
 def check_members(members: list[dict]) -> None:
-    """Raise RunError if a member is not done, or UsageError if each member failed with exit code 2.
+    """Raise RunError if a member is not done; UsageError instead if each failed with exit code 2.
 
     members: entries of sweep.json, of which there may be none.
     """

@@ -43,7 +43,7 @@ def mean(values: Sequence[float | None]) -> float | None:
 def spread(values: Sequence[float | None]) -> str:
     """The mean and range of perplexities, as "105.00 (100.00 to 111.00)".
 
-    A dash if there are none or one of them is None.
+    A dash if there are no values or one of them is None.
     """
     average = mean(values)
     if average is None:
@@ -66,7 +66,8 @@ def ratio(value: float | None) -> str:
 def magnitude(value: float | None) -> str:
     """Up to four significant digits with k, M, G or T, as "15.3 M".
 
-    Below 10,000 (also if negative) and if infinite as `count`.
+    Values below 10,000 (all negative ones too), infinite and nan are written as `count` does. The
+    unit ends at T: from 10,000 T on the number has an exponent, as "1e+04 T".
     """
     if value is None or not 10_000 <= value < float("inf"):
         return count(value)
