@@ -99,7 +99,7 @@ def run_config(checkpoint: Checkpoint, out: Path) -> TrainConfig:
     if options.get("optimizer") == "nag":
         for name in ("lr", "momentum", "weight_decay"):
             if options.get(name) is not None:
-                optimizer[name] = number(options, name)
+                optimizer[name] = number_option(options, name)
     config = {
         "experiment": f"fairseq/{out.name}",
         "run_dir": str(out),
@@ -113,27 +113,32 @@ def run_config(checkpoint: Checkpoint, out: Path) -> TrainConfig:
         "optimizer": optimizer,
         "schedule": {"kind": "constant"},
         "trainer": {
-            "block_size": number(options, "tokens_per_sample") or TrainerConfig.block_size,
-            "clip_norm": number(options, "clip_norm") or None,  # 0 is fairseq's for none
+            "block_size": number_option(options, "tokens_per_sample", int)
+            or TrainerConfig.block_size,
+            "clip_norm": number_option(options, "clip_norm") or None,  # 0 is fairseq's for none
             "max_steps": max(1, checkpoint.updates),
         },
     }
     return typed(OmegaConf.create(config))
 
 
-def number(options: dict[str, Any], name: str) -> float:
+def number_option(options: dict[str, Any], name: str, kind: type = float) -> float:
     """The option `name` as a number; the first of a list of them; 0 if it is absent or None.
 
-    Raises UsageError for anything else, as a bool, a string or an empty list. The others of a list
-    are not checked.
+    kind: float for any number, int for a whole one alone.
+    Raises UsageError for anything else, as a bool, a string, an empty list or a list that begins
+    with None. The others of a list are not checked.
     """
     value = options.get(name)
+    if value is None:
+        return 0
     if isinstance(value, list):
         value = value[0] if value else ""
     # A string of a stranger must not reach OmegaConf, which would interpret it
-    if value is not None and type(value) not in (int, float):
-        raise UsageError(f"{name} is {reprlib.repr(value)}; expected a number.")
-    return value or 0
+    if type(value) not in (int, kind):
+        expected = "a whole number" if kind is int else "a number"
+        raise UsageError(f"{name} is {reprlib.repr(value)}; expected {expected}.")
+    return value
 
 
 def model_config(checkpoint: Checkpoint) -> GCNNConfig:
@@ -162,7 +167,7 @@ def model_config(checkpoint: Checkpoint) -> GCNNConfig:
             "no matrix decoder.embed_tokens.weight is in it, so that it is no fconv_lm."
         )
     vocabulary_size, embedding_dim = embedding.shape
-    dropout = number(options, "dropout")
+    dropout = number_option(options, "dropout")
     config = GCNNConfig(
         embedding_dim=embedding_dim,
         blocks=blocks_of(parse_layers(options["decoder_layers"])),
@@ -170,7 +175,7 @@ def model_config(checkpoint: Checkpoint) -> GCNNConfig:
     )
     if "decoder.adaptive_softmax.head.weight" not in checkpoint.weights:
         return replace(config, cutoffs=[], projection_dim=embedding_dim, output_dropout=dropout)
-    softmax_dropout = number(options, "adaptive_softmax_dropout")
+    softmax_dropout = number_option(options, "adaptive_softmax_dropout")
     return replace(
         config,
         cutoffs=cutoffs_of(options.get("adaptive_softmax_cutoff"), vocabulary_size),
@@ -209,8 +214,8 @@ def read_dictionary(path: Path) -> WordTokenizer:
     Raises UsageError for a file that is missing, a Git LFS pointer, empty, not UTF-8 or not of this
     form, for a word that is repeated without this ending, and for the words </s> and <unk>.
     """
-    check_no_pointer_at(path)
     try:
+        check_no_pointer_at(path)
         lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except OSError as error:
         raise UsageError(

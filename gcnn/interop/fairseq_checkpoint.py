@@ -46,8 +46,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises UsageError for a file that is missing, damaged, hostile, a pointer of Git LFS or no
     checkpoint of fairseq. Names and shapes of the weights are not checked.
     """
-    check_no_pointer_at(path)
     try:
+        check_no_pointer_at(path)
         with torch.serialization.safe_globals(ALLOWED), warnings.catch_warnings(action="ignore"):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:

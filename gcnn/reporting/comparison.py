@@ -141,7 +141,7 @@ def compared_runs(comparison: Comparison) -> Table:
         labels = [name, run.experiment or DASH, run.run or DASH]
         rows.append([*labels, decimals(nats, 4), perplexity(value)])
     units = plural(comparison.units, comparison.unit or "unit")
-    how = f"{comparison.text}, scored {comparison.scored}"
+    how = f"{comparison.text or DASH}, scored {comparison.scored or DASH}"
     caption = f"{how}: {count(comparison.tokens)} tokens in {units}"
     header = ["", "experiment", "run", "nats a token", "perplexity"]
     return Table(header, rows, caption, text_columns=3)

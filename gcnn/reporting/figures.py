@@ -279,7 +279,7 @@ def label_bottom(axes: Axes, least: float) -> None:
     """
     power = 10 ** math.floor(math.log10(least))
     rounds = [part * power for part in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)]
-    bottom = max(number for number in rounds if number <= least)
+    bottom = max((number for number in rounds if number <= least), default=least)
     _, top = axes.get_ylim()
     room = (top / bottom) ** 0.08  # that the bottom's number takes
     ticks = axes.yaxis.get_major_locator().tick_values(bottom, top)
@@ -313,12 +313,15 @@ def latency_points(model: MeasuredModel, suffix: str) -> np.ndarray:
     """Words, median and 95th percentile in milliseconds: (3, lengths), the shortest first.
 
     suffix: a key of SOFTMAX. Lengths without a finite median above 0 are left out; the median takes
-    the place of a missing percentile.
+    the place of a percentile that is missing or not finite.
     """
     rows = []
     for length, timing in model.timings(suffix).items():
-        if 0 < (timing.median_ms or 0) < math.inf:
-            rows.append((int(length), timing.median_ms, timing.p95_ms or timing.median_ms))
+        if not 0 < (timing.median_ms or 0) < math.inf:
+            continue
+        has_p95 = timing.p95_ms and math.isfinite(timing.p95_ms)
+        p95 = timing.p95_ms if has_p95 else timing.median_ms
+        rows.append((int(length), timing.median_ms, p95))
     return np.array(sorted(rows), dtype=float).reshape(-1, 3).T
 
 

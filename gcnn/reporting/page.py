@@ -20,7 +20,7 @@ from gcnn.reporting.document import (
 )
 from gcnn.reporting.figures import best_groups, latency_figures, learning_curves
 from gcnn.reporting.latency import Latency, latency_table, load_latency, ratio_table, speed_table
-from gcnn.reporting.ranking import PER_TOKEN, Ranking, compare, rankings
+from gcnn.reporting.ranking import PER_TOKEN, Ranking, ranking_of, rankings
 from gcnn.reporting.results import Publication, Run, describe_hardware
 from gcnn.reporting.runs import load_runs, models_table, runs_table
 from gcnn.reporting.seeds import SeedGroup, seed_groups, seeds_table
@@ -169,7 +169,7 @@ def runs_section(runs: list[Run]) -> list[Block]:
     a sentence takes the place of the curves.
     """
     finished = [run for run in runs if run.finished]
-    ranking = compare([run.results for run in finished], "test")
+    ranking = ranking_of([run.results for run in finished], "test")
     notes = [
         "Perplexity is per token unless it says per word; FLOPs are those of the forward pass."
     ]

@@ -34,7 +34,7 @@ class Ranking:
         return f"{'Ranked per word' if self.measure else 'Not ranked'}: {self.reason}."
 
 
-def compare(results: Sequence[Results], split: str) -> Ranking:
+def ranking_of(results: Sequence[Results], split: str) -> Ranking:
     """What finished runs may be ranked by on a split, `validation` or `test`.
 
     With one tokenizer and one text: PER_TOKEN, also for a single run or none. With several
@@ -73,7 +73,7 @@ def rankings(runs: Sequence[Run]) -> list[tuple[Ranking, list[Run]]]:
             append_to_matching_group(run, texts, same_test_text)
     ranked = []
     for group in texts:
-        ranking = compare([run.results for run in group], "test")
+        ranking = ranking_of([run.results for run in group], "test")
         parts = [group]
         if ranking.measure is None:
             ranking = Ranking(PER_TOKEN)

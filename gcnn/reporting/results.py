@@ -131,7 +131,7 @@ def load_run(path: str | Path, paper: Publication | None = None) -> Run:
     )
 
 
-def varying(members: list[dict[str, str]]) -> list[dict[str, str]]:
+def varying_settings(members: list[dict[str, str]]) -> list[dict[str, str]]:
     """The settings (key -> value) of each member that are not the same in all members.
 
     A dictionary for each member, in their order. A key that only some members set is kept. A single

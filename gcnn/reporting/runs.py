@@ -7,8 +7,8 @@ from pathlib import Path
 
 from gcnn.base.errors import UsageError, one_line
 from gcnn.reporting.document import Table, table_of
-from gcnn.reporting.ranking import PER_TOKEN, compare, rankings
-from gcnn.reporting.results import Publication, Run, load_run, receptive_field, varying
+from gcnn.reporting.ranking import PER_TOKEN, ranking_of, rankings
+from gcnn.reporting.results import Publication, Run, load_run, receptive_field, varying_settings
 from gcnn.reporting.units import DASH, count, decimals, duration, magnitude, perplexity
 
 MANY = 10  # up to so many runs, a report has all columns and gives each run a colour
@@ -63,7 +63,7 @@ def load_runs(paths: list[Path], paper: Publication | None = None) -> tuple[list
     ranked = [run for _, group in rankings(runs) for run in group]
     ranks = {id(run): rank for rank, run in enumerate(ranked)}
     runs.sort(key=lambda run: (run.config.data.name, ranks.get(id(run), math.inf)))
-    name_members(runs)
+    label_members(runs)
     replace_repeated_labels(runs, lambda run: f"{run.label} {run.path.name}")
     replace_repeated_labels(runs, lambda run: str(run.path))
     return runs, refused
@@ -80,7 +80,7 @@ def replace_repeated_labels(runs: list[Run], label_of: Callable[[Run], str]) -> 
             run.label = label_of(run)
 
 
-def name_members(runs: list[Run]) -> None:
+def label_members(runs: list[Run]) -> None:
     """Label the members of sweeps by the settings that vary between them, as "lr=0.1, seed=2".
 
     runs: changed in place; labelled with the names of their experiments, as `load_run` does.
@@ -94,7 +94,7 @@ def name_members(runs: list[Run]) -> None:
         for run in runs:
             if run.config.experiment == experiment and run.member.overrides:
                 members.append(run)
-        varied = varying([run.member.settings for run in members])
+        varied = varying_settings([run.member.settings for run in members])
         for run, settings in zip(members, varied, strict=True):
             words = [", ".join(short_settings(settings))] if settings else []
             if len(experiments) > 1:
@@ -127,7 +127,7 @@ def runs_table(runs: list[Run]) -> Table:
         "Run": run_title,
         "Test perplexity": lambda run: perplexity(run.results.test.perplexity),
     }
-    ranking = compare([run.results for run in runs if run.finished], "test")
+    ranking = ranking_of([run.results for run in runs if run.finished], "test")
     not_words = any(run.config.tokenizer.kind != "word" for run in runs)
     if ranking.measure != PER_TOKEN or not_words:
         columns["Test, per word"] = lambda run: perplexity(run.results.test.word_perplexity)

@@ -13,8 +13,8 @@ from pathlib import Path
 from gcnn.base.errors import RunError, UsageError
 from gcnn.base.files import write_atomically, write_json
 from gcnn.reporting.document import Paragraph, Table, table_of, to_markdown, to_text
-from gcnn.reporting.ranking import PER_TOKEN, PER_WORD, Ranking, compare
-from gcnn.reporting.results import varying
+from gcnn.reporting.ranking import PER_TOKEN, PER_WORD, Ranking, ranking_of
+from gcnn.reporting.results import varying_settings
 from gcnn.reporting.units import DASH, count, duration, magnitude, mean, perplexity, spread
 from gcnn.runs.directory import CONFIG, MEMBER, RESULTS
 from gcnn.runs.json_files import checked, read_json
@@ -59,29 +59,35 @@ def load_members(folder: Path) -> tuple[list[dict], Ranking]:
     paths = list(folder.glob(f"*/{MEMBER}"))
     members = [read_json(path, Member) for path in paths]
     finished = [read_json(path.with_name(RESULTS), Results) for path in paths]
-    comparison = compare([results for results in finished if results], "validation")
-    varied = varying([member.settings for member in members])
-    rows = []
-    for member, results, settings in zip(members, finished, varied, strict=True):
-        row = {"member": member.number, "rank": None, "overrides": settings}
-        if results:
-            row["status"] = "done"
-        elif member.error:
-            row |= {"status": "failed", "error": member.error, "exit_code": member.exit_code}
-        else:
-            row["status"] = "unfinished"
-        rows.append(row | measures(results or checked({}, Results, "")))
-    measure = f"validation_{comparison.measure}"
+    ranking = ranking_of([results for results in finished if results], "validation")
+    varied = varying_settings([member.settings for member in members])
+    rows = [entry_of(*parts) for parts in zip(members, finished, varied, strict=True)]
+    measure = f"validation_{ranking.measure}"
 
     def order(row: dict) -> tuple[bool, float, float]:
         return row["status"] != "done", row.get(measure) or math.inf, row["member"]
 
     rows.sort(key=order)
-    if comparison.measure:
+    if ranking.measure:
         ranked = [row for row in rows if row[measure] is not None]
         for rank, row in enumerate(ranked, start=1):
             row["rank"] = rank
-    return rows, comparison
+    return rows, ranking
+
+
+def entry_of(member: Member, results: Results | None, settings: dict[str, str]) -> dict:
+    """A member's entry of sweep.json, with a rank of None.
+
+    results: None if the member is not done. settings: those that vary between members.
+    """
+    entry = {"member": member.number, "rank": None, "overrides": settings}
+    if results:
+        entry["status"] = "done"
+    elif member.error:
+        entry |= {"status": "failed", "error": member.error, "exit_code": member.exit_code}
+    else:
+        entry["status"] = "unfinished"
+    return entry | measures(results or checked({}, Results, ""))
 
 
 def measures(results: Results) -> dict:
@@ -103,31 +109,31 @@ def measures(results: Results) -> dict:
     }
 
 
-def sweep_table(members: list[dict], comparison: Ranking) -> Table:
+def sweep_table(members: list[dict], ranking: Ranking) -> Table:
     """A row a member, in the order given, with the settings that vary and its results.
 
     Columns: member's number, one for each setting, status (if it failed with the error, cut to 70
     characters), validation and test, parameters, training tokens and time. Validation and test are
     the perplexity that ranks the members; if nothing ranks them, it is that per token, and there is
     a column of unknown words.
-    members, comparison: the entries and what ranks them, as `load_members` returns both.
+    members, ranking: the entries and what ranks them, as `load_members` returns both.
     """
 
     def status(member: dict) -> str:
         text = f"{member['status']}: {member['error']}" if "error" in member else member["status"]
         return textwrap.shorten(text, 70, placeholder=" …")  # sweep.json has all of it
 
-    measure = comparison.measure or PER_TOKEN
+    measure = ranking.measure or PER_TOKEN
     keys = sorted({key for member in members for key in member["overrides"]})
     columns = {"member": lambda m: str(m["member"])}
     for key in keys:
         columns[key] = lambda m, key=key: m["overrides"].get(key, DASH)
     columns |= {
         "status": status,
-        f"validation{per(comparison)}": lambda m: perplexity(m[f"validation_{measure}"]),
-        f"test{per(comparison)}": lambda m: perplexity(m[f"test_{measure}"]),
+        f"validation{title_suffix(ranking)}": lambda m: perplexity(m[f"validation_{measure}"]),
+        f"test{title_suffix(ranking)}": lambda m: perplexity(m[f"test_{measure}"]),
     }
-    if comparison.measure is None:
+    if ranking.measure is None:
         columns["unknown words"] = lambda m: count(m["validation_unknown_words"])
     columns |= {
         "parameters": lambda m: magnitude(m["parameters"]),
@@ -137,24 +143,19 @@ def sweep_table(members: list[dict], comparison: Ranking) -> Table:
     return table_of(members, columns, text_columns=len(keys) + 2)
 
 
-def per(comparison: Ranking) -> str:
+def title_suffix(ranking: Ranking) -> str:
     """What is put after a split's name in a title: ", per word", ", per token" if nothing ranks the
     members, or nothing if all perplexities are per token.
     """
-    return {PER_TOKEN: "", PER_WORD: ", per word", None: ", per token"}[comparison.measure]
+    return {PER_TOKEN: "", PER_WORD: ", per word", None: ", per token"}[ranking.measure]
 
 
-def seeds_table(members: list[dict], comparison: Ranking) -> Table:
-    """Mean and range of perplexities, a row for each group of members that differ only in seed.
+def groups_by_seed(members: list[dict]) -> list[list[dict]]:
+    """The finished members in groups that differ only in seed, of two or more members each.
 
-    members, comparison: as `load_members` returns them. Members that are not done do not count, nor
-    does one that repeats the settings and seed of another, as a search may.
-    Columns: the members' numbers, one for each setting that varies but the seed, validation and
-    test. The perplexities are those that rank the members, per token if nothing does. The best mean
-    on validation comes first; if nothing ranks them, the order is that of the members. The table
-    has no rows if no two members differ only in their seed.
+    members: entries of sweep.json. A member that repeats the settings and seed of an earlier one,
+    as a search may, is left out.
     """
-    measure = comparison.measure or PER_TOKEN
     groups: dict[tuple, dict] = {}  # settings without the seed -> members by their seed
     for member in members:
         settings = dict(member["overrides"])
@@ -162,34 +163,47 @@ def seeds_table(members: list[dict], comparison: Ranking) -> Table:
         if member["status"] == "done":
             by_seed = groups.setdefault(tuple(sorted(settings.items())), {})
             by_seed.setdefault(seed, member)
-    several = [list(by_seed.values()) for by_seed in groups.values() if len(by_seed) > 1]
+    return [list(by_seed.values()) for by_seed in groups.values() if len(by_seed) > 1]
+
+
+def sweep_seeds_table(members: list[dict], ranking: Ranking) -> Table:
+    """Mean and range of perplexities, a row for each group of members that differ only in seed.
+
+    members, ranking: as `load_members` returns them. The groups are those of `groups_by_seed`.
+    Columns: the members' numbers, one for each setting that varies but the seed, validation and
+    test. The perplexities are those that rank the members, per token if nothing does. The best mean
+    on validation comes first; if nothing ranks them, the order is that of the members. The table
+    has no rows if no two members differ only in their seed.
+    """
+    measure = ranking.measure or PER_TOKEN
+    groups = groups_by_seed(members)
 
     def validation(group: list[dict]) -> float:
         return mean([member[f"validation_{measure}"] for member in group]) or math.inf
 
-    if comparison.measure:
-        several.sort(key=validation)
+    if ranking.measure:
+        groups.sort(key=validation)
     keys = sorted({key for member in members for key in member["overrides"]} - {"seed"})
     splits = ("validation", "test")
     rows = []
-    for group in several:
+    for group in groups:
         numbers = sorted(member["member"] for member in group)
         row = [", ".join(map(str, numbers))]
         row += [group[0]["overrides"].get(key, DASH) for key in keys]
         for split in splits:
             row.append(spread([member[f"{split}_{measure}"] for member in group]))
         rows.append(row)
-    titles = [f"{split}{per(comparison)}: mean (range)" for split in splits]
+    titles = [f"{split}{title_suffix(ranking)}: mean (range)" for split in splits]
     return Table(["members", *keys, *titles], rows, text_columns=len(keys) + 1)
 
 
-def notes(members: list[dict], comparison: Ranking) -> list[str]:
+def remarks_on(members: list[dict], ranking: Ranking) -> list[str]:
     """Remarks to put below the table: why it is not ranked per token, and that sizes differ.
 
     Sizes differ if the largest model has over 1 + SAME_SIZE times the parameters of the smallest.
-    members, comparison: as `load_members` returns them. Empty if there is nothing to say.
+    members, ranking: as `load_members` returns them. Empty if there is nothing to say.
     """
-    lines = [comparison.note] if comparison.note else []
+    lines = [ranking.note] if ranking.note else []
     member_of_size = {m["parameters"]: m["member"] for m in members if m["parameters"]}
     if member_of_size:
         small = min(member_of_size)
@@ -208,16 +222,16 @@ def write_sweep(folder: Path) -> list[dict]:
     """Write sweep.json and sweep.md into a sweep's folder, and print the tables.
 
     sweep.json has the entries of `load_members`, which are returned; sweep.md has `sweep_table`,
-    `seeds_table` (if it has rows) and the `notes`. Existing files are replaced. The tables and
-    notes are also printed to stdout as text, and then the folder. Without members, nothing is
-    written or printed.
+    `sweep_seeds_table` (if it has rows) and the remarks of `remarks_on`. Existing files are
+    replaced. The tables and remarks are also printed to stdout as text, and then the folder.
+    Without members, nothing is written or printed.
     Raises UsageError if a file of a member cannot be read, OSError if one cannot be written.
     """
-    members, comparison = load_members(folder)
+    members, ranking = load_members(folder)
     if members:
-        tables = [sweep_table(members, comparison), seeds_table(members, comparison)]
+        tables = [sweep_table(members, ranking), sweep_seeds_table(members, ranking)]
         tables = [table for table in tables if table.rows]
-        remarks = notes(members, comparison)
+        remarks = remarks_on(members, ranking)
         page = to_markdown(f"Sweep {folder.name}", [*tables, *map(Paragraph, remarks)])
         write_json(folder / "sweep.json", members)
         write_atomically(
@@ -241,15 +255,14 @@ def search_warning(member: Path) -> str:
     results = {}
     for path in sorted(member.parent.glob(f"*/{RESULTS}")):
         results[path.parent] = read_json(path, Results)
-    comparison = compare(list(results.values()), "validation")
-    if comparison.measure:
-        return ""
+    now = ranking_of(list(results.values()), "validation")
     own = results.pop(member)
-    if results and compare(list(results.values()), "validation").measure is None:
+    before = ranking_of(list(results.values()), "validation")
+    if now.measure or before.measure is None:
         return ""
     unknown = f", and {why}" if (why := own.validation.why_no_words) else ""
     return (
-        f"member {member.name}: {comparison.reason}{unknown}. The search goes by the nats of each "
+        f"member {member.name}: {now.reason}{unknown}. The search goes by the nats of each "
         "word all the same, and the fewer words a model knows the fewer these are. Search with one "
         "tokenizer and one text."
     )

@@ -64,16 +64,16 @@ def ratio(value: float | None) -> str:
 
 
 def magnitude(value: float | None) -> str:
-    """Up to four significant digits with k, M, G or T, as "15.3 M".
+    """Up to four significant digits with k, M, G, T, P or E, as "15.3 M".
 
-    Values below 10,000 (all negative ones too), infinite and nan are written as `count` does. The
-    unit ends at T: from 10,000 T on the number has an exponent, as "1e+04 T".
+    Values below 10,000 (all negative ones too), infinite and nan are written as `count` does.
+    From 10,000 E (1e22) on, the number has an exponent, as "1e+04 E".
     """
     if value is None or not 10_000 <= value < float("inf"):
         return count(value)
     _, exponent = f"{value:.3e}".split("e")  # after rounding: 999,960 is 1 M, not 1000 k
-    power = min(int(exponent) // 3, 4)
-    return f"{value / 1000**power:.4g} {'kMGT'[power - 1]}"
+    power = min(int(exponent) // 3, 6)
+    return f"{value / 1000**power:.4g} {'kMGTPE'[power - 1]}"
 
 
 def gibibytes(value: float | None) -> str:

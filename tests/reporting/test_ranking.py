@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from gcnn.reporting.ranking import PER_TOKEN, PER_WORD, compare, search_objective
+from gcnn.reporting.ranking import PER_TOKEN, PER_WORD, ranking_of, search_objective
 from gcnn.reporting.results import results_table
 from gcnn.runs.json_files import checked
 from gcnn.runs.results import Results
@@ -81,7 +81,7 @@ def older(unknown=None, **data) -> Results:
 def test_runs_are_ranked_by_what_compares(runs, measure, reason, split):
     if split == "test":
         reason = reason.replace("216,646", "244,569")
-    found = compare(runs, split)
+    found = ranking_of(runs, split)
     assert found.measure == measure
     assert (found.note == "") == (measure == PER_TOKEN)
     assert re.search(reason, found.reason)
