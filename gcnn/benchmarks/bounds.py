@@ -5,8 +5,8 @@ takes at least the larger of
 
 - the operations of its matrix products, at the rate of the fastest product, of few rows or many,
   and
-- the bytes of all weights that it touches, each read once, at the rate of reading an array far
-  larger than the caches.
+- the bytes of all weights that it touches, each read once (an embedding for each token), at the
+  rate of reading an array far larger than the caches.
 
 An LSTM's recurrent products wait for one another, so each token reads the recurrent weights again.
 They are counted apart, once a token, at the rate of reading an array of their size repeatedly: from
@@ -49,7 +49,7 @@ class Work:
     """
 
     flops: int  # without the recurrence
-    bytes: int  # without the recurrence; each weight once
+    bytes: int  # without the recurrence; each weight once, but an embedding for each token
     steps: int = 0  # of the recurrence; 0: there is none
     step_flops: int = 0  # of one step
     step_bytes: int = 0  # of one step
@@ -65,7 +65,10 @@ class Bound:
 
 @dataclass
 class Machine:
-    """A device's rates at one precision, each measured on first use (about a second) and kept."""
+    """A device's rates at one precision, each measured on first use (about a second) and kept.
+
+    Measuring products draws from torch's random state.
+    """
 
     device: torch.device
     dtype: torch.dtype  # of the matrix products
@@ -181,10 +184,11 @@ def now(device: torch.device) -> float:
 def work(model: LanguageModel, targets: Tensor, softmax: bool = True) -> Work:
     """What scoring a text takes a model, counted and not measured.
 
-    targets: ids, (batch, time); they decide which clusters of an adaptive softmax are computed.
-    softmax: False counts the encoder alone.
-    A weight takes as many bytes as one of the embedding's type. Of the embedding only the rows that
-    are looked up are read; of the softmax only the clusters that `targets` need.
+    targets: ids, (batch, time), none of them IGNORE; they decide which clusters of an adaptive
+    softmax are computed. softmax: False counts the encoder alone.
+    A weight takes as many bytes as one of the embedding's type. Of the embedding a row is read for
+    each token, also if it comes again; of the softmax only the clusters that `targets` need. Of a
+    Transformer, the products of attention are counted as if they read weights, too.
     """
     encoder = model.encoder
     embedding = encoder.embedding.weight

@@ -5,7 +5,8 @@ single sentences, (4) training compiled, (5) sentences as CUDA graphs, (6) a tra
 text. Each writes what it knows the moment it knows it (see time_boxes.py).
 
 A part is a function of `notes`, which it fills, and the `seconds` that it has; most rely on being
-killed when these are over. `device` is a name as `choose_device` takes it.
+killed when these are over. `device` is a name as `choose_device` takes it. Parts change their
+process for good (torch's random seed, TF32): run each in one of its own.
 """
 
 import dataclasses
@@ -90,10 +91,10 @@ def run_tests(notes: Notes, seconds: float) -> None:
 def training(device: str, compiled: bool, notes: Notes, seconds: float) -> None:
     """Time the real update of each model of UPDATES (on a CPU of TOY_UPDATES), compiled or not.
 
-    Adds to `notes` the precision, whether it is compiled and, by model, `Speed.report` with the
-    share of the chip's dense bf16 rate (None on another chip than an H100 or H200 in SXM form).
-    A model that fails has `failed` instead (`one_by_one`). On a CPU, `compiled` turns torch's
-    compiler off for the whole process.
+    Adds to `notes` `precision`, `compiled` and, by model, `Speed.report` with
+    `share_of_dense_bf16_peak`, the share of the chip's dense bf16 rate (None on another chip than
+    an H100 or H200 in SXM form). A model that fails has `failed` instead (`one_by_one`). Changes
+    the process as `make_trainer` does; on a CPU, `compiled` also turns torch's compiler off in it.
     Raises UsageError if there is no such `device` (see `choose_device`), and RunError at the end if
     a model failed. `seconds` is not used.
     """
@@ -162,9 +163,9 @@ def table_4(device: str, notes: Notes, seconds: float) -> None:
 def graphs(device: str, notes: Notes, seconds: float) -> None:
     """Time the scoring of one sentence, kernel by kernel and, on a GPU, as one CUDA graph.
 
-    Adds to `notes` the number of the sentence's words, the precision and, by model of TABLE_4 (toys
-    on a CPU), the medians `eager_ms` and `graph_ms`, the latter None on a CPU; of a model that
-    failed, `failed` with the reason instead.
+    Adds to `notes` `words` (of the sentence), `precision` and, by model of TABLE_4 (toys on a CPU),
+    the medians `eager_ms` and `graph_ms`, the latter None on a CPU; of a model that failed,
+    `failed` with the reason instead.
     Raises UsageError if there is no such `device` (see `choose_device`), and RunError at the end if
     a model failed. `seconds` is not used.
     """
@@ -175,7 +176,7 @@ def graphs(device: str, notes: Notes, seconds: float) -> None:
 
     @torch.inference_mode()
     def both_ways(name: str) -> dict:
-        """The milliseconds of one model, by `eager_ms` and `graph_ms` (None on a CPU).
+        """The median milliseconds of one model: `eager_ms` and `graph_ms` (None on a CPU).
 
         name: of configs/model, and in TABLE_4.
         """
@@ -239,7 +240,8 @@ def train_on_text(
 
     text: a folder with {train,valid,test}.txt; None: one is written to folder/made_up_text. The run
     directory is folder/text_run; `folder` is made. Adds to `notes` its path (`run`), the content of
-    its results.json (`results`) and, of a made-up text, what it is (`text`).
+    its results.json (`results`) and, of a made-up text, what it is (`text`). Changes the process
+    and writes caches as `train` does.
     Raises what `train` raises, such as UsageError if there is no such `device`, the text lacks
     these files or folder/text_run has a run already.
     """
@@ -269,8 +271,8 @@ def write_made_up_text(folder: Path, words: int) -> None:
     """Write train.txt with so many words, and valid.txt and test.txt with a tenth, into `folder`.
 
     Random words by Zipf's law, 20 a line (what is left of the number is dropped), the same at each
-    call: of 50,000 types, or of 20 for a text of at most TOY_WORDS words. The folder is made; files
-    of these names are replaced.
+    call: of 50,000 types, or of 20 for a text of at most TOY_WORDS words. words: 200 or more, else
+    a split is empty. The folder is made; files of these names are replaced.
     """
     folder.mkdir(parents=True, exist_ok=True)
     types = 50_000 if words > TOY_WORDS else 20

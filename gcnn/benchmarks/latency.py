@@ -102,13 +102,14 @@ def benchmark(
 ) -> dict:
     """Measure groups of models and return the benchmark's JSON.
 
-    Its keys are device, threads, precision, rates (of the machine), models (name -> `report`) and
-    pairs (`compare` of each GCNN with each LSTM of its group; a model without bounded receptive
-    field is taken for an LSTM, any other for a GCNN).
-    groups: the models of a group are in memory together and take turns; they must have the same
-    vocabulary size. Names must differ over all groups.
-    repeats: timed rounds for each sentence length. long_repeats: rounds of Table 4's protocol.
-    seed: of the random texts.
+    Its keys are device (cpu or cuda), threads, precision, models (name -> `report`), pairs and
+    rates of the machine: flops_per_second, read_bytes_per_second, and all `measured`. pairs has
+    `compare` of each GCNN with each LSTM of its group; a model without bounded receptive field is
+    taken for an LSTM, any other for a GCNN.
+    groups: the models of a group, at least one, are in memory together and take turns; they must
+    have the same vocabulary size. Names must differ over all groups.
+    repeats: timed rounds for each sentence length. long_repeats: rounds of Table 4's protocol. Both
+    are at least 1. seed: of the random texts. Logs progress.
     """
     models = {}
     pairs = []
@@ -161,8 +162,9 @@ def take_turns(
 ) -> None:
     """Have every model score every text, and append the results to its `timings[kind]`.
 
-    kind: a sentence length in words, `throughput` or `responsiveness`. A text is a round. Each
-    round begins with the next model, so that none always finds the caches in the same state.
+    kind: a sentence length in words, `throughput` or `responsiveness`. texts: tokens and targets of
+    each, as in `score`; a text is a round. Each round begins with the next model, so that none
+    always finds the caches in the same state. Logs a line. Call it in inference mode.
     """
     title = f"sentences of {kind} words" if isinstance(kind, int) else kind
     log.info("%s, %d rounds", title, len(texts))
@@ -177,8 +179,8 @@ def score(model: LanguageModel, tokens: Tensor, targets: Tensor, machine: Machin
     """Score a text once; returns the seconds that it took and the least possible (see Timing).
 
     tokens, targets: (batch, time) on the CPU. Long texts are scored in blocks with the state
-    carried, from a state of zeros. On a GPU the host waits before the first block and
-    after the last, not between them. Call it in inference mode.
+    carried, from a state of zeros. On a GPU the host waits before the first block and after the
+    last, not between them. Call it in inference mode.
     """
     device = machine.device
     clock = Clock(device)
@@ -232,10 +234,10 @@ def report(subject: Subject) -> dict:
 
 
 def latency(timings: list[Timing], part: str) -> dict:
-    """The JSON of sentences of one length: milliseconds of each, and what bounds it most often.
+    """The JSON of sentences of one length: milliseconds a sentence, and what bounds them.
 
-    The milliseconds: median, 95th and 99th percentile, and the median bound. `repeats`: how many
-    timings there are, at least one.
+    Keys: median_ms, p95_ms and p99_ms (percentiles), bound_ms (the median bound), bounded_by (what
+    bounds most often) and repeats (the number of timings, at least one).
     part: `hidden` (the encoder alone) or `total` (with the softmax).
     """
     seconds = [timing[part][0] for timing in timings]
@@ -254,7 +256,8 @@ def latency(timings: list[Timing], part: str) -> dict:
 def speed(timings: list[Timing], tokens: int) -> dict:
     """The JSON of one protocol: tokens a second by the median time, with the softmax.
 
-    Also the most that the bounds allow, what bounds it most often, and the number of timings.
+    Keys: tokens_per_second, bound_tokens_per_second (by the median bound), bounded_by (what bounds
+    most often) and repeats (the number of timings, at least one).
     tokens: those of each text, all sequences together.
     """
     seconds = [timing["total"][0] for timing in timings]
@@ -270,8 +273,9 @@ def speed(timings: list[Timing], tokens: int) -> dict:
 def compare(gcnn: str, lstm: str, models: dict[str, dict]) -> dict:
     """How many times faster a GCNN is than an LSTM: measured, and by the bounds of both.
 
-    Of sentences by length in words, with and without softmax, and of the two protocols of Table 4;
-    each is {"measured": ratio, "bound": ratio}, above 1 if the GCNN is faster.
+    Keys: gcnn, lstm (their names); ratios and ratios_without_softmax, of sentences by length in
+    words; responsiveness and throughput, the protocols of Table 4. Each ratio is {"measured":
+    ratio, "bound": ratio}, above 1 if the GCNN is faster.
     gcnn, lstm: names in `models`, which has the `report` of each.
     """
     fast = models[gcnn]

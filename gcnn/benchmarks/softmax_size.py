@@ -76,7 +76,8 @@ def measure(size: Size, rounds: int, most_bytes: float) -> dict[str, dict]:
 
     seconds: median of `rounds` steps (`times`). memory_bytes: the peak (`memory`). Both are None
     for a softmax that may need more than `most_bytes` of memory, which is not run.
-    Starts processes and waits for them; raises as `in_own_process`.
+    rounds: at least one. Starts processes and waits for them; see `in_own_process` for what that
+    asks of the caller, and for errors.
     """
     costs = {}
     kinds = []  # those that fit into the memory
@@ -155,8 +156,9 @@ def peak_resident_bytes() -> int:
 def in_own_process(call: Callable[[], Any]) -> Any:
     """Run `call` in a fresh (spawned) process and return its result; waits for it.
 
-    `call` and its result must be picklable. Raises what `call` raises, and BrokenProcessPool if the
-    process is killed, for memory say.
+    `call` and its result must be picklable. The process imports the main script again: a script
+    must call this under `if __name__ == "__main__":`. Raises what `call` raises, and
+    BrokenProcessPool if the process is killed, for memory say.
     """
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(call).result()
@@ -165,8 +167,9 @@ def in_own_process(call: Callable[[], Any]) -> Any:
 def growth(by_vocabulary: dict[str, dict]) -> dict[str, dict[str, float]]:
     """The exponent with which each quantity grows with the vocabulary (1: linearly).
 
-    Returns {kind: {quantity: exponent}}, from a straight line fitted to logarithms. A quantity with
-    fewer than two measurements is left out.
+    Returns {kind: {quantity: exponent}} for KINDS and the quantities that `measure` returns, from a
+    straight line fitted to logarithms. A quantity with fewer than two values other than None and 0
+    is left out.
     by_vocabulary: the number of types, as text, -> what `measure` returns.
     """
     exponents = {kind: {} for kind in KINDS}

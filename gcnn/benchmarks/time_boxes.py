@@ -76,8 +76,8 @@ def run_part(part: Part, path: Path, seconds: float) -> str:
     """Run one part in a forked process; returns "done", or why it failed.
 
     After `seconds` the process is terminated, and killed GRACE seconds later. The part's JSON is
-    `path`; if it failed, the reason is added there as `failed`. This process must not have used a
-    GPU before: CUDA does not work in a fork of one that has.
+    `path`; remove an older file there first. If the part failed, the reason is added as `failed`.
+    This process must not have used a GPU before: CUDA does not work in a fork of one that has.
     """
     reader, writer = FORKS.Pipe(duplex=False)
     process = FORKS.Process(target=measure_and_write, args=(part, path, seconds, writer))
@@ -105,8 +105,9 @@ def run_part(part: Part, path: Path, seconds: float) -> str:
 def measure_and_write(part: Part, path: Path, seconds: float, outcome: Any) -> None:
     """What a part's process does: note its provenance, measure, and send the outcome.
 
-    outcome: the end of a pipe to send to: None if it went well, else the error as text. No
-    Exception leaves this function.
+    path: of the part's JSON, which begins with `part` (its name), `seconds_given` and the entries
+    of `made_with`. outcome: the end of a pipe to send to: None if the part went well, else the
+    error as text. An Exception of the part does not leave this function.
     """
     try:
         notes = Notes(path)

@@ -59,10 +59,11 @@ class Speed:
     def report(self) -> dict[str, float]:
         """The workload's entry in the benchmark's JSON: medians over at least one round.
 
-        Rates are those of whole updates, but for the machine's matrix product and `evaluate`.
-        share_of_matrix_product: the update's FLOP/s by the product's. evaluation_share_of_forward:
-        the seconds of the bare forward pass by those of `evaluate`. Both are medians of each
-        round's own ratio.
+        Keys: tokens_per_second and flops_per_second (of whole updates),
+        matrix_product_flops_per_second, evaluation_tokens_per_second (of `evaluate`),
+        share_of_matrix_product (the update's FLOP/s by the product's), evaluation_share_of_forward
+        (the seconds of the bare forward pass by those of `evaluate`) and peak_memory_bytes. Both
+        shares are medians of each round's own ratio.
         """
         flops = PASSES * self.flops_per_token * self.tokens_per_step  # of an update
         shares = []
@@ -86,9 +87,9 @@ def make_trainer(name: str, *overrides: str) -> Trainer:
     """A trainer of a workload on synthetic text, its model in training mode.
 
     name: a key of WORKLOADS. overrides: key=value; the device is `auto` without one.
-    It has no run directory: of its methods only `step` may be called. Changes the process: torch's
-    random seed, and the reuse of memory as in a training run. Raises UsageError if an override is
-    invalid.
+    It has no run directory: of its methods only `step` may be called. Changes the process: sets
+    torch's random seed, switches off TF32, and has memory reused as in a training run. Raises
+    UsageError if an override is invalid or there is no such device.
     """
     reuse_large_blocks()
     config = compose_config(*WORKLOADS[name], "device=auto", *overrides)
@@ -103,8 +104,9 @@ def make_trainer(name: str, *overrides: str) -> Trainer:
 def synthetic_data(config: TrainConfig) -> PreparedData:
     """Random text by Zipf's law as a prepared corpus: enough for 200 updates of the config.
 
-    The split `valid` is the first 8,000 tokens of `train`, or all of it if it is shorter. There is
-    no test split.
+    It has VOCABULARY_SIZE types, and depends on the config's seed and sizes alone. Id 0 is <eos>,
+    but there are no lines: `words` and `bytes` are the number of tokens. The split `valid` is the
+    first 8,000 tokens of `train`, or all of it if it is shorter. There is no test split.
     """
     length = 200 * config.trainer.batch_size * config.trainer.block_size
     tokens = Zipf(VOCABULARY_SIZE, config.seed).words(length).numpy()
@@ -126,7 +128,8 @@ def measure(
     """Time the matrix product, `steps` updates and an evaluation in turn, `rounds` times.
 
     trainer: of `make_trainer`; its model is trained further, first by `warm_up` updates that are
-    not timed. name: of the workload, for the result. sizes: of the product; None: the device's.
+    not timed. rounds, steps: at least one. name: of the workload, for the result. sizes: of the
+    product; None: the device's. Raises RunError if an update is not finite.
     The peak memory in the result is that of the process so far.
     """
     settings = trainer.config.trainer

@@ -46,7 +46,8 @@ def compare(
     - difference_interval, ratio_interval: [low, high] of 95 %, None for a single unit;
     - parts: for each way of `divisions` (frequency, recall, position) a list of the parts that have
       tokens: dictionaries of part (its label), tokens, nats_per_token ([A, B]), contribution and
-      its interval (None for a single unit). A way's contributions add up to the difference.
+      interval (of the contribution, None for a single unit). A way's contributions add up to the
+      difference.
     A perplexity or ratio too large for a float is None. Raises RunError for nats that are not
     finite.
     """
@@ -104,8 +105,8 @@ def bootstrap(unit_sums: np.ndarray, unit_tokens: np.ndarray) -> list[list[float
 
     unit_sums: each unit's sum in each column, (units, columns). unit_tokens: its tokens, (units,).
     Returns [low, high] for each column, or None for each if there is a single unit. A draw has as
-    many units as the text, and RESAMPLES draws are the same for all columns (a paired bootstrap)
-    and for all calls (a fixed seed).
+    many units as the text. All columns have the same RESAMPLES draws (a paired bootstrap). The seed
+    is fixed: equal arguments give equal intervals.
     """
     units, columns = unit_sums.shape
     if units == 1:
@@ -130,7 +131,8 @@ def divisions(
     """Yield three ways to divide the tokens into parts: frequency, recall and position.
 
     Each is its name, the labels of the parts, and the index of each token's part: (tokens,). A part
-    may have no tokens.
+    may have no tokens. frequency: by the rank of the type in the training text; position: by the
+    place in the unit; both count from 1 (`decades`). recall: see `recall_parts`.
     starts: the position of each unit's first token, (units,), ascending from 0.
     """
     positions = np.arange(len(stream))
@@ -173,7 +175,7 @@ def recall_parts(stream: TokenStream, units: np.ndarray) -> np.ndarray:
 def occurred_before(units: np.ndarray, ids: np.ndarray) -> np.ndarray:
     """Whether each id occurred earlier in its unit: (tokens,), bool.
 
-    units: the number of each id's unit, (tokens,).
+    units: the number of each id's unit, (tokens,). ids: (tokens,), at least one.
     """
     # Each pair of unit and id as a number, small enough not to overflow; then its first place
     _, ranks = np.unique(ids, return_inverse=True)

@@ -156,9 +156,9 @@ def metadata_key(prefix: str) -> bytes:
 def is_done(scorer: Scorer, path: Path, target: Path, column: str, prefix: str) -> bool:
     """Whether `target`, the output, has the scores of the input `path` with this prefix already.
 
-    False if it does not exist; else reads the whole input, for its sha256. Raises UsageError if
-    the scores were made from something else, which is a difference in any of IDENTITY_KEYS, or if
-    the metadata does not say what they were made from.
+    False if `target` does not exist; else reads the whole input, for its sha256. Raises UsageError
+    if the scores were made from something else, which is a difference in any of IDENTITY_KEYS, or
+    if `target` is damaged or does not say what scores with this prefix were made from.
     """
     if not target.exists():
         return False
@@ -210,16 +210,18 @@ def score_file(
     `done`.
 
     column, prefix, the columns that are written: as in `score_files`. The metadata of the schema
-    gets `made_from`, as JSON under `metadata_key`. A row without a text has null scores.
+    gets `made_from`, as JSON under `metadata_key`. A row without a text has null scores. An
+    existing `target` is replaced; its folder must exist.
     Raises UsageError as read_rows does, and if the file has a column with the name of a score;
-    `done` may then count rows that were not written.
+    `done` may then count rows and tokens that were not written.
     """
     start = time.perf_counter()
     source = to_json(made_from(scorer, path, column))
 
     def write(aside: Path) -> None:
         """Write the Parquet file at a temporary path, as `score_file` says; an input without rows
-        gives a file without rows, with `column` and the scores' columns. Counts rows in `done`.
+        gives a file without rows, with `column` and the scores' columns alone. Adds the rows and
+        tokens to `done`.
         """
         tables = read_rows(path, column)
         no_rows = pa.table({column: pa.array([], TEXT)})  # of an empty file

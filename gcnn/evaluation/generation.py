@@ -68,9 +68,9 @@ def generate(
     """Continue a prompt `samples` times by `tokens` tokens, none of them <unk>; return the texts.
 
     Each begins with the prompt as it was given; a newline stands for <eos>. An empty prompt is the
-    start of a text. The model must be in evaluation mode. Raises UsageError for a prompt that is no
-    valid Unicode, for `tokens` or `samples` below 1, and if a step needs more than the machine's
-    memory.
+    start of a text. The model must be in evaluation mode. Raises UsageError unless the prompt is a
+    string of valid Unicode and `tokens` and `samples` are whole numbers from 1, and if a step needs
+    more than the machine's memory.
     """
     check_count("tokens", tokens)
     check_count("samples", samples)
@@ -116,7 +116,8 @@ def generate_tokens(
 ) -> Tensor:
     """Continue a text, which is read once: start (time,) -> the new ids, (samples, count).
 
-    start: the text's ids, <eos> first, on any device. samples, count: at least 1.
+    They are on the model's device. start: the text's ids, <eos> first, on any device.
+    samples, count: at least 1.
     choose: takes the log-probabilities of the next token, (samples, vocabulary), which it may
     overwrite, and returns the ids to go on with, (samples,).
     The model must be in evaluation mode.

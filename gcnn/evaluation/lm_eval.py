@@ -59,9 +59,9 @@ class HarnessModel(LM):
 
         The tokens of context + text are scored, without the first ones that the context alone has
         too. A token of the context's last word is scored if the text continues the word and so
-        changes the token, and also if the word is <unk> with and without the text. An empty text
-        has (0.0, True). If a scored token is unknown, the second value is False, because the model
-        cannot write the word.
+        changes the token, and also if the word is <unk> with and without the text. A text that is
+        empty or adds only blanks has (0.0, True). If a scored token is unknown, the second value is
+        False, because the model cannot write the word.
         Side effect: adds to the counts for `warn_of_unknown_tokens`.
         """
         model = self.scorer.model
@@ -136,7 +136,8 @@ class HarnessModel(LM):
         A request's arguments are a prompt and options. `until` is a text or a list of them; empty
         ones are ignored, and without it nothing is cut off. Takes the likeliest token unless
         `do_sample` is set, which samples at `temperature` (1 if absent) with seed 1. `max_gen_toks`
-        tokens are generated, LENGTH if absent. Raises UsageError as Scorer.generate does.
+        tokens are generated, LENGTH if absent. Other options are ignored. Raises UsageError as
+        Scorer.generate does.
         """
         continuations = []
         for request in requests:

@@ -42,8 +42,9 @@ def reader(kind: str, scored: bool) -> Callable[[str], Hypothesis]:
     kind: one of KINDS. For "any" the first line that the function parses decides the kind of all,
     which is then printed to stderr unless it is moses.
     scored: each line must have a score; otherwise scores are not read and are 0.
-    The function raises UsageError for a line of another kind or without its score. The message
-    begins with a verb, so that the caller can put the line's name ("line 3") before it.
+    The function raises UsageError for a line that is not of the kind (for kaldi only a blank line:
+    any other begins with a name) or, if `scored`, without a finite score; kaldi has no scores.
+    The message begins with a verb, so that the caller can put the line's name ("line 3") before it.
     """
 
     def read_hypothesis(line: str) -> Hypothesis:
@@ -101,7 +102,7 @@ def parse_moses(line: str) -> Fields | None:
 
 
 def parse_kaldi(line: str) -> Fields | None:
-    """List, number, sentence and score of `utt-1 words`; None for an empty line.
+    """List, number, sentence and score of `utt-1 words`; None only for a blank line.
 
     The number is that after the last `-` of the name; empty if there is none or it begins with 0,
     and then the list is all before the words. The sentence may be empty; the score is.

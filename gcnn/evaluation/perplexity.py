@@ -38,10 +38,11 @@ def token_nlls(
     sentences: score each line alone; otherwise all as running text.
     batch_size, block_size: of running text, the most sequences at once, and tokens of each; of
     sentences, their product is the most positions at once, padding included, or one longer line.
-    The result does not depend on them. A model without a receptive field (the LSTM) reads running
-    text as one sequence.
-    rank, world_size: this process among those that share the text; each yields its own part. A
-    short text, and running text for an LSTM, is read by rank 0 alone.
+    But for rounding, the result does not depend on them. A model without a receptive field (the
+    LSTM) reads running text as one sequence.
+    rank, world_size: this process among those that share the text; each yields its own part. Rank 0
+    reads running text alone if it has fewer than `receptive_field - 1` tokens for each process, or
+    if the model has no receptive field.
     The model must be in evaluation mode; no gradients are kept.
     """
     if sentences:
@@ -79,7 +80,8 @@ def state_before_rows(
     """The state before each row's first token; None: zeros.
 
     context: the receptive field - 1; 0 for a model without one, whose only row starts the text.
-    `batches.shift` must be 0.
+    device: the model's. `batches.shift` must be 0. The model must be in evaluation mode; the caller
+    switches gradients off.
     """
     start = model.start_state(len(batches.row_starts))
     if context == 0 or not batches.row_starts.any():
@@ -246,9 +248,9 @@ def normalised(
     - words, word_perplexity: per white-space word and end of line, whatever the tokenizer;
     - bytes, bits_per_byte.
 
-    Perplexities too large for a float are infinity. word_perplexity and bits_per_byte compare
-    models with different tokenizers. They are None if a word is out of vocabulary: the more words
-    a model does not know, the better they would be.
+    Perplexities are infinity if they are too large for a float or the nats are nan (see `exp`).
+    word_perplexity and bits_per_byte compare models with different tokenizers. They are None if a
+    word is out of vocabulary: the more words a model does not know, the better they would be.
     """
     known = max(1, len(stream) - unknown)  # a text has known tokens: its ends of lines
     out_of_vocabulary = unknown - stream.written_unknown
@@ -268,7 +270,7 @@ def normalised(
 
 
 def exp(nats: float) -> float:
-    """exp(nats), infinity where it is too large for a float."""
+    """exp(nats); infinity from 700 on, near the largest float, and for nan."""
     return math.exp(nats) if nats < 700 else math.inf
 
 

@@ -30,7 +30,8 @@ class LoadedRun:
 def load_model(run_dir: str | Path, device: str = "auto") -> LoadedRun:
     """Load the best model of a run directory (by validation) onto a device; see LoadedRun.
 
-    device: as in `choose_device`, which also switches off TF32 for the process.
+    device: as in `choose_device`, which also switches off TF32 for the process. Draws from torch's
+    random state.
     Raises UsageError if the folder is no run, has no model yet, a damaged config or tokenizer, or
     parts of different runs, and for a device that is not there; RunError if the weights are
     damaged.

@@ -43,7 +43,7 @@ BATCH = {torch.float32: 2048, torch.bfloat16: 8192}
 
 
 class Score(NamedTuple):
-    """The score of a sentence's words and its <eos>, at the start of a text."""
+    """The score of a sentence's words and its <eos>, at the start of a text or after a context."""
 
     log_prob: float  # nats, total
     tokens: int  # words or pieces, and <eos>
@@ -73,8 +73,8 @@ def load(run: str | Path, device: str = "auto", precision: str = "float32") -> "
 
     run: a run directory; a folder with runs up to four levels below it, for the newest finished
     one; `latest`, for the newest finished one below ./runs; or a run on the Hub, `hf://user/name`,
-    or `user/name` if there is no such path. That is downloaded. A run that was searched for is
-    named on stderr.
+    or the string `user/name` if nothing here is named `user`. That is downloaded. A run that was
+    searched for is named on stderr.
     device, precision, side effects: see `Scorer.from_run`.
     Raises UsageError and RunError as from_run and find_run do.
     """
@@ -116,8 +116,9 @@ class Scorer:
         device: auto, cpu, cuda or cuda:N. precision: of the weights, float32 or bf16.
         Its `source` has `model` (the weights' sha256), `tokenizer` (its fingerprint), `precision`,
         `run` (the path) and, if the model has an id before a text, `before_text` (that type).
-        Side effects on the process: TF32 is off, environment variables of oneDNN are set, and
-        forked processes compute with one thread (see models/inference.py).
+        Side effects on the process: TF32 is off, environment variables of oneDNN are set, forked
+        processes compute with one thread (see models/inference.py), and torch's random state is
+        drawn from.
         Raises UsageError for another precision, and UsageError and RunError as load_model does.
         """
         if precision not in PRECISIONS:
@@ -136,7 +137,7 @@ class Scorer:
         return cls(run.model, run.tokenizer, source | {"run": str(path)}, run.config.data.sentences)
 
     def score(self, sentences: Iterable[str], context: str = "") -> list[Score]:
-        """The scores of sentences, in their order; none depends on the others.
+        """The scores of sentences, in their order; but for rounding, none depends on the others.
 
         Each is one line: a newline in it is no end of a line. An empty one has the score of <eos>.
         context: the text that each sentence continues, read once; empty: none, so that each is the
@@ -162,9 +163,9 @@ class Scorer:
         """A new table: this one and then the columns log_prob, tokens, unknown and perplexity (see
         Score), with `prefix` before these names.
 
-        column: the one with the texts; a row whose text is null has null scores.
-        Raises UsageError for anything but a pyarrow.Table, if `column` is absent or not text, and
-        if a new name is taken.
+        column: the one with the texts, each scored as a sentence (see `score`); a row whose text is
+        null has null scores. Raises UsageError for anything but a pyarrow.Table, if `column` is
+        absent or not text, and if a new name is taken.
         """
         if not isinstance(table, pa.Table):
             raise UsageError(
@@ -211,8 +212,8 @@ class Scorer:
         """The measures of a text that `gcnn evaluate --json` prints, such as `perplexity`; the keys
         are those of `perplexity.normalised`.
 
-        sentences: as the class says. Raises UsageError for a text without words, and for anything
-        but a string of valid Unicode.
+        sentences: as the class says. Shows a progress bar on a terminal after two seconds. Raises
+        UsageError for a text without words, and for anything but a string of valid Unicode.
         """
         return evaluate(
             self.model, self._encode(text), self.sentences if sentences is None else sentences
