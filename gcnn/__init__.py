@@ -31,7 +31,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name of the package on first use, because torch takes seconds to import.
+    """A public name of the package, imported on first use, because torch takes seconds to import.
 
     `gcnn.__version__` is None where the package is not installed. Raises AttributeError for a name
     that is not in __all__.

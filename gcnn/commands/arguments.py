@@ -79,9 +79,10 @@ def threads(text: str) -> int:
 
 
 def add_number(parser: argparse.ArgumentParser, option: str, default: int, help: str) -> None:
-    """Add an option that takes a whole number from 1 on.
+    """Add an option that takes a whole number from 1 to 2^31 - 1.
 
-    option: its name with the dashes, as "--rows". help: without the default, which is appended.
+    option: its name with the dashes, as "--rows". default: not checked. help: without the default,
+    which is appended.
     """
     parser.add_argument(
         option,
@@ -151,10 +152,11 @@ def add_column(parser: argparse.ArgumentParser) -> None:
 def add_text(parser: argparse.ArgumentParser) -> None:
     """Add the options that choose the text on which a run is evaluated, and how it is scored.
 
-    They are split or file (the parser refuses both together), column, data_path and sentences, each
-    None where it is not given. Without file and split it is the test split of the run's data; file
-    "-" is standard input; sentences is True, False or, where it is None, as the run was trained.
-    `check_text_options` checks them, `read_stream` reads the text.
+    They are split or file (the parser refuses both together), column, data_path (a folder that
+    exists) and sentences, each None where it is not given. Without file and split it is the test
+    split of the run's data. file "-" is standard input. sentences: True scores each line alone,
+    False all as running text; None means the run's data.sentences. `check_text_options` checks
+    them, `read_stream` reads the text.
     """
     text = parser.add_mutually_exclusive_group()
     text.add_argument(
@@ -200,8 +202,8 @@ def read_stream(
     into the cache on disk or read from there, and "train" ends at data.train_tokens; a file is
     encoded in memory. Call `check_text_options` first. Logs warnings as `encode_file` and
     `cached_stream` do, as for rows without a text. Raises UsageError for a text that is missing,
-    unreadable or without words, and where no text is given and the run's config has no path of its
-    data.
+    damaged, not UTF-8, without words or without the column, and as `corpus_of` does where --file is
+    not given; OSError for a file that may not be read.
     """
     from gcnn.data.stream import cached_stream, encode_file
 
@@ -215,7 +217,7 @@ def read_text(arguments: argparse.Namespace, data: "DataConfig") -> "list[pa.Arr
 
     A row without a text is null. All are in memory; a split may be downloaded, but its tokens are
     not cached. Arguments and errors are those of read_stream, except that a text without words is
-    returned.
+    returned, an empty file as an empty list.
     """
     from gcnn.data.tables import read_lines
 
@@ -251,7 +253,7 @@ def corpus_of(arguments: argparse.Namespace, data: "DataConfig") -> "Corpus":
 
 
 def add_out(parser: argparse.ArgumentParser, default: str | None = None) -> None:
-    """Add --out, the path of a JSON file to write; checked as `output_file` does.
+    """Add --out, the path of a JSON file to write; its value is a Path that `output_file` checked.
 
     default: the path where it is not given; None: its value is None, nothing is to be written.
     """
@@ -262,8 +264,8 @@ def add_out(parser: argparse.ArgumentParser, default: str | None = None) -> None
 def output_file(path: str) -> Path:
     """The path of a file to write later: a `type` for argparse's --out, which creates nothing.
 
-    Its folder need not exist. Raises UsageError where it is a folder, or a file stands where its
-    folder should be.
+    A file may be there; its folder need not exist. Raises UsageError where the path is a folder, or
+    a file stands where its folder should be.
     """
     check_output("--out", Path(path))
     return Path(path)

@@ -48,10 +48,10 @@ def main() -> None:
     """Run `gcnn benchmark`: measure the models, write the JSON of --out, and print its tables.
 
     The models are those of --models and --runs, or without either those of DEFAULT. The JSON has
-    what `gcnn.benchmarks.latency.benchmark` returns. Logs progress to stderr; sets torch's threads.
-    Raises UsageError for a model that the paper does not have, for a run that is damaged or has no
-    model yet, for a device that is not there, and where there is no model to measure; RunError for
-    damaged weights.
+    the entries of `made_with` and what `gcnn.benchmarks.latency.benchmark` returns. Logs progress
+    to stderr; sets torch's threads. Raises UsageError for a model that the paper does not have, for
+    a run that is damaged or has no model yet, for a device that is not there, and where there is no
+    model to measure; RunError for damaged weights.
     """
     arguments = parse_arguments()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -102,9 +102,10 @@ def paper_groups(names: list[str], machine: Machine) -> list[list[Candidate]]:
 
 
 def random_model(name: str, vocabulary_size: int) -> LanguageModel:
-    """The model of configs/model/<name>.yaml with random weights, the same at every call.
+    """The model of configs/model/<name>.yaml on the CPU with random weights, the same at each call.
 
-    Sets torch's random seed.
+    vocabulary_size: must be larger than the model's cutoffs. Sets torch's random seed. Raises
+    UsageError for another name, and as `build_model` does.
     """
     torch.manual_seed(1)
     return build_model(compose_config(f"model={name}").model, vocabulary_size)
@@ -163,7 +164,8 @@ def bounds_table(latency: dict) -> Table:
 def parse_arguments() -> argparse.Namespace:
     """The options of `gcnn benchmark`, from sys.argv. Raises UsageError for an invalid one.
 
-    --runs are found, maybe downloaded, by `find_run`, which raises too. --models stays one string.
+    --runs are found, maybe downloaded, by `find_run`, which raises too. --models stays one string,
+    None where it is not given.
     """
     parser = new_parser(__doc__)
     parser.add_argument(

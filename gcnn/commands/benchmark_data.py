@@ -47,8 +47,8 @@ def main() -> None:
 
     The texts come in the order of TEXTS, each once. Each is written to the folder DIR/<text>, which
     is made, and removed after its measurement with all that was in it before; DIR stays. The JSON
-    has, by text, what `measure` returns. Raises RunError where a preparation fails; the folder then
-    stays, and nothing is printed or written.
+    has the entries of `made_with`, `types` and `texts`: by text, what `measure` returns. Raises
+    RunError where a preparation fails; that folder then stays, and there is no table and no JSON.
     """
     arguments = parse_arguments()
     about = made_with()
@@ -72,8 +72,9 @@ def files_of(text: str, tokens: int, shards: int) -> dict[str, tuple[int, int]]:
     """The files of a text to write: by path in its folder, the numbers of tokens and of lines.
 
     text: one of TEXTS. tokens: of the training split, LINE or more; not used for "billion_word".
-    shards: files of the training split of "billion_word", of 500,000 tokens each; not used for the
-    others. Line ends count as tokens.
+    shards: files of the training split of "billion_word", of 500,000 tokens each; `gcnn data`
+    refuses fewer than 100, as not the whole split. Not used for the others. The other splits have
+    HELD_OUT tokens. Line ends count as tokens.
     """
     files = {}
     if text == "billion_word":
@@ -102,9 +103,9 @@ def write_text(path: Path, words: pa.Array, tokens: int, lines: int, seed: int) 
 
     words: strings, the most frequent one first; they are drawn as often as English words of their
     rank. The text is drawn in almost equal parts of up to AT_ONCE words. If the first part has more
-    than twice as many words as `words`, it begins with each of them once. lines: fewer than
-    `tokens`, and one or more for each part. A line may be empty; each ends with a newline. The same
-    seed writes the same text. Makes the folder; an existing file is replaced.
+    than twice as many words as `words`, it begins with each of them once, shuffled. lines: fewer
+    than `tokens`, and one or more for each part. A line may be empty; each ends with a newline. The
+    same seed writes the same text. Makes the folder; an existing file is replaced.
     """
     zipf = Zipf(len(words), seed)
     random = np.random.default_rng(seed)
@@ -132,10 +133,10 @@ def measure(folder: Path, data: str) -> dict[str, float | str]:
     """Run `gcnn data` twice on the corpus in a folder; returns its entry in the benchmark's JSON.
 
     folder: with the files of all splits. data: the choice of configs/data. The keys: tokens, lines
-    and bytes, of all splits together; seconds, tokens_per_second, cpu_seconds and
-    peak_memory_bytes, of the first run, which has no cache; warm_seconds, of the second; printed,
-    the command's first line. The cache is folder/cache, which is removed first and left in the end.
-    Raises RunError where the command fails.
+    and bytes, of all splits together; seconds (wall-clock, as warm_seconds), tokens_per_second,
+    cpu_seconds and peak_memory_bytes, of the first run, which has no cache; warm_seconds, of the
+    second; printed, the command's first line. The cache is folder/cache, which is removed first and
+    left in the end. Raises RunError where the command fails.
     """
     cache = folder / "cache"
     remove(cache)

@@ -32,10 +32,11 @@ TOY_SECONDS = 60.0  # at least, for each part on a CPU, which may be busy; a GPU
 def main() -> None:
     """Run `gcnn benchmark-gpu`: run all parts within --minutes, each writing OUT/<part>.json.
 
-    OUT is made; older files of the parts in it are replaced; the file of a part that failed says
-    why. On a CPU each part has TOY_SECONDS or more, also past --minutes. Prints a line for each
-    part and the folder. Raises UsageError for a device that is not there and where a file stands in
-    the place of OUT, and RunError, after all parts have run, where some failed.
+    OUT is made; an older <part>.json in it is replaced, but the part `text` fails if OUT has a run
+    text_run already. The JSON of a part that failed says why. On a CPU each part has
+    TOY_SECONDS or more, also past --minutes. Prints a line for each part and the folder. Raises
+    UsageError for a device that is not there and where a file stands in the place of OUT, and
+    RunError, after all parts have run, where some failed.
     """
     arguments = parse_arguments()
     from gcnn.benchmarks.gpu import parts
@@ -72,7 +73,10 @@ def minutes(text: str) -> float:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The options of `gcnn benchmark-gpu`, from sys.argv. Raises UsageError for an invalid one."""
+    """The options of `gcnn benchmark-gpu`, from sys.argv. Raises UsageError for an invalid one.
+
+    `out` and `text` are None where they are not given.
+    """
     parser = new_parser(__doc__)
     help = "for all parts together; default: %(default)g"
     parser.add_argument("--minutes", type=minutes, default=8.0, metavar="N", help=help)

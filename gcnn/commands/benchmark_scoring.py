@@ -75,8 +75,9 @@ def main() -> None:
 def cost_of_terabyte(texts: list[str], entry: dict[str, float], price: float) -> dict[str, float]:
     """The core-hours and dollars that 1 TB (10^12 bytes) of text like `texts` would take.
 
-    entry: what `measure` returned for `texts`. price: dollars for a core-hour. The result has the
-    keys bytes (of `texts`, in UTF-8 with line ends), core_hours_for_1_tb and dollars_for_1_tb.
+    texts: at least one. entry: what `measure` returned for them. price: dollars for a core-hour.
+    The result has the keys bytes (of `texts`, in UTF-8 with line ends), core_hours_for_1_tb and
+    dollars_for_1_tb.
     """
     size = sum(len(line.encode()) + 1 for line in texts)  # bytes, line ends included
     terabyte_tokens = TERABYTE / size * entry["tokens"]
@@ -104,11 +105,11 @@ def measure(
 ) -> dict[str, float]:
     """Score files with `gcnn score` on the CPU, in `processes` processes of one thread each.
 
-    shards: the files, as `write_shards` returns them. output: a folder for the scores, which is
-    made; it must not have any yet. precision: float32 or bf16, of the weights. Returns tokens (of
-    all processes), tokens_per_second_and_core (the processes' mean, the loading of the model not
-    counted) and peak_memory_bytes (of the largest process). Raises RunError where the command
-    fails.
+    run: its directory. shards: the files, as `write_shards` returns them. output: a folder for the
+    scores, which is made; it must not have any yet. precision: float32 or bf16, of the weights.
+    Returns tokens (of all processes), tokens_per_second_and_core (the processes' mean, the loading
+    of the model not counted) and peak_memory_bytes (of the largest process). Raises RunError where
+    the command fails.
     """
     call = ["-m"]
     if processes > 1:

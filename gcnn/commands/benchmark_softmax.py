@@ -20,10 +20,11 @@ from gcnn.reporting.softmax_size import softmax_figures, softmax_table
 def main() -> None:
     """Run `gcnn benchmark-softmax`: measure each vocabulary, write JSON and figures, print a table.
 
-    The JSON has by vocabulary what `softmax_size.measure` returns, and their `growth`. The figures
-    of time and memory are written beside the JSON of --out, as <name>.svg and <name>_memory.svg;
-    neither where every softmax may need more than --memory. The vocabularies are sorted, each
-    measured once. The measurements run in processes of their own.
+    The JSON has the entries of `made_with`, the settings, `vocabularies` (by number of types, what
+    `softmax_size.measure` returns) and their `growth`. The figures of time and memory are written
+    beside the JSON of --out, as <name>.svg and <name>_memory.svg; neither where every softmax may
+    need more than --memory. The vocabularies are sorted, each measured once, in processes of their
+    own. Raises BrokenProcessPool where one of these is killed, for memory say; nothing is written.
     """
     arguments = parse_arguments()
     about = made_with()

@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Run `gcnn compare`: score the text with both runs and print tables, or JSON with --json.
+    """Run `gcnn compare`: score the text with both runs and print tables (`summary`).
 
-    The text is the test split by default, scored as the runs were trained (`add_text`). Sets
-    torch's threads. Raises UsageError for invalid options, runs that cannot be loaded or do not
-    compare, or a text that cannot be read, and RunError for damaged weights and for a loss that is
-    not finite.
+    With --json an object instead: the entries of `made_with` and those of `Comparison`. The text is
+    the test split by default, scored as the runs were trained (`add_text`). Sets torch's threads.
+    Raises UsageError for invalid options, for runs that cannot be loaded or do not compare, and as
+    `read_stream` does, and RunError for damaged weights and for a loss that is not finite.
     """
     arguments = parse_arguments()
     check_text_options(arguments)

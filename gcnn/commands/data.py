@@ -14,10 +14,10 @@ def main() -> None:
     """Run `gcnn data`: prepare the corpus in the cache, and print the sizes of its splits.
 
     The corpus may be downloaded; what the cache has already is not made again. The path of the
-    vocabulary goes to stderr. To stdout go a line with the corpus's types and fingerprint, a
-    header, and a row a split: its name, lines, words, tokens and bytes. --help only prints the
-    config's keys. Raises UsageError for an invalid option or override, and for a corpus that cannot
-    be used.
+    vocabulary, or of the SentencePiece model, goes to stderr. To stdout go a line with the corpus's
+    types and fingerprint, a header, and a row a split: its name, lines, words, tokens and bytes.
+    --help only prints the config's keys. Raises UsageError for an invalid option or override, and
+    as `prepare` does for a corpus that cannot be used.
     """
     parser = Parser(add_help=False, allow_abbrev=False)
     add_config_dir(parser)

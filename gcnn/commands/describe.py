@@ -114,10 +114,10 @@ def describe(name: str, vocabulary_size: int | None) -> list[str]:
     """The row of a model under HEADER.
 
     name: of a file in configs/model, without .yaml. Table 1's title is empty for a model that is
-    not in it; a receptive field without a bound is "unbounded". vocabulary_size: None is that of
-    the data on which the paper trains the model; for a model that is not the paper's, that of the
-    smallest data set with more types than its largest cutoff. No memory is taken for weights.
-    Raises UsageError for a vocabulary that is not larger than the cutoffs.
+    not in it (`model_name`); a receptive field without a bound is "unbounded". vocabulary_size:
+    None is that of the data on which the paper trains the model; for a model that is not the
+    paper's, that of the smallest data set with more types than its largest cutoff. No memory is
+    taken for weights. Raises UsageError for a vocabulary that is not larger than the cutoffs.
     """
     import torch
 

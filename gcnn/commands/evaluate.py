@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 def main() -> None:
     """Run `gcnn evaluate`: print the scores of a text, by default the test split (`add_text`).
 
-    That is the table of `summary`; with --json an object by the keys of `perplexity.normalised`;
-    with --per-token, --per-word or --per-line the lines of `token_rows`, `word_rows` or
-    `line_rows`. Sets torch's threads. Raises UsageError for invalid options, a run that cannot be
-    loaded, or a text that cannot be read, and RunError for damaged weights.
+    That is the table of `summary`; with --json an object by the keys of `perplexity.normalised`,
+    infinity as null; with --per-token, --per-word or --per-line the lines of `token_rows`,
+    `word_rows` or `line_rows`. Sets torch's threads. Raises UsageError for invalid options, for a
+    run that cannot be loaded, and as `read_stream` does, and RunError for damaged weights.
     """
     arguments = parse_arguments()
     check_text_options(arguments)
@@ -102,8 +102,8 @@ def word_rows(arguments: argparse.Namespace, run: "LoadedRun", sentences: bool) 
     It has, with tabs between them, the word (the tokenizer's `eos` at a line's end), its
     log-probability in nats, its number of tokens, and how many of these are unknown; then a
     newline. Rows of the input without a text are left out, with a warning.
-    sentences: score each line alone, else the lines as running text. Raises as read_stream does,
-    when the first line is taken.
+    arguments: of `parse_arguments`. sentences: score each line alone, else the lines as running
+    text. All is read and scored when the first line is taken; raises as read_stream does then.
     """
     import pyarrow as pa
 

@@ -55,9 +55,9 @@ def main() -> None:
 
     With --card-only nothing is uploaded. Prints the card's path, the files that still contain paths
     of this machine (they are uploaded all the same), and the model's address. Before it writes
-    anything, raises UsageError for an invalid name on the Hub, for a run that is damaged or has not
-    finished and for weights that are a pointer of Git LFS. Raises RunError where the upload fails;
-    the card stays.
+    anything, raises UsageError for an invalid name on the Hub, for a run that has not finished or
+    has a damaged config or JSON file, and for weights that are a pointer of Git LFS. Weights and
+    tokenizer are not checked otherwise. Raises RunError where the upload fails; the card stays.
     """
     # The options
     parser = new_parser(__doc__)
@@ -127,9 +127,9 @@ def public_command(line: str | None) -> str:
     """A run's command line for publication: paths become placeholders, as data.path=DIR.
 
     These are the values of NAMES and, as in `portable`, of data and tokenizer; any other value with
-    an absolute path or `~` becomes PATH. run_dir, resume and data.cache_dir are left out; of a path
-    that ends in .py its last folder and name stay. line: the command, quoted for a shell, as is the
-    result; None: not known, which gives "".
+    an absolute path or `~` becomes PATH. run_dir, resume, data.cache_dir and logger are left out;
+    of a path that ends in .py its last folder and name stay. line: the command, quoted for a shell,
+    as is the result; None: not known, which gives "".
     """
     public = []
     before = ""
@@ -153,8 +153,8 @@ def public_config(config: TrainConfig) -> TrainConfig:
     """A copy of a run's config without paths of this machine, for publication.
 
     run_dir, init_from and data.path are None, data.files has an empty list for each of its splits,
-    and resume is False. The tokenizer's vocabulary or model is named by its file in the run's
-    tokenizer folder.
+    and resume is False. The tokenizer's vocabulary or model, if it has one, is the bare name of its
+    file in the run's tokenizer folder. config: as `load_config` returns it, without data.cache_dir.
     """
     tokenizer = config.tokenizer
     for name, file in (("vocabulary", "vocabulary.txt"), ("model", "sentencepiece.model")):
@@ -173,8 +173,8 @@ def files_with_paths(run: Run, folder: Path) -> list[str]:
 
     They can be a card that was written earlier, or a SentencePiece model, which names the text that
     it was trained on. Looked for are the run's directory, the paths in its config and the home
-    directory, except short ones, as /data or data/wiki: too common. Weights (*.safetensors) are
-    not searched. Sorted; empty if there are none.
+    directory, except those of two parts or fewer, as /data or data/wiki: too common. Weights
+    (*.safetensors) are not searched. Sorted; empty if there are none.
     """
     config = run.config
     paths = [run.path.resolve(), Path.home(), config.run_dir, config.data.path, config.init_from]

@@ -40,9 +40,10 @@ def main() -> int:
     of the kept runs; OUT is --out, or RUNS/figures. With --draw-only or --add nothing is trained;
     --add first keeps its runs (`add_runs`). Figures without a run are left out.
     Returns the exit code: 0, or that of a sweep that was stopped, which ends the command. Raises
-    UsageError for an unknown scale or figure, where no figure has a run, and at the first run that
-    is not in its figure's plan; RunError, once all figures are written, where runs are not
-    finished, unless nothing was to be trained.
+    UsageError for an invalid option or override, an unknown scale or figure, where no figure has a
+    run, and at the first run that is not in its figure's plan (see `make_figure`, `add_runs`);
+    RunError, once all figures are written, where runs are not finished, unless nothing was to be
+    trained.
     """
     arguments = parse_arguments()
     overrides = prepare_overrides(arguments.overrides)
@@ -94,16 +95,17 @@ class SweepStopped(Exception):
 def make_figure(
     figure: str, arguments: argparse.Namespace, out: Path, overrides: list[str]
 ) -> tuple[Record | None, bool]:
-    """Train what is missing of a figure; returns the record of its runs, None if there are none.
+    """Train what is missing of a figure; returns the record of its runs, and whether they ended.
 
-    The second value is whether all runs that it should have trained are finished or have diverged.
-    With --draw-only or --add nothing is trained, with --group those groups alone. A figure has
-    groups or experiments that are sweeps (`Plan.sweeps`). Runs of groups that have ended are added
-    to the files of kept runs below `out`, each to that of the figure that owns its group; with
-    --out, runs that are kept there count too.
+    A figure has groups, or experiments that are sweeps (`Plan.sweeps`). With --draw-only or --add
+    nothing is trained, with --group those groups alone. The record is None if there are no runs.
+    The second value is whether all runs of the groups that were to be trained, and all members of
+    sweeps that have begun (also where nothing is trained), are finished or have diverged.
+    Runs of groups that have ended are added to the files of kept runs below `out`, each to that of
+    the figure that owns its group; with --out, runs that are kept there count too.
     arguments: of `parse_arguments`. overrides: key=value, for all runs, as prepare_overrides
-    returns them. Raises SweepStopped as `run_sweep` does, and UsageError as `check_groups_exist`,
-    `known_runs` and, with --out, `check_groups_are_planned` do.
+    returns them. Raises SweepStopped as `run_sweep` does, and UsageError for a group that the
+    figure lacks, for runs that are not in its plan or come twice, and for a damaged file.
     """
     scale = arguments.scale
     train = not (arguments.draw_only or arguments.add)
@@ -175,7 +177,7 @@ def train_part(
     """Train a group's learning rates, then the other seeds at the best; returns all its runs.
 
     These are finished or not, as `known_runs` returns them; `known` itself if none is to be
-    trained. They are in RUNS/SCALE/FIGURE/GROUP (`Part.folder`).
+    trained. It trains in RUNS/SCALE/FIGURE/GROUP (`Part.folder`).
     known: the runs so far. arguments: of `parse_arguments`. kept: the file to which runs that have
     ended are added, also when a sweep is stopped; runs in it count as known only with --out.
     overrides: key=value, for all runs, as prepare_overrides returns them. A run that fails is not
@@ -203,9 +205,10 @@ def add_runs(folder: Path, scale: str, figures: list[str], out: Path) -> None:
     """Add all runs at or below `folder`, whatever command trained them, to the kept runs in `out`.
 
     Each goes into the `kept_file`, made if missing, of the figure that plans its recipe; a run with
-    the same group, learning rate and seed is replaced. Prints one line a run to stderr. Raises
-    UsageError for a run that has not ended or is not in the plan of any of `figures` (those before
-    it stay added), and where there is no run.
+    the same group, learning rate and seed is replaced. scale: a folder of configs/reproduce. Prints
+    one line a run to stderr. Raises UsageError where there is no run, and for one that has not
+    ended, began with the weights of another (init_from) or is not in the plan of any of `figures`;
+    those before it stay added.
     """
     parts = list(dict.fromkeys(part for figure in figures for part in parts_of(scale, figure)))
     for path in find_runs(folder):
@@ -222,7 +225,8 @@ def run_sweep(overrides: list[str], folder: Path) -> None:
     """Run `gcnn sweep` in a child process and wait for it; a sweep that was begun is resumed.
 
     overrides: key=value, as Hydra parses them. folder: of the sweep, its run_dir. Members that fail
-    are no error (exit codes 0 and 1); raises SweepStopped for any other exit code.
+    are no error (exit codes 0 and 1). Raises SweepStopped for any other exit code: of a signal, or
+    2 where the sweep, or each of its members, was refused.
     Meanwhile SIGTERM and SIGHUP are passed to the child, which saves, and SIGINT is ignored, since
     the terminal sends it to both. Afterwards all three have their default handlers. SIGTERM and
     SIGHUP are left alone if they were ignored before. Call it in the main thread.

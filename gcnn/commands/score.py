@@ -55,10 +55,11 @@ def main() -> None:
 
     Scores of standard input are printed as its lines arrive (`score_windows`), or with --nbest the
     hypotheses of each list best first. Files are written to --output with their rows and scores
-    (`score_files`), and their totals printed as a line of JSON. Warnings go to stderr. Sets torch's
-    threads. Raises UsageError for invalid options, a run that cannot be loaded, and bad input,
-    which is reported after the scores of the lines before it (of n-best lists, of all but the last
-    one before it) or of the other files; RunError for damaged weights.
+    (`score_files`), and what this process did is printed as a line of JSON: the fields of
+    `ScoringStats` and tokens_per_second. Warnings go to stderr. Sets torch's threads. Raises
+    UsageError for invalid options, for a run that cannot be loaded, as `score_files` and
+    `read_windows` do, and for a bad line, after the scores of the lines before it (of n-best lists,
+    of all but the last one before it); RunError for damaged weights.
     """
     arguments = parse_arguments()
     check_arguments(arguments)
@@ -212,9 +213,9 @@ def rerank_windows(
     The best hypothesis comes first, each with a newline. The lists are those of `split_into_lists`;
     they are yielded when the next list's name or the end of the input comes. No input: no text.
     windows: lines in UTF-8 without line ends, as `read_windows` yields them. kind: the lists'
-    format, of KINDS; with `ranker.weight`, each hypothesis must have a score of its own. Adds to
-    the counts of `ranker`. Raises UsageError, with the number of the line, for one that is not of
-    this kind or not UTF-8; the last list before it is not yielded then.
+    format, of KINDS ("any": see `reader`); with `ranker.weight`, each hypothesis must have a score
+    of its own. Adds to the counts of `ranker`. Raises UsageError, with the number of the line, for
+    one that is not of this kind or not UTF-8; the last list before it is not yielded then.
     """
     read_hypothesis = reader(kind, ranker.weight is not None)
     return ranker.rank(score_hypotheses(scorer, windows, read_hypothesis))
@@ -298,7 +299,8 @@ def read_windows(descriptor: int) -> Iterator[list[bytes]]:
     seconds, so that a caller who writes one line gets its answer at once. The last line may lack
     its end.
     descriptor: of a pipe, file or terminal, read without Python's buffer. Raises UsageError for
-    input that cannot be read, a Git LFS pointer and UTF-16.
+    input that cannot be read, a Git LFS pointer and UTF-16; lines that were read and not yielded
+    yet are then lost.
     """
     buffer = bytearray()
     complete = 0  # bytes of the buffer that are whole lines

@@ -97,7 +97,7 @@ def run_member(config: DictConfig, hydra_config: DictConfig) -> float:
     a search avoids such settings. Prints the results of a member that it trained; in a search, logs
     the warning of `search_warning`. Arguments are those of `run`; changes `config` in place. What
     ends the whole sweep is raised: UsageError where the member's folder was begun with other
-    overrides or has a damaged file, and Interrupted at a signal.
+    overrides or a member's JSON file is damaged, and Interrupted at a signal.
     """
     run_dir = Path(hydra_config.runtime.output_dir)
     overrides = member_overrides(hydra_config)
@@ -157,8 +157,8 @@ def resume_run(run: Path, overrides: list[str], config_dir: Path | None) -> None
 
     overrides: of the command line, as prepare_overrides returns them; applied to the run's own
     config. config_dir: the folder of --config-dir; None: not given. Raises UsageError as
-    `resumed_config` does for an override that would make another run of it, and as
-    `gcnn.training.run.train` does.
+    `resumed_config` does for an override that would make another run of it, and whatever
+    `gcnn.training.run.train` raises.
     """
     from gcnn.training.run import train
 
@@ -169,8 +169,9 @@ def resume_run(run: Path, overrides: list[str], config_dir: Path | None) -> None
 def new_train_parser() -> Parser:
     """A parser of the options of `gcnn train`: Hydra's and --config-dir.
 
-    --help only sets a flag. Hydra's --experimental-rerun, which unpickles a file, is left out.
-    Abbreviations are not accepted, since Hydra would read --experiment as that option.
+    The key=value words are `overrides`. --help only sets a flag. Hydra's --experimental-rerun,
+    which unpickles a file, is left out. Abbreviations are not accepted, since Hydra would read
+    --experiment as that option.
     """
     parser = Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("overrides", nargs="*")
@@ -192,7 +193,8 @@ def main() -> None:
     """Run `gcnn train`: train or resume a run, train a sweep, or have Hydra print the config.
 
     Prints the results; after a sweep, also one that was stopped, writes sweep.json and sweep.md
-    into its folder and prints their tables (`write_sweep`). Changes sys.argv, which Hydra reads.
+    into its folder and prints their tables (`write_sweep`). --help only prints choices and keys
+    (`help_lines`). Changes sys.argv, which Hydra reads.
     Raises UsageError for an invalid command line, and UsageError or RunError where members of a
     sweep failed. Errors of a training are raised too, or printed already and raised as SystemExit
     with their exit code.

@@ -30,10 +30,11 @@ def download_run(repo: str, files: list[str]) -> Path:
     """Download the files of a run on the Hub, `user/name`, and return the folder that has them.
 
     files: patterns of their names (fnmatch). The folder is in the Hub's cache; files that are there
-    and have not changed are not downloaded again. What is in the files is not checked. If the Hub
-    does not answer or refuses, the folder is returned as an earlier download left it.
-    Raises UsageError if `repo` is no valid name, RunError if the download fails and there was none
-    before.
+    and have not changed are not downloaded again. Nothing is checked: neither what is in the files
+    nor that all are there. If the Hub does not answer or refuses, the folder is returned as an
+    earlier download left it, maybe incomplete.
+    Raises UsageError if `repo` is no valid name, RunError if a download breaks off, or if the Hub
+    does not answer or refuses and there was none before.
     """
     import huggingface_hub
     from huggingface_hub.errors import HFValidationError
