@@ -46,11 +46,12 @@ class Softmax(nn.Module):
 
     def cluster_indices(self, targets: Tensor, few_sizes: bool = False) -> list[Tensor]:
         """Where each cluster's targets are: for each cluster, ascending indices (n,) into the
-        flattened targets.
+        flattened targets. Without clusters the list is empty.
 
         Targets of the head and IGNORE are in none. On a GPU this makes the host wait, so call it
         while the targets are on the CPU.
-        few_sizes: pad by `pad_indices`, for torch.compile; the targets must then be on the CPU.
+        few_sizes: pad by `pad_indices`, so that torch.compile sees few sizes. The targets must then
+        be on the CPU, and the result is for `nll` alone.
         """
         targets = targets.reshape(-1)
         found = []
@@ -64,7 +65,7 @@ class Softmax(nn.Module):
     ) -> Tensor:
         """Negative log-likelihood of each target, in nats; 0 where the target is IGNORE.
 
-        hidden (..., channels), targets (...) -> (...), float32 on the device of `hidden`.
+        hidden (..., channels), targets (...), int64 -> (...), float32 on the device of `hidden`.
         cluster_indices: the result of `self.cluster_indices(targets)`, padded or not; it and the
         targets are then on the device of `hidden`. None: it is computed here, and the targets may
         be on the CPU, so that the host does not wait for a GPU.
@@ -132,10 +133,11 @@ class Softmax(nn.Module):
 
 
 def pad_indices(indices: Tensor, positions: int) -> Tensor:
-    """Pad a cluster's indices (n,) to the next power of 2, at least LEAST_INDICES.
+    """A cluster's indices (n,), padded at their end to a power of 2, at least LEAST_INDICES.
 
-    They are ascending, below `positions`, and on the CPU. The padding repeats the lowest index that
-    is not among them. If they are all `positions`, there is none, and they are returned unpadded.
+    indices: ascending, on the CPU. positions: the number of targets; all indices are below it.
+    The padding repeats the lowest index that is not among them. If there is none, because every
+    target is in the cluster, the indices are returned unpadded.
     """
     # torch.compile makes a graph for each size, and special ones for 0 and 1
     if len(indices) == positions:
@@ -193,8 +195,9 @@ class AdaptiveSoftmax(Softmax):
             nn.init.xavier_uniform_(weight)
 
     def logit_layers(self) -> list[Callable[[Tensor], Tensor]]:
-        """For the head and each cluster, a function from projected hidden states to logits.
+        """For the head and each cluster, a function from hidden states to logits.
 
+        The hidden states must have gone through `self.projection`.
         The head's logits are those of its types, then one for each cluster.
         """
         layers = [self.head, *self.tails]
@@ -217,7 +220,8 @@ class AdaptiveSoftmax(Softmax):
         """Replace tied layers by plain linear ones with the same values, in place: for inference.
 
         The clusters' weights stay views of the embedding. The head's is a copy, or a view if there
-        are no clusters. Does nothing if weights are not tied.
+        are no clusters. The state_dict has other keys afterwards, so load weights before.
+        Does nothing if weights are not tied.
         """
         if not isinstance(self.head, TiedLinear):
             return

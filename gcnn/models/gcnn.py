@@ -51,6 +51,7 @@ class GCNN(nn.Module):
 
         The state is a list: for each of `convs`, in their order, its last kernel_size - 1 inputs,
         (batch, kernel_size - 1, in_channels). None: zeros. The one returned is not detached.
+        There must be at least one token.
         """
         embedded = dropout(self.embedding(tokens), self.embedding_dropout, self.training)
         hidden = self.input_projection(embedded)  # (batch, time, channels of the first block)

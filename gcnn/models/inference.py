@@ -82,7 +82,7 @@ class PackedConv(PackedLinear):
     def products(self, inputs: Tensor) -> Tensor:
         """The `products` of winograd.between_transforms, by packed weights.
 
-        (points, n, in_channels) -> (points, n, out_channels).
+        (points, n, in_channels) -> (points, n, out_channels). The first call packs `points`.
         """
         outputs = []
         for linear, inputs_at_point in zip(self.points, inputs, strict=True):
@@ -91,9 +91,10 @@ class PackedConv(PackedLinear):
 
     @cached_property
     def points(self) -> list[PackedLinear]:
-        """A linear layer with the transformed weights of each of Winograd's points.
+        """A linear layer, without bias, with the transformed weights of each of Winograd's points.
 
-        Packed at the first use and kept: a second copy of the weights.
+        Packed at the first use and kept: a second copy of the weights. The kernel size must be one
+        that `winograd.suits` allows.
         """
         weight = self.packed.to_dense().unflatten(1, (-1, self.in_channels))
         weight = weight.transpose(1, 2).contiguous()  # (out_channels, in_channels, kernel_size)
@@ -121,7 +122,7 @@ class PackedLSTM(nn.Module):
             self.layers.append(self.pack(*tensors))
 
     def pack(self, inputs: Tensor, recurrent: Tensor, *biases: Tensor) -> tuple[Tensor, ...]:
-        """A layer's weights, packed, then its biases as they are.
+        """A layer's input weights and recurrent weights, packed, then its biases as they are.
 
         inputs: input weights (4 * hidden_size, channels). recurrent: recurrent weights
         (4 * hidden_size, hidden_size). biases: two, (4 * hidden_size,).
@@ -214,9 +215,9 @@ def prepare_for_inference(model: nn.Module, lstms: bool = True) -> None:
 def limit_kernel_cache() -> None:
     """Make oneDNN cache kernels for the last 128 shapes instead of 1,024, which take a gigabyte.
 
-    Batches of many lengths hardly have the same shape again. Sets environment variables of this
-    process, unless the user has set them. Call it before the first matrix product; later it has no
-    effect.
+    Batches of many lengths hardly have the same shape again. Sets the environment variables
+    ONEDNN_PRIMITIVE_CACHE_CAPACITY and LRU_CACHE_CAPACITY, unless the user has set them. Call it
+    before the first matrix product; later it has no effect.
     """
     # oneDNN's own cache, and torch's in front of it
     for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
@@ -235,9 +236,9 @@ def compute_alone_after_fork() -> None:
 
 def packable(model: nn.Module) -> bool:
     """Whether oneDNN packs this model's weights: on the CPU, in float32, or in bf16 if this
-    processor supports it; never in float64.
+    processor supports it; not in other types, and not if torch has no oneDNN.
 
-    Device and type are those of the model's first parameter.
+    Device and type are those of the model's first parameter; it must have one.
     """
     weight = next(model.parameters())
     if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():

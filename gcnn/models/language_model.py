@@ -71,7 +71,7 @@ class LanguageModel(nn.Module):
         """tokens (batch, time) -> hidden (batch, time, channels), and the state after them.
 
         state: the one before them, of an earlier call or `start_state`; None: zeros. The one
-        returned is not detached.
+        returned is not detached. There must be at least one token.
         """
         hidden, state = self.encoder(tokens, state)
         return dropout(hidden, self.output_dropout, self.training), state
@@ -81,7 +81,7 @@ class LanguageModel(nn.Module):
     ) -> Tensor:
         """Negative log-likelihood of each target, in nats; 0 where the target is IGNORE.
 
-        hidden (..., channels), targets (...) -> (...), float32 on the device of `hidden`.
+        hidden (..., channels), targets (...), int64 -> (...), float32 on the device of `hidden`.
         cluster_indices: see `Softmax.nll`; None: computed here, and the targets may be on the CPU.
         """
         return self.softmax.nll(hidden, targets, cluster_indices)

@@ -31,7 +31,7 @@ def gate(projected: Tensor, kind: str) -> Tensor:
 
 
 def linear(in_features: int, out_features: int, normalised: bool, dropout: float) -> nn.Linear:
-    """A fresh linear layer; `normalised`: with weight normalisation, one gain an output.
+    """A fresh linear layer; `normalised`: with weight normalisation, one gain for each output.
 
     `dropout` is the probability with which its *input* is dropped in training. The layer drops
     nothing itself: its initial weights are smaller, so that the output keeps the variance of the
@@ -46,9 +46,9 @@ def linear(in_features: int, out_features: int, normalised: bool, dropout: float
 def dropout(hidden: Tensor, probability: float, training: bool) -> Tensor:
     """torch's dropout, on a CPU in a third of the time: by 16 random bits an element.
 
-    probability: of dropping an element; on a CPU rounded to a multiple of 1/65,536. If that is 0 or
-    1, torch's own dropout is used. Draws from torch's random state if `training`; otherwise returns
-    `hidden` itself.
+    probability: of dropping an element, from 0 to 1; on a CPU rounded to a multiple of 1/65,536,
+    unless that is 0 or 1. Draws from torch's random state. Without `training`, and on a CPU for a
+    probability of 0, it draws nothing and returns `hidden` itself.
     """
     kept = round((1 - probability) * 2**16)  # of the 2^16 values of 16 bits
     if not training or hidden.device.type != "cpu" or kept in (0, 2**16):
@@ -61,7 +61,7 @@ def dropout(hidden: Tensor, probability: float, training: bool) -> Tensor:
 
 
 def random_int16(shape: torch.Size) -> Tensor:
-    """Integers from -2^15 to 2^15 - 1, each equally likely, drawn from torch's random state.
+    """Integers from -2^15 to 2^15 - 1, int16, each equally likely, drawn from torch's random state.
 
     Four at a time, as the parts of an int64: torch draws one number for each.
     """
@@ -86,8 +86,8 @@ def conv_channels_last(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def suits_channels_last(hidden: Tensor) -> bool:
-    """Whether `conv_channels_last` is faster on a CPU: in bf16, also by autocast, with at most
-    MOST_CHANNELS input channels, the last dimension of `hidden`.
+    """Whether `conv_channels_last` is faster on a CPU: in bf16 or under autocast of any type, with
+    at most MOST_CHANNELS input channels, the last dimension of `hidden`.
 
     False for any other device: `GatedConv.project` decides for a GPU by itself.
     """
@@ -108,8 +108,8 @@ def last(tensor: Tensor, count: int) -> Tensor:
 def weight_count(module: nn.Module) -> int:
     """The number of weights in a module's linear layers and convolutions, without biases.
 
-    Also its multiply-accumulate operations per token, since each weight is used once for every
-    token.
+    Where a module has no other weights, also its multiply-accumulate operations per token. Packed
+    and tied layers count, embeddings and an nn.LSTM do not.
     """
     # By the layers' sizes, because packed layers (see inference.py) no longer have parameters
     weights = 0
@@ -138,7 +138,8 @@ class GatedConv(nn.Module):
     ):
         """Initialises the weights from torch's random state.
 
-        gate: a name in GATES. normalised: with weight normalisation. dropout: on the input.
+        out_channels: after the gate. gate: a name in GATES. normalised: with weight normalisation.
+        dropout: on the input.
         """
         super().__init__()
         self.gate = gate
@@ -180,7 +181,8 @@ class GatedConv(nn.Module):
         1. a layer that is packed for inference: its own product;
         2. kernel size 1: a linear layer;
         3. where `winograd.suits`, if batch * (context + time) is at least LEAST_TOKENS: Winograd's,
-           half the multiplications;
+           half the multiplications; later inputs may reach earlier outputs as rounding or NaN (see
+           winograd.py);
         4. half precision on a GPU: channels padded to multiples of 8, on channels last;
         5. where `suits_channels_last`, bf16 on a CPU: on channels last, no copy;
         6. otherwise: torch's conv1d, on a copy with time last.

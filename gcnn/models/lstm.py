@@ -44,11 +44,12 @@ class LSTM(nn.Module):
 
     @torch.no_grad()
     def _initialise(self) -> None:
-        """Initialise the weights so that the input of the first layer's gates has variance 1.
+        """Initialise the recurrent layers so that the gates of the first have inputs of variance 1.
 
-        Further layers have less, as h is smaller than 1. With torch's own initialisation the output
-        of a second layer differs from word to word by 0.004 only, and a learning rate of 1e-2
-        leaves the model at the perplexity of a unigram model.
+        Forget gates start open; `bias_hh` keeps torch's own values. Further layers have less, as h
+        is smaller than 1. With torch's own initialisation the output of a second layer differs from
+        word to word by 0.004 only, and a learning rate of 1e-2 leaves the model at the perplexity
+        of a unigram model.
         """
         for name, parameter in self.lstm.named_parameters():
             if name.startswith("weight_ih"):
@@ -66,7 +67,8 @@ class LSTM(nn.Module):
         """tokens (batch, time) -> hidden (batch, time, hidden_dim), and the state after them.
 
         The state is [h, c], each (batch, layers, units); None: zeros. The one returned has the type
-        of the recurrent layers (see `recur`) and is a view of their output.
+        of the recurrent layers (see `recur`), is a view of their output and is not detached.
+        There must be at least one token.
         """
         # Time first: torch's fast path
         embedded = dropout(self.embedding(tokens.T), self.dropout, self.training)
@@ -85,8 +87,8 @@ class LSTM(nn.Module):
         """The recurrent layers alone: embedded (time, batch, channels) -> (time, batch, units), and
         the state after.
 
-        The state is (h, c), each (layers, batch, units); None: zeros. Under autocast on a GPU, all
-        is computed and returned in autocast's type.
+        The state is (h, c), each (layers, batch, units); None: zeros. Under autocast, output and
+        state are returned in autocast's type; without it, `before` must have the weights' type.
         """
         # A method of its own so that the trainer can exclude it from torch.compile.
         # Left to autocast, cuDNN's LSTM would take float16 even where autocast says bf16.

@@ -25,7 +25,11 @@ class Transformer(nn.Module):
     """Tokens to hidden states with a finite context, `receptive_field` tokens."""
 
     def __init__(self, config: TransformerConfig, vocabulary_size: int):
-        """Initialises the weights from torch's random state."""
+        """Initialises the weights from torch's random state.
+
+        The config's dropout is on the embeddings and on what each block adds, not on the hidden
+        states that are returned.
+        """
         super().__init__()
         self.receptive_field = config.receptive_field
         self.dropout = config.dropout
@@ -42,7 +46,8 @@ class Transformer(nn.Module):
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """tokens (batch, time) -> hidden (batch, time, hidden_dim), and the state after them.
 
-        state: laid out as in `empty_state`; None: the empty state, without earlier tokens.
+        state: laid out as in `empty_state`; None: the empty state, without earlier tokens. The one
+        returned is not detached. There must be at least one token.
         """
         present, *caches = self.empty_state(len(tokens)) if state is None else state
         embedded = dropout(self.embedding(tokens), self.dropout, self.training)

@@ -27,7 +27,8 @@ def save_weights(weights: dict[str, Tensor], path: Path, tokenizer: str) -> None
 
     tokenizer: the tokenizer's fingerprint, for the metadata, which also gets the sha256 of the
     tensors. Tensors may be on any device; no two may share memory. The folder must exist.
-    Raises RunError if the disk is full, OSError for other failures.
+    Raises RunError if safetensors cannot write the file, as on a full disk; OSError for other
+    failures.
     """
     write_atomically(path, lambda aside: write_weights(weights, aside, tokenizer))
 
@@ -62,7 +63,8 @@ def read_weights(path: Path, tokenizer: str | None = None) -> dict[str, Tensor]:
 
     tokenizer: the fingerprint that the metadata must have; None: not checked.
     Raises UsageError if the file is absent, a pointer of Git LFS or of another tokenizer, or if its
-    folder's name is not UTF-8; RunError if it is damaged or has no sha256.
+    folder's name is not UTF-8; RunError if it is damaged or has no sha256; OSError if it may not be
+    opened.
     """
     if not path.is_file():
         raise UsageError(

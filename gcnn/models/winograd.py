@@ -65,7 +65,8 @@ def conv(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """What F.conv1d computes, to rounding, with channels last; only for inputs that `suits` allows.
 
     hidden (batch, context + time, in_channels), weight (out_channels, in_channels, kernel_size),
-    bias (out_channels,) -> (batch, time, out_channels); context is kernel_size - 1.
+    bias (out_channels,) -> (batch, time, out_channels); context is kernel_size - 1. All are of one
+    type.
     """
     weights = at_points(weight)
 

@@ -48,9 +48,9 @@ class Claim:
 
 
 def evidence(comparisons: list[Comparison], record: Record | Latency) -> str:
-    """The numbers behind a record's comparisons, as text for a table.
+    """The numbers behind a record's comparisons, joined by "; ", for a table.
 
-    That is the comparisons' own evidence. If they have none: empty for a latency benchmark, else
+    These are the comparisons' own evidence. If they have none: empty for a latency benchmark, else
     the perplexities of the groups at their best learning rates, or of all groups if no best rate is
     known.
     """
@@ -84,8 +84,9 @@ def answered(comparisons: list[Comparison], answer: str) -> list[str]:
 def published_ordering(text: str, table: dict[str, Published], *names: str) -> Claim:
     """The claim that models are in this order of test perplexity, lowest first.
 
-    text: the data, as the claim's text says it. names: keys of `table`, whose titles and published
-    perplexities stand in the claim's text.
+    text: the data, as the claim's text says it. names: the models, best first; keys of `table`,
+    whose titles and published perplexities stand in the claim's text, and group names of the record
+    (see `ordering`).
     """
     models = []
     for name in names:

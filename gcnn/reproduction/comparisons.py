@@ -73,7 +73,8 @@ def better_than(worse: str, *names: str) -> Callable[[Record], list[Comparison]]
 def compare_pairs(record: Record, pairs: list[tuple[str, str]]) -> list[Comparison]:
     """For each pair of group names: whether the first has a lower test perplexity than the second.
 
-    NOT_MEASURED if the record lacks one of the two or its best learning rate is not known yet.
+    pairs: of keys of TITLES. One comparison for each, in their order; NOT_MEASURED if the record
+    lacks one of the two or its best learning rate is not known yet.
     """
     noise = pooled_noise(record.groups)
     means = {name: group_mean(group) for name, group in best_rates(record).items()}
@@ -133,8 +134,9 @@ def at_each_size(record: Record) -> list[Comparison]:
 def pairs_of_a_size(record: Record) -> dict[int, tuple[Group | None, Group | None]]:
     """The best GCNN and the best LSTM of Figure S, by the training text's tokens, ascending.
 
-    Each is the best on validation of all its shapes and learning rates at that size; None if there
-    is none or it is not known yet (`best_rate`). Each group must have `corpus_tokens`.
+    Each is the best on validation of all its shapes, learning rates and orders of the text at that
+    size; None if there is none or it is not known yet (`best_rate`). Each group must have
+    `corpus_tokens`.
     """
     pairs = {}
     for tokens in sorted({group.corpus_tokens for group in record.groups}):
@@ -150,8 +152,8 @@ def at_equal_operations(record: Record) -> list[Comparison]:
 
     One comparison for each model with a full softmax, against the perplexity that the models with
     an adaptive softmax have at its operations (`interpolated`); NOT_MEASURED if these have none
-    there, or if the best learning rate of one of them is not known yet. Empty if that of one with a
-    full softmax is not known yet.
+    there, or if the best learning rate of any of these is not known yet. Empty if that of any model
+    with a full softmax is not known yet, or if there is no such model.
     """
     noise = pooled_noise(record.groups)
     adaptive = with_softmax(record, "adaptive")
@@ -188,8 +190,8 @@ def interpolated(groups: list[Group], flops: float | None) -> list[tuple[float, 
     flops: operations a token. Log perplexity is interpolated linearly in log operations between the
     two groups nearest to it, so there are one or two pairs, and the weights sum to 1. From the
     largest group's operations on, it is that group's.
-    Empty if `flops` is below the smallest group's, if the operations of any are not known, or
-    without groups.
+    Empty if `flops` is None or below the smallest group's, if the operations of any group are not
+    known, or without groups.
     """
     if flops is None or not groups or any(group.flops_per_token is None for group in groups):
         return []

@@ -100,10 +100,10 @@ def describe_seeds(record: Record) -> str:
 
 
 def at_best_rates(record: Record) -> list[Group]:
-    """The groups with a finished run, each only at its best learning rate.
+    """The groups with a finished run, of each name only the best one (`best_rates`).
 
-    A group whose best rate is not known yet is returned at all its rates. So are all groups if none
-    has a finished run at its best rate. Empty if no run is finished.
+    Of a name whose best one is not known yet, all are returned. If no best one has a finished run,
+    all groups with one are returned. Empty if no run is finished.
     """
     best = best_rates(record)
     done = [group for group in record.groups if group.mean is not None]
@@ -119,7 +119,8 @@ def plot_points(axes: Axes, figure: str, groups: list[Group]) -> None:
     """Draw mean test perplexity against x, with a bar from the lowest seed to the highest.
 
     figure: a key of POINTS, which says what x is and which groups are joined by a line. Each group
-    must have a finished run. Sets the axes' scales, labels and ticks.
+    must have a finished run. Lines past the last of STYLES are not drawn. Sets the axes' scales,
+    labels and ticks.
     """
     x_label, x_of, line_of = POINTS[figure]
     groups = sorted(groups, key=x_of)
@@ -152,8 +153,8 @@ def plot_bands(axes: Axes, groups: list[Group], top: float) -> None:
     """Draw mean validation perplexity against training tokens, with a band over the seeds.
 
     The band is from the lowest seed to the highest. Perplexities above `top` are cut off; where one
-    was not finite, the group has a gap. Each group must have a curve with a finite value. Sets the
-    axes' scales, limits and labels.
+    was not finite, the group has a gap. Each group must have a curve with a finite value. Groups
+    past the last of STYLES are not drawn. Sets the axes' scales, limits and labels.
     """
     for style, group in zip(STYLES, groups, strict=False):
         x = group.curve.tokens

@@ -1,7 +1,7 @@
 """What the figures need of a run, and the small files that keep it for other machines.
 
-OUT/SCALE/runs/FIGURE.jsonl has a line for each run of a figure that has ended. It contains no paths
-of the machine where the run was trained.
+OUT/SCALE/runs/FIGURE.jsonl has a line for each run of a figure that has ended. Paths of the machine
+where the run was trained are in it only if its config has data.files or init_from.
 """
 
 import dataclasses
@@ -92,9 +92,9 @@ class KeptRun:
 def read_run(folder: Path, group: str) -> KeptRun:
     """The run in a run directory, finished or not, as one of `group`.
 
-    The run's own folder and the paths of its data and tokenizer are replaced: by None, and by the
-    placeholders of published commands (DIR, FILE). A failed run's message is cut at its first
-    semicolon.
+    In its config run_dir is None, and data.path and the path of a vocabulary or SentencePiece model
+    are the placeholders of published commands (DIR, FILE); paths in data.files and init_from stay.
+    A failed run's message is cut at its first semicolon.
     Raises UsageError if `folder` is no run directory or a file in it is not what a run writes.
     """
     run = load_run(folder)
@@ -140,8 +140,8 @@ def read_runs(folder: Path, group: str = "") -> list[KeptRun]:
 def read_kept(path: Path) -> list[KeptRun]:
     """The runs of a file that `keep_runs` wrote; empty if there is no file.
 
-    Raises UsageError if the file cannot be read, or if a line is not JSON of a KeptRun with a
-    group, seed and learning rate.
+    A last line without its newline is left out. Raises UsageError if the file cannot be read, or if
+    a line is not JSON of a KeptRun with a group, seed and learning rate.
     """
     runs = read_json_lines(path, KeptRun)
     for number, run in enumerate(runs, start=1):
@@ -157,9 +157,9 @@ def read_kept(path: Path) -> list[KeptRun]:
 def keep_runs(runs: list[KeptRun], path: Path) -> None:
     """Add the runs that are finished or diverged to the JSON Lines file `path`; others are ignored.
 
-    A run in the file with the same group, learning rate and seed is replaced; the others stay. The
-    file is sorted by these and replaced atomically. Its folder is made. Nothing is written if none
-    of `runs` has ended. Raises UsageError as `read_kept`.
+    A run in the file with the same group, learning rate and seed is replaced; the others stay, but
+    for what `read_kept` leaves out. The file is sorted by these and replaced atomically. Its folder
+    is made. Nothing is written if none of `runs` has ended. Raises UsageError as `read_kept`.
     """
     kept = {run.place: run for run in read_kept(path)}
     ended = {run.place: run for run in runs if run.status != "unfinished"}

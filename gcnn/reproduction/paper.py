@@ -132,9 +132,9 @@ def model_name(model: ModelConfig) -> str | None:
 
 
 def model_title(model: ModelConfig) -> str | None:
-    """The paper's title of a model, as "GCNN-13" or "LSTM-2048x2"; None if it is not the paper's.
+    """The title of the paper's model that a config describes, as "GCNN-13" or "LSTM-2048x2".
 
-    See `model_name`.
+    None if it describes another (see `model_name`).
     """
     name = model_name(model)
     if name is None:

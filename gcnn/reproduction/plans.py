@@ -110,7 +110,8 @@ def figures_of(scale: str, figure: str | None = None) -> list[str]:
 def load_plan(scale: str, figure: str) -> Plan:
     """The plan of a figure at a scale, read once: all callers share it, so do not change it.
 
-    Raises UsageError if the file is missing or has other keys or types than a plan.
+    Raises UsageError if the file is missing or has other keys or types than a plan, and
+    yaml.YAMLError if it is not YAML.
     """
     path = PLANS / scale / f"{figure}.yaml"
     try:

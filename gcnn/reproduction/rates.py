@@ -1,7 +1,8 @@
 """What a figure compares, each at its best learning rate, chosen on validation.
 
-A record has a `Group` for each thing that the figure compares (a gate, say) and each learning rate:
-the thing's name is `Group.group`, the rate `Group.lr`. Of each name, one `Group` is chosen here.
+A record has a `Group` for each thing that the figure compares (a gate, say) and each learning rate;
+for an LSTM that was trained with and without shuffled blocks, one for each of these at each rate.
+The thing's name is `Group.group`, the rate `Group.lr`. Of each name, one `Group` is chosen here.
 """
 
 import math
@@ -11,15 +12,15 @@ from gcnn.reproduction.records import Group, Record
 
 
 def best_rates(record: Record) -> dict[str, Group | None]:
-    """For each group name of a record, the `Group` with the best learning rate (`best_rate`).
+    """For each group name of a record, the best of its `Group`s (`best_rate`).
 
-    None: not known, as no seed has ended at all of its rates.
+    None: not known, as no seed has ended in all of them.
     """
     return {name: best_rate(groups) for name, groups in rates(record).items()}
 
 
 def rates(record: Record) -> dict[str, list[Group]]:
-    """For each group name of a record, its `Group`s: one for each learning rate tried."""
+    """For each group name of a record, its `Group`s (see above), in the record's order."""
     found: dict[str, list[Group]] = {}
     for group in record.groups:
         found.setdefault(group.group, []).append(group)
@@ -55,10 +56,10 @@ def ended_seeds(group: Group) -> set[int]:
 def rates_at_an_edge(record: Record) -> str:
     """A clause that warns of best learning rates which may not be the best there are.
 
-    It names the groups whose best rate is the lowest or highest tried, and those for which only one
-    was tried; if that is so of all groups, it says "one rate tried: in each case" without names.
-    Groups whose best rate is not known yet are left out. It begins in lower case and has no full
-    stop. Empty if there is nothing to warn of.
+    It names the groups whose best rate is the lowest or highest tried (of all rates tried with or
+    without shuffled blocks), and those for which only one was tried; if that is so of all groups,
+    it says "one rate tried: in each case" without names. Groups whose best rate is not known yet
+    are left out. It begins in lower case and has no full stop. Empty if there is nothing to say.
     """
     edge = []
     only = []

@@ -273,7 +273,7 @@ def table_csv(record: Record) -> str:
 
     The columns: the entries of Group that are no list or dictionary, under their names (empty for
     None), then `test_seed_<seed>`, the test perplexity of each seed of the record (empty for one
-    that is not finished), and `diverged`, the number of diverged seeds.
+    that is not finished), and `diverged`, the number of diverged seeds. Ends in a newline.
     """
     rows = []
     for group in record.groups:
