@@ -85,7 +85,7 @@ def refuse_links_out(folder: Path) -> None:
 
 
 def lock(file: TextIO) -> bool:
-    """Take an exclusive lock (flock) on an open file; True if it is taken, False if it is locked.
+    """Take an exclusive lock (flock) on an open file; False if another one holds it, else True.
 
     Does not wait. The lock is held until the file is closed or this process ends. A second lock on
     the same path by another open file fails even in this process.
