@@ -41,7 +41,8 @@ def one_line(error: BaseException) -> str:
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on the CPU or the GPU.
 
-    True for a MemoryError. torch raises plain RuntimeErrors instead, told here by their message.
+    True for a MemoryError, and for an error of any class with torch's message for it ("out of
+    memory" or "can't allocate memory"), because torch raises plain RuntimeErrors.
     """
     if isinstance(error, MemoryError):
         return True

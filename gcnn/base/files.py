@@ -21,9 +21,9 @@ log = logging.getLogger(__name__)
 def user_path(path: str, use: str) -> Path:
     """A path with a leading `~` or `~name` expanded to the home folder of this user or of `name`.
 
-    A relative path stays relative, and the path need not exist.
-    use: what the path is for and how to choose another one, for the error: "this user has no home
-    folder, which PATH needs for USE to another folder", as "the cache; set GCNN_CACHE".
+    Any other path is returned as it is; a relative one stays relative. It need not exist.
+    use: completes the error "this user has no home folder, which PATH needs for USE to another
+    folder", as "the cache; set GCNN_CACHE".
     Side effect: an empty $HOME is removed from the environment.
     Raises UsageError if the user has no home folder, or there is no user `name`.
     """
@@ -42,10 +42,10 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
     write: called with a temporary path in the same folder, at which it creates the file or folder.
     This is synced to disk and renamed to `path`. The parent folder must exist, unless `write` makes
-    it. An existing file is replaced, as is a link (its target stays); a folder can only replace an
-    empty one (else OSError).
-    Raises OSError if the disk fails, and whatever `write` raises; before that, the temporary file
-    is removed. An OSError without a file name is given that of `path`.
+    it. A file replaces a file or a link (the link's target stays); a folder replaces only an empty
+    folder. In all other cases, and if the disk fails, raises OSError; also whatever `write` raises.
+    The temporary file is then removed; a killed process leaves it (.NAME.*.tmp). An OSError without
+    a file name is given that of `path`.
     """
     # A random name: two machines that share the folder may have the same process ids.
     aside = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
@@ -85,7 +85,7 @@ def refuse_links_out(folder: Path) -> None:
 
 
 def lock(file: TextIO) -> bool:
-    """Take an exclusive lock (flock) on an open file; False if it is locked already.
+    """Take an exclusive lock (flock) on an open file; False if another one holds it, else True.
 
     Does not wait. The lock is held until the file is closed or this process ends. A second lock on
     the same path by another open file fails even in this process.
@@ -155,9 +155,9 @@ def to_json(value: Any, **layout: Any) -> str:
 
 
 def finite_or_null(value: Any) -> Any:
-    """A copy of nested dictionaries and lists in which NaN and infinities are None.
+    """A copy of nested dictionaries and lists in which NaN and infinite floats are None.
 
-    Tuples become lists. Keys and all other values are as they were.
+    Tuples become lists. Keys, even NaN, and all other values are as they were, not copied.
     """
     if isinstance(value, dict):
         return {key: finite_or_null(entry) for key, entry in value.items()}
@@ -190,10 +190,9 @@ def check_output(option: str, path: Path, folder: bool = False) -> None:
     """Raise UsageError if there is a folder where a file is to be written, or a file for a folder.
 
     option: the option or key that set the path, for the message.
-    folder: whether the output is to be a folder, or else a file. It may exist already as such.
+    folder: True for an output that is a folder, False for a file. One that exists is allowed.
     Parent folders need not exist, but none may be a file. Permissions and free space are not
-    checked.
-    Call it before the work whose result goes there; it creates nothing.
+    checked. Call it before the work whose result goes there; it creates nothing.
     """
     if path.is_dir() and not folder:
         raise UsageError(f"{option}: {path} is a folder; give the path of a file.")

@@ -17,9 +17,9 @@ from gcnn.base.errors import RunError, UsageError, one_line, out_of_memory
 def explain(error: BaseException) -> tuple[str, int] | None:
     """The one-line message and the exit code that a command ends with for this error.
 
-    2: UsageError, and a path that is not UTF-8. 1: RunError, OSError, memory that ran out, and
-    under torchrun the loss of another process. 128 + n: Interrupted by signal n. 130:
-    KeyboardInterrupt.
+    2: UsageError, and UnicodeEncodeError, which is taken for a path that is not UTF-8.
+    1: RunError, OSError, memory that ran out, and with several processes under torchrun the loss
+    of another one. 128 + n: Interrupted by signal n. 130: KeyboardInterrupt.
     None for any other error: a bug, whose traceback should be shown.
     """
     if isinstance(error, UsageError | RunError):
@@ -60,7 +60,8 @@ def ignore_closed_output() -> None:
     For training, which may take days. (A terminal that is closed also sends SIGHUP, which is not
     touched here.) Replaces sys.stdout and sys.stderr, until the process ends, by streams that drop
     what cannot be written, write each line at once and escape characters that the encoding lacks. A
-    stream that is not the process's own (as under pytest) is left alone. May be called again.
+    stream that is not the process's own (as under pytest) is left alone, as is one whose reader has
+    ended while output was still buffered: call it before anything is printed. May be called again.
     Commands that filter text do not call it: they end with their reader.
     """
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
@@ -86,10 +87,11 @@ def on_terminal() -> bool:
 def one_line_errors() -> Iterator[None]:
     """Turn an error of the `with` block into one line on stderr and SystemExit with its exit code.
 
-    Codes: those of `explain`, and 0 without a message if the reader of stdout has left, as `head`
-    does; stdout is then sent to the null device. An error that `explain` takes for a bug, and
-    SystemExit, pass through unchanged. Without an error nothing happens: the process goes on.
-    A usage error on a rank above 0 first waits ten seconds, so that rank 0 reports it alone.
+    Codes: those of `explain`, and 0 without a message for any BrokenPipeError: it is taken for the
+    reader of stdout leaving, as `head` does, and stdout is then sent to the null device. An error
+    that `explain` takes for a bug, and SystemExit, pass through unchanged. Without an error nothing
+    happens: the process goes on.
+    An error with code 2 on a rank above 0 first waits ten seconds, so that rank 0 reports it alone.
     """
     try:
         yield
@@ -114,8 +116,8 @@ def open_missing_streams() -> None:
     """Open the null device in place of each standard stream that the process was started without.
 
     Otherwise the next file that is opened would get the stream's descriptor, and its output.
-    Call it before files are opened. Side effect: sets sys.stdout and sys.stderr where they are
-    None.
+    Call it before files are opened. Side effect: sets sys.stdout and sys.stderr, but not sys.stdin,
+    where they are None.
     """
     for descriptor in range(3):
         try:
@@ -129,11 +131,11 @@ def open_missing_streams() -> None:
 def run_command(command: Callable[[], int | None]) -> None:
     """Run a command's main function and end the process with its exit code; never returns.
 
-    command: returns the exit code; None is 0. Its errors are reported as `one_line_errors` does; a
-    bug raises with its traceback. The process ends by SystemExit; if there are several under
-    torchrun by os._exit, without Python's own clean-up such as exit handlers.
-    Side effects: sets $HYDRA_FULL_ERROR to 1 if it is not set, opens standard streams that are
-    closed, and makes stdout escape characters that its encoding lacks.
+    command: takes nothing and returns the exit code; None is 0. Its errors are reported as
+    `one_line_errors` does, and a bug is raised unchanged. The process ends by SystemExit; if there
+    are several under torchrun by os._exit, without Python's own clean-up, as of exit handlers.
+    Side effects: sets $HYDRA_FULL_ERROR to 1 if it is not set or empty, opens standard streams that
+    are closed, and makes stdout escape characters that its encoding lacks.
     """
     # Hydra then raises errors instead of printing them and exiting itself.
     os.environ["HYDRA_FULL_ERROR"] = os.environ.get("HYDRA_FULL_ERROR") or "1"

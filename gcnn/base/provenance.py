@@ -52,10 +52,11 @@ def git_commit() -> str | None:
 def hardware() -> dict[str, str | int | None]:
     """This machine, by the keys of `Hardware` in gcnn/runs/results.py. Imports torch.
 
-    cpu: its name. cores: those that this process may use. threads: torch's. gpu: the current
-    device's name; gpu_count: of visible ones. driver, cudnn: their versions. tf32: as `tf32`
-    returns it. memory_bytes: main memory. platform: the operating system, as Python's `platform`
-    writes it. Without a GPU, gpu_count is 0, and gpu, driver, cudnn and tf32 are None.
+    cpu: its name. cores: those that this process may use. threads: torch's, of the CPU. gpu: the
+    current device's name; gpu_count: of visible ones. driver: as `gpu_driver` returns it. cudnn:
+    torch's number for its version, as "90100". tf32: as `tf32` returns it. memory_bytes: main
+    memory. platform: the operating system, as Python's `platform` writes it. Without a GPU,
+    gpu_count is 0, and gpu, driver, cudnn and tf32 are None.
     """
     import torch  # here: importing it takes seconds, which commands without it save
 
@@ -153,9 +154,9 @@ def run_child(call: list[str]) -> tuple[str, resource.struct_rusage]:
     """Run this Python in a child process and wait; returns its stdout and the resources it used.
 
     call: Python's arguments, as a script and its options. The usage is that of os.wait4 (ru_utime
-    in seconds, ru_maxrss in KiB on Linux) and includes the child's own children. stderr is passed
-    through, and there is no time limit. Raises RunError if the child's exit code is not 0, or a
-    signal ended it.
+    in seconds, ru_maxrss in KiB on Linux) and includes the child's own children. stdin and stderr
+    are those of this process, and there is no time limit. Raises RunError if the child's exit code
+    is not 0, or a signal ended it.
     """
     process = subprocess.Popen([sys.executable, *call], stdout=subprocess.PIPE, text=True)
     text = process.stdout.read()
@@ -172,8 +173,9 @@ def command(arguments: list[str] | None = None) -> str:
     """The shell command that repeats this one (sys.argv), quoted, with the same torchrun layout.
 
     arguments: put in place of this command's own; None keeps them. A script is called by `python`,
-    as in an activated environment; the console command by its name. For several machines it has
-    their number, but not the address at which they meet.
+    as in an activated environment; the console command by its name, or with several processes as
+    `python -m torch.distributed.run ... -m -- gcnn`. For several machines it has their number, but
+    not the address at which they meet.
     """
     if arguments is None:
         arguments = sys.argv[1:]
@@ -196,8 +198,8 @@ def command_to_resume(run_dir: Path | None = None) -> str:
 
     It calls this process's own script or command, as `command` writes it, with this Python's path
     for `python`, relative if it is below the current folder.
-    run_dir: its arguments are run_dir=RUN_DIR resume=true; the stored config says the rest. None,
-    for a sweep: they are this process's own, with resume=true in place of any resume=.
+    run_dir: the arguments are run_dir=RUN_DIR resume=true; the stored config says the rest. None,
+    for a sweep: the arguments are this process's own without any resume=, then resume=true.
     """
     if run_dir is None:
         arguments = [word for word in sys.argv[1:] if not word.startswith("resume=")]
@@ -230,9 +232,8 @@ def peak_memory_bytes(device: "torch.device") -> int:
 def portable(words: list[str], named: bool = True) -> list[str]:
     """The words of a command without the paths of its data, tokenizer, cache and run directory.
 
-    For publication, since they hold on one machine alone.
-
-    words: such as key=value, also +key=value and ++key=value. The values of data.path,
+    For publication, since these paths hold on one machine alone. Returns a new list.
+    words: such as key=value, +key=value and ++key=value. The values of data.path,
     tokenizer.vocabulary and tokenizer.model become DIR or FILE if `named`, and a + before the key
     is dropped; otherwise these words are left out. run_dir, resume, data.cache_dir and logger are
     always left out; all other words stay as they are, also paths in data.files and init_from.

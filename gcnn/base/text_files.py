@@ -29,7 +29,7 @@ def check_no_pointer(beginning: bytes, what: object) -> None:
 def check_no_pointer_at(path: Path) -> None:
     """Raise UsageError if the file at a path is a pointer of Git LFS or git-annex.
 
-    Does nothing if there is no file; its reader reports that.
+    Does nothing if there is no file; its reader reports that. Raises OSError if it cannot be read.
     """
     if path.is_file():
         with path.open("rb") as file:
@@ -39,7 +39,8 @@ def check_no_pointer_at(path: Path) -> None:
 def check_no_utf16(text: bytes, what: object) -> None:
     """Raise UsageError for text that seems to be UTF-16, by its zero bytes.
 
-    For text without a byte order mark, which the caller looks for.
+    For text without a byte order mark, which the caller looks for. A binary file with many zero
+    bytes, as a tar archive, is taken for UTF-16, too.
     text: the start of a file; its first 64 KiB are examined. what: its name, for the message.
     Nothing is raised for 200 bytes or fewer, which are too few to tell.
     """

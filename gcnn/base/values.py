@@ -17,7 +17,7 @@ THREADS = 1024  # the most CPU threads; torch would start any number
 
 
 def positive_int(text: str, most: int = LARGEST) -> int:
-    """Parse a whole number from 1 to `most`: a `type` for argparse.
+    """Parse a whole number from 1 to `most`, both included: a `type` for argparse.
 
     Raises ArgumentTypeError, whose message argparse prints, for any other text.
     """
@@ -73,7 +73,9 @@ RESUME = Range(is_resume, "give false, true or the path of a checkpoint")
 def setting(default: Any, meaning: str, allowed: Range | None = None) -> Any:
     """A dataclass field of a config, with its meaning for --help and its allowed range.
 
-    default: each instance gets its own copy of a list or dictionary.
+    They are in the field's `metadata`, as "meaning" and "range".
+    default: each instance gets its own copy of a list or dictionary; omegaconf.MISSING: a config
+    file must set it.
     allowed: the range, which is not checked here but by `check_ranges`; None: any value.
     """
     metadata = {"meaning": meaning, "range": allowed}
@@ -111,9 +113,9 @@ def check_value(name: str, value: Any, allowed: Range) -> None:
 def check_ranges(config: Any, group: str = "") -> None:
     """Raise UsageError for the first value of a config that is out of its field's range.
 
-    config: a dataclass, whose values have the types of their fields (OmegaConf checks that); fields
-    that `setting` did not make with a range may have any value. Dataclasses in it are checked too,
-    but not those in lists. None is always allowed.
+    config: a dataclass instance, whose values have the types of their fields (OmegaConf checks
+    that). Fields to which `setting` gave no range may have any value, and None is always allowed.
+    Dataclasses that are values of fields are checked too, but not those in lists.
     group: the prefix of the keys in messages, as "trainer.".
     """
     for field in dataclasses.fields(config):

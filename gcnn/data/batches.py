@@ -3,7 +3,7 @@
 Both read the memory-mapped tokens batch by batch, and in both every token of the stream is a target
 exactly once per epoch. A loop over an epoch is:
 
-    for index in batches.draw_order(seed, epoch):      # or text_order
+    for index in batches.draw_order(seed, epoch):      # of RunningText also text_order
         for tokens, targets in batches.micro_batches(index):
 """
 
@@ -88,8 +88,8 @@ class RunningText(Batches):
     def text_order(self, seed: int, epoch: int) -> range:
         """The batch indices of an epoch in the text's order, for models that carry their state.
 
-        Side effect: sets `shift`, to 0 for epoch 0 and for later epochs to a random token, which
-        depends on seed and epoch alone.
+        Side effect: sets `shift`, to 0 for epoch 0 (the first) and for later epochs to a random
+        token, which depends on seed and epoch alone.
         """
         self.shift = 0
         if epoch > 0:
@@ -145,7 +145,8 @@ class RunningText(Batches):
         """The `context` input tokens before the first one of each of this process's rows.
 
         (rows, context), int64; before the start of the text they are <eos>. A model that reads them
-        has the state with which the row goes on. Assumes a `shift` of 0.
+        has the state with which the row goes on. Rows past the end of a short text have no targets,
+        and get arbitrary ids. Assumes a `shift` of 0.
         """
         positions = self.row_starts + np.arange(-context, 0)
         # The input at a position is the token before it.
@@ -159,9 +160,9 @@ class RunningText(Batches):
 class Sentences(Batches):
     """One line per row, with <eos> before and after; the lines of a batch have similar lengths.
 
-    A batch has as many lines as fit into `batch_size * block_size` positions, padding included; a
-    longer line is a batch alone. With n processes each has every n-th line of a batch, and its
-    micro-batches have at most `micro_batch_size * block_size` positions, or one line.
+    A batch has at most `batch_size * block_size` positions, padding included; a longer line is a
+    batch alone. With n processes each has every n-th line of a batch, and its micro-batches have at
+    most `micro_batch_size * block_size` positions, or one line.
     """
 
     def __post_init__(self):
@@ -181,8 +182,9 @@ class Sentences(Batches):
     def batch_borders(self, lengths: np.ndarray) -> np.ndarray:
         """Where each batch starts in `by_length`, and where the last one ends: (batches + 1,).
 
-        lengths: of the lines, sorted in increasing order. A batch takes as many lines as fit into
-        `capacity` positions when all are padded to its longest, but at least one.
+        lengths: of the lines, sorted in increasing order. A batch has at most `capacity` positions
+        when all its lines are padded to the longest, or is one line. Where lengths jump, it may
+        have fewer lines than would fit.
         """
         borders = [0]
         while borders[-1] < len(lengths):

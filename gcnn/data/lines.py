@@ -44,9 +44,9 @@ def without_end_marks(lines: Lines, eos: str) -> pa.Array:
 def first_tokens(batches: Iterable[pa.Array], tokens: int) -> Iterator[pa.Array]:
     """The first lines of a text, until they have `tokens` words and line ends together.
 
-    Words are separated by white space; tokens is 1 or more. The line that reaches this number is
-    included whole, and no batch after it is read. If the text has fewer, all lines. Null rows are
-    kept and count nothing.
+    Yields the batches, the last one cut behind the line that reaches this number; no batch after it
+    is read. If the text has fewer, all lines. tokens: 1 or more. Words are what white space
+    separates, also an <eos> that is written in the text. Null rows are kept and count nothing.
     """
     for lines in batches:
         counts = []
@@ -76,8 +76,9 @@ def contains_text(lines: pa.Array, text: str) -> bool:
 def split_lines(lines: Lines, eos: str, unk: str) -> pa.Array:
     """The white-space words of all lines as one flat large_string array, `eos` after each line.
 
-    lines: without nulls; an empty one gives `eos` alone. If a line ends with the word `eos`, once
-    or more often, still only one follows it; `eos` elsewhere in a line becomes `unk`.
+    lines: without nulls. An empty line gives `eos` alone, and no lines give an empty array. If a
+    line ends with the word `eos`, once or more often, still only one follows it; `eos` elsewhere in
+    a line becomes `unk`.
     """
     lines = without_end_marks(lines, eos)
     if not len(lines):

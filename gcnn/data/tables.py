@@ -63,9 +63,10 @@ def read_rows(
     option: the option that sets the column, for messages.
     alone: only the text's column. Otherwise Parquet keeps its other columns, and JSON lines get a
     second one, `json` (`json_row` if the text is in `json`), with each line as it is in the file.
-    The file is read while tables are iterated over; an empty one has no tables. Raises UsageError
-    then if it is missing, damaged, not UTF-8, of a kind that is not read, or without the column,
-    and OSError if it may not be read or the disk fails.
+    The file is read while tables are iterated over. An empty one has no tables; a table may have no
+    rows, as of blank lines in JSON. While iterating, raises UsageError if the file is missing,
+    damaged, not UTF-8, a pointer of Git LFS, of a kind that is not read, or without the column, and
+    OSError if it may not be read or the disk fails.
     """
     if path.is_dir() or not path.exists():
         raise UsageError(f"no file {path}. {REMEDY}.")
@@ -151,8 +152,8 @@ def decompressed(file: BinaryIO, path: Path) -> BinaryIO:
     """A stream of the file's content, decompressed if its first bytes are those of a compression.
 
     file: buffered and at its start; returned as it is if it is not compressed. Closing the stream
-    may leave it open. path: only for the message. Raises UsageError for an archive of files, such
-    as a .zip.
+    may leave it open. path: only for the message. Raises UsageError for a .zip, .rar or .7z; a .tar
+    is not recognised.
     """
     beginning = file.peek(10)  # does not consume them: a pipe cannot be read twice
     if re.match(ARCHIVES, beginning):
@@ -182,9 +183,9 @@ def chunks(file: BinaryIO) -> Iterator[bytes]:
 def checked_start(start: bytes, path: Path) -> bytes:
     """The first chunk of a text file without the byte order mark of UTF-8.
 
-    Raises UsageError for UTF-16, for a pointer of Git LFS, and if the first line is a JSON object
-    although the name does not end in one of JSON_SUFFIXES or .txt (before that of a compression):
-    its braces and quotes would be read as words.
+    start: at least the whole first line. Raises UsageError for UTF-16, for a pointer of Git LFS,
+    and if the first line is a JSON object although the name does not end in one of JSON_SUFFIXES or
+    .txt (before that of a compression): its braces and quotes would be read as words.
     """
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise UsageError(
@@ -222,8 +223,9 @@ def read_json(path: Path, column: str, option: str, alone: bool) -> Iterator[pa.
     """The rows of a file of JSON lines, as read_rows has them; blank lines are skipped.
 
     The arguments are those of read_rows. The text of a row without `column`, or with null there, is
-    null. Raises UsageError for a line that is not a JSON object, for a text that is not a string,
-    if no row of the first batch that has rows has `column`, and as read_text does.
+    null. A table of blank lines alone has no rows. Raises UsageError for a line that is not a JSON
+    object, for a text that is not a string, and if no row of the first table that has rows has
+    `column`; also all that read_text raises.
     """
     number = 0
     has_column = False
@@ -276,8 +278,8 @@ def parse_object(line: str, where: str) -> dict:
 def read_parquet(path: Path, column: str, option: str, alone: bool) -> Iterator[pa.Table]:
     """The rows of a Parquet file, as read_rows has them, whose arguments these are.
 
-    Raises UsageError if the column is absent or not text, and for a pointer of Git LFS. A damaged
-    file raises Arrow's own errors.
+    No other column may have the same name as the text's. Raises UsageError if that is absent or not
+    text, and for a pointer of Git LFS. A damaged file raises Arrow's own errors.
     """
     check_no_pointer_at(path)
     with pa.OSFile(os.fsencode(path)) as source:
@@ -294,9 +296,10 @@ def read_parquet(path: Path, column: str, option: str, alone: bool) -> Iterator[
 
 
 def check_text_column(schema: pa.Schema, column: str, what: object, option: str) -> None:
-    """Raise UsageError unless a table has the column and it is text, or null in every row.
+    """Raise UsageError unless a table has the column and its type is text, or Arrow's null type.
 
-    what: the file or data set, for the message. option: the option that sets the column, for it.
+    Text that is stored as a dictionary counts. what: the file or data set, for the message. option:
+    the option that sets the column, for the message.
     """
     if column not in schema.names:
         raise no_column(what, column, schema.names, option)

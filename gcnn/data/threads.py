@@ -16,8 +16,9 @@ def in_threads(work: Callable[[Batch], Result], batches: Iterable[Batch]) -> Ite
 
     work: called in several threads at once. It gains time only where it releases the GIL.
     Batches are read in the calling thread as results are taken, at most THREADS + 1 ahead.
-    An error of `work` is raised in place of its result; then, or when the iterator is closed, the
-    threads finish the work at hand and end.
+    An error of `work` is raised in place of its result. One in reading the batches is raised at
+    once: the results of up to THREADS batches before it are lost. After an error, or when the
+    iterator is closed, the threads finish the batches that were read and end.
     """
     with ThreadPoolExecutor(THREADS) as pool:
         pending = deque()

@@ -36,8 +36,8 @@ def train_tokenizer(
 
     lines: the whole split in batches without nulls, iterated over once. Memory grows with the
     distinct words, not with the text. A vocabulary or model that the config names is read instead
-    of made. Raises UsageError for a vocabulary size that the text cannot have, and for a file that
-    is not a vocabulary or model.
+    of made. Raises UsageError as train_words and train_sentencepiece do: for a vocabulary size that
+    the text cannot have, and for a file that is not a vocabulary or model.
     """
     if config.kind == "word":
         return train_words(config, lines)
@@ -48,11 +48,12 @@ def train_words(config: WordTokenizerConfig, lines: Iterable[Lines]) -> WordToke
     """A tokenizer of the words that the text has `config.min_count` times or more.
 
     lines: the text in batches without nulls, iterated over once.
-    If `config.vocabulary` is given: of all words in that file, also those that the text lacks.
+    If `config.vocabulary` is given: of all words in that file, also those that the text lacks;
+    min_count is then unused. <eos> and <unk> are always types.
     At most `config.max_size` types, the most frequent, <eos> and <unk> included; None: no limit.
-    Ids are by falling frequency in the text, ties in code-point order. `<unk>` counts as often as
-    all words that are left out, `<eos>` once per line. Raises UsageError for a `config.max_size`
-    below 3, and as read_vocabulary does.
+    Ids are by falling frequency in the text, ties in code-point order. `<unk>` counts for itself
+    and for all words that are left out, `<eos>` once per line. Raises UsageError for a
+    `config.max_size` below 3, and as read_vocabulary does.
     """
     if config.max_size is not None and config.max_size < 3:
         raise UsageError(
@@ -91,8 +92,8 @@ def read_vocabulary(path: Path) -> list[str]:
     """The words of a file with one word per line, stripped, in its order.
 
     The file is a text, which may be compressed, and no pipe. <eos> and <unk> may be among the
-    words. Raises UsageError as read_lines does, if there is no file, for a table (JSON, Parquet),
-    and for a line that is empty, has several words or repeats one.
+    words. An empty file gives []. Raises UsageError as read_lines does, if there is no file, for a
+    table (JSON, Parquet), and for a line that is empty, has several words or repeats one.
     """
     # No pipe: the cached tokenizer is keyed by the content of the file, which is read again.
     if not path.is_file():
@@ -126,9 +127,10 @@ def train_sentencepiece(
 ) -> SentencePieceTokenizer:
     """A SentencePiece tokenizer with ids by falling frequency of its pieces in all lines.
 
-    The model is that in the file `config.model` if given, otherwise one trained on a sample of the
-    lines. lines: batches without nulls, iterated over once; the word `<eos>` at the end of a line
-    is not part of the text. Ties are in the order of the model's own ids.
+    The model is that in the file `config.model` if given, and the config's other values are then
+    unused; otherwise one is trained on a sample of the lines.
+    lines: batches without nulls, iterated over once; the word `<eos>` at the end of a line is not
+    part of the text. Ties are in the order of the model's own ids.
     Raises UsageError as read_model and sentencepiece_model do.
     """
     lines = (without_end_marks(batch, EOS) for batch in lines)
@@ -234,10 +236,10 @@ class LineSample:
 
 
 def split_long_line(line: str, size: int) -> Iterator[str]:
-    """The parts of a line, of at most `size` characters each, at least one.
+    """The parts of a line, of at most `size` characters each; a shorter line is its only part.
 
-    Each is cut behind its last blank, or after `size` characters if it has none, and stripped, the
-    last one not. Parts may be empty.
+    Each is cut behind its last blank, or after `size` characters if it has none. All but the last
+    are stripped. Parts may be empty.
     """
     while len(line) > size:
         blank = line.rfind(" ", 1, size)
@@ -252,7 +254,7 @@ def sentencepiece_model(config: SentencePieceConfig, lines: Sequence[str]) -> by
 
     It has config.vocabulary_size pieces; if that is None, PIECES or as many as the text gives.
     lines: of at most LONGEST characters each; longer ones may be skipped.
-    Raises UsageError for a size that the text cannot have.
+    Raises UsageError for a size that the text cannot have, and if all lines are empty.
     """
     size = config.vocabulary_size or PIECES
     try:

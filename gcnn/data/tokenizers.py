@@ -65,7 +65,7 @@ class Tokenizer(ABC):
         The counts are (words,), int64, in the order of `encode_lines(lines)`, and add up to its
         length. Words are as the text has them, also unknown ones; `eos` at the end of a line is not
         doubled. A piece of blanks counts for the word after it. A word that a SentencePiece model
-        drops has 0 tokens.
+        drops has 0 tokens. lines: without nulls.
         """
         words: list[str] = []
         counts: list[int] = []
@@ -146,10 +146,10 @@ class WordTokenizer(Tokenizer):
 
     @classmethod
     def load(cls, head: dict, content: bytes) -> "WordTokenizer":
-        """The tokenizer of what _parts returned.
+        """The tokenizer that was saved: the entries of its tokenizer.json, the content of `file`.
 
         Raises ValueError for a type that comes twice or text that is not UTF-8, and KeyError if
-        `head` lacks an entry or its `eos` or `unk` is not a type.
+        `head` lacks `eos` or `unk`, or if one of them is not a type.
         """
         types = content.decode().removesuffix("\n").split("\n")
         if len(set(types)) < len(types):
@@ -223,7 +223,7 @@ class SentencePieceTokenizer(Tokenizer):
 
     @classmethod
     def load(cls, head: dict, content: bytes) -> "SentencePieceTokenizer":
-        """The tokenizer of what _parts returned.
+        """The tokenizer that was saved: the entries of its tokenizer.json, the content of `file`.
 
         Raises KeyError if `head` has no model_ids, and as the constructor does.
         """
