@@ -13,8 +13,8 @@ clip_norm, tokens_per_sample, updates     trainer.clip_norm, .block_size, .max_s
 sample_break_mode eos                     data.sentences: each line scored alone
 
 A checkpoint with something that this project's model lacks (attention, positions, a start symbol)
-is refused. Outside training the two models agree to rounding; in training they agree at dropout 0
-only, because their softmaxes apply dropout in different places.
+is refused. The two models agree to rounding. In training with dropout they drop the same values
+with the same probability, but each draws its own random numbers.
 
 The order: load the checkpoint and the dictionary, make the config, convert the weights, write all.
 """

@@ -157,6 +157,7 @@ def build_model(
     shapes_alone = torch.get_default_device().type == "meta"
     check_size(config, vocabulary_size, copies=0 if shapes_alone else 1)
     encoder = ENCODERS[config.kind](config, vocabulary_size)
+    output_dropout = config.output_dropout
     sizes = encoder.hidden_dim, vocabulary_size
     if config.cutoffs or config.tie_embeddings:
         embedding = encoder.embedding if config.tie_embeddings else None
@@ -166,4 +167,6 @@ def build_model(
         # The projection of an LSTM is a part of its encoder
         projection_dim = config.projection_dim if isinstance(config, GCNNConfig) else None
         softmax = FullSoftmax(*sizes, projection_dim, normalised, config.output_dropout)
-    return LanguageModel(encoder, softmax, config.output_dropout, before_text)
+        if projection_dim is not None:
+            output_dropout = 0.0  # the softmax applies it, behind its projection
+    return LanguageModel(encoder, softmax, output_dropout, before_text)

@@ -255,6 +255,23 @@ def test_dropout_acts_in_training_only():
     assert torch.equal(model(tokens)[0], model(tokens)[0])
 
 
+def test_a_projected_full_softmax_drops_once_behind_its_projection():
+    """As fairseq's fconv_lm: fc2, dropout, fc3."""
+    torch.manual_seed(0)
+    config = GCNNConfig(
+        embedding_dim=4,
+        blocks=[BlockConfig(convs=[[4, 1000]])],
+        cutoffs=[],
+        projection_dim=500,
+        output_dropout=0.5,
+    )
+    model = build_model(config, VOCABULARY)
+    hidden, _ = model(torch.arange(20)[None])
+    assert (hidden != 0).all()
+    projected = model.softmax.layers[:2](hidden)
+    assert (projected == 0).float().mean().item() == pytest.approx(0.5, abs=0.03)
+
+
 def test_an_lstm_is_projected_before_either_softmax():
     """By hand: four gates of 16 units, two layers, and 16 units to 10 channels."""
     gates = 4 * (6 + 16) * 16 + 4 * (16 + 16) * 16
