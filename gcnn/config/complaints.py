@@ -39,9 +39,9 @@ def usage_errors() -> Iterator[None]:
 
 
 def complaint_of(error: Exception) -> str | None:
-    """The one-line message for an error in a config; None if the error is not of these kinds.
+    """The message for an error in a config, with a remedy; None for errors of other kinds.
 
-    They are the errors of Hydra, OmegaConf and YAML, and that of decoding a file as UTF-8.
+    The kinds are the errors of Hydra, OmegaConf and YAML, and that of decoding a file as UTF-8.
     """
     if isinstance(error, HydraException | OmegaConfBaseException):
         return config_error(error)
@@ -57,7 +57,11 @@ def complaint_of(error: Exception) -> str | None:
 
 
 def config_error(error: BaseException) -> str:
-    """The message of one line for an error of Hydra or OmegaConf: key, reason and remedy."""
+    """The message for an error of Hydra or OmegaConf: key, reason and remedy.
+
+    error: neither its message nor that of its cause may be empty. Line ends in an override that
+    Hydra cannot parse stay in the message.
+    """
     if isinstance(error, OverrideParseException):
         return explain_unreadable(error.override)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
@@ -96,10 +100,12 @@ def config_error(error: BaseException) -> str:
 
 
 def missing_config(path: str, options: Iterable[str]) -> str:
-    """The message for a config file that does not exist.
+    """The message for a config file that Hydra did not find; it lists the choices of its group.
 
-    path: of the file in the configs' folder, without its ending, as "model/gcnn_13".
-    options: names in its group that Hydra found; those of this project's schemas are not suggested.
+    path: as Hydra names the file, without its ending, as "model/gcnn_13". One that is in none of
+    the groups is taken for the file of --config-name.
+    options: the names in its group that Hydra found; those of this project's schemas are not
+    listed.
     """
     group = path.partition("/")[0]
     if path.startswith("hydra/"):

@@ -54,14 +54,14 @@ structured = cache(OmegaConf.structured)
 
 @usage_errors()
 def typed(config: DictConfig) -> TrainConfig:
-    """The dataclass instances of a composed or stored config, checked.
+    """A composed or stored config as a TrainConfig, checked; each group is a dataclass of its kind.
 
     `trainer.carry_state: null` becomes true for a recurrent model of running text, otherwise false.
     The paths listed at `make_absolute` become absolute from the current folder; run_dir, resume and
     data.cache_dir stay as they are. `config` itself is not changed; it must not contain Hydra's own
     `hydra`.
     Raises UsageError for an unknown key, a missing value, a wrong type, a value out of its range
-    and for values that contradict each other.
+    and for values that contradict each other, and as `make_absolute` does.
     """
     content = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     for group, kinds in SCHEMAS.items():
@@ -83,7 +83,7 @@ def make_absolute(config: TrainConfig) -> None:
 
     These are init_from, data.path, data.files (paths or globs) and the tokenizer's vocabulary or
     model; None stays. Relative ones are from the current folder, which is escaped before a glob; a
-    leading `~` is expanded. Raises UsageError if `~` is used and the user has no home folder.
+    leading `~` is expanded. Raises UsageError as `user_path` does if there is no such home folder.
     """
     use = "its files; give the path"  # for the message of user_path
     inputs = (
@@ -122,8 +122,9 @@ def set_values(config: DictConfig, values: list[str]) -> None:
     """Set key=value overrides in a composed config, in place, as Hydra does.
 
     values: as prepare_overrides returns them, without those that choose a file (group=name).
-    Raises HydraException or OmegaConfBaseException for one that does not fit or is more than a
-    plain key=value: an addition, a deletion or a sweep. The ones before it are set then.
+    Raises HydraException or OmegaConfBaseException for one that cannot be parsed, does not fit or
+    is more than a plain key=value: an addition, a deletion or a sweep. Some of the others may be
+    set then.
     """
     for override in OverridesParser.create().parse_overrides(values):
         if override.type != OverrideType.CHANGE or override.is_sweep_override():
@@ -148,12 +149,14 @@ def compose_or_reuse(overrides: list[str]) -> DictConfig:
 
 @usage_errors()
 def compose_config(*overrides: str, config_dir: Path | None = None) -> TrainConfig:
-    """The config that `gcnn train` with these overrides would have, but for `experiment`.
+    """The checked config of overrides, as `gcnn train` has it before it reads a run or data.
 
-    That stays "custom" with experiment=NAME, where `gcnn train` sets it to the name.
+    The runs that init_from and resume name are not read: model and tokenizer are those of the
+    overrides. With experiment=NAME, `experiment` stays "custom", where `gcnn train` sets it to the
+    name.
     overrides: as typed, "key=value" or "group=name"; of several for a key or group the last counts.
     config_dir: the folder of --config-dir with the user's own configs, besides the project's; None:
-    there is none.
+    there is none. Hydra only warns if it does not exist.
     Raises UsageError for an override that cannot be read or has no effect, and as `typed` does.
     Side effect: registers the schemas with Hydra.
     """

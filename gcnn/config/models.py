@@ -91,10 +91,11 @@ class GCNNConfig:
         return tokens
 
     def least_size(self) -> tuple[int, int, int]:
-        """A lower bound on the encoder's size: (layers, weights, channels of all outputs together).
+        """A lower bound on the encoder's size: (layers, weights, output channels of all layers).
 
         Not counted: the table of embeddings, biases, a gate's second path, and the projections of
-        residual connections. The config is valid (see check_model).
+        residual connections. The channels are those of all layers added up. The config must be
+        valid (see check_model).
         """
         channels = self.blocks[0].convs[0][1]
         layers = 0

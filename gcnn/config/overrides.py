@@ -21,7 +21,7 @@ def quoted(text: str) -> str:
 
 
 def prepare_overrides(arguments: list[str], sweep: bool = False) -> list[str]:
-    """The overrides of a command line as Hydra should get them, in order: paths are quoted.
+    """The overrides of a command line as Hydra should get them, in order; paths as in `quote_path`.
 
     `experiment=null` means no experiment: it is left out, and every experiment=NAME before it.
     sweep: whether it is --multirun: a data or tokenizer path with commas is then several paths,
@@ -63,8 +63,9 @@ def quote_path(argument: str, sweep: bool) -> str:
     """The override with its path in quotes and `~` expanded, if Hydra would misread it otherwise.
 
     Returned as it is: a key that is not one of PATHS, a value that Hydra reads as exactly this
-    path, one that is quoted already (also its `~`), null, a bool or whole number for `resume`, and
-    in a sweep (`sweep`) several paths of a key of SWEPT_PATHS, unless they exist as one path.
+    path, one that is quoted already (also its `~`), null, and a bool or whole number for `resume`.
+    sweep: whether the command is a sweep. Several paths (a,b) of a key of SWEPT_PATHS are then
+    returned as they are, too, unless they exist as one path.
     """
     key, _, path = argument.partition("=")
     name = key.lstrip("+")

@@ -19,6 +19,8 @@ SET_BY_CHOICES = ("model.softmax_dropout",)
 def check_config(config: Any) -> None:
     """Raise UsageError for values out of their ranges or in contradiction to each other.
 
+    Also if none of the trainer's four bounds is set. Keys without an effect are left to
+    `refuse_unread`.
     config: a TrainConfig. No file is read; what depends on the data is checked before training.
     """
     check_ranges(config)
@@ -39,9 +41,10 @@ def check_config(config: Any) -> None:
 
 
 def check_model(model: Any) -> None:
-    """Raise UsageError for settings of a model that contradict each other, or an invalid block.
+    """Raise UsageError if blocks are missing or invalid, or if hidden_dim does not fit num_heads.
 
-    model: one of the dataclasses of gcnn/config/models.py.
+    model: one of the dataclasses of gcnn/config/models.py. The ranges of its values are checked by
+    `check_ranges`, not here.
     """
     if model.kind == "transformer" and model.hidden_dim % (2 * model.num_heads):
         raise UsageError(
@@ -58,7 +61,11 @@ def check_model(model: Any) -> None:
 
 
 def check_block(block: Any) -> None:
-    """Raise UsageError for a residual block without convolutions or with an invalid one."""
+    """Raise UsageError unless all convolutions of a block are valid and its repeat is 1 or more.
+
+    block: a BlockConfig. It must have at least one convolution, and each must be [kernel_size,
+    out_channels], both at least 1.
+    """
     valid = block.repeat >= 1 and len(block.convs) > 0
     for conv in block.convs:
         if len(conv) != 2 or min(conv) < 1:
@@ -120,7 +127,7 @@ def effect_conditions(config: Any) -> list[tuple[str, bool, str]]:
 
 
 def unread_keys(config: Any) -> dict[str, str]:
-    """The keys whose values differ from their defaults but have no effect, each with the reason.
+    """The keys whose values are not the schema's defaults but have no effect, each with the reason.
 
     Only keys that the chosen kinds have: composing refuses those of another kind by name.
     """
@@ -137,7 +144,7 @@ def unread_keys(config: Any) -> dict[str, str]:
 
 
 def refuse_unread(config: Any, given: Collection[str], all_keys: bool = True) -> None:
-    """Raise UsageError for a key that is not at its default and has no effect beside the others.
+    """Raise UsageError for a key that has no effect and is not at its schema's default.
 
     given: the keys that the command line sets, as `keys_of` returns them.
     all_keys: also refuse those that config files set, except SET_BY_CHOICES. False is for a stored

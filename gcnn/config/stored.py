@@ -24,7 +24,8 @@ def load_config(run_dir: str | Path) -> TrainConfig:
     """The config stored in a run directory, checked, with the keys of older versions updated.
 
     data.cache_dir is None. A vocabulary or SentencePiece model that is no longer at its path is
-    replaced by the run's own copy, if it has one. Other inputs need not exist.
+    replaced by the run's own copy, if it has one. Other inputs need not exist. Logs a warning as
+    `migrated` does.
     Raises UsageError if there is no config, if it is damaged, invalid or not one of this project,
     and if a symbolic link in the folder points outside of it.
     """
@@ -74,9 +75,9 @@ def checked_config(config: DictConfig) -> TrainConfig:
 def migrated(config: DictConfig) -> DictConfig:
     """Update the keys of a config from an older version, in place, without a change of meaning.
 
-    config: as read from config.yaml, open to new keys. Returns `config` itself, not yet checked;
-    one of this version is not changed. Logs a warning if a model.projection_dim that had no effect
-    becomes None.
+    config: as read from config.yaml, without a struct flag, so that keys can be added; one of this
+    version stays as it is. Returns `config` itself, which is not checked here. Logs a warning if a
+    model.projection_dim that had no effect becomes None.
     """
     trainer = config.get("trainer", {})
     model = config.get("model", {})

@@ -29,7 +29,7 @@ STATE, MANIFEST, BEST = "state.pt", "manifest.json", "best.safetensors"
 
 
 def link_or_copy(path: Path, to: Path) -> None:
-    """Make `to`, which must not exist, a hard link to `path`; a copy where links are impossible."""
+    """Make `to`, which must not exist, a hard link to `path`; a copy if links are impossible."""
     try:
         to.hardlink_to(path)
     except OSError:
@@ -37,10 +37,11 @@ def link_or_copy(path: Path, to: Path) -> None:
 
 
 def write_state(state: dict[str, Any], path: Path) -> None:
-    """Write a training state, of tensors and plain values, by torch.save; not atomically.
+    """Write a training state by torch.save; not atomically. An existing file is replaced.
 
-    Raises RunError or OSError where the disk is full, as torch or the file reports it, and OSError
-    where the file cannot be opened.
+    state: tensors and plain values only, which `Checkpoints.load` can read.
+    Raises RunError or OSError if the disk is full, as torch or the file reports it, and OSError if
+    the file cannot be opened.
     """
     try:
         with path.open("wb") as file:
@@ -59,8 +60,8 @@ def manifest_digest(manifest: dict[str, Any]) -> str:
 def identity_of(config: TrainConfig, data: PreparedData) -> dict[str, Any]:
     """What a checkpoint must have in common with a run to be loaded there, as plain values.
 
-    `model` (its config as a dictionary, without the keys of dropout, which may differ), `tokenizer`
-    and `data` (their fingerprints) and `optimizer` (its kind).
+    The keys: `model` (its config as a dictionary, without the keys of dropout, which may differ),
+    `tokenizer` and `data` (their fingerprints) and `optimizer` (its kind).
     """
     model = dataclasses.asdict(config.model)
     return {
@@ -74,8 +75,8 @@ def identity_of(config: TrainConfig, data: PreparedData) -> dict[str, Any]:
 class Checkpoints:
     """The checkpoints of a run; the `keep` of them with the highest steps are kept.
 
-    `identity` is as `identity_of` returns it. Of several processes, rank 0 alone calls methods that
-    write. Building one writes nothing.
+    identity: as `identity_of` returns it. Of several processes, only rank 0 may call methods that
+    write or remove files. Creating an object writes nothing.
     """
 
     def __init__(self, run_dir: Path, identity: dict[str, Any], keep: int):
@@ -89,16 +90,17 @@ class Checkpoints:
         return self.folder / f"step_{step:09d}"
 
     def all(self) -> list[Path]:
-        """The checkpoints' folders, lowest step first; empty where there are none."""
+        """The checkpoints' folders, lowest step first; empty if there are none."""
         return sorted(self.folder.glob("step_*"))
 
     def save(self, step: int, weights: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
         """Write a checkpoint, then remove those of the lowest steps until `keep` are left.
 
-        It is a folder with model.safetensors (`weights`, the model's state_dict), state.pt
-        (`state`, the Trainer's), manifest.json and, if the run has best weights, best.safetensors:
-        a hard link to them, or a copy. One of the same step is replaced. Raises RunError or OSError
-        where the disk is full; the other checkpoints are intact then.
+        weights: the model's state_dict. state: what Trainer.state_dict returns.
+        The checkpoint is a folder with model.safetensors, state.pt, manifest.json and, if the run
+        has best weights, best.safetensors: a hard link to them, or a copy. One of the same step is
+        replaced. Raises RunError or OSError if the disk is full; checkpoints of other steps are
+        intact then.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.path(step)
@@ -130,10 +132,11 @@ class Checkpoints:
     def set_aside_newer(self, path: Path) -> tuple[Path, list[Path]] | None:
         """Move checkpoints of later steps than `path` to a new folder checkpoints/abandoned_<n>.
 
-        n is one more than the highest there; a folder `abandoned_` of another name does not count.
-        All checkpoints are moved where `path` is not one of `all`: another run's, or one that was
-        set aside. Returns that folder and the paths that they had, lowest step first; None where
-        there are none to move.
+        path: a checkpoint. If it is not one of `all` (another run's, or one that was set aside
+        before), all checkpoints are moved. n: one more than the highest there; a folder
+        `abandoned_` that was given another name does not count.
+        Returns that folder and the paths that they had, lowest step first; None if there are none
+        to move.
         """
         is_own = path.resolve().parent == self.folder.resolve()
         later = self.all()
@@ -154,10 +157,11 @@ class Checkpoints:
         return aside, later
 
     def restore_best(self, path: Path) -> bool:
-        """Make the run's model.safetensors the best weights that the checkpoint `path` has.
+        """Replace the run's model.safetensors by the best weights of a checkpoint; returns True.
 
-        The present ones may come from later steps, which will be made again. Returns True; where
-        the checkpoint has no intact best weights, removes model.safetensors and returns False.
+        The present ones may come from later steps, which will be made again.
+        path: the checkpoint. If its best weights are missing, damaged or of another tokenizer, the
+        run's model.safetensors is removed and False returned.
         """
         best = path / BEST
         try:
@@ -172,8 +176,8 @@ class Checkpoints:
     def verify(self, path: Path) -> None:
         """Check weights and state of a checkpoint against its manifest, and the run's identity.
 
-        Reads both files whole; the best weights are left to `restore_best`. Raises RunError where a
-        file is missing or damaged, UsageError where the identity is another or a file is a pointer
+        Reads both files whole; the best weights are left to `restore_best`. Raises RunError if a
+        file is missing or damaged, and UsageError if the identity is another or a file is a pointer
         of Git LFS or git-annex. Parts of the identity that the manifest lacks are not compared.
         """
         for name in (MANIFEST, WEIGHTS, STATE):
@@ -204,11 +208,11 @@ class Checkpoints:
                 )
 
     def load(self, path: Path, model: torch.nn.Module) -> dict[str, Any]:
-        """Verify a checkpoint, load its weights into `model`, return the training state on the CPU.
+        """Verify a checkpoint, load its weights into `model`, return its training state on the CPU.
 
-        Raises UsageError where `path` is no folder, otherwise UsageError and RunError as `verify`
-        and `load_weights` do; RunError where the training state does not load: the model has
-        changed then.
+        The state is what was given to `save`. Raises UsageError if `path` is not a folder,
+        UsageError and RunError as `verify` and `load_weights` do, and RunError if the training
+        state does not load: only in this last case the model has changed.
         """
         if not path.is_dir():
             raise UsageError(
@@ -224,11 +228,11 @@ class Checkpoints:
             ) from None
 
     def load_newest(self, model: torch.nn.Module) -> tuple[Path, dict[str, Any]] | None:
-        """Load the newest intact checkpoint, as `load` does; None where there are no checkpoints.
+        """Load the newest intact checkpoint into `model`; returns its path and its training state.
 
-        Returns its path and its training state. One for which `load` raises RunError is damaged: it
-        is logged, and removed once an older one is loaded. A UsageError of `load` is raised without
-        a try of older ones; RunError where all are damaged. Nothing is removed then.
+        None if there are no checkpoints. A checkpoint for which `load` raises RunError is damaged:
+        a warning is logged, and it is removed once an older one is loaded. Raises RunError if all
+        are damaged, and a UsageError of `load` without trying older ones; nothing is removed then.
         """
         damaged = []
         for path in reversed(self.all()):

@@ -36,13 +36,12 @@ def world_size() -> int:
 
 @contextlib.contextmanager
 def process_group() -> Iterator[None]:
-    """Join torchrun's processes for the time of a `with`; does nothing for a single one.
+    """Join torchrun's processes for the time of a `with`; does nothing for a single process.
 
-    Uses gloo on CPUs and NCCL on GPUs; makes this process's GPU the current one. Ranks other than 0
-    log errors alone from then on. A process that waits longer than TIMEOUT for another one fails.
-    At the end it waits for all, and leaves the group; where the body raises, it does neither.
-    Raises UsageError where WORLD_SIZE says that there are several processes and torchrun's other
-    variables are missing.
+    Uses gloo on CPUs and NCCL on GPUs, and makes this process's GPU the current one. From then on,
+    ranks above 0 log nothing but errors. A process that waits longer than TIMEOUT for another one
+    fails. After the body it waits for all and leaves the group; if the body raises, it does
+    neither. Raises UsageError if WORLD_SIZE is above 1 but other variables of torchrun are missing.
     """
     if torchrun.world_size() == 1:
         yield
@@ -67,10 +66,10 @@ def process_group() -> Iterator[None]:
 
 @contextlib.contextmanager
 def first_of_each_machine() -> Iterator[None]:
-    """Run the body of a `with` in one process of each machine, then in the others.
+    """Run the body of a `with` in one process of each machine first, then in the others.
 
-    What the first writes (caches) is then there for the others of that machine. All processes must
-    enter it; where the first one's body raises, the others wait until torchrun ends them.
+    What the first one writes to a cache is then there for the others of its machine. All processes
+    must enter it. If the first one's body raises, the others wait until torchrun ends them.
     """
     first = torchrun.local_rank() == 0
     if not first:
@@ -89,7 +88,7 @@ def wait_for_all() -> None:
 def from_rank_0(value: Any) -> Any:
     """Rank 0's value, on every rank; all ranks must call it. In one process, `value` itself.
 
-    Others' values are ignored; it is pickled on the way.
+    The values of other ranks are ignored. Rank 0's must be picklable: the others get a copy.
     """
     if world_size() == 1:
         return value
@@ -99,9 +98,9 @@ def from_rank_0(value: Any) -> Any:
 
 
 def all_gather(tensor: Tensor) -> list[Tensor]:
-    """The tensors of all ranks, in their order, on every rank; all have the same shape.
+    """The tensors of all ranks, in the order of the ranks, on every rank; all ranks must call it.
 
-    In one process the list holds `tensor` itself, not a copy.
+    All have the same shape and dtype. In one process the list holds `tensor` itself, not a copy.
     """
     if world_size() == 1:
         return [tensor]
@@ -115,10 +114,11 @@ def all_gather(tensor: Tensor) -> list[Tensor]:
 def share_status(loss: Tensor, seconds: float, received: int | None) -> Tensor:
     """Share what all ranks must know to go on alike, in one collective on the loss's device.
 
-    `loss` () is this rank's summand; `seconds` counts on rank 0 alone; `received` is the signal
-    that this rank got, None: none. Returns, for `wait_for_status`, a float64 tensor
-    (2 + len(SIGNALS),) on that device, which is not waited for: the sum of the losses, rank 0's
-    seconds, and for each of SIGNALS how many ranks received it.
+    loss: (), this rank's part of the sum. seconds: rank 0's are shared, others are ignored.
+    received: the signal that this rank got; None: none.
+    Returns a float64 tensor (2 + len(SIGNALS),) on that device, for `wait_for_status`: the sum of
+    the losses, rank 0's seconds, and for each of SIGNALS how many ranks received it. The host does
+    not wait for it.
     """
     own = [seconds if rank() == 0 else 0.0]  # the sum is then rank 0's
     for number in SIGNALS:
@@ -135,9 +135,10 @@ def wait_for_status(
 ) -> tuple[float, float, float, list[signal.Signals]]:
     """Wait for the device; returns loss, gradient norm, seconds, and the signals of all ranks.
 
-    `status` is as `share_status` returns it, `norm` () the gradients' norm on the same device. The
-    loss is the sum over ranks and the seconds are rank 0's, so that all ranks get the same values.
-    Signals that several ranks received are listed once, in the order of SIGNALS.
+    status: as `share_status` returns it. norm: (), of the gradients, on the same device.
+    The loss is the sum over ranks and the seconds are rank 0's, so that all ranks get the same
+    values. Signals that several ranks received are listed once, in the order of SIGNALS; the list
+    is empty if there were none.
     """
     # One copy from the device, of all values together
     loss, seconds, *receivers, norm = torch.cat([status, norm.double()[None]]).tolist()
@@ -163,10 +164,10 @@ class Loss(nn.Module):
     ) -> tuple[Tensor, State]:
         """tokens, targets (batch, time) -> total nats () of the targets, state after the tokens.
 
-        `targets` that are IGNORE (data/batches.py) count 0; `cluster_indices` is what
-        `softmax.cluster_indices(targets)` returns. All are on the model's device. `state` is that
-        before `tokens`, None: zeros. The state that is returned is detached and a copy: views would
-        keep whole activations.
+        Targets that are IGNORE (data/batches.py) count 0. All tensors are on the model's device.
+        cluster_indices: what `softmax.cluster_indices(targets)` returns. state: the one before the
+        tokens; None: zeros. The one returned is detached and a copy: views would keep whole
+        activations.
         """
         hidden, state = self.model(tokens, state)
         nats = self.model.nll(hidden, targets, cluster_indices).sum()

@@ -32,10 +32,10 @@ class Metrics:
     """
 
     def __init__(self, config: TrainConfig, run_dir: Path, step: int):
-        """Open metrics.jsonl in `run_dir`, which exists, and start the config's logger.
+        """Open metrics.jsonl in `run_dir`, which must exist, and start the config's logger.
 
-        The run goes on from `step`: lines of later steps, and those without a step or without a
-        newline, are removed from the file; 0: all lines. TensorBoard's files are in
+        step: where the run goes on. Lines of later steps, and those without a step or without a
+        newline, are removed from the file; if it is 0, all lines are. TensorBoard's files are in
         `run_dir/tensorboard`; for Weights & Biases see `start_wandb`.
         """
         self.file = self.logger = None
@@ -55,10 +55,10 @@ class Metrics:
             self.logger = TensorBoard(run_dir / "tensorboard", step)
 
     def write(self, kind: str, **values: float) -> None:
-        """Write a record and flush it. `kind`: train or validation; `values` must have `step`.
+        """Write a record and flush it. The logger gets each value as `kind/name`.
 
-        The logger gets each value as `kind/name`. Values that are not finite become null in the
-        file.
+        kind: train or validation. values: the record's entries; `step` must be one of them. Values
+        that are not finite become null in the file.
         """
         if self.file is None:
             return
@@ -76,9 +76,9 @@ class Metrics:
     def summarize(self, results: dict[str, Any]) -> None:
         """Hand a run's results to the logger, as `results/<key>`; does nothing without a logger.
 
-        `results` is the content of results.json. Its keys parameters, receptive_field,
+        results: the content of results.json. Of its keys, parameters, receptive_field,
         flops_per_token, data, train, validation and test are handed on: to Weights & Biases as its
-        summary, to TensorBoard the numbers in them, as `results/train.steps`, at the last step. May
+        summary; to TensorBoard the numbers in them, as `results/train.steps`, at the last step. May
         be called after `close`.
         """
         keys = (
@@ -102,7 +102,10 @@ class Metrics:
 
 
 def step_of(line: str) -> float:
-    """The step of a line of metrics.jsonl; infinity for one that is cut short or has no step."""
+    """The step of a line of metrics.jsonl; infinity if it is cut short or has no step.
+
+    The value is not checked: a line that was changed by hand may have one that is no number.
+    """
     if not line.endswith("\n"):
         return math.inf
     try:
@@ -112,9 +115,9 @@ def step_of(line: str) -> float:
 
 
 def check_logger(kind: str) -> None:
-    """Raise UsageError for a logger (wandb, tensorboard) whose package is not installed.
+    """Raise UsageError for a logger whose package is not installed.
 
-    `kind` is logger.kind; the kind `none` needs no package.
+    kind: that of the config: wandb, tensorboard, or none, which needs no package.
     """
     # A mere folder of that name has a spec, but no origin
     if kind != "none" and getattr(find_spec(kind), "origin", None) is None:
@@ -126,8 +129,8 @@ def check_logger(kind: str) -> None:
 class TensorBoard:
     """Writes TensorBoard's event files into a folder; `tensorboard --logdir runs` shows them.
 
-    `step` is where the run goes on: what was written of later steps before is hidden, and of all
-    steps where it is 0.
+    step: where the run goes on. What was written of later steps before is hidden; if it is 0, what
+    was written of all steps.
     """
 
     def __init__(self, folder: Path, step: int):
@@ -148,11 +151,11 @@ def start_wandb(config: TrainConfig, run_dir: Path) -> Any:
     """Begin the run in Weights & Biases, or go on with it; returns the object of wandb.init.
 
     Project and mode are those of the config, else of W&B's environment variables, else gcnn and
-    offline; a warning is logged where config and environment disagree. Folder, name and `silent`
-    are those of the environment, else `run_dir`, experiment/<name of run_dir> and true. The run's
-    id is read from `run_dir/wandb_id`; where there is no such file, it is written, with
-    $WANDB_RUN_ID or a random id. `config` is shown there as the run's. Needs the package wandb (see
-    `check_logger`).
+    offline; a warning is logged if config and environment disagree. Folder, name and `silent` are
+    those of the environment, else `run_dir`, experiment/<name of run_dir> and true. The run's id is
+    read from `run_dir/wandb_id`; if there is no such file, it is written, with $WANDB_RUN_ID or a
+    random id. `config` is shown there as the run's. The package wandb must be installed (see
+    `check_logger`); its errors are raised as they are.
     """
     import wandb
 
@@ -179,7 +182,7 @@ def start_wandb(config: TrainConfig, run_dir: Path) -> Any:
 
 
 def unless_set(variable: str, value: Any) -> Any:
-    """`value`, or None where the environment variable is set, which wandb.init then reads."""
+    """`value`, or None if the environment variable is set, which wandb.init then reads."""
     return None if os.environ.get(variable) else value
 
 
@@ -191,7 +194,10 @@ class ProgressBar:
     """
 
     def __init__(self, progress: float):
-        """Show the bar, if any. `progress` is the fraction that is done, at most shown as 1."""
+        """Show the bar, if any.
+
+        progress: the fraction of the run that is done; above 1 it counts as 1.
+        """
         self.bar = tqdm(
             total=1.0, initial=min(progress, 1.0), mininterval=0.2, dynamic_ncols=True,
             bar_format="{percentage:5.1f}% |{bar:20}| {elapsed}<{remaining}  {desc}",
@@ -203,8 +209,8 @@ class ProgressBar:
     def update(self, progress: float, step: int, loss: float, tokens_per_second: float) -> None:
         """Show how far the run is: on the bar, and in the log if its last line is INTERVAL old.
 
-        `progress` is the fraction of the run that is done, more than 1 counts as 1; `step` the
-        number of steps made; `loss` is in nats a token and may be NaN.
+        progress: the fraction of the run that is done; above 1 it counts as 1. step: the number of
+        steps made. loss: in nats a token; it may be NaN or infinite.
         """
         perplexity = math.exp(min(loss, 700))
         shown = f"{perplexity:,.1f}"

@@ -20,9 +20,10 @@ from gcnn.training.resume import parse_overrides
 def new_run(config: DictConfig, hydra_config: DictConfig) -> tuple[TrainConfig, list[str], bool]:
     """The arguments of `gcnn.training.run.train` for a new run: config, notes, fit_cutoffs.
 
-    config: as Hydra composed it, without the key `hydra`; it is changed in place. Cutoffs may be
-    dropped to fit the vocabulary unless the command line sets them. Call it while Hydra runs, as in
-    its main function. Raises UsageError as `begin_with_model_of_source` and `checked` do.
+    config: as Hydra composed it, without the key `hydra`; it is changed in place. hydra_config:
+    Hydra's own, its `hydra` key. Cutoffs may be dropped to fit the vocabulary (fit_cutoffs) unless
+    the command line sets them. Call it while Hydra runs, as in its main function. Raises UsageError
+    as `begin_with_model_of_source` and `checked` do.
     """
     overrides = hydra_config.overrides.task
     notes = begin_with_model_of_source(config, overrides)
@@ -35,11 +36,12 @@ def new_run(config: DictConfig, hydra_config: DictConfig) -> tuple[TrainConfig, 
 def begin_with_model_of_source(config: DictConfig, overrides: list[str]) -> list[str]:
     """Replace model and tokenizer of a composed config, in place, by those of the `init_from` run.
 
-    Does nothing without `init_from`. A group that the overrides choose (`model=...`) stays; their
-    single keys (`model.dropout=...`) are applied on top of a group that is replaced. All are
-    quoted as for `parse_overrides`. Returns a line to log for each group that is replaced. Raises
-    UsageError where `init_from` is no run, for an override that Hydra does not understand, and for
-    a key that the run's model or tokenizer lacks.
+    overrides: the command line's, quoted as for `parse_overrides`. A group that they choose
+    (`model=...`) is not replaced; their single keys (`model.dropout=...`) are applied on top of one
+    that is.
+    Returns a line to log for each group that is replaced; without `init_from` does nothing and
+    returns an empty list. Raises UsageError if `init_from` is no run, for an override that Hydra
+    does not understand, and for a key or value that the run's model or tokenizer cannot have.
     """
     if config.init_from is None:
         return []
@@ -61,9 +63,10 @@ def begin_with_model_of_source(config: DictConfig, overrides: list[str]) -> list
 def checked(config: DictConfig, hydra_config: DictConfig) -> TrainConfig:
     """The TrainConfig, checked, of a config that Hydra has composed (without the key `hydra`).
 
-    Raises UsageError as `typed` does, and for a key that is set and has no effect. Where a stored
-    config is repeated (its --config-name is not `train`), keys of older versions are renamed
-    in `config`, in place, and only the keys of the command line are checked for effect.
+    hydra_config: Hydra's own. If it says that a stored config is repeated (its --config-name is not
+    `train`), keys of older versions are updated in `config`, in place, and only the keys of the
+    command line are checked for effect. Raises UsageError as `typed` does, and for a key that is
+    set and has no effect.
     """
     composed = hydra_config.job.config_name == "train"
     if not composed:
@@ -78,9 +81,10 @@ def note_on_learning_rate(config: DictConfig, hydra_config: DictConfig) -> list[
     """A line to log if model=NAME leaves an experiment's learning rate to a model of another kind.
 
     An experiment's rate is chosen for its own model: at quickstart's, a Transformer learns little.
-    The list is empty if the kind is that of the experiment's model, or if the command line sets the
-    optimizer or its rate too. `config` is composed and is not changed. Call it while Hydra runs, as
-    in its main function: its global loader composes the experiment.
+    The list is empty if the command line has no model=NAME or no experiment, if it sets the
+    optimizer or its rate too, or if the kind is that of the experiment's model.
+    config: as composed; not changed. hydra_config: Hydra's own. Call it while Hydra runs, as in its
+    main function: its global loader composes the experiment.
     """
     keys = keys_of(hydra_config.overrides.task)
     experiment = hydra_config.runtime.choices.get("experiment")

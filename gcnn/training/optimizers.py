@@ -14,8 +14,8 @@ class Nesterov(torch.optim.SGD):
     units of gradients, as torch keeps it: a new learning rate applies to all of it, as in `nag`.
 
     As torch's fused optimizers do for its GradScaler, a step divides gradients by `grad_scale` and
-    is left out, decay included, where `found_inf` is 1. Both are tensors that the caller sets
-    before `step`; None: 1 and 0. There is one group of parameters, on their final device.
+    is left out, decay included, if `found_inf` is 1. Both are tensors that the caller sets before
+    `step`; None: 1 and 0. There is one group of parameters, on their final device.
     """
 
     grad_scale: Tensor | None = None
@@ -30,10 +30,10 @@ class Nesterov(torch.optim.SGD):
 
     @torch.no_grad()
     def step(self, closure=None):
-        """Decay the weights, then make torch's SGD step; neither where `found_inf` is 1.
+        """Decay the weights, then make torch's SGD step; neither if `found_inf` is 1.
 
-        Gradients are divided by `grad_scale`; parameters without one do not change. Returns what
-        `closure` returns, None without one.
+        Gradients are divided by `grad_scale` (see the class). A parameter without a gradient does
+        not change. Returns what `closure` returns; None without one.
         """
         (group,) = self.param_groups
         touched = [p for p in group["params"] if p.grad is not None]

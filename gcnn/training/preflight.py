@@ -34,7 +34,7 @@ COPIES = 3  # of the weights in training: the weights, their gradient, the optim
 def check_processes(trainer: Any, processes: int) -> None:
     """Raise UsageError for a batch that the processes cannot share evenly.
 
-    `trainer` is a TrainerConfig; its batch_size must be a multiple of `processes`.
+    trainer: a TrainerConfig; its batch_size must be a multiple of `processes`.
     """
     if trainer.batch_size % processes:
         size = f"trainer.batch_size is {trainer.batch_size}, over all processes"
@@ -47,12 +47,12 @@ def check_processes(trainer: Any, processes: int) -> None:
 def check_against_data(
     config: Any, vocabulary_size: int, train_tokens: int, processes: int = 1
 ) -> None:
-    """Raise UsageError where the config does not fit the corpus or the machine's main memory.
+    """Raise UsageError if the config does not fit the corpus or the machine's main memory.
 
-    `config` is a TrainConfig. Cutoffs must be below the vocabulary size; in running text, the
-    training split, of `train_tokens`, must fill a batch of blocks. The memory is a lower bound on
-    what one of `processes` needs (see `check_size`); they share the batch evenly (see
-    `check_processes`).
+    config: a TrainConfig. Its cutoffs must be below vocabulary_size. In running text, the training
+    split must fill a batch of blocks.
+    train_tokens: the length of the training split. processes: they share the batch evenly (see
+    `check_processes`). The memory is a lower bound on what one of them needs (see `check_size`).
     """
     trainer = config.trainer
     share = trainer.batch_size // processes  # sequences of a process
@@ -91,10 +91,10 @@ def check_precision(config: TrainConfig, device: torch.device) -> None:
 
 
 def warn_of_threads(device: torch.device) -> None:
-    """Log a warning where torchrun's processes on this machine have more threads than cores.
+    """Log a warning if torchrun's processes on this machine have more threads than cores.
 
     Each is taken to have as many threads as torch has here: call it after torch.set_num_threads.
-    The cores are those that this process may use. Does nothing where `device` is a GPU.
+    The cores are those that this process may use. Does nothing if `device` is a GPU.
     """
     local = torchrun.local_world_size()
     threads, cores = torch.get_num_threads(), hardware()["cores"]
@@ -107,9 +107,9 @@ def warn_of_threads(device: torch.device) -> None:
 def choose_run_dir(config: TrainConfig) -> Path:
     """The absolute path of the run: `run_dir`, or runs/<experiment>/<time>. Makes no folder.
 
-    Relative paths are from the current folder; the time is local. Raises UsageError where it holds
-    a run and `resume` is false, where its parent is a run, where it holds weights, a tokenizer,
-    checkpoints or results but no config, where a file is in its way, and where it is not UTF-8.
+    Relative paths are from the current folder; the time is local. Raises UsageError if the folder
+    holds a run and `resume` is false, if its parent is a run, if it holds weights, a tokenizer,
+    checkpoints or results but no config, if a file is in its way, and if its path is not UTF-8.
     """
     now = f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
     run_dir = Path(config.run_dir or f"runs/{config.experiment}/{now}")
@@ -137,9 +137,8 @@ def choose_run_dir(config: TrainConfig) -> Path:
 def check_source(config: TrainConfig) -> Path:
     """The folder of the run that `init_from` names; `init_from` must be set.
 
-    Raises UsageError as `load_config` does where it is no run or is damaged, and where its config
-    has another model or tokenizer than `config`; dropout may differ. Its weights are not looked
-    for.
+    Raises UsageError as `load_config` does if it is no run or is damaged, and if its config has
+    another model or tokenizer than `config`; dropout may differ. Its weights are not looked for.
     """
     source = Path(config.init_from)
     for key, theirs, ours in differences(load_config(source), config):
@@ -152,12 +151,13 @@ def check_source(config: TrainConfig) -> Path:
 
 
 def check_nothing_is_lost(run_dir: Path, tokenizer: str) -> None:
-    """Raise UsageError where resuming would overwrite a finished or imported model, or a tokenizer.
+    """Raise UsageError if resuming would overwrite a finished or imported model, or a tokenizer.
 
-    For `resume=true`, which starts at step 0 in a folder without checkpoints. That is refused where
-    the folder has results, weights, or another tokenizer than the data gives (`tokenizer` is its
-    fingerprint). Weights are allowed of a run that was stopped before its first checkpoint: it has
-    metrics.jsonl and no folder of checkpoints. Also raises as `load_tokenizer` does.
+    For `resume=true`, which starts at step 0 in a folder without checkpoints. That is refused if
+    the folder has results, weights, or another tokenizer than the data gives. Weights are allowed
+    of a run that was stopped before its first checkpoint: it has metrics.jsonl and no folder of
+    checkpoints. Nothing is checked if there is a checkpoint. Also raises as `load_tokenizer` does.
+    tokenizer: the fingerprint of the tokenizer that the data gives.
     """
     if any((run_dir / CHECKPOINTS).glob("step_*")):
         return

@@ -29,8 +29,8 @@ class Progress:
 class Bounds:
     """When a run ends: at the first bound that it reaches, or when validation no longer improves.
 
-    `batches` is the number of batches in an epoch, `max_tokens` what trainer.max_flops allows;
-    None: no such bound. At least one bound must be set.
+    batches: in an epoch. max_tokens: what trainer.max_flops allows; None: no such bound. At least
+    one bound must be set.
     """
 
     def __init__(self, config: TrainerConfig, batches: int, max_tokens: float | None):
@@ -43,7 +43,7 @@ class Bounds:
         return progress.epoch + progress.index / self.batches
 
     def fraction_done(self, progress: Progress) -> float:
-        """How much of the run is over, 1 or more at its end: the nearest bound decides.
+        """How much of the run is over, by the nearest bound; 1 or more at its end.
 
         Patience does not count.
         """

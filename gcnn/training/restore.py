@@ -20,14 +20,13 @@ def restore(
 ) -> None:
     """Load a checkpoint into a new trainer, its model included; all processes must call it.
 
-    `path` None: the newest intact one of the run, and newer ones that are damaged are removed;
-    where there are no checkpoints, the trainer stays at step 0.
-
-    `write_config` is called on each process in all these cases, after the last check. Only then
-    newer checkpoints are set aside and model.safetensors becomes the best weights of that time, so
-    that a process that is killed meanwhile can be resumed. Sets torch's random state. Raises
-    UsageError where `path` is no checkpoint or does not fit the config, RunError where it is
-    damaged, or all are; the trainer is not to be used then.
+    path: the checkpoint; None: the newest intact one of the run, and newer ones that are damaged
+    are removed. If there are no checkpoints, the trainer stays at step 0.
+    write_config: called on each process in all these cases, after the last check. Only then newer
+    checkpoints are set aside and model.safetensors becomes the best weights of that time (see
+    `undo_later_steps`), so that a process that is killed meanwhile can be resumed.
+    Sets torch's random state. Raises UsageError if `path` is no checkpoint or does not fit the
+    config, and RunError if it is damaged, or all are; the trainer must not be used then.
     """
     state = None
     if path is None:
@@ -68,11 +67,12 @@ def restore(
 def undo_later_steps(trainer: Trainer, path: Path) -> None:
     """Set aside later checkpoints than `path`, and restore the best weights of that time.
 
-    On rank 0 alone, once `path` is loaded. Which are later: see `Checkpoints.set_aside_newer`.
-    model.safetensors is removed where there were no best weights yet or they are lost; then
-    `progress.best_nll` is infinite, so that the next validation gives the best weights. It stays
-    where nothing was set aside and the checkpoint has no copy of it, as in older versions. Logs a
-    warning if checkpoints were set aside, and if best weights are lost.
+    Call it on rank 0 alone, once `path` is loaded. Which are later: see
+    `Checkpoints.set_aside_newer`.
+    model.safetensors is removed if there were no best weights yet or they are lost; then
+    `progress.best_nll` is infinite, so that the next validation gives the best weights. It stays if
+    nothing was set aside and the checkpoint has no copy of it, as in older versions. Logs a warning
+    if checkpoints were set aside, and if best weights are lost.
     """
     newer = trainer.checkpoints.set_aside_newer(path)
     if newer is not None:

@@ -42,19 +42,19 @@ UNNAMED = ("run_dir", "resume", "experiment", "data.cache_dir")  # keys whose ch
 def parse_overrides(overrides: list[str]) -> list[Override]:
     """Parse command-line overrides (`key=value`), in order; those of Hydra's own keys are left out.
 
-    They are quoted already, as `prepare_overrides` does. Raises UsageError for one that Hydra does
-    not understand.
+    overrides: quoted, as `prepare_overrides` returns them. Raises UsageError for one that Hydra
+    does not understand.
     """
     parsed = OverridesParser.create().parse_overrides(overrides)
     return [override for override in parsed if not override.key_or_group.startswith("hydra")]
 
 
 def run_to_resume(overrides: list[str], repeated: Path | None = None) -> Path | None:
-    """The directory of the run that a command resumes; None where it begins a new one.
+    """The directory of the run that a command resumes; None if it begins a new one.
 
-    `overrides` are those of the command, quoted as for `parse_overrides`; the last of a key counts.
-    None without `resume`, with false, null or a number; otherwise the first that applies, where a
-    folder with a config.yaml is a run:
+    overrides: the command's, quoted as for `parse_overrides`; the last of a key counts.
+    None without `resume`, and if it is false, null or a number. Otherwise the first that applies,
+    where a run is a folder with a config.yaml:
     - `run_dir`, if it holds a run;
     - resume=CHECKPOINT: the nearest folder above it that is a run, None if there is none;
     - resume=true with a `run_dir` that holds no run: None;
@@ -88,7 +88,7 @@ def run_to_resume(overrides: list[str], repeated: Path | None = None) -> Path | 
 def newest_unfinished(folder: Path) -> Path:
     """Of the runs directly in `folder` with a log and no results, that with the newest config.yaml.
 
-    Raises UsageError where there is none: no run at all, or all have results.
+    Raises UsageError if there is none: no run at all, or all have results.
     """
     runs = [path.parent for path in folder.glob("*/config.yaml") if path.with_name(LOG).exists()]
     runs.sort(key=lambda run: (run / CONFIG).stat().st_mtime_ns)
@@ -116,16 +116,17 @@ def finished(run: Path) -> bool:
 def resumed_config(
     run: Path, overrides: list[str], config_dir: Path | None = None
 ) -> tuple[TrainConfig, list[str]]:
-    """The config with which a run goes on, and lines to log: where it does, and what is changed.
+    """The config with which a run goes on, and lines to log: its folder, and what is changed.
 
     It is the stored config with the values of `overrides`, the command line's, quoted as for
     `parse_overrides`. Choices of a group (model=NAME) and experiment=NAME are only compared with
-    it, but logger=NAME is applied. Without run_dir the run goes on in its folder; without
+    it; of logger=NAME, the kind is applied. Without run_dir the run goes on in its folder; without
     resume=CHECKPOINT, from the checkpoint that it was going back to when it was killed, if any, or
-    from the newest. `config_dir` is the user's own folder of config choices, None: there is none.
-    Raises UsageError where `run` holds no valid config, for a change of a key that is fixed (FIXED)
-    or has no effect, for a choice of another kind (see `compare_choice`), a sweep, a deletion
-    (~key), and keys or values that are unknown or out of their range.
+    else from the newest.
+    config_dir: the user's own folder of config choices; None: there is none.
+    Raises UsageError if `run` holds no valid config, for a change of a key that is fixed (FIXED) or
+    has no effect, for a choice of another kind (see `compare_choice`), a sweep, a deletion (~key),
+    and keys or values that are unknown or out of their range.
     """
     stored = load_config(run)
     config = OmegaConf.structured(stored)
@@ -184,7 +185,7 @@ def resumed_config(
 
 
 def differences(stored: TrainConfig, wanted: TrainConfig) -> list[tuple[str, str, str]]:
-    """Each key whose value differs, with the stored and the wanted value as one would type them.
+    """Each key whose value differs, with the stored and the wanted value as `show_value` has them.
 
     Keys that end in `.kind` come first, the others in alphabetical order. A key that one of the
     configs lacks has the value null there.
@@ -202,12 +203,13 @@ def differences(stored: TrainConfig, wanted: TrainConfig) -> list[tuple[str, str
 def compare_choice(
     run: Path, stored: TrainConfig, override: str, config_dir: Path | None
 ) -> list[str]:
-    """A list with one line to log if a choice (`override`, as model=gcnn_8) differs from the run.
+    """A list with one line to log if a choice differs from the run's config, else empty.
 
-    The line names the keys, of those that both have; the run keeps its own values. `stored` is its
-    config, `run` its path, for messages. The list is empty where no value differs, and for data.
-    Raises UsageError where the choice is unknown or of another kind (IDENTITY) than the run's,
-    which a logger may be. `config_dir`: the user's own folder of config choices; None: none.
+    override: the choice, as model=gcnn_8. run: its path, for messages. stored: its config.
+    config_dir: the user's own folder of config choices; None: none.
+    The line names the differing keys, of those that both have; the run keeps its own values. For
+    data the list is always empty. Raises UsageError if the choice is unknown, or if it is of
+    another kind (IDENTITY) than the run's, which only a logger may be.
     """
     group, _, name = override.partition("=")
     chosen = compose_config(override, config_dir=config_dir)
@@ -233,8 +235,8 @@ def compare_choice(
 def flatten(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     """Each value of nested dataclasses and dictionaries with its key: ("trainer.batch_size", 8).
 
-    Lists count as values; an empty dictionary yields nothing. `key` is the key of `value` itself;
-    empty: none.
+    Lists count as values; an empty dictionary yields nothing.
+    key: the key of `value` itself, which the others begin with; empty: none.
     """
     if dataclasses.is_dataclass(value):
         value = dataclasses.asdict(value)
@@ -246,7 +248,7 @@ def flatten(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def show_value(value: Any) -> str:
-    """A config value as one would type it on the command line, without quotes."""
+    """A config value for messages: null, true, false; others as Python's str writes them."""
     if value is None:
         return "null"
     if isinstance(value, bool):

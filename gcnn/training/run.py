@@ -64,16 +64,16 @@ def train(
 ) -> tuple[Path, dict[str, Any] | None]:
     """Train and evaluate a model; returns its run directory and its results, as in results.json.
 
-    The path is absolute; results are None on ranks other than 0. `notes` are lines to log at the
-    start. With `fit_cutoffs`, cutoffs past the vocabulary are dropped, which is logged; without it
-    they are refused.
+    The path is absolute; results are None on ranks above 0. notes: lines to log at the start.
+    fit_cutoffs: drop cutoffs that are not below the vocabulary size, and log it, instead of
+    refusing them.
 
     Writes the run directory: config, tokenizer, log, metrics, checkpoints, best weights, results.
     Joins torchrun's processes, if any; sets torch's threads, random state and TF32, glibc's
-    allocation, and handlers of signals while it trains. Raises UsageError where the config does not
-    fit the machine or the data (before anything but caches is written), and where the run is in
-    use, has links that lead out of it, or its checkpoint does not fit; RunError where weights or
-    checkpoint are damaged, and RunError and Interrupted as Trainer.run does.
+    allocation, and handlers of signals while it trains. Raises UsageError if the config does not
+    fit the machine or the data (before anything but caches is written), and if the run is in use,
+    has links that lead out of it, or its checkpoint does not fit; RunError if weights or checkpoint
+    are damaged; RunError, OSError and Interrupted as Trainer.run does.
     """
     with process_group():
         return train_in_group(config, notes, fit_cutoffs)
@@ -135,8 +135,8 @@ def train_in_group(
 def set_up_process(config: TrainConfig) -> torch.device:
     """The device of a config. Sets torch's number of threads, and glibc to keep freed memory.
 
-    Also switches off TF32, as `choose_device` does. With `threads` null, torch's number stays.
-    Raises UsageError where there is no such device.
+    Also switches off TF32, as `choose_device` does. If `threads` is null, torch's number stays.
+    Raises UsageError if there is no such device.
     """
     reuse_large_blocks()
     if config.threads is not None:
@@ -147,7 +147,7 @@ def set_up_process(config: TrainConfig) -> torch.device:
 def source_run(config: TrainConfig, run_dir: Path) -> Path | None:
     """The run that a run with `init_from` has its tokenizer from; None without `init_from`.
 
-    It is `run_dir` itself where it is resumed and has checkpoints, otherwise that of `init_from`.
+    It is `run_dir` itself if it is resumed and has checkpoints, otherwise that of `init_from`.
     Raises UsageError as check_source does.
     """
     if config.init_from is None:
@@ -157,11 +157,11 @@ def source_run(config: TrainConfig, run_dir: Path) -> Path | None:
 
 
 def initial_model(config: TrainConfig, data: PreparedData, source: Path | None) -> LanguageModel:
-    """The model before its first step, on the CPU: initialised by the config's seed.
+    """The model before its first step, on the CPU, initialised by the config's seed.
 
-    With `source`, a run, it has that run's best weights. Sets torch's random state, differently in
-    each process: the weights are the same in all, dropout is not. Raises UsageError and RunError as
-    read_weights and assign_weights do.
+    source: the run whose best weights it gets instead; None: none. Sets torch's random state,
+    differently in each process: the weights are the same in all, dropout is not. Raises UsageError
+    and RunError as build_model, read_weights and assign_weights do.
     """
     torch.manual_seed(config.seed)
     begins = before_text(config, data.tokenizer.eos_id)
@@ -178,7 +178,7 @@ def restore_or_begin(trainer: Trainer) -> None:
     """Load the checkpoint that the config asks for, if any; write the run's config and tokenizer.
 
     All processes must call it; rank 0 writes. The config is stored with `resume=false`, but with
-    the path of a checkpoint that was asked for while `restore` goes back to it; a tokenizer that is
+    the path of a checkpoint that was asked for while `restore` goes back to it. A tokenizer that is
     there stays. Raises as `restore` does.
     """
     config = trainer.config
@@ -204,7 +204,7 @@ def restore_or_begin(trainer: Trainer) -> None:
 def announce(trainer: Trainer, notes: Sequence[str]) -> None:
     """Log `notes`, what is about to be trained, and a warning if `warn_of_short_run` has one.
 
-    On rank 0, before the first step. Removes results.json where there are steps to make: it is of a
+    On rank 0, before the first step. Removes results.json if there are steps to make: it is of a
     run that is extended.
     """
     config = trainer.config
@@ -226,7 +226,7 @@ def run_directory(run_dir: Path) -> Iterator[None]:
 
     The directory must exist; of several processes, rank 0 alone calls this. Removes temporary files
     (.*.tmp, at any depth) that a killed process left. At the end it ends the run of Weights &
-    Biases, if one is open, so that a sweep's next member begins another. Raises UsageError where
+    Biases, if one is open, so that a sweep's next member begins another. Raises UsageError if
     another process has the lock.
     """
     with (run_dir / LOCK).open("a+") as lock:
@@ -254,7 +254,7 @@ def with_fitting_cutoffs(
 ) -> tuple[TrainConfig, Sequence[str]]:
     """The config without cutoffs of `vocabulary_size` or more, and `notes` with a line about it.
 
-    `config` and `notes` themselves where all cutoffs are below. Neither is changed in place.
+    `config` and `notes` themselves if all cutoffs are below. Neither is changed in place.
     """
     cutoffs = config.model.cutoffs
     fitting = [cutoff for cutoff in cutoffs if cutoff < vocabulary_size]
@@ -284,7 +284,7 @@ def steps_of(trainer: Trainer) -> float:
 
 
 def warn_of_short_run(config: TrainConfig, steps: float) -> None:
-    """Log a warning where a run of `steps` steps is too short for its warm-up or its patience.
+    """Log a warning if a run of `steps` steps is too short for its warm-up or its patience.
 
     That is: it ends within the warm-up, or with no more validations than `trainer.patience`.
     Infinite `steps`: no warning.
@@ -322,7 +322,7 @@ def reuse_large_blocks() -> None:
 def measure(trainer: Trainer) -> Results:
     """The contents of results.json: perplexities of the best model, and how it was trained.
 
-    Call it on rank 0 alone, with the best weights loaded: it evaluates the test split, and the
+    Call it on rank 0 alone, with the best weights loaded. It evaluates the test split, and the
     validation split unless a validation in this process found these weights.
     """
     config = trainer.config
@@ -371,7 +371,7 @@ def measure(trainer: Trainer) -> Results:
 def recurrent_kernel(model: LanguageModel, device: torch.device, precision: str) -> str | None:
     """Whose code an LSTM was trained by, as LSTM.kernel names it; None for other models.
 
-    `precision` is trainer.precision.
+    precision: that of the trainer, float32 or bf16.
     """
     if not isinstance(model.encoder, LSTM):
         return None

@@ -15,7 +15,7 @@ class Schedule:
     def __init__(self, config: ScheduleConfig, optimizer: torch.optim.Optimizer):
         """The factors will apply to the learning rate that `optimizer` has now.
 
-        It must be the same in all its groups. Nothing is changed before `set` is called.
+        It must be the same in all groups of parameters. Nothing is changed before `set` is called.
         """
         self.config = config
         self.optimizer = optimizer
@@ -27,9 +27,10 @@ class Schedule:
     def factor(self, step: int, progress: float) -> float:
         """The factor on the learning rate for a step: that of the warm-up times the schedule's.
 
-        `step` is the number of steps before it, which the linear warm-up to 1 goes by; `progress`
-        is the fraction of the run that is over, which the cosine goes by. More than 1 counts as 1.
-        On the plateau schedule, the schedule's is the product of all plateaus' factors so far.
+        step: the number of steps before it, on which the linear warm-up to 1 depends. progress: the
+        fraction of the run that is over, on which the cosine depends; above 1 it counts as 1. On
+        the plateau schedule, the schedule's factor is the product of those of all plateaus so far;
+        the constant one's is 1.
         """
         warmup = 1.0
         if self.config.warmup_steps:
@@ -50,11 +51,11 @@ class Schedule:
         return lr
 
     def validated(self, nll: float) -> None:
-        """Take note of a validation, `nll` in nats a token.
+        """Take note of a validation. nll: in nats a token.
 
-        On the plateau schedule, after more than schedule.patience in a row without a new best (NaN
-        is none) the learning rate is multiplied by schedule.factor, from the next `set` on, and the
-        count begins anew. The rates of other schedules do not change.
+        On the plateau schedule, after more than schedule.patience validations in a row without a
+        new best (NaN is none), the learning rate is multiplied by schedule.factor, from the next
+        `set` on, and the count begins anew. Other schedules do not depend on validations.
         """
         if nll < self.best:
             self.best = nll
@@ -73,7 +74,7 @@ class Schedule:
         return {"scale": self.scale, "best": self.best, "bad_checks": self.bad_checks}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        """Go on from what `state_dict` returned. Raises KeyError where a value is missing."""
+        """Go on from what `state_dict` returned. Raises KeyError if a value is missing."""
         self.scale = state["scale"]
         self.best = state["best"]
         self.bad_checks = state["bad_checks"]

@@ -19,11 +19,12 @@ REPEATED = "repeated"  # marks a trial that was stopped while it ran and is queu
 def continue_search(config: DictConfig, folder: Path) -> None:
     """Change a sweep's composed config, in place, to go on with the search in its database.
 
-    `config` has Hydra's own key `hydra`. Optuna then makes the trials that are missing, if any, and
-    begins with those that were stopped. The sampler's seed, if set, grows by the trials that are
-    done; members are numbered after them. The study's name, unless the config has one, is the path
-    of the sweep's `folder`. Without a database (hydra.sweeper.storage) nothing changes; with
-    `resume=false` only the name does. Writes to the database, and raises, as `trials_done` does.
+    config: with Hydra's own key `hydra`. Optuna then makes the trials that are missing, if any, and
+    begins with those that were stopped. The sampler's seed, if set, grows by the number of trials
+    that are done; members are numbered after them. The study's name, unless the config has one, is
+    the path of the sweep's `folder`.
+    Without a database (hydra.sweeper.storage) nothing changes; with `resume=false` only the name
+    does. Writes to the database, and raises, as `trials_done` does.
     """
     sweeper = config.hydra.sweeper
     storage = sweeper.get("storage")
@@ -44,10 +45,10 @@ def continue_search(config: DictConfig, folder: Path) -> None:
 def trials_done(storage: str, name: str) -> int:
     """The number of a study's finished trials, failed ones included.
 
-    `storage` is the URL of the database, `name` the study's, which is created where there is none.
+    storage: the URL of the database. name: the study's, which is created if there is none.
     Trials that were running when the search was stopped are marked as failed in the database and
     queued again; they are not counted, now or later. No other process may be at this search: its
-    running trials would be taken for stopped ones. Logs the number. Raises UsageError where the
+    running trials would be taken for stopped ones. Logs the number. Raises UsageError if the
     database cannot be read or written.
     """
     import optuna  # late: only searches need it

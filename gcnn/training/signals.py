@@ -14,7 +14,7 @@ class StopSignals:
 
     `received` is that signal's number; None: none yet. A context manager for the main thread:
     within it its handlers are installed, afterwards the former ones are back. SIGHUP stays ignored
-    where it is, as under nohup. Ctrl-C after any signal (a second Ctrl-C, say) raises
+    if it was, as under nohup. Ctrl-C after any signal (a second Ctrl-C, say) raises
     KeyboardInterrupt at once.
     """
 
@@ -44,6 +44,6 @@ class StopSignals:
 
 
 def without_ignored_hangup(numbers: Sequence[signal.Signals]) -> list[signal.Signals]:
-    """The signals to install a handler for: not SIGHUP where it is ignored, as under nohup."""
+    """The signals to install a handler for: not SIGHUP if it is ignored, as under nohup."""
     hangup_ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     return [number for number in numbers if number != signal.SIGHUP or not hangup_ignored]

@@ -51,12 +51,12 @@ class SweepFolder(Callback):
     path: ClassVar[Path | None] = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Prepare a sweep, in the process that was called; `config` is composed, `hydra` included.
+        """Prepare a sweep, in the process that was called.
 
-        Sets `path`, changes `config` in place (hydra.sweep.dir, a search that goes on), prints the
-        folder to stderr, and installs `stop_sweep` as the handler of STOPPING until the process
-        ends. With submitit, starts a thread that prints which members begin and end. An error ends
-        the process with one line (see `one_line_errors`).
+        config: as composed, `hydra` included; changed in place (hydra.sweep.dir, a search that goes
+        on). Sets `path`, prints it to stderr, and installs `stop_sweep` as the handler of STOPPING
+        until the process ends. With submitit, starts a thread that prints which members begin and
+        end. An error ends the process with one line (see `one_line_errors`).
         """
         with one_line_errors():  # Hydra would only warn of an error
             folder = choose_folder(config)
@@ -83,7 +83,7 @@ def is_search(hydra_config: DictConfig) -> bool:
 def check_configs(config: DictConfig) -> None:
     """Compose and check every member's config, before anything is trained.
 
-    `config` is the sweep's, composed, `hydra` included. A search draws its members as it goes: of
+    config: the sweep's, as composed, `hydra` included. A search draws its members as it goes: of
     it, every named choice and both ends of every interval are checked, one key at a time. Raises
     UsageError for the first member that is wrong, with its number from 0, its swept values and the
     reason.
@@ -108,9 +108,10 @@ def check_configs(config: DictConfig) -> None:
 
 @usage_errors()
 def check_member(config: DictConfig, overrides: list[str]) -> None:
-    """Compose and check one member's config; `config` is the sweep's, and does not change.
+    """Compose and check one member's config.
 
-    Raises UsageError where it is wrong, a key has no effect, or `init_from` is no run.
+    config: the sweep's, which does not change. overrides: all of the member's, as key=value. Raises
+    UsageError if its config is wrong, a key has no effect, or `init_from` is no run.
     """
     composed = GlobalHydra.instance().config_loader().load_sweep_config(config, list(overrides))
     with open_dict(composed):
@@ -172,10 +173,10 @@ def report_progress(folder: Path) -> None:
 def choose_folder(config: DictConfig) -> Path:
     """The absolute path of a sweep's folder: `run_dir`, or ./runs/<experiment>/sweep.
 
-    `config` is composed, `hydra` included. Makes no folder. With resume=false it removes the
-    member.json of members that never began (they have no config.yaml). Raises UsageError where the
-    folder holds a run, where a member has begun and `resume` is false, where a file is in its way,
-    where its name is not UTF-8, for an invalid `resume`, and under torchrun.
+    config: as composed, `hydra` included. Makes no folder. With resume=false it removes the
+    member.json of members that never began (they have no config.yaml). Raises UsageError if the
+    folder holds a run, if a member has begun and `resume` is false, if a file is in its way, if its
+    name is not UTF-8, for an invalid `resume`, and under torchrun.
     """
     if torchrun.world_size() > 1:
         raise UsageError(
@@ -238,14 +239,14 @@ def member_overrides(hydra_config: DictConfig) -> list[str]:
 
 
 def train_member(config: DictConfig, hydra_config: DictConfig) -> dict[str, Any] | None:
-    """Train a member in its folder, or go on with it; returns its results, None where it failed.
+    """Train a member in its folder, or go on with it; returns its results, None if it failed.
 
-    The folder is hydra.runtime.output_dir, which exists and is named by the member's number;
-    `config` is the member's, and changes. With resume=true, a member that was begun goes on with
-    its stored config. Writes what `train` writes, and member.json: `number` and `overrides`. An
-    error is logged and stored there (`error`, `exit_code`), so that the sweep goes on; that of a
-    mistake in the code is also printed with its traceback. Raises Interrupted, which ends the
-    sweep.
+    The folder is hydra.runtime.output_dir, which exists and is named by the member's number.
+    config: the member's; it is changed. With resume=true, a member that was begun goes on with its
+    stored config.
+    Writes what `train` writes, and member.json: `number` and `overrides`. An error is logged and
+    stored there (`error`, `exit_code`), so that the sweep goes on; that of a mistake in the code is
+    also printed with its traceback. Raises Interrupted, which ends the sweep.
     """
     from gcnn.training.run import train  # late: Hydra makes the callback above for every command
 

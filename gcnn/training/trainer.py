@@ -36,9 +36,9 @@ PASSES = 3  # forward, and two products of its size backward
 class Trainer:
     """Trains a model in a run directory: `run` makes steps until a bound of the config is reached.
 
-    A step is one update of the weights; after it come logging, validation and checkpoints, where
-    they are due. `run` needs an existing run directory, `step` alone needs none. Each of torchrun's
-    processes has one, with rank 0's weights; all call the same methods, and rank 0 writes files.
+    A step is one update of the weights, then the logging, validation and checkpoint that are due.
+    `run` needs an existing run directory, `step` alone needs none. Each of torchrun's processes has
+    one, with rank 0's weights; all call the same methods, and rank 0 writes files.
     """
 
     def __init__(
@@ -96,10 +96,10 @@ class Trainer:
 
         Writes metrics.jsonl, checkpoints and the best weights to `run_dir`, shows the progress bar,
         and handles SIGNALS (signals.py) until it returns. The model then has the last weights, not
-        the best. A run that is at a bound already makes no step. Raises RunError where a step is
-        not finite and may not be skipped (see `on_nonfinite`), where no validation is finite and
-        where the compiler fails; RunError or OSError where the disk is full; Interrupted after one
-        of SIGNALS, once the step is finished and a checkpoint written.
+        the best. A run that is at a bound makes no step. Raises RunError if a step is not finite
+        and may not be skipped (`on_nonfinite`), if no validation is finite and if the compiler
+        fails; RunError or OSError if the disk is full; Interrupted after one of SIGNALS, once a
+        checkpoint is written.
         """
         self.model.train()
         if self.config.trainer.compile:
@@ -237,9 +237,9 @@ class Trainer:
         )
 
     def after_step(self) -> None:
-        """Log, validate and write a checkpoint where they are due; all processes must call it.
+        """Log, validate and write a checkpoint if they are due; all processes must call it.
 
-        Raises Interrupted, with everything saved, where any process has received a signal.
+        Raises Interrupted, with everything saved, if any process has received a signal.
         """
         trainer = self.config.trainer
         step = self.progress.step
@@ -273,11 +273,11 @@ class Trainer:
         return seconds >= 60 * trainer.checkpoint_minutes
 
     def log_metrics(self) -> None:
-        """Write a line to metrics.jsonl, `position` first, and show it on the progress bar.
+        """Write a line to metrics.jsonl, with the entries of `position`, and update the bar.
 
         loss (nats a token), perplexity and tokens_per_second are those since the last call, of one
-        step at least. Of skipped steps only the time counts; where all were, loss and perplexity
-        are null. lr and grad_norm (before clipping) are those of the last step.
+        step at least. Of skipped steps only the time counts; if all were, loss and perplexity are
+        null. lr and grad_norm (before clipping) are those of the last step.
         """
         progress = self.progress
         loss = progress.logged_nll / progress.logged_tokens if progress.logged_tokens else math.nan
@@ -292,7 +292,7 @@ class Trainer:
         progress.logged_seconds = 0.0
 
     def position(self) -> dict[str, float]:
-        """How far the run is, for each line of metrics.jsonl.
+        """How far the run is, as entries of each line of metrics.jsonl.
 
         `step` (updates made), `epoch` (passes over the text, with the part of the present one),
         `tokens` (targets so far) and `seconds` (of training alone). Skipped updates are included.
@@ -308,11 +308,11 @@ class Trainer:
     def validate(self) -> None:
         """Measure the exact validation perplexity; save the weights if it is the lowest so far.
 
-        All processes must call it: each reads a part of the text. Writes a line to metrics.jsonl
-        (`position`, loss in nats a token, perplexity), and the best weights to model.safetensors. A
-        validation that is not at a multiple of `validate_every`, as the one at a run's end, counts
-        neither against `patience` nor for the schedule, so that a run that is extended has the same
-        learning rates.
+        All processes must call it, within `run`: each reads a part of the text. Writes a line to
+        metrics.jsonl (`position`, loss in nats a token, perplexity), and the best weights to
+        model.safetensors. A validation that is not at a multiple of `validate_every`, as at a run's
+        end, counts neither against `patience` nor for the schedule: a run that is extended has the
+        same learning rates.
         """
         valid = self.data.streams["valid"]
         shared = world_size() > 1
@@ -352,7 +352,7 @@ class Trainer:
         self.saved_at = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
-        """All that decides how the run goes on except the weights; all processes must call it."""
+        """What `load_state_dict` needs to go on, but no weights; all processes must call it."""
         on_gpu = self.device.type == "cuda"
         return {
             "progress": dataclasses.asdict(self.progress),
@@ -373,10 +373,10 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` returned, in a trainer that has made no step.
 
-        The caller has compared `layout`. Sets torch's random state; where the number of processes
-        has changed it is seeded anew, and a warning logged. Learning rate, momentum and weight
-        decay stay those of the config. Raises KeyError, TypeError, ValueError or RuntimeError, as
-        torch does, for a state that does not fit; the trainer is not to be used then.
+        The caller has compared `layout`. Sets torch's random state; if the number of processes has
+        changed it is seeded anew, and a warning logged. Learning rate, momentum and weight decay
+        stay those of the config. Raises KeyError, TypeError, ValueError or RuntimeError, as torch
+        does, for a state that does not fit; the trainer must not be used then.
         """
         self.progress = Progress(**state["progress"])
         saved_groups = state["optimizer"]["param_groups"]

@@ -33,11 +33,11 @@ class Updater:
         optimizer: Optimizer,
         device: torch.device,
     ):
-        """`config` says precision, clipping and whether the loss is compiled.
+        """Prepare updates; all processes must make one: their models get rank 0's weights.
 
-        If so, that happens at its first call, and the `recur` of a model that is an LSTM is
-        replaced by one that is never compiled. `model` is on `device`, `optimizer` is one of
-        `build_optimizer` for it. All processes must make one: their models get rank 0's weights.
+        config: says precision, clipping and whether the loss is compiled. If so, that happens at
+        its first call, and the `recur` of a model that is an LSTM is replaced by one that is never
+        compiled. model: on `device`. optimizer: what `build_optimizer` returns for it.
         """
         self.config = config
         self.model = model
@@ -75,11 +75,11 @@ class Updater:
     ) -> tuple[Tensor, list[State]]:
         """Forward and backward over this process's micro-batches of one update.
 
-        `state` is that of all their sequences before them, None: zeros; `count` is the number of
-        the update's targets in all processes. Adds the gradient of the mean loss to the parameters'
-        gradients. Returns this process's summand of that loss, in nats a target, and the state
-        after each micro-batch, all on the device. All processes must call it: they share their
-        gradients.
+        state: that of all their sequences before them; None: zeros. count: the number of the
+        update's targets in all processes.
+        Adds the gradient of the mean loss to the parameters' gradients. Returns this process's part
+        of that loss, (), in nats a target, and the state after each micro-batch, all on the device.
+        All processes must call it: they share their gradients.
         """
         states = split_state(state, batches)
         loss = torch.zeros((), device=self.device)
@@ -96,9 +96,10 @@ class Updater:
     def backward(self, batch: MicroBatch, state: State | None, count: int) -> tuple[Tensor, State]:
         """Add the gradient of a micro-batch's nats / count to the parameters' gradients.
 
-        `count` is the number of targets of the whole update, so that the gradients of its
-        micro-batches add up to that of the mean loss. `batch` may be on the CPU; `state` is that
-        before it, None: zeros. Returns nats / count, on the device, and the state after the batch.
+        batch: may be on the CPU. state: the one before it; None: zeros. count: the number of
+        targets of the whole update, so that the gradients of its micro-batches add up to that of
+        the mean loss. Returns nats / count, (), on the device and detached, and the state after the
+        batch.
         """
         tokens, targets, cluster_indices = batch
         tokens = to_device(tokens, self.device)
@@ -117,11 +118,11 @@ class Updater:
     def clip_and_update(self, loss: Tensor) -> Tensor:
         """Clip the gradients (section 4.2), make the optimizer's step, and drop the gradients.
 
-        `loss` () is that of all processes. Returns the gradients' norm () before clipping, on the
-        device. Where it or `loss` is not finite, weights and optimizer stay as they are.
+        loss: (), that of all processes. Returns the gradients' norm, (), before clipping, on the
+        device. If it or `loss` is not finite, weights and optimizer stay as they are.
 
         This is torch's clip_grad_norm_ and step, without waiting for the device: its fused
-        optimizers divide gradients by `grad_scale`, and make no step where `found_inf` is 1.
+        optimizers divide gradients by `grad_scale`, and make no step if `found_inf` is 1.
         """
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
@@ -139,7 +140,7 @@ class Updater:
 def split_state(state: State | None, batches: list[MicroBatch]) -> list[State | None]:
     """Split the state of all micro-batches' sequences into one state for each micro-batch.
 
-    Without a state (None: zeros) each gets None.
+    state: None stands for zeros, and each micro-batch gets None.
     """
     if state is None:
         return [None] * len(batches)
