@@ -15,7 +15,7 @@ from gcnn.config.compose import compose_config
 from gcnn.reporting.latency import load_latency
 from gcnn.reporting.results import results_table
 from gcnn.reproduction.claims import CLAIMS, verdict
-from gcnn.reproduction.rates import best_rates
+from gcnn.reproduction.rates import best_groups
 from gcnn.reproduction.records import FIGURES, load_records
 from tests.torture import markdown
 
@@ -169,7 +169,7 @@ def test_what_more_text_changed_in_the_docs_is_the_figures():
     records = load_records(DOCS / "results" / "reproduction")
     text = " ".join((DOCS / "RESULTS.md").read_text().split())
 
-    gates = best_rates(records["wikipedia"]["fig5"])
+    gates = best_groups(records["wikipedia"]["fig5"])
     means = {name: gates[name].mean for name in ("glu", "bilinear", "linear")}
     ahead = f"GLU ({means['glu']:.2f}) is ahead of bilinear units ({means['bilinear']:.2f})"
     lead = f"{means['bilinear'] / means['glu'] - 1:.1%}".replace("%", " %")
@@ -177,7 +177,7 @@ def test_what_more_text_changed_in_the_docs_is_the_figures():
     behind = f"{means['linear'] / means['glu'] - 1:.0%}".replace("%", " %")
     assert f"Linear units ({means['linear']:.2f}) are {behind} behind GLU" in text
 
-    gates = best_rates(records["wikipedia"]["fig3"])
+    gates = best_groups(records["wikipedia"]["fig3"])
     means = {name: gates[name].mean for name in ("glu", "gtu", "relu", "tanh")}
     assert f"GTU ({means['gtu']:.2f}) is ahead of ReLU ({means['relu']:.2f})" in text
     first = f"{means['gtu'] / means['glu'] - 1:.0%}".replace("%", " %")
@@ -186,7 +186,7 @@ def test_what_more_text_changed_in_the_docs_is_the_figures():
     readme = " ".join((ROOT / "README.md").read_text().split())
     assert f"GLU is the best of the paper's gates, {first} ahead of the next" in readme
 
-    contexts, small = (best_rates(records[scale]["fig4"]) for scale in ("wikipedia", "cpu"))
+    contexts, small = (best_groups(records[scale]["fig4"]) for scale in ("wikipedia", "cpu"))
     means = [f"{words} words {contexts[words].mean:.2f}" for words in ("13", "19", "31", "49")]
     few = f"1 word has {contexts['1'].mean:.2f}, 7 words have {contexts['7'].mean:.2f}"
     assert f"{few}, {means[0]}, {means[1]} (three seeds), {means[2]} and {means[3]}." in text
@@ -258,7 +258,7 @@ def test_gcnn_and_lstm_in_the_docs_are_the_recorded_runs(page):
     ):
         pair = [recorded(name)["test"]["perplexity"] for name in (gcnn, lstm)]
         expected[title] = [f"{perplexity:.1f}" for perplexity in pair]
-    table3 = best_rates(load_records(DOCS / "results" / "reproduction")["cpu"]["table3"])
+    table3 = best_groups(load_records(DOCS / "results" / "reproduction")["cpu"]["table3"])
     pair = [table3["gcnn_8"].mean, table3["lstm_1024"].mean]
     expected["the same, smaller models"] = [f"{perplexity:.1f}" for perplexity in pair]
     for tokens in (20, 61):

@@ -45,7 +45,8 @@ def write_weights(weights: dict[str, Tensor], path: Path, tokenizer: str) -> Non
         path.chmod(mode)
     except safetensors.SafetensorError as error:  # how it reports a full disk
         raise RunError(
-            f"{path} could not be written: {one_line(error)}. Free some space and resume."
+            f"{path} could not be written: {one_line(error)}. "
+            "If the disk is full, free some space and resume."
         ) from None
 
 

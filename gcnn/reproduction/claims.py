@@ -29,7 +29,7 @@ from gcnn.reproduction.noise import (
     Comparison,
 )
 from gcnn.reproduction.paper import TABLE_2, TABLE_3, Published
-from gcnn.reproduction.rates import best_rates
+from gcnn.reproduction.rates import best_groups
 from gcnn.reproduction.records import Record
 
 IN_PART = "holds in part"
@@ -57,7 +57,7 @@ def evidence(comparisons: list[Comparison], record: Record | Latency) -> str:
     found = "; ".join(comparison.evidence for comparison in comparisons if comparison.evidence)
     if found or isinstance(record, Latency):
         return found
-    return spreads(best_rates(record).values()) or spreads(record.groups)
+    return spreads(best_groups(record).values()) or spreads(record.groups)
 
 
 def verdict(comparisons: list[Comparison], missing: int = 0) -> str:

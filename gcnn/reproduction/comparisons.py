@@ -27,7 +27,7 @@ from gcnn.reproduction.noise import (
     pooled_noise,
 )
 from gcnn.reproduction.paper import MODEL_TITLES
-from gcnn.reproduction.rates import best_rate, best_rates, mean
+from gcnn.reproduction.rates import best_group, best_groups, mean
 from gcnn.reproduction.records import Group, Record
 
 NEAR = 20  # words of context past which the paper sees quickly diminishing returns
@@ -77,7 +77,7 @@ def compare_pairs(record: Record, pairs: list[tuple[str, str]]) -> list[Comparis
     lacks one of the two or its best learning rate is not known yet.
     """
     noise = pooled_noise(record.groups)
-    means = {name: group_mean(group) for name, group in best_rates(record).items()}
+    means = {name: group_mean(group) for name, group in best_groups(record).items()}
     comparisons = []
     for better, worse in pairs:
         text = f"{TITLES[better]} < {TITLES[worse]}"
@@ -95,7 +95,7 @@ def non_linearity(record: Record) -> list[Comparison]:
     comparisons = ordering("glu", "bilinear", "linear")(record)
     if record.data != KNESER_NEY_DATA:
         return comparisons
-    groups = best_rates(record)
+    groups = best_groups(record)
     noise = pooled_noise(record.groups)
     bilinear = group_mean(groups.get("bilinear"))
     linear = group_mean(groups.get("linear"))
@@ -135,7 +135,7 @@ def pairs_of_a_size(record: Record) -> dict[int, tuple[Group | None, Group | Non
     """The best GCNN and the best LSTM of Figure S, by the training text's tokens, ascending.
 
     Each is the best on validation of all its shapes, learning rates and orders of the text at that
-    size; None if there is none or it is not known yet (`best_rate`). Each group must have
+    size; None if there is none or it is not known yet (`best_group`). Each group must have
     `corpus_tokens`.
     """
     pairs = {}
@@ -143,7 +143,7 @@ def pairs_of_a_size(record: Record) -> dict[int, tuple[Group | None, Group | Non
         of_size = [group for group in record.groups if group.corpus_tokens == tokens]
         gcnns = [group for group in of_size if group.group.startswith("GCNN")]
         lstms = [group for group in of_size if group.group.startswith("LSTM")]
-        pairs[tokens] = (best_rate(gcnns), best_rate(lstms))
+        pairs[tokens] = (best_group(gcnns), best_group(lstms))
     return pairs
 
 
@@ -180,7 +180,7 @@ def with_softmax(record: Record, kind: str) -> list[Group]:
 
     Empty if the best rate of one of them is not known yet.
     """
-    groups = [group for name, group in best_rates(record).items() if name.startswith(kind)]
+    groups = [group for name, group in best_groups(record).items() if name.startswith(kind)]
     return groups if all(groups) else []
 
 
@@ -221,7 +221,7 @@ def more_context(record: Record) -> list[Comparison]:
     record's groups must be numbers of words.
     """
     noise = pooled_noise(record.groups)
-    means = {int(words): group_mean(group) for words, group in best_rates(record).items()}
+    means = {int(words): group_mean(group) for words, group in best_groups(record).items()}
     near = [words for words in sorted(means) if words <= NEAR]
     far = [words for words in sorted(means) if words > NEAR]
     if len(near) < 3 or not far:
@@ -253,7 +253,7 @@ def convergence(record: Record) -> list[Comparison]:
     A comparison is NOT_MEASURED if the record lacks one of its recipes, its best learning rate is
     not known yet, or there is no such validation.
     """
-    groups = best_rates(record)
+    groups = best_groups(record)
     noise = pooled_noise(record.groups)
     both, no_clipping, no_weight_norm, neither = (name for name, _ in RECIPES.values())  # in order
     comparisons = []

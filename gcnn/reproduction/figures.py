@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from itertools import cycle
 from operator import attrgetter
 
 import numpy as np
@@ -12,7 +13,7 @@ from gcnn.reporting.document import Figure, Table, table_of
 from gcnn.reporting.figures import STYLES, draw, log_scale
 from gcnn.reporting.units import DASH, count, magnitude, perplexity
 from gcnn.reproduction.comparisons import spread
-from gcnn.reproduction.rates import best_rates, mean
+from gcnn.reproduction.rates import best_groups, mean
 from gcnn.reproduction.records import FIGURES, Group, Record, shape
 
 TALLEST = 10  # times the lowest perplexity: a single higher validation would flatten all curves
@@ -46,13 +47,13 @@ POINTS = {
 def drawing(record: Record) -> Figure | None:
     """A figure's picture with its caption; None if no run is finished, for tables and the search.
 
-    The groups are those of `at_best_rates`. Figures in POINTS show test perplexities, the others
+    The groups are those of `groups_to_draw`. Figures in POINTS show test perplexities, the others
     validation curves (None if no group has one). The caption says what the picture cannot show:
     diverged seeds, curves that are cut off, gaps in them, and groups without a curve. The name is
     the figure's; the ids in the SVG begin with the scale as well.
     """
     name = record.figure
-    groups = at_best_rates(record)
+    groups = groups_to_draw(record)
     if not name.startswith("fig") or not groups:
         return None
     caption = ": ".join(FIGURES[name])
@@ -95,17 +96,17 @@ def describe_seeds(record: Record) -> str:
 
     At least one run must be finished.
     """
-    numbers = [len(g.test_perplexity) for g in at_best_rates(record)]
+    numbers = [len(g.test_perplexity) for g in groups_to_draw(record)]
     return f"{extent(numbers)} seed{'' if set(numbers) == {1} else 's'}"
 
 
-def at_best_rates(record: Record) -> list[Group]:
-    """The groups with a finished run, of each name only the best one (`best_rates`).
+def groups_to_draw(record: Record) -> list[Group]:
+    """The groups with a finished run, of each name only the best one (`best_groups`).
 
     Of a name whose best one is not known yet, all are returned. If no best one has a finished run,
     all groups with one are returned. Empty if no run is finished.
     """
-    best = best_rates(record)
+    best = best_groups(record)
     done = [group for group in record.groups if group.mean is not None]
     chosen = []
     for group in done:
@@ -119,12 +120,11 @@ def plot_points(axes: Axes, figure: str, groups: list[Group]) -> None:
     """Draw mean test perplexity against x, with a bar from the lowest seed to the highest.
 
     figure: a key of POINTS, which says what x is and which groups are joined by a line. Each group
-    must have a finished run. Lines past the last of STYLES are not drawn. Sets the axes' scales,
-    labels and ticks.
+    must have a finished run. Sets the axes' scales, labels and ticks.
     """
     x_label, x_of, line_of = POINTS[figure]
     groups = sorted(groups, key=x_of)
-    for style, label in zip(STYLES, sorted(set(map(line_of, groups))), strict=False):
+    for style, label in zip(cycle(STYLES), sorted(set(map(line_of, groups))), strict=False):
         line = [g for g in groups if line_of(g) == label]
         x = [x_of(g) for g in line]
         axes.plot(x, [g.mean for g in line], label=label, marker="o", markersize=3.5, **style)
@@ -153,10 +153,10 @@ def plot_bands(axes: Axes, groups: list[Group], top: float) -> None:
     """Draw mean validation perplexity against training tokens, with a band over the seeds.
 
     The band is from the lowest seed to the highest. Perplexities above `top` are cut off; where one
-    was not finite, the group has a gap. Each group must have a curve with a finite value. Groups
-    past the last of STYLES are not drawn. Sets the axes' scales, limits and labels.
+    was not finite, the group has a gap. Each group must have a curve with a finite value. Sets the
+    axes' scales, limits and labels.
     """
-    for style, group in zip(STYLES, groups, strict=False):
+    for style, group in zip(cycle(STYLES), groups, strict=False):
         x = group.curve.tokens
         values = values_of(group)
         marker = "o" if len(x) <= 30 else None
@@ -200,7 +200,7 @@ def groups_table(record: Record) -> Table:
             perplexity(mean(g.wikitext103.values())) if g.wikitext103 else DASH
         )
         columns["unknown there"] = lambda g: (
-            f"{g.wikitext103_unknown:.1%}" if g.wikitext103_unknown else DASH
+            DASH if g.wikitext103_unknown is None else f"{g.wikitext103_unknown:.1%}"
         )
     groups = record.groups
     if record.figure == "search":  # the best first, as many as there is room for

@@ -22,6 +22,7 @@ FORMS = {  # by table and `model_form`: the paper's model that a smaller one sta
     "table3": {"varied": "gcnn_14", "uniform": "gcnn_8", "lstm_1": "lstm_1024"},
     "table4": {"bottleneck": "gcnn_8b", "uniform": "gcnn_9", "lstm_1": "lstm_2048"},
 }
+SHUFFLED = " in shuffled blocks"  # in the variant and title of a recurrent model
 
 
 def group_of(figure: str, config: TrainConfig) -> tuple[str, str, str]:
@@ -56,7 +57,7 @@ def group_of(figure: str, config: TrainConfig) -> tuple[str, str, str]:
         title = GATES[model.gate].title
     order = ""
     if model.recurrent and not (config.trainer.carry_state or config.data.sentences):
-        order = " in shuffled blocks"
+        order = SHUFFLED
     return group, f"{lr:g}{order}", f"{title}{order}, learning rate {lr:g}"
 
 

@@ -22,7 +22,7 @@ from gcnn.config.schema import TrainConfig
 from gcnn.config.stored import checked_config
 from gcnn.reporting.results import load_run
 from gcnn.runs.directory import CONFIG, MEMBER, RESULTS
-from gcnn.runs.json_files import Text, checked, read_json, read_json_lines
+from gcnn.runs.json_files import Text, checked, read_json, read_json_lines, read_text
 from gcnn.runs.results import Metric, Results, Split
 
 # In a run: what `gcnn evaluate --json --file wiki.test.tokens` printed.
@@ -140,9 +140,12 @@ def read_runs(folder: Path, group: str = "") -> list[KeptRun]:
 def read_kept(path: Path) -> list[KeptRun]:
     """The runs of a file that `keep_runs` wrote; empty if there is no file.
 
-    A last line without its newline is left out. Raises UsageError if the file cannot be read, or if
-    a line is not JSON of a KeptRun with a group, seed and learning rate.
+    Raises UsageError if the file cannot be read or does not end with a newline, or if a line is not
+    JSON of a KeptRun with a group, seed and learning rate.
     """
+    text = read_text(path) if path.exists() else ""
+    if text and not text.endswith("\n"):  # read_json_lines would leave the last line out
+        raise UsageError(f"{path} has no newline at its end. Restore the file, or add it there.")
     runs = read_json_lines(path, KeptRun)
     for number, run in enumerate(runs, start=1):
         optimizer = run.config.get("optimizer")
@@ -157,9 +160,9 @@ def read_kept(path: Path) -> list[KeptRun]:
 def keep_runs(runs: list[KeptRun], path: Path) -> None:
     """Add the runs that are finished or diverged to the JSON Lines file `path`; others are ignored.
 
-    A run in the file with the same group, learning rate and seed is replaced; the others stay, but
-    for what `read_kept` leaves out. The file is sorted by these and replaced atomically. Its folder
-    is made. Nothing is written if none of `runs` has ended. Raises UsageError as `read_kept`.
+    A run in the file with the same group, learning rate and seed is replaced; the others stay.
+    The file is sorted by these and replaced atomically. Its folder is made. Nothing is written if
+    none of `runs` has ended. Raises UsageError as `read_kept`.
     """
     kept = {run.place: run for run in read_kept(path)}
     ended = {run.place: run for run in runs if run.status != "unfinished"}

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
+import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -110,14 +111,13 @@ def figures_of(scale: str, figure: str | None = None) -> list[str]:
 def load_plan(scale: str, figure: str) -> Plan:
     """The plan of a figure at a scale, read once: all callers share it, so do not change it.
 
-    Raises UsageError if the file is missing or has other keys or types than a plan, and
-    yaml.YAMLError if it is not YAML.
+    Raises UsageError if the file is missing, is not YAML, or has other keys or types than a plan.
     """
     path = PLANS / scale / f"{figure}.yaml"
     try:
         plan = OmegaConf.merge(OmegaConf.structured(Plan), OmegaConf.load(path))
         return OmegaConf.to_object(plan)
-    except (OSError, OmegaConfBaseException) as error:
+    except (OSError, OmegaConfBaseException, yaml.YAMLError) as error:
         raise UsageError(f"{path}: {one_line(error)}") from None
 
 
@@ -145,7 +145,13 @@ def part_of(scale: str, figure: str, group: str) -> Part:
         )
     asked = plan.groups[group]
     if asked.same_as:
-        return part_of(scale, *asked.same_as.split("/"))
+        owner, slash, name = asked.same_as.partition("/")
+        if not slash or owner == figure:
+            raise UsageError(
+                f"{PLANS / scale / figure}.yaml: same_as of {group} is {asked.same_as!r}; give a "
+                "group of another figure, as fig3/glu."
+            )
+        return part_of(scale, owner, name)
     settings = (*plan.base, *asked.settings)
     rates = asked.rates or plan.rates or [composed_once(*settings).optimizer.lr]
     return Part(scale, figure, group, settings, tuple(rates), tuple(asked.seeds or plan.seeds))

@@ -5,7 +5,7 @@ from pathlib import Path
 from gcnn.base.errors import UsageError
 from gcnn.reproduction.kept_runs import KeptRun, read_kept, read_run, read_runs
 from gcnn.reproduction.plans import Part, differences
-from gcnn.reproduction.rates import best_rate
+from gcnn.reproduction.rates import best_group
 from gcnn.reproduction.records import make_group
 
 
@@ -67,7 +67,7 @@ def check_recipe(run: KeptRun, part: Part, overrides: list[str], where: str) -> 
 
 
 def chosen_rate(part: Part, runs: list[KeptRun]) -> float | None:
-    """The part's best learning rate on validation (`best_rate`); None if it is not known yet.
+    """The part's best learning rate on validation (`best_group`); None if it is not known yet.
 
     It is known once all rates have a run of the first seed that is finished or has diverged.
     runs: those of the part, as `known_runs` returns them.
@@ -79,7 +79,7 @@ def chosen_rate(part: Part, runs: list[KeptRun]) -> float | None:
         if part.seeds[0] not in {run.recipe.seed for run in at_rate}:
             return None
         groups.append(make_group(part.group, f"{rate:g}", f"{part.group} at {rate:g}", at_rate))
-    return best_rate(groups).lr
+    return best_group(groups).lr
 
 
 def next_runs(part: Part, runs: list[KeptRun]) -> list[tuple[float, int]]:

@@ -8,18 +8,19 @@ The thing's name is `Group.group`, the rate `Group.lr`. Of each name, one `Group
 import math
 from collections.abc import Iterable
 
+from gcnn.reproduction.grouping import SHUFFLED
 from gcnn.reproduction.records import Group, Record
 
 
-def best_rates(record: Record) -> dict[str, Group | None]:
-    """For each group name of a record, the best of its `Group`s (`best_rate`).
+def best_groups(record: Record) -> dict[str, Group | None]:
+    """For each group name of a record, the best of its `Group`s (`best_group`).
 
     None: not known, as no seed has ended in all of them.
     """
-    return {name: best_rate(groups) for name, groups in rates(record).items()}
+    return {name: best_group(groups) for name, groups in groups_by_name(record).items()}
 
 
-def rates(record: Record) -> dict[str, list[Group]]:
+def groups_by_name(record: Record) -> dict[str, list[Group]]:
     """For each group name of a record, its `Group`s (see above), in the record's order."""
     found: dict[str, list[Group]] = {}
     for group in record.groups:
@@ -27,7 +28,7 @@ def rates(record: Record) -> dict[str, list[Group]]:
     return found
 
 
-def best_rate(groups: list[Group]) -> Group | None:
+def best_group(groups: list[Group]) -> Group | None:
     """The best of groups on validation, such as those of one model at several learning rates.
 
     Only seeds that are finished or have diverged in all of the groups count. Best is the group in
@@ -56,20 +57,21 @@ def ended_seeds(group: Group) -> set[int]:
 def rates_at_an_edge(record: Record) -> str:
     """A clause that warns of best learning rates which may not be the best there are.
 
-    It names the groups whose best rate is the lowest or highest tried (of all rates tried with or
-    without shuffled blocks), and those for which only one was tried; if that is so of all groups,
-    it says "one rate tried: in each case" without names. Groups whose best rate is not known yet
-    are left out. It begins in lower case and has no full stop. Empty if there is nothing to say.
+    It names the groups whose best rate is the lowest or highest tried with the same order of the
+    text, and those for which only one was tried; if that is so of all groups, it says "one rate
+    tried: in each case" without names. Groups whose best rate is not known yet are left out. It
+    begins in lower case and has no full stop. Empty if there is nothing to say.
     """
     edge = []
     only = []
     several_tried = False
-    for groups in rates(record).values():
-        best = best_rate(groups)
+    for groups in groups_by_name(record).values():
+        best = best_group(groups)
         if best is None:
             continue
         title = best.title.replace(", learning rate ", " at ")
-        tried = sorted({group.lr for group in groups})
+        alike = [group for group in groups if is_shuffled(group) == is_shuffled(best)]
+        tried = sorted({group.lr for group in alike})
         if len(tried) == 1:
             only.append(title)
             continue
@@ -82,6 +84,11 @@ def rates_at_an_edge(record: Record) -> str:
     if only:
         parts.append(f"one rate tried: {', '.join(only) if several_tried else 'in each case'}")
     return "; ".join(parts)
+
+
+def is_shuffled(group: Group) -> bool:
+    """Whether it is of a recurrent model that reads its text in shuffled blocks."""
+    return group.variant.endswith(SHUFFLED)
 
 
 def mean(values: Iterable[float]) -> float:

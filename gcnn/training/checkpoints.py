@@ -48,7 +48,8 @@ def write_state(state: dict[str, Any], path: Path) -> None:
             torch.save(state, file)
     except RuntimeError as error:  # how torch reports a full disk
         raise RunError(
-            f"{path} could not be written: {one_line(error)}. Free some space and resume."
+            f"{path} could not be written: {one_line(error)}. "
+            "If the disk is full, free some space and resume."
         ) from None
 
 

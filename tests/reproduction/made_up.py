@@ -12,12 +12,15 @@ from gcnn.config.stored import save_config
 from gcnn.reproduction.records import Curve, Group, Record
 
 
-def group(name, tests, lr=0.03, valid=100.0, flops=2e6, tokens=None, diverged=(), curve=()):
+def group(
+    name, tests, lr=0.03, valid=100.0, flops=2e6, tokens=None, diverged=(), curve=(), order=""
+):
     """A Group of runs with the seeds 1, 2, ... and these test perplexities; empty: none finished.
 
     lr: learning rate. valid: the final validation perplexity of each seed. diverged: seeds.
     tokens: of the training text that was used; None: all of it.
     curve: the validation perplexities of each seed, after 100, 200, ... steps.
+    order: of the text, as " in shuffled blocks".
     A name of digits is its receptive field, too.
     """
     seeds = [str(seed) for seed in range(1, len(tests) + 1)]
@@ -25,8 +28,8 @@ def group(name, tests, lr=0.03, valid=100.0, flops=2e6, tokens=None, diverged=()
     steps = [100 * i for i in range(1, len(curve) + 1)]
     return Group(
         group=name,
-        variant=f"{lr:g}",
-        title=f"{name}, learning rate {lr:g}",
+        variant=f"{lr:g}{order}",
+        title=f"{name}{order}, learning rate {lr:g}",
         model=name,
         lr=lr,
         parameters=5_000_000,

@@ -7,7 +7,7 @@ from gcnn.reproduction.claims import CLAIMS, IN_PART, answered, evidence, verdic
 from gcnn.reproduction.comparisons import at_equal_operations, interpolated
 from gcnn.reproduction.noise import HOLDS, NOT, NOT_MEASURED, UNDECIDED
 from gcnn.reproduction.page import claims_table
-from gcnn.reproduction.rates import best_rates, rates_at_an_edge
+from gcnn.reproduction.rates import best_groups, rates_at_an_edge
 from tests.conftest import ROOT
 from tests.reproduction.made_up import group, record
 
@@ -282,10 +282,10 @@ def test_each_thing_is_compared_at_its_best_rate_on_validation():
     chosen = group("glu", [99.0, 100.0, 101.0], lr=0.01, valid=95.0)
     lucky = group("glu", [50.0], lr=0.03, valid=96.0)
     made = record("fig3", *rest, chosen, lucky)
-    assert best_rates(made)["glu"] is chosen
+    assert best_groups(made)["glu"] is chosen
     assert verdict(CLAIMS["fig3"].compare(made)) == HOLDS
     diverged = group("glu", [], lr=0.1, diverged=[1])
-    assert best_rates(record("fig3", chosen, diverged))["glu"] is chosen
+    assert best_groups(record("fig3", chosen, diverged))["glu"] is chosen
 
 
 def test_a_best_rate_at_the_edge_of_its_grid_is_said():
@@ -305,6 +305,21 @@ def test_a_best_rate_at_the_edge_of_its_grid_is_said():
     rows = {row[0]: row for row in claims_table("cpu", {"fig3": made}, None).rows}
     assert rates_at_an_edge(made) in rows["Figure 3"][3]
     assert rates_at_an_edge(record("fig3", *only)) == "one rate tried: in each case"
+
+
+def test_each_order_of_the_text_has_a_grid_of_its_own():
+    def lstm(lr, valid, order):
+        return group("lstm_1024", [100.0], lr=lr, valid=valid, order=order)
+
+    shuffled = " in shuffled blocks"
+    in_order = [lstm(0.003, 12, ""), lstm(0.01, 11, "")]
+    best = lstm(0.005, 8, shuffled)  # the middle of both grids together
+    found = rates_at_an_edge(record("table3", *in_order, lstm(0.004, 9, shuffled), best))
+    assert found == "best rate at the edge of its grid: lstm_1024 in shuffled blocks at 0.005"
+    inside = [lstm(0.004, 9, shuffled), best, lstm(0.007, 9, shuffled)]
+    assert rates_at_an_edge(record("table3", *in_order, *inside)) == ""
+    found = rates_at_an_edge(record("table3", *in_order, best))
+    assert found == "one rate tried: in each case"
 
 
 def test_what_the_page_says_of_a_claim():

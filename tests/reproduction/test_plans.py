@@ -84,6 +84,12 @@ def test_what_does_not_exist_is_a_usage_error(tmp_path, monkeypatch):
     (tmp_path / "made_up" / "fig3.yaml").write_text("groups: {glu: {rate: [1]}}")
     with pytest.raises(UsageError, match=r"fig3\.yaml: .*rate"):
         load_plan("made_up", "fig3")
+    (tmp_path / "made_up" / "fig4.yaml").write_text("groups: [a: b: c")
+    with pytest.raises(UsageError, match=r"fig4\.yaml: "):
+        load_plan("made_up", "fig4")
+    (tmp_path / "made_up" / "fig5.yaml").write_text("groups: {glu: {same_as: fig3}}")
+    with pytest.raises(UsageError, match=r"same_as of glu is 'fig3'; give a group of another"):
+        part_of("made_up", "fig5", "glu")
 
 
 def test_experiments_are_what_a_person_trains():

@@ -58,6 +58,9 @@ def test_kept_runs_come_back_and_those_of_others_stay(tmp_path):
     assert [(run.place, run.results.test.perplexity) for run in read_kept(path)] == [
         (("gtu", 0.03, 1), 199.0), (("gtu", 0.03, 2), 201.0),
     ]  # fmt: skip
+    path.write_text(path.read_text().removesuffix("\n"))
+    with pytest.raises(UsageError, match="no newline at its end"):
+        read_kept(path)
     path.write_text('{"group": "gtu", "config": {}}\n')
     with pytest.raises(UsageError, match="line 1 is no kept run"):
         read_kept(path)
