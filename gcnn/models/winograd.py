@@ -12,6 +12,7 @@ as rounding, or as NaN where it is not finite.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,12 +25,16 @@ POINTS = (0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5)  # and infinity; more of them wo
 LONGEST_KERNEL = len(POINTS) + 2 - OUTPUTS
 
 
-def matrices(kernel_size: int) -> tuple[list, list, list]:
-    """Three matrices as nested lists: those that transform the inputs, (points, points), the
-    weights, (points, kernel_size), and the products at the points into outputs, (OUTPUTS, points).
+class Transforms(NamedTuple):
+    """The three matrices of a kernel size, as nested lists; points is kernel_size + OUTPUTS - 1."""
 
-    kernel_size: from 2 to LONGEST_KERNEL. points: kernel_size + OUTPUTS - 1.
-    """
+    of_input: list[list[float]]  # (points, points)
+    of_weight: list[list[float]]  # (points, kernel_size)
+    to_output: list[list[float]]  # (OUTPUTS, points): from the products at the points
+
+
+def transforms(kernel_size: int) -> Transforms:
+    """The matrices for a kernel size from 2 to LONGEST_KERNEL."""
     points = kernel_size + OUTPUTS - 1
 
     def evaluation(coefficients: int) -> np.ndarray:
@@ -46,14 +51,14 @@ def matrices(kernel_size: int) -> tuple[list, list, list]:
     of_input = np.linalg.inv(evaluation(points)).T
     of_weight = evaluation(kernel_size)
     to_output = evaluation(OUTPUTS).T
-    return of_input.tolist(), of_weight.tolist(), to_output.tolist()
+    return Transforms(of_input.tolist(), of_weight.tolist(), to_output.tolist())
 
 
-MATRICES = {kernel_size: matrices(kernel_size) for kernel_size in range(2, LONGEST_KERNEL + 1)}
+TRANSFORMS = {kernel_size: transforms(kernel_size) for kernel_size in range(2, LONGEST_KERNEL + 1)}
 
 
 def suits(hidden: Tensor, kernel_size: int) -> bool:
-    """Whether `conv` may be used: on a CPU in float32 or float64, for kernel sizes in MATRICES.
+    """Whether `conv` may be used: on a CPU in float32 or float64, for kernel sizes in TRANSFORMS.
 
     In bf16, also by autocast, the transforms would lose too many digits.
     """
@@ -79,10 +84,10 @@ def conv(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def at_points(weight: Tensor) -> Tensor:
     """Transformed weights: (out_channels, in_channels, kernel_size) -> (points, out, in).
 
-    On the CPU, with a kernel size in MATRICES.
+    On the CPU, with a kernel size in TRANSFORMS.
     """
     out_channels, in_channels, kernel_size = weight.shape
-    of_weight = torch.tensor(MATRICES[kernel_size][1], dtype=weight.dtype)
+    of_weight = torch.tensor(TRANSFORMS[kernel_size].of_weight, dtype=weight.dtype)
     return (of_weight @ weight.flatten(0, 1).T).view(-1, out_channels, in_channels)
 
 
@@ -94,9 +99,8 @@ def between_transforms(
     products: multiplies inputs by the transformed weights (`at_points`) of each point:
     (points, n, in_channels) -> (points, n, out_channels). Other arguments are as in `conv`.
     """
-    of_input, _, to_output = (
-        torch.tensor(matrix, dtype=hidden.dtype) for matrix in MATRICES[kernel_size]
-    )
+    of_input = torch.tensor(TRANSFORMS[kernel_size].of_input, dtype=hidden.dtype)
+    to_output = torch.tensor(TRANSFORMS[kernel_size].to_output, dtype=hidden.dtype)
     batch = hidden.size(0)
     time = hidden.size(1) - kernel_size + 1
     # (1) Windows of inputs, one for each OUTPUTS outputs, transformed

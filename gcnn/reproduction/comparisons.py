@@ -160,17 +160,19 @@ def at_equal_operations(record: Record) -> list[Comparison]:
     comparisons = []
     for full in with_softmax(record, "full"):
         at = f"at {magnitude(full.flops_per_token)} FLOPs a token"
-        between = interpolated(adaptive, full.flops_per_token)
-        terms = [(1.0, group_mean(full))]
-        for weight, group in between:
-            terms.append((-weight, group_mean(group)))
-        if not between:
-            terms.append((-1.0, None))  # makes the comparison NOT_MEASURED
+        neighbours = []  # (weight, mean) of the adaptive ones, whose sum is the one at `full`'s
+        for weight, group in interpolated(adaptive, full.flops_per_token):
+            neighbours.append((weight, group_mean(group)))
+        if not neighbours:
+            neighbours = [(1.0, None)]  # makes the comparison NOT_MEASURED
         adaptive_perplexity = "not measured"
-        if between and all(group.mean for _, group in between):
-            log = sum(weight * group_mean(group).log for weight, group in between)
+        if all(mean_of_group for _, mean_of_group in neighbours):
+            log = sum(weight * mean_of_group.log for weight, mean_of_group in neighbours)
             adaptive_perplexity = perplexity(math.exp(log))
         evidence = f"{at} {adaptive_perplexity} (adaptive) against {spread(full)} (full)"
+        terms = [(1.0, group_mean(full))]
+        for weight, mean_of_group in neighbours:
+            terms.append((-weight, mean_of_group))
         comparisons.append(compare(f"adaptive < full {at}", terms, noise, evidence=evidence))
     return comparisons
 

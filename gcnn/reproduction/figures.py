@@ -56,39 +56,59 @@ def drawing(record: Record) -> Figure | None:
     groups = groups_to_draw(record)
     if not name.startswith("fig") or not groups:
         return None
-    caption = ": ".join(FIGURES[name])
     if name in POINTS:
         plot = partial(plot_points, figure=name, groups=groups)
+        remarks = ""
     else:
-        undrawn = [g.title for g in groups if not np.isfinite(values_of(g)).any()]
-        groups = [g for g in groups if np.isfinite(values_of(g)).any()]
-        if not groups:
+        with_curve = [group for group in groups if np.isfinite(values_of(group)).any()]
+        if not with_curve:
             return None
-        top = TALLEST * min(np.nanmin(values_of(group)) for group in groups)
-        plot = partial(plot_bands, groups=groups, top=top)
-        above = []
-        gaps = []
-        for group in groups:
-            highest = np.nanmax(values_of(group))
-            if highest > top:
-                above.append(f"{group.title} ({count(highest)})")
-            if np.isnan(values_of(group)).any():
-                gaps.append(group.title)
-        if above:
-            caption += f"; higher than the picture: {', '.join(above)}"
-        if gaps:
-            caption += f"; not finite at a validation: {', '.join(gaps)}"
-        if undrawn:
-            caption += f"; without a finite validation that all seeds have: {', '.join(undrawn)}"
-    diverged = []
-    for group in record.groups:
-        if group.diverged:
-            diverged.append(f"{group.title} ({len(group.diverged)})")
-    if diverged:
-        caption += f"; diverged: {', '.join(diverged)}"
-    caption += f"; mean of {describe_seeds(record)} and range"
+        top = TALLEST * min(np.nanmin(values_of(group)) for group in with_curve)
+        plot = partial(plot_bands, groups=with_curve, top=top)
+        remarks = remarks_on_curves(groups, top)
+    remarks += remark_on_diverged(record.groups)
+    title = ": ".join(FIGURES[name])
+    caption = f"{title}{remarks}; mean of {describe_seeds(record)} and range"
     figure = draw(f"{record.scale}-{name}", caption, plot)
     return replace(figure, name=name)  # ids are the page's, names the folder's
+
+
+def remarks_on_curves(groups: list[Group], top: float) -> str:
+    """What a picture of curves does not show: clauses with a semicolon before each, or empty.
+
+    top: where the picture ends. Named are the groups whose curve goes higher, those with a gap, and
+    those without any finite validation.
+    """
+    above = []
+    gaps = []
+    undrawn = []
+    for group in groups:
+        values = values_of(group)
+        if not np.isfinite(values).any():
+            undrawn.append(group.title)
+            continue
+        highest = np.nanmax(values)
+        if highest > top:
+            above.append(f"{group.title} ({count(highest)})")
+        if np.isnan(values).any():
+            gaps.append(group.title)
+    remarks = ""
+    if above:
+        remarks += f"; higher than the picture: {', '.join(above)}"
+    if gaps:
+        remarks += f"; not finite at a validation: {', '.join(gaps)}"
+    if undrawn:
+        remarks += f"; without a finite validation that all seeds have: {', '.join(undrawn)}"
+    return remarks
+
+
+def remark_on_diverged(groups: list[Group]) -> str:
+    """A clause that names the groups with diverged seeds and says how many; empty without any."""
+    diverged = []
+    for group in groups:
+        if group.diverged:
+            diverged.append(f"{group.title} ({len(group.diverged)})")
+    return f"; diverged: {', '.join(diverged)}" if diverged else ""
 
 
 def describe_seeds(record: Record) -> str:
