@@ -55,12 +55,14 @@ def value_of(node: ast.expr) -> Any:
         case ast.Tuple(elts=parts):
             return tuple(value_of(part) for part in parts)
         case ast.BinOp(left=left, op=ast.Add(), right=right):
-            left, right = value_of(left), value_of(right)
+            left = value_of(left)
+            right = value_of(right)
             if len(left) + len(right) > MAX_LAYERS:
                 raise OverflowError
             return left + right
         case ast.BinOp(left=left, op=ast.Mult(), right=right):
-            sequence, times = value_of(left), value_of(right)
+            sequence = value_of(left)
+            times = value_of(right)
             if isinstance(sequence, int):
                 sequence, times = times, sequence
             if len(sequence) * times > MAX_LAYERS:

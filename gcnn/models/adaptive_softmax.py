@@ -242,7 +242,8 @@ class TiedLinear(nn.Module):
 
     def __init__(self, in_features: int, types: int, clusters: int = 0):
         super().__init__()
-        self.in_features, self.out_features = in_features, types + clusters
+        self.in_features = in_features
+        self.out_features = types + clusters
         self.clusters = nn.Parameter(torch.zeros(clusters, in_features)) if clusters else None
         self.bias = nn.Parameter(torch.zeros(self.out_features))
 
@@ -257,7 +258,8 @@ class TiedLinear(nn.Module):
     def untied(self, vectors: Tensor) -> nn.Linear:
         """A plain linear layer that computes the same with these vectors; it shares the bias."""
         layer = Linear(self.in_features, self.out_features, device="meta")
-        layer.weight, layer.bias = nn.Parameter(self.weight(vectors)), self.bias
+        layer.weight = nn.Parameter(self.weight(vectors))
+        layer.bias = self.bias
         return layer
 
 

@@ -26,7 +26,7 @@ def on_tensor_cores(hidden: Tensor) -> bool:
     return hidden.device.type == "cuda" and compute_dtype(hidden) in HALF
 
 
-def missing(size: int) -> int:
+def padding_of(size: int) -> int:
     """How much to add to a size to make it a multiple of 8: 0 to 7."""
     return -size % MULTIPLE
 
@@ -40,7 +40,8 @@ def pad_to_multiples(
     the product is computed in. The product's outputs from `out` on are to be cut off.
     """
     out_channels, in_channels = weight.shape[:2]
-    more_inputs, more_outputs = missing(in_channels), missing(out_channels)
+    more_inputs = padding_of(in_channels)
+    more_outputs = padding_of(out_channels)
     # Cast first: the zeros are then written once
     dtype = compute_dtype(hidden)
     hidden = hidden.to(dtype)

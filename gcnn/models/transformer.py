@@ -190,6 +190,7 @@ def rotated(vectors: Tensor, positions: Tensor) -> Tensor:
     half = vectors.size(-1) // 2
     rates = ROTARY_BASE ** -(torch.arange(half, device=vectors.device, dtype=torch.float64) / half)
     angles = positions[:, None] * rates  # (time, channels / 2)
-    cosines, sines = angles.cos().to(vectors.dtype), angles.sin().to(vectors.dtype)
+    cosines = angles.cos().to(vectors.dtype)
+    sines = angles.sin().to(vectors.dtype)
     first, second = vectors.chunk(2, dim=-1)
     return torch.cat([first * cosines - second * sines, first * sines + second * cosines], dim=-1)
