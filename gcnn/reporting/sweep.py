@@ -57,7 +57,12 @@ def load_members(folder: Path) -> tuple[list[dict], Ranking]:
     Raises UsageError if a file of a member cannot be read.
     """
     paths = list(folder.glob(f"*/{MEMBER}"))
-    members = [read_json(path, Member) for path in paths]
+    members = []
+    for path in paths:
+        member = read_json(path, Member)
+        if member.number is None:
+            raise UsageError(f"{path} has no `number`. Remove that folder to train it again.")
+        members.append(member)
     finished = [read_json(path.with_name(RESULTS), Results) for path in paths]
     ranking = ranking_of([results for results in finished if results], "validation")
     varied = varying_settings([member.settings for member in members])

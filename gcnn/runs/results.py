@@ -156,7 +156,7 @@ class GeneratedText:
 class Member:
     """member.json, in the folder of a sweep's member."""
 
-    number: float
+    number: Number
     overrides: list[Text]
     error: Text  # None: the member has not failed
     exit_code: Number

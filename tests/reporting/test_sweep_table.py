@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from gcnn.base.errors import UsageError
 from gcnn.reporting.sweep import search_warning, write_sweep
 from tests.reporting.conftest import made_up_results
 
@@ -142,3 +143,10 @@ def test_members_of_several_sizes_are_told(make_member, tmp_path, capsys, sizes,
     assert ("differ in size" in text) == told
     assert ("from 1.6 M parameters (member 0) to 3.2 M (member 1)" in text) == told
     assert ("model.blocks" in text) == told
+
+
+def test_a_member_without_its_number_is_named(make_member, tmp_path):
+    folder = make_member(100.0, "seed=1")
+    (folder / "member.json").write_text("{}")
+    with pytest.raises(UsageError, match=r"0/member\.json has no `number`"):
+        write_sweep(tmp_path / "sweep")
