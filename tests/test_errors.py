@@ -47,6 +47,28 @@ def test_letters_that_the_terminal_lacks_are_no_failure():
     assert (done.returncode, done.stdout, done.stderr) == (0, "\\u2013 \\xe9\n", "")
 
 
+def test_a_reader_that_ended_before_anything_was_written_ends_nothing():
+    """What is buffered until then is lost, as what is printed later; the process goes on."""
+    code = """
+import sys
+from gcnn.base.process import ignore_closed_output
+print("x")
+ignore_closed_output()
+print("y", flush=True)
+print("went on", file=sys.stderr)"""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as output:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={"PYTHONPATH": ":".join(sys.path)},
+            stdout=output,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert (done.returncode, done.stderr) == (0, "went on\n")
+
+
 @pytest.mark.parametrize("stream", [0, 1, 2])
 def test_a_closed_stream_is_never_a_file_that_is_opened_later(stream, tmp_path):
     """The next file would get the closed stream's descriptor, and with it what is printed."""

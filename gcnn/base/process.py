@@ -59,10 +59,10 @@ def ignore_closed_output() -> None:
 
     For training, which may take days. (A terminal that is closed also sends SIGHUP, which is not
     touched here.) Replaces sys.stdout and sys.stderr, until the process ends, by streams that drop
-    what cannot be written, write each line at once and escape characters that the encoding lacks. A
-    stream that is not the process's own (as under pytest) is left alone, as is one whose reader has
-    ended while output was still buffered: call it before anything is printed. May be called again.
-    Commands that filter text do not call it: they end with their reader.
+    what cannot be written, write each line at once and escape characters that the encoding lacks.
+    What was printed before is written first, or dropped if it cannot be. A stream that is not the
+    process's own (as under pytest) is left alone. May be called again. Commands that filter text do
+    not call it: they end with their reader.
     """
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
@@ -70,12 +70,12 @@ def ignore_closed_output() -> None:
         with contextlib.suppress(OSError, ValueError, AttributeError):
             if stream.fileno() != descriptor or isinstance(stream.buffer.raw, OutputThatMayClose):
                 continue
-            stream.flush()
             buffer = io.BufferedWriter(OutputThatMayClose(descriptor, "wb", closefd=False))
             replacement = io.TextIOWrapper(
                 buffer, stream.encoding, "backslashreplace", line_buffering=True
             )
             setattr(sys, name, replacement)
+            stream.flush()  # last: it fails if the reader has ended
 
 
 def on_terminal() -> bool:
