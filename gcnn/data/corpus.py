@@ -181,10 +181,15 @@ def load_corpus(config: DataConfig, option: str = "data.path") -> Corpus:
     """The corpus that a config names; its text is not read yet.
 
     option: the option that sets the folder, for messages. WikiText without a path is a HubCorpus:
-    it is downloaded from the Hub if it is not cached, and data.files is not looked at.
+    it is downloaded from the Hub if it is not cached.
     For all other corpora logs and raises as find_files does, which may download Shakespeare.
-    Raises UsageError if a download fails, and as cache_root does.
+    Raises UsageError if data.files is set for another source than "local", if a download fails, and
+    as cache_root does.
     """
+    if config.source != "local" and any(config.files.values()):
+        raise UsageError(
+            f"data.files is not read with data={config.name}; give data=local, or leave it out."
+        )
     cache_dir = cache_root(config.cache_dir)
     if config.source == "wikitext" and config.path is None:
         return HubCorpus(config, cache_dir)

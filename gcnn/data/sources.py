@@ -55,20 +55,17 @@ class Found(NamedTuple):
 def find_files(config: DataConfig, option: str = "data.path") -> dict[str, list[Path]]:
     """The files of each split (train, valid, test), in the order in which they are read.
 
-    They are those of data.files if it names any, otherwise of the first complete layout in the
-    folder data.path, for WikiText in its subfolder data.hub_config if there is one. Shakespeare is
-    downloaded if it is not cached; WikiText must be in a folder.
+    They are those of data.files if it names any (of the source "local" alone, as load_corpus has
+    seen to); otherwise of the first complete layout in the folder data.path, for WikiText in its
+    subfolder data.hub_config if there is one. Shakespeare is downloaded if it is not cached;
+    WikiText must be in a folder.
     option: the option that sets the folder, for messages.
     Logs a warning if data.path is not used since data.files names the files, if the folder has
     files of other layouts, and as expand_globs and check_each_is_read_once do.
-    Raises UsageError as they, find_layout and shakespeare_folder do, if data.path is not set or no
-    folder (except for Shakespeare), and if data.files is set for another source than "local".
+    Raises UsageError as they, find_layout and shakespeare_folder do, and if data.path is not set or
+    no folder (except for Shakespeare).
     """
     if any(config.files.values()):
-        if config.source != "local":
-            raise UsageError(
-                f"data.files is not read with data={config.name}; give data=local, or leave it out."
-            )
         if config.path is not None:
             log.warning("data.path is not read: data.files names the files.")
         found = expand_globs(config.files)
