@@ -249,7 +249,7 @@ def load_tokenizer(directory: str | Path) -> WordTokenizer | SentencePieceTokeni
         raise UsageError(
             f"no tokenizer in {directory}: {error.filename} is missing. Give the folder of a run."
         ) from None
-    except (OSError, ValueError, LookupError, TypeError, RuntimeError) as error:
+    except (OSError, ValueError, LookupError, OverflowError, TypeError, RuntimeError) as error:
         reason = f"{type(error).__name__}: {one_line(error)}"
         raise UsageError(
             f"the tokenizer in {directory} is damaged ({reason}). Copy the run's folder again."

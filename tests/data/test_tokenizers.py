@@ -255,6 +255,19 @@ def test_damaged_models_are_refused(pieces, tmp_path, damage, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize(
+    "entry", [-1, 1, SIZE, 1 << 31, 1 << 70, float("inf"), float("nan"), None, "a", [0], {}]
+)
+def test_damaged_ids_of_a_model_are_refused(pieces, tmp_path, entry):
+    """One entry of model_ids is another than it was, 0; the other ids are not damaged."""
+    pieces.save(tmp_path)
+    model_ids = [entry, *range(1, SIZE)]
+    head = {"kind": "sentencepiece", "model_ids": model_ids}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(head))
+    with pytest.raises(UsageError, match=r"is damaged \(.*\)\. Copy the run's folder"):
+        load_tokenizer(tmp_path)
+
+
 def test_a_model_without_an_end_of_line_is_refused(tmp_path):
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
