@@ -28,7 +28,7 @@ from gcnn.base import torchrun
 from gcnn.base.errors import Interrupted, UsageError, one_line
 from gcnn.base.files import check_output, write_json
 from gcnn.base.process import explain, one_line_errors
-from gcnn.base.provenance import command_to_resume
+from gcnn.base.provenance import command_to_resume, override_key
 from gcnn.base.values import RESUME, check_value
 from gcnn.config.complaints import usage_errors
 from gcnn.config.compose import typed
@@ -232,7 +232,7 @@ def member_overrides(hydra_config: DictConfig) -> list[str]:
     """A member's overrides, as key=value, sorted, without `run_dir` and `resume`."""
     overrides = []
     for override in hydra_config.overrides.task:
-        if override.partition("=")[0] not in ("run_dir", "resume"):
+        if override_key(override) not in ("run_dir", "resume"):
             overrides.append(override)
     return sorted(overrides)
 
