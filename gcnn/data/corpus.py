@@ -21,7 +21,7 @@ from gcnn.base.errors import UsageError, one_line
 from gcnn.base.files import sha256, write_json
 from gcnn.config.schema import DataConfig
 from gcnn.data.cache import cache_root, key_of
-from gcnn.data.lines import TEXT, first_tokens, join_lines
+from gcnn.data.lines import TEXT, first_lines, join_lines
 from gcnn.data.sources import HUB_SPLITS, find_files, layout_remedy, layouts_of, list_names
 from gcnn.data.tables import CHUNK, check_text_column, read_lines, suffix
 from gcnn.data.threads import in_threads
@@ -92,7 +92,7 @@ class Corpus:
         batches = self.batches(split)
         token_limit = self.token_limits.get(split)
         if token_limit is not None:
-            batches = first_tokens(batches, token_limit)
+            batches = first_lines(batches, token_limit)
         with tqdm(
             desc=split, total=total, unit=" lines", disable=None, delay=2, leave=False
         ) as bar:
