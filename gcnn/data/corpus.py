@@ -89,7 +89,7 @@ class Corpus:
         total = None
         if split in self.summaries:
             total = self.summaries[split].lines
-        batches = self.batches(split)
+        batches = self.all_rows(split)
         token_limit = self.token_limits.get(split)
         if token_limit is not None:
             batches = first_lines(batches, token_limit)
@@ -100,7 +100,7 @@ class Corpus:
                 yield rows
                 bar.update(len(rows))
 
-    def batches(self, split: str) -> Iterator[pa.Array]:
+    def all_rows(self, split: str) -> Iterator[pa.Array]:
         """All rows of a split's files in batches, without the limit of data.train_tokens.
 
         large_string, null for a row without a text. Raises as `lines` does.
@@ -163,7 +163,7 @@ class HubCorpus(Corpus):
             files[split] = [Path(file["filename"]) for file in hub[name].cache_files]
         super().__init__(config, files, cache_dir)
 
-    def batches(self, split: str) -> Iterator[pa.Array]:
+    def all_rows(self, split: str) -> Iterator[pa.Array]:
         """All rows of a split in batches of large_string, each of about CHUNK bytes.
 
         Without the limit of data.train_tokens; null for a row without a text.
