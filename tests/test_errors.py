@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from gcnn.base.process import explain, run_command
+from gcnn.base.process import message_and_code, run_command
 
 
 @pytest.mark.parametrize(
@@ -47,12 +47,34 @@ def test_letters_that_the_terminal_lacks_are_no_failure():
     assert (done.returncode, done.stdout, done.stderr) == (0, "\\u2013 \\xe9\n", "")
 
 
+def test_a_reader_that_ended_before_anything_was_written_ends_nothing():
+    """What is buffered until then is lost, as what is printed later; the process goes on."""
+    code = """
+import sys
+from gcnn.base.process import ignore_closed_output
+print("x")
+ignore_closed_output()
+print("y", flush=True)
+print("went on", file=sys.stderr)"""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as output:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={"PYTHONPATH": ":".join(sys.path)},
+            stdout=output,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert (done.returncode, done.stderr) == (0, "went on\n")
+
+
 @pytest.mark.parametrize("stream", [0, 1, 2])
 def test_a_closed_stream_is_never_a_file_that_is_opened_later(stream, tmp_path):
     """The next file would get the closed stream's descriptor, and with it what is printed."""
     code = f"""
 import os
-from gcnn.base.process import explain, run_command
+from gcnn.base.process import message_and_code, run_command
 def command():
     print("out")
     with open("weights", "w") as file:
@@ -76,7 +98,7 @@ run_command(command)"""
     ],
 )
 def test_a_full_disk_and_a_full_quota_need_the_same(number, remedy):
-    message, code = explain(OSError(number, os.strerror(number), "run/model.safetensors"))
+    message, code = message_and_code(OSError(number, os.strerror(number), "run/model.safetensors"))
     assert f"'run/model.safetensors'. {remedy} and run the command again." in message
     assert code == 1
 
@@ -84,4 +106,7 @@ def test_a_full_disk_and_a_full_quota_need_the_same(number, remedy):
 def test_a_name_that_is_no_utf8_is_named():
     with pytest.raises(UnicodeEncodeError) as error:
         os.fsdecode(b"caf\xe9/a.txt").encode()
-    assert explain(error.value) == ("caf\\udce9/a.txt is not UTF-8. Rename that file or folder.", 2)
+    assert message_and_code(error.value) == (
+        "caf\\udce9/a.txt is not UTF-8. Rename that file or folder.",
+        2,
+    )

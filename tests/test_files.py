@@ -91,6 +91,15 @@ def test_an_empty_home_is_none(monkeypatch):
     assert expected != Path("/a")
 
 
+def test_a_user_who_is_not_there_is_named():
+    with pytest.raises(UsageError) as error:
+        user_path("~no.such.user/a/b", "its files; give the path")
+    assert str(error.value) == (
+        "there is no user no.such.user, which ~no.such.user/a/b needs for its files; "
+        "give the path to another folder."
+    )
+
+
 def test_a_loop_of_links_leads_out_only_if_it_is_outside(tmp_path):
     run = tmp_path / "run"
     run.mkdir()

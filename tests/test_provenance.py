@@ -4,11 +4,12 @@ import importlib.metadata
 import sys
 from types import SimpleNamespace
 
+import pytest
 import torch
 
 import gcnn
 from gcnn.base import provenance
-from gcnn.base.provenance import command, portable
+from gcnn.base.provenance import command, command_to_resume, portable
 from gcnn.commands.main import run
 from gcnn.reporting.results import describe_hardware
 from gcnn.runs.json_files import checked
@@ -31,6 +32,12 @@ def test_the_installed_command_is_typed_as_it_was(monkeypatch):
         monkeypatch.setenv(name, str(value))
     launcher = "python -m torch.distributed.run --standalone --nproc-per-node=2 -m -- "
     assert command() == launcher + "gcnn train 'a=b c'"
+
+
+@pytest.mark.parametrize("resume", ["resume=true", "+resume=false", "++resume=true"])
+def test_a_sweep_is_resumed_once_however_it_was_begun(monkeypatch, resume):
+    monkeypatch.setattr(sys, "argv", ["gcnn train", resume, "--multirun", "seed=1,2", "++lr=1"])
+    assert command_to_resume() == "gcnn train --multirun seed=1,2 ++lr=1 resume=true"
 
 
 def test_a_published_command_has_no_path_however_its_keys_are_written():

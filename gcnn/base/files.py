@@ -23,7 +23,7 @@ def user_path(path: str, use: str) -> Path:
 
     Any other path is returned as it is; a relative one stays relative. It need not exist.
     use: completes the error "this user has no home folder, which PATH needs for USE to another
-    folder", as "the cache; set GCNN_CACHE".
+    folder", or "there is no user NAME, which ...", as "the cache; set GCNN_CACHE".
     Side effect: an empty $HOME is removed from the environment.
     Raises UsageError if the user has no home folder, or there is no user `name`.
     """
@@ -32,9 +32,9 @@ def user_path(path: str, use: str) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError:
-        raise UsageError(
-            f"this user has no home folder, which {path} needs for {use} to another folder."
-        ) from None
+        name = Path(path).parts[0].removeprefix("~")
+        lack = f"there is no user {name}" if name else "this user has no home folder"
+        raise UsageError(f"{lack}, which {path} needs for {use} to another folder.") from None
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:

@@ -14,7 +14,7 @@ from gcnn.base import torchrun
 from gcnn.base.errors import RunError, UsageError, one_line, out_of_memory
 
 
-def explain(error: BaseException) -> tuple[str, int] | None:
+def message_and_code(error: BaseException) -> tuple[str, int] | None:
     """The one-line message and the exit code that a command ends with for this error.
 
     2: UsageError, and UnicodeEncodeError, which is taken for a path that is not UTF-8.
@@ -59,10 +59,10 @@ def ignore_closed_output() -> None:
 
     For training, which may take days. (A terminal that is closed also sends SIGHUP, which is not
     touched here.) Replaces sys.stdout and sys.stderr, until the process ends, by streams that drop
-    what cannot be written, write each line at once and escape characters that the encoding lacks. A
-    stream that is not the process's own (as under pytest) is left alone, as is one whose reader has
-    ended while output was still buffered: call it before anything is printed. May be called again.
-    Commands that filter text do not call it: they end with their reader.
+    what cannot be written, write each line at once and escape characters that the encoding lacks.
+    What was printed before is written first, or dropped if it cannot be. A stream that is not the
+    process's own (as under pytest) is left alone. May be called again. Commands that filter text do
+    not call it: they end with their reader.
     """
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
@@ -70,12 +70,12 @@ def ignore_closed_output() -> None:
         with contextlib.suppress(OSError, ValueError, AttributeError):
             if stream.fileno() != descriptor or isinstance(stream.buffer.raw, OutputThatMayClose):
                 continue
-            stream.flush()
             buffer = io.BufferedWriter(OutputThatMayClose(descriptor, "wb", closefd=False))
             replacement = io.TextIOWrapper(
                 buffer, stream.encoding, "backslashreplace", line_buffering=True
             )
             setattr(sys, name, replacement)
+            stream.flush()  # last: it fails if the reader has ended
 
 
 def on_terminal() -> bool:
@@ -87,10 +87,10 @@ def on_terminal() -> bool:
 def one_line_errors() -> Iterator[None]:
     """Turn an error of the `with` block into one line on stderr and SystemExit with its exit code.
 
-    Codes: those of `explain`, and 0 without a message for any BrokenPipeError: it is taken for the
-    reader of stdout leaving, as `head` does, and stdout is then sent to the null device. An error
-    that `explain` takes for a bug, and SystemExit, pass through unchanged. Without an error nothing
-    happens: the process goes on.
+    Codes: those of `message_and_code`, and 0 without a message for any BrokenPipeError: it is taken
+    for the reader of stdout leaving, as `head` does, and stdout is then sent to the null device. An
+    error that `message_and_code` takes for a bug, and SystemExit, pass through unchanged. Without
+    an error nothing happens: the process goes on.
     An error with code 2 on a rank above 0 first waits ten seconds, so that rank 0 reports it alone.
     """
     try:
@@ -102,7 +102,7 @@ def one_line_errors() -> Iterator[None]:
         os.dup2(null_device, sys.stdout.fileno())
         sys.exit(0)
     except (Exception, KeyboardInterrupt) as error:
-        explained = explain(error)
+        explained = message_and_code(error)
         if explained is None:
             raise
         message, code = explained

@@ -202,7 +202,7 @@ def command_to_resume(run_dir: Path | None = None) -> str:
     for a sweep: the arguments are this process's own without any resume=, then resume=true.
     """
     if run_dir is None:
-        arguments = [word for word in sys.argv[1:] if not word.startswith("resume=")]
+        arguments = [word for word in sys.argv[1:] if override_key(word) != "resume"]
     else:
         arguments = [f"run_dir={run_dir}"]
     line = command([*arguments, "resume=true"])
@@ -229,6 +229,14 @@ def peak_memory_bytes(device: "torch.device") -> int:
     return peak
 
 
+def override_key(word: str) -> str:
+    """The key of an override such as key=value, also of +key=value and ++key=value, as Hydra has.
+
+    A word without "=" is all key.
+    """
+    return word.partition("=")[0].lstrip("+")
+
+
 def portable(words: list[str], named: bool = True) -> list[str]:
     """The words of a command without the paths of its data, tokenizer, cache and run directory.
 
@@ -240,7 +248,7 @@ def portable(words: list[str], named: bool = True) -> list[str]:
     """
     shown = []
     for word in words:
-        key = word.partition("=")[0].lstrip("+")  # as Hydra allows: ++data.path=DIR
+        key = override_key(word)
         if key in PATH_PLACEHOLDERS and named:
             shown.append(f"{key}={PATH_PLACEHOLDERS[key]}")
         elif key not in PATH_PLACEHOLDERS and key not in LOCAL_KEYS:

@@ -1,4 +1,4 @@
-"""Recognise files that are not the text they should be: UTF-16, and pointers of Git LFS."""
+"""Recognise files that are not the text they should be: UTF-16, tar archives, Git LFS pointers."""
 
 from collections import Counter
 from pathlib import Path
@@ -9,6 +9,7 @@ POINTERS = {  # how a pointer file begins -> the command that fetches the file i
     b"version https://git-lfs.github.com/spec/": "git lfs pull",
     b"/annex/objects/": "git annex get",
 }
+TAR = (b"ustar\x0000", b"ustar  \0")  # at byte 257 of a tar archive: of POSIX, and of GNU
 
 
 def check_no_pointer(beginning: bytes, what: object) -> None:
@@ -37,13 +38,16 @@ def check_no_pointer_at(path: Path) -> None:
 
 
 def check_no_utf16(text: bytes, what: object) -> None:
-    """Raise UsageError for text that seems to be UTF-16, by its zero bytes.
+    """Raise UsageError for text that seems to be UTF-16, by its zero bytes, and for a tar archive.
 
-    For text without a byte order mark, which the caller looks for. A binary file with many zero
-    bytes, as a tar archive, is taken for UTF-16, too.
+    For text without a byte order mark, which the caller looks for. An archive of short texts would
+    be taken for UTF-16, as any other binary file with many zero bytes is, and one of a long text
+    for that text.
     text: the start of a file; its first 64 KiB are examined. what: its name, for the message.
     Nothing is raised for 200 bytes or fewer, which are too few to tell.
     """
+    if text[257:265] in TAR:
+        raise UsageError(f"{what} is an archive. Unpack it.")
     text = text[: 1 << 16]
     # First sign, for letters below U+0100: every second byte is zero.
     full_of_zeros = len(text) > 1000 and text.count(0) > len(text) / 4

@@ -102,15 +102,17 @@ class RunningText(Batches):
         A target is the token after the one at its place in `tokens`. Reads from the current `shift`
         on. Raises IndexError unless 0 <= index < len(self).
         """
-        positions, inside = self.positions(index)
-        # Where no position counts, any valid one will do, as 0: its token is replaced below.
-        positions = np.where(inside, (positions + self.shift) % len(self.tokens), 0)
-        targets = np.where(inside, self.tokens[positions], IGNORE)
-        tokens = np.where(inside & (positions > 0), self.tokens[positions - 1], self.eos_id)
-        return torch.from_numpy(tokens.astype(np.int64)), torch.from_numpy(targets.astype(np.int64))
+        from_shift, inside = self.target_positions(index)
+        positions = (from_shift + self.shift) % len(self.tokens)  # of the targets, in the stream
+        positions[~inside] = 0  # any valid one will do, whose token is replaced below
+        targets = self.tokens[positions].astype(np.int64)
+        targets[~inside] = IGNORE
+        tokens = self.tokens[positions - 1].astype(np.int64)
+        tokens[positions == 0] = self.eos_id  # before the stream, and past the end of a part
+        return torch.from_numpy(tokens), torch.from_numpy(targets)
 
-    def positions(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Positions of a batch's targets in the stream, and which of them count.
+    def target_positions(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """The positions of a batch's targets in the stream, and which of them count.
 
         Both are (rows, block_size) for this process's rows: positions int64, counted from `shift`,
         and bool, False past the end of a part, where the position is not to be used.

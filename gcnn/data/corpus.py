@@ -21,7 +21,7 @@ from gcnn.base.errors import UsageError, one_line
 from gcnn.base.files import sha256, write_json
 from gcnn.config.schema import DataConfig
 from gcnn.data.cache import cache_root, key_of
-from gcnn.data.lines import TEXT, first_tokens, join_lines
+from gcnn.data.lines import TEXT, first_lines, join_lines
 from gcnn.data.sources import HUB_SPLITS, find_files, layout_remedy, layouts_of, list_names
 from gcnn.data.tables import CHUNK, check_text_column, read_lines, suffix
 from gcnn.data.threads import in_threads
@@ -89,10 +89,10 @@ class Corpus:
         total = None
         if split in self.summaries:
             total = self.summaries[split].lines
-        batches = self.batches(split)
+        batches = self.all_rows(split)
         token_limit = self.token_limits.get(split)
         if token_limit is not None:
-            batches = first_tokens(batches, token_limit)
+            batches = first_lines(batches, token_limit)
         with tqdm(
             desc=split, total=total, unit=" lines", disable=None, delay=2, leave=False
         ) as bar:
@@ -100,7 +100,7 @@ class Corpus:
                 yield rows
                 bar.update(len(rows))
 
-    def batches(self, split: str) -> Iterator[pa.Array]:
+    def all_rows(self, split: str) -> Iterator[pa.Array]:
         """All rows of a split's files in batches, without the limit of data.train_tokens.
 
         large_string, null for a row without a text. Raises as `lines` does.
@@ -163,7 +163,7 @@ class HubCorpus(Corpus):
             files[split] = [Path(file["filename"]) for file in hub[name].cache_files]
         super().__init__(config, files, cache_dir)
 
-    def batches(self, split: str) -> Iterator[pa.Array]:
+    def all_rows(self, split: str) -> Iterator[pa.Array]:
         """All rows of a split in batches of large_string, each of about CHUNK bytes.
 
         Without the limit of data.train_tokens; null for a row without a text.
@@ -181,10 +181,15 @@ def load_corpus(config: DataConfig, option: str = "data.path") -> Corpus:
     """The corpus that a config names; its text is not read yet.
 
     option: the option that sets the folder, for messages. WikiText without a path is a HubCorpus:
-    it is downloaded from the Hub if it is not cached, and data.files is not looked at.
+    it is downloaded from the Hub if it is not cached.
     For all other corpora logs and raises as find_files does, which may download Shakespeare.
-    Raises UsageError if a download fails, and as cache_root does.
+    Raises UsageError if data.files is set for another source than "local", if a download fails, and
+    as cache_root does.
     """
+    if config.source != "local" and any(config.files.values()):
+        raise UsageError(
+            f"data.files is not read with data={config.name}; give data=local, or leave it out."
+        )
     cache_dir = cache_root(config.cache_dir)
     if config.source == "wikitext" and config.path is None:
         return HubCorpus(config, cache_dir)

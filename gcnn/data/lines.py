@@ -41,7 +41,7 @@ def without_end_marks(lines: Lines, eos: str) -> pa.Array:
     return pa.array(map(unmarked, lines.to_pylist()), TEXT)
 
 
-def first_tokens(batches: Iterable[pa.Array], tokens: int) -> Iterator[pa.Array]:
+def first_lines(batches: Iterable[pa.Array], tokens: int) -> Iterator[pa.Array]:
     """The first lines of a text, until they have `tokens` words and line ends together.
 
     Yields the batches, the last one cut behind the line that reaches this number; no batch after it

@@ -55,20 +55,17 @@ class Found(NamedTuple):
 def find_files(config: DataConfig, option: str = "data.path") -> dict[str, list[Path]]:
     """The files of each split (train, valid, test), in the order in which they are read.
 
-    They are those of data.files if it names any, otherwise of the first complete layout in the
-    folder data.path, for WikiText in its subfolder data.hub_config if there is one. Shakespeare is
-    downloaded if it is not cached; WikiText must be in a folder.
+    They are those of data.files if it names any (of the source "local" alone, as load_corpus has
+    seen to); otherwise of the first complete layout in the folder data.path, for WikiText in its
+    subfolder data.hub_config if there is one. Shakespeare is downloaded if it is not cached;
+    WikiText must be in a folder.
     option: the option that sets the folder, for messages.
     Logs a warning if data.path is not used since data.files names the files, if the folder has
     files of other layouts, and as expand_globs and check_each_is_read_once do.
-    Raises UsageError as they, find_layout and shakespeare_folder do, if data.path is not set or no
-    folder (except for Shakespeare), and if data.files is set for another source than "local".
+    Raises UsageError as they, find_layout and shakespeare_folder do, and if data.path is not set or
+    no folder (except for Shakespeare).
     """
     if any(config.files.values()):
-        if config.source != "local":
-            raise UsageError(
-                f"data.files is not read with data={config.name}; give data=local, or leave it out."
-            )
         if config.path is not None:
             log.warning("data.path is not read: data.files names the files.")
         found = expand_globs(config.files)
@@ -104,8 +101,8 @@ def find_layout(folder: Path, layouts: list[Layout], option: str) -> dict[str, l
 
     folder: an existing one. option: the option that sets it, for messages.
     Logs a warning if the folder has files of other layouts too.
-    Raises UsageError if no layout is complete, naming a missing file of the one with most splits;
-    if the first complete one lacks a shard; and if a file would be read twice, by way of links.
+    Raises UsageError if no layout is complete, as no_layout says; if the first complete one lacks a
+    shard; and if a file would be read twice, by way of links.
     """
     # What the folder has of each layout: split -> files.
     candidates = []
@@ -123,7 +120,17 @@ def find_layout(folder: Path, layouts: list[Layout], option: str) -> dict[str, l
             check_layout(layout, files, folder, option)
             return files
 
-    # None is: name a missing file of the layout of which most splits are there.
+    raise no_layout(folder, layouts, candidates, option)
+
+
+def no_layout(
+    folder: Path, layouts: list[Layout], candidates: list[dict[str, list[Path]]], option: str
+) -> UsageError:
+    """The error, to be raised, for a folder in which no layout is complete.
+
+    It names a missing file of the layout of which most splits are there. candidates: what the
+    folder has of each layout, as split -> files. option: the option that sets the folder.
+    """
     splits_found = []
     for files in candidates:
         splits_found.append(sum(1 for paths in files.values() if paths))
@@ -132,13 +139,13 @@ def find_layout(folder: Path, layouts: list[Layout], option: str) -> dict[str, l
     files = candidates[closest]
     missing = next(name for split, name in layout.items() if not files[split])
     if (folder / missing).is_symlink() or (folder / missing).exists():
-        raise UsageError(
+        return UsageError(
             f"{option}: {folder / missing} is not a file, or is a link to nothing. "
             "Put the file itself there."
         )
     present = list_names(sorted(folder.iterdir()))
     remedy = layout_remedy(layout, option)
-    raise UsageError(f"{option}: no {missing} in {folder} (found: {present}). {remedy}")
+    return UsageError(f"{option}: no {missing} in {folder} (found: {present}). {remedy}")
 
 
 def warn_of_unread_files(
@@ -194,9 +201,8 @@ def expand_globs(patterns: dict[str, list[str]]) -> list[Found]:
 
     patterns: split -> paths or globs, relative to the current folder; `**` is any depth. A path
     that exists is not read as a glob. The same file may be found twice.
-    Logs a warning if globs find only some of the shards of a split.
-    Raises UsageError if the splits are not train, valid and test, if one has no entry, or if an
-    entry matches no file or a link to nothing.
+    Logs a warning as warn_of_missing_shards does. Raises UsageError if the splits are not train,
+    valid and test, if one has no entry, and as matching_files does.
     """
     if set(patterns) != set(SPLITS):
         raise UsageError(
@@ -204,31 +210,47 @@ def expand_globs(patterns: dict[str, list[str]]) -> list[Found]:
         )
     found = []
     for split, globs in patterns.items():
-        for pattern in globs or ["(nothing)"]:  # matches no file, for the error below
-            paths = [pattern]
-            if not Path(pattern).exists():
-                paths = sorted(glob.glob(pattern, recursive=True))
-            matches = [Path(path) for path in paths if Path(path).is_file()]
-            gone = [path for path in paths if Path(path).is_symlink() and not Path(path).exists()]
-            if gone:
-                raise UsageError(
-                    f"data.files.{split}: {gone[0]} is a link to nothing. Put the file itself "
-                    "there, or remove the link."
-                )
-            if not matches:
-                raise UsageError(
-                    f"data.files.{split}: no file matches {pattern}. "
-                    "Give text files or globs of them."
-                )
-            found += [Found(split, pattern, match) for match in matches]
-
-        # A user who names every file may leave some out; a glob is meant to find all.
-        parts = [file for file in found if file.split == split]
-        by_globs = any(file.path != Path(file.entry) for file in parts)
-        problem = shard_problem([file.path for file in parts]) if by_globs else None
-        if problem:
-            log.warning("data.files.%s does not hold the whole: %s.", split, problem)
+        of_split = []
+        for pattern in globs or ["(nothing)"]:  # matches no file, which is then the error
+            of_split += [Found(split, pattern, path) for path in matching_files(split, pattern)]
+        warn_of_missing_shards(split, of_split)
+        found += of_split
     return found
+
+
+def matching_files(split: str, pattern: str) -> list[Path]:
+    """The files that an entry of data.files names, sorted; at least one.
+
+    pattern: as in expand_globs. split: for messages. Raises UsageError if there is no file, or a
+    link to nothing.
+    """
+    paths = [pattern]
+    if not Path(pattern).exists():
+        paths = sorted(glob.glob(pattern, recursive=True))
+    for path in paths:
+        if Path(path).is_symlink() and not Path(path).exists():
+            raise UsageError(
+                f"data.files.{split}: {path} is a link to nothing. Put the file itself there, or "
+                "remove the link."
+            )
+    files = [Path(path) for path in paths if Path(path).is_file()]
+    if not files:
+        raise UsageError(
+            f"data.files.{split}: no file matches {pattern}. Give text files or globs of them."
+        )
+    return files
+
+
+def warn_of_missing_shards(split: str, found: list[Found]) -> None:
+    """Log a warning if globs of data.files find only some of the shards of a split.
+
+    found: the files of the split. A user who names every file may leave some out; a glob is meant
+    to find all.
+    """
+    by_globs = any(file.path != Path(file.entry) for file in found)
+    problem = shard_problem([file.path for file in found]) if by_globs else None
+    if problem:
+        log.warning("data.files.%s does not hold the whole: %s.", split, problem)
 
 
 def files_of_splits(found: list[Found]) -> dict[str, list[Path]]:
@@ -251,20 +273,24 @@ def check_each_is_read_once(found: list[Found]) -> None:
         other = first.setdefault((stat.st_dev, stat.st_ino), file)
         if other is file:
             continue
-        if other.split == file.split:
-            message = f"{file.path} is twice in the {file.split} split"
-        else:
-            message = (
-                f"{file.path} is in the {file.split} split and also in the {other.split} split"
-            )
-        if other.path != file.path:
-            message += f", as {other.path}"
+        message = repetition(file, other)
         is_path = file.path == Path(file.entry)  # not a glob
         if is_path and other.entry == file.entry:
             log.warning("data.files: %s.", message)
             continue
         found_by = f" (found by {other.entry} and {file.entry})" if file.entry else ""
         raise UsageError(f"data: {message}{found_by}. Give each split files of its own, each once.")
+
+
+def repetition(file: Found, other: Found) -> str:
+    """A clause for messages that says where a file is and that it was found before, as `other`."""
+    if other.split == file.split:
+        clause = f"{file.path} is twice in the {file.split} split"
+    else:
+        clause = f"{file.path} is in the {file.split} split and also in the {other.split} split"
+    if other.path != file.path:
+        clause += f", as {other.path}"
+    return clause
 
 
 def shard_problem(paths: list[Path]) -> str | None:

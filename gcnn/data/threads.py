@@ -9,6 +9,7 @@ THREADS = 3  # more would wait for the GIL, and hold more batches in memory
 
 Batch = TypeVar("Batch")
 Result = TypeVar("Result")
+Item = TypeVar("Item")
 
 
 def in_threads(work: Callable[[Batch], Result], batches: Iterable[Batch]) -> Iterator[Result]:
@@ -16,15 +17,28 @@ def in_threads(work: Callable[[Batch], Result], batches: Iterable[Batch]) -> Ite
 
     work: called in several threads at once. It gains time only where it releases the GIL.
     Batches are read in the calling thread as results are taken, at most THREADS + 1 ahead.
-    An error of `work` is raised in place of its result. One in reading the batches is raised at
-    once: the results of up to THREADS batches before it are lost. After an error, or when the
-    iterator is closed, the threads finish the batches that were read and end.
+    An error of `work` is raised in place of its result, and one in reading the batches after the
+    results of those before it. After an error, or when the iterator is closed, the threads finish
+    the batches that were read and end.
     """
     with ThreadPoolExecutor(THREADS) as pool:
-        pending = deque()
-        for batch in batches:
-            pending.append(pool.submit(work, batch))
-            if len(pending) > THREADS:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+        futures = (pool.submit(work, batch) for batch in batches)
+        for future in read_ahead(futures, THREADS):
+            yield future.result()
+
+
+def read_ahead(items: Iterable[Item], ahead: int) -> Iterator[Item]:
+    """The items in their order, each once `ahead` more are read, or all are.
+
+    An error in reading the items is raised after those before it.
+    """
+    pending = deque()
+    try:
+        for item in items:
+            pending.append(item)
+            if len(pending) > ahead:
+                yield pending.popleft()
+    except Exception:  # not GeneratorExit, with which nobody takes the others
+        yield from pending
+        raise
+    yield from pending

@@ -256,9 +256,14 @@ def sentencepiece_model(config: SentencePieceConfig, lines: Sequence[str]) -> by
     lines: of at most LONGEST characters each; longer ones may be skipped.
     Raises UsageError for a size that the text cannot have, and if all lines are empty.
     """
+    if not any(lines):
+        raise UsageError(
+            "tokenizer: the lines to train it on are all empty. Give a training split with words."
+        )
     size = config.vocabulary_size or PIECES
     try:
-        return train_pieces(config.model_type, size, lines)
+        # One piece is too few for <unk> and <eos>; of two SentencePiece says how many it takes.
+        return train_pieces(config.model_type, max(2, size), lines)
     except RuntimeError as error:
         reason = one_line(error)
     most = re.search(r"value <= (\d+)", reason)

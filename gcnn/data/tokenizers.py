@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 from abc import ABC, abstractmethod
-from bisect import bisect_right
+from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
@@ -64,8 +64,8 @@ class Tokenizer(ABC):
 
         The counts are (words,), int64, in the order of `encode_lines(lines)`, and add up to its
         length. Words are as the text has them, also unknown ones; `eos` at the end of a line is not
-        doubled. A piece of blanks counts for the word after it. A word that a SentencePiece model
-        drops has 0 tokens. lines: without nulls.
+        doubled. A piece of blanks counts for the word after it, at the end of a line for the last
+        word. A word that a SentencePiece model drops has 0 tokens. lines: without nulls.
         """
         words: list[str] = []
         counts: list[int] = []
@@ -207,15 +207,17 @@ class SentencePieceTokenizer(Tokenizer):
         """How many pieces each white-space word of a stripped line has.
 
         A piece counts for the word with its last character that is not blank; one of blanks alone
-        for the next word.
+        for the next word, and at the end of the line for the last word: there a model that writes
+        blanks as suffixes has one.
         """
         word_ends = [word.end() for word in re.finditer(r"\S+", line)]
         counts = [0] * len(word_ends)
         offsets = self.processor.encode(line, return_type="offset_mapping")["offsets"]
         for start, stop in offsets:
-            blanks_removed = line[start:stop].rstrip()
-            last = start + max(len(blanks_removed) - 1, 0)  # the piece's last character
-            counts[bisect_right(word_ends, last)] += 1  # the first word that ends after `last`
+            # Where the piece's text ends, or its first blank if it has no text.
+            end = start + max(1, len(line[start:stop].rstrip()))
+            word = bisect_left(word_ends, end)  # the first that ends there or later
+            counts[min(word, len(counts) - 1)] += 1
         return counts
 
     def _parts(self) -> tuple[dict, bytes]:
@@ -247,7 +249,7 @@ def load_tokenizer(directory: str | Path) -> WordTokenizer | SentencePieceTokeni
         raise UsageError(
             f"no tokenizer in {directory}: {error.filename} is missing. Give the folder of a run."
         ) from None
-    except (OSError, ValueError, LookupError, TypeError, RuntimeError) as error:
+    except (OSError, ValueError, LookupError, OverflowError, TypeError, RuntimeError) as error:
         reason = f"{type(error).__name__}: {one_line(error)}"
         raise UsageError(
             f"the tokenizer in {directory} is damaged ({reason}). Copy the run's folder again."

@@ -67,7 +67,7 @@ def token_nlls(
         tokens, targets = batches[i]
         hidden, state = model(to_device(tokens, device), state)
         nll = model.nll(hidden, targets).double().cpu().numpy()
-        positions, counted = batches.positions(i)
+        positions, counted = batches.target_positions(i)
         yield positions[counted], nll[counted]
 
 

@@ -27,8 +27,8 @@ from omegaconf import DictConfig, open_dict
 from gcnn.base import torchrun
 from gcnn.base.errors import Interrupted, UsageError, one_line
 from gcnn.base.files import check_output, write_json
-from gcnn.base.process import explain, one_line_errors
-from gcnn.base.provenance import command_to_resume
+from gcnn.base.process import message_and_code, one_line_errors
+from gcnn.base.provenance import command_to_resume, override_key
 from gcnn.base.values import RESUME, check_value
 from gcnn.config.complaints import usage_errors
 from gcnn.config.compose import typed
@@ -99,7 +99,7 @@ def check_configs(config: DictConfig) -> None:
         try:
             check_member(config, member)
         except Exception as error:
-            explained = explain(error)
+            explained = message_and_code(error)
             if explained is None:
                 raise
             given = " ".join(part for part in member if part.partition("=")[0] in swept)
@@ -233,7 +233,7 @@ def member_overrides(hydra_config: DictConfig) -> list[str]:
     """A member's overrides, as key=value, sorted, without `run_dir` and `resume`."""
     overrides = []
     for override in hydra_config.overrides.task:
-        if override.partition("=")[0] not in ("run_dir", "resume"):
+        if override_key(override) not in ("run_dir", "resume"):
             overrides.append(override)
     return sorted(overrides)
 
@@ -266,7 +266,7 @@ def train_member(config: DictConfig, hydra_config: DictConfig) -> dict[str, Any]
     except Interrupted as stop:  # the command to resume is the sweep's, not the member's
         raise Interrupted(stop.saved, command_to_resume(), stop.signal_number) from None
     except Exception as error:
-        explained = explain(error)
+        explained = message_and_code(error)
         if explained is None:  # a mistake in the code
             traceback.print_exc()
         message, code = explained or (f"{type(error).__name__}: {one_line(error)}", 1)

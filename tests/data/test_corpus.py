@@ -331,6 +331,14 @@ def test_wrong_file_lists(corpus_of, files, message):
     assert str(error.value).startswith(message)
 
 
+@pytest.mark.parametrize("source", ["wikitext", "billion_word", "shakespeare"])
+@pytest.mark.parametrize("folder", [True, False])
+def test_files_of_a_published_corpus_are_refused(corpus_of, tmp_path, source, folder):
+    files = {split: ["x"] for split in LINES}
+    with pytest.raises(UsageError, match=f"data.files is not read with data={source}; give data="):
+        corpus_of(source, tmp_path if folder else None, files=files)
+
+
 def test_text_that_is_not_utf8(corpus_of, tmp_path):
     folder = write_text(tmp_path / "text", "{}.txt")
     (folder / "valid.txt").write_bytes("één\n".encode() + b"two \xff three\n")

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import sentencepiece
+from hypothesis import given, settings
 
 from gcnn.base.errors import UsageError
 from gcnn.config.compose import compose_config
@@ -16,7 +17,8 @@ from gcnn.config.stored import load_config, save_config
 from gcnn.data.sources import SPLITS
 from gcnn.data.stream import encode_text, prepare
 from gcnn.data.tokenizer_training import train_tokenizer
-from tests.unicode_text import TEXT
+from gcnn.data.tokenizers import SentencePieceTokenizer
+from tests.unicode_text import TEXT, any_lines
 
 
 @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
@@ -109,6 +111,36 @@ def test_a_model_of_ones_own(tmp_path, eos):
     assert (
         encode_text([pa.array(lines, pa.large_string())], tokenizer, "x").words == len(words) == 7
     )
+
+
+@pytest.fixture(scope="module")
+def with_suffixes() -> SentencePieceTokenizer:
+    """A model whose pieces end with the blank after a word, also after the last of a line."""
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["the cat sat", "a cat"] * 50),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=20,
+        treat_whitespace_as_suffix=True,
+        minloglevel=2,
+    )
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    return SentencePieceTokenizer(model.getvalue(), range(processor.vocab_size()))
+
+
+def test_a_blank_after_the_last_word_is_of_that_word(with_suffixes):
+    words, counts = with_suffixes.split_words(["the cat", "cat \u2122", "\u2026"])
+    assert words == ["the", "cat", "</s>", "cat", "\u2122", "</s>", "\u2026", "</s>"]
+    assert counts.tolist() == [1, 1, 1, 1, 2, 1, 2, 1]
+
+
+@settings(max_examples=30)
+@given(lines=any_lines)
+def test_any_text_is_its_words_and_their_tokens_with_suffixes_too(with_suffixes, lines):
+    words, counts = with_suffixes.split_words(lines)
+    assert counts.sum() == len(with_suffixes.encode_lines(lines))
+    assert len(counts) == len(words)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no model"])

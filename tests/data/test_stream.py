@@ -16,6 +16,7 @@ from gcnn.base.errors import UsageError
 from gcnn.config.schema import DataConfig, SentencePieceConfig, WordTokenizerConfig
 from gcnn.data import corpus, stream
 from gcnn.data.stream import PreparedData, encode_file, prepare
+from gcnn.data.threads import in_threads
 from gcnn.data.tokenizer_training import train_tokenizer
 from gcnn.data.tokenizers import Tokenizer, WordTokenizer
 from tests.unicode_text import any_lines, unmarked
@@ -47,6 +48,33 @@ def same(a: PreparedData, b: PreparedData) -> bool:
         and a.fingerprint == b.fingerprint
         and a.tokenizer.fingerprint == b.tokenizer.fingerprint
     )
+
+
+@pytest.mark.parametrize("number", [0, 1, 3, 4, 9])
+@pytest.mark.parametrize("where", ["reading", "work"])
+def test_an_error_in_threads_comes_after_the_results_before_it(number, where):
+    """Of batches 0, 1, 2, ... the first `number` are without fault."""
+
+    def read():
+        yield from range(number)
+        if where == "reading":
+            raise UsageError("damaged")
+        yield from range(number, number + 9)
+
+    def work(batch: int) -> int:
+        if batch >= number:
+            raise UsageError("damaged")
+        return 10 * batch
+
+    results = []
+
+    def take_all():
+        for result in in_threads(work, read()):
+            results.append(result)
+
+    with pytest.raises(UsageError, match="damaged"):
+        take_all()
+    assert results == [10 * i for i in range(number)]
 
 
 @pytest.mark.parametrize("tokenizer", TOKENIZERS, ids=lambda tokenizer: tokenizer.kind)

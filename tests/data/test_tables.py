@@ -2,9 +2,11 @@
 
 import bz2
 import gzip
+import io
 import json
 import lzma
 import os
+import tarfile
 import threading
 from pathlib import Path
 
@@ -167,6 +169,20 @@ def test_text_that_only_looks_a_little_like_utf16_is_text(tmp_path, line):
     assert (
         texts(written(tmp_path / "a.txt", "".join(f"{line}\n" for line in lines).encode())) == lines
     )
+
+
+@pytest.mark.parametrize("packer", [bytes, gzip.compress])
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize("size", [4, 100_000])
+def test_a_tar_archive_by_another_name_is_named(tmp_path, packer, form, size):
+    """Of a short text, which zero bytes surround, and of a long one, in which they are few."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w", format=form) as tar:
+        member = tarfile.TarInfo("train.txt")
+        member.size = size
+        tar.addfile(member, io.BytesIO(b"a b\n" * (size // 4)))
+    said = refusal(written(tmp_path / "train.txt", packer(archive.getvalue())))
+    assert "is an archive. Unpack it." in said
 
 
 POINTERS = {

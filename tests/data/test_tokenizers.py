@@ -160,16 +160,24 @@ def test_training_is_deterministic_and_silent(model_type, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("size", [100, 100_000])
+@pytest.mark.parametrize("size", [1, 100, 100_000])
 @pytest.mark.parametrize("model_type", ["bpe", "unigram"])
 def test_the_size_that_an_error_names_works(model_type, size):
     config = SentencePieceConfig(model_type=model_type, vocabulary_size=size)
     with pytest.raises(
-        UsageError, match=r"tokenizer.vocabulary_size is 1000*, .* give at (least|most) \d+\.$"
+        UsageError, match=r"tokenizer.vocabulary_size is 10*, [^(]* give at (least|most) \d+\.$"
     ) as error:
         train_tokenizer(config, [TEXT])
     config.vocabulary_size = int(str(error.value).split()[-1][:-1])
     assert train_tokenizer(config, [TEXT]).vocabulary_size == config.vocabulary_size
+
+
+@pytest.mark.parametrize("batches", [[], [[]], [["", " \t"], ["<eos>"]]])
+@pytest.mark.parametrize("size", [None, 300])
+def test_no_pieces_are_made_of_empty_lines(batches, size):
+    config = SentencePieceConfig(vocabulary_size=size)
+    with pytest.raises(UsageError, match=r"^tokenizer: .* all empty\. Give a .* with words\.$"):
+        train_tokenizer(config, batches)
 
 
 def test_the_sample_is_spread_over_the_text(monkeypatch):
@@ -245,6 +253,19 @@ def test_damaged_models_are_refused(pieces, tmp_path, damage, capfd):
     with pytest.raises(UsageError, match="damaged"):
         load_tokenizer(tmp_path)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "entry", [-1, 1, SIZE, 1 << 31, 1 << 70, float("inf"), float("nan"), None, "a", [0], {}]
+)
+def test_damaged_ids_of_a_model_are_refused(pieces, tmp_path, entry):
+    """One entry of model_ids is another than it was, 0; the other ids are not damaged."""
+    pieces.save(tmp_path)
+    model_ids = [entry, *range(1, SIZE)]
+    head = {"kind": "sentencepiece", "model_ids": model_ids}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(head))
+    with pytest.raises(UsageError, match=r"is damaged \(.*\)\. Copy the run's folder"):
+        load_tokenizer(tmp_path)
 
 
 def test_a_model_without_an_end_of_line_is_refused(tmp_path):

@@ -8,9 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from gcnn.config.stored import load_config
-from gcnn.training.sweep import STOPPING
+from gcnn.training.sweep import STOPPING, member_overrides
 from tests.processes import Command
 
 LAUNCHERS = {
@@ -26,6 +27,12 @@ def handlers():
     yield
     for number, handler in previous.items():
         signal.signal(number, handler)
+
+
+def test_a_member_is_told_by_its_own_settings_however_the_sweep_was_begun():
+    task = ["seed=1", "++run_dir=a", "+model.gate=glu", "resume=true", "++resume=false"]
+    hydra_config = OmegaConf.create({"overrides": {"task": task}})
+    assert member_overrides(hydra_config) == ["+model.gate=glu", "seed=1"]
 
 
 def results_of(sweep: Path, number: int) -> dict | None:
