@@ -344,9 +344,7 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=1, help="of the random moments; default: 1")
     parser.add_argument("--kills", type=int, default=50, help="default: 50")
-    parser.add_argument(
-        "--turns", type=int, default=10, help="from an older checkpoint; default: 10"
-    )
+    parser.add_argument("--turns", type=int, default=10, help="to an older one; default: 10")
     parser.add_argument("--turns-only", action="store_true", help="nothing else")
     parser.add_argument("--out", type=Path, help="a JSON file for the table")
     arguments = parser.parse_args()
@@ -372,12 +370,8 @@ def main() -> None:
             rows += disturb(whole, folder / title, disturbances, draw)
         try:
             rows.append(["disk full, then freed and resumed", *full_disks(whole, folder)])
-            rows.append(
-                [
-                    "folder read-only, then mended and resumed",
-                    *read_only_folders(whole, folder, draw),
-                ]
-            )
+            read_only = read_only_folders(whole, folder, draw)
+            rows.append(["folder read-only, then mended and resumed", *read_only])
         except subprocess.CalledProcessError as error:
             rows.append(
                 [f"disk full or read-only: not tried ({error.stderr.decode().strip()})", 0, "", ""]
@@ -393,9 +387,8 @@ def main() -> None:
             "seconds": seconds,
         }
         write_json(arguments.out, {**about, "header": HEADER, "rows": rows})
-    sys.exit(
-        1 if any(row[-1] for row in rows) or any(row[2] not in ("", row[1]) for row in rows) else 0
-    )
+    went_wrong = any(row[-1] or row[2] not in ("", row[1]) for row in rows)
+    sys.exit(1 if went_wrong else 0)
 
 
 if __name__ == "__main__":
