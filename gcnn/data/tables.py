@@ -63,9 +63,9 @@ def read_rows(
     option: the option that sets the column, for messages.
     alone: only the text's column. Otherwise Parquet keeps its other columns, and JSON lines get a
     second one, `json` (`json_row` if the text is in `json`), with each line as it is in the file.
-    The file is read while tables are iterated over; an empty one has no tables. Raises UsageError
-    then if it is missing, damaged, not UTF-8, of a kind that is not read, or without the column,
-    and OSError if it may not be read or the disk fails.
+    The file is read while tables are iterated over; one without rows has a single table, with the
+    columns and no rows. Raises UsageError then if it is missing, damaged, not UTF-8, of a kind that
+    is not read, or without the column, and OSError if it may not be read or the disk fails.
     """
     if path.is_dir() or not path.exists():
         raise UsageError(f"no file {path}. {REMEDY}.")
@@ -126,9 +126,9 @@ def suffix(path: Path) -> str:
 def read_text(path: Path) -> Iterator[pa.Array]:
     """The lines of a text file in batches of large_string; it may be compressed, or a pipe.
 
-    Lines are without their ends; the end of the last one adds no empty line. Raises UsageError for
-    bytes that are not UTF-8, and as decompressed and checked_start do. Damaged compressed data
-    raises the decompressor's own errors.
+    Lines are without their ends; the end of the last one adds no empty line. A file without lines
+    has a single batch, an empty one. Raises UsageError for bytes that are not UTF-8, and as
+    decompressed and checked_start do. Damaged compressed data raises the decompressor's own errors.
     """
     with open(path, "rb") as raw, decompressed(raw, path) as file:
         number = 0  # lines before this chunk
@@ -145,6 +145,8 @@ def read_text(path: Path) -> Iterator[pa.Array]:
             yield lines
             number += len(lines)
             offset += len(chunk)
+        if number == 0:
+            yield pa.array([], TEXT)
 
 
 def decompressed(file: BinaryIO, path: Path) -> BinaryIO:
@@ -287,8 +289,11 @@ def read_parquet(path: Path, column: str, option: str, alone: bool) -> Iterator[
         bytes_per_row = size // max(1, file.metadata.num_rows)
         rows = 1 + CHUNK // (1 + bytes_per_row)
         columns = [column] if alone else None  # None: all
-        for batch in file.iter_batches(rows, columns=columns):
-            table = pa.Table.from_batches([batch])
+        batches = file.iter_batches(rows, columns=columns)
+        tables = (pa.Table.from_batches([batch]) for batch in batches)
+        if file.metadata.num_rows == 0:  # there is no batch
+            tables = [file.read(columns)]
+        for table in tables:
             index = table.column_names.index(column)
             yield table.set_column(index, column, table[column].cast(TEXT))
 

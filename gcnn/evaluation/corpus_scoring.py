@@ -25,7 +25,6 @@ from tqdm import tqdm
 
 from gcnn.base.errors import UsageError
 from gcnn.base.files import check_output, lock, sha256, to_json, write_atomically
-from gcnn.data.lines import TEXT
 from gcnn.data.tables import COMPRESSED_SUFFIXES, JSON_SUFFIXES, PARQUET_SUFFIXES, read_rows
 from gcnn.evaluation.scoring import SCORES, Scorer, check_new_columns
 
@@ -219,13 +218,11 @@ def score_file(
     source = to_json(made_from(scorer, path, column))
 
     def write(aside: Path) -> None:
-        """Write the Parquet file at a temporary path, as `score_file` says; an input without rows
-        gives a file without rows, with `column` and the scores' columns alone. Adds the rows and
+        """Write the Parquet file at a temporary path, as `score_file` says; adds the rows and
         tokens to `done`.
         """
         tables = read_rows(path, column)
-        no_rows = pa.table({column: pa.array([], TEXT)})  # of an empty file
-        first = next(tables, no_rows)
+        first = next(tables)
         check_new_columns(first.column_names, prefix, path, "--prefix")
         made = {**(first.schema.metadata or {}), metadata_key(prefix): source}
         columns = [field.with_name(prefix + field.name) for field in SCORES]
