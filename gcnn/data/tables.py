@@ -278,8 +278,8 @@ def parse_object(line: str, where: str) -> dict:
 def read_parquet(path: Path, column: str, option: str, alone: bool) -> Iterator[pa.Table]:
     """The rows of a Parquet file, as read_rows has them, whose arguments these are.
 
-    Raises UsageError if the column is absent or not text, and for a pointer of Git LFS. A damaged
-    file raises Arrow's own errors.
+    Raises UsageError if the column is absent, twice there or not text, and for a pointer of Git
+    LFS. A damaged file raises Arrow's own errors.
     """
     check_no_pointer_at(path)
     with pa.OSFile(os.fsencode(path)) as source:
@@ -299,12 +299,17 @@ def read_parquet(path: Path, column: str, option: str, alone: bool) -> Iterator[
 
 
 def check_text_column(schema: pa.Schema, column: str, what: object, option: str) -> None:
-    """Raise UsageError unless a table has the column and it is text, or null in every row.
+    """Raise UsageError unless a table has the column once and it is text, or null in every row.
 
     what: the file or data set, for the message. option: the option that sets the column, for it.
     """
     if column not in schema.names:
         raise no_column(what, column, schema.names, option)
+    if schema.names.count(column) > 1:
+        raise UsageError(
+            f"{what} has more than one column `{column}`. "
+            f"Rename the others, or name another with {option}."
+        )
     arrow_type = schema.field(column).type
     kind = arrow_type.value_type if pa.types.is_dictionary(arrow_type) else arrow_type
     if kind not in (pa.string(), pa.large_string(), pa.string_view(), pa.null()):

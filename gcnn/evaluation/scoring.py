@@ -165,7 +165,7 @@ class Scorer:
 
         column: the one with the texts, each scored as a sentence (see `score`); a row whose text is
         null has null scores. Raises UsageError for anything but a pyarrow.Table, if `column` is
-        absent or not text, and if a new name is taken.
+        absent, twice there or not text, and if a new name is taken.
         """
         if not isinstance(table, pa.Table):
             raise UsageError(

@@ -320,6 +320,11 @@ def test_large_parquet_comes_in_parts(tmp_path, monkeypatch):
             pa.table({"b": ["a"]}),
             "no column `text` (found: b). Name another with data.column",
         ),
+        (
+            "a.parquet",
+            pa.table([["a"], ["b"]], ["text", "text"]),
+            "has more than one column `text`. Rename the others, or name another with data.column",
+        ),
         ("a.parquet", b"", "damaged or incomplete"),
         ("a.parquet", b"PAR1 and no more", "damaged or incomplete"),
     ],
