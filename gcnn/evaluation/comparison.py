@@ -11,10 +11,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from gcnn.base.errors import RunError
+from gcnn.base.numbers import exp
 from gcnn.data.batches import line_ends
 from gcnn.data.stream import TokenStream
 from gcnn.data.tokenizers import Tokenizer
-from gcnn.evaluation.perplexity import exp
 
 RESAMPLES = 10_000
 SEED = 1

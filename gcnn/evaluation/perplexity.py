@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 from tqdm import tqdm
 
+from gcnn.base.numbers import exp
 from gcnn.data.batches import IGNORE, RunningText, Sentences, to_device
 from gcnn.data.stream import TokenStream
 from gcnn.models.language_model import LanguageModel, State
@@ -248,7 +249,7 @@ def normalised(
     - words, word_perplexity: per white-space word and end of line, whatever the tokenizer;
     - bytes, bits_per_byte.
 
-    Perplexities are infinity if they are too large for a float or the nats are nan (see `exp`).
+    Perplexities are infinity if they are too large for a float, and nan if the nats are.
     word_perplexity and bits_per_byte compare models with different tokenizers. They are None if a
     word is out of vocabulary: the more words a model does not know, the better they would be.
     """
@@ -267,11 +268,6 @@ def normalised(
         "bytes": stream.bytes,
         "bits_per_byte": total / math.log(2) / stream.bytes if all_is_spelled else None,
     }
-
-
-def exp(nats: float) -> float:
-    """exp(nats); infinity from 700 on, near the largest float, and for nan."""
-    return math.exp(nats) if nats < 700 else math.inf
 
 
 def type_counts(stream: TokenStream) -> np.ndarray:
