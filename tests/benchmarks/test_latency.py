@@ -14,7 +14,7 @@ from gcnn.benchmarks.bounds import SIZES, Bound, Machine, Sizes, Work, work
 from gcnn.benchmarks.latency import BLOCK, LENGTHS, Candidate, Zipf, benchmark, score
 from gcnn.commands import benchmark as benchmark_command
 from gcnn.commands.benchmark import paper_groups, run_groups
-from gcnn.config.models import BlockConfig, GCNNConfig, LSTMConfig
+from gcnn.config.models import BlockConfig, GCNNConfig, LSTMConfig, TransformerConfig
 from gcnn.models.inference import prepare_for_inference
 from gcnn.models.language_model import LanguageModel, build_model
 from gcnn.reporting.latency import latency_table, load_latency, ratio_table, speed_table
@@ -184,6 +184,17 @@ def test_work_of_an_lstm_counts_its_recurrent_weights_every_step(packed):
         4 * LSTM_RECURRENT,
     )
     assert work(model, targets, softmax=False) == expected
+
+
+@pytest.mark.parametrize("window", [2, 500])
+def test_work_of_a_transformer_reads_no_weights_for_attention(window):
+    sizes = {"embedding_dim": 5, "hidden_dim": 8, "num_heads": 2, "feed_forward_dim": 6}
+    config = TransformerConfig(**sizes, num_layers=3, window=window, cutoffs=[20, 60])
+    # Queries, keys, values and output; SwiGLU's two paths and what contracts them
+    weights = 5 * 8 + 3 * (4 * 8 * 8 + 3 * 8 * 6)
+    targets = torch.zeros(3, 7, dtype=torch.long)
+    found = work(build_model(config, VOCABULARY), targets, softmax=False)
+    assert found == Work(2 * 21 * weights, 4 * (weights + 21 * 5))
 
 
 def test_bfloat16_halves_the_bytes_and_not_the_operations():
