@@ -12,7 +12,7 @@ import torch
 
 from gcnn.benchmarks import time_boxes
 from gcnn.benchmarks.gpu import one_by_one
-from gcnn.benchmarks.time_boxes import Notes, Part, run_parts
+from gcnn.benchmarks.time_boxes import Notes, Part, run_part, run_parts
 from gcnn.commands import benchmark_gpu
 
 ROOT = Path(__file__).parents[2]
@@ -87,6 +87,17 @@ def test_a_part_that_fails_hangs_or_dies_leaves_its_reason_and_the_others_run(tm
     assert "exit code 9" in said["dies"]["failed"]
     assert (outcomes["works"], "failed" in said["works"]) == ("done", False)
     assert 0 < said["works"]["seconds"] <= 4
+
+
+def test_a_part_that_dies_before_its_first_note_keeps_nothing_of_an_older_file(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(time_boxes, "made_with", lambda: os._exit(9))
+    path = tmp_path / "part.json"
+    path.write_text('{"found": 1}')
+    outcome = run_part(Part("part", 1, print), path, 5.0)
+    assert "exit code 9" in outcome
+    assert read(tmp_path)["part"] == {"failed": outcome}
 
 
 def test_a_model_that_fails_does_not_take_the_next_with_it(tmp_path):
