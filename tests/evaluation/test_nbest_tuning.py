@@ -128,10 +128,10 @@ def test_the_line_that_the_command_prints_ranks_so(
 
 
 @pytest.mark.parametrize(("references", "lists", "named"), [
-    ("u1 ||| a b\n", b"u2 ||| a ||| -1\n", "no line for the list 'u2'"),
+    ("u1 ||| a b\n", b"u2 ||| a ||| -1\n", "the references have no line for the list 'u2'"),
     ("u1 a\nu1 b\n", b"u1 ||| a ||| -1\n", "names 'u1' twice"),
     ("u1 |||\n", b"u1 ||| a ||| -1\n", "has no words"),
-    ("u1 a\n", b"", "has no n-best lists"),
+    ("u1 a\n", b"", "there are no n-best lists"),
     ("u1 a\n", b"u1 ||| a\n", "has no score"),
     ("u1 a\nu2 a\n", b"u1 ||| a ||| -1\nu2 ||| a ||| -1\nu1 ||| b ||| -2\n", "'u1' comes in 2"),
 ])  # fmt: skip
