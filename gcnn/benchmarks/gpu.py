@@ -270,15 +270,16 @@ def train_on_text(
 def write_made_up_text(folder: Path, words: int) -> None:
     """Write train.txt with so many words, and valid.txt and test.txt with a tenth, into `folder`.
 
-    Random words by Zipf's law, 20 a line (what is left of the number is dropped), the same at each
-    call: of 50,000 types, or of 20 for a text of at most TOY_WORDS words. words: 200 or more, else
-    a split is empty. The folder is made; files of these names are replaced.
+    Random words by Zipf's law, 20 a line (what is left of the number is dropped, but each file has
+    a line), the same at each call: of 50,000 types, or of 20 for a text of at most TOY_WORDS words.
+    The folder is made; files of these names are replaced.
     """
     folder.mkdir(parents=True, exist_ok=True)
     types = 50_000 if words > TOY_WORDS else 20
     shares = {"train": 1, "valid": 0.1, "test": 0.1}
     for seed, (split, share) in enumerate(shares.items()):
-        ids = Zipf(types, seed).words(int(words * share) // 20, 20)
+        count = max(1, int(words * share) // 20)
+        ids = Zipf(types, seed).words(count, 20)
         lines = []
         for line in ids.tolist():
             lines.append(" ".join(f"w{word}" for word in line))

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from gcnn.benchmarks import time_boxes
-from gcnn.benchmarks.gpu import one_by_one
+from gcnn.benchmarks.gpu import one_by_one, write_made_up_text
 from gcnn.benchmarks.time_boxes import Notes, Part, run_part, run_parts
 from gcnn.commands import benchmark_gpu
 
@@ -109,6 +109,19 @@ def test_a_model_that_fails_does_not_take_the_next_with_it(tmp_path):
         one_by_one(notes, {"first": fails, "second": lambda: {"speed": 2}})
     said = read(tmp_path)["part"]
     assert said == {"first": {"failed": "RuntimeError: out of memory"}, "second": {"speed": 2}}
+
+
+@pytest.mark.parametrize(("words", "counts"), [
+    (10, {"train": 20, "valid": 20, "test": 20}),
+    (199, {"train": 180, "valid": 20, "test": 20}),
+    (1000, {"train": 1000, "valid": 100, "test": 100}),
+])  # fmt: skip
+def test_a_made_up_text_has_words_in_every_split(tmp_path, words, counts):
+    write_made_up_text(tmp_path / "text", words)
+    found = {path.stem: path.read_text() for path in (tmp_path / "text").iterdir()}
+    assert {split: len(text.split()) for split, text in found.items()} == counts
+    for text in found.values():
+        assert {len(line.split()) for line in text.splitlines()} == {20}
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu"])
