@@ -92,9 +92,9 @@ def training(device: str, compiled: bool, notes: Notes, seconds: float) -> None:
     """Time the real update of each model of UPDATES (on a CPU of TOY_UPDATES), compiled or not.
 
     Adds to `notes` `precision`, `compiled` and, by model, `Speed.report` with
-    `share_of_dense_bf16_peak`, the share of the chip's dense bf16 rate (None on another chip than
-    an H100 or H200 in SXM form). A model that fails has `failed` instead (`one_by_one`). Changes
-    the process as `make_trainer` does; on a CPU, `compiled` also turns torch's compiler off in it.
+    `share_of_dense_bf16_peak`, the share of the chip's dense bf16 rate (None unless `has_peak`). A
+    model that fails has `failed` instead (`one_by_one`). Changes the process as `make_trainer`
+    does; on a CPU, `compiled` also turns torch's compiler off in it.
     Raises UsageError if there is no such `device` (see `choose_device`), and RunError at the end if
     a model failed. `seconds` is not used.
     """
@@ -117,10 +117,8 @@ def training(device: str, compiled: bool, notes: Notes, seconds: float) -> None:
         warm_up, sizes = (1, TOY_SIZES) if toy else (3, None)
         measured = measure(trainer, name, rounds, steps, warm_up, sizes).report()
 
-        chip = "" if toy else torch.cuda.get_device_name()
-        is_sxm = "PCIe" not in chip and "NVL" not in chip  # these are slower
         share = None
-        if is_sxm and ("H100" in chip or "H200" in chip):
+        if not toy and has_peak(torch.cuda.get_device_name()):
             share = measured["flops_per_second"] / PEAK
         return {**measured, "share_of_dense_bf16_peak": share}
 
@@ -130,6 +128,14 @@ def training(device: str, compiled: bool, notes: Notes, seconds: float) -> None:
     for name, overrides in updates.items():
         calls[name] = partial(speed, name, overrides)
     one_by_one(notes, calls)
+
+
+def has_peak(chip: str) -> bool:
+    """Whether the GPU with this name has the rate PEAK: a whole H100 or H200 in the SXM form."""
+    words = set(chip.split())
+    is_hopper = bool(words & {"H100", "H200"})
+    is_slower = bool(words & {"PCIe", "NVL", "MIG"})  # other forms, and a part of a chip
+    return is_hopper and not is_slower
 
 
 def table_4(device: str, notes: Notes, seconds: float) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from gcnn.benchmarks import time_boxes
-from gcnn.benchmarks.gpu import one_by_one, write_made_up_text
+from gcnn.benchmarks.gpu import has_peak, one_by_one, write_made_up_text
 from gcnn.benchmarks.time_boxes import Notes, Part, run_part, run_parts
 from gcnn.commands import benchmark_gpu
 
@@ -109,6 +109,19 @@ def test_a_model_that_fails_does_not_take_the_next_with_it(tmp_path):
         one_by_one(notes, {"first": fails, "second": lambda: {"speed": 2}})
     said = read(tmp_path)["part"]
     assert said == {"first": {"failed": "RuntimeError: out of memory"}, "second": {"speed": 2}}
+
+
+@pytest.mark.parametrize(("chip", "is_known"), [
+    ("NVIDIA H100 80GB HBM3", True),
+    ("NVIDIA H200", True),
+    ("NVIDIA H100 PCIe", False),
+    ("NVIDIA H200 NVL", False),
+    ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", False),
+    ("NVIDIA GH200 480GB", False),
+    ("NVIDIA A100-SXM4-80GB", False),
+])  # fmt: skip
+def test_the_rate_of_a_datasheet_is_that_of_its_chip_alone(chip, is_known):
+    assert has_peak(chip) == is_known
 
 
 @pytest.mark.parametrize(("words", "counts"), [
