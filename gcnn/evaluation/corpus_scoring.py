@@ -78,20 +78,30 @@ def score_files(
     random.shuffle(todo)  # so that processes rarely meet, also where the file system knows no locks
     with remove_if_left_empty(output):
         for path, target in tqdm(todo, unit=" files", disable=None):
-            with claimed(target) as is_claimed:
-                try:
-                    if not is_claimed:
-                        done.elsewhere += 1
-                    elif is_done(scorer, path, target, column, prefix):  # meanwhile
-                        done.skipped += 1
-                    else:
-                        score_file(scorer, path, target, column, prefix, done)
-                except UsageError as error:
-                    refused.append(str(error))
+            try:
+                score_unless_done(scorer, path, target, column, prefix, done)
+            except UsageError as error:
+                refused.append(str(error))
         if refused:
             more = f" {len(refused) - 3} more files were not scored." if len(refused) > 3 else ""
             raise UsageError(" ".join(refused[:3]) + more)
     return done
+
+
+def score_unless_done(
+    scorer: Scorer, path: Path, target: Path, column: str, prefix: str, done: ScoringStats
+) -> None:
+    """Score a file as `score_file` does, unless another process is at work on it or has done it.
+
+    Counts in `done` what was the case. Raises UsageError as score_file and is_done do.
+    """
+    with claimed(target) as is_claimed:
+        if not is_claimed:
+            done.elsewhere += 1
+        elif is_done(scorer, path, target, column, prefix):
+            done.skipped += 1
+        else:
+            score_file(scorer, path, target, column, prefix, done)
 
 
 @contextlib.contextmanager
