@@ -58,27 +58,32 @@ def compare(
     differences = nlls_b - nlls_a
     means = [float(nlls_a.mean()), float(nlls_b.mean())]
 
-    # Each part's difference summed over each unit, the whole difference before them: a column each.
-    columns = [np.add.reduceat(differences, starts)]
-    rows = []  # (way, part) of each further column
+    # The parts, and of each part and the whole the difference summed over each unit, (units,)
+    unit_sums = {"whole": np.add.reduceat(differences, starts)}
+    parts = {}
     for way, labels, part_of in divisions(stream, starts):
+        parts[way] = []
         for number, label in enumerate(labels):
             inside = part_of == number
             if not inside.any():
                 continue
-            columns.append(np.add.reduceat(np.where(inside, differences, 0), starts))
+            unit_sums[way, label] = np.add.reduceat(np.where(inside, differences, 0), starts)
             part = {
                 "part": label,
                 "tokens": int(inside.sum()),
                 "nats_per_token": [float(nlls_a[inside].mean()), float(nlls_b[inside].mean())],
                 "contribution": float(differences[inside].sum() / len(stream)),
             }
-            rows.append((way, part))
+            parts[way].append(part)
 
-    whole, *intervals = bootstrap(np.column_stack(columns), np.diff(starts, append=len(stream)))
-    parts = {}
-    for (way, part), interval in zip(rows, intervals, strict=True):
-        parts.setdefault(way, []).append(part | {"interval": interval})
+    # All intervals from the same draws
+    columns = np.column_stack(list(unit_sums.values()))
+    unit_tokens = np.diff(starts, append=len(stream))
+    intervals = dict(zip(unit_sums, bootstrap(columns, unit_tokens), strict=True))
+    for way, parts_of_way in parts.items():
+        for part in parts_of_way:
+            part["interval"] = intervals[way, part["part"]]
+    whole = intervals["whole"]
     difference = float(differences.mean())
     return {
         "tokens": len(stream),
