@@ -182,7 +182,7 @@ def now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def work(model: LanguageModel, targets: Tensor, softmax: bool = True) -> Work:
+def work_of(model: LanguageModel, targets: Tensor, softmax: bool = True) -> Work:
     """What scoring a text takes a model, counted and not measured.
 
     targets: ids, (batch, time), none of them IGNORE; they decide which clusters of an adaptive

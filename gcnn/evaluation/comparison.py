@@ -137,17 +137,17 @@ def divisions(
 
     Each is its name, the labels of the parts, and the index of each token's part: (tokens,). A part
     may have no tokens. frequency: by the rank of the type in the training text; position: by the
-    place in the unit; both count from 1 (`decades`). recall: see `recall_parts`.
+    place in the unit; both count from 1 (`split_at_decades`). recall: see `recall_parts`.
     starts: the position of each unit's first token, (units,), ascending from 0.
     """
     positions = np.arange(len(stream))
     units = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(stream)))
-    yield "frequency", *decades(stream.tokens + 1)  # ids are sorted by training frequency
+    yield "frequency", *split_at_decades(stream.tokens + 1)  # ids are sorted by training frequency
     yield "recall", list(RECALL), recall_parts(stream, units)
-    yield "position", *decades(positions - starts[units] + 1)
+    yield "position", *split_at_decades(positions - starts[units] + 1)
 
 
-def decades(numbers: np.ndarray) -> tuple[list[str], np.ndarray]:
+def split_at_decades(numbers: np.ndarray) -> tuple[list[str], np.ndarray]:
     """Divide whole numbers (n,), from 1 on, at DECADES: the labels of the parts, as "1 to 10", and
     the index of each number's part, (n,).
     """

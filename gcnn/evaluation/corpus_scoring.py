@@ -64,14 +64,16 @@ def score_files(
     missing. Files whose scores are there already, or that another process has locked, are left out.
     The others are taken in random order, with a progress bar on a terminal. An OSError (a full
     disk) ends it at once.
-    Raises UsageError before anything is scored as `targets_of` and `is_done` do; and, after all
-    other files are scored, for files that are damaged, have no such column, or have a column with
-    the name of a score.
+    Raises UsageError before anything is scored as `targets_of` and `check_scores` do; and, after
+    all other files are scored, for files that are damaged, have no such column, or have a column
+    with the name of a score.
     """
     targets = targets_of(files, output)
     todo = []
     for path, target in targets.items():
-        if not is_done(scorer, path, target, column, prefix):
+        if target.exists():
+            check_scores(scorer, path, target, column, prefix)
+        else:
             todo.append((path, target))
     done = ScoringStats(skipped=len(files) - len(todo))
     refused = []
@@ -93,12 +95,13 @@ def score_unless_done(
 ) -> None:
     """Score a file as `score_file` does, unless another process is at work on it or has done it.
 
-    Counts in `done` what was the case. Raises UsageError as score_file and is_done do.
+    Counts in `done` what was the case. Raises UsageError as score_file and check_scores do.
     """
     with claimed(target) as is_claimed:
         if not is_claimed:
             done.elsewhere += 1
-        elif is_done(scorer, path, target, column, prefix):
+        elif target.exists():
+            check_scores(scorer, path, target, column, prefix)
             done.skipped += 1
         else:
             score_file(scorer, path, target, column, prefix, done)
@@ -162,15 +165,14 @@ def metadata_key(prefix: str) -> bytes:
     return f"{METADATA_KEY}:{prefix}".encode() if prefix else METADATA_KEY.encode()
 
 
-def is_done(scorer: Scorer, path: Path, target: Path, column: str, prefix: str) -> bool:
-    """Whether `target`, the output, has the scores of the input `path` with this prefix already.
+def check_scores(scorer: Scorer, path: Path, target: Path, column: str, prefix: str) -> None:
+    """Check that `target`, an output that is there, has the scores of the input `path` with this
+    prefix.
 
-    False if `target` does not exist; else reads the whole input, for its sha256. Raises UsageError
-    if the scores were made from something else, which is a difference in any of IDENTITY_KEYS, or
-    if `target` is damaged or does not say what scores with this prefix were made from.
+    Reads the whole input, for its sha256. Raises UsageError if the scores were made from something
+    else, which is a difference in any of IDENTITY_KEYS, or if `target` is damaged or does not say
+    what scores with this prefix were made from.
     """
-    if not target.exists():
-        return False
     try:
         with pa.OSFile(os.fsencode(target)) as file:
             recorded = dict(json.loads(pq.read_schema(file).metadata[metadata_key(prefix)]))
@@ -189,7 +191,6 @@ def is_done(scorer: Scorer, path: Path, target: Path, column: str, prefix: str) 
                 f"(they are of {recorded.get('name')} by {recorded.get('run')}). "
                 "Give another folder or remove the file."
             )
-    return True
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import pytest
 
 from gcnn.commands.score import rerank_windows, score_hypotheses
 from gcnn.commands.tune_nbest import read_references
-from gcnn.evaluation.nbest import Ranker, reader
+from gcnn.evaluation.nbest import Ranker, line_parser
 from gcnn.evaluation.nbest_tuning import make_lists, tune
 
 pytest.importorskip("jiwer", reason="jiwer is not installed (the extra nbest)")
@@ -70,7 +70,7 @@ def errors_of_first(scorer, nbest, references, ranker) -> int:
 
 def lists_of(scorer, nbest, references):
     raw = iter([[line.encode() for line in nbest]])
-    return make_lists(score_hypotheses(scorer, raw, reader("moses", True)), references)
+    return make_lists(score_hypotheses(scorer, raw, line_parser("moses", True)), references)
 
 
 def test_no_point_of_a_grid_has_fewer_errors_than_the_weights_found(one_scorer, nbest, references):
