@@ -3,8 +3,8 @@
 Operations and bytes are counted, and divided by rates that are measured on the machine. A text
 takes at least the larger of
 
-- the operations of its matrix products, at the rate of the fastest product, of few rows or many,
-  and
+- the operations of its products with weights (those within attention are left out), at the rate of
+  the fastest product, of few rows or many, and
 - the bytes of all weights that it touches, each read once (an embedding for each token), at the
   rate of reading an array far larger than the caches.
 
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from gcnn.models.inference import prepare_for_inference
 from gcnn.models.language_model import LanguageModel
+from gcnn.models.layers import weight_count
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Work:
-    """Operations of matrix products, and bytes of weights read, that scoring a text takes.
+    """Operations of products with weights, and bytes of these, that scoring a text takes at least.
 
     Those of an LSTM's recurrence are counted apart, since its steps wait for one another.
     """
@@ -181,19 +182,20 @@ def now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def work(model: LanguageModel, targets: Tensor, softmax: bool = True) -> Work:
+def work_of(model: LanguageModel, targets: Tensor, softmax: bool = True) -> Work:
     """What scoring a text takes a model, counted and not measured.
 
     targets: ids, (batch, time), none of them IGNORE; they decide which clusters of an adaptive
     softmax are computed. softmax: False counts the encoder alone.
     A weight takes as many bytes as one of the embedding's type. Of the embedding a row is read for
-    each token, also if it comes again; of the softmax only the clusters that `targets` need. Of a
-    Transformer, the products of attention are counted as if they read weights, too.
+    each token, also if it comes again; of the softmax only the clusters that `targets` need. The
+    products within a Transformer's attention have no weights, and are left out.
     """
     encoder = model.encoder
     embedding = encoder.embedding.weight
     recurrent = encoder.recurrent_macs()
-    weights = encoder.macs() - recurrent
+    # `weight_count` leaves out an nn.LSTM; `macs` counts attention's products, too
+    weights = encoder.macs() - recurrent if recurrent else weight_count(encoder)
     macs = weights * targets.numel()  # multiply-accumulates, two operations each
     if softmax:
         rows_of_parts = [targets.numel()]  # of the head, then of each cluster

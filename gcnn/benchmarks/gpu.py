@@ -92,9 +92,9 @@ def training(device: str, compiled: bool, notes: Notes, seconds: float) -> None:
     """Time the real update of each model of UPDATES (on a CPU of TOY_UPDATES), compiled or not.
 
     Adds to `notes` `precision`, `compiled` and, by model, `Speed.report` with
-    `share_of_dense_bf16_peak`, the share of the chip's dense bf16 rate (None on another chip than
-    an H100 or H200 in SXM form). A model that fails has `failed` instead (`one_by_one`). Changes
-    the process as `make_trainer` does; on a CPU, `compiled` also turns torch's compiler off in it.
+    `share_of_dense_bf16_peak`, the share of the chip's dense bf16 rate (None unless `has_peak`). A
+    model that fails has `failed` instead (`one_by_one`). Changes the process as `make_trainer`
+    does; on a CPU, `compiled` also turns torch's compiler off in it.
     Raises UsageError if there is no such `device` (see `choose_device`), and RunError at the end if
     a model failed. `seconds` is not used.
     """
@@ -117,10 +117,8 @@ def training(device: str, compiled: bool, notes: Notes, seconds: float) -> None:
         warm_up, sizes = (1, TOY_SIZES) if toy else (3, None)
         measured = measure(trainer, name, rounds, steps, warm_up, sizes).report()
 
-        chip = "" if toy else torch.cuda.get_device_name()
-        is_sxm = "PCIe" not in chip and "NVL" not in chip  # these are slower
         share = None
-        if is_sxm and ("H100" in chip or "H200" in chip):
+        if not toy and has_peak(torch.cuda.get_device_name()):
             share = measured["flops_per_second"] / PEAK
         return {**measured, "share_of_dense_bf16_peak": share}
 
@@ -130,6 +128,14 @@ def training(device: str, compiled: bool, notes: Notes, seconds: float) -> None:
     for name, overrides in updates.items():
         calls[name] = partial(speed, name, overrides)
     one_by_one(notes, calls)
+
+
+def has_peak(chip: str) -> bool:
+    """Whether the GPU with this name has the rate PEAK: a whole H100 or H200 in the SXM form."""
+    words = set(chip.split())
+    is_hopper = bool(words & {"H100", "H200"})
+    is_slower = bool(words & {"PCIe", "NVL", "MIG"})  # other forms, and a part of a chip
+    return is_hopper and not is_slower
 
 
 def table_4(device: str, notes: Notes, seconds: float) -> None:
@@ -270,15 +276,16 @@ def train_on_text(
 def write_made_up_text(folder: Path, words: int) -> None:
     """Write train.txt with so many words, and valid.txt and test.txt with a tenth, into `folder`.
 
-    Random words by Zipf's law, 20 a line (what is left of the number is dropped), the same at each
-    call: of 50,000 types, or of 20 for a text of at most TOY_WORDS words. words: 200 or more, else
-    a split is empty. The folder is made; files of these names are replaced.
+    Random words by Zipf's law, 20 a line (what is left of the number is dropped, but each file has
+    a line), the same at each call: of 50,000 types, or of 20 for a text of at most TOY_WORDS words.
+    The folder is made; files of these names are replaced.
     """
     folder.mkdir(parents=True, exist_ok=True)
     types = 50_000 if words > TOY_WORDS else 20
     shares = {"train": 1, "valid": 0.1, "test": 0.1}
     for seed, (split, share) in enumerate(shares.items()):
-        ids = Zipf(types, seed).words(int(words * share) // 20, 20)
+        count = max(1, int(words * share) // 20)
+        ids = Zipf(types, seed).words(count, 20)
         lines = []
         for line in ids.tolist():
             lines.append(" ".join(f"w{word}" for word in line))

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gcnn.benchmarks.bounds import Bound, Clock, Machine, now, work
+from gcnn.benchmarks.bounds import Bound, Clock, Machine, now, work_of
 from gcnn.models.inference import prepare_for_inference
 from gcnn.models.language_model import LanguageModel, zipf
 
@@ -205,8 +205,8 @@ def score(model: LanguageModel, tokens: Tensor, targets: Tensor, machine: Machin
     hidden_seconds = sum(clock.seconds(*marks) for marks in hidden_marks)
     total_seconds = clock.seconds(start, end)
     return {
-        "hidden": (hidden_seconds, machine.bound(work(model, targets, softmax=False))),
-        "total": (total_seconds, machine.bound(work(model, targets))),
+        "hidden": (hidden_seconds, machine.bound(work_of(model, targets, softmax=False))),
+        "total": (total_seconds, machine.bound(work_of(model, targets))),
     }
 
 

@@ -64,7 +64,6 @@ def run_parts(
         shares_left = sum(later.share for later in parts[at:])
         limit = max(least, left * part.share / shares_left)
         path = folder / f"{part.name}.json"
-        path.unlink(missing_ok=True)
         start = time.monotonic()
         outcomes[part.name] = run_part(part, path, limit)
         took = time.monotonic() - start
@@ -76,9 +75,10 @@ def run_part(part: Part, path: Path, seconds: float) -> str:
     """Run one part in a forked process; returns "done", or why it failed.
 
     After `seconds` the process is terminated, and killed GRACE seconds later. The part's JSON is
-    `path`; remove an older file there first. If the part failed, the reason is added as `failed`.
-    This process must not have used a GPU before: CUDA does not work in a fork of one that has.
+    `path`, in place of an older file. If the part failed, the reason is added as `failed`. This
+    process must not have used a GPU before: CUDA does not work in a fork of one that has.
     """
+    path.unlink(missing_ok=True)
     reader, writer = FORKS.Pipe(duplex=False)
     process = FORKS.Process(target=measure_and_write, args=(part, path, seconds, writer))
     process.start()
@@ -96,6 +96,7 @@ def run_part(part: Part, path: Path, seconds: float) -> str:
             reason = reader.recv()
         except EOFError:
             reason = f"its process ended with exit code {process.exitcode}"
+    reader.close()
     if reason is not None:
         found = read_notes(path)
         write_json(path, {**found, "failed": reason})

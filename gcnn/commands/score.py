@@ -30,7 +30,7 @@ from gcnn.commands.arguments import (
     new_parser,
     set_threads,
 )
-from gcnn.evaluation.nbest import KINDS, Hypothesis, Ranker, Scored, reader
+from gcnn.evaluation.nbest import KINDS, Hypothesis, Ranker, Scored, line_parser
 
 if TYPE_CHECKING:
     from gcnn.evaluation.scoring import Scorer
@@ -213,11 +213,12 @@ def rerank_windows(
     The best hypothesis comes first, each with a newline. The lists are those of `split_into_lists`;
     they are yielded when the next list's name or the end of the input comes. No input: no text.
     windows: lines in UTF-8 without line ends, as `read_windows` yields them. kind: the lists'
-    format, of KINDS ("any": see `reader`); with `ranker.weight`, each hypothesis must have a score
-    of its own. Adds to the counts of `ranker`. Raises UsageError, with the number of the line, for
-    one that is not of this kind or not UTF-8; the last list before it is not yielded then.
+    format, of KINDS ("any": see `line_parser`); with `ranker.weight`, each hypothesis must have a
+    score of its own. Adds to the counts of `ranker`. Raises UsageError, with the number of the
+    line, for one that is not of this kind or not UTF-8; the last list before it is not yielded
+    then.
     """
-    read_hypothesis = reader(kind, ranker.weight is not None)
+    read_hypothesis = line_parser(kind, ranker.weight is not None)
     return ranker.rank(score_hypotheses(scorer, windows, read_hypothesis))
 
 
@@ -227,8 +228,8 @@ def score_hypotheses(
     """Parse and score the hypotheses in windows of lines; yields them one by one, in their order.
 
     windows: lines in UTF-8 without line ends, as `read_windows` yields them. read_hypothesis:
-    parses a line, as `reader` returns it. After the hypotheses before it, raises UsageError, with
-    the number of the line, for one that it refuses or that is not UTF-8.
+    parses a line, as `line_parser` returns it. After the hypotheses before it, raises UsageError,
+    with the number of the line, for one that it refuses or that is not UTF-8.
     """
     for hypotheses in parse_windows(windows, lambda raw: read_hypothesis(to_text(raw))):
         sentences = [hypothesis.sentence for hypothesis in hypotheses]

@@ -23,7 +23,7 @@ from gcnn.commands.arguments import (
     set_threads,
 )
 from gcnn.commands.score import STDIN, read_windows, score_hypotheses
-from gcnn.evaluation.nbest import reader
+from gcnn.evaluation.nbest import line_parser
 from gcnn.reporting.document import Table, to_text
 from gcnn.reporting.units import count
 
@@ -48,7 +48,7 @@ def main() -> None:
     word_errors("", [])  # before minutes of work: whether they can be counted
     set_threads(arguments.threads)
     scorer = Scorer.from_run(arguments.run, arguments.device, arguments.precision)
-    hypotheses = score_hypotheses(scorer, read_windows(STDIN), reader(arguments.nbest, True))
+    hypotheses = score_hypotheses(scorer, read_windows(STDIN), line_parser(arguments.nbest, True))
     lists = make_lists(hypotheses, references, penalty or 0.0)
     if lists.reference_words == 0:
         raise UsageError(f"--references: {arguments.references} has no words. Give what was said.")

@@ -219,7 +219,7 @@ def summarize(rows: Iterable[pa.Array], what: str) -> TextSummary:
         line_count += lines
         null_rows += nulls
     if size == line_count:  # nothing but the newlines
-        raise UsageError(f"data: {what} has no words. Give a file with some text.")
+        raise UsageError(f"{what} has no words. Give some text.")
     return TextSummary(digest.hexdigest(), size, line_count, null_rows)
 
 

@@ -63,10 +63,11 @@ def read_rows(
     option: the option that sets the column, for messages.
     alone: only the text's column. Otherwise Parquet keeps its other columns, and JSON lines get a
     second one, `json` (`json_row` if the text is in `json`), with each line as it is in the file.
-    The file is read while tables are iterated over. An empty one has no tables; a table may have no
-    rows, as of blank lines in JSON. While iterating, raises UsageError if the file is missing,
-    damaged, not UTF-8, a pointer of Git LFS, of a kind that is not read, or without the column, and
-    OSError if it may not be read or the disk fails.
+    The file is read while tables are iterated over; one without rows has a single table, with the
+    columns and no rows. Other tables may have no rows, too, as of blank lines in JSON. While
+    iterating, raises UsageError if the file is missing, damaged, not UTF-8, a pointer of Git LFS,
+    of a kind that is not read, or without the column, and OSError if it may not be read or the disk
+    fails.
     """
     if path.is_dir() or not path.exists():
         raise UsageError(f"no file {path}. {REMEDY}.")
@@ -127,9 +128,9 @@ def suffix(path: Path) -> str:
 def read_text(path: Path) -> Iterator[pa.Array]:
     """The lines of a text file in batches of large_string; it may be compressed, or a pipe.
 
-    Lines are without their ends; the end of the last one adds no empty line. Raises UsageError for
-    bytes that are not UTF-8, and as decompressed and checked_start do. Damaged compressed data
-    raises the decompressor's own errors.
+    Lines are without their ends; the end of the last one adds no empty line. A file without lines
+    has a single batch, an empty one. Raises UsageError for bytes that are not UTF-8, and as
+    decompressed and checked_start do. Damaged compressed data raises the decompressor's own errors.
     """
     with open(path, "rb") as raw, decompressed(raw, path) as file:
         number = 0  # lines before this chunk
@@ -146,6 +147,8 @@ def read_text(path: Path) -> Iterator[pa.Array]:
             yield lines
             number += len(lines)
             offset += len(chunk)
+        if number == 0:
+            yield pa.array([], TEXT)
 
 
 def decompressed(file: BinaryIO, path: Path) -> BinaryIO:
@@ -278,8 +281,8 @@ def parse_object(line: str, where: str) -> dict:
 def read_parquet(path: Path, column: str, option: str, alone: bool) -> Iterator[pa.Table]:
     """The rows of a Parquet file, as read_rows has them, whose arguments these are.
 
-    No other column may have the same name as the text's. Raises UsageError if that is absent or not
-    text, and for a pointer of Git LFS. A damaged file raises Arrow's own errors.
+    Raises UsageError if the column is absent, twice there or not text, and for a pointer of Git
+    LFS. A damaged file raises Arrow's own errors.
     """
     check_no_pointer_at(path)
     with pa.OSFile(os.fsencode(path)) as source:
@@ -289,20 +292,28 @@ def read_parquet(path: Path, column: str, option: str, alone: bool) -> Iterator[
         bytes_per_row = size // max(1, file.metadata.num_rows)
         rows = 1 + CHUNK // (1 + bytes_per_row)
         columns = [column] if alone else None  # None: all
-        for batch in file.iter_batches(rows, columns=columns):
-            table = pa.Table.from_batches([batch])
+        batches = file.iter_batches(rows, columns=columns)
+        tables = (pa.Table.from_batches([batch]) for batch in batches)
+        if file.metadata.num_rows == 0:  # there is no batch
+            tables = [file.read(columns)]
+        for table in tables:
             index = table.column_names.index(column)
             yield table.set_column(index, column, table[column].cast(TEXT))
 
 
 def check_text_column(schema: pa.Schema, column: str, what: object, option: str) -> None:
-    """Raise UsageError unless a table has the column and its type is text, or Arrow's null type.
+    """Raise UsageError unless a table has the column once, as text or of Arrow's null type.
 
     Text that is stored as a dictionary counts. what: the file or data set, for the message. option:
     the option that sets the column, for the message.
     """
     if column not in schema.names:
         raise no_column(what, column, schema.names, option)
+    if schema.names.count(column) > 1:
+        raise UsageError(
+            f"{what} has more than one column `{column}`. "
+            f"Rename the others, or name another with {option}."
+        )
     arrow_type = schema.field(column).type
     kind = arrow_type.value_type if pa.types.is_dictionary(arrow_type) else arrow_type
     if kind not in (pa.string(), pa.large_string(), pa.string_view(), pa.null()):

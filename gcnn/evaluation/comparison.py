@@ -11,10 +11,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from gcnn.base.errors import RunError
+from gcnn.base.numbers import exp
 from gcnn.data.batches import line_ends
 from gcnn.data.stream import TokenStream
 from gcnn.data.tokenizers import Tokenizer
-from gcnn.evaluation.perplexity import exp
 
 RESAMPLES = 10_000
 SEED = 1
@@ -58,27 +58,32 @@ def compare(
     differences = nlls_b - nlls_a
     means = [float(nlls_a.mean()), float(nlls_b.mean())]
 
-    # Each part's difference summed over each unit, the whole difference before them: a column each.
-    columns = [np.add.reduceat(differences, starts)]
-    rows = []  # (way, part) of each further column
+    # The parts, and of each part and the whole the difference summed over each unit, (units,)
+    unit_sums = {"whole": np.add.reduceat(differences, starts)}
+    parts = {}
     for way, labels, part_of in divisions(stream, starts):
+        parts[way] = []
         for number, label in enumerate(labels):
             inside = part_of == number
             if not inside.any():
                 continue
-            columns.append(np.add.reduceat(np.where(inside, differences, 0), starts))
+            unit_sums[way, label] = np.add.reduceat(np.where(inside, differences, 0), starts)
             part = {
                 "part": label,
                 "tokens": int(inside.sum()),
                 "nats_per_token": [float(nlls_a[inside].mean()), float(nlls_b[inside].mean())],
                 "contribution": float(differences[inside].sum() / len(stream)),
             }
-            rows.append((way, part))
+            parts[way].append(part)
 
-    whole, *intervals = bootstrap(np.column_stack(columns), np.diff(starts, append=len(stream)))
-    parts = {}
-    for (way, part), interval in zip(rows, intervals, strict=True):
-        parts.setdefault(way, []).append(part | {"interval": interval})
+    # All intervals from the same draws
+    columns = np.column_stack(list(unit_sums.values()))
+    unit_tokens = np.diff(starts, append=len(stream))
+    intervals = dict(zip(unit_sums, bootstrap(columns, unit_tokens), strict=True))
+    for way, parts_of_way in parts.items():
+        for part in parts_of_way:
+            part["interval"] = intervals[way, part["part"]]
+    whole = intervals["whole"]
     difference = float(differences.mean())
     return {
         "tokens": len(stream),
@@ -132,17 +137,17 @@ def divisions(
 
     Each is its name, the labels of the parts, and the index of each token's part: (tokens,). A part
     may have no tokens. frequency: by the rank of the type in the training text; position: by the
-    place in the unit; both count from 1 (`decades`). recall: see `recall_parts`.
+    place in the unit; both count from 1 (`split_at_decades`). recall: see `recall_parts`.
     starts: the position of each unit's first token, (units,), ascending from 0.
     """
     positions = np.arange(len(stream))
     units = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(stream)))
-    yield "frequency", *decades(stream.tokens + 1)  # ids are sorted by training frequency
+    yield "frequency", *split_at_decades(stream.tokens + 1)  # ids are sorted by training frequency
     yield "recall", list(RECALL), recall_parts(stream, units)
-    yield "position", *decades(positions - starts[units] + 1)
+    yield "position", *split_at_decades(positions - starts[units] + 1)
 
 
-def decades(numbers: np.ndarray) -> tuple[list[str], np.ndarray]:
+def split_at_decades(numbers: np.ndarray) -> tuple[list[str], np.ndarray]:
     """Divide whole numbers (n,), from 1 on, at DECADES: the labels of the parts, as "1 to 10", and
     the index of each number's part, (n,).
     """

@@ -25,7 +25,6 @@ from tqdm import tqdm
 
 from gcnn.base.errors import UsageError
 from gcnn.base.files import check_output, lock, sha256, to_json, write_atomically
-from gcnn.data.lines import TEXT
 from gcnn.data.tables import COMPRESSED_SUFFIXES, JSON_SUFFIXES, PARQUET_SUFFIXES, read_rows
 from gcnn.evaluation.scoring import SCORES, Scorer, check_new_columns
 
@@ -65,34 +64,47 @@ def score_files(
     missing. Files whose scores are there already, or that another process has locked, are left out.
     The others are taken in random order, with a progress bar on a terminal. An OSError (a full
     disk) ends it at once.
-    Raises UsageError before anything is scored as `targets_of` and `is_done` do; and, after all
-    other files are scored, for files that are damaged, have no such column, or have a column with
-    the name of a score.
+    Raises UsageError before anything is scored as `targets_of` and `check_scores` do; and, after
+    all other files are scored, for files that are damaged, have no such column, or have a column
+    with the name of a score.
     """
     targets = targets_of(files, output)
     todo = []
     for path, target in targets.items():
-        if not is_done(scorer, path, target, column, prefix):
+        if target.exists():
+            check_scores(scorer, path, target, column, prefix)
+        else:
             todo.append((path, target))
     done = ScoringStats(skipped=len(files) - len(todo))
     refused = []
     random.shuffle(todo)  # so that processes rarely meet, also where the file system knows no locks
     with remove_if_left_empty(output):
         for path, target in tqdm(todo, unit=" files", disable=None):
-            with claimed(target) as is_claimed:
-                try:
-                    if not is_claimed:
-                        done.elsewhere += 1
-                    elif is_done(scorer, path, target, column, prefix):  # meanwhile
-                        done.skipped += 1
-                    else:
-                        score_file(scorer, path, target, column, prefix, done)
-                except UsageError as error:
-                    refused.append(str(error))
+            try:
+                score_unless_done(scorer, path, target, column, prefix, done)
+            except UsageError as error:
+                refused.append(str(error))
         if refused:
             more = f" {len(refused) - 3} more files were not scored." if len(refused) > 3 else ""
             raise UsageError(" ".join(refused[:3]) + more)
     return done
+
+
+def score_unless_done(
+    scorer: Scorer, path: Path, target: Path, column: str, prefix: str, done: ScoringStats
+) -> None:
+    """Score a file as `score_file` does, unless another process is at work on it or has done it.
+
+    Counts in `done` what was the case. Raises UsageError as score_file and check_scores do.
+    """
+    with claimed(target) as is_claimed:
+        if not is_claimed:
+            done.elsewhere += 1
+        elif target.exists():
+            check_scores(scorer, path, target, column, prefix)
+            done.skipped += 1
+        else:
+            score_file(scorer, path, target, column, prefix, done)
 
 
 @contextlib.contextmanager
@@ -153,15 +165,14 @@ def metadata_key(prefix: str) -> bytes:
     return f"{METADATA_KEY}:{prefix}".encode() if prefix else METADATA_KEY.encode()
 
 
-def is_done(scorer: Scorer, path: Path, target: Path, column: str, prefix: str) -> bool:
-    """Whether `target`, the output, has the scores of the input `path` with this prefix already.
+def check_scores(scorer: Scorer, path: Path, target: Path, column: str, prefix: str) -> None:
+    """Check that `target`, an output that is there, has the scores of the input `path` with this
+    prefix.
 
-    False if `target` does not exist; else reads the whole input, for its sha256. Raises UsageError
-    if the scores were made from something else, which is a difference in any of IDENTITY_KEYS, or
-    if `target` is damaged or does not say what scores with this prefix were made from.
+    Reads the whole input, for its sha256. Raises UsageError if the scores were made from something
+    else, which is a difference in any of IDENTITY_KEYS, or if `target` is damaged or does not say
+    what scores with this prefix were made from.
     """
-    if not target.exists():
-        return False
     try:
         with pa.OSFile(os.fsencode(target)) as file:
             recorded = dict(json.loads(pq.read_schema(file).metadata[metadata_key(prefix)]))
@@ -180,7 +191,6 @@ def is_done(scorer: Scorer, path: Path, target: Path, column: str, prefix: str) 
                 f"(they are of {recorded.get('name')} by {recorded.get('run')}). "
                 "Give another folder or remove the file."
             )
-    return True
 
 
 @contextlib.contextmanager
@@ -219,13 +229,11 @@ def score_file(
     source = to_json(made_from(scorer, path, column))
 
     def write(aside: Path) -> None:
-        """Write the Parquet file at a temporary path, as `score_file` says; an input without rows
-        gives a file without rows, with `column` and the scores' columns alone. Adds the rows and
+        """Write the Parquet file at a temporary path, as `score_file` says; adds the rows and
         tokens to `done`.
         """
         tables = read_rows(path, column)
-        no_rows = pa.table({column: pa.array([], TEXT)})  # of an empty file
-        first = next(tables, no_rows)
+        first = next(tables)
         check_new_columns(first.column_names, prefix, path, "--prefix")
         made = {**(first.schema.metadata or {}), metadata_key(prefix): source}
         columns = [field.with_name(prefix + field.name) for field in SCORES]

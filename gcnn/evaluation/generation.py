@@ -85,14 +85,20 @@ def generate(
 
     read = torch.tensor([tokenizer.eos_id, *start])
     generated = generate_tokens(model, read, samples, tokens, choose_known)
-    prompt_length = len(tokenizer.decode(start))  # the prompt as the tokenizer gives it back
-    texts = []
-    for row in generated.tolist():
-        continuation = tokenizer.decode(start + row)[prompt_length:]
-        if prompt[-1:].isspace():
-            continuation = continuation.removeprefix(" ")  # it is in the prompt already
-        texts.append(prompt + continuation)
-    return texts
+    return [prompt + text_after(tokenizer, prompt, start, row) for row in generated.tolist()]
+
+
+def text_after(tokenizer: Tokenizer, prompt: str, start: list[int], ids: list[int]) -> str:
+    """The text of ids that continue a prompt, as it follows on the prompt as it was given.
+
+    start: the prompt's own ids. Both are decoded together, so that a blank comes between words; it
+    is left out if the prompt ends in white space already.
+    """
+    decoded_prompt = tokenizer.decode(start)  # its blanks and unknown words may be others
+    continuation = tokenizer.decode(start + ids)[len(decoded_prompt) :]
+    if prompt[-1:].isspace():
+        return continuation.removeprefix(" ")
+    return continuation
 
 
 def encode_prompt(tokenizer: Tokenizer, prompt: str, what: str = "the prompt") -> list[int]:

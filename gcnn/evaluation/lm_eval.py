@@ -6,11 +6,13 @@ Texts are read as everywhere here: a line ends with <eos>, and a text begins as 
 """
 
 import logging
+from collections.abc import Iterator
 
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
+from torch import Tensor
 
 from gcnn.evaluation.generation import encode_prompt
 from gcnn.evaluation.perplexity import read_blocks
@@ -65,43 +67,62 @@ class HarnessModel(LM):
         Side effect: adds to the counts for `warn_of_unknown_tokens`.
         """
         model = self.scorer.model
-        tokenizer = self.scorer.tokenizer
+        tokens, first = self.tokens_to_score(context, text)
+        unknown = tokens[first:].count(self.scorer.tokenizer.unk_id)
+        self.tokens += len(tokens) - first
+        self.unknown += unknown
+        total = 0.0
+        greedy = unknown == 0  # whether all so far are the likeliest
+        for hidden, wanted in self.hidden_before(tokens, first):
+            total -= float(model.nll(hidden, wanted).double().sum())
+            greedy = greedy and self.are_likeliest(hidden, wanted)
+        return total, greedy
 
-        # (1) Which tokens are scored
-        stripped = context.rstrip(" ")  # blanks belong to the word after them
-        before = encode_prompt(tokenizer, stripped)
+    def tokens_to_score(self, context: str, text: str) -> tuple[list[int], int]:
+        """The ids of context + text, and the place of the first one that `continuation` scores.
+
+        The place is their number if none is scored.
+        """
+        tokenizer = self.scorer.tokenizer
+        before = encode_prompt(tokenizer, context.rstrip(" "))  # a blank is of the word after it
         whole = encode_prompt(tokenizer, context + text)
         shared = 0  # tokens that the text leaves as they are
         while shared < min(len(before), len(whole)) and before[shared] == whole[shared]:
             shared += 1
-        # Whether the text goes on with the word that the context ends in
-        same_word = context[-1:].strip() != "" and text[:1].strip() != ""
-        if same_word and shared == len(before) and before[-1:] == [tokenizer.unk_id]:
-            shared -= 1  # another unknown word, with the same id
-        unknown = whole[shared:].count(tokenizer.unk_id)
-        self.tokens += len(whole) - shared
-        self.unknown += unknown
+        # An unknown word that the text goes on with is another one, with the same id
+        is_continued = context[-1:].strip() != "" and text[:1].strip() != ""
+        if is_continued and shared == len(before) and before[-1:] == [tokenizer.unk_id]:
+            return whole, shared - 1
+        return whole, shared
 
-        # (2) Their log-probabilities, block by block
-        total = 0.0
-        greedy = unknown == 0  # whether all so far are the likeliest
-        if shared == len(whole):  # the text is empty
-            return total, greedy
-        block_start = 0
-        for hidden, _ in read_blocks(model, torch.tensor([[tokenizer.eos_id, *whole[:-1]]])):
-            first = max(shared, block_start)  # the first position of the block that is scored
-            end = block_start + hidden.size(1)
-            wanted = torch.tensor(whole[first:end], dtype=torch.long)
-            hidden = hidden[0, first - block_start :]  # (wanted, channels)
-            block_start = end
-            if len(wanted) == 0:
-                continue
-            total -= float(model.nll(hidden, wanted).double().sum())
-            for rows, types in zip(hidden.split(ROWS), wanted.split(ROWS), strict=True):
-                if greedy:
-                    likeliest = model.log_prob(rows).argmax(dim=1).cpu()
-                    greedy = bool((likeliest == types).all())
-        return total, greedy
+    def hidden_before(self, tokens: list[int], first: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Read a text; yield, block by block, the hidden states that predict its tokens from place
+        `first` on, (n, channels), and the ids of these, (n,), on the CPU.
+
+        No n is 0, and nothing is read if there are no such tokens. The caller switches gradients
+        off.
+        """
+        if first == len(tokens):
+            return
+        read = torch.tensor([[self.scorer.tokenizer.eos_id, *tokens[:-1]]])
+        start = 0  # the place of the block's first token
+        for hidden, _ in read_blocks(self.scorer.model, read):
+            end = start + hidden.size(1)
+            if end > first:
+                skipped = max(0, first - start)
+                yield hidden[0, skipped:], torch.tensor(tokens[start + skipped : end])
+            start = end
+
+    def are_likeliest(self, hidden: Tensor, wanted: Tensor) -> bool:
+        """Whether each of some ids (n,) is the likeliest type after its hidden state (n, channels).
+
+        wanted: on the CPU. The caller switches gradients off.
+        """
+        for rows, ids in zip(hidden.split(ROWS), wanted.split(ROWS), strict=True):
+            likeliest = self.scorer.model.log_prob(rows).argmax(dim=1).cpu()
+            if not torch.equal(likeliest, ids):
+                return False
+        return True
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
         """For each request, its text's log-probability in nats, as running text without the last

@@ -36,7 +36,7 @@ class Hypothesis(NamedTuple):
         return len(self.sentence.split())
 
 
-def reader(kind: str, scored: bool) -> Callable[[str], Hypothesis]:
+def line_parser(kind: str, scored: bool) -> Callable[[str], Hypothesis]:
     """A function that parses a line of an n-best list.
 
     kind: one of KINDS. For "any" the first line that the function parses decides the kind of all,
@@ -49,7 +49,7 @@ def reader(kind: str, scored: bool) -> Callable[[str], Hypothesis]:
 
     def read_hypothesis(line: str) -> Hypothesis:
         """The hypothesis of a line, with or without its line end; decides `kind`, and raises, as
-        `reader` says.
+        `line_parser` says.
         """
         nonlocal kind
         if kind == "any":
@@ -73,7 +73,7 @@ def recognise_kind(line: str) -> str:
     """The kind of n-best list that a line is from: moses, srilm or kaldi, the first that fits.
 
     It is kaldi only if it begins with a name that ends with `-` and a number from 1. Raises
-    UsageError if none fits; the message begins with a verb, as those of `reader`.
+    UsageError if none fits; the message begins with a verb, as those of `line_parser`.
     """
     if "|||" in line:
         return "moses"
@@ -158,7 +158,7 @@ class Scored(NamedTuple):
     """A hypothesis as the model scores it."""
 
     hypothesis: Hypothesis
-    tokens: bytes  # the ids of its words: where these are the same, so is the score
+    ids: bytes  # of its tokens: where these are the same, so is the score
     log_prob: float  # nats
     unknown: int  # tokens that are <unk>
 
@@ -272,9 +272,9 @@ def with_equal_scores(entries: Iterable[Scored]) -> list[Scored]:
 
     Otherwise it differs by rounding, which depends on the batch.
     """
-    known: dict[bytes, float] = {}  # of tokens
+    known: dict[bytes, float] = {}  # by ids
     equal = []
     for entry in entries:
-        log_prob = known.setdefault(entry.tokens, entry.log_prob)
+        log_prob = known.setdefault(entry.ids, entry.log_prob)
         equal.append(entry._replace(log_prob=log_prob))
     return equal

@@ -94,12 +94,12 @@ def make_lists(
     """
     groups = list(split_into_lists(entries))
     if not groups:
-        raise UsageError("standard input has no n-best lists. Give some, with references.")
+        raise UsageError("there are no n-best lists. Give some, with references.")
     names = [group[0].hypothesis.list for group in groups]
     for name in names:
         if name not in references:
             raise UsageError(
-                f"--references has no line for the list {name!r}. "
+                f"the references have no line for the list {name!r}. "
                 "Give a line `name ||| words` for each list."
             )
     for name, number in Counter(names).items():

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 from tqdm import tqdm
 
+from gcnn.base.numbers import exp
 from gcnn.data.batches import IGNORE, RunningText, Sentences, to_device
 from gcnn.data.stream import TokenStream
 from gcnn.models.language_model import LanguageModel, State
@@ -49,20 +50,43 @@ def token_nlls(
         batches = Sentences(stream.tokens, stream.eos_id, batch_size, block_size)
         yield from sentence_nlls(model, batches, rank, world_size)
         return
+    rows = rows_of_process(model.receptive_field, len(stream), batch_size, world_size)
+    if rows > 0:
+        batches = RunningText(
+            stream.tokens, stream.eos_id, rows * world_size, block_size, None, rank, world_size
+        )
+        yield from running_text_nlls(model, batches)
+    elif rank == 0:
+        batches = RunningText(stream.tokens, stream.eos_id, 1, block_size)
+        yield from running_text_nlls(model, batches)
+
+
+def rows_of_process(
+    receptive_field: int | None, tokens: int, batch_size: int, world_size: int
+) -> int:
+    """Into how many rows, at most batch_size, running text is cut for each process; 0: it must stay
+    whole.
+
+    Each row starts with the state after the text before it, which an overlap of the receptive
+    field - 1 tokens gives exactly. So no row but the first may start before there are as many, and
+    a model without a receptive field needs the whole text before.
+    """
+    if receptive_field is None:
+        return 0
+    context = receptive_field - 1
+    return min(batch_size, tokens // max(1, context * world_size))
+
+
+def running_text_nlls(
+    model: LanguageModel, batches: RunningText
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """As `token_nlls`, for running text in rows: yields positions in the text and nats.
+
+    batches: this process's rows; `shift` must be 0. Only with a receptive field may there be more
+    than one. The model must be in evaluation mode; the caller switches gradients off.
+    """
     device = next(model.parameters()).device
-    # The text is cut into rows. Each starts with the state after the text before it, which an
-    # overlap of `context` tokens gives exactly; so no row but the first may start within the first
-    # context of the text.
-    context = (model.receptive_field or 1) - 1
-    rows = min(batch_size, len(stream) // max(1, context * world_size))  # in this process
-    if model.receptive_field is None or rows == 0:
-        if rank > 0:
-            return
-        rows = world_size = 1
-    batches = RunningText(
-        stream.tokens, stream.eos_id, rows * world_size, block_size, None, rank, world_size
-    )
-    state = state_before_rows(model, batches, context, device)
+    state = state_before_rows(model, batches)
     for i in range(len(batches)):
         tokens, targets = batches[i]
         hidden, state = model(to_device(tokens, device), state)
@@ -71,21 +95,13 @@ def token_nlls(
         yield positions[counted], nll[counted]
 
 
-def state_before_rows(
-    model: LanguageModel,
-    batches: RunningText,
-    context: int,
-    device: torch.device,
-) -> State | None:
-    """The state before each row's first token; None: zeros.
-
-    context: the receptive field - 1; 0 for a model without one, whose only row starts the text.
-    device: the model's. `batches.shift` must be 0. The model must be in evaluation mode; the caller
-    switches gradients off.
-    """
+def state_before_rows(model: LanguageModel, batches: RunningText) -> State | None:
+    """The state before each row's first token; None: zeros. As `running_text_nlls` otherwise."""
     start = model.start_state(len(batches.row_starts))
+    context = (model.receptive_field or 1) - 1
     if context == 0 or not batches.row_starts.any():
         return start
+    device = next(model.parameters()).device
     overlap = batches.before_rows(context)  # (batch, context)
     _, state = model(overlap.to(device))
     if batches.row_starts[0] == 0:  # this row alone begins with the text
@@ -248,7 +264,7 @@ def normalised(
     - words, word_perplexity: per white-space word and end of line, whatever the tokenizer;
     - bytes, bits_per_byte.
 
-    Perplexities are infinity if they are too large for a float or the nats are nan (see `exp`).
+    Perplexities are infinity if they are too large for a float, and nan if the nats are.
     word_perplexity and bits_per_byte compare models with different tokenizers. They are None if a
     word is out of vocabulary: the more words a model does not know, the better they would be.
     """
@@ -267,11 +283,6 @@ def normalised(
         "bytes": stream.bytes,
         "bits_per_byte": total / math.log(2) / stream.bytes if all_is_spelled else None,
     }
-
-
-def exp(nats: float) -> float:
-    """exp(nats); infinity from 700 on, near the largest float, and for nan."""
-    return math.exp(nats) if nats < 700 else math.inf
 
 
 def type_counts(stream: TokenStream) -> np.ndarray:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import torch
 
 from gcnn.base.errors import UsageError
+from gcnn.base.numbers import exp
 from gcnn.base.values import check_text
 from gcnn.data.batches import Sentences
 from gcnn.data.lines import TEXT
@@ -19,7 +20,6 @@ from gcnn.evaluation.generation import Sampling, encode_prompt, generate
 from gcnn.evaluation.perplexity import (
     Context,
     evaluate,
-    exp,
     nlls_in_order,
     read_context,
     read_to_the_end,
@@ -165,7 +165,7 @@ class Scorer:
 
         column: the one with the texts, each scored as a sentence (see `score`); a row whose text is
         null has null scores. Raises UsageError for anything but a pyarrow.Table, if `column` is
-        absent or not text, and if a new name is taken.
+        absent, twice there or not text, and if a new name is taken.
         """
         if not isinstance(table, pa.Table):
             raise UsageError(

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from gcnn.base.numbers import exp
 from gcnn.reporting.results import Run
 from gcnn.reporting.units import count
 from gcnn.runs.results import Results, Split
@@ -141,11 +142,11 @@ def most_unknown_words(texts: Sequence[Split]) -> str:
 def search_objective(results: Results) -> float:
     """What a search minimises: exp(nats of the validation text / its words); lower is better.
 
-    Infinite if these are not known, or from 700 nats a word on, near the end of a float's range.
+    Infinite if these are not known, or if it is too large for a float.
     With one tokenizer it ranks trials as the perplexity per token does. Between tokenizers it
     favours the one that knows fewer words; `sweep.search_warning` warns of that.
     """
     nats, words = results.validation.nll_nats, results.validation.words
     if nats is None or not words:
         return math.inf
-    return math.exp(nats / words) if nats / words < 700 else math.inf
+    return exp(nats / words)

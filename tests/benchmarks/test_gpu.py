@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from gcnn.benchmarks import time_boxes
-from gcnn.benchmarks.gpu import one_by_one
-from gcnn.benchmarks.time_boxes import Notes, Part, run_parts
+from gcnn.benchmarks.gpu import has_peak, one_by_one, write_made_up_text
+from gcnn.benchmarks.time_boxes import Notes, Part, run_part, run_parts
 from gcnn.commands import benchmark_gpu
 
 ROOT = Path(__file__).parents[2]
@@ -89,6 +89,17 @@ def test_a_part_that_fails_hangs_or_dies_leaves_its_reason_and_the_others_run(tm
     assert 0 < said["works"]["seconds"] <= 4
 
 
+def test_a_part_that_dies_before_its_first_note_keeps_nothing_of_an_older_file(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(time_boxes, "made_with", lambda: os._exit(9))
+    path = tmp_path / "part.json"
+    path.write_text('{"found": 1}')
+    outcome = run_part(Part("part", 1, print), path, 5.0)
+    assert "exit code 9" in outcome
+    assert read(tmp_path)["part"] == {"failed": outcome}
+
+
 def test_a_model_that_fails_does_not_take_the_next_with_it(tmp_path):
     def fails():
         raise RuntimeError("out of memory")
@@ -98,6 +109,32 @@ def test_a_model_that_fails_does_not_take_the_next_with_it(tmp_path):
         one_by_one(notes, {"first": fails, "second": lambda: {"speed": 2}})
     said = read(tmp_path)["part"]
     assert said == {"first": {"failed": "RuntimeError: out of memory"}, "second": {"speed": 2}}
+
+
+@pytest.mark.parametrize(("chip", "is_known"), [
+    ("NVIDIA H100 80GB HBM3", True),
+    ("NVIDIA H200", True),
+    ("NVIDIA H100 PCIe", False),
+    ("NVIDIA H200 NVL", False),
+    ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", False),
+    ("NVIDIA GH200 480GB", False),
+    ("NVIDIA A100-SXM4-80GB", False),
+])  # fmt: skip
+def test_the_rate_of_a_datasheet_is_that_of_its_chip_alone(chip, is_known):
+    assert has_peak(chip) == is_known
+
+
+@pytest.mark.parametrize(("words", "counts"), [
+    (10, {"train": 20, "valid": 20, "test": 20}),
+    (199, {"train": 180, "valid": 20, "test": 20}),
+    (1000, {"train": 1000, "valid": 100, "test": 100}),
+])  # fmt: skip
+def test_a_made_up_text_has_words_in_every_split(tmp_path, words, counts):
+    write_made_up_text(tmp_path / "text", words)
+    found = {path.stem: path.read_text() for path in (tmp_path / "text").iterdir()}
+    assert {split: len(text.split()) for split, text in found.items()} == counts
+    for text in found.values():
+        assert {len(line.split()) for line in text.splitlines()} == {20}
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu"])

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from gcnn.base.files import write_json
-from gcnn.benchmarks.bounds import SIZES, Bound, Machine, Sizes, Work, work
+from gcnn.benchmarks.bounds import SIZES, Bound, Machine, Sizes, Work, work_of
 from gcnn.benchmarks.latency import BLOCK, LENGTHS, Candidate, Zipf, benchmark, score
 from gcnn.commands import benchmark as benchmark_command
 from gcnn.commands.benchmark import paper_groups, run_groups
-from gcnn.config.models import BlockConfig, GCNNConfig, LSTMConfig
+from gcnn.config.models import BlockConfig, GCNNConfig, LSTMConfig, TransformerConfig
 from gcnn.models.inference import prepare_for_inference
 from gcnn.models.language_model import LanguageModel, build_model
 from gcnn.reporting.latency import latency_table, load_latency, ratio_table, speed_table
@@ -153,11 +153,11 @@ def test_work_of_a_gcnn_is_the_closed_form(ready):
     # 8 for the head, 3 for the first tail, 1 for the second.
     targets = torch.tensor([[1, 30, 3, 19], [99, 20, 59, 2]])
     looked_up = 8 * 5
-    assert work(model, targets, softmax=False) == Work(
+    assert work_of(model, targets, softmax=False) == Work(
         2 * 8 * GCNN_WEIGHTS, 4 * (GCNN_WEIGHTS + looked_up)
     )
     macs = 8 * (GCNN_WEIGHTS + HEAD) + 3 * TAILS[0] + TAILS[1]
-    assert work(model, targets) == Work(
+    assert work_of(model, targets) == Work(
         2 * macs, 4 * (GCNN_WEIGHTS + HEAD + sum(TAILS) + looked_up)
     )
 
@@ -167,7 +167,7 @@ def test_clusters_that_no_target_needs_cost_nothing():
     expected = Work(
         2 * (2 * (GCNN_WEIGHTS + HEAD) + TAILS[0]), 4 * (GCNN_WEIGHTS + HEAD + TAILS[0] + 2 * 5)
     )
-    assert work(build_model(GCNN, VOCABULARY), targets) == expected
+    assert work_of(build_model(GCNN, VOCABULARY), targets) == expected
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -183,13 +183,24 @@ def test_work_of_an_lstm_counts_its_recurrent_weights_every_step(packed):
         2 * 3 * LSTM_RECURRENT,
         4 * LSTM_RECURRENT,
     )
-    assert work(model, targets, softmax=False) == expected
+    assert work_of(model, targets, softmax=False) == expected
+
+
+@pytest.mark.parametrize("window", [2, 500])
+def test_work_of_a_transformer_reads_no_weights_for_attention(window):
+    sizes = {"embedding_dim": 5, "hidden_dim": 8, "num_heads": 2, "feed_forward_dim": 6}
+    config = TransformerConfig(**sizes, num_layers=3, window=window, cutoffs=[20, 60])
+    # Queries, keys, values and output; SwiGLU's two paths and what contracts them
+    weights = 5 * 8 + 3 * (4 * 8 * 8 + 3 * 8 * 6)
+    targets = torch.zeros(3, 7, dtype=torch.long)
+    found = work_of(build_model(config, VOCABULARY), targets, softmax=False)
+    assert found == Work(2 * 21 * weights, 4 * (weights + 21 * 5))
 
 
 def test_bfloat16_halves_the_bytes_and_not_the_operations():
     targets = torch.zeros(1, 4, dtype=torch.long)
     whole, half = (
-        work(build_model(LSTM, VOCABULARY).to(dtype), targets)
+        work_of(build_model(LSTM, VOCABULARY).to(dtype), targets)
         for dtype in (torch.float32, torch.bfloat16)
     )
     assert (whole.flops, whole.bytes, whole.step_bytes) == (

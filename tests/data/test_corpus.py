@@ -353,7 +353,7 @@ def test_text_that_is_not_utf8(corpus_of, tmp_path):
 def test_a_split_without_words(corpus_of, tmp_path, text):
     folder = write_text(tmp_path / "text", "{}.txt")
     (folder / "valid.txt").write_text(text)
-    with pytest.raises(UsageError, match=r"the valid split of local \(valid.txt\) has no words"):
+    with pytest.raises(UsageError, match=r"^the valid split of local \(valid.txt\) has no words"):
         corpus_of(path=folder).summary("valid")
 
 

@@ -263,6 +263,26 @@ def test_text_in_parquet_is_text_whatever_arrow_calls_it(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "columns"),
+    [
+        ("a.txt", b"", ["text"]),
+        ("a.txt", b"\xef\xbb\xbf", ["text"]),
+        ("a.jsonl", b"", ["text", "json"]),
+        ("a.jsonl", b"\n\n", ["text", "json"]),
+        ("a.parquet", pa.table({"n": pa.array([], pa.int8()), "text": pa.nulls(0)}), ["n", "text"]),
+    ],
+)
+def test_a_file_without_rows_keeps_its_columns(tmp_path, name, content, columns):
+    path = written(tmp_path / name, content)
+    (rows,) = read_rows(path)
+    assert (len(rows), rows.column_names) == (0, columns)
+    assert rows["text"].type == pa.large_string()
+    (alone,) = read_rows(path, alone=True)
+    assert alone.column_names == ["text"]
+    assert texts(path) == []
+
+
 def test_large_parquet_comes_in_parts(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "CHUNK", 1000)
     path = written(tmp_path / "a.parquet", pa.table({"text": [f"row {i}" for i in range(1000)]}))
@@ -315,6 +335,11 @@ def test_large_parquet_comes_in_parts(tmp_path, monkeypatch):
             "a.parquet",
             pa.table({"b": ["a"]}),
             "no column `text` (found: b). Name another with data.column",
+        ),
+        (
+            "a.parquet",
+            pa.table([["a"], ["b"]], ["text", "text"]),
+            "has more than one column `text`. Rename the others, or name another with data.column",
         ),
         ("a.parquet", b"", "damaged or incomplete"),
         ("a.parquet", b"PAR1 and no more", "damaged or incomplete"),

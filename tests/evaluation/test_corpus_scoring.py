@@ -240,14 +240,19 @@ def test_names_that_meet_and_files_that_are_missing_are_refused(
 
 
 def test_empty_shards_and_null_texts(scorer, tmp_path):
-    nothing = bad(tmp_path, "a.txt", b"")
-    nulls = bad(tmp_path, "b.parquet", pa.table({"text": pa.array([None, "a"], pa.string())}))
-    score_files(scorer, [nothing, nulls], tmp_path / "out")
-    empty = pq.read_table(tmp_path / "out" / "a.parquet")
-    assert (empty.num_rows, empty.column_names) == (
-        0,
-        ["text", "log_prob", "tokens", "unknown", "perplexity"],
-    )
+    nulls = pa.table({"id": [1, 2], "text": pa.array([None, "a"], pa.string())})
+    files = [
+        bad(tmp_path, "a.txt", b""),
+        bad(tmp_path, "b.jsonl", b""),
+        bad(tmp_path, "c.parquet", nulls.slice(0, 0)),
+        bad(tmp_path, "d.parquet", nulls),
+    ]
+    score_files(scorer, files, tmp_path / "out")
+    columns = {"a": ["text"], "b": ["text", "json"], "c": ["id", "text"]}
+    for name, expected in columns.items():
+        empty = pq.read_table(tmp_path / "out" / f"{name}.parquet")
+        assert empty.num_rows == 0
+        assert empty.column_names == [*expected, "log_prob", "tokens", "unknown", "perplexity"]
     assert [row["tokens"] for row in scores_in(tmp_path / "out")] == [None, 2]
 
 

@@ -116,9 +116,14 @@ def test_lines_are_scored_as_the_run_was_trained(one_scorer):
 
 
 def test_what_cannot_be_done_is_said_in_a_line(one_scorer, made_runs, tmp_path):
-    for refused in ("", "\n \n", "a \udcff"):
-        with pytest.raises(gcnn.UsageError, match="the text"):
-            one_scorer.perplexity(refused)
+    asked = [one_scorer.perplexity, one_scorer.evaluate]
+    asked += [one_scorer.token_scores, one_scorer.word_scores]
+    for ask in asked:
+        for refused in ("", "\n \n"):
+            with pytest.raises(gcnn.UsageError, match=r"^the text has no words\. Give"):
+                ask(refused)
+        with pytest.raises(gcnn.UsageError, match="the text is not UTF-8"):
+            ask("a \udcff")
     with pytest.raises(gcnn.UsageError, match="prompt is not UTF-8"):
         one_scorer.next_log_probs("\udcff")
     with pytest.raises(gcnn.UsageError, match="temperature"):

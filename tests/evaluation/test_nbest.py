@@ -6,7 +6,7 @@ import pytest
 
 from gcnn.base.errors import UsageError
 from gcnn.commands.score import rerank_windows
-from gcnn.evaluation.nbest import Ranker, reader
+from gcnn.evaluation.nbest import Ranker, line_parser
 from gcnn.evaluation.scoring import Scorer
 
 WORDS = ["la", "se no", "", "ta ri mo", "vu ba se de"]
@@ -127,11 +127,11 @@ def test_srilm_without_a_weight_is_ranked_by_the_model(scorer):
 ])  # fmt: skip
 def test_a_line_of_another_kind_is_refused(line, kind, scored, message):
     with pytest.raises(UsageError, match=message):
-        reader(kind, scored)(line)
+        line_parser(kind, scored)(line)
 
 
 def test_what_is_not_said_is_told(capsys):
-    read = reader("any", False)
+    read = line_parser("any", False)
     assert read(" utt-1 the cat").sentence == "the cat"  # blanks before a line do not count
     assert capsys.readouterr().err == "n-best lists as --nbest kaldi reads them.\n"
     assert read("1 ||| a").sentence == "||| a"  # the kind of the first line is that of all

@@ -12,7 +12,7 @@ import pytest
 
 from gcnn.commands.score import rerank_windows, score_hypotheses
 from gcnn.commands.tune_nbest import read_references
-from gcnn.evaluation.nbest import Ranker, reader
+from gcnn.evaluation.nbest import Ranker, line_parser
 from gcnn.evaluation.nbest_tuning import make_lists, tune
 
 pytest.importorskip("jiwer", reason="jiwer is not installed (the extra nbest)")
@@ -70,7 +70,7 @@ def errors_of_first(scorer, nbest, references, ranker) -> int:
 
 def lists_of(scorer, nbest, references):
     raw = iter([[line.encode() for line in nbest]])
-    return make_lists(score_hypotheses(scorer, raw, reader("moses", True)), references)
+    return make_lists(score_hypotheses(scorer, raw, line_parser("moses", True)), references)
 
 
 def test_no_point_of_a_grid_has_fewer_errors_than_the_weights_found(one_scorer, nbest, references):
@@ -128,10 +128,10 @@ def test_the_line_that_the_command_prints_ranks_so(
 
 
 @pytest.mark.parametrize(("references", "lists", "named"), [
-    ("u1 ||| a b\n", b"u2 ||| a ||| -1\n", "no line for the list 'u2'"),
+    ("u1 ||| a b\n", b"u2 ||| a ||| -1\n", "the references have no line for the list 'u2'"),
     ("u1 a\nu1 b\n", b"u1 ||| a ||| -1\n", "names 'u1' twice"),
     ("u1 |||\n", b"u1 ||| a ||| -1\n", "has no words"),
-    ("u1 a\n", b"", "has no n-best lists"),
+    ("u1 a\n", b"", "there are no n-best lists"),
     ("u1 a\n", b"u1 ||| a\n", "has no score"),
     ("u1 a\nu2 a\n", b"u1 ||| a ||| -1\nu2 ||| a ||| -1\nu1 ||| b ||| -2\n", "'u1' comes in 2"),
 ])  # fmt: skip

@@ -128,7 +128,17 @@ def test_normalisations_follow_from_nats_and_counts():
     assert found["word_perplexity"] == pytest.approx(4)
     assert found["bits_per_byte"] == pytest.approx(0.25)
     assert (found["tokens"], found["words"], found["bytes"]) == (8, 4, 32)
-    assert normalised(1e6, text)["perplexity"] == math.inf
+
+
+@pytest.mark.parametrize(
+    ("nats", "expected"),
+    [(705.0, np.exp(705)), (709.7, np.exp(709.7)), (710.0, math.inf), (math.nan, math.nan)],
+)
+def test_a_perplexity_is_infinite_only_where_no_float_holds_it(nats, expected):
+    text = TokenStream(np.zeros(8, np.int32), 0, 10, words=8, bytes=8, lines=1, fingerprint="")
+    found = normalised(8 * nats, text)
+    for name in ("perplexity", "known_perplexity", "word_perplexity"):
+        assert found[name] == pytest.approx(expected, nan_ok=True)
 
 
 def test_what_a_word_costs_is_null_where_its_spelling_is_not_paid(made_runs, tmp_path):

@@ -99,6 +99,8 @@ def test_a_search_goes_by_what_a_word_of_the_text_costs():
     for nats in (None, math.inf, 1e9):
         run.validation.nll_nats = nats
         assert search_objective(run) == math.inf
+    run.validation.nll_nats = 705.0 * text.words
+    assert search_objective(run) == pytest.approx(1.505e306, rel=1e-3)
     assert search_objective(checked({}, Results, "")) == math.inf
 
 
