@@ -217,7 +217,7 @@ def read_text(arguments: argparse.Namespace, data: "DataConfig") -> "list[pa.Arr
 
     A row without a text is null. All are in memory; a split may be downloaded, but its tokens are
     not cached. Arguments and errors are those of read_stream, except that a text without words is
-    returned, an empty file as an empty list.
+    returned, too.
     """
     from gcnn.data.tables import read_lines
 

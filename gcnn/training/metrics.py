@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from gcnn.base.errors import UsageError
 from gcnn.base.files import to_json, write_atomically
+from gcnn.base.numbers import exp
 from gcnn.base.process import on_terminal
 from gcnn.config.schema import TrainConfig
 from gcnn.runs.directory import METRICS
@@ -212,7 +213,7 @@ class ProgressBar:
         progress: the fraction of the run that is done; above 1 it counts as 1. step: the number of
         steps made. loss: in nats a token; it may be NaN or infinite.
         """
-        perplexity = math.exp(min(loss, 700))
+        perplexity = exp(loss)
         shown = f"{perplexity:,.1f}"
         if perplexity >= 1e7:  # the run diverges
             shown = f"{perplexity:.1e}"
