@@ -57,9 +57,9 @@ def main() -> None:
     hypotheses of each list best first. Files are written to --output with their rows and scores
     (`score_files`), and what this process did is printed as a line of JSON: the fields of
     `ScoringStats` and tokens_per_second. Warnings go to stderr. Sets torch's threads. Raises
-    UsageError for invalid options, for a run that cannot be loaded, as `score_files` and
-    `read_windows` do, and for a bad line, after the scores of the lines before it (of n-best lists,
-    of all but the last one before it); RunError for damaged weights.
+    UsageError for invalid options, for a run that cannot be loaded, as `score_files` does, and for
+    a bad line or what `read_windows` refuses, after the scores of the lines before it (of n-best
+    lists, of all but the last one before it); RunError for damaged weights.
     """
     arguments = parse_arguments()
     check_arguments(arguments)
@@ -278,18 +278,28 @@ def parse_windows(
         yield lines
 
 
-def read_chunk(descriptor: int) -> bytes:
-    """Read up to CHUNK bytes of standard input; waits for the first one. Empty at the end.
+def read_chunks(descriptor: int) -> Iterator[bytes]:
+    """Read standard input in chunks of up to CHUNK bytes; each waits for its first byte.
 
-    descriptor: of standard input, as the message of the error calls it. Raises UsageError where it
-    cannot be read.
+    descriptor: of standard input, as the messages of errors call it. Raises UsageError where it
+    cannot be read, for a Git LFS pointer and at a chunk in UTF-16.
     """
-    try:
-        return os.read(descriptor, CHUNK)
-    except OSError as error:  # it is closed, or a folder
-        raise UsageError(
-            f"standard input cannot be read ({error.strerror}). Give it text, a sentence a line."
-        ) from None
+    is_start = True
+    while True:
+        try:
+            chunk = os.read(descriptor, CHUNK)
+        except OSError as error:  # it is closed, or a folder
+            raise UsageError(
+                f"standard input cannot be read ({error.strerror}). "
+                "Give it text, a sentence a line."
+            ) from None
+        if not chunk:
+            return
+        if is_start:
+            check_no_pointer(chunk, "standard input")
+            is_start = False
+        check_no_utf16(chunk, "standard input")
+        yield chunk
 
 
 def read_windows(descriptor: int) -> Iterator[list[bytes]]:
@@ -298,28 +308,32 @@ def read_windows(descriptor: int) -> Iterator[list[bytes]]:
     A window has at least one line. It also ends where no more input arrives within PATIENCE
     seconds, so that a caller who writes one line gets its answer at once. The last line may lack
     its end.
-    descriptor: of a pipe, file or terminal, read without Python's buffer. Raises UsageError for
-    input that cannot be read, a Git LFS pointer and UTF-16; lines that were read and not yielded
-    yet are then lost.
+    descriptor: of a pipe, file or terminal, read without Python's buffer. Raises UsageError as
+    `read_chunks` does, after the lines that were whole before it.
     """
-    buffer = bytearray()
-    complete = 0  # bytes of the buffer that are whole lines
-    is_start = True
-    while chunk := read_chunk(descriptor):
-        if is_start:
-            check_no_pointer(chunk, "standard input")
-            is_start = False
-        check_no_utf16(chunk, "standard input")
-        last_line_end = chunk.rfind(b"\n")
-        if last_line_end >= 0:
-            complete = len(buffer) + last_line_end + 1
-        buffer += chunk
-        if complete == 0:
-            continue
-        # Wait for more only while the window is not full.
-        if len(buffer) >= WINDOW or not select.select([descriptor], [], [], PATIENCE)[0]:
-            yield bytes(buffer[: complete - 1]).split(b"\n")
-            del buffer[:complete]
-            complete = 0
-    if buffer:
-        yield bytes(buffer.removesuffix(b"\n")).split(b"\n")
+    whole = bytearray()  # lines with their ends, not yielded yet
+    begun = bytearray()  # the line after them, whose end has not been read
+    try:
+        for chunk in read_chunks(descriptor):
+            ended, line_end, rest = chunk.rpartition(b"\n")
+            if line_end:
+                whole += begun + ended + line_end
+                begun.clear()
+            begun += rest
+            is_full = len(whole) + len(begun) >= WINDOW
+            # Wait for more only while the window is not full.
+            if whole and (is_full or not select.select([descriptor], [], [], PATIENCE)[0]):
+                yield split_lines(whole)
+                whole.clear()
+    except UsageError:
+        if whole:
+            yield split_lines(whole)
+        raise
+    whole += begun
+    if whole:
+        yield split_lines(whole)
+
+
+def split_lines(text: bytearray) -> list[bytes]:
+    """The lines of a text, at least one, without their "\\n"; the last one may lack its end."""
+    return bytes(text.removesuffix(b"\n")).split(b"\n")

@@ -1,7 +1,9 @@
 """The command: windows of a stream, formats, faulty lines, readers and streams that end early."""
 
+import errno
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -53,6 +55,30 @@ def test_lines_do_not_wait_for_others_that_do_not_come():
     assert next(windows) == [b"three"]
     os.close(writer)
     assert list(windows) == []
+    os.close(reader)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("la se ".encode("utf-16-le") * 50, "is not UTF-8 text"),
+        (OSError(errno.EIO, "the disk is gone"), "cannot be read (the disk is gone)"),
+    ],
+)
+def test_whole_lines_come_before_a_fault_of_the_stream(fault, message, monkeypatch):
+    def read(descriptor, size):
+        chunk = next(chunks)
+        if isinstance(chunk, OSError):
+            raise chunk
+        return chunk
+
+    reader = pipe_of(b"there is always more")
+    chunks = iter([b"one\ntwo\nthr", b"ee\nfo", fault])
+    monkeypatch.setattr(os, "read", read)
+    windows = read_windows(reader)
+    assert next(windows) == [b"one", b"two", b"three"]
+    with pytest.raises(UsageError, match=re.escape(message)):
+        next(windows)
     os.close(reader)
 
 
