@@ -128,22 +128,22 @@ def public_command(line: str | None) -> str:
 
     These are the values of NAMES and, as in `portable`, of data and tokenizer; any other value with
     an absolute path or `~` becomes PATH. run_dir, resume, data.cache_dir and logger are left out;
-    of a path that ends in .py its last folder and name stay. line: the command, quoted for a shell,
-    as is the result; None: not known, which gives "".
+    of a script, a word that is a path ending in .py, its last folder and name stay. line: the
+    command, quoted for a shell, as is the result; None: not known, which gives "".
     """
     public = []
     before = ""
     for word in portable(shlex.split(line or "")):
-        key, equals, _ = word.partition("=")
-        name = key.lstrip("+")  # as Hydra allows: ++init_from=RUN
-        if equals and name in NAMES:
-            word = f"{key}={NAMES[name]}"
+        key = re.match(r"([^/=][^=]*=)?", word)[0]  # with its "="; of a bare word or path empty
+        name = key.lstrip("+").removesuffix("=")  # as Hydra allows: ++init_from=RUN
+        if name in NAMES:
+            word = f"{key}{NAMES[name]}"
         elif before in NAMES:  # an option, whose value this word is
             word = NAMES[before]
-        elif word.endswith(".py"):
+        elif word.endswith(".py") and not key:
             word = "/".join(Path(word).parts[-2:])
         elif re.search(r"(^|[=\[,:{'\"])[/~]", word):  # an absolute path, also within a value
-            word = f"{key}=PATH" if equals else "PATH"
+            word = f"{key}PATH"
         public.append(word)
         before = word
     return shlex.join(public)

@@ -146,9 +146,12 @@ def test_what_is_uploaded_does_not_say_where_it_was_made(
     ("-cp=../acme/run seed=2", "-cp=RUN seed=2"),
     ("--config-path ../acme/run", "--config-path RUN"),
     ("-cd acme", "-cd DIR"),
+    ("model.code=/acme/roe/gate.py", "model.code=PATH"),
+    ("/acme=roe/words.txt seed=2", "PATH seed=2"),
 ])  # fmt: skip
-def test_relative_paths_are_left_out_of_a_command_too(typed, published):
-    assert public_command(f"gcnn train {typed}") == f"gcnn train {published}"
+def test_paths_are_left_out_of_a_command_and_keys_stay(typed, published):
+    script = "python /acme=roe/scripts/train.py"
+    assert public_command(f"{script} {typed}") == f"python scripts/train.py {published}"
 
 
 @pytest.mark.parametrize(("repo", "spoil", "code", "named"), [
