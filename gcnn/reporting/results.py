@@ -53,7 +53,7 @@ class Run:
     results: Results  # of an unfinished run: all None, or what Results has for "not recorded"
     finished: bool  # whether it has results.json
     samples: list[GeneratedText]
-    member: Member  # of a run outside of a sweep: all None, no overrides
+    member: Member  # of a run outside of a sweep: number -1, no overrides and no error
     label: str  # names the run within a report
     model_title: str  # the paper's, or a summary of the model's config
     published: Any  # what a paper reports for this model on this data, or None
@@ -124,7 +124,7 @@ def load_run(path: str | Path, paper: Publication | None = None) -> Run:
         results=results or checked({}, Results, ""),
         finished=results is not None,
         samples=read_json(path / SAMPLES, list[GeneratedText]) or [],
-        member=read_json(path / MEMBER, Member) or checked({}, Member, ""),
+        member=read_json(path / MEMBER, Member) or checked({"number": -1}, Member, ""),
         label=config.experiment,
         model_title=paper.model_title(config.model) or config.model.summary(),
         published=paper.perplexity(config.model, config.data.name) if words else None,
