@@ -20,7 +20,6 @@ import yaml
 from gcnn.base.errors import RunError, UsageError, one_line
 from gcnn.base.files import write_atomically, write_json
 from gcnn.base.provenance import portable
-from gcnn.base.text_files import check_no_pointer_at
 from gcnn.commands.arguments import new_parser
 from gcnn.config.schema import TrainConfig
 from gcnn.config.stored import save_config
@@ -56,8 +55,8 @@ def main() -> None:
     With --card-only nothing is uploaded. Prints the card's path, the files that still contain paths
     of this machine (they are uploaded all the same), and the model's address. Before it writes
     anything, raises UsageError for an invalid name on the Hub, for a run that has not finished or
-    has a damaged config or JSON file, and for weights that are a pointer of Git LFS. Weights and
-    tokenizer are not checked otherwise. Raises RunError where the upload fails; the card stays.
+    has a damaged JSON file, and what `load_model` raises for a model that is damaged or not of one
+    run. Raises RunError where the upload fails; the card stays.
     """
     # The options
     parser = new_parser(__doc__)
@@ -74,6 +73,8 @@ def main() -> None:
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
+    from gcnn.evaluation.run import load_model
+
     try:
         validate_repo_id(arguments.repo)
     except HFValidationError as error:
@@ -85,7 +86,7 @@ def main() -> None:
     missing = [name for name in required if not (run.path / name).exists()]
     if missing:
         raise UsageError(f"{run.path} has no {', '.join(missing)}. Push a run that has finished.")
-    check_no_pointer_at(run.path / "model.safetensors")
+    load_model(run.path, "cpu")  # what cannot be loaded here is of no use to others
 
     # The card, and what is uploaded
     path = run.path / "README.md"

@@ -201,13 +201,20 @@ def test_a_pushed_run_comes_back_with_the_same_scores(hub, call, run_dir, tmp_pa
     ("config.yaml", b"run_dir: ${oc.env:HOME}\n", UsageError, "interpolation"),
     ("tokenizer/tokenizer.json", b"{}", UsageError, "is damaged"),
 ])  # fmt: skip
-def test_a_run_of_the_hub_is_checked_as_any_strangers(
+def test_a_damaged_run_is_neither_pushed_nor_had_from_the_hub(
     hub, call, run_dir, tmp_path, file, content, error, named
 ):
+    """A run of the Hub is checked as any stranger's."""
     assert call("push", run_dir, "someone/tiny").code == 0
     (tmp_path / "hub" / file).write_bytes(content)
     with pytest.raises(error, match=named):
         gcnn.load("someone/tiny", "cpu")
+    hub.clear()
+    (run_dir / file).write_bytes(content)
+    done = call("push", run_dir, "someone/tiny")
+    assert (done.code, done.out, done.err.count("\n")) == (error.exit_code, "", 1)
+    assert named in done.err
+    assert hub == []
 
 
 def test_a_path_that_was_mistyped_is_not_asked_of_the_hub(hub, call, tmp_path, monkeypatch):
