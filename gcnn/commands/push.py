@@ -28,6 +28,7 @@ from gcnn.reporting.results import Run, load_run, results_table
 from gcnn.reporting.units import count, decimals, perplexity
 from gcnn.reproduction.paper import PAPER
 from gcnn.runs.directory import CONFIG, PUBLISHED, RESULTS, TOKENIZER, find_run
+from gcnn.runs.hub import check_hub_name
 from gcnn.runs.json_files import read_text
 
 UPLOADED = ["README.md", *PUBLISHED]
@@ -70,15 +71,9 @@ def main() -> None:
         "--private", action="store_true", help="make a new repository private; default: public"
     )
     arguments = parser.parse_args()
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
-
     from gcnn.evaluation.run import load_model
 
-    try:
-        validate_repo_id(arguments.repo)
-    except HFValidationError as error:
-        raise UsageError(f"{one_line(error)} Give a name as user/model.") from None
+    check_hub_name(arguments.repo, "Give a name as user/model.")
 
     # The run must be complete
     run = load_run(arguments.run, PAPER)

@@ -154,8 +154,15 @@ def test_paths_are_left_out_of_a_command_and_keys_stay(typed, published):
     assert public_command(f"{script} {typed}") == f"python scripts/train.py {published}"
 
 
+@pytest.mark.parametrize("repo", ["a b/c", "tiny"])
+def test_a_name_that_is_not_user_and_model_is_refused(repo, hub, call, run_dir):
+    done = call("push", run_dir, repo)
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert done.err.endswith("Give a name as user/model.\n")
+    assert hub == []
+
+
 @pytest.mark.parametrize(("repo", "spoil", "code", "named"), [
-    ("a b/c", None, 2, "user/model"),
     ("me/x", "results.json", 2, "has no results.json"),
     ("me/x", None, 1, "me/x was not uploaded .* token"),
 ])  # fmt: skip
@@ -229,9 +236,10 @@ def test_a_path_that_was_mistyped_is_not_asked_of_the_hub(hub, call, tmp_path, m
     assert hub == []
     with pytest.raises(RunError, match=r"someone/else was not had from the Hub .*Not Found"):
         gcnn.load("someone/else")
-    done = call("score", "--run", "hf://a b/c")
-    assert (done.code, done.err.count("\n")) == (2, 1)
-    assert "hf://user/name" in done.err
+    for name in ("hf://a b/c", "hf://tiny"):
+        done = call("score", "--run", name)
+        assert (done.code, done.err.count("\n")) == (2, 1)
+        assert "hf://user/name" in done.err
     assert hub == ["someone/else"]
 
 
