@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from gcnn.benchmarks import time_boxes
-from gcnn.benchmarks.gpu import one_by_one
+from gcnn.benchmarks import gpu, time_boxes
+from gcnn.benchmarks.gpu import one_by_one, train_on_text
 from gcnn.benchmarks.time_boxes import Notes, Part, run_parts
 from gcnn.commands import benchmark_gpu
 
@@ -98,6 +98,20 @@ def test_a_model_that_fails_does_not_take_the_next_with_it(tmp_path):
         one_by_one(notes, {"first": fails, "second": lambda: {"speed": 2}})
     said = read(tmp_path)["part"]
     assert said == {"first": {"failed": "RuntimeError: out of memory"}, "second": {"speed": 2}}
+
+
+def test_a_second_call_replaces_the_run_of_the_first(tmp_path, monkeypatch):
+    def train(config, fit_cutoffs):
+        run = Path(config.run_dir)
+        run.mkdir()  # fails where there is one
+        (run / "config.yaml").touch()
+        return run, {}
+
+    monkeypatch.setattr(gpu, "train", train)
+    notes = Notes(tmp_path / "text.json")
+    for _ in range(2):
+        train_on_text("cpu", tmp_path, None, notes, 60.0)
+    assert read(tmp_path)["text"]["run"] == str(tmp_path / "text_run")
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu"])
