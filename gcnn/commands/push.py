@@ -91,7 +91,7 @@ def main() -> None:
         )
     print(f"card: {path.resolve()}")
     with tempfile.TemporaryDirectory() as folder:
-        make_public(run, Path(folder))
+        fill_upload_folder(run, Path(folder))
         print("paths: config.yaml and results.json are uploaded without the paths of this machine")
         telling = files_with_paths(run, Path(folder))
         if telling:
@@ -103,7 +103,7 @@ def main() -> None:
             print(f"model: {upload(Path(folder), arguments.repo, arguments.private)}")
 
 
-def make_public(run: Run, folder: Path) -> None:
+def fill_upload_folder(run: Run, folder: Path) -> None:
     """Fill `folder` with the files to upload: config.yaml and results.json without local paths.
 
     folder: exists and is empty. The card, which the run must have, and the weights become links to

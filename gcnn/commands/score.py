@@ -197,7 +197,7 @@ def score_windows(
     """
     if form == "tsv":
         yield "log_prob\ttokens\tunknown\tperplexity\n"
-    for lines in parse_windows(windows, to_text):
+    for lines in parse_windows(windows, decoded):
         scores = scorer.stream(lines)
         if form == "tsv":
             yield "".join("\t".join(map(str, score)) + "\n" for score in scores)
@@ -230,7 +230,7 @@ def score_hypotheses(
     parses a line, as `reader` returns it. After the hypotheses before it, raises UsageError, with
     the number of the line, for one that it refuses or that is not UTF-8.
     """
-    for hypotheses in parse_windows(windows, lambda raw: read_hypothesis(to_text(raw))):
+    for hypotheses in parse_windows(windows, lambda raw: read_hypothesis(decoded(raw))):
         sentences = [hypothesis.sentence for hypothesis in hypotheses]
         ids = scorer.tokenizer.encode_lines(sentences)  # flat: those of all sentences
         start = 0
@@ -241,7 +241,7 @@ def score_hypotheses(
             start = stop
 
 
-def to_text(raw: bytes) -> str:
+def decoded(raw: bytes) -> str:
     """A line of bytes as text, without a carriage return at its end.
 
     Raises UsageError where it is not UTF-8. Its message is to follow the name of the line, as

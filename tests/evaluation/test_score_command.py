@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gcnn.base.errors import UsageError
 from gcnn.commands import score as score_command
-from gcnn.commands.score import parse_windows, read_windows, score_windows, to_text
+from gcnn.commands.score import decoded, parse_windows, read_windows, score_windows
 
 
 def pipe_of(content: bytes) -> int:
@@ -83,7 +83,7 @@ def test_whole_lines_come_before_a_fault_of_the_stream(fault, message, monkeypat
 
 
 def test_a_line_that_is_not_utf8_is_named_after_those_before_it_are_passed_on():
-    found = parse_windows(iter([[b"a", b"b\r"], [b"c", b"\xc3\xa9", b"d\xe9", b"e"]]), to_text)
+    found = parse_windows(iter([[b"a", b"b\r"], [b"c", b"\xc3\xa9", b"d\xe9", b"e"]]), decoded)
     assert next(found) == ["a", "b"]
     assert next(found) == ["c", "é"]
     with pytest.raises(UsageError, match="line 5 of the input is not UTF-8: byte 0xe9 at offset 1"):
@@ -93,7 +93,7 @@ def test_a_line_that_is_not_utf8_is_named_after_those_before_it_are_passed_on():
 def test_a_byte_order_mark_starts_a_stream_and_no_word():
     mark = "\ufeff".encode()
     windows = [[mark + b"a", mark + b"b"], [mark + b"c"]]
-    assert list(parse_windows(iter(windows), to_text)) == [["a", "\ufeffb"], ["\ufeffc"]]
+    assert list(parse_windows(iter(windows), decoded)) == [["a", "\ufeffb"], ["\ufeffc"]]
 
 
 def test_all_commands_count_the_lines_of_a_text_alike(gcnn_dir, tmp_path, call):
