@@ -323,17 +323,17 @@ def read_windows(descriptor: int) -> Iterator[list[bytes]]:
             is_full = len(whole) + len(begun) >= WINDOW
             # Wait for more only while the window is not full.
             if whole and (is_full or not select.select([descriptor], [], [], PATIENCE)[0]):
-                yield split_lines(whole)
+                yield lines_in(whole)
                 whole.clear()
     except UsageError:
         if whole:
-            yield split_lines(whole)
+            yield lines_in(whole)
         raise
     whole += begun
     if whole:
-        yield split_lines(whole)
+        yield lines_in(whole)
 
 
-def split_lines(text: bytearray) -> list[bytes]:
+def lines_in(text: bytearray) -> list[bytes]:
     """The lines of a text, at least one, without their "\\n"; the last one may lack its end."""
     return bytes(text.removesuffix(b"\n")).split(b"\n")
