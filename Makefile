@@ -71,7 +71,7 @@ endif
 sweep: setup  ## train EXPERIMENT for each combination in ARGS="model.gate=glu,relu seed=1,2", and write one table
 	$(PY) scripts/train.py --multirun $(call q,experiment=$(or $(EXPERIMENT),quickstart)) $(ARGS)
 
-describe: setup  ## print parameters, receptive field and FLOPs of MODEL (or all) beside Table 1
+describe: setup  ## print parameters, receptive field and FLOPs of MODEL (or all of full size) beside Table 1
 	@$(PY) scripts/describe.py $(MODEL) $(ARGS)
 
 data: setup  ## encode the corpus of EXPERIMENT ahead of training, or as in ARGS="data=wikitext103 tokenizer=word"

@@ -72,6 +72,9 @@ def test_the_sizes_of_the_models_in_the_docs_are_what_the_command_prints(call):
         *_, field, flops = printed[name]
         assert (receptive_field or "unbounded", mflops) == (field, flops)
         assert parameters in printed[name]
+    said = " ".join(call("describe", "--help").out.split())
+    assert "default: those without a slash" in said
+    assert not any("/" in name for name in printed)
 
 
 def test_the_plan_that_the_docs_show_is_the_file():

@@ -21,6 +21,7 @@ from statistics import median
 import torch
 
 from gcnn.base.errors import RunError, one_line
+from gcnn.base.files import remove
 from gcnn.benchmarks.bounds import Clock, Machine, Sizes
 from gcnn.benchmarks.latency import Candidate, Zipf, benchmark
 from gcnn.benchmarks.plan import GPU, MODELS
@@ -245,11 +246,11 @@ def train_on_text(
     """Train and evaluate GCNN-8 on a text for as long as `seconds` allow (on a CPU: three updates).
 
     text: a folder with {train,valid,test}.txt; None: one is written to folder/made_up_text. The run
-    directory is folder/text_run; `folder` is made. Adds to `notes` its path (`run`), the content of
-    its results.json (`results`) and, of a made-up text, what it is (`text`). Changes the process
-    and writes caches as `train` does.
-    Raises what `train` raises, such as UsageError if there is no such `device`, the text lacks
-    these files or folder/text_run has a run already.
+    directory is folder/text_run, in place of an earlier one; `folder` is made. Adds to `notes` its
+    path (`run`), the content of its results.json (`results`) and, of a made-up text, what it is
+    (`text`). Changes the process and writes caches as `train` does.
+    Raises what `train` raises, such as UsageError if there is no such `device` or the text lacks
+    these files.
     """
     toy = choose_device(device).type == "cpu"
     if text is None:
@@ -264,9 +265,11 @@ def train_on_text(
         minutes = max(0.1, (0.75 * seconds - 20) / 60)  # the rest prepares and evaluates
         overrides += ["trainer.batch_size=16", f"trainer.max_minutes={minutes:.2f}"]
     config = compose_config(*overrides, f"device={device}")
+    run_dir = folder / "text_run"
+    remove(run_dir)  # an earlier call's
     config = dataclasses.replace(
         config,
-        run_dir=str(folder / "text_run"),
+        run_dir=str(run_dir),
         data=dataclasses.replace(config.data, path=str(text)),
     )
     run, results = train(config, fit_cutoffs=True)

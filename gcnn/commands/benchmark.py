@@ -59,8 +59,8 @@ def main() -> None:
     machine = Machine(choose_device(arguments.device), PRECISIONS[arguments.precision])
     default = "" if arguments.runs else DEFAULT
     names = (arguments.models or default).split(",")
-    groups = paper_groups([name for name in names if name], machine)
-    groups += run_groups(arguments.runs)
+    groups = paper_candidates([name for name in names if name], machine)
+    groups += run_candidates(arguments.runs)
     if not groups:
         raise UsageError(
             f"--models {arguments.models!r} names no model; choose from {', '.join(PAPER)}."
@@ -76,7 +76,7 @@ def main() -> None:
     print(f"latency: {arguments.out.resolve()}")
 
 
-def paper_groups(names: list[str], machine: Machine) -> list[list[Candidate]]:
+def paper_candidates(names: list[str], machine: Machine) -> list[list[Candidate]]:
     """The paper's models with random weights, those with the same vocabulary size in one group.
 
     names: of TABLE_1 or LSTM_DATA, as "gcnn_8b"; groups and models keep their order, and a name
@@ -116,7 +116,7 @@ def trained_model(run: Path) -> LanguageModel:
     return load_model(run, "cpu").model
 
 
-def run_groups(runs: list[Path]) -> list[list[Candidate]]:
+def run_candidates(runs: list[Path]) -> list[list[Candidate]]:
     """The models of run directories, those with the same vocabulary size in one group.
 
     Groups are sorted, the smallest vocabulary first; no runs, no groups. A path that comes twice

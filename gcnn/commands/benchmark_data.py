@@ -27,6 +27,7 @@ from gcnn.reporting.units import count, decimals, gibibytes
 TEXTS = ("running", "ten_times_the_lines", "billion_word")
 TYPES = 267_735  # WikiText-103's
 AT_ONCE = 1 << 20  # tokens that are drawn together
+WHOLE_SPLIT = 100  # shards of Billion Word's training split
 LINE = 25  # tokens of a line, on average, its end included
 HELD_OUT = 200_000  # tokens of the validation and of the test split
 HEADER = [
@@ -73,8 +74,8 @@ def files_of(text: str, tokens: int, shards: int) -> dict[str, tuple[int, int]]:
 
     text: one of TEXTS. tokens: of the training split, LINE or more; not used for "billion_word".
     shards: files of the training split of "billion_word", of 500,000 tokens each; `gcnn data`
-    refuses fewer than 100, as not the whole split. Not used for the others. The other splits have
-    HELD_OUT tokens. Line ends count as tokens.
+    refuses fewer than WHOLE_SPLIT. Not used for the others. The other splits have HELD_OUT tokens.
+    Line ends count as tokens.
     """
     files = {}
     if text == "billion_word":
@@ -198,4 +199,9 @@ def parse_arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.tokens < LINE:
         raise UsageError(f"--tokens is {arguments.tokens}; give {LINE} or more, those of a line.")
+    if "billion_word" in arguments.texts and arguments.shards < WHOLE_SPLIT:
+        raise UsageError(
+            f"--shards is {arguments.shards}, and of Billion Word gcnn data takes the whole split; "
+            f"give {WHOLE_SPLIT} or more, or --texts without billion_word."
+        )
     return arguments

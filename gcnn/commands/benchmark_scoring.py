@@ -20,7 +20,7 @@ from gcnn.commands.arguments import add_number, add_out, add_run, new_parser
 from gcnn.data.tables import read_lines
 from gcnn.models.inference import PRECISIONS
 from gcnn.reporting.document import Table, to_text
-from gcnn.reporting.units import count, decimals, gibibytes
+from gcnn.reporting.units import count, decimals, gibibytes, mean
 
 TERABYTE = 10**12
 HEADER = [
@@ -107,9 +107,10 @@ def measure(
 
     run: its directory. shards: the files, as `write_shards` returns them. output: a folder for the
     scores, which is made; it must not have any yet. precision: float32 or bf16, of the weights.
-    Returns tokens (of all processes), tokens_per_second_and_core (the processes' mean, the loading
-    of the model not counted) and peak_memory_bytes (of the largest process). Raises RunError where
-    the command fails.
+    Returns tokens (of all processes), tokens_per_second_and_core (the mean of the processes that
+    scored any: one may be done with all shards before the other has begun; the loading of the model
+    not counted) and peak_memory_bytes (of the largest process). Raises RunError where the command
+    fails.
     """
     call = ["-m"]
     if processes > 1:
@@ -119,9 +120,10 @@ def measure(
     call += ["--precision", precision, "--output", str(output), "--input", *map(str, shards)]
     text, used = run_child(call)
     done = [json.loads(line) for line in text.splitlines()]  # a line a process
+    speeds = [part["tokens_per_second"] for part in done if part["tokens"]]
     return {
         "tokens": sum(part["tokens"] for part in done),
-        "tokens_per_second_and_core": sum(part["tokens_per_second"] for part in done) / processes,
+        "tokens_per_second_and_core": mean(speeds),
         "peak_memory_bytes": 1024 * used.ru_maxrss,  # the largest of the processes that ended
     }
 

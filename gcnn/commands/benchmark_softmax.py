@@ -5,9 +5,11 @@ types. Prints a table; --out names the JSON, and the figures are written beside 
 """
 
 import argparse
+from concurrent.futures.process import BrokenProcessPool
 
 from tqdm import tqdm
 
+from gcnn.base.errors import RunError
 from gcnn.base.provenance import made_with
 from gcnn.base.values import positive_int
 from gcnn.benchmarks.output import write_benchmark
@@ -24,7 +26,7 @@ def main() -> None:
     `softmax_size.measure` returns) and their `growth`. The figures of time and memory are written
     beside the JSON of --out, as <name>.svg and <name>_memory.svg; neither where every softmax may
     need more than --memory. The vocabularies are sorted, each measured once, in processes of their
-    own. Raises BrokenProcessPool where one of these is killed, for memory say; nothing is written.
+    own. Raises RunError where one of these is killed, for memory say; nothing is written.
     """
     arguments = parse_arguments()
     about = made_with()
@@ -32,7 +34,13 @@ def main() -> None:
     costs = {}
     for vocabulary in tqdm(sorted(set(arguments.vocabularies)), unit=" vocabularies", disable=None):
         size = Size(vocabulary, arguments.hidden_dim, arguments.tokens, threads)
-        costs[str(vocabulary)] = measure(size, arguments.rounds, arguments.memory * 2**30)
+        try:
+            costs[str(vocabulary)] = measure(size, arguments.rounds, arguments.memory * 2**30)
+        except BrokenProcessPool:
+            raise RunError(
+                f"the process that measured {vocabulary:,} types was killed, maybe for memory. "
+                "Give a smaller --memory, or --vocabularies without it."
+            ) from None
     results = {
         "hidden_dim": arguments.hidden_dim,
         "tokens": arguments.tokens,

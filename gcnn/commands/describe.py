@@ -67,7 +67,8 @@ def parse_arguments() -> argparse.Namespace:
     `models` may be names of no model: `main` checks them.
     """
     parser = new_parser(__doc__)
-    help = f"{', '.join(choices('model'))}; default: all"
+    default = "those without a slash, or with --plan those of Table 1"
+    help = f"{', '.join(choices('model'))}; default: {default}"
     parser.add_argument("models", nargs="*", metavar="MODEL", help=help)
     help = (
         "types in the vocabulary; default: those of the data on which the paper trains the model, "

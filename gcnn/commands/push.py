@@ -20,7 +20,6 @@ import yaml
 from gcnn.base.errors import RunError, UsageError, one_line
 from gcnn.base.files import write_atomically, write_json
 from gcnn.base.provenance import portable
-from gcnn.base.text_files import check_no_pointer_at
 from gcnn.commands.arguments import new_parser
 from gcnn.config.schema import TrainConfig
 from gcnn.config.stored import save_config
@@ -29,6 +28,7 @@ from gcnn.reporting.results import Run, load_run, results_table
 from gcnn.reporting.units import count, decimals, perplexity
 from gcnn.reproduction.paper import PAPER
 from gcnn.runs.directory import CONFIG, PUBLISHED, RESULTS, TOKENIZER, find_run
+from gcnn.runs.hub import check_hub_name
 from gcnn.runs.json_files import read_text
 
 UPLOADED = ["README.md", *PUBLISHED]
@@ -56,8 +56,8 @@ def main() -> None:
     With --card-only nothing is uploaded. Prints the card's path, the files that still contain paths
     of this machine (they are uploaded all the same), and the model's address. Before it writes
     anything, raises UsageError for an invalid name on the Hub, for a run that has not finished or
-    has a damaged config or JSON file, and for weights that are a pointer of Git LFS. Weights and
-    tokenizer are not checked otherwise. Raises RunError where the upload fails; the card stays.
+    has a damaged JSON file, and what `load_model` raises for a model that is damaged or not of one
+    run. Raises RunError where the upload fails; the card stays.
     """
     # The options
     parser = new_parser(__doc__)
@@ -71,13 +71,9 @@ def main() -> None:
         "--private", action="store_true", help="make a new repository private; default: public"
     )
     arguments = parser.parse_args()
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from gcnn.evaluation.run import load_model
 
-    try:
-        validate_repo_id(arguments.repo)
-    except HFValidationError as error:
-        raise UsageError(f"{one_line(error)} Give a name as user/model.") from None
+    check_hub_name(arguments.repo, "Give a name as user/model.")
 
     # The run must be complete
     run = load_run(arguments.run, PAPER)
@@ -85,7 +81,7 @@ def main() -> None:
     missing = [name for name in required if not (run.path / name).exists()]
     if missing:
         raise UsageError(f"{run.path} has no {', '.join(missing)}. Push a run that has finished.")
-    check_no_pointer_at(run.path / "model.safetensors")
+    load_model(run.path, "cpu")  # what cannot be loaded here is of no use to others
 
     # The card, and what is uploaded
     path = run.path / "README.md"
@@ -95,7 +91,7 @@ def main() -> None:
         )
     print(f"card: {path.resolve()}")
     with tempfile.TemporaryDirectory() as folder:
-        make_public(run, Path(folder))
+        fill_upload_folder(run, Path(folder))
         print("paths: config.yaml and results.json are uploaded without the paths of this machine")
         telling = files_with_paths(run, Path(folder))
         if telling:
@@ -107,7 +103,7 @@ def main() -> None:
             print(f"model: {upload(Path(folder), arguments.repo, arguments.private)}")
 
 
-def make_public(run: Run, folder: Path) -> None:
+def fill_upload_folder(run: Run, folder: Path) -> None:
     """Fill `folder` with the files to upload: config.yaml and results.json without local paths.
 
     folder: exists and is empty. The card, which the run must have, and the weights become links to
@@ -128,22 +124,22 @@ def public_command(line: str | None) -> str:
 
     These are the values of NAMES and, as in `portable`, of data and tokenizer; any other value with
     an absolute path or `~` becomes PATH. run_dir, resume, data.cache_dir and logger are left out;
-    of a path that ends in .py its last folder and name stay. line: the command, quoted for a shell,
-    as is the result; None: not known, which gives "".
+    of a script, a word that is a path ending in .py, its last folder and name stay. line: the
+    command, quoted for a shell, as is the result; None: not known, which gives "".
     """
     public = []
     before = ""
     for word in portable(shlex.split(line or "")):
-        key, equals, _ = word.partition("=")
-        name = key.lstrip("+")  # as Hydra allows: ++init_from=RUN
-        if equals and name in NAMES:
-            word = f"{key}={NAMES[name]}"
+        key = re.match(r"([^/=][^=]*=)?", word)[0]  # with its "="; of a bare word or path empty
+        name = key.lstrip("+").removesuffix("=")  # as Hydra allows: ++init_from=RUN
+        if name in NAMES:
+            word = f"{key}{NAMES[name]}"
         elif before in NAMES:  # an option, whose value this word is
             word = NAMES[before]
-        elif word.endswith(".py"):
+        elif word.endswith(".py") and not key:
             word = "/".join(Path(word).parts[-2:])
         elif re.search(r"(^|[=\[,:{'\"])[/~]", word):  # an absolute path, also within a value
-            word = f"{key}=PATH" if equals else "PATH"
+            word = f"{key}PATH"
         public.append(word)
         before = word
     return shlex.join(public)

@@ -25,7 +25,7 @@ from gcnn.reporting.document import to_text
 from gcnn.reporting.runs import find_runs
 from gcnn.reporting.units import plural
 from gcnn.reproduction.figures import drawing, groups_table
-from gcnn.reproduction.kept_runs import KeptRun, keep_runs, read_kept, read_runs
+from gcnn.reproduction.kept_runs import KeptRun, count_not_begun, keep_runs, read_kept, read_runs
 from gcnn.reproduction.plans import Part, figures_of, load_plan, parts_of
 from gcnn.reproduction.progress import adopt, count_missing, known_runs, next_runs
 from gcnn.reproduction.records import FIGURES, Record, make_record, write_record
@@ -40,10 +40,10 @@ def main() -> int:
     of the kept runs; OUT is --out, or RUNS/figures. With --draw-only or --add nothing is trained;
     --add first keeps its runs (`add_runs`). Figures without a run are left out.
     Returns the exit code: 0, or that of a sweep that was stopped, which ends the command. Raises
-    UsageError for an invalid option or override, an unknown scale or figure, where no figure has a
-    run, and at the first run that is not in its figure's plan (see `make_figure`, `add_runs`);
-    RunError, once all figures are written, where runs are not finished, unless nothing was to be
-    trained.
+    UsageError for an invalid option or override, an unknown scale or figure, where nothing was to
+    be trained and no figure has a run, and at the first run that is not in its figure's plan (see
+    `make_figure`, `add_runs`); RunError, once all figures are written, where runs that were to be
+    trained are not finished, also those of a figure of which no run began.
     """
     arguments = parse_arguments()
     overrides = prepare_overrides(arguments.overrides)
@@ -60,6 +60,8 @@ def main() -> int:
             record, is_finished = make_figure(figure, arguments, out, overrides)
         except SweepStopped as stopped:
             return stopped.exit_code  # the sweep has said why
+        if not is_finished:
+            unfinished.append(figure)
         if record is None:
             continue
         drawn += 1
@@ -70,16 +72,14 @@ def main() -> int:
         print(f"{out / arguments.scale / figure}.json\n")
         if record.missing:
             print(f"{figure}: {plural(record.missing, 'run')} not begun", file=sys.stderr)
-        if not is_finished:
-            unfinished.append(figure)
+    if unfinished and arguments.train:
+        raise RunError(
+            f"runs of {', '.join(unfinished)} are not finished; the same command tries them again."
+        )
     if not drawn:
         raise UsageError(
             f"{arguments.runs / arguments.scale} holds no runs of {', '.join(figures)}. Train them "
             "first."
-        )
-    if unfinished and not (arguments.draw_only or arguments.add):
-        raise RunError(
-            f"runs of {', '.join(unfinished)} are not finished; the same command tries them again."
         )
     return 0
 
@@ -97,38 +97,69 @@ def make_figure(
 ) -> tuple[Record | None, bool]:
     """Train what is missing of a figure; returns the record of its runs, and whether they ended.
 
-    A figure has groups, or experiments that are sweeps (`Plan.sweeps`). With --draw-only or --add
-    nothing is trained, with --group those groups alone. The record is None if there are no runs.
-    The second value is whether all runs of the groups that were to be trained, and all members of
-    sweeps that have begun (also where nothing is trained), are finished or have diverged.
+    The record is None if there are no runs. A figure has experiments that are sweeps
+    (`make_of_sweeps`) or groups (`make_of_groups`).
+    arguments: of `parse_arguments`. out: the folder of the figures. overrides: key=value, for all
+    runs, as prepare_overrides returns them. Raises SweepStopped as `run_sweep` does, and UsageError
+    for a group that the figure lacks, for runs that are not in its plan or come twice, and for a
+    damaged file.
+    """
+    parts = parts_of(arguments.scale, figure)
+    check_groups_exist(figure, arguments.group, parts)
+    if parts:
+        return make_of_groups(figure, parts, arguments, out, overrides)
+    return make_of_sweeps(figure, arguments, overrides)
+
+
+def make_of_sweeps(
+    figure: str, arguments: argparse.Namespace, overrides: list[str]
+) -> tuple[Record | None, bool]:
+    """`make_figure` of a figure that has sweeps: `Plan.sweeps`, each with a folder below RUNS.
+
+    The second value is whether each sweep has members, and all of them are finished or have
+    diverged, also where nothing is trained.
+    """
+    runs = []
+    missing = 0
+    is_finished = True
+    for experiment in load_plan(arguments.scale, figure).sweeps:
+        folder = arguments.runs / experiment
+        if arguments.train:
+            run_sweep([f"experiment={experiment}", *overrides], folder)
+        begun = read_runs(folder)
+        if not begun or any(run.status == "unfinished" for run in begun):
+            is_finished = False
+        missing += count_not_begun(folder)
+        runs += begun
+    record = make_record(figure, arguments.scale, runs, missing=missing)
+    return record, is_finished and missing == 0
+
+
+def make_of_groups(
+    figure: str,
+    parts: list[Part],
+    arguments: argparse.Namespace,
+    out: Path,
+    overrides: list[str],
+) -> tuple[Record | None, bool]:
+    """`make_figure` of a figure that has groups, its `parts`; some may belong to another figure.
+
+    With --group these groups alone are trained. The second value is whether all runs of the groups
+    that were to be trained are finished or have diverged.
     Runs of groups that have ended are added to the files of kept runs below `out`, each to that of
     the figure that owns its group; with --out, runs that are kept there count too.
-    arguments: of `parse_arguments`. overrides: key=value, for all runs, as prepare_overrides
-    returns them. Raises SweepStopped as `run_sweep` does, and UsageError for a group that the
-    figure lacks, for runs that are not in its plan or come twice, and for a damaged file.
     """
     scale = arguments.scale
-    train = not (arguments.draw_only or arguments.add)
-    parts = parts_of(scale, figure)
-    check_groups_exist(figure, arguments.group, parts)
-    runs = []
-    is_finished = True
-    # Experiments that are sweeps of their own
-    for experiment in load_plan(scale, figure).sweeps:
-        folder = arguments.runs / experiment
-        if train:
-            run_sweep([f"experiment={experiment}", *overrides], folder)
-        runs += read_runs(folder)
-        is_finished = is_finished and all(run.status != "unfinished" for run in runs)
-    # Groups: some may belong to another figure
-    missing = 0
-    settings = []
     if arguments.out:
         check_groups_are_planned(scale, figure, kept_file(out, scale, figure))
+    runs = []
+    missing = 0
+    settings = []
+    is_finished = True
     for number, part in enumerate(parts, start=1):
         kept = kept_file(out, scale, part.figure)
         known = known_runs(part, arguments.runs, kept if arguments.out else None, overrides)
-        if train and (not arguments.group or part.group in arguments.group):
+        if arguments.train and (not arguments.group or part.group in arguments.group):
             print(f"{figure}, group {number} of {len(parts)}: {part.group}", file=sys.stderr)
             known = train_part(part, known, arguments, kept, overrides)
             is_finished = is_finished and not next_runs(part, known)
@@ -186,6 +217,7 @@ def train_part(
     """
     tried: set[tuple[float, int]] = set()
     wanted = next_runs(part, known)
+    # It ends: each round adds planned runs to `tried`; a run that fails stays wanted and ends it.
     while wanted and tried.isdisjoint(wanted):
         tried.update(wanted)
         rates = ",".join(dict.fromkeys(f"{rate:g}" for rate, _ in wanted))
@@ -257,9 +289,10 @@ def run_sweep(overrides: list[str], folder: Path) -> None:
 def parse_arguments() -> argparse.Namespace:
     """The options of `gcnn reproduce`, from sys.argv; `overrides` are its key=value words.
 
-    `figure` and `out` are None where they are not given. Raises UsageError for an invalid option,
-    for the name of a figure without --figure, for --group without a figure or where nothing is
-    trained, and for --add without --out.
+    `figure` and `out` are None where they are not given; `train` is whether anything is to be
+    trained, as with neither --draw-only nor --add. Raises UsageError for an invalid option, for the
+    name of a figure without --figure, for --group without a figure or where nothing is trained, and
+    for --add without --out.
     """
     parser = new_parser(__doc__)
     parser.add_argument(
@@ -284,11 +317,12 @@ def parse_arguments() -> argparse.Namespace:
     help = "keys of the config for all runs, as data.path=DIR; default: none"
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=help)
     arguments = parser.parse_intermixed_args()
+    arguments.train = not (arguments.draw_only or arguments.add)
     for figure in FIGURES.keys() & set(arguments.overrides):
         raise UsageError(f"{figure}: type it as --figure {figure}.")
     if arguments.group and not arguments.figure:
         raise UsageError("--group names a group of one figure; give --figure NAME, too.")
-    if arguments.group and (arguments.draw_only or arguments.add):
+    if arguments.group and not arguments.train:
         raise UsageError("--group says what is trained; leave it out with --draw-only and --add.")
     if arguments.add and not arguments.out:
         raise UsageError(

@@ -57,9 +57,9 @@ def main() -> None:
     hypotheses of each list best first. Files are written to --output with their rows and scores
     (`score_files`), and what this process did is printed as a line of JSON: the fields of
     `ScoringStats` and tokens_per_second. Warnings go to stderr. Sets torch's threads. Raises
-    UsageError for invalid options, for a run that cannot be loaded, as `score_files` and
-    `read_windows` do, and for a bad line, after the scores of the lines before it (of n-best lists,
-    of all but the last one before it); RunError for damaged weights.
+    UsageError for invalid options, for a run that cannot be loaded, as `score_files` does, and for
+    a bad line or what `read_windows` refuses, after the scores of the lines before it (of n-best
+    lists, of all but the last one before it); RunError for damaged weights.
     """
     arguments = parse_arguments()
     check_arguments(arguments)
@@ -197,7 +197,7 @@ def score_windows(
     """
     if form == "tsv":
         yield "log_prob\ttokens\tunknown\tperplexity\n"
-    for lines in parse_windows(windows, to_text):
+    for lines in parse_windows(windows, decoded):
         scores = scorer.stream(lines)
         if form == "tsv":
             yield "".join("\t".join(map(str, score)) + "\n" for score in scores)
@@ -231,7 +231,7 @@ def score_hypotheses(
     parses a line, as `line_parser` returns it. After the hypotheses before it, raises UsageError,
     with the number of the line, for one that it refuses or that is not UTF-8.
     """
-    for hypotheses in parse_windows(windows, lambda raw: read_hypothesis(to_text(raw))):
+    for hypotheses in parse_windows(windows, lambda raw: read_hypothesis(decoded(raw))):
         sentences = [hypothesis.sentence for hypothesis in hypotheses]
         ids = scorer.tokenizer.encode_lines(sentences)  # flat: those of all sentences
         start = 0
@@ -242,7 +242,7 @@ def score_hypotheses(
             start = stop
 
 
-def to_text(raw: bytes) -> str:
+def decoded(raw: bytes) -> str:
     """A line of bytes as text, without a carriage return at its end.
 
     Raises UsageError where it is not UTF-8. Its message is to follow the name of the line, as
@@ -279,18 +279,28 @@ def parse_windows(
         yield lines
 
 
-def read_chunk(descriptor: int) -> bytes:
-    """Read up to CHUNK bytes of standard input; waits for the first one. Empty at the end.
+def read_chunks(descriptor: int) -> Iterator[bytes]:
+    """Read standard input in chunks of up to CHUNK bytes; each waits for its first byte.
 
-    descriptor: of standard input, as the message of the error calls it. Raises UsageError where it
-    cannot be read.
+    descriptor: of standard input, as the messages of errors call it. Raises UsageError where it
+    cannot be read, for a Git LFS pointer and at a chunk in UTF-16.
     """
-    try:
-        return os.read(descriptor, CHUNK)
-    except OSError as error:  # it is closed, or a folder
-        raise UsageError(
-            f"standard input cannot be read ({error.strerror}). Give it text, a sentence a line."
-        ) from None
+    is_start = True
+    while True:
+        try:
+            chunk = os.read(descriptor, CHUNK)
+        except OSError as error:  # it is closed, or a folder
+            raise UsageError(
+                f"standard input cannot be read ({error.strerror}). "
+                "Give it text, a sentence a line."
+            ) from None
+        if not chunk:
+            return
+        if is_start:
+            check_no_pointer(chunk, "standard input")
+            is_start = False
+        check_no_utf16(chunk, "standard input")
+        yield chunk
 
 
 def read_windows(descriptor: int) -> Iterator[list[bytes]]:
@@ -299,28 +309,32 @@ def read_windows(descriptor: int) -> Iterator[list[bytes]]:
     A window has at least one line. It also ends where no more input arrives within PATIENCE
     seconds, so that a caller who writes one line gets its answer at once. The last line may lack
     its end.
-    descriptor: of a pipe, file or terminal, read without Python's buffer. Raises UsageError for
-    input that cannot be read, a Git LFS pointer and UTF-16; lines that were read and not yielded
-    yet are then lost.
+    descriptor: of a pipe, file or terminal, read without Python's buffer. Raises UsageError as
+    `read_chunks` does, after the lines that were whole before it.
     """
-    buffer = bytearray()
-    complete = 0  # bytes of the buffer that are whole lines
-    is_start = True
-    while chunk := read_chunk(descriptor):
-        if is_start:
-            check_no_pointer(chunk, "standard input")
-            is_start = False
-        check_no_utf16(chunk, "standard input")
-        last_line_end = chunk.rfind(b"\n")
-        if last_line_end >= 0:
-            complete = len(buffer) + last_line_end + 1
-        buffer += chunk
-        if complete == 0:
-            continue
-        # Wait for more only while the window is not full.
-        if len(buffer) >= WINDOW or not select.select([descriptor], [], [], PATIENCE)[0]:
-            yield bytes(buffer[: complete - 1]).split(b"\n")
-            del buffer[:complete]
-            complete = 0
-    if buffer:
-        yield bytes(buffer.removesuffix(b"\n")).split(b"\n")
+    whole = bytearray()  # lines with their ends, not yielded yet
+    begun = bytearray()  # the line after them, whose end has not been read
+    try:
+        for chunk in read_chunks(descriptor):
+            ended, line_end, rest = chunk.rpartition(b"\n")
+            if line_end:
+                whole += begun + ended + line_end
+                begun.clear()
+            begun += rest
+            is_full = len(whole) + len(begun) >= WINDOW
+            # Wait for more only while the window is not full.
+            if whole and (is_full or not select.select([descriptor], [], [], PATIENCE)[0]):
+                yield lines_in(whole)
+                whole.clear()
+    except UsageError:
+        if whole:
+            yield lines_in(whole)
+        raise
+    whole += begun
+    if whole:
+        yield lines_in(whole)
+
+
+def lines_in(text: bytearray) -> list[bytes]:
+    """The lines of a text, at least one, without their "\\n"; the last one may lack its end."""
+    return bytes(text.removesuffix(b"\n")).split(b"\n")

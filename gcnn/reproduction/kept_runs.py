@@ -137,6 +137,11 @@ def read_runs(folder: Path, group: str = "") -> list[KeptRun]:
     return [read_run(path, group) for path in begun]
 
 
+def count_not_begun(folder: Path) -> int:
+    """How many members of a sweep have not begun: those that `read_runs` leaves out."""
+    return sum(not path.with_name(CONFIG).exists() for path in folder.glob(f"*/{MEMBER}"))
+
+
 def read_kept(path: Path) -> list[KeptRun]:
     """The runs of a file that `keep_runs` wrote; empty if there is no file.
 

@@ -81,16 +81,16 @@ def lock_or_owner(file: TextIO) -> dict[str, Any] | None:
     return owner if isinstance(owner, dict) else {}
 
 
-def write_owner(lock: TextIO) -> None:
+def write_owner(file: TextIO) -> None:
     """Replace a lock file's content with this process's id and host, as JSON without a newline.
 
-    lock: opened with "a+"; this process holds its lock. There are blanks around the id, so that a
+    file: opened with "a+"; this process holds its lock. There are blanks around the id, so that a
     shell can `cut` it out.
     """
-    lock.truncate(0)
+    file.truncate(0)
     owner = {"process": os.getpid(), "host": os.uname().nodename}
-    lock.write(json.dumps(owner, separators=(" , ", ": ")))
-    lock.flush()
+    file.write(json.dumps(owner, separators=(" , ", ": ")))
+    file.flush()
 
 
 def check_run_name(option: str, run_dir: Path) -> None:

@@ -26,6 +26,22 @@ def as_hub_name(run: str) -> str:
     return PREFIX + run
 
 
+def check_hub_name(repo: str, remedy: str) -> None:
+    """Raise UsageError, its message followed by `remedy`, unless `repo` is a valid `user/name`.
+
+    The Hub is not asked.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise UsageError(f"{one_line(error)} {remedy}") from None
+    if "/" not in repo:
+        raise UsageError(f"{repo} is a name on the Hub without its user. {remedy}")
+
+
 def download_run(repo: str, files: list[str]) -> Path:
     """Download the files of a run on the Hub, `user/name`, and return the folder that has them.
 
@@ -33,17 +49,12 @@ def download_run(repo: str, files: list[str]) -> Path:
     and have not changed are not downloaded again. Nothing is checked: neither what is in the files
     nor that all are there. If the Hub does not answer or refuses, the folder is returned as an
     earlier download left it, maybe incomplete.
-    Raises UsageError if `repo` is no valid name, RunError if a download breaks off, or if the Hub
+    Raises UsageError as `check_hub_name` does, RunError if a download breaks off, or if the Hub
     does not answer or refuses and there was none before.
     """
     import huggingface_hub
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
 
-    try:
-        validate_repo_id(repo)
-    except HFValidationError as error:
-        raise UsageError(f"{one_line(error)} Give a run on the Hub as {PREFIX}user/name.") from None
+    check_hub_name(repo, f"Give a run on the Hub as {PREFIX}user/name.")
     # Not the Hub's own layout of links into a store, which a run may not have.
     folder = huggingface_hub.cached_assets_path("gcnn", namespace=repo, subfolder="run")
     try:

@@ -43,28 +43,37 @@ def checked(content: Any, kind: Any, where: str) -> Any:
     if isinstance(content, bool) or not isinstance(content, allowed):
         remedy = "Make the file again by running the command that wrote it."
         raise UsageError(f"{where} is not {TITLES[json_type]}. {remedy}")
-
     if is_dataclass(kind):
-        entries = {}
-        for field in fields(kind):
-            if field.name in content or field.default is MISSING:
-                entry = content.get(field.name)
-                entry_kind = hints_of(kind)[field.name]
-                entries[field.name] = checked(entry, entry_kind, f"{where}: {field.name}")
-        return kind(**entries)
+        return checked_dataclass(content, kind, where)
     if json_type is dict:
-        entry_kind = get_args(kind)[1]
-        entries = {}
-        for key, entry in content.items():
-            entries[key] = checked(entry, entry_kind, f"{where}: {key}")
-        return entries
+        return checked_dict(content, get_args(kind)[1], where)
     if json_type is list:
-        entry_kind = get_args(kind)[0]
-        entries = []
-        for number, entry in enumerate(content, start=1):
-            entries.append(checked(entry, entry_kind, f"{where}: entry {number}"))
-        return entries
+        return checked_list(content, get_args(kind)[0], where)
     return content
+
+
+def checked_dataclass(content: dict[str, Any], kind: type, where: str) -> Any:
+    """A JSON object as a dataclass, its entries `checked`; see there for those that are absent."""
+    entries = {}
+    for field in fields(kind):
+        if field.name in content or field.default is MISSING:
+            entry = content.get(field.name)
+            entry_kind = hints_of(kind)[field.name]
+            entries[field.name] = checked(entry, entry_kind, f"{where}: {field.name}")
+    return kind(**entries)
+
+
+def checked_dict(content: dict[str, Any], kind: Any, where: str) -> dict[str, Any]:
+    """A JSON object with each of its entries `checked` as a `kind`."""
+    return {key: checked(entry, kind, f"{where}: {key}") for key, entry in content.items()}
+
+
+def checked_list(content: list[Any], kind: Any, where: str) -> list[Any]:
+    """A JSON list with each of its entries `checked` as a `kind`."""
+    return [
+        checked(entry, kind, f"{where}: entry {number}")
+        for number, entry in enumerate(content, start=1)
+    ]
 
 
 def parse_json(text: str, kind: Any, where: str) -> Any:

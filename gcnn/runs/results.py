@@ -95,13 +95,15 @@ class Split:
     def why_no_words(self) -> str:
         """Why the split has no perplexity per word and no bits per byte: a clause without a stop.
 
-        It says how many words are out of vocabulary. Empty if the split has a perplexity per word,
-        or if no such words are recorded.
+        It says how many words are out of vocabulary, of how many if that is recorded. Empty if the
+        split has a perplexity per word, or if no such words are recorded.
         """
         if self.word_perplexity is not None or not self.out_of_vocabulary:
             return ""
-        unknown = f"{self.out_of_vocabulary:,.0f} of {self.words:,.0f} words"
-        return f"{unknown} are unknown, and <unk> does not pay for their spelling"
+        unknown = f"{self.out_of_vocabulary:,.0f}"
+        if self.words is not None:
+            unknown += f" of {self.words:,.0f}"
+        return f"{unknown} words are unknown, and <unk> does not pay for their spelling"
 
 
 @dataclass(kw_only=True)

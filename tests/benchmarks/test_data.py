@@ -1,4 +1,7 @@
-"""The benchmark of preparing text: what it reads of `gcnn data`, and the JSON of all benchmarks."""
+"""The benchmarks of preparing and of scoring text: what they read of `gcnn data` and `gcnn score`.
+
+Also the JSON of all benchmarks.
+"""
 
 import json
 import re
@@ -7,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from gcnn.benchmarks.output import write_benchmark
-from gcnn.commands import benchmark_data, data
+from gcnn.commands import benchmark_data, benchmark_scoring, data
 from gcnn.commands.benchmark_data import TEXTS, files_of, measure
 
 
@@ -46,6 +49,16 @@ def test_texts_have_the_sizes_that_were_asked_for(text):
     else:
         lines = {"running": 40_000, "ten_times_the_lines": 400_000}[text]
         assert training == [(1_000_000, lines)]
+
+
+def test_a_process_that_found_nothing_to_score_has_no_speed(monkeypatch, tmp_path):
+    lines = [{"tokens": 600, "tokens_per_second": 30.0}, {"tokens": 0, "tokens_per_second": 0.0}]
+    printed = "".join(json.dumps(line) + "\n" for line in lines)
+    monkeypatch.setattr(
+        benchmark_scoring, "run_child", lambda call: (printed, SimpleNamespace(ru_maxrss=3))
+    )
+    entry = benchmark_scoring.measure(tmp_path, [], tmp_path, "float32", processes=2)
+    assert (entry["tokens"], entry["tokens_per_second_and_core"]) == (600, 30.0)
 
 
 def test_results_are_written_with_how_they_were_made(tmp_path):

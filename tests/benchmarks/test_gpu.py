@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from gcnn.benchmarks import time_boxes
-from gcnn.benchmarks.gpu import has_peak, one_by_one, write_made_up_text
+from gcnn.benchmarks import gpu, time_boxes
+from gcnn.benchmarks.gpu import has_peak, one_by_one, train_on_text, write_made_up_text
 from gcnn.benchmarks.time_boxes import Notes, Part, run_part, run_parts
 from gcnn.commands import benchmark_gpu
 
@@ -135,6 +135,20 @@ def test_a_made_up_text_has_words_in_every_split(tmp_path, words, counts):
     assert {split: len(text.split()) for split, text in found.items()} == counts
     for text in found.values():
         assert {len(line.split()) for line in text.splitlines()} == {20}
+
+
+def test_a_second_call_replaces_the_run_of_the_first(tmp_path, monkeypatch):
+    def train(config, fit_cutoffs):
+        run = Path(config.run_dir)
+        run.mkdir()  # fails where there is one
+        (run / "config.yaml").touch()
+        return run, {}
+
+    monkeypatch.setattr(gpu, "train", train)
+    notes = Notes(tmp_path / "text.json")
+    for _ in range(2):
+        train_on_text("cpu", tmp_path, None, notes, 60.0)
+    assert read(tmp_path)["text"]["run"] == str(tmp_path / "text_run")
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu"])

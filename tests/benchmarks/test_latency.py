@@ -13,7 +13,7 @@ from gcnn.base.files import write_json
 from gcnn.benchmarks.bounds import SIZES, Bound, Machine, Sizes, Work, work_of
 from gcnn.benchmarks.latency import BLOCK, LENGTHS, Candidate, Zipf, benchmark, score
 from gcnn.commands import benchmark as benchmark_command
-from gcnn.commands.benchmark import paper_groups, run_groups
+from gcnn.commands.benchmark import paper_candidates, run_candidates
 from gcnn.config.models import BlockConfig, GCNNConfig, LSTMConfig, TransformerConfig
 from gcnn.models.inference import prepare_for_inference
 from gcnn.models.language_model import LanguageModel, build_model
@@ -60,7 +60,7 @@ def candidates():
 
 
 def test_a_model_that_is_named_twice_is_measured_once(machine):
-    groups = paper_groups(["lstm_1024", "gcnn_9", "gcnn_8", "lstm_1024"], machine)
+    groups = paper_candidates(["lstm_1024", "gcnn_9", "gcnn_8", "lstm_1024"], machine)
     names = [[candidate.name for candidate in group] for group in groups]
     assert names == [["lstm_1024", "lstm_1024_packed", "gcnn_8"], ["gcnn_9"]]
 
@@ -71,7 +71,7 @@ def test_a_run_is_named_by_its_path_where_its_experiment_names_something_else(mo
     monkeypatch.setattr(benchmark_command, "load_config", loaded.get)
     tokenizer = SimpleNamespace(vocabulary_size=100)
     monkeypatch.setattr(benchmark_command, "load_tokenizer", lambda _: tokenizer)
-    (group,) = run_groups(list(loaded))
+    (group,) = run_candidates(list(loaded))
     assert [candidate.name for candidate in group] == ["mine", "b", "c", "d"]
 
 

@@ -1,12 +1,16 @@
 """The softmax benchmark: its slopes, what it leaves out, and that its JSON serves the figures."""
 
 import json
+import multiprocessing
+import os
+from functools import partial
 from xml.etree import ElementTree
 
 import pytest
 
 from gcnn.benchmarks import softmax_size
 from gcnn.benchmarks.softmax_size import Size, Step, build, growth, least_bytes, measure
+from gcnn.commands import benchmark_softmax
 from gcnn.reporting.softmax_size import softmax_figures
 from tests.processes import FORKS
 
@@ -59,6 +63,20 @@ def test_below_all_cutoffs_the_adaptive_softmax_is_the_head_alone():
     assert build("adaptive", size).cutoffs == [1000]
     assert least_bytes(size, "adaptive", parameters=4000) == 4 * (4000 + 3 * 2 * 1000)
     assert Step("adaptive", size)() > 0
+
+
+def test_a_process_that_is_killed_is_one_line(call, tmp_path, monkeypatch):
+    def killed(*arguments):
+        return softmax_size.in_own_process(partial(os._exit, 9))
+
+    fork = multiprocessing.get_context("fork")
+    monkeypatch.setattr(multiprocessing, "get_context", lambda kind: fork)
+    monkeypatch.setattr(benchmark_softmax, "measure", killed)
+    outcome = call("benchmark_softmax", "--vocabularies", 60_000, "--out", "size.json")
+    assert (outcome.code, outcome.out) == (1, "")
+    *_, message = outcome.err.splitlines()
+    assert message.startswith("error: the process that measured 60,000 types was killed")
+    assert not (tmp_path / "size.json").exists()
 
 
 def test_the_command_writes_json_and_figures(call, tmp_path, monkeypatch):

@@ -217,6 +217,7 @@ BENCHMARK_TRAIN = [
 BENCHMARK_DATA = [
     (["--dir", "{tmp}/new", "--tokens", "24"], 2, "--tokens is 24; give 25 or more"),
     (["--dir", "{tmp}/new", "--texts", "poems"], 2, "--texts.*'poems'"),
+    (["--dir", "{tmp}/new", "--tokens", "100", "--shards", "99"], 2, "--shards is 99.*give 100"),
 ]
 SHARDS = [*RUN, "--dir", "{tmp}/new"]
 BENCHMARK_SCORING = [

@@ -146,13 +146,23 @@ def test_what_is_uploaded_does_not_say_where_it_was_made(
     ("-cp=../acme/run seed=2", "-cp=RUN seed=2"),
     ("--config-path ../acme/run", "--config-path RUN"),
     ("-cd acme", "-cd DIR"),
+    ("model.code=/acme/roe/gate.py", "model.code=PATH"),
+    ("/acme=roe/words.txt seed=2", "PATH seed=2"),
 ])  # fmt: skip
-def test_relative_paths_are_left_out_of_a_command_too(typed, published):
-    assert public_command(f"gcnn train {typed}") == f"gcnn train {published}"
+def test_paths_are_left_out_of_a_command_and_keys_stay(typed, published):
+    script = "python /acme=roe/scripts/train.py"
+    assert public_command(f"{script} {typed}") == f"python scripts/train.py {published}"
+
+
+@pytest.mark.parametrize("repo", ["a b/c", "tiny"])
+def test_a_name_that_is_not_user_and_model_is_refused(repo, hub, call, run_dir):
+    done = call("push", run_dir, repo)
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert done.err.endswith("Give a name as user/model.\n")
+    assert hub == []
 
 
 @pytest.mark.parametrize(("repo", "spoil", "code", "named"), [
-    ("a b/c", None, 2, "user/model"),
     ("me/x", "results.json", 2, "has no results.json"),
     ("me/x", None, 1, "me/x was not uploaded .* token"),
 ])  # fmt: skip
@@ -198,13 +208,20 @@ def test_a_pushed_run_comes_back_with_the_same_scores(hub, call, run_dir, tmp_pa
     ("config.yaml", b"run_dir: ${oc.env:HOME}\n", UsageError, "interpolation"),
     ("tokenizer/tokenizer.json", b"{}", UsageError, "is damaged"),
 ])  # fmt: skip
-def test_a_run_of_the_hub_is_checked_as_any_strangers(
+def test_a_damaged_run_is_neither_pushed_nor_had_from_the_hub(
     hub, call, run_dir, tmp_path, file, content, error, named
 ):
+    """A run of the Hub is checked as any stranger's."""
     assert call("push", run_dir, "someone/tiny").code == 0
     (tmp_path / "hub" / file).write_bytes(content)
     with pytest.raises(error, match=named):
         gcnn.load("someone/tiny", "cpu")
+    hub.clear()
+    (run_dir / file).write_bytes(content)
+    done = call("push", run_dir, "someone/tiny")
+    assert (done.code, done.out, done.err.count("\n")) == (error.exit_code, "", 1)
+    assert named in done.err
+    assert hub == []
 
 
 def test_a_path_that_was_mistyped_is_not_asked_of_the_hub(hub, call, tmp_path, monkeypatch):
@@ -219,9 +236,10 @@ def test_a_path_that_was_mistyped_is_not_asked_of_the_hub(hub, call, tmp_path, m
     assert hub == []
     with pytest.raises(RunError, match=r"someone/else was not had from the Hub .*Not Found"):
         gcnn.load("someone/else")
-    done = call("score", "--run", "hf://a b/c")
-    assert (done.code, done.err.count("\n")) == (2, 1)
-    assert "hf://user/name" in done.err
+    for name in ("hf://a b/c", "hf://tiny"):
+        done = call("score", "--run", name)
+        assert (done.code, done.err.count("\n")) == (2, 1)
+        assert "hf://user/name" in done.err
     assert hub == ["someone/else"]
 
 

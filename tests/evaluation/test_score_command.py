@@ -1,7 +1,9 @@
 """The command: windows of a stream, formats, faulty lines, readers and streams that end early."""
 
+import errno
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 
 from gcnn.base.errors import UsageError
 from gcnn.commands import score as score_command
-from gcnn.commands.score import parse_windows, read_windows, score_windows, to_text
+from gcnn.commands.score import decoded, parse_windows, read_windows, score_windows
 
 
 def pipe_of(content: bytes) -> int:
@@ -56,8 +58,32 @@ def test_lines_do_not_wait_for_others_that_do_not_come():
     os.close(reader)
 
 
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("la se ".encode("utf-16-le") * 50, "is not UTF-8 text"),
+        (OSError(errno.EIO, "the disk is gone"), "cannot be read (the disk is gone)"),
+    ],
+)
+def test_whole_lines_come_before_a_fault_of_the_stream(fault, message, monkeypatch):
+    def read(descriptor, size):
+        chunk = next(chunks)
+        if isinstance(chunk, OSError):
+            raise chunk
+        return chunk
+
+    reader = pipe_of(b"there is always more")
+    chunks = iter([b"one\ntwo\nthr", b"ee\nfo", fault])
+    monkeypatch.setattr(os, "read", read)
+    windows = read_windows(reader)
+    assert next(windows) == [b"one", b"two", b"three"]
+    with pytest.raises(UsageError, match=re.escape(message)):
+        next(windows)
+    os.close(reader)
+
+
 def test_a_line_that_is_not_utf8_is_named_after_those_before_it_are_passed_on():
-    found = parse_windows(iter([[b"a", b"b\r"], [b"c", b"\xc3\xa9", b"d\xe9", b"e"]]), to_text)
+    found = parse_windows(iter([[b"a", b"b\r"], [b"c", b"\xc3\xa9", b"d\xe9", b"e"]]), decoded)
     assert next(found) == ["a", "b"]
     assert next(found) == ["c", "é"]
     with pytest.raises(UsageError, match="line 5 of the input is not UTF-8: byte 0xe9 at offset 1"):
@@ -67,7 +93,7 @@ def test_a_line_that_is_not_utf8_is_named_after_those_before_it_are_passed_on():
 def test_a_byte_order_mark_starts_a_stream_and_no_word():
     mark = "\ufeff".encode()
     windows = [[mark + b"a", mark + b"b"], [mark + b"c"]]
-    assert list(parse_windows(iter(windows), to_text)) == [["a", "\ufeffb"], ["\ufeffc"]]
+    assert list(parse_windows(iter(windows), decoded)) == [["a", "\ufeffb"], ["\ufeffc"]]
 
 
 def test_all_commands_count_the_lines_of_a_text_alike(gcnn_dir, tmp_path, call):

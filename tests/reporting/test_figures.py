@@ -40,12 +40,13 @@ def test_smoothing_averages_noise_away():
 
 def test_points_that_cannot_be_drawn_are_left_out():
     lines = [
-        {"step": 1, "loss": 2.0},
-        {"step": 2},
-        {"step": 3, "loss": float("nan")},
-        {"step": None, "loss": 1.0},
+        {"tokens": 1, "loss": 2.0},
+        {"tokens": 2},
+        {"tokens": 3, "loss": float("nan")},
+        {"tokens": None, "loss": 1.0},
     ]
-    x, y = points_of(checked(lines, list[Metric], "lines"), "step", "loss")
+    lines = [{"kind": "train", "step": 1} | line for line in lines]
+    x, y = points_of(checked(lines, list[Metric], "lines"), "tokens", "loss")
     assert (x.tolist(), y.tolist()) == ([1.0], [2.0])
 
 

@@ -110,3 +110,7 @@ def test_the_table_of_a_run_says_why_a_word_has_no_perplexity():
     assert "test, per word and bits per byte: 12 of 244,569 words are unknown" in table
     assert "words are unknown" not in results_table(results())
     assert "words are unknown" not in results_table(older(12))  # it shows what was recorded
+    uncounted = results(unknown=12)
+    uncounted.test.words = None
+    table = results_table(uncounted)
+    assert "test, per word and bits per byte: 12 words are unknown" in table

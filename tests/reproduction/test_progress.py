@@ -218,6 +218,36 @@ def test_the_command_trains_what_is_missing(call, tmp_path, monkeypatch, small_p
         assert re.search(message, done.err)
 
 
+def test_runs_that_were_tried_and_did_not_begin_are_not_finished(
+    call, tmp_path, monkeypatch, small_plan
+):
+    """Of figure 3 no run begins; of a search one member is refused, and later another one ends."""
+    (tmp_path / "plans" / "small" / "search.yaml").write_text("sweeps: [own/search]")
+    search = tmp_path / "runs" / "own" / "search"
+
+    def run_sweep(overrides, folder):
+        if folder == search:
+            (folder / "0").mkdir(parents=True, exist_ok=True)
+            (folder / "0" / "member.json").write_text('{"number": 0, "error": "no such data"}')
+
+    monkeypatch.setattr(reproduce, "run_sweep", run_sweep)
+    command = ["reproduce", "--scale", "small", "--runs", tmp_path / "runs"]
+    unfinished = (
+        "error: runs of fig3, search are not finished; the same command tries them again.\n"
+    )
+    done = call(*command)
+    assert (done.code, done.out) == (1, "")
+    assert done.err.endswith(unfinished)
+    add(search, test=5.0)
+    done = call(*command)
+    assert done.code == 1
+    assert done.err.endswith(f"search: 1 run not begun\n{unfinished}")
+    record = json.loads((tmp_path / "runs" / "figures" / "small" / "search.json").read_text())
+    assert (record["missing"], len(record["groups"])) == (1, 1)
+    done = call(*command, "--draw-only")
+    assert (done.code, "search: 1 run not begun" in done.err) == (0, True)
+
+
 def test_a_sweep_that_is_stopped_ends_the_command_with_its_code(
     call, tmp_path, monkeypatch, small_plan
 ):
