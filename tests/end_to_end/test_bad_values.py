@@ -87,6 +87,18 @@ VALUES = [
     ),  # of an empty variable of the shell
     (["data.path="], "data.path is ''"),
     (["data.files={dev:[a]}"], "data.files.dev"),
+    # The value of a group that is no name.
+    (["model=[1,2]"], r"model=\[1,2\]: choose one of: .*gcnn_14"),
+    (["model=[gcnn_8]"], r"model=\[gcnn_8\]: choose one of"),
+    (["+model=[1]"], r"\+model=\[1\]: choose one of"),
+    (["~model=[1]"], r"~model=\[1\]: choose one of"),
+    (["model=gcnn_8,[1]"], r"model=gcnn_8,\[1\]: choose one of"),
+    (["model=choice(1,2)"], r"model=choice\(1,2\): choose one of"),
+    (["model=1.5"], "model=1.5: choose one of"),
+    (["model=NULL"], "model=NULL: choose one of"),
+    (["model=gcnn_8,"], "model=gcnn_8,: choose one of"),
+    (["experiment=[quickstart]"], r"experiment=\[quickstart\]: choose one of: .*quickstart"),
+    (["hydra/launcher=[1]"], r"hydra/launcher=\[1\]: choose one of: those of Hydra"),
 ]
 
 
