@@ -26,8 +26,8 @@ from gcnn.config.schema import SCHEMAS, TrainConfig
 def usage_errors() -> Iterator[None]:
     """Raise UsageError instead of errors of Hydra, OmegaConf and YAML in the body of a `with`.
 
-    Also instead of the UnicodeDecodeError of a file that is not UTF-8. All other errors pass
-    through. Also a decorator: @usage_errors().
+    Also instead of the UnicodeDecodeError of a file that is not UTF-8. Its message is that of
+    `complaint_of`, in one line. All other errors pass through. Also a decorator: @usage_errors().
     """
     try:
         yield
@@ -35,13 +35,14 @@ def usage_errors() -> Iterator[None]:
         complaint = complaint_of(error)
         if complaint is None:
             raise
-        raise UsageError(complaint) from None
+        raise UsageError(" ".join(complaint.split())) from None
 
 
 def complaint_of(error: Exception) -> str | None:
     """The message for an error in a config, with a remedy; None for errors of other kinds.
 
     The kinds are the errors of Hydra, OmegaConf and YAML, and that of decoding a file as UTF-8.
+    Line ends in an override or a file stay in the message.
     """
     if isinstance(error, HydraException | OmegaConfBaseException):
         return config_error(error)
@@ -59,8 +60,7 @@ def complaint_of(error: Exception) -> str | None:
 def config_error(error: BaseException) -> str:
     """The message for an error of Hydra or OmegaConf: key, reason and remedy.
 
-    error: neither its message nor that of its cause may be empty. Line ends in an override that
-    Hydra cannot parse stay in the message.
+    Line ends in an override stay in the message.
     """
     if isinstance(error, OverrideParseException):
         return explain_unreadable(error.override)
@@ -68,14 +68,13 @@ def config_error(error: BaseException) -> str:
         return missing_config(error.missing_cfg_file, error.options or ())
     cause = error.__cause__ or error.__context__ or error
     if isinstance(cause, MissingMandatoryValue):
-        key = str(error).splitlines()[0].rpartition(": ")[2]
+        key = first_line(error).rpartition(": ")[2]
         return f"{key} has no value; give {key}=VALUE."
 
     # The first line of the error and of its cause, once if they are the same, and the key.
     reasons = []
     for raised in (error, cause):
-        first_line = str(raised).splitlines()[0]
-        reason = first_line.partition(": Value '$VALUE'")[0].rstrip(".:")
+        reason = first_line(raised).partition(": Value '$VALUE'")[0].rstrip(".:")
         # For an interpolation, the cause is a template that OmegaConf filled for the error alone.
         is_template = raised is not error and "'$VALUE" in reason
         if reason not in reasons and not is_template:
@@ -97,6 +96,12 @@ def config_error(error: BaseException) -> str:
     if " not in '" in complaint and dataclasses.is_dataclass(kind):
         return f"{complaint} {unknown_key(str(key), str(cause.key), kind)}"
     return f"{complaint} All keys and their values: --help."
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message; the name of its class if the message is blank."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def missing_config(path: str, options: Iterable[str]) -> str:

@@ -41,20 +41,22 @@ def prepare_overrides(arguments: list[str], sweep: bool = False) -> list[str]:
 def check_override(argument: str) -> None:
     """Raise UsageError for an override that Hydra would reject without saying what to type.
 
-    It is not key=value (or ~key), its key is `hydra`, or what a group gets is not `is_choice`.
+    It is not key=value (or ~key), its key is `hydra`, or what a group gets is not `is_choice`. The
+    message has it in one line.
     """
+    shown = " ".join(argument.split())
     group, equals, _ = argument.lstrip("+~").partition("=")
     if not group or not (equals or argument.startswith("~")):
-        raise UsageError(explain_unreadable(argument))
+        raise UsageError(explain_unreadable(shown))
     if not equals:
         return
     is_group = group in GROUPS or group.startswith("hydra/")
     if is_group and not is_choice(argument):
         listed = ", ".join(choices(group)) or "those of Hydra"
-        raise UsageError(f"{argument}: choose one of: {listed}.")
+        raise UsageError(f"{shown}: choose one of: {listed}.")
     if group == "hydra":
         keys = "hydra.KEY=VALUE and hydra/GROUP=NAME"
-        raise UsageError(f"{argument}: hydra is not a group; its keys are {keys}.")
+        raise UsageError(f"{shown}: hydra is not a group; its keys are {keys}.")
 
 
 def is_choice(argument: str) -> bool:
