@@ -75,7 +75,7 @@ def train(
     has links that lead out of it, or its checkpoint does not fit; RunError if weights or checkpoint
     are damaged; RunError, OSError and Interrupted as Trainer.run does.
     """
-    with process_group():
+    with process_group(config.device):
         return train_in_group(config, notes, fit_cutoffs)
 
 
