@@ -89,12 +89,12 @@ def quote_path(argument: str, sweep: bool) -> str:
         return argument
     try:
         override = OverridesParser.create().parse_override(argument)
-        several = override.is_sweep_override() and name in SWEPT_PATHS
-        if sweep and several and not os.path.exists(path):
-            return argument
-        value = override.value()
     except HydraException:  # it cannot be parsed without quotes
         return f"{key}={quoted(os.path.expanduser(path))}"
+    several = override.is_sweep_override() and name in SWEPT_PATHS
+    if sweep and several and not os.path.exists(path):
+        return argument
+    value = override.value()
     if value is None or path[:1] in ("'", '"'):  # null, or quoted already
         return argument
     if name == "resume" and isinstance(value, bool | int):
