@@ -70,11 +70,11 @@ class Metrics:
             self.logger.log(named, step=values["step"])
 
     def close(self) -> None:
-        """Close metrics.jsonl. The logger stays open for `summarize`."""
+        """Close metrics.jsonl. The logger stays open for `log_results`."""
         if self.file:
             self.file.close()
 
-    def summarize(self, results: dict[str, Any]) -> None:
+    def log_results(self, results: dict[str, Any]) -> None:
         """Hand a run's results to the logger, as `results/<key>`; does nothing without a logger.
 
         results: the content of results.json. Of its keys, parameters, receptive_field,

@@ -104,6 +104,6 @@ def undo_later_steps(trainer: Trainer, path: Path) -> None:
         (trainer.run_dir / WEIGHTS).unlink(missing_ok=True)
     elif not (path / BEST).exists() and newer is None:
         return  # older versions keep the best weights in the run alone
-    elif not trainer.checkpoints.restore_best(path):
+    elif not trainer.checkpoints.restore_or_remove_best(path):
         log.warning("%s has no intact %s: the best weights are those from here on.", path, BEST)
         trainer.progress.best_nll = math.inf

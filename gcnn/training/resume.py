@@ -125,7 +125,7 @@ def resumed_config(
     else from the newest.
     config_dir: the user's own folder of config choices; None: there is none.
     Raises UsageError if `run` holds no valid config, for a change of a key that is fixed (FIXED) or
-    has no effect, for a choice of another kind (see `compare_choice`), a sweep, a deletion (~key),
+    has no effect, for a choice of another kind (see `notes_on_choice`), a sweep, a deletion (~key),
     and keys or values that are unknown or out of their range.
     """
     stored = load_config(run)
@@ -149,7 +149,7 @@ def apply_overrides(
     """Set the values of a command line in a run's config, in place; returns lines to log.
 
     config: the run's, open to changes. stored: the same, unchanged. The others are those of
-    `resumed_config`. Raises UsageError for a choice of another kind (see `compare_choice`), a
+    `resumed_config`. Raises UsageError for a choice of another kind (see `notes_on_choice`), a
     sweep, a deletion, and a value of another type than its key's.
     """
     notes = []
@@ -166,7 +166,7 @@ def apply_overrides(
                     f"resume: {run} is of {stored.experiment}, not {value}; its own config counts"
                 )
         elif key in GROUPS and isinstance(value, str):
-            notes += compare_choice(run, stored, f"{key}={value}", config_dir)
+            notes += notes_on_choice(run, stored, f"{key}={value}", config_dir)
             if key == "logger":
                 config.logger.kind = value
         else:
@@ -232,7 +232,7 @@ def differences(stored: TrainConfig, wanted: TrainConfig) -> list[tuple[str, str
     return differing
 
 
-def compare_choice(
+def notes_on_choice(
     run: Path, stored: TrainConfig, override: str, config_dir: Path | None
 ) -> list[str]:
     """A list with one line to log if a choice differs from the run's config, else empty.

@@ -37,7 +37,7 @@ def test_tensorboard_has_the_lines_of_metrics_under_the_names_of_wandb(config, m
     results = dict.fromkeys(
         ("parameters", "receptive_field", "flops_per_token", "data", "validation"), 1
     )
-    trainer.metrics.summarize(
+    trainer.metrics.log_results(
         {**results, "train": told, "test": {"perplexity": 7.5, "name": "words"}}
     )
     found = scalars(trainer.run_dir / "tensorboard")
