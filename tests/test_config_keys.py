@@ -132,7 +132,7 @@ def rates(schedule):
     found = []
     for step in range(10):
         found.append(followed.set(step, step / 10))
-        followed.validated(1.0)
+        followed.note_validation(1.0)
     return found
 
 

@@ -1,7 +1,7 @@
 """Errors of Hydra, OmegaConf and YAML as UsageError: one line that names the key and a remedy.
 
 `usage_errors` catches them; `complaint_of` tells config errors from others; `config_error` words
-those of Hydra and OmegaConf, by `missing_config`, `unknown_key` and `explain_unreadable`.
+those of Hydra and OmegaConf, by `missing_config`, `remedy_for` and `explain_unreadable`.
 """
 
 import contextlib
@@ -26,8 +26,8 @@ from gcnn.config.schema import SCHEMAS, TrainConfig
 def usage_errors() -> Iterator[None]:
     """Raise UsageError instead of errors of Hydra, OmegaConf and YAML in the body of a `with`.
 
-    Also instead of the UnicodeDecodeError of a file that is not UTF-8. All other errors pass
-    through. Also a decorator: @usage_errors().
+    Also instead of the UnicodeDecodeError of a file that is not UTF-8. Its message is that of
+    `complaint_of`, in one line. All other errors pass through. Also a decorator: @usage_errors().
     """
     try:
         yield
@@ -35,13 +35,14 @@ def usage_errors() -> Iterator[None]:
         complaint = complaint_of(error)
         if complaint is None:
             raise
-        raise UsageError(complaint) from None
+        raise UsageError(" ".join(complaint.split())) from None
 
 
 def complaint_of(error: Exception) -> str | None:
     """The message for an error in a config, with a remedy; None for errors of other kinds.
 
     The kinds are the errors of Hydra, OmegaConf and YAML, and that of decoding a file as UTF-8.
+    Line ends in an override or a file stay in the message.
     """
     if isinstance(error, HydraException | OmegaConfBaseException):
         return config_error(error)
@@ -59,8 +60,7 @@ def complaint_of(error: Exception) -> str | None:
 def config_error(error: BaseException) -> str:
     """The message for an error of Hydra or OmegaConf: key, reason and remedy.
 
-    error: neither its message nor that of its cause may be empty. Line ends in an override that
-    Hydra cannot parse stay in the message.
+    Line ends in an override stay in the message.
     """
     if isinstance(error, OverrideParseException):
         return explain_unreadable(error.override)
@@ -68,35 +68,59 @@ def config_error(error: BaseException) -> str:
         return missing_config(error.missing_cfg_file, error.options or ())
     cause = error.__cause__ or error.__context__ or error
     if isinstance(cause, MissingMandatoryValue):
-        key = str(error).splitlines()[0].rpartition(": ")[2]
+        key = first_line(error).rpartition(": ")[2]
         return f"{key} has no value; give {key}=VALUE."
 
-    # The first line of the error and of its cause, once if they are the same, and the key.
+    reasons = reasons_of(error, cause)
+    key = key_of(error, cause)
+    where = f" (key: {key})" if key and key not in " ".join(reasons) else ""
+    complaint = f"{': '.join(reasons)}{where}."
+    return f"{complaint} {remedy_for(complaint, cause, key)}"
+
+
+def reasons_of(error: BaseException, cause: BaseException) -> list[str]:
+    """The first line of an error and of its cause, without full stops; once if they are the same.
+
+    In OmegaConf's messages the key and its type follow it. That of an interpolation's cause is left
+    out: it is a template, which OmegaConf filled for the error alone.
+    """
     reasons = []
     for raised in (error, cause):
-        first_line = str(raised).splitlines()[0]
-        reason = first_line.partition(": Value '$VALUE'")[0].rstrip(".:")
-        # For an interpolation, the cause is a template that OmegaConf filled for the error alone.
+        reason = first_line(raised).partition(": Value '$VALUE'")[0].rstrip(".:")
         is_template = raised is not error and "'$VALUE" in reason
         if reason not in reasons and not is_template:
             reasons.append(reason)
-    key = getattr(cause, "full_key", None) or getattr(error, "full_key", None)
-    key = key or getattr(error, "override", None)
-    where = f" (key: {key})" if key and key not in " ".join(reasons) else ""
-    complaint = " ".join(": ".join(reasons).split()) + where + "."
+    return reasons
 
-    # A remedy for each kind of error.
+
+def key_of(error: BaseException, cause: BaseException) -> str | None:
+    """The key that an error of Hydra or OmegaConf is about, or the override; None: neither."""
+    key = getattr(cause, "full_key", None) or getattr(error, "full_key", None)
+    return key or getattr(error, "override", None)
+
+
+def remedy_for(complaint: str, cause: BaseException, key: str | None) -> str:
+    """What to do about an error of Hydra or OmegaConf, by the text of the complaint about it.
+
+    cause: the error that led to it, or itself; OmegaConf's have the key and its type. key: the full
+    key, as `key_of` returns it.
+    """
     if complaint.startswith("Ambiguous"):
         sweep = "Several values are a sweep (make sweep, or --multirun)"
-        return f"{complaint} {sweep}; a list stands in [brackets]."
+        return f"{sweep}; a list stands in [brackets]."
     # An experiment without its first line: Hydra puts its keys below `experiment`, which is a text.
     if re.match("In 'experiment/.* Cannot convert '(Dict|List)Config' to string", complaint):
-        experiment = "An experiment is key: value, and its first line is `# @package _global_`."
-        return f"{complaint} {experiment}"
-    kind = getattr(cause, "object_type", None)
-    if " not in '" in complaint and dataclasses.is_dataclass(kind):
-        return f"{complaint} {unknown_key(str(key), str(cause.key), kind)}"
-    return f"{complaint} All keys and their values: --help."
+        return "An experiment is key: value, and its first line is `# @package _global_`."
+    schema = getattr(cause, "object_type", None)
+    if " not in '" in complaint and dataclasses.is_dataclass(schema):
+        return unknown_key(str(key), str(cause.key), schema)
+    return "All keys and their values: --help."
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message; the name of its class if the message is blank."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def missing_config(path: str, options: Iterable[str]) -> str:

@@ -1,10 +1,9 @@
 """key=value arguments, checked and quoted so that Hydra can parse them."""
 
 import os
-import re
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Quote, QuotedString
 from hydra.errors import HydraException
 
 from gcnn.base.errors import UsageError
@@ -13,6 +12,7 @@ from gcnn.config.groups import GROUPS, choices
 
 SWEPT_PATHS = ("data.path", "tokenizer.vocabulary", "tokenizer.model")  # in a sweep, several
 PATHS = (*SWEPT_PATHS, "data.cache_dir", "run_dir", "init_from", "resume")
+CHOICES = (str, QuotedString, Glob, dict)  # what Hydra's parser makes of the value of a group
 
 
 def quoted(text: str) -> str:
@@ -41,22 +41,38 @@ def prepare_overrides(arguments: list[str], sweep: bool = False) -> list[str]:
 def check_override(argument: str) -> None:
     """Raise UsageError for an override that Hydra would reject without saying what to type.
 
-    It is not key=value (or ~key), its key is `hydra`, or the value of a group, or one of several
-    with commas between, is null, true, false, digits or empty.
+    It is not key=value (or ~key), its key is `hydra`, or what a group gets is not `is_choice`. The
+    message has it in one line.
     """
-    group, equals, value = argument.lstrip("+").partition("=")
+    shown = " ".join(argument.split())
+    group, equals, _ = argument.lstrip("+~").partition("=")
     if not group or not (equals or argument.startswith("~")):
-        raise UsageError(explain_unreadable(argument))
+        raise UsageError(explain_unreadable(shown))
     if not equals:
         return
-    if group in GROUPS or group.startswith("hydra/"):
-        for name in value.split(","):
-            if re.fullmatch(r"null|true|false|\d*", name):
-                listed = ", ".join(choices(group)) or "those of Hydra"
-                raise UsageError(f"{argument}: choose one of: {listed}.")
+    is_group = group in GROUPS or group.startswith("hydra/")
+    if is_group and not is_choice(argument):
+        listed = ", ".join(choices(group)) or "those of Hydra"
+        raise UsageError(f"{shown}: choose one of: {listed}.")
     if group == "hydra":
         keys = "hydra.KEY=VALUE and hydra/GROUP=NAME"
-        raise UsageError(f"{argument}: hydra is not a group; its keys are {keys}.")
+        raise UsageError(f"{shown}: hydra is not a group; its keys are {keys}.")
+
+
+def is_choice(argument: str) -> bool:
+    """Whether the value of an override of a group, group=VALUE, can be the name of a choice.
+
+    The choice need not exist. Several names in a sweep can, as can a glob of names, and a
+    dictionary, which sets keys of the group. Null, a bool, a number, a list, an empty text and what
+    Hydra cannot parse cannot.
+    """
+    try:
+        override = OverridesParser.create().parse_override(argument)
+    except HydraException:
+        return False
+    value = override.value()
+    values = value.list if isinstance(value, ChoiceSweep) else [value]
+    return all(isinstance(value, CHOICES) and value != "" for value in values)
 
 
 def quote_path(argument: str, sweep: bool) -> str:
@@ -73,12 +89,12 @@ def quote_path(argument: str, sweep: bool) -> str:
         return argument
     try:
         override = OverridesParser.create().parse_override(argument)
-        several = override.is_sweep_override() and name in SWEPT_PATHS
-        if sweep and several and not os.path.exists(path):
-            return argument
-        value = override.value()
     except HydraException:  # it cannot be parsed without quotes
         return f"{key}={quoted(os.path.expanduser(path))}"
+    several = override.is_sweep_override() and name in SWEPT_PATHS
+    if sweep and several and not os.path.exists(path):
+        return argument
+    value = override.value()
     if value is None or path[:1] in ("'", '"'):  # null, or quoted already
         return argument
     if name == "resume" and isinstance(value, bool | int):

@@ -85,39 +85,42 @@ def effect_conditions(config: Any) -> list[tuple[str, bool, str]]:
     are listed.
     """
     data = config.data
-    tokenizer = config.tokenizer
-    model = config.model
-    logger = config.logger
-    vocabulary = getattr(tokenizer, "vocabulary", None)
-    given_model = getattr(tokenizer, "model", None)
-    full_softmax = not model.cutoffs
-
-    other_source = f"data={data.name} does not read it"
-    names_files = any(data.files.values())
+    vocabulary = getattr(config.tokenizer, "vocabulary", None)
+    is_local = data.source == "local"
+    is_wikitext = data.source == "wikitext"
     # data.path is also where tokenizer=word_listed finds its vocabulary.
-    beside_corpus = str(vocabulary).startswith(f"{data.path}{os.sep}")
+    finds_splits = not any(data.files.values())
+    finds_vocabulary = str(vocabulary).startswith(f"{data.path}{os.sep}")
+    other_source = f"data={data.name} does not read it"
     conditions = [
-        ("data.files", data.source == "local", other_source),
-        ("data.path", not names_files or beside_corpus, "data.files names the files"),
-        ("data.hub_config", data.source == "wikitext", other_source),
-        ("data.column", data.source in ("local", "wikitext"), other_source),
+        ("data.files", is_local, other_source),
+        ("data.path", finds_splits or finds_vocabulary, "data.files names the files"),
+        ("data.hub_config", is_wikitext, other_source),
+        ("data.column", is_local or is_wikitext, other_source),
     ]
 
+    counts_words = vocabulary is None
+    trains_pieces = getattr(config.tokenizer, "model", None) is None
     for key in ("tokenizer.min_count", "tokenizer.max_size"):
-        conditions.append((key, vocabulary is None, "tokenizer.vocabulary lists the types"))
+        conditions.append((key, counts_words, "tokenizer.vocabulary lists the types"))
     for key in ("tokenizer.model_type", "tokenizer.vocabulary_size"):
-        conditions.append((key, given_model is None, "tokenizer.model is trained already"))
+        conditions.append((key, trains_pieces, "tokenizer.model is trained already"))
 
+    model = config.model
+    is_untied = not model.tie_embeddings
+    is_adaptive = bool(model.cutoffs)
+    is_full = not is_adaptive
+    is_lstm = model.kind == "lstm"
     own_layer = "model.tie_embeddings makes a layer of its own there"
     only_lstm = "before an adaptive softmax only an LSTM has it"
     no_clusters = "without clusters of vectors there is none"
-    has_clusters = not full_softmax and not model.tie_embeddings
     conditions += [
-        ("model.projection_dim", not model.tie_embeddings, own_layer),
-        ("model.projection_dim", full_softmax or model.kind == "lstm", only_lstm),
-        ("model.softmax_dropout", has_clusters, no_clusters),
+        ("model.projection_dim", is_untied, own_layer),
+        ("model.projection_dim", is_full or is_lstm, only_lstm),
+        ("model.softmax_dropout", is_adaptive and is_untied, no_clusters),
     ]
 
+    logger = config.logger
     is_wandb = logger.kind == "wandb"
     conditions += [
         ("logger.project", is_wandb, f"logger={logger.kind} has no projects"),

@@ -79,28 +79,39 @@ def migrated(config: DictConfig) -> DictConfig:
     version stays as it is. Returns `config` itself, which is not checked here. Logs a warning if a
     model.projection_dim that had no effect becomes None.
     """
-    trainer = config.get("trainer", {})
-    model = config.get("model", {})
+    migrate_trainer(config.get("trainer", {}))
+    migrate_model(config.get("model", {}))
+    return config
+
+
+def migrate_trainer(trainer: DictConfig | dict) -> None:
+    """Update the keys of a stored config's `trainer`, in place, as in `migrated`."""
     if "accumulate" in trainer:  # trainer.batch_size meant today's trainer.micro_batch_size
         trainer.micro_batch_size = trainer.batch_size
         trainer.batch_size *= trainer.pop("accumulate")
     trainer.pop("shard", None)  # it spread parameters over processes and changed no result
-    if "kind" in model and "softmax_dropout" not in model:
-        has_cutoffs = bool(model.get("cutoffs"))
-        is_tied = bool(model.get("tie_embeddings"))
-        # model.dropout also applied within the clusters.
-        model.softmax_dropout = 0.0
-        if has_cutoffs and not is_tied:
-            model.softmax_dropout = model.get("dropout", 0.0)
-        # model.projection_dim was only read for a full softmax that is not tied.
-        if has_cutoffs or is_tied:
-            if model.get("projection_dim") is not None:
-                log.warning(
-                    "model.projection_dim is left out: the version that stored this config, "
-                    "without model.softmax_dropout, did not read it."
-                )
-            model.projection_dim = None
-    return config
+
+
+def migrate_model(model: DictConfig | dict) -> None:
+    """Update the keys of a stored config's `model`, in place, as in `migrated`.
+
+    It is of an older version if it has a kind and no softmax_dropout.
+    """
+    if "kind" not in model or "softmax_dropout" in model:
+        return
+    has_cutoffs = bool(model.get("cutoffs"))
+    is_tied = bool(model.get("tie_embeddings"))
+    # model.dropout also applied within the clusters.
+    has_clusters = has_cutoffs and not is_tied
+    model.softmax_dropout = model.get("dropout", 0.0) if has_clusters else 0.0
+    # model.projection_dim was only read for a full softmax that is not tied.
+    if has_cutoffs or is_tied:
+        if model.get("projection_dim") is not None:
+            log.warning(
+                "model.projection_dim is left out: the version that stored this config, "
+                "without model.softmax_dropout, did not read it."
+            )
+        model.projection_dim = None
 
 
 def reject_unsafe_yaml(text: str) -> None:

@@ -157,7 +157,7 @@ class Checkpoints:
             checkpoint.rename(aside / checkpoint.name)
         return aside, later
 
-    def restore_best(self, path: Path) -> bool:
+    def restore_or_remove_best(self, path: Path) -> bool:
         """Replace the run's model.safetensors by the best weights of a checkpoint; returns True.
 
         The present ones may come from later steps, which will be made again.
@@ -177,9 +177,10 @@ class Checkpoints:
     def verify(self, path: Path) -> None:
         """Check weights and state of a checkpoint against its manifest, and the run's identity.
 
-        Reads both files whole; the best weights are left to `restore_best`. Raises RunError if a
-        file is missing or damaged, and UsageError if the identity is another or a file is a pointer
-        of Git LFS or git-annex. Parts of the identity that the manifest lacks are not compared.
+        Reads both files whole; the best weights are left to `restore_or_remove_best`. Raises
+        RunError if a file is missing or damaged, and UsageError if the identity is another or a
+        file is a pointer of Git LFS or git-annex. Parts of the identity that the manifest lacks are
+        not compared.
         """
         for name in (MANIFEST, WEIGHTS, STATE):
             check_no_pointer_at(path / name)

@@ -35,13 +35,15 @@ def world_size() -> int:
 
 
 @contextlib.contextmanager
-def process_group() -> Iterator[None]:
+def process_group(device: str) -> Iterator[None]:
     """Join torchrun's processes for the time of a `with`; does nothing for a single process.
 
-    Uses gloo on CPUs and NCCL on GPUs, and makes this process's GPU the current one. From then on,
-    ranks above 0 log nothing but errors. A process that waits longer than TIMEOUT for another one
-    fails. After the body it waits for all and leaves the group; if the body raises, it does
-    neither. Raises UsageError if WORLD_SIZE is above 1 but other variables of torchrun are missing.
+    device: the config's: auto, cpu or cuda. Uses gloo, and where it trains on GPUs NCCL as well; it
+    then makes this process's GPU the current one. From then on, ranks above 0 log nothing but
+    errors. A process that waits longer than TIMEOUT for another one fails. After the body it waits
+    for all and leaves the group; if the body raises, it does neither. Raises UsageError if
+    WORLD_SIZE is above 1 but other variables of torchrun are missing, and if the machine has fewer
+    GPUs than processes that would train on them.
     """
     if torchrun.world_size() == 1:
         yield
@@ -53,7 +55,13 @@ def process_group() -> Iterator[None]:
             "Start with torchrun, or unset WORLD_SIZE to train in one process."
         )
     backend = "gloo"
-    if torch.cuda.is_available():
+    if device != "cpu" and torch.cuda.is_available():
+        processes, gpus = torchrun.local_world_size(), torch.cuda.device_count()
+        if processes > gpus:
+            raise UsageError(
+                f"device is {device}, and {processes} processes of this machine have {gpus} GPUs; "
+                "start one process a GPU, or set device=cpu."
+            )
         torch.cuda.set_device(torchrun.local_rank())
         backend = "cpu:gloo,cuda:nccl"
     dist.init_process_group(backend, timeout=TIMEOUT)

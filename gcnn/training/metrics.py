@@ -1,7 +1,6 @@
 """Metrics of a run in training: metrics.jsonl, progress bar, Weights & Biases, TensorBoard."""
 
 import dataclasses
-import json
 import logging
 import math
 import os
@@ -19,6 +18,8 @@ from gcnn.base.numbers import exp
 from gcnn.base.process import on_terminal
 from gcnn.config.schema import TrainConfig
 from gcnn.runs.directory import METRICS
+from gcnn.runs.json_files import parse_json
+from gcnn.runs.results import Metric
 from gcnn.training.distributed import rank
 from gcnn.training.resume import flatten
 
@@ -35,8 +36,8 @@ class Metrics:
     def __init__(self, config: TrainConfig, run_dir: Path, step: int):
         """Open metrics.jsonl in `run_dir`, which must exist, and start the config's logger.
 
-        step: where the run goes on. Lines of later steps, and those without a step or without a
-        newline, are removed from the file; if it is 0, all lines are. TensorBoard's files are in
+        step: where the run goes on. Lines of later steps and damaged lines (see `step_of`) are
+        removed from the file; if it is 0, all lines are. TensorBoard's files are in
         `run_dir/tensorboard`; for Weights & Biases see `start_wandb`.
         """
         self.file = self.logger = None
@@ -70,11 +71,11 @@ class Metrics:
             self.logger.log(named, step=values["step"])
 
     def close(self) -> None:
-        """Close metrics.jsonl. The logger stays open for `summarize`."""
+        """Close metrics.jsonl. The logger stays open for `log_results`."""
         if self.file:
             self.file.close()
 
-    def summarize(self, results: dict[str, Any]) -> None:
+    def log_results(self, results: dict[str, Any]) -> None:
         """Hand a run's results to the logger, as `results/<key>`; does nothing without a logger.
 
         results: the content of results.json. Of its keys, parameters, receptive_field,
@@ -103,15 +104,12 @@ class Metrics:
 
 
 def step_of(line: str) -> float:
-    """The step of a line of metrics.jsonl; infinity if it is cut short or has no step.
-
-    The value is not checked: a line that was changed by hand may have one that is no number.
-    """
+    """The step of a line of metrics.jsonl; infinity if it is cut short or is no Metric."""
     if not line.endswith("\n"):
         return math.inf
     try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
+        return parse_json(line, Metric, METRICS).step
+    except UsageError:
         return math.inf
 
 

@@ -23,13 +23,13 @@ def new_run(config: DictConfig, hydra_config: DictConfig) -> tuple[TrainConfig, 
     config: as Hydra composed it, without the key `hydra`; it is changed in place. hydra_config:
     Hydra's own, its `hydra` key. Cutoffs may be dropped to fit the vocabulary (fit_cutoffs) unless
     the command line sets them. Call it while Hydra runs, as in its main function. Raises UsageError
-    as `begin_with_model_of_source` and `checked` do.
+    as `begin_with_model_of_source` and `checked_composed` do.
     """
     overrides = hydra_config.overrides.task
     notes = begin_with_model_of_source(config, overrides)
     notes += note_on_learning_rate(config, hydra_config)
     fit_cutoffs = "model.cutoffs" not in keys_of(overrides)
-    return checked(config, hydra_config), notes, fit_cutoffs
+    return checked_composed(config, hydra_config), notes, fit_cutoffs
 
 
 @usage_errors()
@@ -60,7 +60,7 @@ def begin_with_model_of_source(config: DictConfig, overrides: list[str]) -> list
     return notes
 
 
-def checked(config: DictConfig, hydra_config: DictConfig) -> TrainConfig:
+def checked_composed(config: DictConfig, hydra_config: DictConfig) -> TrainConfig:
     """The TrainConfig, checked, of a config that Hydra has composed (without the key `hydra`).
 
     hydra_config: Hydra's own. If it says that a stored config is repeated (its --config-name is not

@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from gcnn.base.errors import RunError, UsageError, one_line
 from gcnn.models.weights import WEIGHTS
@@ -28,22 +29,14 @@ def restore(
     Sets torch's random state. Raises UsageError if `path` is no checkpoint or does not fit the
     config, and RunError if it is damaged, or all are; the trainer must not be used then.
     """
-    state = None
     if path is None:
-        if rank() == 0:
-            path, state = trainer.checkpoints.load_newest(trainer.model) or (None, None)
-        path = distributed.from_rank_0(path)
+        path, state = load_newest(trainer)
+    else:
+        state = load_given(trainer, path)
     if path is None:
         log.info("No checkpoint in %s: starting at step 0.", trainer.run_dir)
         write_config()
         return
-    try:
-        if state is None:  # else rank 0 has loaded it above
-            state = trainer.checkpoints.load(path, trainer.model)
-    except RunError as error:
-        raise RunError(
-            f"{error} Give another checkpoint, or resume=true for the newest intact one."
-        ) from None
     if state.get("layout") != trainer.batches.layout:
         raise UsageError(
             f"checkpoint {path} stands at a place in batches of {state.get('layout')}, over all "
@@ -62,6 +55,34 @@ def restore(
         undo_later_steps(trainer, path)
     trainer.progress.best_nll = distributed.from_rank_0(trainer.progress.best_nll)
     log.info("Resumed at step %s from %s.", f"{trainer.progress.step:,}", path)
+
+
+def load_newest(trainer: Trainer) -> tuple[Path, dict[str, Any]] | tuple[None, None]:
+    """Load the newest intact checkpoint of a run; all processes must call it.
+
+    Returns its path and its training state; two times None if there are no checkpoints. Rank 0
+    chooses it, and removes newer ones that are damaged, before the others load it.
+    """
+    path = state = None
+    if rank() == 0:
+        path, state = trainer.checkpoints.load_newest(trainer.model) or (None, None)
+    path = distributed.from_rank_0(path)
+    if rank() > 0 and path is not None:
+        state = load_given(trainer, path)
+    return path, state
+
+
+def load_given(trainer: Trainer, path: Path) -> dict[str, Any]:
+    """Load a checkpoint into the trainer's model; returns its training state.
+
+    Raises UsageError as `Checkpoints.load` does, and RunError, with a remedy, if it is damaged.
+    """
+    try:
+        return trainer.checkpoints.load(path, trainer.model)
+    except RunError as error:
+        raise RunError(
+            f"{error} Give another checkpoint, or resume=true for the newest intact one."
+        ) from None
 
 
 def undo_later_steps(trainer: Trainer, path: Path) -> None:
@@ -83,6 +104,6 @@ def undo_later_steps(trainer: Trainer, path: Path) -> None:
         (trainer.run_dir / WEIGHTS).unlink(missing_ok=True)
     elif not (path / BEST).exists() and newer is None:
         return  # older versions keep the best weights in the run alone
-    elif not trainer.checkpoints.restore_best(path):
+    elif not trainer.checkpoints.restore_or_remove_best(path):
         log.warning("%s has no intact %s: the best weights are those from here on.", path, BEST)
         trainer.progress.best_nll = math.inf

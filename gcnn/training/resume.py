@@ -12,7 +12,7 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ValidationError
 
 from gcnn.base.errors import UsageError
@@ -125,16 +125,34 @@ def resumed_config(
     else from the newest.
     config_dir: the user's own folder of config choices; None: there is none.
     Raises UsageError if `run` holds no valid config, for a change of a key that is fixed (FIXED) or
-    has no effect, for a choice of another kind (see `compare_choice`), a sweep, a deletion (~key),
+    has no effect, for a choice of another kind (see `notes_on_choice`), a sweep, a deletion (~key),
     and keys or values that are unknown or out of their range.
     """
     stored = load_config(run)
     config = OmegaConf.structured(stored)
-    notes = []
-
-    # Apply the overrides
     config.run_dir = None
     config.resume = True
+    overridden = apply_overrides(config, run, stored, overrides, config_dir)
+    start = choose_start(config, run, stored)
+    resumed = typed(config)
+    changes = notes_on_changes(run, stored, resumed)
+    return resumed, [*start, *overridden, *changes]
+
+
+def apply_overrides(
+    config: DictConfig,
+    run: Path,
+    stored: TrainConfig,
+    overrides: list[str],
+    config_dir: Path | None,
+) -> list[str]:
+    """Set the values of a command line in a run's config, in place; returns lines to log.
+
+    config: the run's, open to changes. stored: the same, unchanged. The others are those of
+    `resumed_config`. Raises UsageError for a choice of another kind (see `notes_on_choice`), a
+    sweep, a deletion, and a value of another type than its key's.
+    """
+    notes = []
     for override in parse_overrides(overrides):
         key, value = override.key_or_group, override.value()
         if override.is_sweep_override() or override.is_delete():
@@ -148,7 +166,7 @@ def resumed_config(
                     f"resume: {run} is of {stored.experiment}, not {value}; its own config counts"
                 )
         elif key in GROUPS and isinstance(value, str):
-            notes += compare_choice(run, stored, f"{key}={value}", config_dir)
+            notes += notes_on_choice(run, stored, f"{key}={value}", config_dir)
             if key == "logger":
                 config.logger.kind = value
         else:
@@ -158,21 +176,35 @@ def resumed_config(
                 raise UsageError(
                     f"resume: {key} cannot be {value!r}. All keys and their values: --help."
                 ) from None
+    return notes
 
-    # From which checkpoint, and in which folder
+
+def choose_start(config: DictConfig, run: Path, stored: TrainConfig) -> list[str]:
+    """Set from which checkpoint and in which folder a run goes on, where overrides left it open.
+
+    config: the run's, with the overrides; its `resume` and `run_dir` are changed. stored: its own.
+    Returns a list with a line to log if it goes on in its folder, else empty.
+    """
     if isinstance(config.resume, str):
         config.resume = str(Path(config.resume).absolute())
     elif isinstance(stored.resume, str):  # it was killed while it went back to that checkpoint
         config.resume = stored.resume
-    if not config.run_dir:
-        config.run_dir = str(run)
-        state = "finished" if finished(run) else "unfinished"
-        notes.insert(0, f"resume: going on with the {state} run {run}")
+    if config.run_dir:
+        return []
+    config.run_dir = str(run)
+    state = "finished" if finished(run) else "unfinished"
+    return [f"resume: going on with the {state} run {run}"]
 
-    # Refuse changes that would make another run of it, log the others
-    resumed = typed(config)
+
+def notes_on_changes(run: Path, stored: TrainConfig, resumed: TrainConfig) -> list[str]:
+    """A line to log for each key that is changed, but for UNNAMED.
+
+    run: its path, for messages. stored: its config. resumed: that with which it goes on. Raises
+    UsageError for a change of a key that is fixed (FIXED) or has no effect.
+    """
     changed = differences(stored, resumed)
     refuse_unread(resumed, {key for key, _, _ in changed}, all_keys=False)
+    notes = []
     for key, old, new in changed:
         if FIXED.fullmatch(key) and not MAY_CHANGE.fullmatch(key):
             raise UsageError(
@@ -181,7 +213,7 @@ def resumed_config(
             )
         if key not in UNNAMED:
             notes.append(f"resume: {key} {old} -> {new}")
-    return resumed, notes
+    return notes
 
 
 def differences(stored: TrainConfig, wanted: TrainConfig) -> list[tuple[str, str, str]]:
@@ -200,7 +232,7 @@ def differences(stored: TrainConfig, wanted: TrainConfig) -> list[tuple[str, str
     return differing
 
 
-def compare_choice(
+def notes_on_choice(
     run: Path, stored: TrainConfig, override: str, config_dir: Path | None
 ) -> list[str]:
     """A list with one line to log if a choice differs from the run's config, else empty.

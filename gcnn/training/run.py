@@ -75,7 +75,7 @@ def train(
     has links that lead out of it, or its checkpoint does not fit; RunError if weights or checkpoint
     are damaged; RunError, OSError and Interrupted as Trainer.run does.
     """
-    with process_group():
+    with process_group(config.device):
         return train_in_group(config, notes, fit_cutoffs)
 
 
@@ -119,6 +119,8 @@ def train_in_group(
         if rank() > 0:
             trainer.run()
             return run_dir, None
+        if not trainer.finished():  # results of a run that is extended
+            (run_dir / RESULTS).unlink(missing_ok=True)
         announce(trainer, notes)
         trainer.run()
         if steps_of(trainer) == math.inf:  # its minutes ended it
@@ -128,7 +130,7 @@ def train_in_group(
         load_weights(model, run_dir / WEIGHTS)
         results = dataclasses.asdict(measure(trainer))
         write_json(run_dir / RESULTS, results)
-        trainer.metrics.summarize(results)
+        trainer.metrics.log_results(results)
     return run_dir, results
 
 
@@ -204,20 +206,16 @@ def restore_or_begin(trainer: Trainer) -> None:
 def announce(trainer: Trainer, notes: Sequence[str]) -> None:
     """Log `notes`, what is about to be trained, and a warning if `warn_of_short_run` has one.
 
-    On rank 0, before the first step. Removes results.json if there are steps to make: it is of a
-    run that is extended.
+    On rank 0, before the first step.
     """
     config = trainer.config
-    run_dir = trainer.run_dir
     for note in notes:
         log.info("%s", note)
     warn_of_short_run(config, steps_of(trainer))
-    if not trainer.finished():
-        (run_dir / RESULTS).unlink(missing_ok=True)
     parameters = trainer.model.parameter_counts()["total"]
     tokens = len(trainer.data.streams["train"])
     described = f"{parameters:,} parameters, {tokens:,} training tokens"
-    log.info("%s: %s, %s, in %s", config.experiment, described, trainer.device, run_dir)
+    log.info("%s: %s, %s, in %s", config.experiment, described, trainer.device, trainer.run_dir)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ ScheduleConfig = ConstantScheduleConfig | PlateauScheduleConfig | CosineSchedule
 
 
 class Schedule:
-    """Sets the learning rate: call `set` before each step and `validated` after each validation."""
+    """Sets the learning rate; call `set` before each step, `note_validation` after a validation."""
 
     def __init__(self, config: ScheduleConfig, optimizer: torch.optim.Optimizer):
         """The factors will apply to the learning rate that `optimizer` has now.
@@ -50,7 +50,7 @@ class Schedule:
             group["lr"] = lr
         return lr
 
-    def validated(self, nll: float) -> None:
+    def note_validation(self, nll: float) -> None:
         """Take note of a validation. nll: in nats a token.
 
         On the plateau schedule, after more than schedule.patience validations in a row without a

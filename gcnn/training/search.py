@@ -24,7 +24,7 @@ def continue_search(config: DictConfig, folder: Path) -> None:
     that are done; members are numbered after them. The study's name, unless the config has one, is
     the path of the sweep's `folder`.
     Without a database (hydra.sweeper.storage) nothing changes; with `resume=false` only the name
-    does. Writes to the database, and raises, as `trials_done` does.
+    does. Writes to the database, and raises, as `requeue_and_count_trials` does.
     """
     sweeper = config.hydra.sweeper
     storage = sweeper.get("storage")
@@ -33,7 +33,7 @@ def continue_search(config: DictConfig, folder: Path) -> None:
     sweeper.study_name = sweeper.study_name or str(folder)
     if config.resume is False:
         return
-    done = trials_done(storage, sweeper.study_name)
+    done = requeue_and_count_trials(storage, sweeper.study_name)
     sweeper.n_trials = max(0, sweeper.n_trials - done)
     if OmegaConf.select(sweeper, "sampler.seed") is not None:
         sweeper.sampler.seed += done  # the same seed would draw the first trials' values again
@@ -42,14 +42,14 @@ def continue_search(config: DictConfig, folder: Path) -> None:
     config.hydra.overrides.hydra.append(f"hydra.sweep.subdir='{subdir}'")
 
 
-def trials_done(storage: str, name: str) -> int:
-    """The number of a study's finished trials, failed ones included.
+def requeue_and_count_trials(storage: str, name: str) -> int:
+    """Queue the stopped trials of a study again; returns the number of the finished ones.
 
     storage: the URL of the database. name: the study's, which is created if there is none.
     Trials that were running when the search was stopped are marked as failed in the database and
-    queued again; they are not counted, now or later. No other process may be at this search: its
-    running trials would be taken for stopped ones. Logs the number. Raises UsageError if the
-    database cannot be read or written.
+    queued again; they are not counted, now or later. Others that failed are finished, too. No other
+    process may be at this search: its running trials would be taken for stopped ones. Logs the
+    number. Raises UsageError if the database cannot be read or written.
     """
     import optuna  # late: only searches need it
 

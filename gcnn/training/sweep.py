@@ -266,10 +266,20 @@ def train_member(config: DictConfig, hydra_config: DictConfig) -> dict[str, Any]
     except Interrupted as stop:  # the command to resume is the sweep's, not the member's
         raise Interrupted(stop.saved, command_to_resume(), stop.signal_number) from None
     except Exception as error:
-        explained = message_and_code(error)
-        if explained is None:  # a mistake in the code
-            traceback.print_exc()
-        message, code = explained or (f"{type(error).__name__}: {one_line(error)}", 1)
-        log.error("error: member %d: %s", number, message)
-        write_json(folder / MEMBER, {**record, "error": message, "exit_code": code})
+        failure = record_of_failure(error)
+        log.error("error: member %d: %s", number, failure["error"])
+        write_json(folder / MEMBER, {**record, **failure})
         return None
+
+
+def record_of_failure(error: Exception) -> dict[str, Any]:
+    """What member.json has of an error, by the name of the entry: its line, and its exit code.
+
+    Call it where the error is handled: that of a mistake in the code is printed with its traceback.
+    """
+    explained = message_and_code(error)
+    if explained is None:  # a mistake in the code
+        traceback.print_exc()
+        return {"error": f"{type(error).__name__}: {one_line(error)}", "exit_code": 1}
+    message, code = explained
+    return {"error": message, "exit_code": code}

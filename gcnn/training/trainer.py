@@ -334,7 +334,7 @@ class Trainer:
                 fingerprint = self.data.tokenizer.fingerprint
                 save_weights(self.model.state_dict(), self.run_dir / WEIGHTS, fingerprint)
         if is_regular:
-            self.schedule.validated(nll)
+            self.schedule.note_validation(nll)
         step = f"{progress.step:,}"
         log.info("step %s: validation perplexity %.2f", step, perplexity)
         if not math.isfinite(nll):

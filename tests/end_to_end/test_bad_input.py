@@ -60,7 +60,7 @@ TRAIN = [
     (["logger=null"], "logger=null: choose one of: none, tensorboard, wandb"),
     (["tokenizer="], "tokenizer=: choose one of: sentencepiece, word"),
     (["experiment=true"], "experiment=true: choose one of: "),
-    (["experiment=[quickstart,none]"], "experiment=none"),
+    (["model=[1,2]"], r"model=\[1,2\]: choose one of: .*gcnn_14"),
     (["model=cpu"], "model=cpu; choose one of: cpu/gcnn_14"),
     (["hydra=3"], "hydra=3"),
     (["trainer=null"], "trainer=null"),
@@ -181,6 +181,8 @@ def test_what_is_no_plain_path_stays_hydras(tmp_path):
         "run_dir='a,b'",
     ]
     assert prepare_overrides(["data.path=a,b", "experiment=null"]) == ["data.path='a,b'"]
+    names = ["model=gcnn_8,'my lstm'", "model=glob(*)", "~model=gcnn_8", "model={gate: glu}"]
+    assert prepare_overrides(names, sweep=True) == names
 
 
 def test_of_several_experiments_the_last_counts_also_if_it_is_none():

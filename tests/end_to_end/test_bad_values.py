@@ -5,8 +5,12 @@ line.
 import re
 
 import pytest
+from hydra.errors import HydraException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from yaml import YAMLError
 
 from gcnn.base.errors import UsageError
+from gcnn.config.complaints import usage_errors
 from gcnn.config.compose import compose_config
 
 VALUES = [
@@ -87,6 +91,24 @@ VALUES = [
     ),  # of an empty variable of the shell
     (["data.path="], "data.path is ''"),
     (["data.files={dev:[a]}"], "data.files.dev"),
+    # With line ends.
+    (["-x\ny"], "no option -x y"),
+    (["seed=a(b\nc"], r"seed=a\(b c: Hydra cannot read .* for the shell 'seed=\"a\(b c\"'"),
+    (["model='x\ny'"], "no model=x y; choose one of"),
+    (["model=x\ny"], "model=x y: choose one of"),
+    (["hydra=x\ny"], "hydra=x y: hydra is not a group"),
+    # The value of a group that is no name.
+    (["model=[1,2]"], r"model=\[1,2\]: choose one of: .*gcnn_14"),
+    (["model=[gcnn_8]"], r"model=\[gcnn_8\]: choose one of"),
+    (["+model=[1]"], r"\+model=\[1\]: choose one of"),
+    (["~model=[1]"], r"~model=\[1\]: choose one of"),
+    (["model=gcnn_8,[1]"], r"model=gcnn_8,\[1\]: choose one of"),
+    (["model=choice(1,2)"], r"model=choice\(1,2\): choose one of"),
+    (["model=1.5"], "model=1.5: choose one of"),
+    (["model=NULL"], "model=NULL: choose one of"),
+    (["model=gcnn_8,"], "model=gcnn_8,: choose one of"),
+    (["experiment=[quickstart]"], r"experiment=\[quickstart\]: choose one of: .*quickstart"),
+    (["hydra/launcher=[1]"], r"hydra/launcher=\[1\]: choose one of: those of Hydra"),
 ]
 
 
@@ -99,3 +121,19 @@ def test_a_bad_value_is_one_line(tiny, arguments, named):
     assert re.search(named, line), line
     assert line.endswith(".")
     assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("error", "named"),
+    [
+        (HydraException(""), "HydraException"),
+        (OmegaConfBaseException("\n"), "OmegaConfBaseException"),
+        (MissingMandatoryValue(""), "MissingMandatoryValue"),
+        (YAMLError(""), "YAMLError"),
+        (UnicodeDecodeError("utf-8", b"a\rb\xff", 3, 4, "invalid"), "0xff after `a b`"),
+    ],
+    ids=str,
+)
+def test_an_error_without_a_message_or_with_a_line_end_is_one_line(error, named):
+    with pytest.raises(UsageError, match=rf"^[^\n]*{named}[^\n]*\.$"), usage_errors():
+        raise error

@@ -139,7 +139,7 @@ def two(
     """All that one of the two processes does; what it found is in rank_<rank>.json."""
     os.environ.update({key: str(value) for key, value in environments[rank].items()})
     torch.set_num_threads(1)
-    with distributed.process_group():
+    with distributed.process_group("cpu"):
         for case in CASES:
             train_in_group(settings(configs[case], folder / case), (), False)
         for case in CHAINED:

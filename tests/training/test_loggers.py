@@ -37,7 +37,7 @@ def test_tensorboard_has_the_lines_of_metrics_under_the_names_of_wandb(config, m
     results = dict.fromkeys(
         ("parameters", "receptive_field", "flops_per_token", "data", "validation"), 1
     )
-    trainer.metrics.summarize(
+    trainer.metrics.log_results(
         {**results, "train": told, "test": {"perplexity": 7.5, "name": "words"}}
     )
     found = scalars(trainer.run_dir / "tensorboard")
@@ -56,6 +56,18 @@ def test_tensorboard_has_the_lines_of_metrics_under_the_names_of_wandb(config, m
         name: values for name, values in found.items() if not name.startswith("results/")
     } == expected
     assert list(expected["train/loss"]) == [5, 10, 15, 20]
+
+
+@pytest.mark.parametrize("damaged", [
+    '{"kind": "train", "step": null}\n', '{"kind": "train", "step": "x"}\n',
+    '{"kind": "train", "step": true}\n', '{"kind": "train"}\n', '{"kind": 3, "step": 3}\n',
+    "null\n", "3\n", "\n", "[" * 100_000 + "\n", '{"kind": "train", "step": 3}',
+], ids=lambda line: line[:40])  # fmt: skip
+def test_a_damaged_line_of_metrics_is_gone_when_the_run_goes_on(config, tmp_path, damaged):
+    written = ['{"kind": "train", "step": 3}\n', '{"kind": "validation", "step": 5}\n', damaged]
+    (tmp_path / "metrics.jsonl").write_text("".join(written))
+    metrics.Metrics(config, tmp_path, step=3).close()
+    assert (tmp_path / "metrics.jsonl").read_text() == written[0]
 
 
 @pytest.mark.parametrize("kind", ["wandb", "tensorboard"])

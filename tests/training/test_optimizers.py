@@ -84,7 +84,7 @@ def test_plateau_halves_when_validation_stops_improving():
     schedule, _ = make(PlateauScheduleConfig(factor=0.5, patience=1))
     rates = []
     for nll in (5.0, 4.0, 4.1, 4.0, 3.9, 4.2, 4.2, 4.2, 4.2):
-        schedule.validated(nll)
+        schedule.note_validation(nll)
         rates.append(schedule.set(0, 0.0))
     assert rates == [2.0, 2.0, 2.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.25]
 
@@ -93,18 +93,18 @@ def test_schedule_goes_on_from_its_state():
     config = PlateauScheduleConfig()
     first, _ = make(config)
     for nll in (5.0, 6.0):
-        first.validated(nll)
+        first.note_validation(nll)
     second, _ = make(config)
     second.load_state_dict(first.state_dict())
     for schedule in (first, second):
-        schedule.validated(5.5)
+        schedule.note_validation(5.5)
     assert first.set(3, 0.0) == second.set(3, 0.0) == 0.5
 
 
 def test_constant_stays():
     schedule, _ = make(ConstantScheduleConfig())
     for nll in (1.0, 2.0, 3.0):
-        schedule.validated(nll)
+        schedule.note_validation(nll)
     assert schedule.set(1000, 0.9) == 2.0
 
 
@@ -117,7 +117,7 @@ def test_plateau_with_a_least_rate_is_torchs():
     )
     rates = []
     for nll in nlls:
-        schedule.validated(nll)
+        schedule.note_validation(nll)
         reference.step(nll)
         rates.append(schedule.set(0, 0.0))
         assert rates[-1] == pytest.approx(optimizer.param_groups[0]["lr"])
