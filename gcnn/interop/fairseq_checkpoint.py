@@ -50,6 +50,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         check_no_pointer_at(path)
         with torch.serialization.safe_globals(ALLOWED), warnings.catch_warnings(action="ignore"):
             content = torch.load(path, map_location="cpu", weights_only=True)
+    except UsageError:  # of a pointer
+        raise
     except OSError as error:
         raise UsageError(
             f"{path} cannot be read ({error.strerror}). Give a checkpoint of fairseq."
