@@ -148,7 +148,9 @@ def start_log() -> None:
     """
     ignore_closed_output()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
-    logging.root.handlers[0].setLevel(logging.INFO if on_terminal() else logging.DEBUG)
+    least = logging.INFO if on_terminal() else logging.DEBUG
+    # Not a level, which `log_file` would lose
+    logging.root.handlers[0].addFilter(lambda record: record.levelno >= least)
     logging.getLogger("gcnn").setLevel(logging.DEBUG)
 
 

@@ -179,13 +179,17 @@ def encode(
         """The ids and the counts of one batch, as `encode` has them."""
         batch = without_end_marks(batch, tokenizer.eos)
         tokens = tokenizer.encode_lines(batch).astype(DTYPE, copy=False)
-        by_word = tokenizer.kind == "word"
-        words = len(tokens) if by_word else len(split_lines(batch, tokenizer.eos, UNK))
         stripped = pc.utf8_trim_whitespace(batch)
         newlines = len(batch)
         size = newlines + (pc.sum(pc.binary_length(stripped)).as_py() or 0)
-        marks = count_word(batch, tokenizer.eos) if by_word else 0
-        unknown = count_word(batch, tokenizer.types[tokenizer.unk_id]) if by_word else 0
+        if tokenizer.kind == "word":
+            words = len(tokens)
+            marks = count_word(batch, tokenizer.eos)
+            unknown = count_word(batch, tokenizer.types[tokenizer.unk_id])
+        else:
+            words = len(split_lines(batch, tokenizer.eos, UNK))
+            marks = 0
+            unknown = 0
         return tokens, words, size, marks, unknown
 
     return in_threads(encoded, lines)

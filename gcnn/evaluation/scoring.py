@@ -228,8 +228,9 @@ class Scorer:
         """The log-probability of each type to be the next token after a text: (vocabulary,), nats,
         float64, in the order of `tokenizer.types`.
 
-        text: its last line goes on, unless it ends with "\\n"; empty: the start of a text. Raises
-        UsageError for anything but a string of valid Unicode.
+        text: its last line goes on, unless it ends with "\\n"; empty: the start of a text. Earlier
+        lines are context, however the run was trained. Raises UsageError for anything but a string
+        of valid Unicode.
         """
         tokens = torch.tensor([[self.tokenizer.eos_id, *encode_prompt(self.tokenizer, text)]])
         hidden, _ = read_to_the_end(self.model, tokens)

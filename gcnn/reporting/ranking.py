@@ -133,7 +133,8 @@ def same_text(one: Results, other: Results, split: str) -> bool:
 def most_unknown_words(texts: Sequence[Split]) -> str:
     """The largest number of unknown words of a run, as " (1,200 of 245,569 are for one)".
 
-    texts: the same split of several runs. Empty if no run is known to have an unknown word.
+    texts: the same split of several runs, one text (`same_text`), whose number of words is that of
+    the first, a dash if not recorded. Empty if no run is known to have an unknown word.
     """
     most = max((text.unknown_words or 0 for text in texts), default=0)
     return f" ({count(most)} of {count(texts[0].words)} are for one)" if most else ""

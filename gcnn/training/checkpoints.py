@@ -108,20 +108,8 @@ class Checkpoints:
         replaced = path.with_name(f".{path.name}.replaced.tmp")  # one of the same step
 
         def write(aside: Path) -> None:
-            """For `write_atomically`: make the folder `aside`, which it then renames to `path`.
-
-            It gets the files that `save` lists. A checkpoint at `path` is moved to `replaced`.
-            """
-            aside.mkdir()
-            write_weights(weights, aside / WEIGHTS, self.identity["tokenizer"])
-            write_state(state, aside / STATE)
-            files = {}
-            for file in (aside / WEIGHTS, aside / STATE):
-                files[file.name] = {"bytes": file.stat().st_size, "sha256": sha256(file)}
-            manifest = {"step": step, "identity": self.identity, "files": files}
-            write_json(aside / MANIFEST, {**manifest, "sha256": manifest_digest(manifest)})
-            if self.best.exists():
-                link_or_copy(self.best, aside / BEST)
+            """Write the checkpoint at a temporary path, and move an old one out of its way."""
+            self.write_files(aside, step, weights, state)
             if path.exists():  # as late as possible: a folder can't be replaced atomically
                 path.rename(replaced)
 
@@ -129,6 +117,21 @@ class Checkpoints:
         remove(replaced)
         for old in self.all()[: -self.keep]:
             remove(old)
+
+    def write_files(
+        self, folder: Path, step: int, weights: dict[str, torch.Tensor], state: dict[str, Any]
+    ) -> None:
+        """Make `folder`, a new one, with the files of a checkpoint, as `save` describes them."""
+        folder.mkdir()
+        write_weights(weights, folder / WEIGHTS, self.identity["tokenizer"])
+        write_state(state, folder / STATE)
+        files = {}
+        for file in (folder / WEIGHTS, folder / STATE):
+            files[file.name] = {"bytes": file.stat().st_size, "sha256": sha256(file)}
+        manifest = {"step": step, "identity": self.identity, "files": files}
+        write_json(folder / MANIFEST, {**manifest, "sha256": manifest_digest(manifest)})
+        if self.best.exists():
+            link_or_copy(self.best, folder / BEST)
 
     def set_aside_newer(self, path: Path) -> tuple[Path, list[Path]] | None:
         """Move checkpoints of later steps than `path` to a new folder checkpoints/abandoned_<n>.

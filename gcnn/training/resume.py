@@ -148,35 +148,48 @@ def apply_overrides(
 ) -> list[str]:
     """Set the values of a command line in a run's config, in place; returns lines to log.
 
+    An experiment and choices of a group are compared with the run's own and not set, but for the
+    kind of a logger.
     config: the run's, open to changes. stored: the same, unchanged. The others are those of
     `resumed_config`. Raises UsageError for a choice of another kind (see `notes_on_choice`), a
-    sweep, a deletion, and a value of another type than its key's.
+    sweep, a deletion, and a value of another type than its key's; for a key that there is not,
+    OmegaConf's error, which `resumed_config` words.
     """
     notes = []
     for override in parse_overrides(overrides):
-        key, value = override.key_or_group, override.value()
+        key = override.key_or_group
         if override.is_sweep_override() or override.is_delete():
             raise UsageError(
                 f"resume: {override.input_line} is no value; "
                 f"give {key}=VALUE, or --multirun for a sweep."
             )
+        value = override.value()
         if key == "experiment":
-            if value not in (None, stored.experiment):
-                notes.append(
-                    f"resume: {run} is of {stored.experiment}, not {value}; its own config counts"
-                )
+            notes += notes_on_experiment(run, stored, value)
         elif key in GROUPS and isinstance(value, str):
             notes += notes_on_choice(run, stored, f"{key}={value}", config_dir)
             if key == "logger":
                 config.logger.kind = value
         else:
-            try:
-                OmegaConf.update(config, key, value)
-            except ValidationError:
-                raise UsageError(
-                    f"resume: {key} cannot be {value!r}. All keys and their values: --help."
-                ) from None
+            set_value(config, key, value)
     return notes
+
+
+def notes_on_experiment(run: Path, stored: TrainConfig, name: str | None) -> list[str]:
+    """A line to log if `name`, as typed, is another experiment than the run's; else empty."""
+    if name in (None, stored.experiment):
+        return []
+    return [f"resume: {run} is of {stored.experiment}, not {name}; its own config counts"]
+
+
+def set_value(config: DictConfig, key: str, value: Any) -> None:
+    """Set a key of a run's config, in place. Raises UsageError for a value of another type."""
+    try:
+        OmegaConf.update(config, key, value)
+    except ValidationError:
+        raise UsageError(
+            f"resume: {key} cannot be {value!r}. All keys and their values: --help."
+        ) from None
 
 
 def choose_start(config: DictConfig, run: Path, stored: TrainConfig) -> list[str]:

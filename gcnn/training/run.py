@@ -179,9 +179,10 @@ def initial_model(config: TrainConfig, data: PreparedData, source: Path | None) 
 def restore_or_begin(trainer: Trainer) -> None:
     """Load the checkpoint that the config asks for, if any; write the run's config and tokenizer.
 
-    All processes must call it; rank 0 writes. The config is stored with `resume=false`, but with
-    the path of a checkpoint that was asked for while `restore` goes back to it. A tokenizer that is
-    there stays. Raises as `restore` does.
+    All processes must call it; rank 0 writes, into the run directory, which must exist. The config
+    is stored with `resume=false`; while `restore` goes back to a checkpoint that was named, with
+    the path of that one. A tokenizer that is there stays. Raises as `restore` does, and OSError if
+    a file cannot be written.
     """
     config = trainer.config
     run_dir = trainer.run_dir
@@ -191,13 +192,12 @@ def restore_or_begin(trainer: Trainer) -> None:
             kept = dataclasses.replace(config, resume=resume)
             write_atomically(run_dir / CONFIG, lambda aside: save_config(kept, aside))
 
-    if config.resume is not False:
-        # While the run goes back to a checkpoint, the stored config names it: a process that is
-        # killed here goes back to it when it is resumed
-        if isinstance(config.resume, str):
-            restore(trainer, Path(config.resume), lambda: write_config(config.resume))
-        else:
-            restore(trainer, None, lambda: write_config(False))
+    if isinstance(config.resume, str):
+        # While the run goes back to this checkpoint, the stored config names it: if the process is
+        # killed here, the run goes back to it when it is resumed
+        restore(trainer, Path(config.resume), lambda: write_config(config.resume))
+    elif config.resume:
+        restore(trainer, None, lambda: write_config(False))
     write_config(False)
     if rank() == 0 and not (run_dir / TOKENIZER).exists():
         write_atomically(run_dir / TOKENIZER, trainer.data.tokenizer.save)
@@ -380,7 +380,9 @@ def recurrent_kernel(model: LanguageModel, device: torch.device, precision: str)
 def log_file(path: Path) -> Iterator[None]:
     """Append the project's log (logger `gcnn`) to a file as well, for the time of a `with`.
 
-    Lines on the terminal are then printed above the progress bar instead of through it.
+    Lines on the terminal are then printed above the progress bar instead of through it, by a
+    handler of tqdm in place of the root logger's: it takes over filters, and no level.
+    The file's folder must exist.
     """
     project = logging.getLogger("gcnn")
     handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
