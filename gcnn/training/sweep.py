@@ -241,7 +241,8 @@ def member_overrides(hydra_config: DictConfig) -> list[str]:
 def train_member(config: DictConfig, hydra_config: DictConfig) -> dict[str, Any] | None:
     """Train a member in its folder, or go on with it; returns its results, None if it failed.
 
-    The folder is hydra.runtime.output_dir, which exists and is named by the member's number.
+    The folder is hydra.runtime.output_dir, which exists; it is named by the member's number, or as
+    hydra.sweep.subdir says.
     config: the member's; it is changed. With resume=true, a member that was begun goes on with its
     stored config.
     Writes what `train` writes, and member.json: `number` and `overrides`. An error is logged and
@@ -251,7 +252,9 @@ def train_member(config: DictConfig, hydra_config: DictConfig) -> dict[str, Any]
     from gcnn.training.run import train  # late: Hydra makes the callback above for every command
 
     folder = Path(hydra_config.runtime.output_dir)
-    number = int(folder.name)  # not hydra.job.num, which a search that goes on counts from 0
+    number = hydra_config.job.num
+    if folder.name.isdecimal():  # a search that goes on counts job.num from 0
+        number = int(folder.name)
     record = {"number": number, "overrides": member_overrides(hydra_config)}
     log.info("member %d: %s", number, " ".join(record["overrides"]))
     config.run_dir = str(folder)
