@@ -20,6 +20,7 @@ import contextlib
 import datetime
 import logging
 import math
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from gcnn.base.errors import RunError
@@ -40,11 +41,14 @@ def main() -> None:
     """
     arguments = parse_arguments()
     from gcnn.benchmarks.gpu import parts
-    from gcnn.benchmarks.time_boxes import run_parts
+    from gcnn.benchmarks.time_boxes import FORKS, run_parts
     from gcnn.evaluation.run import choose_device
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    device = choose_device(arguments.device)  # before anything is written: whether it is there
+    # Whether the device is there, before anything is written. In a process of its own: to ask torch
+    # for a GPU here would spoil CUDA in the parts, which are forked from this process
+    with ProcessPoolExecutor(1, FORKS) as pool:
+        device = pool.submit(choose_device, arguments.device).result()
     out = arguments.out or Path(f"runs/gpu/{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}")
     check_output("--out", out, folder=True)
     out.mkdir(parents=True, exist_ok=True)

@@ -63,7 +63,9 @@ class SweepFolder(Callback):
             check_configs(config)
             SweepFolder.path = folder
             continue_search(config, folder)
-        print(f"sweep: each member logs into {folder}/<number>/train.log", file=sys.stderr)
+        print(
+            f"sweep: each member logs into train.log in its folder below {folder}", file=sys.stderr
+        )
         config.hydra.sweep.dir = str(folder)
         # Each member composes its config anew
         quoted = str(folder).replace("'", "\\'")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from gcnn.base.errors import UsageError
 from gcnn.benchmarks import gpu, time_boxes
 from gcnn.benchmarks.gpu import has_peak, one_by_one, train_on_text, write_made_up_text
 from gcnn.benchmarks.time_boxes import Notes, Part, run_part, run_parts
@@ -164,3 +165,23 @@ def test_parts_have_a_least_time_on_a_cpu_however_it_was_chosen(device, monkeypa
     monkeypatch.setattr("sys.argv", ["gcnn", "--device", device, "--out", str(tmp_path)])
     benchmark_gpu.main()
     assert given == [benchmark_gpu.TOY_SECONDS]
+
+
+def test_the_process_that_forks_the_parts_asks_for_no_gpu_itself(monkeypatch, tmp_path):
+    """torch.cuda.is_available may make CUDA fail in all processes that are forked afterwards."""
+    asked = []
+
+    def is_available():
+        asked.append(os.getpid())
+        return False
+
+    monkeypatch.setattr(torch.cuda, "is_available", is_available)
+    monkeypatch.setattr(time_boxes, "run_parts", lambda *_: {})
+    monkeypatch.setattr("sys.argv", ["gcnn", "--out", str(tmp_path)])
+    benchmark_gpu.main()
+    assert asked == []
+    monkeypatch.setattr("sys.argv", ["gcnn", "--device", "cuda", "--out", str(tmp_path / "none")])
+    with pytest.raises(UsageError, match="no such device"):
+        benchmark_gpu.main()
+    assert asked == []
+    assert not (tmp_path / "none").exists()
