@@ -50,7 +50,8 @@ class Part:
 def run_parts(
     parts: list[Part], seconds: float, folder: Path, least: float = 0.0
 ) -> dict[str, str]:
-    """Run parts one after the other, each in its own process (`run_part`).
+    """Run parts one after the other, each in its own forked process (`run_part`): so this process
+    must not have asked torch for a GPU before.
 
     seconds: for all parts together, divided by their shares; what a part leaves goes to those after
     it. least: seconds that each part has at the least, even if the sum is then exceeded.
@@ -76,7 +77,7 @@ def run_part(part: Part, path: Path, seconds: float) -> str:
 
     After `seconds` the process is terminated, and killed GRACE seconds later. The part's JSON is
     `path`, in place of an older file. If the part failed, the reason is added as `failed`. This
-    process must not have used a GPU before: CUDA does not work in a fork of one that has.
+    process must not have asked torch for a GPU before: CUDA may not work in a fork of one that has.
     """
     path.unlink(missing_ok=True)
     reader, writer = FORKS.Pipe(duplex=False)

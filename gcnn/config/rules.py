@@ -81,8 +81,8 @@ def effect_conditions(config: Any) -> list[tuple[str, bool, str]]:
     """The keys that only have an effect beside some other values, as (key, has effect, reason).
 
     The bool is for this TrainConfig; the reason says why the key has no effect where it has none. A
-    key that is listed twice has one if both entries say so. Also keys that the chosen kinds lack
-    are listed.
+    key that is listed twice has one if both entries say so. Keys that the chosen kinds lack are
+    listed, too; their bool means nothing, and the caller leaves them out.
     """
     data = config.data
     vocabulary = getattr(config.tokenizer, "vocabulary", None)

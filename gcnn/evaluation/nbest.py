@@ -119,7 +119,7 @@ def parse_srilm(line: str) -> Fields | None:
     two numbers and a whole one.
 
     List and number are empty, since the input is one list; the score is the acoustic one. The
-    sentence may be empty.
+    sentence may be empty, and keeps the blanks and the line end after it.
     """
     # Blanks in place of what a short line lacks; the words may be none
     acoustic, language, count, words, *_ = [*line.split(maxsplit=3), "", "", "", ""]

@@ -33,7 +33,8 @@ class Nesterov(torch.optim.SGD):
         """Decay the weights, then make torch's SGD step; neither if `found_inf` is 1.
 
         Gradients are divided by `grad_scale` (see the class). A parameter without a gradient does
-        not change. Returns what `closure` returns; None without one.
+        not change. Returns what `closure` returns, which runs after the decay; None without one. At
+        least one parameter must have a gradient before the call.
         """
         (group,) = self.param_groups
         touched = [p for p in group["params"] if p.grad is not None]

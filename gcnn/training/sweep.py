@@ -246,7 +246,8 @@ def train_member(config: DictConfig, hydra_config: DictConfig) -> dict[str, Any]
     The folder is hydra.runtime.output_dir, which exists; it is named by the member's number, or as
     hydra.sweep.subdir says.
     config: the member's; it is changed. With resume=true, a member that was begun goes on with its
-    stored config.
+    stored config. Call `finished_results` first: it refuses a member that was begun with other
+    overrides, which is not checked here.
     Writes what `train` writes, and member.json: `number` and `overrides`. An error is logged and
     stored there (`error`, `exit_code`), so that the sweep goes on; that of a mistake in the code is
     also printed with its traceback. Raises Interrupted, which ends the sweep.
