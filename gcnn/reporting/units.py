@@ -31,7 +31,9 @@ def percent(fraction: float | None) -> str:
 
 
 def perplexity(value: float | None) -> str:
-    """Two decimals; from 10,000 on none."""
+    """Two decimals; from 10,000 on none, and from 10 million on an exponent, as "1.23e+07"."""
+    if value is not None and 1e7 <= value < float("inf"):  # the run has diverged
+        return f"{value:.3g}"
     return decimals(value, 2 if value is None or value < 10_000 else 0)
 
 

@@ -212,6 +212,7 @@ def test_results_may_miss_keys(make_run):
         (duration(float("nan")), "–"),
         (perplexity(121.434), "121.43"),
         (perplexity(12_345.6), "12,346"),
+        (perplexity(1.8554e166), "1.86e+166"),
         (perplexity(float("inf")), "inf"),
     ],
 )
