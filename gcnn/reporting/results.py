@@ -53,7 +53,7 @@ class Run:
     results: Results  # of an unfinished run: all None, or what Results has for "not recorded"
     finished: bool  # whether it has results.json
     samples: list[GeneratedText]
-    member: Member  # of a run outside of a sweep: no number, overrides or error
+    member: Member  # of a run outside of a sweep: no overrides and no error
     label: str  # names the run within a report
     model_title: str  # the paper's, or a summary of the model's config
     published: Any  # what a paper reports for this model on this data, or None

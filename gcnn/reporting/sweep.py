@@ -1,9 +1,9 @@
 """A sweep's members, read from their folders, as one table.
 
 Each member has a folder, with member.json from its start and results.json when it is done. An entry
-of sweep.json is a dictionary: `member` (its number), `rank` (from 1; None: not ranked), `overrides`
-(key -> value, those that vary between members), `status` (done, failed or unfinished), what
-`measures` has, and if it failed `error` and `exit_code`.
+of sweep.json is a dictionary: `member` (its folder's name, as a number if it is one), `rank` (from
+1; None: not ranked), `overrides` (key -> value, those that vary between members), `status` (done,
+failed or unfinished), what `measures` has, and if it failed `error` and `exit_code`.
 """
 
 import math
@@ -56,23 +56,18 @@ def load_members(folder: Path) -> tuple[list[dict], Ranking]:
     folder: no entries.
     Raises UsageError if a file of a member cannot be read.
     """
-    paths = list(folder.glob(f"*/{MEMBER}"))
-    members = []
-    for path in paths:
-        member = read_json(path, Member)
-        if member.number is None:
-            raise UsageError(f"{path} has no `number`. Remove that folder to train it again.")
-        members.append(member)
+    paths = sorted(folder.glob(f"*/{MEMBER}"), key=lambda path: by_number(path.parent.name))
+    members = [read_json(path, Member) for path in paths]
     finished = [read_json(path.with_name(RESULTS), Results) for path in paths]
     ranking = ranking_of([results for results in finished if results], "validation")
     varied = varying_settings([member.settings for member in members])
-    rows = [entry_of(*parts) for parts in zip(members, finished, varied, strict=True)]
+    rows = [entry_of(*parts) for parts in zip(paths, members, finished, varied, strict=True)]
     measure = f"validation_{ranking.measure}"
 
-    def order(row: dict) -> tuple[bool, float, float]:
-        return row["status"] != "done", row.get(measure) or math.inf, row["member"]
+    def order(row: dict) -> tuple[bool, float]:
+        return row["status"] != "done", row.get(measure) or math.inf
 
-    rows.sort(key=order)
+    rows.sort(key=order)  # equal ones stay in the order of their numbers
     if ranking.measure:
         ranked = [row for row in rows if row[measure] is not None]
         for rank, row in enumerate(ranked, start=1):
@@ -80,12 +75,23 @@ def load_members(folder: Path) -> tuple[list[dict], Ranking]:
     return rows, ranking
 
 
-def entry_of(member: Member, results: Results | None, settings: dict[str, str]) -> dict:
+def by_number(member: int | str) -> tuple[int, str]:
+    """The sort key of members: numbers in their order (2 before 10), names by length first."""
+    return len(str(member)), str(member)
+
+
+def entry_of(path: Path, member: Member, results: Results | None, settings: dict[str, str]) -> dict:
     """A member's entry of sweep.json, with a rank of None.
 
-    results: None if the member is not done. settings: those that vary between members.
+    path: its member.json. results: None if the member is not done. settings: those that vary
+    between members.
     """
-    entry = {"member": member.number, "rank": None, "overrides": settings}
+    name = path.parent.name
+    entry = {
+        "member": int(name) if name.isdecimal() else name,
+        "rank": None,
+        "overrides": settings,
+    }
     if results:
         entry["status"] = "done"
     elif member.error:
@@ -192,7 +198,7 @@ def sweep_seeds_table(members: list[dict], ranking: Ranking) -> Table:
     splits = ("validation", "test")
     rows = []
     for group in groups:
-        numbers = sorted(member["member"] for member in group)
+        numbers = sorted((member["member"] for member in group), key=by_number)
         row = [", ".join(map(str, numbers))]
         row += [group[0]["overrides"].get(key, DASH) for key in keys]
         for split in splits:
@@ -278,7 +284,8 @@ def check_members(members: list[dict]) -> None:
 
     members: entries of sweep.json, of which there may be none.
     """
-    failed = sorted(member["member"] for member in members if member["status"] != "done")
+    failed = [member["member"] for member in members if member["status"] != "done"]
+    failed.sort(key=by_number)
     if not failed:
         return
     usage = all(member.get("exit_code") == 2 for member in members)

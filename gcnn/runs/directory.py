@@ -19,7 +19,7 @@ RESULTS = "results.json"
 SAMPLES = "samples.json"
 LOG = "train.log"
 LOCK = ".lock"
-MEMBER = "member.json"  # of a sweep's member: its number, its overrides, and why it failed
+MEMBER = "member.json"  # of a sweep's member: its overrides, and why it failed
 
 # What is pushed to the Hub of a run, besides its card, and brought from there.
 PUBLISHED = [CONFIG, "model.safetensors", RESULTS, f"{TOKENIZER}/*"]

@@ -158,7 +158,6 @@ class GeneratedText:
 class Member:
     """member.json, in the folder of a sweep's member."""
 
-    number: Number
     overrides: list[Text]
     error: Text  # None: the member has not failed
     exit_code: Number

@@ -243,23 +243,20 @@ def member_overrides(hydra_config: DictConfig) -> list[str]:
 def train_member(config: DictConfig, hydra_config: DictConfig) -> dict[str, Any] | None:
     """Train a member in its folder, or go on with it; returns its results, None if it failed.
 
-    The folder is hydra.runtime.output_dir, which exists; it is named by the member's number, or as
-    hydra.sweep.subdir says.
+    The folder is hydra.runtime.output_dir, which exists. Its name, a number or what
+    hydra.sweep.subdir says, is the member's.
     config: the member's; it is changed. With resume=true, a member that was begun goes on with its
     stored config. Call `finished_results` first: it refuses a member that was begun with other
     overrides, which is not checked here.
-    Writes what `train` writes, and member.json: `number` and `overrides`. An error is logged and
+    Writes what `train` writes, and member.json: `overrides`. An error is logged and
     stored there (`error`, `exit_code`), so that the sweep goes on; that of a mistake in the code is
     also printed with its traceback. Raises Interrupted, which ends the sweep.
     """
     from gcnn.training.run import train  # late: Hydra makes the callback above for every command
 
     folder = Path(hydra_config.runtime.output_dir)
-    number = hydra_config.job.num
-    if folder.name.isdecimal():  # a search that goes on counts job.num from 0
-        number = int(folder.name)
-    record = {"number": number, "overrides": member_overrides(hydra_config)}
-    log.info("member %d: %s", number, " ".join(record["overrides"]))
+    record = {"overrides": member_overrides(hydra_config)}
+    log.info("member %s: %s", folder.name, " ".join(record["overrides"]))
     config.run_dir = str(folder)
     try:
         write_json(folder / MEMBER, record)
@@ -273,7 +270,7 @@ def train_member(config: DictConfig, hydra_config: DictConfig) -> dict[str, Any]
         raise Interrupted(stop.saved, command_to_resume(), stop.signal_number) from None
     except Exception as error:
         failure = record_of_failure(error)
-        log.error("error: member %d: %s", number, failure["error"])
+        log.error("error: member %s: %s", folder.name, failure["error"])
         write_json(folder / MEMBER, {**record, **failure})
         return None
 

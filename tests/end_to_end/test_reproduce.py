@@ -23,7 +23,8 @@ def test_the_runs_of_a_figure_are_trained_once(call, tiny, tmp_path, monkeypatch
     groups = json.loads((tmp_path / "out" / "small" / "fig3.json").read_text())["groups"]
     trained = {group["lr"]: list(group["test_perplexity"]) for group in groups}
     assert trained == {0.001: ["1"], 0.02: ["1", "2"]}
-    assert len(re.findall("member [0-9]+: ", done.err)) == 3
+    members = re.findall("member ([^ ]+): ", done.err)
+    assert members == ["lr_0.001_seed_1", "lr_0.02_seed_1", "lr_0.02_seed_2"]
     again = call(*command)
     assert again.code in (0, None)
     assert "member " not in again.err

@@ -333,9 +333,7 @@ def test_a_search_goes_on_from_its_database(call, tiny, tmp_path):
     for name in ("config.yaml", "member.json"):
         text = (sweep / "2" / name).read_text()
         before = load_config(sweep / "1").optimizer.lr
-        text = text.replace(str(before), str(trial.params["optimizer.lr"])).replace(
-            '"number": 1', '"number": 2'
-        )
+        text = text.replace(str(before), str(trial.params["optimizer.lr"]))
         (sweep / "2" / name).write_text(text)
 
     done = call("train", *search_in_a_database(tiny, storage, 4), "resume=true")

@@ -148,9 +148,7 @@ def test_members_of_a_sweep_are_named_by_what_varies(make_run, tmp_path):
         for number, rate in enumerate(("0.1", "0.2")):
             folder = make_run(f"runs/{sweep}/{number}", experiment=experiment)
             overrides = [f"experiment={experiment}", "data.path=/home/me", f"+optimizer.lr={rate}"]
-            (folder / "member.json").write_text(
-                json.dumps({"number": number, "overrides": overrides})
-            )
+            (folder / "member.json").write_text(json.dumps({"overrides": overrides}))
     labels = {run.label for run in load_runs([tmp_path / "runs" / "a"])[0]}
     assert labels == {"lr=0.1", "lr=0.2"}
     labels = {run.label for run in load_runs([tmp_path / "runs"])[0]}

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from gcnn.base.errors import UsageError
-from gcnn.reporting.sweep import search_warning, write_sweep
+from gcnn.base.errors import RunError
+from gcnn.reporting.sweep import by_number, check_members, search_warning, write_sweep
 from tests.reporting.conftest import made_up_results
 
 
@@ -19,9 +19,7 @@ def make_member(tmp_path):
         number = len(list(tmp_path.glob("sweep/*/member.json")))
         folder = tmp_path / "sweep" / str(number)
         folder.mkdir(parents=True)
-        (folder / "member.json").write_text(
-            json.dumps({"number": number, "overrides": list(overrides)})
-        )
+        (folder / "member.json").write_text(json.dumps({"overrides": list(overrides)}))
         if perplexity is not None:
             results = made_up_results("x", "local", perplexity / 1.04)
             results["data"] |= {"tokenizer_fingerprint": tokenizer, "fingerprint": tokenizer}
@@ -145,8 +143,20 @@ def test_members_of_several_sizes_are_told(make_member, tmp_path, capsys, sizes,
     assert ("model.blocks" in text) == told
 
 
-def test_a_member_without_its_number_is_named(make_member, tmp_path):
-    folder = make_member(100.0, "seed=1")
-    (folder / "member.json").write_text("{}")
-    with pytest.raises(UsageError, match=r"0/member\.json has no `number`"):
-        write_sweep(tmp_path / "sweep")
+def test_members_are_called_as_their_folders_are(make_member, tmp_path, capsys):
+    for perplexity, rate, seed in ((110, "0.1", "1"), (100, "0.3", "1"), (102, "0.3", "2")):
+        folder = make_member(perplexity, f"optimizer.lr={rate}", f"seed={seed}")
+        folder.rename(folder.with_name(f"lr_{rate}_seed_{seed}"))
+    make_member(None, "optimizer.lr=0.5", "seed=1")
+    rows, text = table_of(capsys, tmp_path / "sweep")
+    assert [row["member"] for row in rows] == [
+        "lr_0.3_seed_1", "lr_0.3_seed_2", "lr_0.1_seed_1", 3,
+    ]  # fmt: skip
+    assert "lr_0.3_seed_1, lr_0.3_seed_2" in text  # whose mean stands there
+    with pytest.raises(RunError, match="1 of 4 members failed: 3"):
+        check_members(rows)
+
+
+@pytest.mark.parametrize("members", [[10, 2, 1, 0], ["lr_0.03", "lr_0.1"]])
+def test_members_come_in_the_order_of_their_numbers(members):
+    assert sorted(members, key=by_number) == members[::-1]

@@ -96,7 +96,6 @@ def add(
         config = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, lr=lr))
     save_config(config, member / "config.yaml")
     record = {
-        "number": number,
         "overrides": ["data.path=/home/me/data", "experiment=cpu/base", *overrides],
     }
     record["overrides"].append(f"seed={seed}")

@@ -228,7 +228,7 @@ def test_runs_that_were_tried_and_did_not_begin_are_not_finished(
     def run_sweep(overrides, folder):
         if folder == search:
             (folder / "0").mkdir(parents=True, exist_ok=True)
-            (folder / "0" / "member.json").write_text('{"number": 0, "error": "no such data"}')
+            (folder / "0" / "member.json").write_text('{"error": "no such data"}')
 
     monkeypatch.setattr(reproduce, "run_sweep", run_sweep)
     command = ["reproduce", "--scale", "small", "--runs", tmp_path / "runs"]
