@@ -37,17 +37,24 @@ def check_no_pointer_at(path: Path) -> None:
             check_no_pointer(file.read(64), path)
 
 
-def check_no_utf16(text: bytes, what: object) -> None:
-    """Raise UsageError for text that seems to be UTF-16, by its zero bytes, and for a tar archive.
+def check_no_tar(beginning: bytes, what: object) -> None:
+    """Raise UsageError for a tar archive, which would be taken for UTF-16 or for one long text.
 
-    For text without a byte order mark, which the caller looks for. An archive of short texts would
-    be taken for UTF-16, as any other binary file with many zero bytes is, and one of a long text
-    for that text.
+    beginning: the file's first 265 bytes or more, fewer if it is shorter. what: its name, for the
+    message.
+    """
+    if beginning[257:265] in TAR:
+        raise UsageError(f"{what} is an archive. Unpack it.")
+
+
+def check_no_utf16(text: bytes, what: object) -> None:
+    """Raise UsageError for text that seems to be UTF-16, by its zero bytes.
+
+    For text without a byte order mark, which the caller looks for. Any other binary file with many
+    zero bytes is taken for UTF-16, too.
     text: the start of a file; its first 64 KiB are examined. what: its name, for the message.
     Nothing is raised for 200 bytes or fewer, which are too few to tell.
     """
-    if text[257:265] in TAR:
-        raise UsageError(f"{what} is an archive. Unpack it.")
     text = text[: 1 << 16]
     # First sign, for letters below U+0100: every second byte is zero.
     full_of_zeros = len(text) > 1000 and text.count(0) > len(text) / 4

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from gcnn.base.errors import UsageError
 from gcnn.base.files import to_json
-from gcnn.base.text_files import check_no_pointer, check_no_utf16
+from gcnn.base.text_files import check_no_pointer, check_no_tar, check_no_utf16
 from gcnn.base.torchrun import rank
 from gcnn.base.values import check_text
 from gcnn.commands.arguments import (
@@ -283,7 +283,7 @@ def read_chunks(descriptor: int) -> Iterator[bytes]:
     """Read standard input in chunks of up to CHUNK bytes; each waits for its first byte.
 
     descriptor: of standard input, as the messages of errors call it. Raises UsageError where it
-    cannot be read, for a Git LFS pointer and at a chunk in UTF-16.
+    cannot be read, for a Git LFS pointer or a tar archive, and at a chunk in UTF-16.
     """
     is_start = True
     while True:
@@ -298,6 +298,7 @@ def read_chunks(descriptor: int) -> Iterator[bytes]:
             return
         if is_start:
             check_no_pointer(chunk, "standard input")
+            check_no_tar(chunk, "standard input")
             is_start = False
         check_no_utf16(chunk, "standard input")
         yield chunk

@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gcnn.base.errors import UsageError, one_line
-from gcnn.base.text_files import check_no_pointer, check_no_pointer_at, check_no_utf16
+from gcnn.base.text_files import check_no_pointer, check_no_pointer_at, check_no_tar, check_no_utf16
 from gcnn.data.lines import TEXT
 
 CHUNK = 1 << 23  # bytes of rows that are in memory together; more if one row is longer
@@ -155,8 +155,8 @@ def decompressed(file: BinaryIO, path: Path) -> BinaryIO:
     """A stream of the file's content, decompressed if its first bytes are those of a compression.
 
     file: buffered and at its start; returned as it is if it is not compressed. Closing the stream
-    may leave it open. path: only for the message. Raises UsageError for a .zip, .rar or .7z; a .tar
-    is not recognised.
+    may leave it open. path: only for the message. Raises UsageError for a .zip, .rar or .7z; for a
+    .tar `checked_start` does.
     """
     beginning = file.peek(10)  # does not consume them: a pipe cannot be read twice
     if re.match(ARCHIVES, beginning):
@@ -186,14 +186,16 @@ def chunks(file: BinaryIO) -> Iterator[bytes]:
 def checked_start(start: bytes, path: Path) -> bytes:
     """The first chunk of a text file without the byte order mark of UTF-8.
 
-    start: at least the whole first line. Raises UsageError for UTF-16, for a pointer of Git LFS,
-    and if the first line is a JSON object although the name does not end in one of JSON_SUFFIXES or
-    .txt (before that of a compression): its braces and quotes would be read as words.
+    start: at least the whole first line. Raises UsageError for UTF-16, a tar archive and a pointer
+    of Git LFS, and if the first line is a JSON object although the name does not end in one of
+    JSON_SUFFIXES or .txt (before that of a compression): its braces and quotes would be read as
+    words.
     """
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise UsageError(
             f"{path} is not UTF-8 but UTF-16. Convert it, as with iconv -f utf-16 -t utf-8."
         )
+    check_no_tar(start, path)
     check_no_utf16(start, path)
     check_no_pointer(start, path)
     start = start.removeprefix(codecs.BOM_UTF8)

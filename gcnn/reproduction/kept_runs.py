@@ -22,7 +22,7 @@ from gcnn.config.schema import TrainConfig
 from gcnn.config.stored import checked_config
 from gcnn.reporting.results import load_run
 from gcnn.runs.directory import CONFIG, MEMBER, RESULTS
-from gcnn.runs.json_files import Text, checked, read_json, read_json_lines, read_text
+from gcnn.runs.json_files import Text, checked, parse_json, read_json, read_text
 from gcnn.runs.results import Metric, Results, Split
 
 # In a run: what `gcnn evaluate --json --file wiki.test.tokens` printed.
@@ -149,16 +149,18 @@ def read_kept(path: Path) -> list[KeptRun]:
     JSON of a KeptRun with a group, seed and learning rate.
     """
     text = read_text(path) if path.exists() else ""
-    if text and not text.endswith("\n"):  # read_json_lines would leave the last line out
+    if text and not text.endswith("\n"):
         raise UsageError(f"{path} has no newline at its end. Restore the file, or add it there.")
-    runs = read_json_lines(path, KeptRun)
-    for number, run in enumerate(runs, start=1):
+    runs = []
+    for number, line in enumerate(text.split("\n")[:-1], start=1):
+        run = parse_json(line, KeptRun, f"{path}: line {number}")
         optimizer = run.config.get("optimizer")
         has_rate = isinstance(optimizer, dict) and "lr" in optimizer
         if not run.group or "seed" not in run.config or not has_rate:
             raise UsageError(
                 f"{path}: line {number} is no kept run. Remove it to train its run again."
             )
+        runs.append(run)
     return runs
 
 

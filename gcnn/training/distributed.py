@@ -56,7 +56,8 @@ def process_group(device: str) -> Iterator[None]:
         )
     backend = "gloo"
     if device != "cpu" and torch.cuda.is_available():
-        processes, gpus = torchrun.local_world_size(), torch.cuda.device_count()
+        processes = torchrun.local_world_size()
+        gpus = torch.cuda.device_count()
         if processes > gpus:
             raise UsageError(
                 f"device is {device}, and {processes} processes of this machine have {gpus} GPUs; "
