@@ -170,9 +170,9 @@ def table_4(device: str, notes: Notes, seconds: float) -> None:
 def graphs(device: str, notes: Notes, seconds: float) -> None:
     """Time the scoring of one sentence, kernel by kernel and, on a GPU, as one CUDA graph.
 
-    Adds to `notes` `words` (of the sentence), `precision` and, by model of TABLE_4 (toys on a CPU),
-    the medians `eager_ms` and `graph_ms`, the latter None on a CPU; of a model that failed,
-    `failed` with the reason instead.
+    Adds to `notes` `words` (how many the sentence has), `precision` and, by model of TABLE_4 (toys
+    on a CPU), the medians `eager_ms` and `graph_ms`, the latter None on a CPU; of a model that
+    failed, `failed` with the reason instead.
     Raises UsageError if there is no such `device` (see `choose_device`), and RunError at the end if
     a model failed. `seconds` is not used.
     """
@@ -328,4 +328,4 @@ def one_by_one(notes: Notes, calls: dict[str, Callable[[], dict]]) -> None:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
     if failed:
-        raise RunError(f"{', '.join(failed)} failed, as said there")
+        raise RunError(f"{', '.join(failed)} failed: the reason is in its entry")

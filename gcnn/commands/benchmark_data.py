@@ -133,11 +133,12 @@ def share(total: int, part: int, parts: int) -> int:
 def measure(folder: Path, data: str) -> dict[str, float | str]:
     """Run `gcnn data` twice on the corpus in a folder; returns its entry in the benchmark's JSON.
 
-    folder: with the files of all splits. data: the choice of configs/data. The keys: tokens, lines
-    and bytes, of all splits together; seconds (wall-clock, as warm_seconds), tokens_per_second,
-    cpu_seconds and peak_memory_bytes, of the first run, which has no cache; warm_seconds, of the
-    second; printed, the command's first line. The cache is folder/cache, which is removed first and
-    left in the end. Raises RunError where the command fails.
+    folder: with the files of all splits. data: the choice of configs/data. Tokens are words.
+    The keys: tokens, lines and bytes, of all splits together; seconds (wall-clock, as
+    warm_seconds), tokens_per_second, cpu_seconds and peak_memory_bytes, of the first run, which has
+    no cache; warm_seconds, of the second; printed, the command's first line.
+    The cache is folder/cache, which is removed first and left in the end. Raises RunError where the
+    command fails.
     """
     cache = folder / "cache"
     remove(cache)

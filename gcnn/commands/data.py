@@ -16,8 +16,8 @@ def main() -> None:
     The corpus may be downloaded; what the cache has already is not made again. The path of the
     vocabulary, or of the SentencePiece model, goes to stderr. To stdout go a line with the corpus's
     types and fingerprint, a header, and a row a split: its name, lines, words, tokens and bytes.
-    --help only prints the config's keys. Raises UsageError for an invalid option or override, and
-    as `prepare` does for a corpus that cannot be used.
+    --help only prints how it is called, with the keys and choices of the config that matter here.
+    Raises UsageError for an invalid option or override, and as `prepare` does.
     """
     parser = Parser(add_help=False, allow_abbrev=False)
     add_config_dir(parser)

@@ -262,7 +262,8 @@ def parse_windows(
 
     A byte order mark of UTF-8 before the first line is dropped. Where `parse` raises UsageError,
     the lines of the window before that one are yielded first, maybe none; then UsageError is
-    raised, with the line's number, counted from 1 over all windows, before its message.
+    raised with "line N of the input " before its message, which must go on from there: "is not
+    UTF-8". N counts from 1 over all windows.
     """
     number = 0
     for window in windows:

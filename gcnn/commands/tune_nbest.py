@@ -112,8 +112,8 @@ def read_references(path: Path) -> dict[str, str]:
 def parse_arguments() -> argparse.Namespace:
     """The options of `gcnn tune-nbest`, from sys.argv. Raises UsageError for an invalid one.
 
-    The run is found, maybe downloaded (see `add_run`). --unknown-penalty may be out of its range:
-    `main` checks it.
+    The run is found, maybe downloaded (see `add_run`). --unknown-penalty is None if it is not
+    given, and may be out of its range: `main` checks it.
     """
     parser = new_parser(__doc__, "lists are read from standard input")
     add_run(parser)

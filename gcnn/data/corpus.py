@@ -167,7 +167,8 @@ class HubCorpus(Corpus):
         """All rows of a split in batches of large_string, each of about CHUNK bytes.
 
         Without the limit of data.train_tokens; null for a row without a text.
-        Raises UsageError if the tables do not have the text's column, or if it is not text.
+        While iterating, raises UsageError if the tables do not have the text's column, or if it is
+        not text.
         """
         table = self.tables[split]
         check_text_column(table.data.schema, self.column, HUB_REPOSITORY, "data.column")

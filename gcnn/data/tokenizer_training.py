@@ -92,8 +92,9 @@ def read_vocabulary(path: Path) -> list[str]:
     """The words of a file with one word per line, stripped, in its order.
 
     The file is a text, which may be compressed, and no pipe. <eos> and <unk> may be among the
-    words. An empty file gives []. Raises UsageError as read_lines does, if there is no file, for a
-    table (JSON, Parquet), and for a line that is empty, has several words or repeats one.
+    words. An empty file gives []. Raises UsageError if there is no file, for a table (JSON,
+    Parquet), for a damaged file or one that is not UTF-8, and for a line that is empty, has several
+    words or repeats one; OSError for a file that may not be read.
     """
     # No pipe: the cached tokenizer is keyed by the content of the file, which is read again.
     if not path.is_file():
@@ -105,20 +106,23 @@ def read_vocabulary(path: Path) -> list[str]:
         raise UsageError(
             f"tokenizer.vocabulary: {path} is a table. Give a text with a word a line."
         )
-    words = {}  # a dictionary keeps the order and finds repetitions
+    words: dict[str, None] = {}  # keeps the order and finds repetitions
     number = 0
     for lines in read_lines(path):
         for line in lines.to_pylist():
             number += 1
             word = line.strip()
-            if len(word.split()) == 1 and word not in words:
-                words[word] = number
-                continue
-            reason = f"`{word}` again" if word in words else f"`{word}`, not one word"
-            raise UsageError(
-                f"tokenizer.vocabulary: {path}, line {number} is {reason}. "
-                "Give a word a line, each once."
-            )
+            problem = ""
+            if word in words:
+                problem = " again"
+            elif len(word.split()) != 1:
+                problem = ", which is not one word"
+            if problem:
+                raise UsageError(
+                    f"tokenizer.vocabulary: {path}, line {number} is `{word}`{problem}. "
+                    "Give a word a line, each once."
+                )
+            words[word] = None
     return list(words)
 
 

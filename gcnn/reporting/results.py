@@ -107,8 +107,8 @@ def load_run(path: str | Path, paper: Publication | None = None) -> Run:
     paper: gives `model_title` and `published`; the latter is None for a run whose tokenizer is not
     of words. None: no paper.
     Raises UsageError if there is no config.yaml, if a file cannot be read or is not what a run
-    writes there, or if a link in the folder leads out of it. Files besides config.yaml may be
-    missing (see Run).
+    writes there, or if a link in the folder leads out of it. Logs a warning as `load_config` does.
+    Files besides config.yaml may be missing (see Run).
     """
     path = Path(path)
     paper = paper or Publication()

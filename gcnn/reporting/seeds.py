@@ -23,8 +23,9 @@ def seed_groups(runs: list[Run]) -> list[SeedGroup]:
     """The runs in groups with the same config except for the seed (see `config_without_seed`).
 
     Groups are in the order of their first runs. A run that repeats a seed of its group becomes a
-    group of its own. If several groups would have the same label, each is followed by the name of
-    the folder of the group's first run.
+    group of its own. Labels are those of `group_label`; where several are equal, each is followed
+    by the name of the folder of its group's first run, as "lr=0.1, 3 seeds (NAME)". They are still
+    equal if these names are.
     """
     groups: dict[str, list[Run]] = {}
     for run in runs:
@@ -36,8 +37,9 @@ def seed_groups(runs: list[Run]) -> list[SeedGroup]:
     labels = [group_label(group) for group in groups.values()]
     named = []
     for label, group in zip(labels, groups.values(), strict=True):
-        unique = label if labels.count(label) == 1 else f"{label} ({group[0].path.name})"
-        named.append(SeedGroup(unique, group))
+        if labels.count(label) > 1:
+            label = f"{label} ({group[0].path.name})"
+        named.append(SeedGroup(label, group))
     return named
 
 

@@ -121,10 +121,10 @@ def describe_seeds(record: Record) -> str:
 
 
 def groups_to_draw(record: Record) -> list[Group]:
-    """The groups with a finished run, of each name only the best one (`best_groups`).
+    """The groups with a finished run, without those that are worse than another of their name.
 
-    Of a name whose best one is not known yet, all are returned. If no best one has a finished run,
-    all groups with one are returned. Empty if no run is finished.
+    Of a name whose best group is known (`best_groups`), only that one can be returned. If this
+    leaves nothing, all groups with a finished run are returned. Empty if no run is finished.
     """
     best = best_groups(record)
     done = [group for group in record.groups if group.mean is not None]

@@ -193,10 +193,13 @@ def set_value(config: DictConfig, key: str, value: Any) -> None:
 
 
 def choose_start(config: DictConfig, run: Path, stored: TrainConfig) -> list[str]:
-    """Set from which checkpoint and in which folder a run goes on, where overrides left it open.
+    """Complete `resume` and `run_dir` in the config of a run that goes on; the config is changed.
 
-    config: the run's, with the overrides; its `resume` and `run_dir` are changed. stored: its own.
-    Returns a list with a line to log if it goes on in its folder, else empty.
+    config: the run's, with the overrides. stored: the same without them. run: its folder.
+    `resume`: a path becomes absolute. true becomes the checkpoint to which the run was going back
+    when it was killed (`stored.resume`), if there is one; else it stays, and means the newest.
+    `run_dir`: empty or null, it becomes `run`, and a list with a line to log is returned; else the
+    list is empty.
     """
     if isinstance(config.resume, str):
         config.resume = str(Path(config.resume).absolute())

@@ -42,8 +42,8 @@ def test_a_vocabulary_of_ones_own(tmp_path, end):
     ("content", "message"),
     [
         (None, "tokenizer.vocabulary: no file .* a word a line; .* gcnn data says"),
-        ("a\n\nb\n", "line 2 is ``, not one word"),
-        ("a\nb c\n", "line 2 is `b c`, not one word"),
+        ("a\n\nb\n", "line 2 is ``, which is not one word"),
+        ("a\nb c\n", "line 2 is `b c`, which is not one word"),
         ("a\nb\na\n", "line 3 is `a` again"),
     ],
 )
