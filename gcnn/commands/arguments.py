@@ -97,8 +97,8 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     """Add --run, which is required; its value is the path that `find_run` returns.
 
     Parsing it may download a run from the Hub, prints the run that was chosen in a folder to
-    stderr, and raises as find_run does. A path that is no folder is passed on: loading the run
-    fails.
+    stderr, and raises UsageError and RunError as find_run does. A path that is no folder is passed
+    on: loading the run fails.
     """
     help = (
         "a run, or the newest in a folder; `latest`: in runs/; "
@@ -174,8 +174,8 @@ def add_text(parser: argparse.ArgumentParser) -> None:
 def check_text_options(arguments: argparse.Namespace) -> None:
     """Raise UsageError for options of `add_text` that exclude each other or have no effect.
 
-    These are --data-path with --file, and --column without --file or with a file of text, such as
-    standard input. Nothing is read: the file's name tells its kind.
+    These are --data-path with --file, and --column without --file or with a file that by its name
+    has no columns (`has_columns`), such as standard input. Nothing is read.
     """
     if arguments.file is not None and arguments.data_path is not None:
         raise UsageError("--data-path is where the run's splits are; leave it or --file out.")
@@ -202,8 +202,9 @@ def read_stream(
     into the cache on disk or read from there, and "train" ends at data.train_tokens; a file is
     encoded in memory. Call `check_text_options` first. Logs warnings as `encode_file` and
     `cached_stream` do, as for rows without a text. Raises UsageError for a text that is missing,
-    damaged, not UTF-8, without words or without the column, and as `corpus_of` does where --file is
-    not given; OSError for a file that may not be read.
+    damaged, not UTF-8, of a kind that is not read, without words or without the column, and as
+    `corpus_of` does where --file is not given; OSError for a file that may not be read, or a cache
+    that cannot be written.
     """
     from gcnn.data.stream import cached_stream, encode_file
 
@@ -216,8 +217,8 @@ def read_text(arguments: argparse.Namespace, data: "DataConfig") -> "list[pa.Arr
     """The rows of the text that `read_stream` encodes, in batches of large_string, not stripped.
 
     A row without a text is null. All are in memory; a split may be downloaded, but its tokens are
-    not cached. Arguments and errors are those of read_stream, except that a text without words is
-    returned, too.
+    not cached, and no warning is logged for rows without a text. Arguments and errors are those of
+    read_stream, except that a text without words is returned, too.
     """
     from gcnn.data.tables import read_lines
 
@@ -237,7 +238,7 @@ def corpus_of(arguments: argparse.Namespace, data: "DataConfig") -> "Corpus":
     It is the run's own, `data`, or where --data-path is given the same kind of corpus in that
     folder (data.files is then not read). Its text is not read yet, but may be downloaded, as
     load_corpus says. Raises UsageError where there is no --data-path and `data` is local without a
-    path or files, and as load_corpus does.
+    path or files; UsageError and OSError as load_corpus does.
     """
     from gcnn.data.corpus import load_corpus
 

@@ -51,7 +51,7 @@ def main() -> None:
     the entries of `made_with` and what `gcnn.benchmarks.latency.benchmark` returns. Logs progress
     to stderr; sets torch's threads. Raises UsageError for a model that the paper does not have, for
     a run that is damaged or has no model yet, for a device that is not there, and where there is no
-    model to measure; RunError for damaged weights.
+    model to measure; RunError for damaged weights or a failed download.
     """
     arguments = parse_arguments()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -162,10 +162,11 @@ def bounds_table(latency: dict) -> Table:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The options of `gcnn benchmark`, from sys.argv. Raises UsageError for an invalid one.
+    """The options of `gcnn benchmark`, from sys.argv.
 
-    --runs are found, maybe downloaded, by `find_run`, which raises too. --models stays one string,
-    None where it is not given.
+    `models` stays one string. It, `repeats` and `threads` are None where they are not given; `runs`
+    is then empty. --runs are found, maybe downloaded, by `find_run`. Raises UsageError for an
+    invalid option, and UsageError and RunError as find_run does.
     """
     parser = new_parser(__doc__)
     parser.add_argument(

@@ -44,12 +44,13 @@ HEADER = [
 
 
 def main() -> None:
-    """Run `gcnn benchmark-data`: prepare each text of --texts, print a table, write --out.
+    """Run `gcnn benchmark-data`: prepare each text of --texts, print a table, write --out (if any).
 
     The texts come in the order of TEXTS, each once. Each is written to the folder DIR/<text>, which
     is made, and removed after its measurement with all that was in it before; DIR stays. The JSON
     has the entries of `made_with`, `types` and `texts`: by text, what `measure` returns. Raises
-    RunError where a preparation fails; that folder then stays, and there is no table and no JSON.
+    UsageError for an invalid option, and RunError where a preparation fails; that folder then
+    stays, and there is no table and no JSON.
     """
     arguments = parse_arguments()
     about = made_with()
@@ -187,7 +188,10 @@ def cells(entry: dict) -> list[str]:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The options of `gcnn benchmark-data`, from sys.argv. Raises UsageError for an invalid one."""
+    """The options of `gcnn benchmark-data`, from sys.argv. Raises UsageError for an invalid one.
+
+    `texts` are all of TEXTS and `out` is None where they are not given.
+    """
     parser = new_parser(__doc__)
     help = "folder for the texts and caches, which are removed in the end"
     parser.add_argument("--dir", type=Path, required=True, metavar="DIR", help=help)

@@ -31,13 +31,13 @@ TOY_SECONDS = 60.0  # at least, for each part on a CPU, which may be busy; a GPU
 
 
 def main() -> None:
-    """Run `gcnn benchmark-gpu`: run all parts within --minutes, each writing OUT/<part>.json.
+    """Run `gcnn benchmark-gpu`: run all parts in about --minutes, each writing OUT/<part>.json.
 
-    OUT is made; an older <part>.json in it is replaced, and so is text_run, the run of the part
-    `text`. The JSON of a part that failed says why. On a CPU each part has TOY_SECONDS or more,
-    also past --minutes. Prints a line for each part and the folder. Raises UsageError for a device
-    that is not there and where a file stands in the place of OUT, and RunError, after all parts
-    have run, where some failed.
+    OUT is --out, or runs/gpu/<time>. It is made; an older <part>.json in it is replaced, and so is
+    text_run, the run of the part `text`. The JSON of a part that failed says why. On a CPU each
+    part has TOY_SECONDS or more, also past --minutes. Prints a line for each part and the folder.
+    Raises UsageError for an invalid option, for a device that is not there and where a file stands
+    in the place of OUT, and RunError, after all parts have run, where some failed.
     """
     arguments = parse_arguments()
     from gcnn.benchmarks.gpu import parts

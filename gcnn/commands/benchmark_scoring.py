@@ -39,10 +39,11 @@ def main() -> None:
 
     For each precision there are three: one process with --rows rows, one and two processes with
     four times as many. The rows are the lines of --text, which `read_lines` reads, stripped,
-    without empty ones, repeated. Makes the folder --dir; shards and scores in it are removed. An
-    entry of the JSON's `measurements` has the setting (precision, processes, rows) and what
-    `measure` and `cost_of_terabyte` return. Raises UsageError for a text without words and as
-    read_lines does, and RunError where the scoring fails.
+    without empty ones, repeated. Makes the folder --dir; the shards and scores that are written
+    there are removed again. The JSON has the entries of `made_with`, `dollars_for_a_core_hour` and
+    `measurements`: of each, the setting (precision, processes, rows) and what `measure` and
+    `cost_of_terabyte` return. Raises UsageError for an invalid option or a text without words,
+    UsageError and OSError as read_lines does, and RunError where a download or the scoring fails.
     """
     arguments = parse_arguments()
     about = made_with()
@@ -144,7 +145,8 @@ def cells(entry: dict) -> list[str]:
 def parse_arguments() -> argparse.Namespace:
     """The options of `gcnn benchmark-scoring`, from sys.argv.
 
-    The run is found, maybe downloaded (see `add_run`). Raises UsageError for an invalid option.
+    `out` is None where it is not given. The run is found, maybe downloaded, and errors raised for
+    it, as `add_run` says. Raises UsageError for an invalid option.
     """
     parser = new_parser(__doc__)
     add_run(parser)

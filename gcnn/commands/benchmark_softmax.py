@@ -26,7 +26,8 @@ def main() -> None:
     `softmax_size.measure` returns) and their `growth`. The figures of time and memory are written
     beside the JSON of --out, as <name>.svg and <name>_memory.svg; neither where every softmax may
     need more than --memory. The vocabularies are sorted, each measured once, in processes of their
-    own. Raises RunError where one of these is killed, for memory say; nothing is written.
+    own. Raises UsageError for an invalid option, and RunError where one of these processes is
+    killed, for memory say; nothing is written then.
     """
     arguments = parse_arguments()
     about = made_with()
@@ -61,7 +62,7 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     """The options of `gcnn benchmark-softmax`, from sys.argv.
 
-    Raises UsageError for an invalid one.
+    `threads` is None where it is not given. Raises UsageError for an invalid one.
     """
     parser = new_parser(__doc__)
     help = "numbers of types to measure; default: 10,000 to 800,000"

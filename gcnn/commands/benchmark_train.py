@@ -48,8 +48,9 @@ def main() -> None:
 
     The table has a row a workload, by COLUMNS; the JSON has the entries of `made_with`, `precision`
     and `workloads`: by name, what `Speed.report` returns. With --profile it only prints the profile
-    of the first workload. Sets torch's threads and random seed. Raises UsageError for an invalid
-    option or override, and for --profile with --out.
+    of the first workload. Sets torch's threads, and changes the process as `make_trainer` does.
+    Raises UsageError for an invalid option or override, a device that is not there, and --profile
+    with --out; RunError as `Trainer.step` does for an update that is not finite.
     """
     arguments = parse_arguments()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -78,10 +79,12 @@ def print_profile(trainer: Trainer, warm_up: int = 3, steps: int = 5) -> None:
 
     Both have the 25 with the most time; on a GPU the GPU's time and memory. The columns: name; ms
     an update; share of all time; calls an update; MiB an update that it takes and does not free. An
-    operator has its own time and memory. The modules are the blocks and what is outside of them;
-    each has its forward pass alone, with all within.
+    operator has its own time and memory. The modules are the encoder, its blocks, and the layers
+    outside of these; each has its forward pass alone, with all within: the encoder's includes its
+    blocks'.
     trainer: of `make_trainer`. Trains its model `warm_up + steps` updates, the first `warm_up`
-    unmeasured, and leaves the forward methods of its modules wrapped by the profiler.
+    unmeasured, and leaves the forward methods of its modules wrapped by the profiler. Raises
+    RunError as `Trainer.step` does for an update that is not finite.
     """
     for name, module in trainer.model.named_modules():
         if name and name.count(".") <= 2:  # not the whole model, nor what is within a block
@@ -124,7 +127,7 @@ def print_profile(trainer: Trainer, warm_up: int = 3, steps: int = 5) -> None:
 def parse_arguments() -> argparse.Namespace:
     """The options of `gcnn benchmark-train`, from sys.argv; `overrides` are its key=value words.
 
-    Raises UsageError for an invalid one.
+    `out` and `threads` are None where they are not given. Raises UsageError for an invalid one.
     """
     parser = new_parser(__doc__)
     help = "keys of the config, as for training; default: none"

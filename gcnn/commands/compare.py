@@ -36,8 +36,9 @@ def main() -> None:
 
     With --json an object instead: the entries of `made_with` and those of `Comparison`. The text is
     the test split by default, scored as the runs were trained (`add_text`). Sets torch's threads.
-    Raises UsageError for invalid options, for runs that cannot be loaded or do not compare, and as
-    `read_stream` does, and RunError for damaged weights and for a loss that is not finite.
+    Raises UsageError for invalid options and for runs that cannot be loaded or do not compare;
+    UsageError and OSError as `read_stream` does; RunError for damaged weights, a failed download
+    and a loss that is not finite.
     """
     arguments = parse_arguments()
     check_text_options(arguments)
@@ -93,6 +94,7 @@ def check_comparable(arguments: argparse.Namespace, a: "LoadedRun", b: "LoadedRu
 
     That is the case if they have the same weights or different tokenizers; and if one was trained
     on lines and the other on running text, unless --sentences or --no-sentences is given.
+    arguments: of `parse_arguments`.
     """
     both = f"{arguments.run_a} and {arguments.run_b}"
     if a.weights_sha256 == b.weights_sha256:
@@ -115,8 +117,8 @@ def read_common_text(
 ) -> "TokenStream":
     """The text to compare on, encoded by the tokenizer of A, which must be that of B too.
 
-    Raises UsageError where the split of one run is another text than the other's, and as
-    read_stream does.
+    arguments: of `parse_arguments`. Raises UsageError where the split of one run is another text
+    than the other's; UsageError and OSError as read_stream does.
     """
     stream = read_stream(arguments, a.config.data, a.tokenizer)
     if arguments.file is None:
@@ -145,7 +147,8 @@ def summary(comparison: Comparison) -> str:
 def parse_arguments() -> argparse.Namespace:
     """The options of `gcnn compare`, from sys.argv. Raises UsageError for an invalid one.
 
-    Both runs are found, maybe downloaded, by `find_run`, which raises too.
+    Both runs are found, maybe downloaded, by `find_run`, which raises UsageError and RunError.
+    `threads` and the options of `add_text` are None where they are not given.
     """
     parser = new_parser(__doc__, "a file is typed as --file FILE")
     help = "a run, or the newest in a folder; `latest`: in runs/"

@@ -17,7 +17,7 @@ def main() -> None:
     vocabulary, or of the SentencePiece model, goes to stderr. To stdout go a line with the corpus's
     types and fingerprint, a header, and a row a split: its name, lines, words, tokens and bytes.
     --help only prints how it is called, with the keys and choices of the config that matter here.
-    Raises UsageError for an invalid option or override, and as `prepare` does.
+    Raises UsageError for an invalid option or override; UsageError and OSError as `prepare` does.
     """
     parser = Parser(add_help=False, allow_abbrev=False)
     add_config_dir(parser)

@@ -36,10 +36,11 @@ FLOPs: forward pass, matrix products only, targets as frequent as words of their
 def main() -> None:
     """Run `gcnn describe`: print a table with a row for each model, or with --plan `plan_table`.
 
-    Its columns are HEADER, and LEGEND follows. Without a name: all models of configs/model that are
-    in no subfolder, with --plan those of Table 1. A name given twice has two rows. Raises
-    UsageError for a name that is not in configs/model, for a vocabulary that a model cannot have,
-    and for --plan with --vocabulary or a model that is not in Table 1.
+    The first table has the columns HEADER, and LEGEND follows it. Without a name: all models of
+    configs/model that are in no subfolder, with --plan those of Table 1. A name given twice has its
+    rows twice. Raises UsageError for an invalid option, a name that is not in configs/model, a
+    vocabulary that a model cannot have, and --plan with --vocabulary or a model that is not in
+    Table 1.
     """
     arguments = parse_arguments()
     models = choices("model")
@@ -64,7 +65,8 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     """The options of `gcnn describe`, from sys.argv. Raises UsageError for an invalid one.
 
-    `models` may be names of no model: `main` checks them.
+    `vocabulary` is None and `models` empty where they are not given. `models` may be names of no
+    model: `main` checks them.
     """
     parser = new_parser(__doc__)
     default = "those without a slash, or with --plan those of Table 1"
@@ -81,7 +83,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def plan_table(names: list[str]) -> Table:
-    """The least minutes and memory of an epoch on GPUs: a row a model and entry of UPDATES.
+    """The least minutes and memory of an epoch on GPUs: for each model, a row for each of UPDATES.
 
     The columns: model; GPUs; tokens a GPU and update; minutes of products, activations, optimizer,
     exchange and the whole epoch (`Epoch`); GB a GPU; the part that bounds it. The caption names the

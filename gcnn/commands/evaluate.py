@@ -34,9 +34,10 @@ def main() -> None:
     """Run `gcnn evaluate`: print the scores of a text, by default the test split (`add_text`).
 
     That is the table of `summary`; with --json an object by the keys of `perplexity.normalised`,
-    infinity as null; with --per-token, --per-word or --per-line the lines of `token_rows`,
-    `word_rows` or `line_rows`. Sets torch's threads. Raises UsageError for invalid options, for a
-    run that cannot be loaded, and as `read_stream` does, and RunError for damaged weights.
+    infinity and nan as null; with --per-token, --per-word or --per-line the lines of `token_rows`,
+    `word_rows` or `line_rows`. Sets torch's threads. Raises UsageError for invalid options and for
+    a run that cannot be loaded; UsageError and OSError as `read_stream` does; RunError for damaged
+    weights or a failed download.
     """
     arguments = parse_arguments()
     check_text_options(arguments)
@@ -103,7 +104,8 @@ def word_rows(arguments: argparse.Namespace, run: "LoadedRun", sentences: bool) 
     log-probability in nats, its number of tokens, and how many of these are unknown; then a
     newline. Rows of the input without a text are left out, with a warning.
     arguments: of `parse_arguments`. sentences: score each line alone, else the lines as running
-    text. All is read and scored when the first line is taken; raises as read_stream does then.
+    text. All is read and scored when the first line is taken; UsageError and OSError are then
+    raised as read_stream does.
     """
     import pyarrow as pa
 
@@ -147,7 +149,8 @@ def summary(scores: Split, sentences: bool) -> str:
 def parse_arguments() -> argparse.Namespace:
     """The options of `gcnn evaluate`, from sys.argv. Raises UsageError for an invalid one.
 
-    The run is found, maybe downloaded (see `add_run`); `check_text_options` checks the others.
+    The run is found, maybe downloaded, and errors raised for it, as `add_run` says. `threads` and
+    the options of `add_text`, which `check_text_options` checks, are None where they are not given.
     """
     parser = new_parser(__doc__, "a file is typed as --file FILE")
     add_run(parser)

@@ -13,8 +13,9 @@ def main() -> None:
 
     With --save it also writes samples.json into the run, an existing one replaced: a list with the
     prompt, text, temperature and top_k (null: all types) of each. Sets torch's threads. Raises
-    UsageError for settings out of range and for a run that cannot be loaded, and RunError for
-    damaged weights.
+    UsageError for settings out of range, a prompt that is not UTF-8 and a run that cannot be
+    loaded; RunError for damaged weights or a failed download; OSError where samples.json cannot be
+    written, after the samples are printed.
     """
     arguments = parse_arguments()
     from gcnn.evaluation.generation import Sampling
@@ -37,7 +38,8 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     """The options of `gcnn generate`, from sys.argv; `main` checks the ranges of the numbers.
 
-    The run is found, maybe downloaded (see `add_run`). Raises UsageError for an invalid option.
+    `top_k` and `threads` are None where they are not given. The run is found, maybe downloaded, and
+    errors raised for it, as `add_run` says. Raises UsageError for an invalid option.
     """
     parser = new_parser(__doc__, "a prompt is typed as --prompt TEXT")
     add_run(parser)

@@ -8,9 +8,9 @@ from gcnn.commands.arguments import new_parser
 def main() -> None:
     """Run `gcnn import-fairseq`: write the run directory OUT and print its path.
 
-    Raises UsageError where OUT exists and is not an empty folder, and for a checkpoint or
-    dictionary that cannot be imported; RunError or OSError where OUT cannot be written. OUT is
-    then left as it was.
+    Raises UsageError for invalid arguments, where OUT exists and is not an empty folder or its path
+    is not UTF-8, and for a checkpoint or dictionary that cannot be imported; RunError or OSError
+    where OUT cannot be written. OUT is then left as it was.
     """
     parser = new_parser(__doc__)
     parser.add_argument(

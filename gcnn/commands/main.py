@@ -36,8 +36,8 @@ def main(name: str | None = None) -> None:
     """Run a command with the options in sys.argv and end the process with its exit code.
 
     name: of COMMANDS, or --help, --version; None: the first argument in sys.argv, which moves into
-    sys.argv[0], as "gcnn NAME"; without any, --help. Never returns: errors are printed to stderr in
-    one line (see `run_command`), exit code 2 for usage and 1 for failures.
+    sys.argv[0], as "gcnn NAME"; without any, --help. Never returns. Errors are printed to stderr in
+    one line, with exit code 2 for usage and 1 for failures; a bug is raised (see `run_command`).
     """
     if name is None:
         name = sys.argv[1] if len(sys.argv) > 1 else "--help"

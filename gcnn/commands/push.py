@@ -55,9 +55,9 @@ def main() -> None:
 
     With --card-only nothing is uploaded. Prints the card's path, the files that still contain paths
     of this machine (they are uploaded all the same), and the model's address. Before it writes
-    anything, raises UsageError for an invalid name on the Hub, for a run that has not finished or
-    has a damaged JSON file, and what `load_model` raises for a model that is damaged or not of one
-    run. Raises RunError where the upload fails; the card stays.
+    anything, raises UsageError for invalid options, for an invalid name on the Hub and for a run
+    that has not finished or has a damaged JSON file, and what `find_run` and `load_model` raise.
+    Raises RunError where the upload fails; the card stays.
     """
     # The options
     parser = new_parser(__doc__)
@@ -122,8 +122,9 @@ def fill_upload_folder(run: Run, folder: Path) -> None:
 def public_command(line: str | None) -> str:
     """A run's command line for publication: paths become placeholders, as data.path=DIR.
 
-    These are the values of NAMES and, as in `portable`, of data and tokenizer; any other value with
-    an absolute path or `~` becomes PATH. run_dir, resume, data.cache_dir and logger are left out;
+    These are the values of NAMES and, as in `portable`, of data and tokenizer. Any other value
+    becomes PATH if an absolute path or `~` is at its start or directly after one of = [ , : { ' "
+    in it; after a blank it is not found. run_dir, resume, data.cache_dir and logger are left out;
     of a script, a word that is a path ending in .py, its last folder and name stay. line: the
     command, quoted for a shell, as is the result; None: not known, which gives "".
     """
@@ -169,7 +170,7 @@ def files_with_paths(run: Run, folder: Path) -> list[str]:
 
     They can be a card that was written earlier, or a SentencePiece model, which names the text that
     it was trained on. Looked for are the run's directory, the paths in its config and the home
-    directory, except those of two parts or fewer, as /data or data/wiki: too common. Weights
+    directory, except those of two parts or fewer, as /data or data/wiki ("/" is a part). Weights
     (*.safetensors) are not searched. Sorted; empty if there are none.
     """
     config = run.config

@@ -12,9 +12,9 @@ def main() -> None:
 
     report.md has its figures in figures/. The folder is made; a page that is there is replaced. A
     run that is missing or cannot be read is left out, and named on the page and on stderr. Raises
-    UsageError where none is left, for `latest` without a finished run, where a file stands in the
-    place of --out, and for a file of --latency or --comparison that is missing or of another kind;
-    nothing is written then.
+    UsageError for an invalid option, where no run is left, for `latest` without a finished run,
+    where a file stands in the place of --out, and for a file of --latency or --comparison that is
+    missing or of another kind; nothing is written then.
     """
     parser = new_parser(__doc__)
     help = "a run, a folder of them, or `latest`: the newest in runs/"

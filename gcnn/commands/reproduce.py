@@ -41,9 +41,9 @@ def main() -> int:
     --add first keeps its runs (`add_runs`). Figures without a run are left out.
     Returns the exit code: 0, or that of a sweep that was stopped, which ends the command. Raises
     UsageError for an invalid option or override, an unknown scale or figure, where nothing was to
-    be trained and no figure has a run, and at the first run that is not in its figure's plan (see
-    `make_figure`, `add_runs`); RunError, once all figures are written, where runs that were to be
-    trained are not finished, also those of a figure of which no run began.
+    be trained and no figure has a run, and as `make_figure` and `add_runs` do; RunError, once all
+    figures are written, where runs that were to be trained are neither finished nor diverged, also
+    those of a figure of which no run began.
     """
     arguments = parse_arguments()
     overrides = prepare_overrides(arguments.overrides)
@@ -97,12 +97,13 @@ def make_figure(
 ) -> tuple[Record | None, bool]:
     """Train what is missing of a figure; returns the record of its runs, and whether they ended.
 
-    The record is None if there are no runs. A figure has experiments that are sweeps
-    (`make_of_sweeps`) or groups (`make_of_groups`).
+    Trains only if `arguments.train`. The record is None if there are no runs. A figure has groups
+    (`make_of_groups`) or experiments that are sweeps (`make_of_sweeps`); these two say which runs
+    the second value is about.
     arguments: of `parse_arguments`. out: the folder of the figures. overrides: key=value, for all
     runs, as prepare_overrides returns them. Raises SweepStopped as `run_sweep` does, and UsageError
-    for a group that the figure lacks, for runs that are not in its plan or come twice, and for a
-    damaged file.
+    for a group that the figure lacks, for runs that are not in its plan or come twice, for an
+    invalid plan or override, and for a damaged file.
     """
     parts = parts_of(arguments.scale, figure)
     check_groups_exist(figure, arguments.group, parts)
@@ -145,9 +146,9 @@ def make_of_groups(
     """`make_figure` of a figure that has groups, its `parts`; some may belong to another figure.
 
     With --group these groups alone are trained. The second value is whether all runs of the groups
-    that were to be trained are finished or have diverged.
-    Runs of groups that have ended are added to the files of kept runs below `out`, each to that of
-    the figure that owns its group; with --out, runs that are kept there count too.
+    that were to be trained are finished or have diverged; True where nothing was to be trained.
+    Of all groups, the runs that have ended are added to the files of kept runs below `out`, each to
+    that of the figure that owns its group; with --out, runs that are kept there count too.
     """
     scale = arguments.scale
     if arguments.out:
@@ -212,8 +213,8 @@ def train_part(
     known: the runs so far. arguments: of `parse_arguments`. kept: the file to which runs that have
     ended are added, also when a sweep is stopped; runs in it count as known only with --out.
     overrides: key=value, for all runs, as prepare_overrides returns them. A run that fails is not
-    tried again: the group then stays incomplete. Raises SweepStopped as `run_sweep` does, and
-    UsageError as `known_runs` does.
+    tried again: the group then stays incomplete. Prints to stderr what it trains. Raises
+    SweepStopped as `run_sweep` does, and UsageError as `known_runs` and `keep_runs` do.
     """
     tried: set[tuple[float, int]] = set()
     wanted = next_runs(part, known)
@@ -237,8 +238,9 @@ def add_runs(folder: Path, scale: str, figures: list[str], out: Path) -> None:
     """Add all runs at or below `folder`, whatever command trained them, to the kept runs in `out`.
 
     Each goes into the `kept_file`, made if missing, of the figure that plans its recipe; a run with
-    the same group, learning rate and seed is replaced. scale: a folder of configs/reproduce. Prints
-    one line a run to stderr. Raises UsageError where there is no run, and for one that has not
+    the same group, learning rate and seed is replaced. scale: a folder of configs/reproduce.
+    figures: names of those with a plan there. Prints one line a run to stderr. Raises UsageError
+    where there is no run or the kept runs are damaged, and for a run that is damaged, has not
     ended, began with the weights of another (init_from) or is not in the plan of any of `figures`;
     those before it stay added.
     """
@@ -256,9 +258,9 @@ def add_runs(folder: Path, scale: str, figures: list[str], out: Path) -> None:
 def run_sweep(overrides: list[str], folder: Path) -> None:
     """Run `gcnn sweep` in a child process and wait for it; a sweep that was begun is resumed.
 
-    overrides: key=value, as Hydra parses them. folder: of the sweep, its run_dir. Members that fail
-    are no error (exit codes 0 and 1). Raises SweepStopped for any other exit code: of a signal, or
-    2 where the sweep, or each of its members, was refused.
+    overrides: key=value, as Hydra parses them. folder: of the sweep, its run_dir. The exit codes 0
+    and 1 are no error: members may have failed, or the sweep itself. Raises SweepStopped for any
+    other: of a signal, or 2 where the sweep, or each of its members, was refused.
     Meanwhile SIGTERM and SIGHUP are passed to the child, which saves, and SIGINT is ignored, since
     the terminal sends it to both. Afterwards all three have their default handlers. SIGTERM and
     SIGHUP are left alone if they were ignored before. Call it in the main thread.
@@ -289,10 +291,10 @@ def run_sweep(overrides: list[str], folder: Path) -> None:
 def parse_arguments() -> argparse.Namespace:
     """The options of `gcnn reproduce`, from sys.argv; `overrides` are its key=value words.
 
-    `figure` and `out` are None where they are not given; `train` is whether anything is to be
-    trained, as with neither --draw-only nor --add. Raises UsageError for an invalid option, for the
-    name of a figure without --figure, for --group without a figure or where nothing is trained, and
-    for --add without --out.
+    `figure` and `out` are None, `group` and `add` empty where they are not given; `train` is
+    whether anything is to be trained: with neither --draw-only nor --add. Raises UsageError for an
+    invalid option, for the name of a figure without --figure, for --group without a figure or where
+    nothing is trained, and for --add without --out.
     """
     parser = new_parser(__doc__)
     parser.add_argument(

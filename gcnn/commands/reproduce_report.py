@@ -18,10 +18,10 @@ def main() -> None:
     """Run `gcnn reproduce-report`: write docs/REPRODUCTION.md and the HTML page --out.
 
     Runs from a checkout, whose docs/ it reads; of REPRODUCTION.md only what stands between its
-    markers changes. The page's folder is made, and the page's path printed. Raises UsageError where
-    there is no record or a damaged one, where the latency JSON is missing or damaged, where
-    REPRODUCTION.md is missing or lacks the markers, and where --out is a folder; nothing is written
-    then.
+    markers changes. The page's folder is made, and the page's path printed. Raises UsageError for
+    an invalid option, where there is no record or a damaged one, where the latency JSON is missing
+    or damaged, where REPRODUCTION.md is missing or lacks the markers, and where --out is a folder;
+    nothing is written then.
     """
     parser = new_parser(__doc__)
     out = Path("runs/reproduce/report.html")

@@ -57,9 +57,10 @@ def main() -> None:
     hypotheses of each list best first. Files are written to --output with their rows and scores
     (`score_files`), and what this process did is printed as a line of JSON: the fields of
     `ScoringStats` and tokens_per_second. Warnings go to stderr. Sets torch's threads. Raises
-    UsageError for invalid options, for a run that cannot be loaded, as `score_files` does, and for
-    a bad line or what `read_windows` refuses, after the scores of the lines before it (of n-best
-    lists, of all but the last one before it); RunError for damaged weights.
+    UsageError for invalid options, for a run that cannot be loaded, and for a bad line or what
+    `read_windows` refuses, after the scores of the lines before it (of n-best lists, of all but the
+    last one before it); UsageError and OSError as `score_files` does; RunError for damaged weights
+    or a failed download.
     """
     arguments = parse_arguments()
     check_arguments(arguments)
@@ -93,6 +94,7 @@ def check_arguments(arguments: argparse.Namespace) -> None:
     """Raise UsageError for options that exclude each other or lack another, and for invalid values.
 
     Also where standard input is to be scored, and it or standard output was closed by the caller.
+    arguments: of `parse_arguments`.
     """
     if arguments.lm_weight is not None and (
         arguments.nbest is None or not math.isfinite(arguments.lm_weight)
@@ -134,7 +136,9 @@ def check_arguments(arguments: argparse.Namespace) -> None:
 def parse_arguments() -> argparse.Namespace:
     """The options of `gcnn score`, from sys.argv; `check_arguments` checks how they go together.
 
-    The run is found, maybe downloaded (see `add_run`). Raises UsageError for an invalid option.
+    The run is found, maybe downloaded, and errors raised for it, as `add_run` says. All others but
+    `device` and `precision` are None where they are not given; --nbest without a value is "any".
+    Raises UsageError for an invalid option.
     """
     parser = new_parser(__doc__, "files are typed as --input FILE, with --output DIR")
     add_run(parser)
@@ -191,9 +195,9 @@ def score_windows(
 
     windows: lines in UTF-8 without line ends, as `read_windows` yields them. form: "tsv", columns
     log_prob, tokens, unknown and perplexity, their header yielded first, also without a line;
-    "jsonl" or None, an object a line with these keys. An infinite perplexity is inf in tsv and null
-    in jsonl. After the scores of the lines before it, raises UsageError, with the number of the
-    line, for one that is not UTF-8.
+    "jsonl" or None, an object a line with these keys. A value that is not finite, as a perplexity
+    too large for a float, is inf or nan in tsv and null in jsonl. After the scores of the lines
+    before it, raises UsageError, with the number of the line, for one that is not UTF-8.
     """
     if form == "tsv":
         yield "log_prob\ttokens\tunknown\tperplexity\n"
@@ -261,9 +265,9 @@ def parse_windows(
     """The same windows, each with what `parse` makes of its lines.
 
     A byte order mark of UTF-8 before the first line is dropped. Where `parse` raises UsageError,
-    the lines of the window before that one are yielded first, maybe none; then UsageError is
-    raised with "line N of the input " before its message, which must go on from there: "is not
-    UTF-8". N counts from 1 over all windows.
+    what it made of the lines before that one in the window is yielded first, maybe an empty list;
+    then UsageError is raised with "line N of the input " before its message, which must go on from
+    there: "is not UTF-8". N counts from 1 over all windows.
     """
     number = 0
     for window in windows:
@@ -284,7 +288,8 @@ def read_chunks(descriptor: int) -> Iterator[bytes]:
     """Read standard input in chunks of up to CHUNK bytes; each waits for its first byte.
 
     descriptor: of standard input, as the messages of errors call it. Raises UsageError where it
-    cannot be read, for a Git LFS pointer or a tar archive, and at a chunk in UTF-16.
+    cannot be read, where the first chunk shows a pointer of Git LFS or git-annex or a tar archive,
+    and at a chunk that looks like UTF-16 (`check_no_utf16`). Empty input: no chunks.
     """
     is_start = True
     while True:
@@ -308,9 +313,9 @@ def read_chunks(descriptor: int) -> Iterator[bytes]:
 def read_windows(descriptor: int) -> Iterator[list[bytes]]:
     """Read lines of standard input, without their "\\n", in windows of about WINDOW bytes.
 
-    A window has at least one line. It also ends where no more input arrives within PATIENCE
-    seconds, so that a caller who writes one line gets its answer at once. The last line may lack
-    its end.
+    A window has at least one line; empty input has no window. It also ends where no more input
+    arrives within PATIENCE seconds, so that a caller who writes one line gets its answer at once.
+    The last line may lack its end.
     descriptor: of a pipe, file or terminal, read without Python's buffer. Raises UsageError as
     `read_chunks` does, after the lines that were whole before it.
     """

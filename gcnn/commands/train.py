@@ -62,8 +62,8 @@ def compose_and_run(config: DictConfig) -> float | None:
     """Compose the config of sys.argv by Hydra and call `run`; for a sweep, once for each member.
 
     Called without arguments: Hydra passes the config, hands what `run` returns to a search, and
-    None is returned. Errors of `run` are printed in one line and end the process (SystemExit);
-    those of composing are raised.
+    None is returned. Errors of `run` are printed in one line and raised as SystemExit with their
+    exit code (`one_line_errors`); bugs, and errors of composing, are raised as they are.
     """
     with one_line_errors():  # here, before Hydra adds lines of its own
         return run(config, HydraConfig.get())
@@ -75,8 +75,8 @@ def run(config: DictConfig, hydra_config: DictConfig) -> float | None:
     Returns None for a single run, otherwise what a search minimises, as `run_member` does. Changes
     `config` in place; sets up the log as `start_log` does.
     config: as Hydra composed it, not yet checked. hydra_config: Hydra's own, its `hydra` key.
-    A single run raises UsageError for a config that is invalid or a sweep (`refuse_sweep`), and as
-    `gcnn.training.run.train` does; a member raises as `run_member` does.
+    A single run raises UsageError for a config that is invalid or a sweep (`refuse_sweep`), and
+    what `gcnn.training.run.train` raises; a member raises as `run_member` does.
     """
     from gcnn.training.run import train
 
@@ -97,7 +97,8 @@ def run_member(config: DictConfig, hydra_config: DictConfig) -> float:
     a search avoids such settings. Prints the results of a member that it trained; in a search, logs
     the warning of `search_warning`. Arguments are those of `run`; changes `config` in place. What
     ends the whole sweep is raised: UsageError where the member's folder was begun with other
-    overrides or a member's JSON file is damaged, and Interrupted at a signal.
+    overrides or a member's JSON file is damaged, Interrupted at a signal, and OSError where an
+    error cannot be written to the member's folder, as on a full disk.
     """
     run_dir = Path(hydra_config.runtime.output_dir)
     overrides = member_overrides(hydra_config)
@@ -159,7 +160,7 @@ def resume_run(run: Path, overrides: list[str], config_dir: Path | None) -> None
 
     overrides: of the command line, as prepare_overrides returns them; applied to the run's own
     config. config_dir: the folder of --config-dir; None: not given. Raises UsageError as
-    `resumed_config` does for an override that would make another run of it, and whatever
+    `resumed_config` does, as for an override that would make another run of it, and whatever
     `gcnn.training.run.train` raises.
     """
     from gcnn.training.run import train
@@ -171,9 +172,9 @@ def resume_run(run: Path, overrides: list[str], config_dir: Path | None) -> None
 def new_train_parser() -> Parser:
     """A parser of the options of `gcnn train`: Hydra's and --config-dir.
 
-    The key=value words are `overrides`. --help only sets a flag. Hydra's --experimental-rerun,
-    which unpickles a file, is left out. Abbreviations are not accepted, since Hydra would read
-    --experiment as that option.
+    The key=value words are `overrides`; options with a value are None where they are not given.
+    --help only sets a flag. Hydra's --experimental-rerun, which unpickles a file, is left out.
+    Abbreviations are not accepted: Hydra would take --experiment for --experimental-rerun.
     """
     parser = Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("overrides", nargs="*")
@@ -197,9 +198,9 @@ def main() -> None:
     Prints the results; after a sweep, also one that was stopped, writes sweep.json and sweep.md
     into its folder and prints their tables (`write_sweep`). --help only prints choices and keys
     (`help_lines`). Changes sys.argv, which Hydra reads.
-    Raises UsageError for an invalid command line, and UsageError or RunError where members of a
-    sweep failed. Errors of a training are raised too, or printed already and raised as SystemExit
-    with their exit code.
+    Raises UsageError for an invalid command line, UsageError or RunError where members of a sweep
+    are not done (`check_members`), and RunError where a launcher's process ended. Errors of a
+    training are raised too, or printed already and raised as SystemExit with their exit code.
     """
     parsed, unknown = new_train_parser().parse_known_intermixed_args()
     if parsed.help:

@@ -31,11 +31,12 @@ from gcnn.reporting.units import count
 def main() -> None:
     """Run `gcnn tune-nbest`: print the word error rates and the command with the best weights.
 
-    The rates are a table: of the lists' own order, of that with the model, and the oracle. Reads
-    the lists from standard input. References without a list are left out, with a warning. Sets
-    torch's threads. Raises UsageError for an invalid option, list or reference, for no list and for
-    one without a reference, for references without words, for a run that cannot be loaded, and
-    where the package jiwer is not installed; RunError for damaged weights.
+    The rates are a table: of the first hypotheses by their own scores, of the first ones with the
+    model, and the oracle. Reads the lists from standard input. References without a list are left
+    out, with a warning. Sets torch's threads. Raises UsageError for an invalid option, list or
+    reference, for no list and for one without a reference, for references without words, for a run
+    that cannot be loaded, and where the package jiwer is not installed; OSError for references that
+    may not be read; RunError for damaged weights or a failed download.
     """
     arguments = parse_arguments()
     penalty = arguments.unknown_penalty
@@ -88,7 +89,8 @@ def read_references(path: Path) -> dict[str, str]:
     path: a file as `read_lines` reads it (text, or a table with a column `text`), with lines
     `name ||| words`, or Kaldi's `name words`. A name alone has no words. Lines without a name, and
     rows of a table without a text, are skipped.
-    Raises UsageError for a name that comes twice, even with the same words, and as read_lines does.
+    Empty if there is no other line. Raises UsageError for a name that comes twice, even with the
+    same words; UsageError and OSError as read_lines does.
     """
     from gcnn.data.tables import read_lines
 
@@ -112,8 +114,9 @@ def read_references(path: Path) -> dict[str, str]:
 def parse_arguments() -> argparse.Namespace:
     """The options of `gcnn tune-nbest`, from sys.argv. Raises UsageError for an invalid one.
 
-    The run is found, maybe downloaded (see `add_run`). --unknown-penalty is None if it is not
-    given, and may be out of its range: `main` checks it.
+    The run is found, maybe downloaded, and errors raised for it, as `add_run` says. `threads` and
+    `unknown_penalty` are None where they are not given; the latter may be out of its range, which
+    `main` checks.
     """
     parser = new_parser(__doc__, "lists are read from standard input")
     add_run(parser)
