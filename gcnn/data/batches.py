@@ -137,7 +137,10 @@ class RunningText(Batches):
         return list(zip(tokens.split(size), targets.split(size), strict=True))
 
     def count_targets(self, index: int) -> int:
-        """The number of targets in a batch, over all processes; 0 for an index past the last."""
+        """The number of targets in a batch, over all processes; 0 for an index past the last.
+
+        index: 0 or more.
+        """
         row_starts = np.arange(self.batch_size) * self.row_length
         lengths = np.minimum(self.row_length, len(self.tokens) - row_starts)
         left = lengths - index * self.block_size  # of each row, from this batch on

@@ -76,8 +76,9 @@ class Corpus:
 
         The training split ends with the line that reaches data.train_tokens. Rows of JSON and
         Parquet may have newlines inside; batches may be empty. Shows a progress bar on a terminal
-        after two seconds. While iterating, raises UsageError for a file that is missing, damaged,
-        not UTF-8 or without the text's column, and OSError for one that may not be read.
+        after two seconds. While iterating, raises UsageError for a file that read_rows refuses
+        (missing, damaged, not UTF-8, of a kind that is not read, or without the text's column), and
+        OSError for one that may not be read.
         """
         return (rows.drop_null() for rows in self.rows(split))
 
@@ -185,7 +186,7 @@ def load_corpus(config: DataConfig, option: str = "data.path") -> Corpus:
     it is downloaded from the Hub if it is not cached.
     For all other corpora logs and raises as find_files does, which may download Shakespeare.
     Raises UsageError if data.files is set for another source than "local", if a download fails, and
-    as cache_root does.
+    as cache_root does; OSError if a folder may not be read or the cache cannot be written.
     """
     if config.source != "local" and any(config.files.values()):
         raise UsageError(

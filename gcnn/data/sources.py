@@ -63,7 +63,8 @@ def find_files(config: DataConfig, option: str = "data.path") -> dict[str, list[
     Logs a warning if data.path is not used since data.files names the files, if the folder has
     files of other layouts, and as expand_globs and check_each_is_read_once do.
     Raises UsageError as they, find_layout and shakespeare_folder do, and if data.path is not set or
-    no folder (except for Shakespeare).
+    no folder (except for Shakespeare); OSError if a folder may not be read, or the cache of
+    Shakespeare cannot be written.
     """
     if any(config.files.values()):
         if config.path is not None:
@@ -102,7 +103,8 @@ def find_layout(folder: Path, layouts: list[Layout], option: str) -> dict[str, l
     folder: an existing one. option: the option that sets it, for messages.
     Logs a warning if the folder has files of other layouts too.
     Raises UsageError if no layout is complete, as no_layout says; if the first complete one lacks a
-    shard; and if a file would be read twice, by way of links.
+    shard or has those of two versions; and if a file would be read twice, by way of links. Raises
+    OSError if the folder may not be read.
     """
     # What the folder has of each layout: split -> files.
     candidates = []
@@ -166,7 +168,7 @@ def warn_of_unread_files(
 
 
 def check_layout(layout: Layout, files: dict[str, list[Path]], folder: Path, option: str) -> None:
-    """Raise UsageError if a file would be read twice or shards of a split are missing.
+    """Raise UsageError if a file would be read twice, or shards are missing or of two versions.
 
     files: those of the layout in `folder`, by split, for all three splits. option: the option that
     sets the folder, for the message. Only splits that the layout finds by a glob can have shards.
@@ -222,7 +224,7 @@ def matching_files(split: str, pattern: str) -> list[Path]:
     """The files that an entry of data.files names, sorted; at least one.
 
     pattern: as in expand_globs. split: for messages. Raises UsageError if there is no file, or a
-    link to nothing.
+    link to nothing; OSError if a folder in the path may not be searched.
     """
     paths = [pattern]
     if not Path(pattern).exists():
@@ -242,10 +244,10 @@ def matching_files(split: str, pattern: str) -> list[Path]:
 
 
 def warn_of_missing_shards(split: str, found: list[Found]) -> None:
-    """Log a warning if globs of data.files find only some of the shards of a split.
+    """Log a warning if shards of a split are missing or of two versions, and a glob found any file.
 
-    found: the files of the split. A user who names every file may leave some out; a glob is meant
-    to find all.
+    found: all files of the split. Without a glob among their entries nothing is checked: a user who
+    names every file may leave some out; a glob is meant to find all.
     """
     by_globs = any(file.path != Path(file.entry) for file in found)
     problem = shard_problem([file.path for file in found]) if by_globs else None
@@ -297,8 +299,9 @@ def shard_problem(paths: list[Path]) -> str | None:
     """What is wrong with the shards of a split, as a clause for a message; None: nothing.
 
     paths: its files. Those named as train-00000-of-00002.parquet are shards, numbered from 0 or
-    from 1; others are ignored. It is wrong if shards of a set are missing, or if shards of the same
-    name, folder and ending have different totals. Only the first problem is returned.
+    from 1; others are ignored. It is wrong if shards of a set are missing (see missing_names), or
+    if shards of the same name, folder and ending have different totals. Only the first problem is
+    returned.
     """
     # (folder, name, ending) -> total, as written -> numbers that are there.
     sets: dict[tuple[Path, str, str], dict[str, set[int]]] = {}

@@ -78,7 +78,7 @@ def prepare(
     splits, and writes them to the cache, from which later calls take them.
     Logs a warning if the text gives fewer pieces than the default vocabulary has, and as
     load_corpus, Corpus.summary and token_stream do. Raises UsageError for a corpus that is missing,
-    empty, damaged or not UTF-8, for a data.column that no file can have, and as train_tokenizer and
+    empty, damaged or not UTF-8, as check_column, and as load_corpus, train_tokenizer and
     load_tokenizer do; OSError if a file may not be read or the cache cannot be written.
     """
     # Every split must be usable before the long work begins.
@@ -106,9 +106,9 @@ def prepare(
 
 
 def check_column(data: DataConfig, corpus: Corpus) -> None:
-    """Raise UsageError if data.column is not its default and all files are text.
+    """Raise UsageError if data.column is not its default and no file has columns.
 
-    Text has no columns. Only the names of the files are looked at.
+    Which files have columns is taken from their names, as by has_columns.
     """
     files = list(chain(*corpus.files.values()))
     if data.column != DataConfig.column and not any(map(has_columns, files)):

@@ -65,9 +65,9 @@ def read_rows(
     second one, `json` (`json_row` if the text is in `json`), with each line as it is in the file.
     The file is read while tables are iterated over; one without rows has a single table, with the
     columns and no rows. Other tables may have no rows, too, as of blank lines in JSON. While
-    iterating, raises UsageError if the file is missing, damaged, not UTF-8, a pointer of Git LFS,
-    of a kind that is not read, or without the column, and OSError if it may not be read or the disk
-    fails.
+    iterating, raises UsageError if the file is missing, damaged, not UTF-8 (not checked in
+    Parquet), a pointer of Git LFS, of a kind that is not read, or if the column is missing or not
+    text; OSError if it may not be read or the disk fails.
     """
     if path.is_dir() or not path.exists():
         raise UsageError(f"no file {path}. {REMEDY}.")
@@ -107,9 +107,10 @@ def read_lines(path: Path, column: str = "text", option: str = "--column") -> It
 
 
 def has_columns(path: Path) -> bool:
-    """Whether a file of this name is a table with named columns, and not text.
+    """Whether a file of this name is JSON, Parquet or Arrow, whose text is in a named column.
 
-    The file is not opened. Arrow files are those of the Hub in the cache of `datasets`.
+    The file is not opened. Arrow files are those of the Hub in the cache of `datasets`. False for
+    .csv and other tables, which are not read.
     """
     return suffix(path) in (*JSON_SUFFIXES, *PARQUET_SUFFIXES, ".arrow")
 
@@ -130,7 +131,8 @@ def read_text(path: Path) -> Iterator[pa.Array]:
 
     Lines are without their ends; the end of the last one adds no empty line. A file without lines
     has a single batch, an empty one. Raises UsageError for bytes that are not UTF-8, and as
-    decompressed and checked_start do. Damaged compressed data raises the decompressor's own errors.
+    decompressed and checked_start do; OSError if the file cannot be opened. Damaged compressed data
+    raises the decompressor's own errors.
     """
     with open(path, "rb") as raw, decompressed(raw, path) as file:
         number = 0  # lines before this chunk
@@ -228,9 +230,9 @@ def read_json(path: Path, column: str, option: str, alone: bool) -> Iterator[pa.
     """The rows of a file of JSON lines, as read_rows has them; blank lines are skipped.
 
     The arguments are those of read_rows. The text of a row without `column`, or with null there, is
-    null. A table of blank lines alone has no rows. Raises UsageError for a line that is not a JSON
-    object, for a text that is not a string, and if no row of the first table that has rows has
-    `column`; also all that read_text raises.
+    null. A table of blank lines alone has no rows. Raises UsageError as parse_object does, for a
+    text that is not a string, and if no row of the first table that has rows has `column`; also all
+    that read_text raises.
     """
     number = 0
     has_column = False

@@ -37,7 +37,8 @@ def train_tokenizer(
     lines: the whole split in batches without nulls, iterated over once. Memory grows with the
     distinct words, not with the text. A vocabulary or model that the config names is read instead
     of made. Raises UsageError as train_words and train_sentencepiece do: for a vocabulary size that
-    the text cannot have, and for a file that is not a vocabulary or model.
+    the text cannot have, for a file that is missing or not a vocabulary or model, and if
+    SentencePiece gets empty lines only; OSError if that file may not be read.
     """
     if config.kind == "word":
         return train_words(config, lines)
@@ -53,7 +54,7 @@ def train_words(config: WordTokenizerConfig, lines: Iterable[Lines]) -> WordToke
     At most `config.max_size` types, the most frequent, <eos> and <unk> included; None: no limit.
     Ids are by falling frequency in the text, ties in code-point order. `<unk>` counts for itself
     and for all words that are left out, `<eos>` once per line. Raises UsageError for a
-    `config.max_size` below 3, and as read_vocabulary does.
+    `config.max_size` below 3; also all that read_vocabulary raises.
     """
     if config.max_size is not None and config.max_size < 3:
         raise UsageError(
@@ -132,10 +133,12 @@ def train_sentencepiece(
     """A SentencePiece tokenizer with ids by falling frequency of its pieces in all lines.
 
     The model is that in the file `config.model` if given, and the config's other values are then
-    unused; otherwise one is trained on a sample of the lines.
-    lines: batches without nulls, iterated over once; the word `<eos>` at the end of a line is not
-    part of the text. Ties are in the order of the model's own ids.
-    Raises UsageError as read_model and sentencepiece_model do.
+    unused; otherwise one is trained on a sample of the lines. Pieces of a trained model are counted
+    in each white-space word alone: one with other white space than a blank, as a tab or U+00A0,
+    counts 0, however frequent.
+    lines: batches without nulls, iterated over once (at least one, if the model is given); the word
+    `<eos>` at the end of a line is not part of the text. Ties are in the order of the model's ids.
+    Raises as read_model and sentencepiece_model do.
     """
     lines = (without_end_marks(batch, EOS) for batch in lines)
     if config.model is not None:
@@ -156,7 +159,7 @@ def train_sentencepiece(
     model = sentencepiece_model(config, sample.lines)
     processor = sentencepiece.SentencePieceProcessor(model_proto=model)
 
-    # Count the pieces by those of the words: no piece crosses white space.
+    # Count the pieces by those of the words: no piece crosses a blank.
     pieces = processor.encode(list(counts))  # a list for each word
     weights = np.repeat(list(counts.values()), [len(ids) for ids in pieces])
     ids = list(chain.from_iterable(pieces))
@@ -183,7 +186,7 @@ def read_model(path: Path) -> SentencePieceTokenizer:
     """The tokenizer of a user's sentencepiece.model, with the model's own ids.
 
     Raises UsageError if there is no regular file, if it is a pointer of Git LFS or no model, and if
-    it has no piece for unknown text or for the end of a sentence.
+    it has no piece for unknown text or for the end of a sentence; OSError if it may not be read.
     """
     if not path.is_file():
         raise UsageError(f"tokenizer.model: no file {path}. Give a sentencepiece.model.")
@@ -258,7 +261,8 @@ def sentencepiece_model(config: SentencePieceConfig, lines: Sequence[str]) -> by
 
     It has config.vocabulary_size pieces; if that is None, PIECES or as many as the text gives.
     lines: of at most LONGEST characters each; longer ones may be skipped.
-    Raises UsageError for a size that the text cannot have, and if all lines are empty.
+    Raises UsageError for a size that the text cannot have, and if all lines are empty. A text with
+    more distinct characters than PIECES has room for needs a larger config.vocabulary_size.
     """
     if not any(lines):
         raise UsageError(

@@ -45,7 +45,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of some ids; each eos_id becomes a newline."""
+        """The text of some ids, each from 0 to below vocabulary_size; eos_id becomes a newline."""
 
     @abstractmethod
     def _token_counts(self, line: str) -> list[int]:
@@ -65,7 +65,8 @@ class Tokenizer(ABC):
         The counts are (words,), int64, in the order of `encode_lines(lines)`, and add up to its
         length. Words are as the text has them, also unknown ones; `eos` at the end of a line is not
         doubled. A piece of blanks counts for the word after it, at the end of a line for the last
-        word. A word that a SentencePiece model drops has 0 tokens. lines: without nulls.
+        word; a piece of several words (around a tab or U+00A0) for the last of them. Other words of
+        it may have 0 tokens, as a word that a SentencePiece model drops. lines: without nulls.
         """
         words: list[str] = []
         counts: list[int] = []
@@ -171,7 +172,8 @@ class SentencePieceTokenizer(Tokenizer):
 
         model: serialised; it must have pieces for unknown text and for the end of a sentence.
         model_ids: the model's own id of each id of this tokenizer. Raises ValueError if they are
-        not a permutation of all its ids, and RuntimeError (SentencePiece's) if it is not a model.
+        not a permutation of all its ids (OverflowError for one beyond int32), and RuntimeError
+        (SentencePiece's) if it is not a model.
         """
         self.model = model
         self.processor = sentencepiece.SentencePieceProcessor()
@@ -194,7 +196,10 @@ class SentencePieceTokenizer(Tokenizer):
         return self.ranks[model_ids]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of some ids; each eos_id becomes a newline."""
+        """The text of some ids; each eos_id becomes a newline, and unk_id the model's " ⁇ ".
+
+        Raises IndexError for an id of vocabulary_size or more.
+        """
         ids = np.asarray(ids, np.int64)
         after_ends = np.flatnonzero(ids == self.eos_id) + 1
         lines = []
