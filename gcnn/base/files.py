@@ -42,8 +42,9 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
     write: called with a temporary path in the same folder, at which it creates the file or folder.
     This is synced to disk and renamed to `path`. The parent folder must exist, unless `write` makes
-    it. A file replaces a file or a link (the link's target stays); a folder replaces only an empty
-    folder. In all other cases, and if the disk fails, raises OSError; also whatever `write` raises.
+    it. A file replaces a file or a link (the link's target stays); a folder replaces an empty
+    folder. If anything else is there already, or if the disk fails, raises OSError; also whatever
+    `write` raises.
     The temporary file is then removed; a killed process leaves it (.NAME.*.tmp). An OSError without
     a file name is given that of `path`.
     """
@@ -173,7 +174,8 @@ def write_json(path: Path, value: Any) -> None:
 
     An existing file is replaced, atomically; the parent folder must exist. Lone surrogates (a file
     name that is not UTF-8 has them) are written as \\u escapes, from which json.loads restores
-    them. Raises OSError if the file cannot be written, and TypeError for a type that JSON lacks.
+    them. Raises OSError if the file cannot be written, TypeError for a type that JSON lacks, and
+    ValueError if a dictionary has NaN or infinity as a key.
     """
     text = to_json(value, indent=2, ensure_ascii=False) + "\n"
     content = text.encode("utf-8", "backslashreplace")
@@ -191,8 +193,9 @@ def check_output(option: str, path: Path, folder: bool = False) -> None:
 
     option: the option or key that set the path, for the message.
     folder: True for an output that is a folder, False for a file. One that exists is allowed.
-    Parent folders need not exist, but none may be a file. Permissions and free space are not
-    checked. Call it before the work whose result goes there; it creates nothing.
+    Parent folders need not exist, but none may be a file. Free space is not checked, nor whether
+    the folder may be written; one that may not be searched raises OSError. Call it before the work
+    whose result goes there; it creates nothing.
     """
     if path.is_dir() and not folder:
         raise UsageError(f"{option}: {path} is a folder; give the path of a file.")

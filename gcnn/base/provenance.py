@@ -154,9 +154,10 @@ def run_child(call: list[str]) -> tuple[str, resource.struct_rusage]:
     """Run this Python in a child process and wait; returns its stdout and the resources it used.
 
     call: Python's arguments, as a script and its options. The usage is that of os.wait4 (ru_utime
-    in seconds, ru_maxrss in KiB on Linux) and includes the child's own children. stdin and stderr
-    are those of this process, and there is no time limit. Raises RunError if the child's exit code
-    is not 0, or a signal ended it.
+    in seconds, ru_maxrss in KiB on Linux) and includes the child's own children. ru_maxrss is the
+    peak of the largest of them; on Linux also of this process so far, if that is larger. stdin and
+    stderr are those of this process, and there is no time limit. Raises RunError if the child's
+    exit code is not 0, or a signal ended it.
     """
     process = subprocess.Popen([sys.executable, *call], stdout=subprocess.PIPE, text=True)
     text = process.stdout.read()
@@ -216,8 +217,9 @@ def command_to_resume(run_dir: Path | None = None) -> str:
 def peak_memory_bytes(device: "torch.device") -> int:
     """The peak memory of this process so far, in bytes.
 
-    For a GPU the most that torch had allocated on it since its statistics were reset, otherwise the
-    peak resident set size since the process began.
+    For a GPU the most that torch had allocated on it since its statistics were reset. Otherwise the
+    peak resident set size since the process began, or on Linux that of the process that started it,
+    up to then, if it was larger.
     """
     if device.type == "cuda":
         import torch
