@@ -33,7 +33,8 @@ def find_run(path: str) -> Path:
     `hf://user/name` is a run on the Hub, which is downloaded. A path that is not a folder is
     returned as it is: reading it fails with a message. An empty one is the current folder, below
     which nothing is looked for. Raises UsageError if a folder has neither a config nor a finished
-    run below, and for `latest` if there is no ./runs; UsageError and RunError as download_run does.
+    run below, and for `latest` if there is no ./runs. For a run on the Hub, raises what
+    `download_run` does: UsageError, RunError, OSError or ValueError.
     """
     if path.startswith(PREFIX):
         return download_run(path.removeprefix(PREFIX), PUBLISHED)
@@ -66,10 +67,12 @@ def finished_at(run: Path) -> float:
 def lock_or_owner(file: TextIO) -> dict[str, Any] | None:
     """Take the lock of a run directory without waiting; None if this process now holds it.
 
-    Otherwise returns what `write_owner` wrote of the process that holds the lock: `process` (its
-    id) and `host`, or an empty dictionary if it has not written them yet.
+    Otherwise returns what the file says of the process that holds the lock: `process` (its id) and
+    `host`. Until that process has called `write_owner`, they are those of an earlier one; an empty
+    dictionary if there was none.
     file: the lock file, opened to read and write; the lock is held until it is closed or this
-    process ends. Where the file system has no locks, returns None and nothing is held.
+    process ends. Where the file system has no locks, a warning is logged, nothing is held, and the
+    result is None.
     """
     if lock(file):
         return None
@@ -84,8 +87,8 @@ def lock_or_owner(file: TextIO) -> dict[str, Any] | None:
 def write_owner(file: TextIO) -> None:
     """Replace a lock file's content with this process's id and host, as JSON without a newline.
 
-    file: opened with "a+"; this process holds its lock. There are blanks around the id, so that a
-    shell can `cut` it out.
+    The keys are `process` and `host`. There are blanks around the id, so that a shell can `cut` it
+    out. file: opened with "a+"; this process holds its lock.
     """
     file.truncate(0)
     owner = {"process": os.getpid(), "host": os.uname().nodename}

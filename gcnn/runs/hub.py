@@ -49,8 +49,9 @@ def download_run(repo: str, files: list[str]) -> Path:
     and have not changed are not downloaded again. Nothing is checked: neither what is in the files
     nor that all are there. If the Hub does not answer or refuses, the folder is returned as an
     earlier download left it, maybe incomplete.
-    Raises UsageError as `check_hub_name` does, RunError if a download breaks off, or if the Hub
-    does not answer or refuses and there was none before.
+    Raises UsageError if `repo` is not a valid `user/name`; RunError if a download breaks off, or if
+    the Hub does not answer or refuses and the earlier download is missing or known to be
+    incomplete; OSError or ValueError if the cache's folder cannot be made.
     """
     import huggingface_hub
 

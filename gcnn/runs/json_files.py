@@ -109,7 +109,8 @@ def read_text(path: Path) -> str:
 def read_json(path: Path, kind: Any) -> Any:
     """A JSON file as a `kind`; None if there is no file.
 
-    Raises UsageError if it cannot be read, is not JSON, is null, or is not of that kind.
+    Raises UsageError if it cannot be read, is not JSON, is null, or is not of that kind; OSError if
+    the path cannot be looked up (its folder may not be searched, or a name is too long).
     """
     if not path.exists():
         return None
@@ -121,7 +122,7 @@ def read_json_lines(path: Path, kind: Any) -> list[Any]:
 
     A last line without its newline is left out, as a process may still be writing it.
     Raises UsageError if the file cannot be read, or for the first line, an empty one too, that is
-    not JSON of that kind.
+    not JSON of that kind; OSError if the path cannot be looked up, as `read_json`.
     """
     if not path.exists():
         return []
