@@ -71,7 +71,10 @@ class Comparison:
 
     @property
     def is_clear(self) -> bool:
-        """Whether the interval of the difference excludes 0; False without an interval."""
+        """Whether the interval of the difference excludes 0.
+
+        False if there is no interval, or if the difference itself is 0.
+        """
         if not self.difference or not self.difference_interval:
             return False
         low, high = self.difference_interval
@@ -82,7 +85,8 @@ def load_comparison(path: str | Path) -> Comparison:
     """Read the JSON that `gcnn compare --json` printed.
 
     Raises UsageError if the file is missing, cannot be read or has an entry of another type, and if
-    the comparison is not complete (`is_complete`). Labels, perplexities and ratios may be missing.
+    the comparison is not complete (`is_complete`, which says what may be None); OSError if the path
+    cannot be looked up.
     """
     remedy = "Give what `gcnn compare --json` printed."
     content = read_json(Path(path), dict[str, Any])
@@ -98,8 +102,8 @@ def is_complete(comparison: Comparison) -> bool:
     """Whether the comparison has all that its tables need.
 
     Lists have the right lengths: two for the two runs; two bounds for an interval, or none. No
-    number that the tables compute with is None; perplexities, ratios and labels may be None. The
-    number of tokens is not 0.
+    number that the tables compute with is None. Labels, perplexities, the ratio, bounds of its and
+    of the parts' intervals, and the number of resamples may be None. The number of tokens is not 0.
     """
     numbers = [comparison.tokens, comparison.units, comparison.difference]
     numbers += comparison.difference_interval

@@ -129,8 +129,9 @@ MARKDOWN = str.maketrans(
 def escape_markdown(text: str) -> str:
     """Text with the characters escaped that are markup in Markdown, its tables and HTML.
 
-    The result is one line: white space of any length becomes a single blank. What begins a list or
-    draws a rule at the start of a line ("- ", "+ ", "1. ", "---") is not escaped.
+    The result is one line: white space is dropped at both ends, and elsewhere becomes a single
+    blank. What begins a list or draws a rule at the start of a line ("- ", "+ ", "1. ", "---") is
+    not escaped.
     """
     return " ".join(text.split()).translate(MARKDOWN)
 

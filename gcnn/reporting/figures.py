@@ -179,9 +179,9 @@ def curve_of(group: SeedGroup, label: str, style: dict, panel: str, unit_seconds
 def best_groups(groups: list[SeedGroup]) -> list[SeedGroup]:
     """The MANY best groups by validation perplexity, or all if there are fewer, in their order.
 
-    A group's rank is the number of groups with a lower mean on the same data with the same
-    tokenizer (other perplexities do not compare). Among equal ranks the earlier groups are taken.
-    The mean is infinite if one of the group's runs has no validation perplexity.
+    A group's rank is the number of groups with a lower mean among those whose configs have the same
+    data.name and tokenizer (other perplexities do not compare). Among equal ranks the earlier
+    groups are taken. The mean is infinite if one of the group's runs has no validation perplexity.
     """
     if len(groups) <= MANY:
         return groups
@@ -313,7 +313,7 @@ def latency_points(model: MeasuredModel, suffix: str) -> np.ndarray:
     """Words, median and 95th percentile in milliseconds: (3, lengths), the shortest first.
 
     suffix: a key of SOFTMAX. Lengths without a finite median above 0 are left out; the median takes
-    the place of a percentile that is missing or not finite.
+    the place of a percentile that is missing, 0 or not finite.
     """
     rows = []
     for length, timing in model.timings(suffix).items():
@@ -355,7 +355,7 @@ def draw(name: str, caption: str, plot: Callable[[Axes], None]) -> Figure:
     name: unique on the page; the ids of the SVG begin with it.
     caption: also the SVG's title for screen readers.
     plot: draws on the axes it is given. Each line needs a label, which is shortened for the legend
-    (`shorten`); a line whose label is empty is not in the legend.
+    (`shorten`).
     """
     with matplotlib.rc_context(SETTINGS):
         canvas = Canvas(layout="constrained")

@@ -117,7 +117,7 @@ def load_latency(path: str | Path) -> Latency:
     """Read the JSON that the latency benchmark wrote. An empty object is a Latency of no models.
 
     Raises UsageError if the file is missing, cannot be read or is not such JSON, or if the length
-    of a sentence is not a whole number from 1 on.
+    of a sentence is not a whole number from 1 on; OSError if the path cannot be looked up.
     """
     content = read_json(Path(path), dict[str, Any])
     if content is None:

@@ -40,16 +40,17 @@ def write_report(
 ) -> tuple[Path, Path]:
     """Write report.html, and report.md with its figures/, into `out`; returns the two paths.
 
-    runs: run directories, or folders with run directories at any depth; one given twice counts
-    once. A run that cannot be read, or a path without a run, is left out, and named on the page
-    and on stderr.
-    out: made if it is missing. A page that is already there is replaced, which is said on stderr;
-    figures that only an older page has stay.
+    runs: at least one run directory, or folder with run directories at any depth; one given twice
+    counts once. A run that cannot be read, or a path without a run, is left out, and named on the
+    page and on stderr.
+    out: made if it is missing. Files that are already there are replaced, which is said on stderr
+    if report.html is one of them; figures that only an older page has stay.
     latency: the latency benchmark's JSON; None: no section about latency.
     paper: what a paper reports, to stand beside our numbers; None: our numbers alone.
     comparison: what `gcnn compare --json` printed; None: no section about it.
     Raises UsageError if no run is left, or if the file of latency or comparison is missing or of
-    another kind; nothing is written then. OSError if `out` cannot be written.
+    another kind, OSError if its path cannot be looked up; nothing is written then. OSError if `out`
+    cannot be written.
     """
     paper = paper or Publication()
     found, refused = load_runs(runs, paper)
@@ -133,9 +134,9 @@ def best_run(ranking: Ranking, ranked: list[Run]) -> str:
 def best_latency(latency: Latency) -> list[str]:
     """A list of one sentence: how many times sooner (or later) a GCNN answers than its LSTM.
 
-    It is about the pair with the greatest measured ratio, with the softmax, for sentences of 20
-    words if a pair was compared at that length, otherwise of the shortest length. The list is empty
-    if no such ratio was measured.
+    It is about the pair with the greatest measured ratio with the softmax, for sentences of 20
+    words if a pair was compared at that length (with the softmax or without), otherwise of the
+    shortest length. The list is empty if no ratio with the softmax was measured at that length.
     """
     lengths = latency.ratio_lengths()
     length = "20" if "20" in lengths else next(iter(lengths), "")

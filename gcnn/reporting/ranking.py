@@ -60,9 +60,10 @@ def ranking_of(results: Sequence[Results], split: str) -> Ranking:
 def rankings(runs: Sequence[Run]) -> list[tuple[Ranking, list[Run]]]:
     """Groups of runs that may be ranked on their test text, each with what it is ranked by.
 
-    In a group the best run is the first; groups are sorted by the name of their data. A group has
-    all runs on one text or, if these do not compare, those of one tokenizer, ranked per token. The
-    measure is never None. Runs without a finite test perplexity are left out.
+    In a group the best run is the first. A group has all runs on one text or, if these do not
+    compare, those of one tokenizer, ranked per token. Texts are sorted by the name of their data;
+    the groups of a text stand together. The measure is never None. Runs without a finite test
+    perplexity are left out.
     """
 
     def same_test_text(one: Results, other: Results) -> bool:

@@ -60,9 +60,11 @@ class Run:
 
     @property
     def data_title(self) -> str:
-        """The name of the corpus, or of the folder that a user's own text is in, for readers.
+        """The name of the data, for readers.
 
-        If data.train_tokens limits the training text, it is followed by ", first N tokens".
+        It is data.name. If that and data.source are `local`, it is the name of the folder that the
+        training text is in; `local` if the folder is only ".". If data.train_tokens limits the
+        training text, ", first N tokens" follows.
         """
         data = self.config.data
         name = data.name
@@ -207,7 +209,8 @@ def results_table(content: dict | Results) -> str:
 def run_facts(results: Results) -> list[list[str]]:
     """What a run is and what its training took: rows of [title, text].
 
-    A row with an empty title continues the row above. What is not known is a dash.
+    A row with an empty title continues the row above. What is not known is a dash; unknown parts
+    of the parameters and of the hardware are left out. Processes have a row if there were several.
     """
     parameters = results.parameters
     train = results.train

@@ -39,9 +39,11 @@ def load_runs(paths: list[Path], paper: Publication | None = None) -> tuple[list
     """Read all runs at or below the paths. Returns them, and why others could not be read.
 
     Each run comes once, with its resolved path. They are sorted by the name of their data and then
-    by rank (see `rankings`); those without a rank come last. No two labels are the same. The second
-    list has a line for each path without a run and each run that cannot be read. Raises UsageError,
-    with these lines, if no run is left.
+    by rank (see `rankings`); of one name those without a rank come last. Labels are those of
+    `label_members`; where several are equal, each is followed by the name of its run's folder; if
+    they are still equal, each is the run's path.
+    The second list has a line for each path without a run and each run that cannot be read. Raises
+    UsageError, with these lines, if no run is left.
     paths: at least one. paper: see `load_run`.
     """
     folders: dict[Path, None] = {}  # in order, each once

@@ -78,7 +78,8 @@ def seeds_table(groups: list[SeedGroup]) -> Table:
     """Mean and range of the perplexities per token of each group with two or more finished runs.
 
     Columns: the group's label, test and validation (a dash if a run has none), and the seeds.
-    Unfinished runs are left out. The table has no rows if there is no such group.
+    Unfinished runs are left out, though the label counts them ("3 seeds"). The table has no rows if
+    there is no such group.
     """
     several = []
     for group in groups:

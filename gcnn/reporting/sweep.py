@@ -31,8 +31,8 @@ def finished_results(folder: Path, overrides: list[str]) -> Results | None:
     """The results in a member's folder; None if the member is not done or has no folder.
 
     overrides: the member's as key=value, sorted, without run_dir and resume.
-    Raises UsageError if it was begun or done with other overrides (it would become half a run of
-    each), or if one of its files cannot be read.
+    Raises UsageError if it was begun (has a config.yaml) or done with other overrides: it would
+    become half a run of each. Also if its member.json or results.json cannot be read.
     """
     results = read_json(folder / RESULTS, Results)
     member = read_json(folder / MEMBER, Member)
@@ -184,7 +184,7 @@ def sweep_seeds_table(members: list[dict], ranking: Ranking) -> Table:
     Columns: the members' numbers, one for each setting that varies but the seed, validation and
     test. The perplexities are those that rank the members, per token if nothing does. The best mean
     on validation comes first; if nothing ranks them, the order is that of the members. The table
-    has no rows if no two members differ only in their seed.
+    has no rows if no two finished members differ only in their seed.
     """
     measure = ranking.measure or PER_TOKEN
     groups = groups_by_seed(members)
@@ -280,7 +280,7 @@ def search_warning(member: Path) -> str:
 
 
 def check_members(members: list[dict]) -> None:
-    """Raise RunError if a member is not done; UsageError instead if each failed with exit code 2.
+    """Raise RunError if a member is not done; UsageError if every member failed with exit code 2.
 
     members: entries of sweep.json, of which there may be none.
     """

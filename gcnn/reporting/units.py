@@ -84,7 +84,7 @@ def gibibytes(value: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """As "12.3 s", "4 min 05 s" or "2 h 07 min"; a dash for None, negative and infinite ones."""
+    """As "12.3 s", "4 min 05 s" or "2 h 07 min"; a dash for None, nan, infinite and negative."""
     if seconds is None or not 0 <= seconds < float("inf"):
         return DASH
     if seconds < 60:
