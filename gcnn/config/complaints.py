@@ -42,7 +42,7 @@ def complaint_of(error: Exception) -> str | None:
     """The message for an error in a config, with a remedy; None for errors of other kinds.
 
     The kinds are the errors of Hydra, OmegaConf and YAML, and that of decoding a file as UTF-8.
-    Line ends in an override or a file stay in the message.
+    The message may have line ends, from an override or a file.
     """
     if isinstance(error, HydraException | OmegaConfBaseException):
         return config_error(error)
@@ -60,7 +60,7 @@ def complaint_of(error: Exception) -> str | None:
 def config_error(error: BaseException) -> str:
     """The message for an error of Hydra or OmegaConf: key, reason and remedy.
 
-    Line ends in an override stay in the message.
+    It may have line ends, from an override.
     """
     if isinstance(error, OverrideParseException):
         return explain_unreadable(error.override)
@@ -79,10 +79,10 @@ def config_error(error: BaseException) -> str:
 
 
 def reasons_of(error: BaseException, cause: BaseException) -> list[str]:
-    """The first line of an error and of its cause, without full stops; once if they are the same.
+    """The first lines of the messages of an error and of its cause, without a final full stop.
 
-    In OmegaConf's messages the key and its type follow it. That of an interpolation's cause is left
-    out: it is a template, which OmegaConf filled for the error alone.
+    cause: the error itself if there is none. Only the error's line is returned if both are the
+    same, or if the cause's is a template: OmegaConf writes $VALUE for the value there.
     """
     reasons = []
     for raised in (error, cause):
@@ -174,8 +174,9 @@ def kinds_with_key(key: str) -> str:
 def nearest_key(name: str) -> str:
     """A sentence, with a blank before it, with the full key whose last part is most like `name`.
 
-    As `optimizer.lr` for `lr`. Empty if none is alike. If several groups have the key, the first
-    one in TrainConfig is named.
+    As `optimizer.lr` for `lr`. Empty if none is alike. Of several keys with this last part, the one
+    outside of all groups is named (a group is a key, too), else that of the first group in
+    TrainConfig.
     """
     groups = dataclasses.fields(TrainConfig)
     keys = {group.name: group.name for group in groups}  # last part -> full key

@@ -61,7 +61,8 @@ def typed(config: DictConfig) -> TrainConfig:
     data.cache_dir stay as they are. `config` itself is not changed; it must not contain Hydra's own
     `hydra`.
     Raises UsageError for an unknown key, a missing value, a wrong type, a value out of its range
-    and for values that contradict each other, and as `make_absolute` does.
+    and for values that contradict each other, and as `make_absolute` does; TypeError for a kind
+    that is a list or dictionary.
     """
     content = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     for group, kinds in SCHEMAS.items():
@@ -82,8 +83,9 @@ def make_absolute(config: TrainConfig) -> None:
     """Make the paths of a config's inputs absolute, in place, so that they hold in any folder.
 
     These are init_from, data.path, data.files (paths or globs) and the tokenizer's vocabulary or
-    model; None stays. Relative ones are from the current folder, which is escaped before a glob; a
-    leading `~` is expanded. Raises UsageError as `user_path` does if there is no such home folder.
+    model; None stays. A leading `~` is expanded. Relative ones are from the current folder; in
+    data.files its name is escaped for glob, unless the entry is a path that exists.
+    Raises UsageError as `user_path` does if there is no such home folder.
     """
     use = "its files; give the path"  # for the message of user_path
     inputs = (
@@ -109,7 +111,7 @@ def compose_by_hydra(*overrides: str) -> DictConfig:
     """What Hydra composes of the project's files, from configs/train.yaml on, untyped.
 
     overrides: as prepare_overrides returns them. `register_schemas` must have been called.
-    Raises errors of Hydra and OmegaConf.
+    Raises the errors that `complaint_of` has messages for.
     """
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return compose("train", overrides=list(overrides))
@@ -157,7 +159,8 @@ def compose_config(*overrides: str, config_dir: Path | None = None) -> TrainConf
     overrides: as typed, "key=value" or "group=name"; of several for a key or group the last counts.
     config_dir: the folder of --config-dir with the user's own configs, besides the project's; None:
     there is none. Hydra only warns if it does not exist.
-    Raises UsageError for an override that cannot be read or has no effect, and as `typed` does.
+    Raises UsageError for an override or file that cannot be read, for a key without an effect
+    (`refuse_unread`), and as `typed` does.
     Side effect: registers the schemas with Hydra.
     """
     register_schemas()

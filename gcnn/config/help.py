@@ -51,7 +51,7 @@ def key_lines(title: str, owner: Any, prefix: str, skip: tuple[str, ...] = ()) -
     """A title after a newline, then a line for each field of a dataclass: key, value, meaning.
 
     owner: the instance whose values are shown, or the class, whose defaults are. Values are JSON,
-    texts without quotes; "(by choice)" if there is none.
+    texts without quotes, None as null; "(by choice)" if there is no default.
     prefix: stands before each key, as "trainer.". skip: names of fields that are left out.
     """
     yield f"\n{title}"

@@ -33,7 +33,10 @@ class BlockConfig:
         return count
 
     def notation(self) -> str:
-        """The block as Table 1 writes it: [4, 256] × 6, or {[1, 64], [5, 64], [1, 128]} × 3."""
+        """The block as Table 1 writes it: [4, 256] × 6, or {[1, 64], [5, 64], [1, 128]} × 3.
+
+        A block that is not repeated has no ×.
+        """
         text = ", ".join(map(str, self.convs))
         if len(self.convs) > 1:
             text = f"{{{text}}}"
@@ -93,9 +96,9 @@ class GCNNConfig:
     def least_size(self) -> tuple[int, int, int]:
         """A lower bound on the encoder's size: (layers, weights, output channels of all layers).
 
-        Not counted: the table of embeddings, biases, a gate's second path, and the projections of
-        residual connections. The channels are those of all layers added up. The config must be
-        valid (see check_model).
+        Layers are convolutions; weights and the sum of channels include the projection of the
+        embeddings. Not counted: the table of embeddings, biases, a gate's second path, and the
+        projections of residual connections. The config must be valid (see check_model).
         """
         channels = self.blocks[0].convs[0][1]
         layers = 0

@@ -25,7 +25,7 @@ def prepare_overrides(arguments: list[str], sweep: bool = False) -> list[str]:
 
     `experiment=null` means no experiment: it is left out, and every experiment=NAME before it.
     sweep: whether it is --multirun: a data or tokenizer path with commas is then several paths,
-    unless it exists as it is.
+    unless it exists as it is or Hydra cannot parse it without quotes.
     Raises UsageError as `check_override` does.
     """
     prepared = []
@@ -81,7 +81,8 @@ def quote_path(argument: str, sweep: bool) -> str:
     Returned as it is: a key that is not one of PATHS, a value that Hydra reads as exactly this
     path, one that is quoted already (also its `~`), null, and a bool or whole number for `resume`.
     sweep: whether the command is a sweep. Several paths (a,b) of a key of SWEPT_PATHS are then
-    returned as they are, too, unless they exist as one path.
+    returned as they are, too, unless they exist as one path, or Hydra cannot parse them (as with
+    `~`): then all of it is quoted as one path.
     """
     key, _, path = argument.partition("=")
     name = key.lstrip("+")

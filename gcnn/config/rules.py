@@ -41,10 +41,10 @@ def check_config(config: Any) -> None:
 
 
 def check_model(model: Any) -> None:
-    """Raise UsageError if blocks are missing or invalid, or if hidden_dim does not fit num_heads.
+    """Raise UsageError if blocks are empty or invalid, or if hidden_dim does not fit num_heads.
 
-    model: one of the dataclasses of gcnn/config/models.py. The ranges of its values are checked by
-    `check_ranges`, not here.
+    model: one of the dataclasses of gcnn/config/models.py, whose values are in their ranges
+    (`check_ranges`).
     """
     if model.kind == "transformer" and model.hidden_dim % (2 * model.num_heads):
         raise UsageError(

@@ -63,7 +63,8 @@ def load_config(run_dir: str | Path) -> TrainConfig:
 def checked_config(config: DictConfig) -> TrainConfig:
     """A stored config of this or an older version as one of this version, checked.
 
-    config: as read from config.yaml, open to new keys; its old keys are updated in place.
+    config: as read from config.yaml, not a list, open to new keys; its old keys are updated in
+    place, and a warning logged as by `migrated`.
     Raises UsageError if it is not a config of this project.
     """
     try:
