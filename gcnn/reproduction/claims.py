@@ -39,8 +39,8 @@ IN_PART = "holds in part"
 class Claim:
     """A claim of the paper, and the function that tests it on our numbers.
 
-    compare: takes a figure's record, or for Table 4 the latency benchmark. It returns an empty list
-    if these have too few numbers to compare.
+    compare: takes a figure's record, or for Table 4 the latency benchmark. A comparison whose
+    numbers these lack is NOT_MEASURED in the list that it returns, or left out; so it may be empty.
     """
 
     text: str

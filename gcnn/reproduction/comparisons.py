@@ -110,8 +110,8 @@ def at_each_size(record: Record) -> list[Comparison]:
     """Figure S: the best GCNN better than the best LSTM, one comparison for each text size.
 
     Compared on the test set of the data that they were trained on; NOT_MEASURED if one of the two
-    is missing or not known yet. The evidence gives their perplexities there and, if measured, on
-    WikiText-103's test set. Each group must have `corpus_tokens`.
+    is missing or not known yet. If both have finished runs, the evidence gives their perplexities
+    there and, if measured, on WikiText-103's test set. Each group must have `corpus_tokens`.
     """
     noise = pooled_noise(record.groups)
     comparisons = []
@@ -190,8 +190,8 @@ def interpolated(groups: list[Group], flops: float | None) -> list[tuple[float, 
     """The (weight, group) pairs whose weighted log perplexities add up to the one at `flops`.
 
     flops: operations a token. Log perplexity is interpolated linearly in log operations between the
-    two groups nearest to it, so there are one or two pairs, and the weights sum to 1. From the
-    largest group's operations on, it is that group's.
+    next smaller and the next larger group, so there are one or two pairs, and the weights sum to 1.
+    From the largest group's operations on, it is that group's.
     Empty if `flops` is None or below the smallest group's, if the operations of any group are not
     known, or without groups.
     """

@@ -48,9 +48,9 @@ def drawing(record: Record) -> Figure | None:
     """A figure's picture with its caption; None if no run is finished, for tables and the search.
 
     The groups are those of `groups_to_draw`. Figures in POINTS show test perplexities, the others
-    validation curves (None if no group has one). The caption says what the picture cannot show:
-    diverged seeds, curves that are cut off, gaps in them, and groups without a curve. The name is
-    the figure's; the ids in the SVG begin with the scale as well.
+    validation curves (None if no curve has a finite value). The caption says what the picture
+    cannot show: diverged seeds (of all groups), curves that are cut off, gaps in them, and groups
+    without a curve. The name is the figure's; the ids in the SVG begin with the scale as well.
     """
     name = record.figure
     groups = groups_to_draw(record)
@@ -103,7 +103,10 @@ def remarks_on_curves(groups: list[Group], top: float) -> str:
 
 
 def remark_on_diverged(groups: list[Group]) -> str:
-    """A clause that names the groups with diverged seeds and says how many; empty without any."""
+    """Groups with diverged seeds and how many, as "; diverged: ReLU, learning rate 0.1 (2)".
+
+    Empty if none has any.
+    """
     diverged = []
     for group in groups:
         if group.diverged:
@@ -140,7 +143,8 @@ def plot_points(axes: Axes, figure: str, groups: list[Group]) -> None:
     """Draw mean test perplexity against x, with a bar from the lowest seed to the highest.
 
     figure: a key of POINTS, which says what x is and which groups are joined by a line. Each group
-    must have a finished run. Sets the axes' scales, labels and ticks.
+    must have a finished run and an x that is not None. Sets the axes' scales, limits, labels and
+    ticks.
     """
     x_label, x_of, line_of = POINTS[figure]
     groups = sorted(groups, key=x_of)
@@ -231,7 +235,8 @@ def groups_table(record: Record) -> Table:
 def describe_size(record: Record) -> str:
     """How large a figure's finished runs are, as a text; a dash without any.
 
-    It says their parameters, operations a token, training tokens and number of seeds.
+    It says their parameters, operations a token, training tokens, data, and number of seeds
+    (`describe_seeds`).
     """
     done = [group for group in record.groups if group.mean is not None]
     if not done:

@@ -26,14 +26,15 @@ SHUFFLED = " in shuffled blocks"  # in the variant and title of a recurrent mode
 
 
 def group_of(figure: str, config: TrainConfig) -> tuple[str, str, str]:
-    """The group of a figure to which a run belongs, its variant there, and a title that says both.
+    """The group of a figure to which a run belongs, its variant there, and a title for readers.
 
     figure: a key of FIGURES. The group is what it compares: the paper's model of the same form
-    (tables; without one, the form's own name), softmax and architecture (fig2), words of context
-    (fig4), a group of RECIPES (fig6), model and training tokens (figs), kind of model (search), or
-    the gate (others, which need a model with one).
+    (tables, which take no Transformer; without one, the form's own name), softmax and architecture
+    (fig2), words of context (fig4), a group of RECIPES (fig6), model and training tokens (figs),
+    kind of model (search), or the gate (others, which need a model with one).
     The variant is the learning rate, and for a recurrent model whether its blocks are shuffled; in
-    the random search it is the architecture.
+    the random search it is the architecture. The title says both; in the random search it is
+    `search_title`, without the architecture.
     """
     model = config.model
     lr = config.optimizer.lr

@@ -75,8 +75,8 @@ class KeptRun:
     def status(self) -> str:
         """`done`, `diverged` or `unfinished`.
 
-        diverged: it ended by a loss or gradient norm that was not finite, or its perplexity on
-        validation or test is not finite (or 0, which none is). unfinished: still running,
+        diverged: it ended by a loss or gradient norm that was not finite, or its results have a
+        perplexity on validation or test that is null, not finite or 0. unfinished: still running,
         interrupted, or failed for another reason.
         """
         if self.results:
@@ -92,10 +92,12 @@ class KeptRun:
 def read_run(folder: Path, group: str) -> KeptRun:
     """The run in a run directory, finished or not, as one of `group`.
 
-    In its config run_dir is None, and data.path and the path of a vocabulary or SentencePiece model
-    are the placeholders of published commands (DIR, FILE); paths in data.files and init_from stay.
-    A failed run's message is cut at its first semicolon.
-    Raises UsageError if `folder` is no run directory or a file in it is not what a run writes.
+    In its config run_dir is None. data.path and the path of a vocabulary or SentencePiece model, if
+    set, become the placeholders of published commands (DIR, FILE); paths in data.files and
+    init_from stay. The command in its results is as `portable` writes it. A failed run's message is
+    cut at its first semicolon. Logs a warning as `load_config` does.
+    Raises UsageError if `folder` is no run directory or a file in it is not what a run writes;
+    ValueError if a quote in that command is not closed.
     """
     run = load_run(folder)
     config = OmegaConf.structured(run.config)
@@ -127,7 +129,7 @@ def read_runs(folder: Path, group: str = "") -> list[KeptRun]:
 
     Sorted by the length of their folders' names, then by name: 2 before 10. A member that was
     refused before it began has no config and is left out. Empty if `folder` does not exist.
-    Raises UsageError as `read_run`.
+    Raises as `read_run` does.
     """
     begun = []
     for path in folder.glob(f"*/{MEMBER}"):
@@ -169,7 +171,8 @@ def keep_runs(runs: list[KeptRun], path: Path) -> None:
 
     A run in the file with the same group, learning rate and seed is replaced; the others stay.
     The file is sorted by these and replaced atomically. Its folder is made. Nothing is written if
-    none of `runs` has ended. Raises UsageError as `read_kept`.
+    none of `runs` has ended. Raises UsageError if the file there cannot be read or is not one of
+    kept runs (`read_kept`).
     """
     kept = {run.place: run for run in read_kept(path)}
     ended = {run.place: run for run in runs if run.status != "unfinished"}

@@ -107,7 +107,7 @@ def verdicts_table(records: dict[str, dict[str, Record]], latency: Latency | Non
 
     A verdict is as `verdict_and_tokens` writes it, a dash where the scale does not ask for the
     claim. records: scale -> figure -> record. latency: for Table 4; None if it was not run. Raises
-    UsageError as `claims_asked`.
+    UsageError if a scale is not in configs/reproduce.
     """
     asked = {scale: claims_asked(scale, by_figure) for scale, by_figure in records.items()}
     rows = []
@@ -149,7 +149,7 @@ def claims_table(scale: str, records: dict[str, Record], latency: Latency | None
     The columns: table or figure, claim, verdict, evidence, size of the runs, and the command that
     makes them.
     records: those of the scale, by figure. latency: for Table 4; None if it was not run. Raises
-    UsageError as `claims_asked`.
+    UsageError if the scale is not in configs/reproduce.
     """
     header = ["Table or figure", "The paper's claim", "Verdict", "Our evidence", "Size", "Command"]
     asked = claims_asked(scale, records)
@@ -188,8 +188,9 @@ def evidence_of(comparisons: list[Comparison], record: Record | Latency) -> str:
 def size_and_command(name: str, scale: str, record: Record | Latency | None) -> tuple[str, str]:
     """How large the runs behind a figure's claim are, and the command that made them.
 
-    name: of the figure. record: its record, or for Table 4 the Latency. None: there is none yet;
-    the size is then a dash, and the command the one that would make it.
+    name: of the figure. record: its record, or for Table 4 the Latency, whose machine then stands
+    in the size; its command is a dash if not recorded. None: there is none yet; the size is then a
+    dash, and the command the one that would make it.
     """
     if record is None:
         return DASH, "make benchmark" if name == "table4" else reproduce_command(name, scale)

@@ -79,7 +79,8 @@ class Part:
     def recipe(self, rate: float, seed: int, overrides: tuple[str, ...] = ()) -> TrainConfig:
         """The config of the run with this learning rate and seed.
 
-        overrides: the user's, key=value, applied after the settings; rate and seed come last.
+        overrides: the user's, key=value, applied after the settings; rate and seed come last, and
+        are not checked.
         Do not change the config: its parts are shared with other runs'.
         Raises UsageError if a setting or override is invalid.
         """
@@ -111,7 +112,8 @@ def figures_of(scale: str, figure: str | None = None) -> list[str]:
 def load_plan(scale: str, figure: str) -> Plan:
     """The plan of a figure at a scale, read once: all callers share it, so do not change it.
 
-    Raises UsageError if the file is missing, is not YAML, or has other keys or types than a plan.
+    Raises UsageError if the file is missing, is not YAML, or has other keys or types than a plan;
+    UnicodeDecodeError if it is not UTF-8.
     """
     path = PLANS / scale / f"{figure}.yaml"
     try:
@@ -134,8 +136,8 @@ def part_of(scale: str, figure: str, group: str) -> Part:
 
     For a group with `same_as` it is that group of the other figure. Without learning rates in the
     plan, the rate is the one that the settings give.
-    Raises UsageError if the plan cannot be read or lacks the group. Settings are checked only where
-    they give the rate.
+    Raises UsageError if a plan cannot be read or lacks the group, or if `same_as` is not a group of
+    another figure. Settings are checked only where they give the rate.
     """
     plan = load_plan(scale, figure)
     if group not in plan.groups:

@@ -102,6 +102,7 @@ def count_missing(part: Part, runs: list[KeptRun]) -> int:
 
     Planned are all learning rates at the first seed and one rate, the best, at the other seeds. As
     long as the best rate is not known, all runs of the other seeds are missing.
+    runs: those of the part, as `known_runs` returns them.
     """
     begun = {run.place[1:] for run in runs}
     first_seed, *other_seeds = part.seeds
@@ -118,7 +119,7 @@ def adopt(folder: Path, parts: list[Part]) -> tuple[Part, KeptRun]:
     from the run's config (`differences`).
     Raises UsageError if there is none (naming the part that differs least), if that part does not
     plan the run's learning rate or seed, if the run is unfinished or began with the weights of
-    another run, or if `folder` is no run directory.
+    another run, and as `read_run` does.
     """
     if not parts:
         raise UsageError(f"{folder} fits no figure: those asked for have sweeps and no groups.")

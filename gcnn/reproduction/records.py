@@ -120,11 +120,13 @@ def make_record(
     """The record of a figure's runs, finished or not; None without any.
 
     Groups are in the order of their first runs, or sorted as ORDER says. Hardware and commits
-    ("unknown" for a run without one) are those of finished runs, and the command has the overrides
-    of the first of these; without any, both lists are empty.
+    ("unknown" for a run without one) are those of runs with results, also if these say that it
+    diverged. The command has the overrides of the first of these; without any, both lists are
+    empty.
     settings: of the figure's plan, key=value; the record's command does not repeat them.
     missing: how many planned runs have not begun.
-    Raises UsageError if two runs of a group have the same seed, or if a run cannot be read.
+    Raises UsageError if two runs of a group have the same seed, or if a run cannot be read, and
+    ValueError as `reproduce_command` does.
     """
     runs_of: dict[tuple[str, str, str], list[KeptRun]] = {}
     for run in runs:
@@ -237,7 +239,7 @@ def reproduce_command(
     trained: the shell command of one of its runs; None if there is none yet. Its overrides are
     repeated, with paths as `portable` writes them, unless the plan sets their keys; its options and
     the experiment, learning rate, seed and Hydra's own keys are not.
-    settings: the plan's own, key=value.
+    settings: the plan's own, key=value. Raises ValueError if a quote in `trained` is not closed.
     """
     planned = {word.partition("=")[0] for word in settings} | {"experiment", "optimizer.lr", "seed"}
     overrides = {"data.path": "DIR"}
