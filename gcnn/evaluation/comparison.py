@@ -100,7 +100,7 @@ def compare(
 
 
 def finite_exp(nats: float) -> float | None:
-    """exp(nats); None if it is too large for a float, because JSON has no infinity."""
+    """exp(nats); None if that is not finite, because JSON has neither infinity nor nan."""
     value = exp(nats)
     return value if np.isfinite(value) else None
 

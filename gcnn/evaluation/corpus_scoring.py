@@ -62,11 +62,11 @@ def score_files(
     the scores' columns. An output has the rows and columns of `read_rows`, and after them log_prob,
     tokens, unknown and perplexity (see Score), null where the text is. `output` is created if it is
     missing. Files whose scores are there already, or that another process has locked, are left out.
-    The others are taken in random order, with a progress bar on a terminal. An OSError (a full
-    disk) ends it at once.
+    The others are taken in random order, with a progress bar on a terminal.
     Raises UsageError before anything is scored as `targets_of` and `check_scores` do; and, after
-    all other files are scored, for files that are damaged, have no such column, or have a column
-    with the name of a score.
+    all other files are scored, for those that `score_file` refuses: damaged, without the column, or
+    with a column that has the name of a score. An OSError (a full disk, a file that may not be
+    read) ends it at once.
     """
     targets = targets_of(files, output)
     todo = []
@@ -95,7 +95,8 @@ def score_unless_done(
 ) -> None:
     """Score a file as `score_file` does, unless another process is at work on it or has done it.
 
-    Counts in `done` what was the case. Raises UsageError as score_file and check_scores do.
+    Counts in `done` what was the case. Raises UsageError and OSError as score_file and check_scores
+    do.
     """
     with claimed(target) as is_claimed:
         if not is_claimed:
@@ -167,11 +168,12 @@ def metadata_key(prefix: str) -> bytes:
 
 def check_scores(scorer: Scorer, path: Path, target: Path, column: str, prefix: str) -> None:
     """Check that `target`, an output that is there, has the scores of the input `path` with this
-    prefix.
+    prefix, by its metadata: its rows are not read.
 
     Reads the whole input, for its sha256. Raises UsageError if the scores were made from something
-    else, which is a difference in any of IDENTITY_KEYS, or if `target` is damaged or does not say
-    what scores with this prefix were made from.
+    else, which is a difference in any of IDENTITY_KEYS, or if `target` does not say what scores
+    with this prefix were made from, or is no readable Parquet file; OSError if the input cannot be
+    read.
     """
     try:
         with pa.OSFile(os.fsencode(target)) as file:
@@ -223,7 +225,8 @@ def score_file(
     gets `made_from`, as JSON under `metadata_key`. A row without a text has null scores. An
     existing `target` is replaced; its folder must exist.
     Raises UsageError as read_rows does, and if the file has a column with the name of a score;
-    `done` may then count rows and tokens that were not written.
+    OSError if the file is missing or may not be read, or if `target` cannot be written. `done` may
+    then count rows and tokens that were not written.
     """
     start = time.perf_counter()
     source = to_json(made_from(scorer, path, column))

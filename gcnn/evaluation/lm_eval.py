@@ -37,8 +37,8 @@ class HarnessModel(LM):
     ):
         """run, precision: as in `gcnn.load`. device: the same; None: a GPU if there is one.
 
-        The harness's batch sizes are ignored; results do not depend on them. Raises UsageError and
-        RunError as `gcnn.load` does.
+        The harness's batch sizes are ignored; results do not depend on them. Raises UsageError,
+        RunError and OSError as `gcnn.load` does.
         """
         super().__init__()
         self.scorer = load(run, device or "auto", precision)

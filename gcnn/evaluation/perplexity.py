@@ -37,10 +37,10 @@ def token_nlls(
     log-likelihoods in nats (n,), float64. Every token comes once, in no particular order.
 
     sentences: score each line alone; otherwise all as running text.
-    batch_size, block_size: of running text, the most sequences at once, and tokens of each; of
-    sentences, their product is the most positions at once, padding included, or one longer line.
-    But for rounding, the result does not depend on them. A model without a receptive field (the
-    LSTM) reads running text as one sequence.
+    batch_size, block_size: of running text, the most sequences that a process reads at once, and
+    tokens of each; of sentences, their product is the most positions at once, padding included, or
+    one longer line. But for rounding, the result does not depend on them. A model without a
+    receptive field (the LSTM) reads running text as one sequence.
     rank, world_size: this process among those that share the text; each yields its own part. Rank 0
     reads running text alone if it has fewer than `receptive_field - 1` tokens for each process, or
     if the model has no receptive field.
@@ -82,8 +82,8 @@ def running_text_nlls(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """As `token_nlls`, for running text in rows: yields positions in the text and nats.
 
-    batches: this process's rows; `shift` must be 0. Only with a receptive field may there be more
-    than one. The model must be in evaluation mode; the caller switches gradients off.
+    batches: this process's rows, as many as `rows_of_process` says, or the whole text as one row;
+    `shift` must be 0. The model must be in evaluation mode; the caller switches gradients off.
     """
     device = next(model.parameters()).device
     state = state_before_rows(model, batches)
@@ -262,7 +262,7 @@ def normalised(
       has the word <unk>);
     - known_perplexity: per token that is not <unk>, without the nats of those that are;
     - words, word_perplexity: per white-space word and end of line, whatever the tokenizer;
-    - bytes, bits_per_byte.
+    - bytes, bits_per_byte: per byte of UTF-8, with one for each end of line (see TokenStream).
 
     Perplexities are infinity if they are too large for a float, and nan if the nats are.
     word_perplexity and bits_per_byte compare models with different tokenizers. They are None if a

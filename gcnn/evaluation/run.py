@@ -33,8 +33,8 @@ def load_model(run_dir: str | Path, device: str = "auto") -> LoadedRun:
     device: as in `choose_device`, which also switches off TF32 for the process. Draws from torch's
     random state.
     Raises UsageError if the folder is no run, has no model yet, a damaged config or tokenizer, or
-    parts of different runs, and for a device that is not there; RunError if the weights are
-    damaged.
+    parts of different runs, for a model that needs more than the machine's memory, and for a device
+    that is not there; RunError if the weights are damaged, OSError if they may not be read.
     """
     run_dir = Path(run_dir)
     where = choose_device(device)

@@ -73,10 +73,10 @@ def load(run: str | Path, device: str = "auto", precision: str = "float32") -> "
 
     run: a run directory; a folder with runs up to four levels below it, for the newest finished
     one; `latest`, for the newest finished one below ./runs; or a run on the Hub, `hf://user/name`,
-    or the string `user/name` if nothing here is named `user`. That is downloaded. A run that was
-    searched for is named on stderr.
+    or the string `user/name` if nothing here is named `user` and it is not `runs`. That is
+    downloaded. A run that was searched for is named on stderr.
     device, precision, side effects: see `Scorer.from_run`.
-    Raises UsageError and RunError as from_run and find_run do.
+    Raises UsageError, RunError and OSError as from_run and find_run do.
     """
     name = as_hub_name(run) if isinstance(run, str) else str(run)
     return Scorer.from_run(find_run(name), device, precision)
@@ -87,7 +87,8 @@ class Scorer:
 
     A text is a string with one or more lines. In its methods, `sentences=True` scores each line
     alone; False scores all as running text, where a token's context goes back over the ends of
-    lines; None does as the run was trained. A newline at the end of a text adds no empty line.
+    lines; None does as the run was trained. A newline at the end of a text adds no empty line; only
+    in a context, a prompt or the text of `next_log_probs` it begins the next line.
     """
 
     def __init__(
@@ -119,7 +120,8 @@ class Scorer:
         Side effects on the process: TF32 is off, environment variables of oneDNN are set, forked
         processes compute with one thread (see models/inference.py), and torch's random state is
         drawn from.
-        Raises UsageError for another precision, and UsageError and RunError as load_model does.
+        Raises UsageError for another precision, and UsageError, RunError and OSError as load_model
+        does.
         """
         if precision not in PRECISIONS:
             raise UsageError(f"precision is {precision!r}; choose one of: {', '.join(PRECISIONS)}.")
@@ -151,8 +153,9 @@ class Scorer:
         """As `score`, but yields the scores one by one, for any number of sentences.
 
         Sentences are taken WINDOW characters at a time, which bounds the memory.
-        When scores are taken, raises UsageError for `sentences` that are a single string, a table
-        or no iterable, and for a sentence or context that is no string or not valid Unicode.
+        When scores are taken, raises UsageError for `sentences` that are a single string, a table,
+        a mapping or no iterable, and for a sentence or context that is no string or not valid
+        Unicode. Then the last sentences before that one, up to WINDOW characters, get no scores.
         """
         check_list(sentences)
         before = self._read_context(context)
@@ -331,7 +334,8 @@ def windows(sentences: Iterable[str]) -> Iterator[list[str]]:
     """Group sentences, in their order, into lists of at most WINDOW characters, <eos> counted as
     one; a longer sentence is a list of its own.
 
-    Raises UsageError for a sentence that is no string or not valid Unicode, when it is reached.
+    Raises UsageError for a sentence that is no string or not valid Unicode, when it is reached; the
+    sentences since the last list are then not yielded.
     """
     window, size = [], 0
     for number, sentence in enumerate(sentences, start=1):
