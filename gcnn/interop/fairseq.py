@@ -51,7 +51,7 @@ def import_fairseq(checkpoint: Path, dictionary: Path, out: Path) -> None:
     """Write a new run directory `out` with the model of a fairseq checkpoint and its dict.txt.
 
     It gets config.yaml, the folder tokenizer and model.safetensors, but no results. Missing parent
-    folders are created. If an error is raised, nothing is written to `out`.
+    folders are created. The folder is written whole or not at all.
     Raises UsageError if `out` exists and is not an empty folder, if its path is not UTF-8, if a
     file is missing, damaged or hostile, if checkpoint and dictionary do not belong together, and
     for a model that this project does not have; RunError or OSError if the files cannot be written.

@@ -78,8 +78,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
 def options_of(content: dict[str, Any]) -> dict[str, Any]:
     """fairseq's options as one flat dictionary, from `args` or else from the sections of `cfg`.
 
-    From `cfg`, the name of each of SECTIONS is an option too, with its choice (`optimizer: nag`).
-    If two sections have an option of the same name, that of the later section counts.
+    From `cfg`, the name of each of SECTIONS is an option too, with its choice (`optimizer: nag`) or
+    None. If two sections have an option of the same name, that of the later section counts.
     content: a loaded checkpoint. If it is none of fairseq's, raises KeyError, AttributeError,
     TypeError or ValueError, which load_checkpoint turns into a UsageError.
     """
@@ -101,7 +101,8 @@ def float32(weight: Tensor) -> Tensor:
 
     Raises ValueError for a tensor that is no plain weight (sparse, nested, quantized, complex, not
     on the CPU), or whose shape asks for more memory than its storage has: a small file could fill
-    the machine's. Raises AttributeError if `weight` is no tensor.
+    the machine's. Raises AttributeError if `weight` is no tensor, and torch's NotImplementedError
+    for a type that it cannot convert (bits8).
     """
     dense = weight.layout == torch.strided and weight.device.type == "cpu" and not weight.is_nested
     if not dense or weight.is_quantized or weight.is_complex():
@@ -117,7 +118,8 @@ def convert_weights(weights: dict[str, Tensor], model: GCNNConfig) -> dict[str, 
     Tensors may share memory with those of `weights`, which stay as they are.
     weights: by fairseq's names; the embedding's must be among them. model: the config that
     fairseq's options describe (`model_config`). Raises UsageError, naming them, for weights that
-    are missing, left over or of another shape.
+    are missing, left over or of another shape; also if the cutoffs do not fit the embedding's types
+    or the model has too many layers for the machine's memory.
     """
     with torch.device("meta"):  # shapes alone
         expected = build_model(model, len(weights["decoder.embed_tokens.weight"])).state_dict()
