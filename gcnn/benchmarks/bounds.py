@@ -123,8 +123,8 @@ class Machine:
     def _multiply(self, rows: int) -> float:
         """FLOP/s of the product of (rows, channels) and (channels, channels); measures it.
 
-        The channels are those of `sizes`. On a CPU, it is the faster of torch's own product and the
-        one with packed weights.
+        The channels are those of `sizes`. Where oneDNN packs weights (`packable`), it is the faster
+        of torch's own product and the one with packed weights.
         """
         channels = self.sizes.channels
         layer = nn.Linear(channels, channels, bias=False).to(self.device, self.dtype)
@@ -152,8 +152,8 @@ def least_seconds(call: Callable[[], object], device: torch.device) -> float:
 class Clock:
     """Points in time in a device's work, and the seconds between two of them.
 
-    On a GPU `mark` does not wait: it records an event in the stream. Wait for the device before
-    `seconds` is called.
+    On a GPU, which must be torch's current one, `mark` does not wait: it records an event in the
+    current stream. Wait for the device before `seconds` is called.
     """
 
     def __init__(self, device: torch.device):
@@ -188,8 +188,8 @@ def work_of(model: LanguageModel, targets: Tensor, softmax: bool = True) -> Work
     targets: ids, (batch, time), none of them IGNORE; they decide which clusters of an adaptive
     softmax are computed. softmax: False counts the encoder alone.
     A weight takes as many bytes as one of the embedding's type. Of the embedding a row is read for
-    each token, also if it comes again; of the softmax only the clusters that `targets` need. The
-    products within a Transformer's attention have no weights, and are left out.
+    each token, also if it comes again; of the softmax the head, and the clusters that `targets`
+    need. The products within a Transformer's attention have no weights, and are left out.
     """
     encoder = model.encoder
     embedding = encoder.embedding.weight

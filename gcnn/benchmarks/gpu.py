@@ -5,8 +5,8 @@ single sentences, (4) training compiled, (5) sentences as CUDA graphs, (6) a tra
 text. Each writes what it knows the moment it knows it (see time_boxes.py).
 
 A part is a function of `notes`, which it fills, and the `seconds` that it has; most rely on being
-killed when these are over. `device` is a name as `choose_device` takes it. Parts change their
-process for good (torch's random seed, TF32): run each in one of its own.
+killed when these are over. `device` is auto, cpu or cuda; not one of several GPUs, as cuda:1. Parts
+change their process for good (torch's random seed, TF32): run each in one of its own.
 """
 
 import dataclasses
@@ -57,9 +57,8 @@ TOY_WORDS = 400  # of a made-up text
 def parts(device: str, folder: Path, text: Path | None) -> list[Part]:
     """All parts for `run_parts`, the most valuable first; nothing is measured yet.
 
-    device: its name, which each part looks up in its own process, so that this one uses no GPU.
-    folder: where the text part writes its run. text: a folder with {train,valid,test}.txt to train
-    on; None: a made-up text.
+    device: its name, which is looked up in the parts' processes, so that this one uses no GPU.
+    folder, text: as in `train_on_text`.
     """
     return [
         Part("tests", 60, run_tests),
@@ -74,7 +73,7 @@ def parts(device: str, folder: Path, text: Path | None) -> list[Part]:
 def run_tests(notes: Notes, seconds: float) -> None:
     """Run the tests marked `cuda` by pytest.
 
-    Adds `exit_code` and `output`, the last 60 lines of stdout, to `notes`.
+    Adds `exit_code` and `output`, a list of the last 60 lines of stdout, to `notes`.
     Raises RunError if pytest's exit code is not 0 or the tests are not there (no checkout), and
     subprocess.TimeoutExpired after `seconds` - 1 (at least 1), with nothing added.
     """
@@ -209,7 +208,8 @@ def captured(call: Callable[[], torch.Tensor]) -> Callable[[], None]:
     """A function that replays the GPU work of `call` as one CUDA graph.
 
     `call` is run three times to warm up and once to be captured. It must not make the host wait for
-    the GPU. A replay reads and writes the same memory each time and returns None.
+    the GPU, and what it reads must stay in memory: a replay reads and writes the same memory each
+    time. A replay returns None and does not wait for the GPU.
     """
     aside = torch.cuda.Stream()
     aside.wait_stream(torch.cuda.current_stream())
@@ -226,7 +226,7 @@ def captured(call: Callable[[], torch.Tensor]) -> Callable[[], None]:
 def median_ms(call: Callable[[], object], device: torch.device, repeats: int = 20) -> float:
     """The median milliseconds of `repeats` calls after three to warm up.
 
-    The host waits for the device after each.
+    The host waits for the device after each. device: where `call` computes. repeats: at least one.
     """
     clock = Clock(device)
     milliseconds = []
@@ -243,8 +243,10 @@ def median_ms(call: Callable[[], object], device: torch.device, repeats: int = 2
 def train_on_text(
     device: str, folder: Path, text: Path | None, notes: Notes, seconds: float
 ) -> None:
-    """Train and evaluate GCNN-8 on a text for as long as `seconds` allow (on a CPU: three updates).
+    """Train and evaluate GCNN-8 on a text (on a CPU a toy of it, for three updates).
 
+    On a GPU it is trained for 0.75 * seconds - 20 seconds, at least 6, or for the experiment's
+    `max_epochs` if these end sooner.
     text: a folder with {train,valid,test}.txt; None: one is written to folder/made_up_text. The run
     directory is folder/text_run, in place of an earlier one; `folder` is made. Adds to `notes` its
     path (`run`), the content of its results.json (`results`) and, of a made-up text, what it is
@@ -299,6 +301,7 @@ def model_of(name: str, toy: bool) -> LanguageModel:
     """A model of configs/model with random weights, on the CPU; sets torch's random seed.
 
     It has TYPES[toy] types. name: one of TABLE_4. toy: a model of the same kind with few channels.
+    Raises UsageError if the model needs more than the machine's main memory.
     """
     torch.manual_seed(1)
     settings = []

@@ -139,7 +139,7 @@ def benchmark(
 def measure(
     subjects: list[Subject], machine: Machine, repeats: int, long_repeats: int, seed: int
 ) -> None:
-    """Measure models on the same texts and fill their `timings`, in place.
+    """Measure models on the same texts and add to their `timings`, which must be empty.
 
     The keys are the LENGTHS (`repeats` timings each, after WARM_UP that are dropped), `throughput`
     and `responsiveness` (`long_repeats` each). The models take turns within every round, so that
@@ -215,7 +215,8 @@ def report(subject: Subject) -> dict:
 
     Keys: description, parameters (the total), load_seconds; sentences and
     sentences_without_softmax, by length in words as text, each a `latency`; throughput and
-    responsiveness, Table 4's protocols, each a `speed` with the size of its text.
+    responsiveness, Table 4's protocols, each a `speed` with the size of its text: `sequences` and
+    their `length` in tokens, or `tokens`.
     """
     timings = subject.timings
     sequences, length = THROUGHPUT
@@ -274,8 +275,8 @@ def compare(gcnn: str, lstm: str, models: dict[str, dict]) -> dict:
     """How many times faster a GCNN is than an LSTM: measured, and by the bounds of both.
 
     Keys: gcnn, lstm (their names); ratios and ratios_without_softmax, of sentences by length in
-    words; responsiveness and throughput, the protocols of Table 4. Each ratio is {"measured":
-    ratio, "bound": ratio}, above 1 if the GCNN is faster.
+    words as text; responsiveness and throughput, the protocols of Table 4. Each ratio is
+    {"measured": ratio, "bound": ratio}, above 1 if the GCNN is faster.
     gcnn, lstm: names in `models`, which has the `report` of each.
     """
     fast = models[gcnn]

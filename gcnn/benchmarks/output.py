@@ -11,7 +11,8 @@ def write_benchmark(path: Path | None, made_with: dict[str, Any], results: dict[
 
     made_with: what `provenance.made_with()` returned before the measuring, so that the commit is
     the one that was measured. If both have a key, the value in `results` is written.
-    The folder is made and the file replaced atomically. A path of None writes nothing.
+    The folder is made and the file replaced atomically. A path of None writes nothing. Raises
+    OSError if the file cannot be written.
     """
     if path is None:
         return

@@ -68,7 +68,7 @@ class Epoch:
     def bound(self) -> str:
         """The name of the part that takes longest, for readers.
 
-        The exchange counts only if it outlasts the backward pass.
+        The exchange counts only if it outlasts the backward pass, and then with all its seconds.
         """
         parts = {
             "products": self.products,

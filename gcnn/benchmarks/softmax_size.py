@@ -77,7 +77,7 @@ def measure(size: Size, rounds: int, most_bytes: float) -> dict[str, dict]:
     seconds: median of `rounds` steps (`times`). memory_bytes: the peak (`memory`). Both are None
     for a softmax that may need more than `most_bytes` of memory, which is not run.
     rounds: at least one. Starts processes and waits for them; see `in_own_process` for what that
-    asks of the caller, and for errors.
+    asks of the caller, and for errors. Linux only.
     """
     costs = {}
     kinds = []  # those that fit into the memory
@@ -113,8 +113,8 @@ def cutoffs_of(vocabulary: int) -> list[int]:
 def times(kinds: list[str], size: Size, rounds: int) -> dict[str, float]:
     """The median seconds of a `Step` of each kind over `rounds`, after WARM_UP rounds.
 
-    The kinds take turns within a round. Changes this process for good (torch's threads and random
-    seed, how memory is reused), so call it in a process of its own.
+    rounds: at least one. The kinds take turns within each. Changes this process for good (torch's
+    threads and random seed, how memory is reused), so call it in a process of its own.
     """
     reuse_large_blocks()
     torch.set_num_threads(size.threads)

@@ -54,7 +54,8 @@ def run_parts(
     must not have asked torch for a GPU before.
 
     seconds: for all parts together, divided by their shares; what a part leaves goes to those after
-    it. least: seconds that each part has at the least, even if the sum is then exceeded.
+    it. They may be exceeded a little, as ending a part takes up to GRACE. least: seconds that each
+    part has at the least, even if the sum is then exceeded.
     Writes NAME.json of each part into `folder`, which must exist, in place of an older one, and
     prints a line for each. Returns by name "done", or why the part failed. Names must differ.
     """
@@ -76,8 +77,9 @@ def run_part(part: Part, path: Path, seconds: float) -> str:
     """Run one part in a forked process; returns "done", or why it failed.
 
     After `seconds` the process is terminated, and killed GRACE seconds later. The part's JSON is
-    `path`, in place of an older file. If the part failed, the reason is added as `failed`. This
-    process must not have asked torch for a GPU before: CUDA may not work in a fork of one that has.
+    `path`, in place of an older file, with the entries of `measure_and_write` and of the part. If
+    the part failed, the reason is added as `failed`. This process must not have asked torch for a
+    GPU before: CUDA may not work in a fork of one that has.
     """
     path.unlink(missing_ok=True)
     reader, writer = FORKS.Pipe(duplex=False)

@@ -105,8 +105,9 @@ def synthetic_data(config: TrainConfig) -> PreparedData:
     """Random text by Zipf's law as a prepared corpus: enough for 200 updates of the config.
 
     It has VOCABULARY_SIZE types, and depends on the config's seed and sizes alone. Id 0 is <eos>,
-    but there are no lines: `words` and `bytes` are the number of tokens. The split `valid` is the
-    first 8,000 tokens of `train`, or all of it if it is shorter. There is no test split.
+    but there are no lines: `words` and `bytes` are the number of tokens, `lines` is 1. The split
+    `valid` is the first 8,000 tokens of `train`, or all of it if it is shorter. There is no test
+    split.
     """
     length = 200 * config.trainer.batch_size * config.trainer.block_size
     tokens = Zipf(VOCABULARY_SIZE, config.seed).words(length).numpy()
@@ -129,8 +130,9 @@ def measure(
 
     trainer: of `make_trainer`; its model is trained further, first by `warm_up` updates that are
     not timed. rounds, steps: at least one. name: of the workload, for the result. sizes: of the
-    product; None: the device's. Raises RunError if an update is not finite.
-    The peak memory in the result is that of the process so far.
+    product; None: the device's. Raises RunError if an update is not finite, unless the override
+    trainer.skip_nonfinite allows it. The peak memory in the result is `peak_memory_bytes` at the
+    end.
     """
     settings = trainer.config.trainer
     counts = torch.from_numpy(type_counts(trainer.data.streams["train"]))
