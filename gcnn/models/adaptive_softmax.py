@@ -65,7 +65,8 @@ class Softmax(nn.Module):
     ) -> Tensor:
         """Negative log-likelihood of each target, in nats; 0 where the target is IGNORE.
 
-        hidden (..., channels), targets (...), int64 -> (...), float32 on the device of `hidden`.
+        hidden (..., channels), targets (...), int64 -> (...), float32 on the device of `hidden`;
+        `...` is one dimension or more.
         cluster_indices: the result of `self.cluster_indices(targets)`, padded or not; it and the
         targets are then on the device of `hidden`. None: it is computed here, and the targets may
         be on the CPU, so that the host does not wait for a GPU.

@@ -216,8 +216,8 @@ def limit_kernel_cache() -> None:
     """Make oneDNN cache kernels for the last 128 shapes instead of 1,024, which take a gigabyte.
 
     Batches of many lengths hardly have the same shape again. Sets the environment variables
-    ONEDNN_PRIMITIVE_CACHE_CAPACITY and LRU_CACHE_CAPACITY, unless the user has set them. Call it
-    before the first matrix product; later it has no effect.
+    ONEDNN_PRIMITIVE_CACHE_CAPACITY and LRU_CACHE_CAPACITY, unless they have a value that is not
+    empty. Call it before the first matrix product; later it has no effect.
     """
     # oneDNN's own cache, and torch's in front of it
     for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):

@@ -55,8 +55,8 @@ class LanguageModel(nn.Module):
         Without `before_text` it is None, which stands for zeros. With it, it is the state after
         that id, repeated without end, computed exactly from `receptive_field` repetitions. The
         model must be in evaluation mode. The state is cached until `train` or `eval` is called:
-        call `eval` after the weights have changed. The tensors are expanded views that all
-        sequences share: do not write to them.
+        call `eval` after the weights have changed or were moved to another device or type. The
+        tensors are expanded views that all sequences share: do not write to them.
         """
         if self.before_text is None:
             return None
@@ -81,8 +81,9 @@ class LanguageModel(nn.Module):
     ) -> Tensor:
         """Negative log-likelihood of each target, in nats; 0 where the target is IGNORE.
 
-        hidden (..., channels), targets (...), int64 -> (...), float32 on the device of `hidden`.
-        cluster_indices: see `Softmax.nll`; None: computed here, and the targets may be on the CPU.
+        hidden (..., channels), targets (...), int64 -> (...), float32 on the device of `hidden`;
+        `...` is one dimension or more. cluster_indices: see `Softmax.nll`; None: computed here, and
+        the targets may be on the CPU.
         """
         return self.softmax.nll(hidden, targets, cluster_indices)
 
@@ -132,7 +133,7 @@ class LanguageModel(nn.Module):
 
 
 def zipf(types: int) -> Tensor:
-    """The share of each type in the tokens of English text, most frequent first: (types,).
+    """The share of each type in the tokens of English text, most frequent first: (types,), float64.
 
     They sum to 1: proportional to 1 / rank up to rank 10,000 and to 1 / rank^2 beyond. The 2,000,
     10,000 and 20,000 most frequent of WikiText-2's 33,278 types make 77, 93 and 98 % of its tokens;

@@ -54,7 +54,8 @@ def load_weights(model: torch.nn.Module, path: Path) -> None:
     """Load a file written by `save_weights` into a model, in place.
 
     The tokenizer is not checked. Raises as `read_weights` and `assign_weights` do: UsageError if
-    the file is absent or of another model, RunError if it is damaged.
+    the file is absent, a pointer or of another model, RunError if it is damaged, OSError if it may
+    not be opened.
     """
     assign_weights(model, read_weights(path), path)
 
@@ -63,9 +64,9 @@ def read_weights(path: Path, tokenizer: str | None = None) -> dict[str, Tensor]:
     """The tensors of a file by their names, on the CPU, checked against the sha256 in its metadata.
 
     tokenizer: the fingerprint that the metadata must have; None: not checked.
-    Raises UsageError if the file is absent, a pointer of Git LFS or of another tokenizer, or if its
-    folder's name is not UTF-8; RunError if it is damaged or has no sha256; OSError if it may not be
-    opened.
+    Raises UsageError if the file is absent, a pointer of Git LFS or git-annex, or of another
+    tokenizer, or if its folder's path is not UTF-8; RunError if it is damaged or has no sha256;
+    OSError if it may not be opened.
     """
     if not path.is_file():
         raise UsageError(
@@ -103,7 +104,8 @@ def read_metadata(path: Path) -> dict[str, str]:
     """The metadata of a weights file: `sha256`, of its tensors in hex, and `tokenizer`, the
     fingerprint.
 
-    Call `read_weights` first, which checks the file: here, errors are those of safetensors or json.
+    Call `read_weights` first, which checks the file; without a tokenizer it does not check that
+    `tokenizer` is there. Here, errors are those of safetensors or json.
     """
     with safetensors.safe_open(path, "pt") as file:
         return metadata_of(file)
@@ -112,7 +114,8 @@ def read_metadata(path: Path) -> dict[str, str]:
 def metadata_of(file: safetensors.safe_open) -> dict[str, str]:
     """As `read_metadata`, of an open file; empty for a file without metadata.
 
-    Raises ValueError for an entry that is not JSON, and does not check the entry further.
+    Raises ValueError for an entry that is not JSON, RecursionError for one that is nested too
+    deeply, and does not check the entry further.
     """
     metadata = file.metadata() or {}
     if ENTRY in metadata:

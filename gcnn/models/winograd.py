@@ -7,8 +7,8 @@ polynomials. (1) Both factors are evaluated at k + 2 points, (2) multiplied ther
 products of channels instead of 3 k, and (3) the three outputs are interpolated. Evaluating and
 interpolating are products with small constant matrices.
 
-The three outputs share their products, so that a later input may reach an earlier one of the three:
-as rounding, or as NaN where it is not finite.
+The three outputs share their products, so that an input may reach one of the three that does not
+depend on it, even an earlier one: as rounding, or as NaN where it is not finite.
 """
 
 from collections.abc import Callable
@@ -69,6 +69,8 @@ def suits(hidden: Tensor, kernel_size: int) -> bool:
 def conv(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """What F.conv1d computes, to rounding, with channels last; only for inputs that `suits` allows.
 
+    Where an input is not finite, up to two outputs before and two after those that depend on it may
+    be NaN, too.
     hidden (batch, context + time, in_channels), weight (out_channels, in_channels, kernel_size),
     bias (out_channels,) -> (batch, time, out_channels); context is kernel_size - 1. All are of one
     type.
