@@ -102,7 +102,7 @@ class LSTM(nn.Module):
         """Whose code computes the recurrent layers, as results.json names it: "cuDNN's LSTM",
         "oneDNN's LSTM" or "torch's own LSTM".
 
-        dtype: that of the computation; it matters on a GPU only.
+        dtype: that of the computation, float32 or bf16; it matters on a GPU only.
         """
         if device.type == "cuda":
             example = torch.empty(1, device=device, dtype=dtype)  # cuDNN accepts no empty tensor
