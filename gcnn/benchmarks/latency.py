@@ -146,14 +146,14 @@ def measure(
     all meet the same disturbances. They must have the same vocabulary size.
     machine: the one that they were loaded onto. seed: of the random texts.
     """
-    zipf = Zipf(subjects[0].model.vocabulary_size, seed)
+    source = Zipf(subjects[0].model.vocabulary_size, seed)
     for length in LENGTHS:
-        texts = [zipf.sentence(length) for _ in range(WARM_UP + repeats)]
+        texts = [source.sentence(length) for _ in range(WARM_UP + repeats)]
         take_turns(subjects, machine, length, texts)
         for subject in subjects:
             del subject.timings[length][:WARM_UP]
     for protocol, shape in (("throughput", THROUGHPUT), ("responsiveness", RESPONSIVENESS)):
-        texts = [zipf.text(*shape) for _ in range(long_repeats)]
+        texts = [source.text(*shape) for _ in range(long_repeats)]
         take_turns(subjects, machine, protocol, texts)
 
 
