@@ -136,9 +136,9 @@ class Checkpoints:
     def set_aside_newer(self, path: Path) -> tuple[Path, list[Path]] | None:
         """Move checkpoints of later steps than `path` to a new folder checkpoints/abandoned_<n>.
 
-        path: a checkpoint. If it is not one of `all` (another run's, or one that was set aside
-        before), all checkpoints are moved. n: one more than the highest there; a folder
-        `abandoned_` that was given another name does not count.
+        path: a checkpoint, under its own name step_<n> and no link, since names are compared. If
+        it is in another folder (another run's, or set aside before), all checkpoints are moved.
+        n: one more than the highest there, from 1; a name without a number does not count.
         Returns that folder and the paths that they had, lowest step first; None if there are none
         to move.
         """
@@ -164,8 +164,9 @@ class Checkpoints:
         """Replace the run's model.safetensors by the best weights of a checkpoint; returns True.
 
         The present ones may come from later steps, which will be made again.
-        path: the checkpoint. If its best weights are missing, damaged or of another tokenizer, the
-        run's model.safetensors is removed and False returned.
+        path: the checkpoint. If its best weights are missing, damaged, a pointer of Git LFS or of
+        another tokenizer, the run's model.safetensors is removed and False returned. Raises OSError
+        if a file cannot be opened or written.
         """
         best = path / BEST
         try:
@@ -181,9 +182,9 @@ class Checkpoints:
         """Check weights and state of a checkpoint against its manifest, and the run's identity.
 
         Reads both files whole; the best weights are left to `restore_or_remove_best`. Raises
-        RunError if a file is missing or damaged, and UsageError if the identity is another or a
-        file is a pointer of Git LFS or git-annex. Parts of the identity that the manifest lacks are
-        not compared.
+        RunError if a file is missing or damaged, UsageError if the identity is another or a file is
+        a pointer of Git LFS or git-annex, and OSError if one may not be opened. Parts of the
+        identity that the manifest lacks are not compared.
         """
         for name in (MANIFEST, WEIGHTS, STATE):
             check_no_pointer_at(path / name)
@@ -215,9 +216,9 @@ class Checkpoints:
     def load(self, path: Path, model: torch.nn.Module) -> dict[str, Any]:
         """Verify a checkpoint, load its weights into `model`, return its training state on the CPU.
 
-        The state is what was given to `save`. Raises UsageError if `path` is not a folder,
-        UsageError and RunError as `verify` and `load_weights` do, and RunError if the training
-        state does not load: only in this last case the model has changed.
+        The state is what was given to `save`. Raises as `verify` does; UsageError if `path` is no
+        folder or its weights are of another model; RunError if its weights are damaged or its
+        training state does not load: only in this last case the model has changed.
         """
         if not path.is_dir():
             raise UsageError(
@@ -237,7 +238,8 @@ class Checkpoints:
 
         None if there are no checkpoints. A checkpoint for which `load` raises RunError is damaged:
         a warning is logged, and it is removed once an older one is loaded. Raises RunError if all
-        are damaged, and a UsageError of `load` without trying older ones; nothing is removed then.
+        are damaged, and any other error of `load` without trying older ones; nothing is removed
+        then.
         """
         damaged = []
         for path in reversed(self.all()):

@@ -23,7 +23,8 @@ def new_run(config: DictConfig, hydra_config: DictConfig) -> tuple[TrainConfig, 
     config: as Hydra composed it, without the key `hydra`; it is changed in place. hydra_config:
     Hydra's own, its `hydra` key. Cutoffs may be dropped to fit the vocabulary (fit_cutoffs) unless
     the command line sets them. Call it while Hydra runs, as in its main function. Raises UsageError
-    as `begin_with_model_of_source` and `checked_composed` do.
+    as `begin_with_model_of_source` and `checked_composed` do, and Hydra's error as
+    `note_on_learning_rate` does.
     """
     overrides = hydra_config.overrides.task
     notes = begin_with_model_of_source(config, overrides)
@@ -40,8 +41,9 @@ def begin_with_model_of_source(config: DictConfig, overrides: list[str]) -> list
     (`model=...`) is not replaced; their single keys (`model.dropout=...`) are applied on top of one
     that is.
     Returns a line to log for each group that is replaced; without `init_from` does nothing and
-    returns an empty list. Raises UsageError if `init_from` is no run, for an override that Hydra
-    does not understand, and for a key or value that the run's model or tokenizer cannot have.
+    returns an empty list. Raises UsageError if `init_from` is no run or its config is damaged, for
+    an override that Hydra does not understand, and for a key or value that the run's model or
+    tokenizer cannot have.
     """
     if config.init_from is None:
         return []
@@ -84,7 +86,8 @@ def note_on_learning_rate(config: DictConfig, hydra_config: DictConfig) -> list[
     The list is empty if the command line has no model=NAME or no experiment, if it sets the
     optimizer or its rate too, or if the kind is that of the experiment's model.
     config: as composed; not changed. hydra_config: Hydra's own. Call it while Hydra runs, as in its
-    main function: its global loader composes the experiment.
+    main function: its global loader composes the experiment, without the rest of the command line.
+    Raises Hydra's error if this fails, as for an experiment with keys of the chosen model alone.
     """
     keys = keys_of(hydra_config.overrides.task)
     experiment = hydra_config.runtime.choices.get("experiment")

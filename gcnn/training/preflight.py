@@ -91,9 +91,10 @@ def check_precision(config: TrainConfig, device: torch.device) -> None:
 
 
 def warn_of_threads(device: torch.device) -> None:
-    """Log a warning if torchrun's processes on this machine have more threads than cores.
+    """Log a warning if the run's processes on this machine have more threads than cores.
 
-    Each is taken to have as many threads as torch has here: call it after torch.set_num_threads.
+    Without torchrun there is one. Each is taken to have as many threads as torch has here: call it
+    after torch.set_num_threads.
     The cores are those that this process may use. Does nothing if `device` is a GPU.
     """
     local = torchrun.local_world_size()
@@ -108,8 +109,9 @@ def choose_run_dir(config: TrainConfig) -> Path:
     """The absolute path of the run: `run_dir`, or runs/<experiment>/<time>. Makes no folder.
 
     Relative paths are from the current folder; the time is local. Raises UsageError if the folder
-    holds a run and `resume` is false, if its parent is a run, if it holds weights, a tokenizer,
-    checkpoints or results but no config, if a file is in its way, and if its path is not UTF-8.
+    holds a run and `resume` is false, if its parent has config.yaml and train.log, if it holds
+    weights, a tokenizer, checkpoints or results but no config, if a file is in its way, and if its
+    path is not UTF-8.
     """
     now = f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
     run_dir = Path(config.run_dir or f"runs/{config.experiment}/{now}")

@@ -27,7 +27,8 @@ def restore(
     checkpoints are set aside and model.safetensors becomes the best weights of that time (see
     `undo_later_steps`), so that a process that is killed meanwhile can be resumed.
     Sets torch's random state. Raises UsageError if `path` is no checkpoint or does not fit the
-    config, and RunError if it is damaged, or all are; the trainer must not be used then.
+    config, RunError if it is damaged, or all are, OSError if a file may not be opened or moved, and
+    what `write_config` raises; the trainer must not be used then.
     """
     if path is None:
         path, state = load_newest(trainer)
@@ -61,7 +62,8 @@ def load_newest(trainer: Trainer) -> tuple[Path, dict[str, Any]] | tuple[None, N
     """Load the newest intact checkpoint of a run; all processes must call it.
 
     Returns its path and its training state; two times None if there are no checkpoints. Rank 0
-    chooses it, and removes newer ones that are damaged, before the others load it.
+    chooses it, and removes newer ones that are damaged, before the others load it. Raises RunError
+    if all are damaged, and UsageError and OSError as `Checkpoints.load` does.
     """
     path = state = None
     if rank() == 0:
@@ -75,7 +77,8 @@ def load_newest(trainer: Trainer) -> tuple[Path, dict[str, Any]] | tuple[None, N
 def load_given(trainer: Trainer, path: Path) -> dict[str, Any]:
     """Load a checkpoint into the trainer's model; returns its training state.
 
-    Raises UsageError as `Checkpoints.load` does, and RunError, with a remedy, if it is damaged.
+    Raises UsageError and OSError as `Checkpoints.load` does, and RunError, with a remedy, if it is
+    damaged.
     """
     try:
         return trainer.checkpoints.load(path, trainer.model)

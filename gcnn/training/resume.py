@@ -53,8 +53,8 @@ def run_to_resume(overrides: list[str], repeated: Path | None = None) -> Path | 
     """The directory of the run that a command resumes; None if it begins a new one.
 
     overrides: the command's, quoted as for `parse_overrides`; the last of a key counts.
-    None without `resume`, and if it is false, null or a number. Otherwise the first that applies,
-    where a run is a folder with a config.yaml:
+    None unless `resume` is true or a text. Otherwise the first that applies, where a run is a
+    folder with a config.yaml:
     - `run_dir`, if it holds a run;
     - resume=CHECKPOINT: the nearest folder above it that is a run, None if there is none;
     - resume=true with a `run_dir` that holds no run: None;
@@ -116,17 +116,18 @@ def finished(run: Path) -> bool:
 def resumed_config(
     run: Path, overrides: list[str], config_dir: Path | None = None
 ) -> tuple[TrainConfig, list[str]]:
-    """The config with which a run goes on, and lines to log: its folder, and what is changed.
+    """The config with which a run goes on, and lines to log.
 
+    The lines name its folder, unless `run_dir` is given, what is changed, and what is ignored.
     It is the stored config with the values of `overrides`, the command line's, quoted as for
     `parse_overrides`. Choices of a group (model=NAME) and experiment=NAME are only compared with
     it; of logger=NAME, the kind is applied. Without run_dir the run goes on in its folder; without
     resume=CHECKPOINT, from the checkpoint that it was going back to when it was killed, if any, or
     else from the newest.
     config_dir: the user's own folder of config choices; None: there is none.
-    Raises UsageError if `run` holds no valid config, for a change of a key that is fixed (FIXED) or
-    has no effect, for a choice of another kind (see `notes_on_choice`), a sweep, a deletion (~key),
-    and keys or values that are unknown or out of their range.
+    Raises UsageError if `run` holds no valid config, for a change of a key that is fixed (FIXED
+    without MAY_CHANGE) or has no effect, for a choice of another kind (see `notes_on_choice`), a
+    sweep, a deletion (~key), and keys or values that are unknown or out of their range.
     """
     stored = load_config(run)
     config = OmegaConf.structured(stored)
@@ -148,12 +149,12 @@ def apply_overrides(
 ) -> list[str]:
     """Set the values of a command line in a run's config, in place; returns lines to log.
 
-    An experiment and choices of a group are compared with the run's own and not set, but for the
-    kind of a logger.
+    An experiment and choices of a group are not set, but for the kind of a logger: the lines say
+    where they differ from the run's own.
     config: the run's, open to changes. stored: the same, unchanged. The others are those of
-    `resumed_config`. Raises UsageError for a choice of another kind (see `notes_on_choice`), a
-    sweep, a deletion, and a value of another type than its key's; for a key that there is not,
-    OmegaConf's error, which `resumed_config` words.
+    `resumed_config`. Raises UsageError for an override that Hydra does not understand, a choice
+    that is unknown or of another kind (see `notes_on_choice`), a sweep and a deletion; and as
+    `set_value` does.
     """
     notes = []
     for override in parse_overrides(overrides):
@@ -183,7 +184,11 @@ def notes_on_experiment(run: Path, stored: TrainConfig, name: str | None) -> lis
 
 
 def set_value(config: DictConfig, key: str, value: Any) -> None:
-    """Set a key of a run's config, in place. Raises UsageError for a value of another type."""
+    """Set a key of a run's config, in place.
+
+    Raises UsageError for most values of another type, otherwise OmegaConf's error, as for a key
+    that there is not: `resumed_config` makes it a UsageError.
+    """
     try:
         OmegaConf.update(config, key, value)
     except ValidationError:
@@ -216,7 +221,7 @@ def notes_on_changes(run: Path, stored: TrainConfig, resumed: TrainConfig) -> li
     """A line to log for each key that is changed, but for UNNAMED.
 
     run: its path, for messages. stored: its config. resumed: that with which it goes on. Raises
-    UsageError for a change of a key that is fixed (FIXED) or has no effect.
+    UsageError for a change of a key that is fixed (FIXED without MAY_CHANGE) or has no effect.
     """
     changed = differences(stored, resumed)
     refuse_unread(resumed, {key for key, _, _ in changed}, all_keys=False)
@@ -251,13 +256,13 @@ def differences(stored: TrainConfig, wanted: TrainConfig) -> list[tuple[str, str
 def notes_on_choice(
     run: Path, stored: TrainConfig, override: str, config_dir: Path | None
 ) -> list[str]:
-    """A list with one line to log if a choice differs from the run's config, else empty.
+    """A list with one line to log if a choice differs from the run's values, else empty.
 
     override: the choice, as model=gcnn_8. run: its path, for messages. stored: its config.
     config_dir: the user's own folder of config choices; None: none.
-    The line names the differing keys, of those that both have; the run keeps its own values. For
-    data the list is always empty. Raises UsageError if the choice is unknown, or if it is of
-    another kind (IDENTITY) than the run's, which only a logger may be.
+    The line names the differing keys, of those that both have, but not `kind`; the run keeps its
+    own values. For data the list is always empty. Raises UsageError if the choice is unknown, or if
+    it is of another kind (IDENTITY) than the run's, which only a logger may be.
     """
     group, _, name = override.partition("=")
     chosen = compose_config(override, config_dir=config_dir)

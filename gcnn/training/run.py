@@ -71,9 +71,10 @@ def train(
     Writes the run directory: config, tokenizer, log, metrics, checkpoints, best weights, results.
     Joins torchrun's processes, if any; sets torch's threads, random state and TF32, glibc's
     allocation, and handlers of signals while it trains. Raises UsageError if the config does not
-    fit the machine or the data (before anything but caches is written), and if the run is in use,
-    has links that lead out of it, or its checkpoint does not fit; RunError if weights or checkpoint
-    are damaged; RunError, OSError and Interrupted as Trainer.run does.
+    fit the machine, the data, `run_dir` or `init_from` (before anything but caches is written), and
+    if the run is in use, has links that lead out of it, or its checkpoint does not fit; RunError if
+    weights or checkpoint are damaged; OSError if a file cannot be read or written; RunError and
+    Interrupted as Trainer.run does.
     """
     with process_group(config.device):
         return train_in_group(config, notes, fit_cutoffs)
@@ -162,8 +163,8 @@ def initial_model(config: TrainConfig, data: PreparedData, source: Path | None) 
     """The model before its first step, on the CPU, initialised by the config's seed.
 
     source: the run whose best weights it gets instead; None: none. Sets torch's random state,
-    differently in each process: the weights are the same in all, dropout is not. Raises UsageError
-    and RunError as build_model, read_weights and assign_weights do.
+    differently in each process: the weights are the same in all, dropout is not. Raises UsageError,
+    RunError and OSError as build_model, read_weights and assign_weights do.
     """
     torch.manual_seed(config.seed)
     begins = before_text(config, data.tokenizer.eos_id)
@@ -181,8 +182,8 @@ def restore_or_begin(trainer: Trainer) -> None:
 
     All processes must call it; rank 0 writes, into the run directory, which must exist. The config
     is stored with `resume=false`; while `restore` goes back to a checkpoint that was named, with
-    the path of that one. A tokenizer that is there stays. Raises as `restore` does, and OSError if
-    a file cannot be written.
+    the path of that one. A tokenizer that is there stays. Raises UsageError and RunError as
+    `restore` does, and OSError if a file cannot be read or written.
     """
     config = trainer.config
     run_dir = trainer.run_dir

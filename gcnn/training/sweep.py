@@ -55,8 +55,9 @@ class SweepFolder(Callback):
 
         config: as composed, `hydra` included; changed in place (hydra.sweep.dir, a search that goes
         on). Sets `path`, prints it to stderr, and installs `stop_sweep` as the handler of STOPPING
-        until the process ends. With submitit, starts a thread that prints which members begin and
-        end. An error ends the process with one line (see `one_line_errors`).
+        until the process ends (not of SIGHUP under nohup). With submitit, starts a thread that
+        prints which members begin and end. An error ends the process with one line (see
+        `one_line_errors`).
         """
         with one_line_errors():  # Hydra would only warn of an error
             folder = choose_folder(config)
@@ -87,8 +88,8 @@ def check_configs(config: DictConfig) -> None:
 
     config: the sweep's, as composed, `hydra` included. A search draws its members as it goes: of
     it, every named choice and both ends of every interval are checked, one key at a time. Raises
-    UsageError for the first member that is wrong, with its number from 0, its swept values and the
-    reason.
+    UsageError for the first member that is wrong, with its number from 0 (of a search: in the order
+    of these checks), its swept values and the reason.
     """
     loader = GlobalHydra.instance().config_loader()
     sweeper_params = config.hydra.sweeper.get("params") or {}
@@ -246,11 +247,11 @@ def train_member(config: DictConfig, hydra_config: DictConfig) -> dict[str, Any]
     The folder is hydra.runtime.output_dir, which exists. Its name, a number or what
     hydra.sweep.subdir says, is the member's.
     config: the member's; it is changed. With resume=true, a member that was begun goes on with its
-    stored config. Call `finished_results` first: it refuses a member that was begun with other
-    overrides, which is not checked here.
-    Writes what `train` writes, and member.json: `overrides`. An error is logged and
-    stored there (`error`, `exit_code`), so that the sweep goes on; that of a mistake in the code is
-    also printed with its traceback. Raises Interrupted, which ends the sweep.
+    stored config. Call `finished_results` (reporting/sweep.py) first: it refuses a member that was
+    begun with other overrides, which is not checked here.
+    Writes what `train` writes, and member.json: `overrides`. An error is logged and stored there
+    (see `record_of_failure`), so that the sweep goes on. Raises what ends the sweep: Interrupted,
+    and OSError if the error cannot be stored, as on a full disk.
     """
     from gcnn.training.run import train  # late: Hydra makes the callback above for every command
 
@@ -276,9 +277,10 @@ def train_member(config: DictConfig, hydra_config: DictConfig) -> dict[str, Any]
 
 
 def record_of_failure(error: Exception) -> dict[str, Any]:
-    """What member.json has of an error, by the name of the entry: its line, and its exit code.
+    """The entries of member.json for an error: `error`, its message in one line, and `exit_code`.
 
-    Call it where the error is handled: that of a mistake in the code is printed with its traceback.
+    Call it where the error is handled: that of a mistake in the code is printed to stderr with its
+    traceback.
     """
     explained = message_and_code(error)
     if explained is None:  # a mistake in the code

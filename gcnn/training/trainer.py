@@ -99,7 +99,7 @@ class Trainer:
         the best. A run that is at a bound makes no step. Raises RunError if a step is not finite
         and may not be skipped (`on_nonfinite`), if no validation is finite and if the compiler
         fails; RunError or OSError if the disk is full; Interrupted after one of SIGNALS, once a
-        checkpoint is written.
+        checkpoint is written, but not if it comes after the last update.
         """
         self.model.train()
         if self.config.trainer.compile:
@@ -154,8 +154,8 @@ class Trainer:
     def next_batch(self) -> tuple[list[MicroBatch], int]:
         """This process's micro-batches of an update, on the CPU, and the update's target count.
 
-        The count is over all processes. Moves `progress.index` on; after the last batch of an epoch
-        begins the next epoch, for which it draws the order anew and drops the carried state.
+        The count is over all processes. Moves `progress.index` on. The call after the last batch of
+        an epoch begins the next one: it draws the order anew and drops the carried state.
         """
         progress = self.progress
         if progress.index == len(self.batches):
@@ -237,9 +237,9 @@ class Trainer:
         )
 
     def after_step(self) -> None:
-        """Log, validate and write a checkpoint if they are due; all processes must call it.
+        """Log, validate and write a checkpoint if due; all processes must call it, within `run`.
 
-        Raises Interrupted, with everything saved, if any process has received a signal.
+        Raises Interrupted, with everything saved, if `step` found that any process had a signal.
         """
         trainer = self.config.trainer
         step = self.progress.step

@@ -21,7 +21,7 @@ MicroBatch = tuple[Tensor, Tensor, list[Tensor]]
 
 
 class Updater:
-    """Updates a model's weights by batches; nothing in it waits for the device.
+    """Updates a model's weights by batches; an update does not wait for the device.
 
     An update is `accumulate_gradients`, then `clip_and_update`; `try_compiler` may go before.
     """
