@@ -147,41 +147,59 @@ class WindowAttention(nn.Module):
         keys_and_values = torch.cat([cache.to(keys_and_values.dtype), keys_and_values], dim=1)
         cache = last(keys_and_values, context)
 
-        # (1) Chunks of queries, each with the span of keys that any of them may see: the cost grows
-        # with time * window
-        chunk = min(self.window, time)
-        padding = -time % chunk
-        # (batch, chunks, chunk, width)
-        queries = F.pad(queries, (0, 0, 0, padding)).unflatten(1, (-1, chunk))
-        spans = F.pad(keys_and_values, (0, 0, 0, padding)).unfold(1, context + chunk, chunk).mT
-        keys, values = spans.chunk(2, dim=-1)  # (batch, chunks, context + chunk, width)
-        # (batch, chunks, context + chunk)
-        is_token = F.pad(present, (0, padding)).unfold(1, context + chunk, chunk)
-
-        # (2) Heads: (batch, chunks, heads, positions, channels)
+        # (1) Heads, and their positions: (batch, positions, heads, channels)
         heads = (self.num_heads, -1)
-        queries = queries.unflatten(-1, heads).transpose(2, 3)
-        keys = keys.unflatten(-1, heads).transpose(2, 3)
-        values = values.unflatten(-1, heads).transpose(2, 3)
+        keys, values = keys_and_values.chunk(2, dim=-1)
+        positions = torch.arange(context + time, device=hidden.device)
+        queries = rotated(queries.unflatten(-1, heads), positions[context:])
+        keys = rotated(keys.unflatten(-1, heads), positions)
+        values = values.unflatten(-1, heads)
 
-        # (3) Which keys a query sees: those of tokens, up to `context` before it
-        positions = torch.arange(context + chunk, device=hidden.device)
-        distance = positions[context:, None] - positions  # (chunk, context + chunk)
-        sees = (distance >= 0) & (distance <= context) & (is_token[:, :, None, None, :] > 0)
-        # A query in the padding sees itself, so that nothing is divided by 0
-        sees = sees | (distance == 0)
+        # (2) Chunks of queries, each with the span of keys that any of them may see: the cost grows
+        # with time * window
+        chunks = -(-time // self.window)  # rounded up
+        chunk = -(-time // chunks)
+        queries = spans(queries, chunk, chunk)
+        keys = spans(keys, context + chunk, chunk)
+        values = spans(values, context + chunk, chunk)
+        is_token = spans(present[..., None, None], context + chunk, chunk)
+        sees = visible_keys(is_token.flatten(1) > 0, context)
 
-        # (4) Attention, and the output without the padding
-        attended = F.scaled_dot_product_attention(
-            rotated(queries, positions[context:]), rotated(keys, positions), values, attn_mask=sees
-        )
-        attended = attended.transpose(2, 3).flatten(-2)  # (batch, chunks, chunk, width)
-        attended = attended.flatten(1, 2)[:, :time]  # (batch, time, width)
-        return self.output(attended), cache
+        # (3) Attention, and the output without the padding
+        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=sees[:, None])
+        # (batch, chunks * chunk, width)
+        attended = attended.transpose(1, 2).reshape(len(hidden), -1, hidden.size(-1))
+        return self.output(attended[:, :time]), cache
+
+
+def spans(sequence: Tensor, length: int, step: int) -> Tensor:
+    """The spans of `length` positions that begin `step` apart, the last one padded with zeros.
+
+    sequence: (batch, positions, heads, channels), with `length` positions or more. Returns (batch *
+    spans, heads, length, channels), as torch's fused kernels of attention want it.
+    """
+    padding = (length - sequence.size(1)) % step
+    padded = F.pad(sequence, (0, 0, 0, 0, 0, padding))
+    # (batch, spans, heads, channels, length)
+    return padded.unfold(1, length, step).mT.flatten(0, 1)
+
+
+def visible_keys(is_token: Tensor, context: int) -> Tensor:
+    """Which keys of its span each query sees: those of tokens, up to `context` before it.
+
+    is_token: (spans, context + queries), of each position of a span; the queries are at the last
+    ones. Returns (spans, queries, context + queries).
+    """
+    positions = torch.arange(is_token.size(1), device=is_token.device)
+    distance = positions[context:, None] - positions  # (queries, context + queries)
+    sees = (distance >= 0) & (distance <= context) & is_token[:, None, :]
+    # A query in the padding sees itself, so that nothing is divided by 0
+    return sees | (distance == 0)
 
 
 def rotated(vectors: Tensor, positions: Tensor) -> Tensor:
-    """Vectors (..., time, channels) rotated by their positions (time,), as rotary embeddings do.
+    """Vectors (batch, time, heads, channels) rotated by their positions (time,), as in rotary
+    embeddings.
 
     Channels i and i + channels / 2 are a pair, rotated by position * ROTARY_BASE^(-2 i / channels)
     radians; the number of channels is even. The product of a query and a key then depends only on
@@ -189,7 +207,7 @@ def rotated(vectors: Tensor, positions: Tensor) -> Tensor:
     """
     half = vectors.size(-1) // 2
     rates = ROTARY_BASE ** -(torch.arange(half, device=vectors.device, dtype=torch.float64) / half)
-    angles = positions[:, None] * rates  # (time, channels / 2)
+    angles = positions[:, None, None] * rates  # (time, 1, channels / 2), the same in all heads
     cosines = angles.cos().to(vectors.dtype)
     sines = angles.sin().to(vectors.dtype)
     first, second = vectors.chunk(2, dim=-1)
