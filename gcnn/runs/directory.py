@@ -34,7 +34,7 @@ def find_run(path: str) -> Path:
     returned as it is: reading it fails with a message. An empty one is the current folder, below
     which nothing is looked for. Raises UsageError if a folder has neither a config nor a finished
     run below, and for `latest` if there is no ./runs. For a run on the Hub, raises what
-    `download_run` does: UsageError, RunError, OSError or ValueError.
+    `download_run` does: UsageError or RunError.
     """
     if path.startswith(PREFIX):
         return download_run(path.removeprefix(PREFIX), PUBLISHED)

@@ -51,19 +51,20 @@ def download_run(repo: str, files: list[str]) -> Path:
     earlier download left it, maybe incomplete.
     Raises UsageError if `repo` is not a valid `user/name`; RunError if a download breaks off, or if
     the Hub does not answer or refuses and the earlier download is missing or known to be
-    incomplete; OSError or ValueError if the cache's folder cannot be made.
+    incomplete, or if the cache's folder cannot be made.
     """
     import huggingface_hub
 
     check_hub_name(repo, f"Give a run on the Hub as {PREFIX}user/name.")
-    # Not the Hub's own layout of links into a store, which a run may not have.
-    folder = huggingface_hub.cached_assets_path("gcnn", namespace=repo, subfolder="run")
     try:
+        # Not the Hub's own layout of links into a store, which a run may not have.
+        folder = huggingface_hub.cached_assets_path("gcnn", namespace=repo, subfolder="run")
         huggingface_hub.snapshot_download(repo, local_dir=folder, allow_patterns=files)
     except Exception as error:
         raise RunError(
             f"{repo} was not had from the Hub ({one_line(error)[:300]}). "
-            "Check its name, the network and the token (hf auth login, or HF_TOKEN); "
+            "Check its name, the network, the token (hf auth login, or HF_TOKEN) and the cache "
+            "(HF_HOME, HF_ASSETS_CACHE); "
             "a run on this machine is given as the path of its folder."
         ) from None
     return folder

@@ -3,8 +3,9 @@
 import os
 
 import pytest
+from huggingface_hub.utils import _cache_assets
 
-from gcnn.base.errors import UsageError
+from gcnn.base.errors import RunError, UsageError
 from gcnn.runs.directory import find_run
 
 
@@ -32,3 +33,10 @@ def test_a_folder_of_runs_means_its_newest_finished_one(tmp_path, monkeypatch, c
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="no finished run below"):
         find_run("empty")
+
+
+def test_a_cache_of_the_hub_that_cannot_be_made_is_named(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(_cache_assets, "HF_ASSETS_CACHE", str(tmp_path / "file" / "assets"))
+    with pytest.raises(RunError, match=r"file/assets.*HF_ASSETS_CACHE"):
+        find_run("hf://someone/tiny")
