@@ -1,5 +1,6 @@
 """File systems without locks, without syncing of folders, and names that are not Unicode."""
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -17,7 +18,8 @@ from gcnn.base.files import (
     write_atomically,
     write_json,
 )
-from gcnn.runs.directory import lock_or_owner, write_owner
+from gcnn.runs.directory import LOCK, lock_or_owner, write_owner
+from gcnn.training.run import run_directory
 
 
 def failing(number):
@@ -51,6 +53,16 @@ def test_a_lock_that_another_one_holds(tmp_path):
         assert lock_or_owner(again) == {"process": os.getpid(), "host": os.uname().nodename}
     with (tmp_path / "a").open("a+") as file:
         assert lock(file)
+
+
+def test_a_run_that_has_ended_is_not_taken_for_the_owner_of_the_next(tmp_path):
+    """Whose process id may by then be that of an unrelated process."""
+    with contextlib.suppress(ZeroDivisionError), run_directory(tmp_path):
+        assert str(os.getpid()) in (tmp_path / LOCK).read_text()
+        raise ZeroDivisionError
+    with (tmp_path / LOCK).open("a+") as file, (tmp_path / LOCK).open("a+") as again:
+        assert lock(file)
+        assert lock_or_owner(again) == {}
 
 
 @pytest.mark.parametrize(

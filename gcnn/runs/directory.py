@@ -68,8 +68,8 @@ def lock_or_owner(file: TextIO) -> dict[str, Any] | None:
     """Take the lock of a run directory without waiting; None if this process now holds it.
 
     Otherwise returns what the file says of the process that holds the lock: `process` (its id) and
-    `host`. Until that process has called `write_owner`, they are those of an earlier one; an empty
-    dictionary if there was none.
+    `host`. Until that process has called `write_owner`, it is an empty dictionary, or what is there
+    of an earlier process that was killed: one that ends by itself has to empty the file.
     file: the lock file, opened to read and write; the lock is held until it is closed or this
     process ends. Where the file system has no locks, a warning is logged, nothing is held, and the
     result is None.

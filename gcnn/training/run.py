@@ -224,9 +224,9 @@ def run_directory(run_dir: Path) -> Iterator[None]:
     """Lock a run directory and log to its train.log as well, for the time of a `with`.
 
     The directory must exist; of several processes, rank 0 alone calls this. Removes temporary files
-    (.*.tmp, at any depth) that a killed process left. At the end it ends the run of Weights &
-    Biases, if one is open, so that a sweep's next member begins another. Raises UsageError if
-    another process has the lock.
+    (.*.tmp, at any depth) that a killed process left. At the end it empties the lock file and
+    ends the run of Weights & Biases, if one is open, so that a sweep's next member begins another.
+    Raises UsageError if another process has the lock.
     """
     with (run_dir / LOCK).open("a+") as lock:
         owner = lock_or_owner(lock)
@@ -246,6 +246,7 @@ def run_directory(run_dir: Path) -> Iterator[None]:
             finally:
                 if "wandb" in sys.modules and sys.modules["wandb"].run is not None:
                     sys.modules["wandb"].finish()
+                lock.truncate(0)  # lest the next process to lock it is taken for this one
 
 
 def with_fitting_cutoffs(
