@@ -85,8 +85,7 @@ def load_comparison(path: str | Path) -> Comparison:
     """Read the JSON that `gcnn compare --json` printed.
 
     Raises UsageError if the file is missing, cannot be read or has an entry of another type, and if
-    the comparison is not complete (`is_complete`, which says what may be None); OSError if the path
-    cannot be looked up.
+    the comparison is not complete (`is_complete`, which says what may be None).
     """
     remedy = "Give what `gcnn compare --json` printed."
     content = read_json(Path(path), dict[str, Any])

@@ -8,7 +8,7 @@ from typing import Any
 from gcnn.base.errors import UsageError
 from gcnn.reporting.document import Table
 from gcnn.reporting.units import DASH, count, decimals, magnitude, milliseconds, plural, ratio
-from gcnn.runs.json_files import Number, Text, checked, read_json
+from gcnn.runs.json_files import Number, Text, all_absent, checked, read_json
 from gcnn.runs.results import Hardware
 
 SOFTMAX = {  # suffix of the JSON's keys -> title
@@ -117,7 +117,7 @@ def load_latency(path: str | Path) -> Latency:
     """Read the JSON that the latency benchmark wrote. An empty object is a Latency of no models.
 
     Raises UsageError if the file is missing, cannot be read or is not such JSON, or if the length
-    of a sentence is not a whole number from 1 on; OSError if the path cannot be looked up.
+    of a sentence is not a whole number from 1 on.
     """
     content = read_json(Path(path), dict[str, Any])
     if content is None:
@@ -160,7 +160,7 @@ def latency_table(latency: Latency) -> Table:
     return Table(["Model", "", *(f"{n} words" for n in lengths)], rows, caption, text_columns=2)
 
 
-NOT_MEASURED = checked({}, Timing, "")  # all None
+NOT_MEASURED = all_absent(Timing)
 
 
 def named_once(name: str, lines: list[list[str]]) -> list[list[str]]:

@@ -49,8 +49,7 @@ def write_report(
     paper: what a paper reports, to stand beside our numbers; None: our numbers alone.
     comparison: what `gcnn compare --json` printed; None: no section about it.
     Raises UsageError if no run is left, or if the file of latency or comparison is missing or of
-    another kind, OSError if its path cannot be looked up; nothing is written then. OSError if `out`
-    cannot be written.
+    another kind; nothing is written then. Raises OSError if `out` cannot be written.
     """
     paper = paper or Publication()
     found, refused = load_runs(runs, paper)

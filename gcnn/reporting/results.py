@@ -20,7 +20,7 @@ from gcnn.reporting.units import (
     plural,
 )
 from gcnn.runs.directory import MEMBER, METRICS, RESULTS, SAMPLES
-from gcnn.runs.json_files import checked, read_json, read_json_lines
+from gcnn.runs.json_files import all_absent, checked, read_json, read_json_lines
 from gcnn.runs.results import GeneratedText, Hardware, Member, Metric, Results, Training
 
 
@@ -123,10 +123,10 @@ def load_run(path: str | Path, paper: Publication | None = None) -> Run:
         config=config,
         training=[line for line in metrics if line.kind == "train"],
         validation=[line for line in metrics if line.kind == "validation"],
-        results=results or checked({}, Results, ""),
+        results=results or all_absent(Results),
         finished=results is not None,
         samples=read_json(path / SAMPLES, list[GeneratedText]) or [],
-        member=read_json(path / MEMBER, Member) or checked({}, Member, ""),
+        member=read_json(path / MEMBER, Member) or all_absent(Member),
         label=config.experiment,
         model_title=paper.model_title(config.model) or config.model.summary(),
         published=paper.perplexity(config.model, config.data.name) if words else None,

@@ -5,6 +5,7 @@ Number or Text where these may be null, or Any, which is not checked.
 """
 
 import json
+import sys
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -27,7 +28,8 @@ def checked(content: Any, kind: Any, where: str) -> Any:
     its field's default, or is read as null if there is none. Entries for which a dataclass has no
     field are left out.
     where: the file and the place in it, for messages.
-    Raises UsageError for an entry of another type; true and false are not numbers.
+    Raises UsageError for an entry of another type (true and false are not numbers), and for an
+    integer that is too large for a float.
     """
     if isinstance(kind, UnionType):  # Number or Text
         if content is None:
@@ -39,10 +41,12 @@ def checked(content: Any, kind: Any, where: str) -> Any:
     if content is None and json_type not in (float, str):
         content = json_type()
 
+    remedy = "Make the file again by running the command that wrote it."
     allowed = (int, float) if json_type is float else json_type
     if isinstance(content, bool) or not isinstance(content, allowed):
-        remedy = "Make the file again by running the command that wrote it."
         raise UsageError(f"{where} is not {TITLES[json_type]}. {remedy}")
+    if isinstance(content, int) and abs(content) > sys.float_info.max:
+        raise UsageError(f"{where} is too large a number. {remedy}")
     if is_dataclass(kind):
         return checked_dataclass(content, kind, where)
     if json_type is dict:
@@ -76,6 +80,11 @@ def checked_list(content: list[Any], kind: Any, where: str) -> list[Any]:
     ]
 
 
+def all_absent(kind: type) -> Any:
+    """A dataclass as read from JSON in which all of its entries are absent."""
+    return checked({}, kind, kind.__name__)
+
+
 def parse_json(text: str, kind: Any, where: str) -> Any:
     """JSON text as a `kind`, checked.
 
@@ -94,27 +103,40 @@ def parse_json(text: str, kind: Any, where: str) -> Any:
 
 def read_text(path: Path) -> str:
     """The content of a text file. Raises UsageError if it is absent, unreadable or not UTF-8."""
+    text = read_text_if_any(path)
+    if text is None:
+        raise UsageError(f"{path}: no such file. Make it again.")
+    return text
+
+
+def read_text_if_any(path: Path) -> str | None:
+    """The content of a text file; None if there is none.
+
+    Raises UsageError if it is not UTF-8 or cannot be read, as where its name is too long or its
+    folder may not be searched.
+    """
     try:
         return path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except UnicodeDecodeError:
         raise UsageError(
             f"{path} is not a UTF-8 text file. Make the file again or remove it."
         ) from None
     except OSError as error:  # for instance, it is a folder
         raise UsageError(
-            f"{path} cannot be read ({error.strerror}). Make the file again or remove it."
+            f"{path} cannot be read ({error.strerror}). "
+            "Check the path and its permissions, or make the file again."
         ) from None
 
 
 def read_json(path: Path, kind: Any) -> Any:
     """A JSON file as a `kind`; None if there is no file.
 
-    Raises UsageError if it cannot be read, is not JSON, is null, or is not of that kind; OSError if
-    the path cannot be looked up (its folder may not be searched, or a name is too long).
+    Raises UsageError if it cannot be read, is not JSON, is null, or is not of that kind.
     """
-    if not path.exists():
-        return None
-    return parse_json(read_text(path), kind, str(path))
+    text = read_text_if_any(path)
+    return None if text is None else parse_json(text, kind, str(path))
 
 
 def read_json_lines(path: Path, kind: Any) -> list[Any]:
@@ -122,11 +144,10 @@ def read_json_lines(path: Path, kind: Any) -> list[Any]:
 
     A last line without its newline is left out, as a process may still be writing it.
     Raises UsageError if the file cannot be read, or for the first line, an empty one too, that is
-    not JSON of that kind; OSError if the path cannot be looked up, as `read_json`.
+    not JSON of that kind.
     """
-    if not path.exists():
-        return []
-    lines = read_text(path).split("\n")[:-1]
+    text = read_text_if_any(path) or ""
+    lines = text.split("\n")[:-1]
     entries = []
     for number, line in enumerate(lines, start=1):
         entries.append(parse_json(line, kind, f"{path}: line {number}"))

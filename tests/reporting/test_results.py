@@ -3,10 +3,13 @@ import json
 import pytest
 
 from gcnn.base.errors import UsageError
+from gcnn.reporting.comparison import load_comparison
 from gcnn.reporting.latency import load_latency
 from gcnn.reporting.results import load_run, results_table
 from gcnn.reporting.runs import load_runs, models_table, runs_table
 from gcnn.reporting.units import duration, magnitude, perplexity
+from gcnn.runs.json_files import read_json_lines
+from gcnn.runs.results import Metric
 
 
 def row_of(table, title):
@@ -76,6 +79,8 @@ def test_a_line_that_is_still_being_written_is_left_out(make_run):
         ("results.json", "null"),
         ("results.json", '{"test": {"perplexity": "12"}}'),
         ("results.json", '{"test": 12}'),
+        ("results.json", f'{{"parameters": {{"total": {10**400}}}}}'),
+        ("results.json", f'{{"train": {{"seconds": {-(10**400)}}}}}'),
         ("results.json", "[" * 100_000),
         ("metrics.jsonl", '{"kind": "train", "step": 1}\n{"kind": \n'),
         ("metrics.jsonl", '{"kind": "train", "step": 1}\n{"kind": "train", "step": "2"}\n'),
@@ -98,6 +103,18 @@ def test_a_file_that_is_not_text_is_refused(make_run):
     (folder / "results.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UsageError, match="UTF-8"):
         load_run(folder)
+
+
+@pytest.mark.parametrize("read", [load_latency, load_comparison])
+def test_a_path_that_is_too_long_is_refused(tmp_path, read):
+    with pytest.raises(UsageError, match=r"x cannot be read \(File name too long\)"):
+        read(tmp_path / ("x" * 300))
+
+
+def test_metrics_that_cannot_be_read_are_refused(tmp_path):
+    assert read_json_lines(tmp_path / "none" / "metrics.jsonl", Metric) == []
+    with pytest.raises(UsageError, match="File name too long"):
+        read_json_lines(tmp_path / ("x" * 300) / "metrics.jsonl", Metric)
 
 
 def test_a_missing_run_is_refused(tmp_path):
