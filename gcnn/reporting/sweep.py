@@ -17,7 +17,7 @@ from gcnn.reporting.ranking import PER_TOKEN, PER_WORD, Ranking, ranking_of
 from gcnn.reporting.results import varying_settings
 from gcnn.reporting.units import DASH, count, duration, magnitude, mean, perplexity, spread
 from gcnn.runs.directory import CONFIG, MEMBER, RESULTS
-from gcnn.runs.json_files import checked, read_json
+from gcnn.runs.json_files import all_absent, read_json
 from gcnn.runs.results import Member, Results
 
 SAME_SIZE = 0.05  # models count as equal in size up to this part of the smaller one's parameters
@@ -32,17 +32,19 @@ def finished_results(folder: Path, overrides: list[str]) -> Results | None:
 
     overrides: the member's as key=value, sorted, without run_dir and resume.
     Raises UsageError if it was begun (has a config.yaml) or done with other overrides: it would
-    become half a run of each. Also if its member.json or results.json cannot be read.
+    become half a run of each. One that is given twice counts once, and one that is null in
+    member.json does not count. Also if its member.json or results.json cannot be read.
     """
     results = read_json(folder / RESULTS, Results)
-    member = read_json(folder / MEMBER, Member)
-    before = member.overrides if member else []
+    member = read_json(folder / MEMBER, Member) or all_absent(Member)
+    before = {override for override in member.overrides if override}
+    changed = sorted(before ^ set(overrides))
     begun = results is not None or (folder / CONFIG).exists()
-    if begun and before != overrides:
-        changed = ", ".join(sorted(set(before) ^ set(overrides)))
+    if begun and changed:
         raise UsageError(
-            f"{folder} was begun with other overrides ({changed}). Repeat the sweep's own command "
-            "(a search: with the same hydra.sweeper.sampler.seed), or give another run_dir."
+            f"{folder} was begun with other overrides ({', '.join(changed)}). "
+            "Repeat the sweep's own command (a search: with the same hydra.sweeper.sampler.seed), "
+            "or give another run_dir."
         )
     return results
 
@@ -98,7 +100,7 @@ def entry_of(path: Path, member: Member, results: Results | None, settings: dict
         entry |= {"status": "failed", "error": member.error, "exit_code": member.exit_code}
     else:
         entry["status"] = "unfinished"
-    return entry | measures(results or checked({}, Results, ""))
+    return entry | measures(results or all_absent(Results))
 
 
 def measures(results: Results) -> dict:

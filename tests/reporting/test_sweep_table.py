@@ -4,8 +4,14 @@ import json
 
 import pytest
 
-from gcnn.base.errors import RunError
-from gcnn.reporting.sweep import by_number, check_members, search_warning, write_sweep
+from gcnn.base.errors import RunError, UsageError
+from gcnn.reporting.sweep import (
+    by_number,
+    check_members,
+    finished_results,
+    search_warning,
+    write_sweep,
+)
 from tests.reporting.conftest import made_up_results
 
 
@@ -155,6 +161,26 @@ def test_members_are_called_as_their_folders_are(make_member, tmp_path, capsys):
     assert "lr_0.3_seed_1, lr_0.3_seed_2" in text  # whose mean stands there
     with pytest.raises(RunError, match="1 of 4 members failed: 3"):
         check_members(rows)
+
+
+@pytest.mark.parametrize(
+    ("before", "changed"),
+    [
+        (["lr=1", "seed=1"], None),
+        (["lr=1", "seed=1", "seed=1"], None),
+        ([None, "seed=1", "lr=1"], None),
+        ([None, "seed=1", "lr=2"], r"\(lr=1, lr=2\)"),
+    ],
+)
+def test_a_member_is_done_only_with_the_overrides_that_it_was_begun_with(
+    make_member, before, changed
+):
+    folder = make_member(100.0, *before)
+    if changed is None:
+        assert finished_results(folder, ["lr=1", "seed=1"]).test.perplexity == 100 / 1.04
+        return
+    with pytest.raises(UsageError, match=f"other overrides {changed}"):
+        finished_results(folder, ["lr=1", "seed=1"])
 
 
 @pytest.mark.parametrize("members", [[10, 2, 1, 0], ["lr_0.03", "lr_0.1"]])
