@@ -26,6 +26,7 @@ from matplotlib.ticker import (
 
 from gcnn.reporting.document import Figure
 from gcnn.reporting.latency import SOFTMAX, Latency, MeasuredModel
+from gcnn.reporting.ranking import compare_on_validation
 from gcnn.reporting.results import Run
 from gcnn.reporting.runs import MANY
 from gcnn.reporting.seeds import SeedGroup, seed_groups
@@ -57,6 +58,7 @@ SETTINGS = {
     "lines.linewidth": 1.6,
 }
 WIDTH, HEIGHT, LEGEND_LINE = 5.2, 3.1, 0.2  # inches
+NO_LEGEND = "_nolegend_"  # the label of a line that is not in the legend, as in matplotlib
 LEGEND_CHARACTERS = 72  # that fit into a line of the legend, a line sample counting for eight
 MAX_POINTS = 300  # of a curve: more are not seen at page width
 X_OF_PANEL = {  # the entry of metrics.jsonl on the x axis, by the figure's name
@@ -91,40 +93,56 @@ def learning_curves(runs: list[Run]) -> list[Figure]:
     (`best_groups`) and the others are grey.
     """
     groups = seed_groups(runs)
-    best = best_groups(groups)
-    greys = [group for group in groups if group not in best]
-
-    # Which groups are drawn, with their labels and styles.
-    drawn = []
-    for group, style in zip(best, cycle(STYLES), strict=False):
-        drawn.append((group, group.label, style))
-    for group in greys:
-        label = f"{len(greys)} others" if group is greys[0] else ""  # once in the legend
-        drawn.append((group, label, OTHERS))
-
-    note = ""
-    if greys:
-        note += f"; in colour the {len(best)} best on validation, in grey {len(greys)} others"
-    if any(len(group.runs) > 1 for group in groups):
-        note += "; of several seeds the mean, and a band from the least to the greatest"
+    drawn = styled_groups(groups)
     unit, unit_seconds = time_unit(runs)
-    panels = [("training-loss", "Training loss (running mean)", "steps", "nats a token")]
-    for name, x_label in (
-        ("perplexity-steps", "steps"),
-        ("perplexity-tokens", "training tokens"),
-        ("perplexity-time", f"training time, {unit}"),
-    ):
-        panels.append((name, f"Validation perplexity against {x_label}", x_label, "perplexity"))
-
+    x_labels = {
+        "training-loss": "steps",
+        "perplexity-steps": "steps",
+        "perplexity-tokens": "training tokens",
+        "perplexity-time": f"training time, {unit}",
+    }
     figures = []
-    for name, caption, x_label, y_label in panels:
+    for name, x_label in x_labels.items():
+        if name == "training-loss":
+            y_label = "nats a token"
+            caption = "Training loss (running mean)"
+        else:
+            y_label = "perplexity"
+            caption = f"Validation perplexity against {x_label}"
         curves = []
         for group, label, style in drawn:
             curves.append(curve_of(group, label, style, name, unit_seconds))
         if any(curve.x.size for curve in curves):
             plot = partial(plot_curves, x_label=x_label, y_label=y_label, curves=curves)
-            figures.append(draw(name, caption + note, plot))
+            figures.append(draw(name, caption + note_on_curves(groups), plot))
     return figures
+
+
+def styled_groups(groups: list[SeedGroup]) -> list[tuple[SeedGroup, str, dict]]:
+    """Each group with the label and style of its curve (see Curve), the coloured ones first.
+
+    Only the first of the grey ones has a label, which says how many there are.
+    """
+    best = best_groups(groups)
+    greys = [group for group in groups if group not in best]
+    styled = []
+    for group, style in zip(best, cycle(STYLES), strict=False):
+        styled.append((group, group.label, style))
+    for group in greys:
+        label = f"{len(greys)} others" if group is greys[0] else ""
+        styled.append((group, label, OTHERS))
+    return styled
+
+
+def note_on_curves(groups: list[SeedGroup]) -> str:
+    """What follows a caption: clauses on colours and bands, each after a semicolon; maybe empty."""
+    note = ""
+    greys = len(groups) - MANY
+    if greys > 0:
+        note += f"; in colour the {MANY} best on validation, in grey {greys} others"
+    if any(len(group.runs) > 1 for group in groups):
+        note += "; of several seeds the mean, and a band from the least to the greatest"
+    return note
 
 
 def time_unit(runs: list[Run]) -> tuple[str, int]:
@@ -179,9 +197,9 @@ def curve_of(group: SeedGroup, label: str, style: dict, panel: str, unit_seconds
 def best_groups(groups: list[SeedGroup]) -> list[SeedGroup]:
     """The MANY best groups by validation perplexity, or all if there are fewer, in their order.
 
-    A group's rank is the number of groups with a lower mean among those whose configs have the same
-    data.name and tokenizer (other perplexities do not compare). Among equal ranks the earlier
-    groups are taken. The mean is infinite if one of the group's runs has no validation perplexity.
+    A group's rank is the number of groups with a lower mean among those that compare with it
+    (`compare_on_validation`, by the first run of each). Among equal ranks the earlier groups are
+    taken. The mean is infinite if one of the group's runs has no validation perplexity.
     """
     if len(groups) <= MANY:
         return groups
@@ -190,13 +208,9 @@ def best_groups(groups: list[SeedGroup]) -> list[SeedGroup]:
     ]
     ranks = []
     for group, own in zip(groups, perplexities, strict=True):
-        config = group.runs[0].config
         better = 0
         for other, theirs in zip(groups, perplexities, strict=True):
-            other_config = other.runs[0].config
-            same_data = config.data.name == other_config.data.name
-            same_tokenizer = config.tokenizer == other_config.tokenizer
-            if same_data and same_tokenizer and theirs < own:
+            if theirs < own and compare_on_validation(group.runs[0], other.runs[0]):
                 better += 1
         ranks.append(better)
     chosen = sorted(range(len(groups)), key=ranks.__getitem__)[:MANY]
@@ -239,7 +253,7 @@ def plot_curves(axes: Axes, x_label: str, y_label: str, curves: list[Curve]) -> 
         axes.plot(
             curve.x,
             curve.y,
-            label=curve.label,
+            label=curve.label or NO_LEGEND,
             marker="o" if few else None,
             markersize=3,
             **curve.style,
@@ -355,14 +369,14 @@ def draw(name: str, caption: str, plot: Callable[[Axes], None]) -> Figure:
     name: unique on the page; the ids of the SVG begin with it.
     caption: also the SVG's title for screen readers.
     plot: draws on the axes it is given. Each line needs a label, which is shortened for the legend
-    (`shorten`).
+    (`shorten`), or NO_LEGEND.
     """
     with matplotlib.rc_context(SETTINGS):
         canvas = Canvas(layout="constrained")
         axes = canvas.subplots()
         axes.set_axisbelow(True)
         plot(axes)
-        lines = [line for line in axes.get_lines() if line.get_label()]
+        lines = [line for line in axes.get_lines() if line.get_label() != NO_LEGEND]
         labels = [shorten(printable(line.get_label())) for line in lines]
         columns = max(1, LEGEND_CHARACTERS // (max(map(len, labels), default=0) + 8))
         canvas.set_size_inches(WIDTH, HEIGHT + LEGEND_LINE * math.ceil(len(lines) / columns))

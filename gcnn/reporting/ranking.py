@@ -75,17 +75,26 @@ def rankings(runs: Sequence[Run]) -> list[tuple[Ranking, list[Run]]]:
             append_to_matching_group(run, texts, same_test_text)
     ranked = []
     for group in texts:
-        ranking = ranking_of([run.results for run in group], "test")
-        parts = [group]
-        if ranking.measure is None:
-            ranking = Ranking(PER_TOKEN)
-            parts = []
-            for run in group:
-                append_to_matching_group(run, parts, same_tokenizer)
+        ranking, parts = comparable_parts(group)
         for part in parts:
             part.sort(key=lambda run: getattr(run.results.test, ranking.measure) or math.inf)
             ranked.append((ranking, part))
     return ranked
+
+
+def comparable_parts(runs: list[Run]) -> tuple[Ranking, list[list[Run]]]:
+    """What runs on one test text may be ranked by, and the parts of them within which they may.
+
+    That is all of them as one part or, if these do not compare, a part for each tokenizer, per
+    token. The measure is never None.
+    """
+    ranking = ranking_of([run.results for run in runs], "test")
+    if ranking.measure:
+        return ranking, [runs]
+    parts: list[list[Run]] = []
+    for run in runs:
+        append_to_matching_group(run, parts, same_tokenizer)
+    return Ranking(PER_TOKEN), parts
 
 
 def append_to_matching_group(
@@ -129,6 +138,21 @@ def same_text(one: Results, other: Results, split: str) -> bool:
         return True
     same_size = (mine.words, mine.bytes) == (theirs.words, theirs.bytes) and mine.words is not None
     return one.data.name == other.data.name and same_size
+
+
+def compare_on_validation(one: Run, other: Run) -> bool:
+    """Whether the validation perplexities per token of two runs compare.
+
+    They do with one tokenizer on one text. If one of the runs is unfinished, and so has no
+    fingerprints, their configs must have the same tokenizer and the same name, path and files of
+    the data.
+    """
+    if one.finished and other.finished:
+        mine, theirs = one.results, other.results
+        return same_text(mine, theirs, "validation") and same_tokenizer(mine, theirs)
+    mine, theirs = one.config.data, other.config.data
+    same_data = (mine.name, mine.path, mine.files) == (theirs.name, theirs.path, theirs.files)
+    return same_data and one.config.tokenizer == other.config.tokenizer
 
 
 def most_unknown_words(texts: Sequence[Split]) -> str:

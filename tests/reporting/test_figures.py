@@ -1,5 +1,6 @@
 import io
 import re
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -10,6 +11,7 @@ from gcnn.reporting.figures import (
     COLOURS,
     MAX_POINTS,
     OTHERS,
+    best_groups,
     label_bottom,
     latency_figures,
     learning_curves,
@@ -18,10 +20,13 @@ from gcnn.reporting.figures import (
     smooth,
 )
 from gcnn.reporting.latency import Latency
+from gcnn.reporting.ranking import compare_on_validation
 from gcnn.reporting.results import load_run
+from gcnn.reporting.seeds import SeedGroup
 from gcnn.reporting.svg import inline
-from gcnn.runs.json_files import checked
-from gcnn.runs.results import Metric
+from gcnn.runs.json_files import all_absent, checked
+from gcnn.runs.results import Metric, Results
+from tests.reporting.conftest import made_up_results
 
 
 @pytest.mark.parametrize("length", [0, 1, 29, 60, 1000, 20_000])
@@ -89,7 +94,7 @@ def test_panels_without_points_are_left_out(make_run, latency):
     for model in latency["models"].values():
         del model["sentences_without_softmax"]
     assert [figure.name for figure in latency_figures(checked(latency, Latency, ""))] == ["latency"]
-    assert latency_figures(checked({}, Latency, "")) == []
+    assert latency_figures(all_absent(Latency)) == []
 
 
 @pytest.mark.parametrize(("longest", "unit"), [(1.0, "seconds"), (150, "minutes"), (9000, "hours")])
@@ -144,8 +149,29 @@ def test_of_many_runs_the_best_ten_are_named_and_the_others_grey(make_run):
         }
         assert {run.label for run in ranked[:10]} | {"3 others"} <= texts
         assert not texts & {run.label for run in ranked[10:]}
+        assert not [text for text in texts if text.startswith("_")]  # matplotlib's own labels
         assert "in grey 3 others" in figure.caption
         assert figure.svg.count(OTHERS["color"]) >= 3
+
+
+def test_the_best_ten_are_found_among_runs_on_one_text(make_run):
+    """Two users' texts are both called `local`: one that is hard to predict has its own best."""
+    run = load_run(make_run(data="local"))
+    groups = []
+    for i in range(12):
+        content = made_up_results("x", "local", 900.0 if i == 11 else 100.0 + i)
+        content["data"]["tokenizer_fingerprint"] = "words"
+        content["validation"]["text_fingerprint"] = "hard" if i == 11 else "easy"
+        results = checked(content, Results, "results")
+        groups.append(SeedGroup(str(i), [replace(run, results=results)]))
+    assert [group.label for group in best_groups(groups)] == [*"012345678", "11"]
+
+
+@pytest.mark.parametrize(("path", "compare"), [("/mine", True), ("/yours", False)])
+def test_runs_of_which_one_is_unfinished_compare_by_their_configs(make_run, path, compare):
+    finished = load_run(make_run("finished", data="local", path="/mine"))
+    unfinished = load_run(make_run("unfinished", data="local", path=path, results=None))
+    assert compare_on_validation(finished, unfinished) == compare
 
 
 def test_an_inlined_picture_refers_to_its_own_ids_alone():
