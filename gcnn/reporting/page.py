@@ -3,6 +3,7 @@
 import datetime
 import math
 import sys
+from operator import itemgetter
 from pathlib import Path
 
 from gcnn.reporting.comparison import comparison_blocks, load_comparison
@@ -19,7 +20,14 @@ from gcnn.reporting.document import (
     to_markdown,
 )
 from gcnn.reporting.figures import best_groups, latency_figures, learning_curves
-from gcnn.reporting.latency import Latency, latency_table, load_latency, ratio_table, speed_table
+from gcnn.reporting.latency import (
+    Latency,
+    Pair,
+    latency_table,
+    load_latency,
+    ratio_table,
+    speed_table,
+)
 from gcnn.reporting.ranking import PER_TOKEN, Ranking, ranking_of, rankings
 from gcnn.reporting.results import Publication, Run, describe_hardware
 from gcnn.reporting.runs import load_runs, models_table, runs_table
@@ -123,31 +131,28 @@ def best_run(ranking: Ranking, ranked: list[Run]) -> str:
         return f"{sentence}."  # what follows is per token
     if unigram := best.results.test.unigram_perplexity:
         sentence += f"; a unigram model has {perplexity(unigram)}"
-    if paper := best.published:
-        sentence += (
-            f"; the paper reports {paper.perplexity} for {paper.title}, trained on {paper.hardware}"
-        )
+    if published := best.published:
+        sentence += f"; the paper reports {published.perplexity} for {published.title}"
+        sentence += f", trained on {published.hardware}"
     return f"{sentence}."
 
 
 def best_latency(latency: Latency) -> list[str]:
     """A list of one sentence: how many times sooner (or later) a GCNN answers than its LSTM.
 
-    It is about the pair with the greatest measured ratio with the softmax, for sentences of 20
-    words if a pair was compared at that length (with the softmax or without), otherwise of the
-    shortest length. The list is empty if no ratio with the softmax was measured at that length.
+    It is about the pair with the greatest ratio, for sentences of 20 words if a ratio was measured
+    at that length, otherwise of the shortest length. Ratios without the softmax do not count. The
+    list is empty if no other was measured.
     """
-    lengths = latency.ratio_lengths()
-    length = "20" if "20" in lengths else next(iter(lengths), "")
-    best = None
-    greatest = 0
+    measured: dict[str, list[tuple[float, Pair]]] = {}  # length in words -> ratios and their pairs
     for pair in latency.pairs:
-        measured = pair.ratios[length].measured if length in pair.ratios else None
-        if measured and measured > greatest:
-            best = pair
-            greatest = measured
-    if best is None:
+        for length, ratio in pair.ratios.items():
+            if (ratio.measured or 0) > 0:
+                measured.setdefault(length, []).append((ratio.measured, pair))
+    if not measured:
         return []
+    length = "20" if "20" in measured else min(measured, key=int)
+    greatest, best = max(measured[length], key=itemgetter(0))
     names = [best.gcnn or "the GCNN", best.lstm or "the LSTM"]
     medians = []
     for name in names:
@@ -187,7 +192,7 @@ def runs_section(runs: list[Run]) -> list[Block]:
     if len(finished) < len(runs):
         notes.append("An unfinished run is shown with its last validation.")
     blocks = [Heading("Runs"), runs_table(runs)]
-    seeds = seeds_table(seed_groups(runs))
+    seeds = seeds_table(runs)
     if seeds.rows:
         blocks.append(seeds)
     blocks += [models_table(runs), Paragraph(" ".join(notes)), Heading("Learning curves")]

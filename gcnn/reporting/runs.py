@@ -38,13 +38,11 @@ def find_runs(path: str | Path) -> list[Path]:
 def load_runs(paths: list[Path], paper: Publication | None = None) -> tuple[list[Run], list[str]]:
     """Read all runs at or below the paths. Returns them, and why others could not be read.
 
-    Each run comes once, with its resolved path. They are sorted by the name of their data and then
-    by rank (see `rankings`); of one name those without a rank come last. Labels are those of
-    `label_members`; where several are equal, each is followed by the name of its run's folder; if
-    they are still equal, each is the run's path.
+    Each run comes once, with its resolved path, in the order of `sort_by_rank` and with the label
+    that `label_runs` gives it.
     The second list has a line for each path without a run and each run that cannot be read. Raises
-    UsageError, with these lines, if no run is left.
-    paths: at least one. paper: see `load_run`.
+    UsageError, with these lines, if no run is left, and if there are no paths.
+    paper: see `load_run`.
     """
     folders: dict[Path, None] = {}  # in order, each once
     runs = []
@@ -61,14 +59,32 @@ def load_runs(paths: list[Path], paper: Publication | None = None) -> tuple[list
         except (UsageError, OSError) as error:
             refused.append(one_line(error))
     if not runs:
-        raise UsageError(" ".join(refused))
+        raise UsageError(" ".join(refused) or "no run is given. Give one, or a folder of runs.")
+    sort_by_rank(runs)
+    label_runs(runs)
+    return runs, refused
+
+
+def sort_by_rank(runs: list[Run]) -> None:
+    """Sort runs, in place, by the name of their data and then by rank (see `rankings`).
+
+    Of one name those without a rank come last, in the order that they had.
+    """
     ranked = [run for _, group in rankings(runs) for run in group]
     ranks = {id(run): rank for rank, run in enumerate(ranked)}
     runs.sort(key=lambda run: (run.config.data.name, ranks.get(id(run), math.inf)))
+
+
+def label_runs(runs: list[Run]) -> None:
+    """Give the runs, in place, labels that tell them apart.
+
+    These are those of `label_members`; where several are equal, each is followed by the name of
+    its run's folder; if they are still equal, each is the run's path.
+    runs: labelled with the names of their experiments, as `load_run` does; no path comes twice.
+    """
     label_members(runs)
     replace_repeated_labels(runs, lambda run: f"{run.label} {run.path.name}")
     replace_repeated_labels(runs, lambda run: str(run.path))
-    return runs, refused
 
 
 def replace_repeated_labels(runs: list[Run], label_of: Callable[[Run], str]) -> None:
@@ -180,9 +196,9 @@ def short_table(
     common = {}  # title -> the text of all rows
     if len(runs) > MANY:
         for title, cell in columns.items():
-            different = {cell(run) for run in runs}
-            if len(different) == 1:
-                common[title] = different.pop()
+            texts = {cell(run) for run in runs}
+            if len(texts) == 1:
+                common[title] = texts.pop()
     shown = {title: cell for title, cell in columns.items() if title not in common}
     shown_texts = [title for title in list(columns)[:text_columns] if title in shown]
     table = table_of(runs, shown, len(shown_texts))

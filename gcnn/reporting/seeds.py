@@ -74,18 +74,15 @@ def group_label(group: list[Run]) -> str:
     return f"{common or group[0].config.experiment}, {len(group)} seeds"
 
 
-def seeds_table(groups: list[SeedGroup]) -> Table:
-    """Mean and range of the perplexities per token of each group with two or more finished runs.
+def seeds_table(runs: list[Run]) -> Table:
+    """Mean and range of the perplexities per token of finished runs that differ in seed alone.
 
-    Columns: the group's label, test and validation (a dash if a run has none), and the seeds.
-    Unfinished runs are left out, though the label counts them ("3 seeds"). The table has no rows if
-    there is no such group.
+    A row for each of their `seed_groups` with two or more runs. Columns: the group's label, test
+    and validation (a dash if a run has none), and the seeds. Unfinished runs are left out; the
+    label does not count them either. The table has no rows if there is no such group.
     """
-    several = []
-    for group in groups:
-        finished = [run for run in group.runs if run.finished]
-        if len(finished) > 1:
-            several.append(SeedGroup(group.label, finished))
+    finished = [run for run in runs if run.finished]
+    several = [group for group in seed_groups(finished) if len(group.runs) > 1]
 
     def test(group: SeedGroup) -> str:
         return spread([run.results.test.perplexity for run in group.runs])

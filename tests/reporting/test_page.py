@@ -8,8 +8,10 @@ import pytest
 import yaml
 
 from gcnn.reporting.document import Code, escape_markdown, fenced, to_html
-from gcnn.reporting.page import write_report
+from gcnn.reporting.latency import Latency
+from gcnn.reporting.page import best_latency, write_report
 from gcnn.reproduction.paper import PAPER
+from gcnn.runs.json_files import checked
 from tests.reporting.conftest import made_up_results
 
 ROOT = Path(__file__).parents[2]
@@ -231,6 +233,16 @@ def test_a_slower_model_is_not_called_faster(make_run, tmp_path, latency):
     latency["pairs"][0]["ratios"] = {"20": {"measured": 0.5}}
     page, _ = report([make_run(metrics=None)], tmp_path / "out", latency)
     assert "gcnn_8b answers a 20-word sentence 2.0 times later than lstm_2048" in page.text
+
+
+def test_the_sentence_is_about_a_length_that_was_measured_with_the_softmax(latency):
+    [pair] = latency["pairs"]
+    pair["ratios_without_softmax"] = pair["ratios"]
+    pair["ratios"] = {"100": {"measured": 8.0}, "10": {"measured": 7.0}, "20": {"measured": None}}
+    [sentence] = best_latency(checked(latency, Latency, "latency"))
+    assert "gcnn_8b answers a 10-word sentence 7.0 times sooner than lstm_2048" in sentence
+    pair["ratios"] = {}
+    assert best_latency(checked(latency, Latency, "latency")) == []
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,14 @@ def test_runs_that_differ_in_their_seed_alone_are_a_line_and_a_band(make_run, tm
     assert "of several seeds the mean, and a band from the least to the greatest" in markdown
 
 
+def test_an_unfinished_run_is_not_counted_beside_the_mean_of_its_seeds(make_run, tmp_path):
+    runs = [make_run(str(seed), "glu", seed=seed, metrics=None) for seed in (1, 2)]
+    runs.append(make_run("3", "glu", seed=3, metrics=None, results=None))
+    page, _ = report(runs, tmp_path / "out")
+    [row] = page.tables[1][1:]
+    assert (row[0], row[3]) == ("glu, 2 seeds", "1, 2")
+
+
 def test_a_run_that_cannot_be_read_is_left_out_and_named(make_run, tmp_path, capsys):
     good = make_run("good", "good")
     (make_run("bad", "bad") / "results.json").write_text("{")

@@ -122,6 +122,8 @@ def test_a_missing_run_is_refused(tmp_path):
         load_run(tmp_path / "nothing")
     with pytest.raises(UsageError, match="nothing"):
         load_runs([tmp_path / "nothing"])
+    with pytest.raises(UsageError, match="no run is given"):
+        load_runs([])
 
 
 @pytest.mark.parametrize(
