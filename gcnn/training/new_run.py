@@ -8,6 +8,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from gcnn.base.errors import UsageError
 from gcnn.base.files import user_path
 from gcnn.config.complaints import usage_errors
 from gcnn.config.compose import typed
@@ -23,8 +24,7 @@ def new_run(config: DictConfig, hydra_config: DictConfig) -> tuple[TrainConfig, 
     config: as Hydra composed it, without the key `hydra`; it is changed in place. hydra_config:
     Hydra's own, its `hydra` key. Cutoffs may be dropped to fit the vocabulary (fit_cutoffs) unless
     the command line sets them. Call it while Hydra runs, as in its main function. Raises UsageError
-    as `begin_with_model_of_source` and `checked_composed` do, and Hydra's error as
-    `note_on_learning_rate` does.
+    as `begin_with_model_of_source` and `checked_composed` do.
     """
     overrides = hydra_config.overrides.task
     notes = begin_with_model_of_source(config, overrides)
@@ -84,10 +84,10 @@ def note_on_learning_rate(config: DictConfig, hydra_config: DictConfig) -> list[
 
     An experiment's rate is chosen for its own model: at quickstart's, a Transformer learns little.
     The list is empty if the command line has no model=NAME or no experiment, if it sets the
-    optimizer or its rate too, or if the kind is that of the experiment's model.
+    optimizer or its rate too, if the kind is that of the experiment's model, or if the experiment
+    alone does not compose, as with keys of the chosen model or a hydra.searchpath.
     config: as composed; not changed. hydra_config: Hydra's own. Call it while Hydra runs, as in its
     main function: its global loader composes the experiment, without the rest of the command line.
-    Raises Hydra's error if this fails, as for an experiment with keys of the chosen model alone.
     """
     keys = keys_of(hydra_config.overrides.task)
     experiment = hydra_config.runtime.choices.get("experiment")
@@ -95,7 +95,11 @@ def note_on_learning_rate(config: DictConfig, hydra_config: DictConfig) -> list[
         return []
     # By the loader of the Hydra that called us: it knows the folder of --config-dir
     loader = GlobalHydra.instance().config_loader()
-    own = loader.load_configuration("train", [f"experiment={experiment}"], RunMode.RUN)
+    try:
+        with usage_errors():
+            own = loader.load_configuration("train", [f"experiment={experiment}"], RunMode.RUN)
+    except UsageError:  # it needs the chosen model, or the rest of the command line
+        return []
     if own.model.kind == config.model.kind:
         return []
     return [

@@ -46,6 +46,29 @@ def test_a_run_of_an_experiment_of_ones_own_goes_on(call, mine, tmp_path):
     assert (done.code, "model.gate" in done.err) == (2, True)
 
 
+@pytest.mark.parametrize("option", ["--config-dir", "hydra.searchpath"])
+def test_an_experiment_that_needs_the_model_of_the_command_line_is_trained(
+    call, tmp_path, monkeypatch, option
+):
+    folder = tmp_path / "own"
+    (folder / "experiment").mkdir(parents=True)
+    text = "# @package _global_\nmodel: {num_heads: 4}\ntrainer: {max_steps: 10}\n"
+    (folder / "experiment" / "heads.yaml").write_text(text)
+    trained = []
+
+    def train(config, notes, fit_cutoffs):
+        trained.append((config.model.num_heads, list(notes)))
+        return tmp_path, None
+
+    monkeypatch.setattr("gcnn.training.run.train", train)
+    where = [option, str(folder)]
+    if option == "hydra.searchpath":
+        where = [f"hydra.searchpath=[file://{folder}]"]
+    own = ["experiment=heads", "model=transformer_small", "data=local", "data.path=text"]
+    done = call("train", *where, *own)
+    assert (done.code, trained) == (0, [(4, [])]), done.err
+
+
 def test_its_text_is_prepared_and_help_lists_it(call, mine):
     done = call("prepare_data", *mine)
     assert done.code == 0, done.err
