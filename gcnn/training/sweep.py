@@ -31,10 +31,8 @@ from gcnn.base.process import message_and_code, one_line_errors
 from gcnn.base.provenance import command_to_resume, override_key
 from gcnn.base.values import RESUME, check_value
 from gcnn.config.complaints import usage_errors
-from gcnn.config.compose import typed
-from gcnn.config.rules import keys_of, refuse_unread
 from gcnn.runs.directory import CONFIG, MEMBER, RESULTS, check_run_name, lock_or_owner
-from gcnn.training.new_run import begin_with_model_of_source, new_run
+from gcnn.training.new_run import begin_with_model_of_source, checked_composed, new_run
 from gcnn.training.resume import resumed_config
 from gcnn.training.search import continue_search
 from gcnn.training.signals import without_ignored_hangup
@@ -88,8 +86,8 @@ def check_configs(config: DictConfig) -> None:
 
     config: the sweep's, as composed, `hydra` included. A search draws its members as it goes: of
     it, every named choice and both ends of every interval are checked, one key at a time. Raises
-    UsageError for the first member that is wrong, with its number from 0 (of a search: in the order
-    of these checks), its swept values and the reason.
+    UsageError for the first member that is wrong, with its number from 0 (unless it is a search),
+    its swept values and the reason.
     """
     loader = GlobalHydra.instance().config_loader()
     sweeper_params = config.hydra.sweeper.get("params") or {}
@@ -106,7 +104,9 @@ def check_configs(config: DictConfig) -> None:
             if explained is None:
                 raise
             given = " ".join(part for part in member if part.partition("=")[0] in swept)
-            raise UsageError(f"member {number} ({given}): {explained[0]}") from None
+            # Of a search, these are not the members' numbers
+            who = "a member" if is_search(config.hydra) else f"member {number}"
+            raise UsageError(f"{who} ({given}): {explained[0]}") from None
 
 
 @usage_errors()
@@ -114,13 +114,13 @@ def check_member(config: DictConfig, overrides: list[str]) -> None:
     """Compose and check one member's config.
 
     config: the sweep's, which does not change. overrides: all of the member's, as key=value. Raises
-    UsageError if its config is wrong, a key has no effect, or `init_from` is no run.
+    UsageError as `checked_composed` does, and if `init_from` is no run.
     """
     composed = GlobalHydra.instance().config_loader().load_sweep_config(config, list(overrides))
     with open_dict(composed):
-        del composed["hydra"]
+        hydra_config = composed.pop("hydra")
     begin_with_model_of_source(composed, list(overrides))
-    refuse_unread(typed(composed), keys_of(overrides))
+    checked_composed(composed, hydra_config)
 
 
 def grid(overrides: list[Override]) -> list[list[str]]:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from gcnn.config.stored import load_config
+from gcnn.config.compose import compose_config
+from gcnn.config.stored import load_config, save_config
 from gcnn.training.sweep import STOPPING, member_overrides
 from tests.processes import Command
 
@@ -165,7 +166,7 @@ def test_what_is_wrong_for_all_members(call, tiny, tmp_path):
                 "model.gate=choice(glu,rleu)",
                 "model.dropout=interval(0,0.5)",
             ],
-            "(model.gate=rleu model.dropout=0.0): model.gate is 'rleu'",
+            "error: a member (model.gate=rleu model.dropout=0.0): model.gate is 'rleu'",
         ),
         (
             [
@@ -274,6 +275,22 @@ def test_members_of_a_stored_config_and_of_two_experiments_share_a_folder(
         "wikitext2/gcnn_small",
         "wikitext103/gcnn_8",
     ]
+
+
+def test_a_stored_config_of_an_older_version_may_be_swept(call, tiny, tmp_path, monkeypatch):
+    """It has a key that was dropped since, and one that has no effect any more."""
+    save_config(compose_config(*tiny), tmp_path / "config.yaml")
+    config = OmegaConf.load(tmp_path / "config.yaml")
+    config.trainer.shard = False
+    config.logger.project = "mine"
+    OmegaConf.save(config, tmp_path / "config.yaml")
+    begun = []
+    monkeypatch.setattr(
+        "gcnn.training.run.train", lambda config, *_: (begun.append(config.seed), None)
+    )
+    stored = ["--config-path", tmp_path, "--config-name", "config", f"run_dir={tmp_path / 'sweep'}"]
+    done = call("train", *stored, "--multirun", "seed=4,5")
+    assert begun == [4, 5], done.err
 
 
 def test_a_search_minimises_the_validation_perplexity(call, tiny, tmp_path):
