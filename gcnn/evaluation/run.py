@@ -14,7 +14,7 @@ from gcnn.data.tokenizers import Tokenizer, load_tokenizer
 from gcnn.models.language_model import LanguageModel, build_model
 from gcnn.models.layers import fold_weight_norm
 from gcnn.models.weights import WEIGHTS, assign_weights, read_metadata, read_weights
-from gcnn.runs.directory import CHECKPOINTS, RESULTS, TOKENIZER
+from gcnn.runs.directory import RESULTS, TOKENIZER, checkpoints_of
 
 
 @dataclass
@@ -60,7 +60,7 @@ def check_no_checkpoint(run_dir: Path) -> None:
     """
     if (run_dir / RESULTS).exists():
         return
-    checkpoints = sorted((run_dir / CHECKPOINTS).glob("step_*"))
+    checkpoints = checkpoints_of(run_dir)
     if checkpoints:
         copy = shlex.join(["cp", str(checkpoints[-1] / WEIGHTS), str(run_dir)])
         resume = shlex.join([f"run_dir={run_dir}", "resume=true"])

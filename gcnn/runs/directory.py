@@ -64,6 +64,18 @@ def finished_at(run: Path) -> float:
     return (run / RESULTS).stat().st_mtime
 
 
+def checkpoints_of(run_dir: Path) -> list[Path]:
+    """The folders of a run's checkpoints, lowest step first; empty if there are none.
+
+    They are named step_<n>; what has a longer name, as a copy of one, is left out.
+    """
+    found = []
+    for path in (run_dir / CHECKPOINTS).glob("step_*"):
+        if path.name.removeprefix("step_").isdecimal():
+            found.append(path)
+    return sorted(found)
+
+
 def lock_or_owner(file: TextIO) -> dict[str, Any] | None:
     """Take the lock of a run directory without waiting; None if this process now holds it.
 

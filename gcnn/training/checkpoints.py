@@ -22,7 +22,7 @@ from gcnn.base.text_files import check_no_pointer_at
 from gcnn.config.schema import TrainConfig
 from gcnn.data.stream import PreparedData
 from gcnn.models.weights import WEIGHTS, load_weights, read_weights, write_weights
-from gcnn.runs.directory import CHECKPOINTS
+from gcnn.runs.directory import CHECKPOINTS, checkpoints_of
 
 log = logging.getLogger(__name__)
 STATE, MANIFEST, BEST = "state.pt", "manifest.json", "best.safetensors"
@@ -81,6 +81,7 @@ class Checkpoints:
     """
 
     def __init__(self, run_dir: Path, identity: dict[str, Any], keep: int):
+        self.run_dir = run_dir
         self.folder = run_dir / CHECKPOINTS
         self.best = run_dir / WEIGHTS  # of the run, not of a checkpoint
         self.identity = identity
@@ -92,7 +93,7 @@ class Checkpoints:
 
     def all(self) -> list[Path]:
         """The checkpoints' folders, lowest step first; empty if there are none."""
-        return sorted(self.folder.glob("step_*"))
+        return checkpoints_of(self.run_dir)
 
     def save(self, step: int, weights: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
         """Write a checkpoint, then remove those of the lowest steps until `keep` are left.
@@ -136,16 +137,16 @@ class Checkpoints:
     def set_aside_newer(self, path: Path) -> tuple[Path, list[Path]] | None:
         """Move checkpoints of later steps than `path` to a new folder checkpoints/abandoned_<n>.
 
-        path: a checkpoint, under its own name step_<n> and no link, since names are compared. If
-        it is in another folder (another run's, or set aside before), all checkpoints are moved.
+        path: a checkpoint, or a link to one. If it is none of `all` (another run's, or set aside
+        before), all of them are moved.
         n: one more than the highest there, from 1; a name without a number does not count.
         Returns that folder and the paths that they had, lowest step first; None if there are none
         to move.
         """
-        is_own = path.resolve().parent == self.folder.resolve()
         later = self.all()
-        if is_own:
-            later = [checkpoint for checkpoint in later if checkpoint.name > path.name]
+        places = [checkpoint.resolve() for checkpoint in later]
+        if path.resolve() in places:
+            later = later[places.index(path.resolve()) + 1 :]
         if not later:
             return None
         highest = 0
@@ -183,7 +184,7 @@ class Checkpoints:
 
         Reads both files whole; the best weights are left to `restore_or_remove_best`. Raises
         RunError if a file is missing or damaged, UsageError if the identity is another or a file is
-        a pointer of Git LFS or git-annex, and OSError if one may not be opened. Parts of the
+        a pointer of Git LFS or git-annex, and OSError if one cannot be read. Parts of the
         identity that the manifest lacks are not compared.
         """
         for name in (MANIFEST, WEIGHTS, STATE):
@@ -193,19 +194,25 @@ class Checkpoints:
             if manifest.pop("sha256") != manifest_digest(manifest):
                 raise ValueError("it is not what was written")
             identity = manifest["identity"]
-            for file in (path / WEIGHTS, path / STATE):
-                expected = manifest["files"][file.name]
-                if not file.is_file():
-                    raise RunError(f"checkpoint {path}: {file.name} is missing.")
-                if file.stat().st_size != expected["bytes"] or sha256(file) != expected["sha256"]:
-                    raise RunError(
-                        f"checkpoint {path}: {file.name} is not what was written "
-                        "(truncated or corrupted)."
-                    )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            expected = {}
+            for name in (WEIGHTS, STATE):
+                entry = manifest["files"][name]
+                expected[name] = entry["bytes"], entry["sha256"]
+        except (
+            FileNotFoundError, IsADirectoryError, ValueError, KeyError, TypeError, AttributeError,
+            RecursionError,
+        ) as error:  # fmt: skip
             raise RunError(
                 f"checkpoint {path}: {MANIFEST} is missing or damaged ({one_line(error)})."
             ) from None
+        for name, (size, digest) in expected.items():
+            file = path / name
+            if not file.is_file():
+                raise RunError(f"checkpoint {path}: {name} is missing.")
+            if file.stat().st_size != size or sha256(file) != digest:
+                raise RunError(
+                    f"checkpoint {path}: {name} is not what was written (truncated or corrupted)."
+                )
         for what, value in self.identity.items():
             if identity.get(what, value) != value:  # older versions lack some parts
                 raise UsageError(

@@ -24,6 +24,7 @@ from gcnn.runs.directory import (
     RESULTS,
     TOKENIZER,
     check_run_name,
+    checkpoints_of,
 )
 from gcnn.training.resume import differences
 
@@ -161,7 +162,7 @@ def check_nothing_is_lost(run_dir: Path, tokenizer: str) -> None:
     checkpoints. Nothing is checked if there is a checkpoint. Also raises as `load_tokenizer` does.
     tokenizer: the fingerprint of the tokenizer that the data gives.
     """
-    if any((run_dir / CHECKPOINTS).glob("step_*")):
+    if checkpoints_of(run_dir):
         return
     stopped_early = (run_dir / METRICS).exists() and not (run_dir / CHECKPOINTS).exists()
     if (run_dir / RESULTS).exists() or ((run_dir / WEIGHTS).exists() and not stopped_early):

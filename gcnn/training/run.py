@@ -26,12 +26,12 @@ from gcnn.models.language_model import LanguageModel, build_model
 from gcnn.models.lstm import LSTM
 from gcnn.models.weights import WEIGHTS, assign_weights, load_weights, read_weights
 from gcnn.runs.directory import (
-    CHECKPOINTS,
     CONFIG,
     LOCK,
     LOG,
     RESULTS,
     TOKENIZER,
+    checkpoints_of,
     lock_or_owner,
     write_owner,
 )
@@ -155,7 +155,7 @@ def source_run(config: TrainConfig, run_dir: Path) -> Path | None:
     """
     if config.init_from is None:
         return None
-    begun = config.resume is not False and any((run_dir / CHECKPOINTS).glob("step_*"))
+    begun = config.resume is not False and bool(checkpoints_of(run_dir))
     return run_dir if begun else check_source(config)
 
 

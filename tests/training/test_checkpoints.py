@@ -1,8 +1,10 @@
 """Checkpoints: whole or absent, verified, and of the right model."""
 
+import errno
 import json
 import os
 import resource
+import shutil
 
 import pytest
 import safetensors.torch
@@ -75,6 +77,23 @@ def test_what_comes_after_an_older_checkpoint_is_set_aside_and_never_taken(check
     assert checkpoints.set_aside_newer(checkpoints.path(19)) is None
 
 
+def test_a_checkpoint_named_by_a_link_stays_where_it_is(checkpoints, tmp_path):
+    link = tmp_path / "latest"
+    link.symlink_to(checkpoints.path(10))
+    _, later = checkpoints.set_aside_newer(link)
+    assert later == [checkpoints.path(20)]
+    assert checkpoints.all() == [checkpoints.path(10)]
+
+
+def test_a_copy_under_a_name_of_the_users_own_is_no_checkpoint_of_the_run(checkpoints, model):
+    kept = checkpoints.path(10).with_name("step_000000010_good")
+    shutil.copytree(checkpoints.path(10), kept)
+    for step in (30, 40):
+        checkpoints.save(step, model.state_dict(), {})
+    assert checkpoints.all() == [checkpoints.path(30), checkpoints.path(40)]
+    assert (kept / MANIFEST).exists()
+
+
 def test_a_folder_set_aside_may_be_renamed(checkpoints):
     (checkpoints.folder / "abandoned_2").mkdir()
     (checkpoints.folder / "abandoned_2_high_lr").mkdir()
@@ -107,6 +126,19 @@ def test_damage_is_named_and_the_one_before_taken(checkpoints, model, damage, na
     assert model.bias.eq(10).all()
     assert str(checkpoints.path(20)) in caplog.text
     assert name in caplog.text
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, STATE])
+def test_a_file_that_cannot_be_read_is_not_taken_for_damage(checkpoints, model, monkeypatch, name):
+    def unreadable(path):
+        if path.name == name:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return sha256(path)
+
+    monkeypatch.setattr("gcnn.training.checkpoints.sha256", unreadable)
+    with pytest.raises(OSError, match=f"Input/output error.*{name}"):
+        checkpoints.load_newest(model)
+    assert checkpoints.all() == [checkpoints.path(10), checkpoints.path(20)]
 
 
 def test_all_damaged_is_an_error_that_removes_nothing(checkpoints, model):
