@@ -92,7 +92,7 @@ def newest_unfinished(folder: Path) -> Path:
     """
     runs = [path.parent for path in folder.glob("*/config.yaml") if path.with_name(LOG).exists()]
     runs.sort(key=lambda run: (run / CONFIG).stat().st_mtime_ns)
-    unfinished = [run for run in runs if not finished(run)]
+    unfinished = [run for run in runs if not has_results(run)]
     if not unfinished and not runs:
         raise UsageError(
             f"resume=true: no run in {folder} to go on with. "
@@ -107,7 +107,7 @@ def newest_unfinished(folder: Path) -> Path:
     return unfinished[-1]
 
 
-def finished(run: Path) -> bool:
+def has_results(run: Path) -> bool:
     """Whether a run has results: it reached a bound and was evaluated."""
     return (run / RESULTS).exists()
 
@@ -213,7 +213,7 @@ def choose_start(config: DictConfig, run: Path, stored: TrainConfig) -> list[str
     if config.run_dir:
         return []
     config.run_dir = str(run)
-    state = "finished" if finished(run) else "unfinished"
+    state = "finished" if has_results(run) else "unfinished"
     return [f"resume: going on with the {state} run {run}"]
 
 

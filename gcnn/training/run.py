@@ -104,9 +104,8 @@ def train_in_group(
     check_against_data(config, vocabulary_size, len(data.streams["train"]), world_size())
 
     # Model
-    if source == run_dir:  # its checkpoint has the weights
-        source = None
-    model = initial_model(config, data, source).to(device)
+    begins_with = None if source == run_dir else source  # a checkpoint of its own has the weights
+    model = initial_model(config, data, begins_with).to(device)
     if config.resume is True:
         check_nothing_is_lost(run_dir, data.tokenizer.fingerprint)
 
@@ -187,19 +186,19 @@ def restore_or_begin(trainer: Trainer) -> None:
     """
     config = trainer.config
     run_dir = trainer.run_dir
+    begun = dataclasses.replace(config, resume=False)
 
-    def write_config(resume: bool | str) -> None:
+    def write_config(stored: TrainConfig) -> None:
         if rank() == 0:
-            kept = dataclasses.replace(config, resume=resume)
-            write_atomically(run_dir / CONFIG, lambda aside: save_config(kept, aside))
+            write_atomically(run_dir / CONFIG, lambda aside: save_config(stored, aside))
 
     if isinstance(config.resume, str):
         # While the run goes back to this checkpoint, the stored config names it: if the process is
         # killed here, the run goes back to it when it is resumed
-        restore(trainer, Path(config.resume), lambda: write_config(config.resume))
+        restore(trainer, Path(config.resume), lambda: write_config(config))
     elif config.resume:
-        restore(trainer, None, lambda: write_config(False))
-    write_config(False)
+        restore(trainer, None, lambda: write_config(begun))
+    write_config(begun)
     if rank() == 0 and not (run_dir / TOKENIZER).exists():
         write_atomically(run_dir / TOKENIZER, trainer.data.tokenizer.save)
 
