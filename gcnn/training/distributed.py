@@ -120,16 +120,35 @@ def all_gather(tensor: Tensor) -> list[Tensor]:
     return tensors
 
 
-def share_status(loss: Tensor, seconds: float, received: int | None) -> Tensor:
+def gathered_state(state: State | None) -> State | None:
+    """The carried states of all ranks, joined in their order; None: there are none.
+
+    All ranks must call it, each with its own.
+    """
+    if state is None:
+        return None
+    return [torch.cat(all_gather(part)) for part in state]
+
+
+def signal_of_any(received: int | None) -> int | None:
+    """A signal that any rank got, the same one on every rank; None: none. All must call it.
+
+    received: the signal that this rank got; None: none.
+    """
+    numbers = [int(number) for number in all_gather(torch.tensor(received or 0))]
+    return max(numbers) or None
+
+
+def share_status(loss: Tensor, total_seconds: float, received: int | None) -> Tensor:
     """Share what all ranks must know to go on alike, in one collective on the loss's device.
 
-    loss: (), this rank's part of the sum. seconds: rank 0's are shared, others are ignored.
-    received: the signal that this rank got; None: none.
+    loss: (), this rank's part of the sum. total_seconds: of training until now; rank 0's are
+    shared, others are ignored. received: the signal that this rank got; None: none.
     Returns a float64 tensor (2 + len(SIGNALS),) on that device, for `wait_for_status`: the sum of
     the losses, rank 0's seconds, and for each of SIGNALS how many ranks received it. The host does
     not wait for it.
     """
-    own = [seconds if rank() == 0 else 0.0]  # the sum is then rank 0's
+    own = [total_seconds if rank() == 0 else 0.0]  # the sum is then rank 0's
     for number in SIGNALS:
         own.append(received == number)
     on_device = torch.tensor(own, dtype=torch.float64).to(loss.device, non_blocking=True)

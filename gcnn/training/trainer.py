@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from gcnn.base.errors import Interrupted, RunError
+from gcnn.base.numbers import exp
 from gcnn.base.provenance import command_to_resume
 from gcnn.config.schema import TrainConfig
 from gcnn.data.batches import RunningText, Sentences
@@ -25,6 +26,7 @@ from gcnn.training.distributed import rank, world_size
 from gcnn.training.metrics import Metrics, ProgressBar
 from gcnn.training.optimizers import build_optimizer
 from gcnn.training.progress import Bounds, Progress, StepTimer
+from gcnn.training.random_state import random_states, restore_random_states
 from gcnn.training.schedules import Schedule
 from gcnn.training.signals import StopSignals
 from gcnn.training.update import MicroBatch, Updater, join_states
@@ -99,7 +101,7 @@ class Trainer:
         the best. A run that is at a bound makes no step. Raises RunError if a step is not finite
         and may not be skipped (`on_nonfinite`), if no validation is finite and if the compiler
         fails; RunError or OSError if the disk is full; Interrupted after one of SIGNALS, once a
-        checkpoint is written, but not if it comes after the last update.
+        checkpoint is written, also if it comes after the last update.
         """
         self.model.train()
         if self.config.trainer.compile:
@@ -112,6 +114,9 @@ class Trainer:
                 while not self.finished():
                     self.step()
                     self.after_step()
+                # One that came since: no step follows that would find it
+                self.stopping = distributed.signal_of_any(self.signals.received)
+                self.stop_if_signalled()
                 if self.progress.best_nll == math.inf:
                     raise RunError(
                         "validation was not finite, not once: there is no best model, and none was "
@@ -249,12 +254,19 @@ class Trainer:
             self.validate()
         if self.checkpoint_is_due():
             self.save_checkpoint()
-        # After the last step too: a sweep would begin its next member
-        if self.stopping is not None:
-            distributed.wait_for_all()  # torchrun ends the others soon after the first has left
-            name = signal.Signals(self.stopping).name
-            saved = f"{name}: saved at step {step} in {self.run_dir}"
-            raise Interrupted(saved, command_to_resume(self.run_dir), self.stopping)
+        self.stop_if_signalled()
+
+    def stop_if_signalled(self) -> None:
+        """Raise Interrupted if `stopping` is a signal; all processes must call it, all saved.
+
+        After the last step too: a sweep would begin its next member.
+        """
+        if self.stopping is None:
+            return
+        distributed.wait_for_all()  # torchrun ends the others soon after the first has left
+        name = signal.Signals(self.stopping).name
+        saved = f"{name}: saved at step {self.progress.step} in {self.run_dir}"
+        raise Interrupted(saved, command_to_resume(self.run_dir), self.stopping)
 
     def checkpoint_is_due(self) -> bool:
         """Whether a checkpoint follows this step; all processes must call it and get the same.
@@ -277,13 +289,14 @@ class Trainer:
 
         loss (nats a token), perplexity and tokens_per_second are those since the last call, of one
         step at least. Of skipped steps only the time counts; if all were, loss and perplexity are
-        null. lr and grad_norm (before clipping) are those of the last step.
+        null. A perplexity that no float holds is null, too. lr and grad_norm (before clipping) are
+        those of the last step.
         """
         progress = self.progress
         loss = progress.logged_nll / progress.logged_tokens if progress.logged_tokens else math.nan
         speed = progress.logged_tokens / progress.logged_seconds
         self.metrics.write(
-            "train", **self.position(), loss=loss, perplexity=math.exp(min(loss, 700)), lr=self.lr,
+            "train", **self.position(), loss=loss, perplexity=exp(loss), lr=self.lr,
             grad_norm=self.grad_norm, tokens_per_second=speed,
         )  # fmt: skip
         self.bar.update(self.fraction_done(), progress.step, loss, speed)
@@ -324,8 +337,6 @@ class Trainer:
         progress = self.progress
         progress.validated = progress.step
         is_regular = progress.step % self.config.trainer.validate_every == 0
-        if is_regular:
-            progress.no_better += 1
         if nll < progress.best_nll:
             progress.best_nll = nll
             progress.no_better = 0
@@ -333,6 +344,8 @@ class Trainer:
             if rank() == 0:
                 fingerprint = self.data.tokenizer.fingerprint
                 save_weights(self.model.state_dict(), self.run_dir / WEIGHTS, fingerprint)
+        elif is_regular:
+            progress.no_better += 1
         if is_regular:
             self.schedule.note_validation(nll)
         step = f"{progress.step:,}"
@@ -353,30 +366,22 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` needs to go on, but no weights; all processes must call it."""
-        on_gpu = self.device.type == "cuda"
         return {
             "progress": dataclasses.asdict(self.progress),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
-            "random": distributed.all_gather(torch.get_rng_state()),  # of each rank
-            "random_cuda": distributed.all_gather(torch.cuda.get_rng_state()) if on_gpu else [],
-            "state": self.gathered_state(),
+            **random_states(self.device),
+            "state": distributed.gathered_state(self.state),
             "layout": self.batches.layout,  # `restore` compares it
         }
-
-    def gathered_state(self) -> State | None:
-        """All processes' carried states, joined in their order; None: none. All must call it."""
-        if self.state is None:
-            return None
-        return [torch.cat(distributed.all_gather(part)) for part in self.state]
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` returned, in a trainer that has made no step.
 
-        The caller has compared `layout`. Sets torch's random state; if the number of processes has
-        changed it is seeded anew, and a warning logged. Learning rate, momentum and weight decay
-        stay those of the config. Raises KeyError, TypeError, ValueError or RuntimeError, as torch
-        does, for a state that does not fit; the trainer must not be used then.
+        The caller has compared `layout`. Sets torch's random state by `restore_random_states`.
+        Learning rate, momentum and weight decay stay those of the config. Raises KeyError,
+        TypeError, ValueError or RuntimeError, as torch does, for a state that does not fit; the
+        trainer must not be used then.
         """
         self.progress = Progress(**state["progress"])
         saved_groups = state["optimizer"]["param_groups"]
@@ -388,13 +393,4 @@ class Trainer:
         if state["state"] is not None:
             own = [part.chunk(world_size())[rank()] for part in state["state"]]
             self.state = [part.to(self.device) for part in own]
-        if len(state["random"]) != world_size():
-            torch.manual_seed(hash((self.config.seed, self.progress.step, rank())) % (1 << 63))
-            log.warning(
-                "Resumed with another number of processes: "
-                "dropout goes on with other random numbers."
-            )
-            return
-        torch.set_rng_state(state["random"][rank()])
-        if self.device.type == "cuda" and state["random_cuda"]:
-            torch.cuda.set_rng_state(state["random_cuda"][rank()])
+        restore_random_states(state, self.device, (self.config.seed, self.progress.step))

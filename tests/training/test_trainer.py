@@ -15,7 +15,8 @@ from gcnn.base.errors import Interrupted, RunError
 from gcnn.config.models import LSTMConfig
 from gcnn.config.schema import AdamWConfig, NesterovConfig, PlateauScheduleConfig
 from gcnn.data.batches import IGNORE
-from gcnn.training.metrics import Metrics
+from gcnn.training.metrics import Metrics, ProgressBar
+from gcnn.training.progress import Progress
 from gcnn.training.restore import restore
 
 
@@ -223,6 +224,17 @@ def test_resumed_run_ends_bit_for_bit_like_an_undisturbed_one(config, make_train
         assert timeless(records(whole, kind)) == timeless(records(resumed, kind))
 
 
+def test_a_perplexity_that_no_float_holds_is_logged_as_validation_has_it(config, make_trainer):
+    trainer = make_trainer(config)
+    trainer.metrics = Metrics(trainer.config, trainer.run_dir, 0)
+    trainer.bar = ProgressBar(0.0)
+    trainer.lr = trainer.grad_norm = 1.0
+    trainer.progress = Progress(logged_nll=8000.0, logged_tokens=10, logged_seconds=1.0)
+    trainer.log_metrics()
+    (record,) = records(trainer, "train")
+    assert (record["loss"], record["perplexity"]) == (800.0, None)
+
+
 def test_bf16_trains_close_to_float32(config, make_trainer):
     config.model.dropout = 0.0
     losses = {}
@@ -266,6 +278,27 @@ def test_a_signal_ends_the_run_after_the_step(config, make_trainer, step):
     with pytest.raises(Interrupted):
         trainer.run()
     assert trainer.checkpoints.all()[-1].name == f"step_{step:09}"
+
+
+@pytest.mark.parametrize(("steps_before", "moment"), [
+    (6, "validate"),
+    (6, "save_checkpoint"),
+    (7, "validate"),  # of a finished run
+])  # fmt: skip
+def test_a_signal_after_the_last_update_ends_the_sweep_too(
+    config, make_trainer, monkeypatch, steps_before, moment
+):
+    trainer = make_trainer(config, max_steps=7)
+    trainer.progress.step = steps_before
+    usual = getattr(trainer, moment)
+
+    def signalled():
+        usual()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(trainer, moment, signalled)
+    with pytest.raises(Interrupted, match="SIGTERM: saved at step 7"):
+        trainer.run()
 
 
 def test_a_second_interrupt_stops_at_once(config, make_trainer):
