@@ -175,7 +175,7 @@ def check_text_options(arguments: argparse.Namespace) -> None:
     """Raise UsageError for options of `add_text` that exclude each other or have no effect.
 
     These are --data-path with --file, and --column without --file or with a file that by its name
-    has no columns (`has_columns`), such as standard input. Nothing is read.
+    is text (`is_text`), as standard input is. Nothing is read.
     """
     if arguments.file is not None and arguments.data_path is not None:
         raise UsageError("--data-path is where the run's splits are; leave it or --file out.")
@@ -184,11 +184,11 @@ def check_text_options(arguments: argparse.Namespace) -> None:
             "--column is of --file; a split is read by the run's data.column. Leave it out."
         )
     if arguments.file is not None and arguments.column is not None:
-        from gcnn.data.tables import has_columns
+        from gcnn.data.tables import is_text
 
-        if not has_columns(path_of_text(arguments)):
+        if is_text(path_of_text(arguments)):
             raise UsageError(
-                f"--column would change nothing: {arguments.file} is text, without columns. "
+                f"--column would change nothing: text has no columns ({arguments.file}). "
                 "Leave it out."
             )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gcnn.base.files import remove, sha256, user_path, write_atomically, write_json
 
-VERSION = 3  # part of every key; raise it when the code makes other files of the same text
+VERSION = 4  # part of every key; raise it when the code makes other files of the same text
 MANIFEST = "manifest.json"
 
 

@@ -21,9 +21,9 @@ from gcnn.base.errors import UsageError, one_line
 from gcnn.base.files import sha256, write_json
 from gcnn.config.schema import DataConfig
 from gcnn.data.cache import cache_root, key_of
-from gcnn.data.lines import TEXT, first_lines, join_lines
+from gcnn.data.lines import first_lines, join_lines
 from gcnn.data.sources import HUB_SPLITS, find_files, layout_remedy, layouts_of, list_names
-from gcnn.data.tables import CHUNK, check_text_column, read_lines, suffix
+from gcnn.data.tables import CHUNK, check_text_column, read_lines, suffix, text_column
 from gcnn.data.threads import in_threads
 
 if TYPE_CHECKING:
@@ -169,14 +169,14 @@ class HubCorpus(Corpus):
 
         Without the limit of data.train_tokens; null for a row without a text.
         While iterating, raises UsageError if the tables do not have the text's column, or if it is
-        not text.
+        not text or not UTF-8.
         """
         table = self.tables[split]
         check_text_column(table.data.schema, self.column, HUB_REPOSITORY, "data.column")
         table = table.select_columns(self.column).with_format("arrow")
         bytes_per_row = table.data.nbytes // max(1, len(table))
         for batch in table.iter(batch_size=1 + CHUNK // (1 + bytes_per_row)):
-            yield batch[self.column].cast(TEXT).combine_chunks()
+            yield text_column(batch, self.column, HUB_REPOSITORY).combine_chunks()
 
 
 def load_corpus(config: DataConfig, option: str = "data.path") -> Corpus:

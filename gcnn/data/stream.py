@@ -24,7 +24,7 @@ from gcnn.data.cache import cached, key_of
 from gcnn.data.corpus import Corpus, TextSummary, load_corpus, summarize
 from gcnn.data.lines import count_word, split_lines, without_end_marks
 from gcnn.data.sources import SPLITS, list_names
-from gcnn.data.tables import has_columns, read_lines
+from gcnn.data.tables import is_text, read_lines
 from gcnn.data.threads import in_threads
 from gcnn.data.tokenizer_training import PIECES, train_tokenizer
 from gcnn.data.tokenizers import UNK, Tokenizer, load_tokenizer
@@ -106,14 +106,14 @@ def prepare(
 
 
 def check_column(data: DataConfig, corpus: Corpus) -> None:
-    """Raise UsageError if data.column is not its default and no file has columns.
+    """Raise UsageError if data.column is not its default and all files are text by their names.
 
-    Which files have columns is taken from their names, as by has_columns.
+    A file of a kind that is not read is no text (`is_text`): its reader refuses it.
     """
     files = list(chain(*corpus.files.values()))
-    if data.column != DataConfig.column and not any(map(has_columns, files)):
+    if data.column != DataConfig.column and all(map(is_text, files)):
         raise UsageError(
-            f"data.column would change nothing: {list_names(files)} are text, without columns. "
+            f"data.column would change nothing: text has no columns ({list_names(files)}). "
             "Leave it out."
         )
 

@@ -65,9 +65,9 @@ def read_rows(
     second one, `json` (`json_row` if the text is in `json`), with each line as it is in the file.
     The file is read while tables are iterated over; one without rows has a single table, with the
     columns and no rows. Other tables may have no rows, too, as of blank lines in JSON. While
-    iterating, raises UsageError if the file is missing, damaged, not UTF-8 (not checked in
-    Parquet), a pointer of Git LFS, of a kind that is not read, or if the column is missing or not
-    text; OSError if it may not be read or the disk fails.
+    iterating, raises UsageError if the file is missing, damaged, not UTF-8 (in Parquet only the
+    text's column is checked), a pointer of Git LFS, of a kind that is not read, or if the column is
+    missing or not text; OSError if it may not be read or the disk fails.
     """
     if path.is_dir() or not path.exists():
         raise UsageError(f"no file {path}. {REMEDY}.")
@@ -106,13 +106,13 @@ def read_lines(path: Path, column: str = "text", option: str = "--column") -> It
         yield rows[column].combine_chunks()
 
 
-def has_columns(path: Path) -> bool:
-    """Whether a file of this name is JSON, Parquet or Arrow, whose text is in a named column.
+def is_text(path: Path) -> bool:
+    """Whether a file of this name is taken for text, which has no columns.
 
-    The file is not opened. Arrow files are those of the Hub in the cache of `datasets`. False for
-    .csv and other tables, which are not read.
+    The file is not opened. False for JSON, Parquet and the files that are not read, by
+    OTHER_SUFFIXES; the Hub's Arrow files in the cache of `datasets` are among the last.
     """
-    return suffix(path) in (*JSON_SUFFIXES, *PARQUET_SUFFIXES, ".arrow")
+    return suffix(path) not in (*JSON_SUFFIXES, *PARQUET_SUFFIXES, *OTHER_SUFFIXES)
 
 
 def suffix(path: Path) -> str:
@@ -285,8 +285,8 @@ def parse_object(line: str, where: str) -> dict:
 def read_parquet(path: Path, column: str, option: str, alone: bool) -> Iterator[pa.Table]:
     """The rows of a Parquet file, as read_rows has them, whose arguments these are.
 
-    Raises UsageError if the column is absent, twice there or not text, and for a pointer of Git
-    LFS. A damaged file raises Arrow's own errors.
+    Raises UsageError if the column is absent, twice there, not text or not UTF-8, and for a pointer
+    of Git LFS. A damaged file raises Arrow's own errors.
     """
     check_no_pointer_at(path)
     with pa.OSFile(os.fsencode(path)) as source:
@@ -302,7 +302,7 @@ def read_parquet(path: Path, column: str, option: str, alone: bool) -> Iterator[
             tables = [file.read(columns)]
         for table in tables:
             index = table.column_names.index(column)
-            yield table.set_column(index, column, table[column].cast(TEXT))
+            yield table.set_column(index, column, text_column(table, column, path))
 
 
 def check_text_column(schema: pa.Schema, column: str, what: object, option: str) -> None:
@@ -324,6 +324,22 @@ def check_text_column(schema: pa.Schema, column: str, what: object, option: str)
         raise UsageError(
             f"{what}: `{column}` is {arrow_type}, not text. Name another column with {option}."
         )
+
+
+def text_column(table: pa.Table, column: str, what: object) -> pa.ChunkedArray:
+    """A table's column as large_string.
+
+    column: one that `check_text_column` accepts. what: the file or data set, for the message.
+    Raises UsageError for strings that are not UTF-8, which Arrow reads without a check.
+    """
+    texts = table[column].cast(TEXT)
+    try:
+        texts.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise UsageError(
+            f"{what}: `{column}` is not UTF-8 ({one_line(error)}). Write its strings as UTF-8."
+        ) from None
+    return texts
 
 
 def no_column(what: object, column: str, columns: Iterable[str], option: str) -> UsageError:

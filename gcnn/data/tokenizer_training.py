@@ -20,12 +20,13 @@ from gcnn.base.errors import UsageError, one_line
 from gcnn.base.text_files import check_no_pointer_at
 from gcnn.config.schema import SentencePieceConfig, WordTokenizerConfig
 from gcnn.data.lines import Lines, split_lines, without_end_marks
-from gcnn.data.tables import has_columns, read_lines
+from gcnn.data.tables import is_text, read_lines
 from gcnn.data.threads import in_threads
 from gcnn.data.tokenizers import EOS, UNK, SentencePieceTokenizer, WordTokenizer
 
 PIECES = 8000  # default vocabulary size; fewer if the text does not give so many
 SAMPLE = 20_000_000  # most characters that SentencePiece is trained on
+BLANK = "\u2581"  # SentencePiece's own, for a blank of the text
 LONGEST = 1 << 18  # most characters of a line that it is given
 
 
@@ -93,9 +94,9 @@ def read_vocabulary(path: Path) -> list[str]:
     """The words of a file with one word per line, stripped, in its order.
 
     The file is a text, which may be compressed, and no pipe. <eos> and <unk> may be among the
-    words. An empty file gives []. Raises UsageError if there is no file, for a table (JSON,
-    Parquet), for a damaged file or one that is not UTF-8, and for a line that is empty, has several
-    words or repeats one; OSError for a file that may not be read.
+    words. An empty file gives []. Raises UsageError if there is no file, for a table or an archive,
+    for a damaged file or one that is not UTF-8, and for a line that is empty, has several words or
+    repeats one; OSError for a file that may not be read.
     """
     # No pipe: the cached tokenizer is keyed by the content of the file, which is read again.
     if not path.is_file():
@@ -103,9 +104,9 @@ def read_vocabulary(path: Path) -> list[str]:
             f"tokenizer.vocabulary: no file {path}. Give one with a word a line; the vocabulary of "
             "a corpus is where gcnn data says, that of a run in its folder tokenizer/."
         )
-    if has_columns(path):
+    if not is_text(path):
         raise UsageError(
-            f"tokenizer.vocabulary: {path} is a table. Give a text with a word a line."
+            f"tokenizer.vocabulary: {path} is no text by its name. Give one with a word a line."
         )
     words: dict[str, None] = {}  # keeps the order and finds repetitions
     number = 0
@@ -133,9 +134,7 @@ def train_sentencepiece(
     """A SentencePiece tokenizer with ids by falling frequency of its pieces in all lines.
 
     The model is that in the file `config.model` if given, and the config's other values are then
-    unused; otherwise one is trained on a sample of the lines. Pieces of a trained model are counted
-    in each white-space word alone: one with other white space than a blank, as a tab or U+00A0,
-    counts 0, however frequent.
+    unused; otherwise one is trained on a sample of the lines.
     lines: batches without nulls, iterated over once (at least one, if the model is given); the word
     `<eos>` at the end of a line is not part of the text. Ties are in the order of the model's ids.
     Raises as read_model and sentencepiece_model do.
@@ -149,9 +148,10 @@ def train_sentencepiece(
     sample = LineSample()
     line_count = 0
     for batch in lines:
-        texts = batch.to_pylist()
+        texts = [text.strip() for text in batch.to_pylist()]
         for text in texts:
-            counts.update(text.split())
+            if text:
+                counts.update(text.split(" "))
         sample.extend(texts)
         line_count += len(texts)
 
@@ -159,11 +159,13 @@ def train_sentencepiece(
     model = sentencepiece_model(config, sample.lines)
     processor = sentencepiece.SentencePieceProcessor(model_proto=model)
 
-    # Count the pieces by those of the words: no piece crosses a blank.
+    # Count the pieces by those of the words: no piece crosses a blank, but one may have another
+    # white space, as U+00A0. Between two blanks is an empty word, which has the blank's piece.
     pieces = processor.encode(list(counts))  # a list for each word
     weights = np.repeat(list(counts.values()), [len(ids) for ids in pieces])
     ids = list(chain.from_iterable(pieces))
     frequency = np.bincount(ids, weights, minlength=processor.vocab_size())
+    frequency[processor.piece_to_id(BLANK)] += counts[""]
     frequency[processor.eos_id()] = line_count
     return SentencePieceTokenizer(model, np.argsort(-frequency, kind="stable"))
 
@@ -277,7 +279,8 @@ def sentencepiece_model(config: SentencePieceConfig, lines: Sequence[str]) -> by
     most = re.search(r"value <= (\d+)", reason)
     if most and config.vocabulary_size is None:
         return train_pieces(config.model_type, int(most[1]), lines)
-    raise UsageError(vocabulary_size_message(size, reason))
+    setting = size if config.vocabulary_size else f"{size} by default"
+    raise UsageError(vocabulary_size_message(setting, reason))
 
 
 def train_pieces(model_type: str, size: int, lines: Sequence[str]) -> bytes:
@@ -310,13 +313,13 @@ def train_pieces(model_type: str, size: int, lines: Sequence[str]) -> bytes:
     return model.getvalue()
 
 
-def vocabulary_size_message(size: int, reason: str) -> str:
+def vocabulary_size_message(setting: int | str, reason: str) -> str:
     """The message for a vocabulary size that SentencePiece refuses.
 
-    reason: SentencePiece's own message, in one line. If it says which size works, so does this;
-    otherwise it is quoted.
+    setting: the size, as the message is to name it. reason: SentencePiece's own message, in one
+    line. If it says which size works, so does this; otherwise it is quoted.
     """
-    message = f"tokenizer.vocabulary_size is {size}"
+    message = f"tokenizer.vocabulary_size is {setting}"
     if most := re.search(r"value <= (\d+)", reason):
         return f"{message}, more than the training split has pieces for; give at most {most[1]}."
     if least := re.search(r"required_chars\. \d+ vs (\d+)", reason):

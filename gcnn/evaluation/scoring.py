@@ -14,7 +14,7 @@ from gcnn.base.values import check_text
 from gcnn.data.batches import Sentences
 from gcnn.data.lines import TEXT
 from gcnn.data.stream import TokenStream, encode_text
-from gcnn.data.tables import check_text_column
+from gcnn.data.tables import check_text_column, text_column
 from gcnn.data.tokenizers import Tokenizer
 from gcnn.evaluation.generation import Sampling, encode_prompt, generate
 from gcnn.evaluation.perplexity import (
@@ -168,7 +168,7 @@ class Scorer:
 
         column: the one with the texts, each scored as a sentence (see `score`); a row whose text is
         null has null scores. Raises UsageError for anything but a pyarrow.Table, if `column` is
-        absent, twice there or not text, and if a new name is taken.
+        absent, twice there, not text or not UTF-8, and if a new name is taken.
         """
         if not isinstance(table, pa.Table):
             raise UsageError(
@@ -176,7 +176,7 @@ class Scorer:
             )
         check_text_column(table.schema, column, "the table", "column")
         check_new_columns(table.column_names, prefix, "the table", "prefix")
-        texts = table[column].to_pylist()
+        texts = text_column(table, column, "the table").to_pylist()
         scores_of_texts = self.stream(text for text in texts if text is not None)
         rows = []
         for text in texts:

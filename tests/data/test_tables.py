@@ -29,6 +29,10 @@ PACKERS = {
 }
 
 
+# Strings that Arrow made of bytes without looking at them
+NOT_UTF8 = pa.array([b"ok", b"\xff\xfe"], pa.binary()).view(pa.string())
+
+
 def written(path: Path, content: bytes | pa.Table) -> Path:
     if isinstance(content, bytes):
         path.write_bytes(content)
@@ -341,6 +345,7 @@ def test_large_parquet_comes_in_parts(tmp_path, monkeypatch):
             pa.table([["a"], ["b"]], ["text", "text"]),
             "has more than one column `text`. Rename the others, or name another with data.column",
         ),
+        ("a.parquet", pa.table({"text": NOT_UTF8}), "`text` is not UTF-8 (In chunk 0:"),
         ("a.parquet", b"", "damaged or incomplete"),
         ("a.parquet", b"PAR1 and no more", "damaged or incomplete"),
     ],

@@ -144,10 +144,16 @@ def test_pieces_of_lines(pieces):
     )
 
 
-def test_pieces_are_sorted_by_frequency(pieces):
-    assert pieces.vocabulary_size == SIZE
-    frequency = np.bincount(pieces.encode_lines(TEXT), minlength=SIZE)
-    assert (np.diff(frequency) <= 0).all()
+@pytest.mark.parametrize("white_space", ["", "\u00a0", "\u3000", "\t", 9 * " "])
+@pytest.mark.parametrize("model_type", ["bpe", "unigram"])
+def test_pieces_are_sorted_by_frequency(model_type, white_space):
+    config = SentencePieceConfig(model_type=model_type, vocabulary_size=SIZE)
+    lines = [f"{line} 10{white_space}000 francs {white_space}" for line in TEXT]
+    tokenizer = train_tokenizer(config, [lines])
+    processor = sentencepiece.SentencePieceProcessor(model_proto=tokenizer.model)
+    model_ids = np.concatenate([processor.encode(line.strip(), add_eos=True) for line in lines])
+    frequency = np.bincount(model_ids, minlength=SIZE)
+    assert tokenizer.model_ids.tolist() == np.argsort(-frequency, kind="stable").tolist()
 
 
 @pytest.mark.parametrize("model_type", ["bpe", "unigram"])
@@ -170,6 +176,21 @@ def test_the_size_that_an_error_names_works(model_type, size):
         train_tokenizer(config, [TEXT])
     config.vocabulary_size = int(str(error.value).split()[-1][:-1])
     assert train_tokenizer(config, [TEXT]).vocabulary_size == config.vocabulary_size
+
+
+@pytest.mark.parametrize("model_type", ["bpe", "unigram"])
+def test_a_blank_beside_a_blank_is_counted_as_a_piece(model_type):
+    tokenizer = train_tokenizer(
+        SentencePieceConfig(model_type=model_type), [["ab" + 9 * " " + "ab"]]
+    )
+    assert tokenizer.types[0] == "\u2581"
+
+
+def test_a_default_size_that_is_too_small_is_not_called_the_users(monkeypatch):
+    monkeypatch.setattr(tokenizer_training, "PIECES", 100)
+    named = r"^tokenizer.vocabulary_size is 100 by default, fewer than .* give at least \d+\.$"
+    with pytest.raises(UsageError, match=named):
+        train_tokenizer(SentencePieceConfig(), [TEXT])
 
 
 @pytest.mark.parametrize("batches", [[], [[]], [["", " \t"], ["<eos>"]]])

@@ -1,8 +1,11 @@
 """A key that would change nothing beside the others is refused in one line."""
 
+from argparse import Namespace
+
 import pytest
 
 from gcnn.base.errors import UsageError
+from gcnn.commands.arguments import check_text_options
 from gcnn.config.compose import compose_config
 from gcnn.config.schema import DataConfig, WordTokenizerConfig
 from gcnn.config.stored import load_config
@@ -85,8 +88,18 @@ def test_a_column_of_text_without_columns_is_refused(tmp_path):
         (tmp_path / f"{split}.txt").write_text("a b\n")
     data = DataConfig(name="own", source="local", path=str(tmp_path), column="title")
     with pytest.raises(
-        UsageError, match=r"data.column would change nothing: .*train.txt.* are text"
+        UsageError, match=r"data.column would change nothing: text has no columns \(.*train.txt"
     ):
+        prepare(data, WordTokenizerConfig())
+
+
+def test_a_column_of_a_table_that_is_not_read_is_not_called_needless(tmp_path):
+    table = tmp_path / "train.csv"
+    table.write_text("title\na\n")
+    check_text_options(Namespace(file=str(table), column="title", data_path=None))
+    files = {"train": [str(table)], "valid": [str(table)], "test": [str(table)]}
+    data = DataConfig(name="own", source="local", files=files, column="title")
+    with pytest.raises(UsageError, match=r"train\.csv: \.csv files are not read"):
         prepare(data, WordTokenizerConfig())
 
 

@@ -120,6 +120,7 @@ def test_the_command_takes_a_prefix_for_files_alone(run, web, call):
     (pa.table({"words": ["a"]}), "no column `text` .*words.*column"),
     (pa.table({"text": [1]}), "int64, not text"),
     (pa.table([["a"], ["b"]], ["text", "text"]), "more than one column `text`.* with column"),
+    (pa.table({"text": pa.array([b"\xff"]).view(pa.string())}), "table: `text` is not UTF-8"),
     (pa.table({"text": ["a"], "tokens": [1]}), "has a column tokens already.*prefix"),
     ({"text": ["a"]}, "dict was given instead of a table"),
 ])  # fmt: skip
