@@ -71,7 +71,8 @@ def import_fairseq(checkpoint: Path, dictionary: Path, out: Path) -> None:
                 f"the {len(SPECIAL)} special ones. Give the dict.txt that it was trained with."
             )
         weights = convert_weights(loaded.weights, config.model)
-    except (UsageError, OmegaConfBaseException) as error:
+    except (UsageError, OmegaConfBaseException, RuntimeError) as error:
+        # torch's RuntimeError is of a tensor where an option should be
         raise UsageError(f"{checkpoint}: {one_line(error)}") from None
 
     def write(aside: Path) -> None:
@@ -132,8 +133,8 @@ def number_option(options: dict[str, Any], name: str, kind: type = float) -> flo
     value = options.get(name)
     if value is None:
         return 0
-    if isinstance(value, list):
-        value = value[0] if value else ""
+    if isinstance(value, list) and value:
+        value = value[0]
     # A string of a stranger must not reach OmegaConf, which would interpret it
     if type(value) not in (int, kind):
         expected = "a whole number" if kind is int else "a number"
@@ -212,7 +213,8 @@ def read_dictionary(path: Path) -> WordTokenizer:
     lines. A line that ends with ` #fairseq:overwrite` may repeat a word: the word then has the new
     id, and the old id stays but matches no text any more.
     Raises UsageError for a file that is missing, a Git LFS pointer, empty, not UTF-8 or not of this
-    form, for a word that is repeated without this ending, and for the words </s> and <unk>.
+    form, for a word that is empty, has a blank or is repeated without this ending, and for the
+    words </s> and <unk>.
     """
     try:
         check_no_pointer_at(path)
@@ -229,8 +231,8 @@ def read_dictionary(path: Path) -> WordTokenizer:
     index = {word: i for i, word in enumerate(types)}
     for i, line in enumerate(lines, start=1):
         entry = line.rstrip()
-        word, space, count = entry.removesuffix(OVERWRITE).rpartition(" ")
-        if not space or not count.lstrip("-").isdecimal():
+        word, _, count = entry.removesuffix(OVERWRITE).rpartition(" ")
+        if not word or " " in word or not count.lstrip("-").isdecimal():
             raise UsageError(
                 f"{path}, line {i}: expected `word count`. Give the dict.txt of the model."
             )
@@ -239,7 +241,7 @@ def read_dictionary(path: Path) -> WordTokenizer:
                 raise UsageError(
                     f"{path}, line {i}: {word} has an id already. Give the dict.txt of the model."
                 )
-            types[index[word]] = f"{word} #{index[word]}"  # no word of a text has a space
+            types[index[word]] = f"{word} #{index[word]}"  # no word has a blank
         index[word] = len(types)
         types.append(word)
     return WordTokenizer(types, eos=EOS, unk=UNK)

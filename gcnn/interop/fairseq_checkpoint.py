@@ -68,7 +68,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         history = content.get("optimizer_history") or [{}]
         weights = {str(name): float32(weight) for name, weight in content["model"].items()}
         return Checkpoint(weights, options_of(content), int(history[-1].get("num_updates", 0)))
-    except (AttributeError, ArithmeticError, LookupError, TypeError, ValueError):
+    except (AttributeError, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError):
         raise UsageError(
             f"{path} is no checkpoint of fairseq, with tensors in `model` and options in `args` or "
             "`cfg`. Give one of fairseq."
@@ -81,7 +81,7 @@ def options_of(content: dict[str, Any]) -> dict[str, Any]:
     From `cfg`, the name of each of SECTIONS is an option too, with its choice (`optimizer: nag`) or
     None. If two sections have an option of the same name, that of the later section counts.
     content: a loaded checkpoint. If it is none of fairseq's, raises KeyError, AttributeError,
-    TypeError or ValueError, which load_checkpoint turns into a UsageError.
+    RuntimeError, TypeError or ValueError, which load_checkpoint turns into a UsageError.
     """
     if content.get("args") is not None:
         return to_dict(content["args"])
@@ -210,8 +210,6 @@ def split_weights(weights: dict[str, Tensor], names: Iterable[str]) -> dict[str,
     give the same weight; a gain for each position of the kernel becomes one for each output. A
     weight that is missing, or has a gain for each output already, is left as it is.
     """
-    # Weights that were shared or folded have no gain; convolutions of old checkpoints have a gain
-    # for each position of the kernel
     split = {}
     for name, weight in weights.items():
         split[name] = weight.permute(2, 1, 0) if weight.dim() == 3 else weight
@@ -221,17 +219,23 @@ def split_weights(weights: dict[str, Tensor], names: Iterable[str]) -> dict[str,
         gain = split.get(gain_name)
         direction = split.get(direction_name)
         if gain is None and direction is None and name in split and split[name].dim() > 1:
-            weight = split.pop(name)
+            # It was shared or folded
+            split[gain_name], split[direction_name] = gain_and_direction(split.pop(name))
         elif has_gain_for_each_position(gain, direction):
             weight = direction * (gain / direction.norm(dim=(0, 1), keepdim=True))
-        else:
-            continue
-        ones = [1] * (weight.dim() - 1)
-        norm = torch.linalg.vector_norm(weight.flatten(1), dim=1).view(-1, *ones)
-        split[gain_name] = norm
-        # A row of zeros has no direction: any will do, with a gain of 0.
-        split[direction_name] = torch.where(norm > 0, weight, 1.0)
+            split[gain_name], split[direction_name] = gain_and_direction(weight)
     return split
+
+
+def gain_and_direction(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The weight normalisation that gives a weight: its gain, (out, 1, ...), and its direction.
+
+    weight: (out, in, ...), as the direction.
+    """
+    ones = [1] * (weight.dim() - 1)
+    norm = torch.linalg.vector_norm(weight.flatten(1), dim=1).view(-1, *ones)
+    # A row of zeros has no direction: any will do, with a gain of 0.
+    return norm, torch.where(norm > 0, weight, 1.0)
 
 
 def has_gain_for_each_position(gain: Tensor | None, direction: Tensor | None) -> bool:

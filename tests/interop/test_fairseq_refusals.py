@@ -56,6 +56,7 @@ def with_weight(name: str, *shape: int):
         (None, {"decoder_attention": "True"}, "decoder_attention"),
         (None, {"decoder_attention": "[False] * 2 + [True]"}, "decoder_attention"),
         (None, {"add_bos_token": True}, "add_bos_token"),
+        (None, {"add_bos_token": torch.tensor([1, 2])}, "checkpoint.pt: .*Tensor"),
         (None, {"dropout": "${oc.env:HOME}"}, r"dropout is '\$"),
         (None, {"dropout": 1.5}, "dropout"),
         (None, {"optimizer": "nag", "lr": []}, "lr"),
@@ -112,6 +113,10 @@ def test_fairseq_hostile_and_damaged_files_run_nothing(
         {"model": {"x": torch.zeros(1).expand(10**9, 10**9)}, "args": argparse.Namespace()},
         tmp_path / "bomb",
     )
+    bits = torch.zeros(1, dtype=torch.uint8).view(torch.bits8)
+    torch.save({"model": {"x": bits}, "args": argparse.Namespace()}, tmp_path / "bits")
+    history = {"model": {}, "args": argparse.Namespace(), "optimizer_history": torch.ones(2)}
+    torch.save(history, tmp_path / "history")
     code = f"__import__('os').mkdir({str(trap)!r})"
     save_checkpoint(make_weights(LAYERS, None), decoder_layers=code).rename(tmp_path / "layers")
     save_checkpoint(
@@ -127,6 +132,8 @@ def test_fairseq_hostile_and_damaged_files_run_nothing(
         "empty",
         "list",
         "bomb",
+        "bits",
+        "history",
         "layers",
         "attention",
         "missing",
@@ -176,6 +183,8 @@ def test_fairseq_dictionary(tmp_path):
         (b"the\n", "line 1"),
         (b"the 9\n\na 2\n", "line 2"),
         (b"the nine\n", "line 1"),
+        (b"the 9\n 5\n", "line 2: expected `word count`"),
+        (b"foo 1\nfoo 2 #fairseq:overwrite\nfoo #4 3\n", "line 3: expected `word count`"),
         (b"", "line 1"),
         (b"caf\xe9 9\n", "UTF-8"),
         (b"the 9\n", "embeds 30 types, but .* has 5"),
