@@ -142,12 +142,14 @@ PARSERS = {  # of each kind, how a line looks, and its parser
 def to_nats(score: str, kind: str) -> float:
     """A written score as a number in nats: srilm's are in log 10, others in nats already.
 
-    Raises UsageError if it is not a finite number; the message begins with a verb.
+    Raises UsageError if it is no number or its nats are not finite; the message begins with a verb.
     """
     with contextlib.suppress(ValueError):
-        number = float(score)
-        if math.isfinite(number):
-            return number * math.log(10) if kind == "srilm" else number
+        nats = float(score)
+        if kind == "srilm":
+            nats *= math.log(10)
+        if math.isfinite(nats):
+            return nats
     raise UsageError(
         f"has no score for --lm-weight (found: {score.strip()!r}). "
         "Give `id ||| sentence ||| score`, or no weight."

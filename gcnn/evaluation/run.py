@@ -90,7 +90,7 @@ def choose_device(name: str) -> torch.device:
     """
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
-    gpu = re.fullmatch(r"cuda(?::(\d+))?", str(name))
+    gpu = re.fullmatch(r"cuda(?::(0|[1-9][0-9]*))?", str(name))
     if gpu is None and name not in ("auto", "cpu"):
         raise UsageError(f"device is {name!r}; choose one of: auto, cpu, cuda.")
     numbered = gpu is not None and gpu[1] is not None

@@ -186,7 +186,7 @@ def test_devices(monkeypatch):
     for name in ("cuda", "cuda:0"):
         with pytest.raises(UsageError, match="choose cpu or auto"):
             choose_device(name)
-    for name in ("gpu", "cuda:x", "mps", None):
+    for name in ("gpu", "cuda:x", "cuda:01", "cuda:\u0661", "mps", None):
         with pytest.raises(UsageError, match="choose one of: auto, cpu, cuda"):
             choose_device(name)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
