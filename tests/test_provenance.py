@@ -1,6 +1,7 @@
 """What a number says of how it was made."""
 
 import importlib.metadata
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -9,7 +10,8 @@ import torch
 
 import gcnn
 from gcnn.base import provenance
-from gcnn.base.provenance import command, command_to_resume, portable
+from gcnn.base.errors import RunError
+from gcnn.base.provenance import command, command_to_resume, portable, run_child
 from gcnn.commands.main import run
 from gcnn.reporting.results import describe_hardware
 from gcnn.runs.json_files import checked
@@ -56,6 +58,25 @@ def test_the_version_of_a_checkout_is_not_known_and_nothing_fails(monkeypatch, c
     assert run("--version") is None
     assert capsys.readouterr().out == "gcnn from a checkout, not installed\n"
     assert provenance.made_with()["versions"]["gcnn"] is None
+
+
+def test_the_peak_memory_of_a_process_is_not_that_of_its_parent():
+    ballast = b"x" * (300 << 20)
+    text, used = run_child(["-c", "print('a\\n\\nb', end='')"])
+    print_peak = "print(peak_memory_bytes(SimpleNamespace(type='cpu')))"
+    code = f"from types import *; from gcnn.base.provenance import *; {print_peak}"
+    own = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT, check=True)
+    assert text == "a\n\nb"
+    assert 1 << 20 < 1024 * used.ru_maxrss < len(ballast)
+    assert 1 << 20 < int(own.stdout) < len(ballast)
+
+
+def test_a_child_that_fails_is_named_with_its_exit_code(capfd):
+    with pytest.raises(RunError, match=r"^-c 'raise SystemExit\(3\)' failed with 3\."):
+        run_child(["-c", "raise SystemExit(3)"])
+    with pytest.raises(RunError, match="failed with -9"):
+        run_child(["-c", "import os; os.kill(os.getpid(), 9)"])
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_machine_without_a_gpu_says_so(monkeypatch):

@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import importlib.metadata
+import json
 import os
 import platform
 import re
@@ -26,6 +27,16 @@ PATH_PLACEHOLDERS = {  # key -> what published commands show instead of the path
     "tokenizer.model": "FILE",
 }
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
+# Runs Python with the arguments that it gets, and prints in a last line the exit code and the
+# resources used. On Linux a process begins with the peak memory of the one that starts it; this one
+# is small. Its own end by Ctrl-C is silent, and Python in it handles the signal as ever.
+CHILD = """
+import json, resource, signal, subprocess, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+code = subprocess.call([sys.executable, *sys.argv[1:]])
+print()
+print(json.dumps([code, *resource.getrusage(resource.RUSAGE_CHILDREN)]), end="")
+"""
 LOCAL_KEYS = ("run_dir", "resume", "data.cache_dir", "logger")  # not in published commands
 
 
@@ -153,21 +164,20 @@ def made_with() -> dict[str, Any]:
 def run_child(call: list[str]) -> tuple[str, resource.struct_rusage]:
     """Run this Python in a child process and wait; returns its stdout and the resources it used.
 
-    call: Python's arguments, as a script and its options. The usage is that of os.wait4 (ru_utime
-    in seconds, ru_maxrss in KiB on Linux) and includes the child's own children. ru_maxrss is the
-    peak of the largest of them; on Linux also of this process so far, if that is larger. stdin and
-    stderr are those of this process, and there is no time limit. Raises RunError if the child's
-    exit code is not 0, or a signal ended it.
+    call: Python's arguments, as a script and its options. The usage (ru_utime in seconds, ru_maxrss
+    in KiB on Linux) includes the child's own children. ru_maxrss is the peak of the largest of
+    them, without this process. stdin and stderr are those of this process, and there is no time
+    limit. Raises RunError if the child's exit code is not 0, or a signal ended it.
     """
-    process = subprocess.Popen([sys.executable, *call], stdout=subprocess.PIPE, text=True)
-    text = process.stdout.read()
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RunError(
-            f"{shlex.join(call)[:200]} failed with {process.returncode}. See its message above."
-        )
-    return text, used
+    measured = [sys.executable, "-c", CHILD, *call]
+    process = subprocess.run(measured, stdout=subprocess.PIPE, text=True)
+    code = process.returncode
+    if code == 0:
+        text, _, report = process.stdout.rpartition("\n")
+        code, *used = json.loads(report)
+    if code:
+        raise RunError(f"{shlex.join(call)[:200]} failed with {code}. See its message above.")
+    return text, resource.struct_rusage(used)
 
 
 def command(arguments: list[str] | None = None) -> str:
@@ -218,13 +228,17 @@ def peak_memory_bytes(device: "torch.device") -> int:
     """The peak memory of this process so far, in bytes.
 
     For a GPU the most that torch had allocated on it since its statistics were reset. Otherwise the
-    peak resident set size since the process began, or on Linux that of the process that started it,
-    up to then, if it was larger.
+    peak resident set size since the process began; where Linux does not have it in /proc, that of
+    the process that started it, up to then, if it was larger.
     """
     if device.type == "cuda":
         import torch
 
         return torch.cuda.max_memory_allocated(device)
+    with contextlib.suppress(OSError):
+        found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+        if found:
+            return 1024 * int(found[1])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if sys.platform != "darwin":  # Linux counts KiB, macOS bytes
         peak *= 1024
