@@ -104,11 +104,11 @@ class RunningText(Batches):
         """
         from_shift, inside = self.target_positions(index)
         positions = (from_shift + self.shift) % len(self.tokens)  # of the targets, in the stream
-        positions[~inside] = 0  # any valid one will do, whose token is replaced below
         targets = self.tokens[positions].astype(np.int64)
         targets[~inside] = IGNORE
         tokens = self.tokens[positions - 1].astype(np.int64)
-        tokens[positions == 0] = self.eos_id  # before the stream, and past the end of a part
+        # Before the stream, and past the end of a part
+        tokens[(positions == 0) | ~inside] = self.eos_id
         return torch.from_numpy(tokens), torch.from_numpy(targets)
 
     def target_positions(self, index: int) -> tuple[np.ndarray, np.ndarray]:

@@ -276,8 +276,8 @@ def check_each_is_read_once(found: list[Found]) -> None:
         if other is file:
             continue
         message = repetition(file, other)
-        is_path = file.path == Path(file.entry)  # not a glob
-        if is_path and other.entry == file.entry:
+        listed_twice = file.entry == other.entry and file.path == Path(file.entry)  # not a glob
+        if listed_twice:
             log.warning("data.files: %s.", message)
             continue
         found_by = f" (found by {other.entry} and {file.entry})" if file.entry else ""

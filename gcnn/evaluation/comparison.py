@@ -58,32 +58,16 @@ def compare(
     differences = nlls_b - nlls_a
     means = [float(nlls_a.mean()), float(nlls_b.mean())]
 
-    # The parts, and of each part and the whole the difference summed over each unit, (units,)
-    unit_sums = {"whole": np.add.reduceat(differences, starts)}
-    parts = {}
-    for way, labels, part_of in divisions(stream, starts):
-        parts[way] = []
-        for number, label in enumerate(labels):
-            inside = part_of == number
-            if not inside.any():
-                continue
-            unit_sums[way, label] = np.add.reduceat(np.where(inside, differences, 0), starts)
-            part = {
-                "part": label,
-                "tokens": int(inside.sum()),
-                "nats_per_token": [float(nlls_a[inside].mean()), float(nlls_b[inside].mean())],
-                "contribution": float(differences[inside].sum() / len(stream)),
-            }
-            parts[way].append(part)
+    ways, entries, part_sums = zip(*parts_of(stream, starts, nlls_a, nlls_b), strict=True)
 
     # All intervals from the same draws
-    columns = np.column_stack(list(unit_sums.values()))
+    unit_sums = np.column_stack([np.add.reduceat(differences, starts), *part_sums])
     unit_tokens = np.diff(starts, append=len(stream))
-    intervals = dict(zip(unit_sums, bootstrap(columns, unit_tokens), strict=True))
-    for way, parts_of_way in parts.items():
-        for part in parts_of_way:
-            part["interval"] = intervals[way, part["part"]]
-    whole = intervals["whole"]
+    whole, *intervals = bootstrap(unit_sums, unit_tokens)
+
+    parts = {}
+    for way, entry, interval in zip(ways, entries, intervals, strict=True):
+        parts.setdefault(way, []).append(entry | {"interval": interval})
     difference = float(differences.mean())
     return {
         "tokens": len(stream),
@@ -97,6 +81,32 @@ def compare(
         "ratio_interval": whole and [finite_exp(bound) for bound in whole],
         "parts": parts,
     }
+
+
+def parts_of(
+    stream: TokenStream,
+    starts: np.ndarray,
+    nlls_a: np.ndarray,
+    nlls_b: np.ndarray,
+) -> Iterator[tuple[str, dict, np.ndarray]]:
+    """Yield the parts that have tokens, of all ways of `divisions` in their order.
+
+    The arguments are those of `compare`. Each part is its way, its entry in the result of `compare`
+    without the interval, and the sum of its tokens' differences in each unit, (units,).
+    """
+    differences = nlls_b - nlls_a
+    for way, labels, part_of in divisions(stream, starts):
+        for number, label in enumerate(labels):
+            inside = part_of == number
+            if not inside.any():
+                continue
+            entry = {
+                "part": label,
+                "tokens": int(inside.sum()),
+                "nats_per_token": [float(nlls_a[inside].mean()), float(nlls_b[inside].mean())],
+                "contribution": float(differences[inside].sum() / len(stream)),
+            }
+            yield way, entry, np.add.reduceat(np.where(inside, differences, 0), starts)
 
 
 def finite_exp(nats: float) -> float | None:

@@ -137,11 +137,11 @@ def targets_of(files: list[Path], output: Path) -> dict[Path, Path]:
     for path in files:
         name = path.stem if path.suffix.lower() in KINDS else path.name
         targets.append(output / f"{name}.parquet")
-    twice = [path for path, count in Counter(targets).items() if count > 1]
     for path in files:
         if not path.is_file():
             what = f"{path} is no regular file" if path.exists() else f"no file {path}"
             raise UsageError(f"--input: {what}. Give text, JSON lines or Parquet files.")
+    twice = [path for path, count in Counter(targets).items() if count > 1]
     if twice:
         raise UsageError(
             f"--input: two files would be written to {twice[0]}. Give them names that differ."
