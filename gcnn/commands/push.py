@@ -9,10 +9,12 @@ HF_TOKEN.
 
 import dataclasses
 import json
+import os
 import re
 import shlex
 import shutil
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 import yaml
@@ -35,6 +37,9 @@ UPLOADED = ["README.md", *PUBLISHED]
 NAMES = {  # options and keys whose value is a path, and the placeholder that replaces it
     "init_from": "RUN",
     "data.files": "FILES",
+    "data.files.train": "FILES",
+    "data.files.valid": "FILES",
+    "data.files.test": "FILES",
     "--config-dir": "DIR",
     "-cd": "DIR",
     "--config-path": "RUN",
@@ -122,28 +127,29 @@ def fill_upload_folder(run: Run, folder: Path) -> None:
 def public_command(line: str | None) -> str:
     """A run's command line for publication: paths become placeholders, as data.path=DIR.
 
-    These are the values of NAMES and, as in `portable`, of data and tokenizer. Any other value
-    becomes PATH if an absolute path or `~` is at its start or directly after one of = [ , : { ' "
-    in it; after a blank it is not found. run_dir, resume, data.cache_dir and logger are left out;
-    of a script, a word that is a path ending in .py, its last folder and name stay. line: the
+    These are the values of NAMES and, as in `portable`, of data and tokenizer; any other value with
+    an absolute path or `~` in it becomes PATH. run_dir, resume, data.cache_dir and logger are left
+    out; of a script, a word that is a path ending in .py, its last folder and name stay. line: the
     command, quoted for a shell, as is the result; None: not known, which gives "".
     """
-    public = []
-    before = ""
-    for word in portable(shlex.split(line or "")):
-        key = re.match(r"([^/=][^=]*=)?", word)[0]  # with its "="; of a bare word or path empty
-        name = key.lstrip("+").removesuffix("=")  # as Hydra allows: ++init_from=RUN
-        if name in NAMES:
-            word = f"{key}{NAMES[name]}"
-        elif before in NAMES:  # an option, whose value this word is
-            word = NAMES[before]
-        elif word.endswith(".py") and not key:
-            word = "/".join(Path(word).parts[-2:])
-        elif re.search(r"(^|[=\[,:{'\"])[/~]", word):  # an absolute path, also within a value
-            word = f"{key}PATH"
-        public.append(word)
-        before = word
-    return shlex.join(public)
+    words = portable(shlex.split(line or ""))
+    return shlex.join(public_word(word, before) for before, word in pairwise(["", *words]))
+
+
+def public_word(word: str, before: str) -> str:
+    """A word of `public_command`. before: the word before it in the command; "": none."""
+    key = re.match(r"([^/=][^=]*=)?", word)[0]  # with its "="; of a bare word or path empty
+    name = key.lstrip("+").removesuffix("=")  # as Hydra allows: ++init_from=RUN
+    if name in NAMES:
+        return f"{key}{NAMES[name]}"
+    if before in NAMES:  # an option, whose value this word is
+        return NAMES[before]
+    if word.endswith(".py") and not key:
+        return "/".join(Path(word).parts[-2:])
+    # A slash after a letter, digit, point or dash is one within a relative path
+    if re.search(r"(^|[^\w.-])[/~]", word):
+        return f"{key}PATH"
+    return word
 
 
 def public_config(config: TrainConfig) -> TrainConfig:
@@ -174,7 +180,8 @@ def files_with_paths(run: Run, folder: Path) -> list[str]:
     (*.safetensors) are not searched. Sorted; empty if there are none.
     """
     config = run.config
-    paths = [run.path.resolve(), Path.home(), config.run_dir, config.data.path, config.init_from]
+    home = os.path.expanduser("~")  # stays "~" for a user without one
+    paths = [run.path.resolve(), home, config.run_dir, config.data.path, config.init_from]
     paths += [getattr(config.tokenizer, name, None) for name in ("vocabulary", "model")]
     for files in config.data.files.values():
         paths += files

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
@@ -14,7 +15,7 @@ from huggingface_hub.utils import _cache_assets, filter_repo_objects
 
 import gcnn
 from gcnn.base.errors import RunError, UsageError
-from gcnn.commands.push import public_command
+from gcnn.commands.push import files_with_paths, public_command
 from gcnn.config.stored import load_config
 from gcnn.reporting.results import load_run
 
@@ -148,10 +149,31 @@ def test_what_is_uploaded_does_not_say_where_it_was_made(
     ("-cd acme", "-cd DIR"),
     ("model.code=/acme/roe/gate.py", "model.code=PATH"),
     ("/acme=roe/words.txt seed=2", "PATH seed=2"),
+    ("data.files.train=[acme/a.txt]", "data.files.train=FILES"),
+    ("'data.name=[a, /acme/b]'", "data.name=PATH"),
+    ("'data.name=a;/acme/b'", "data.name=PATH"),
+    ("'data.name=(a|~acme)'", "data.name=PATH"),
+    ("experiment=own/a-1/b.c/d_/e", "experiment=own/a-1/b.c/d_/e"),
 ])  # fmt: skip
 def test_paths_are_left_out_of_a_command_and_keys_stay(typed, published):
     script = "python /acme=roe/scripts/train.py"
     assert public_command(f"{script} {typed}") == f"python scripts/train.py {published}"
+
+
+def test_a_user_without_a_home_folder_can_push(tmp_path, monkeypatch):
+    """As in a container whose user id is in no /etc/passwd."""
+
+    def nobody(uid):
+        raise KeyError(uid)
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    data = SimpleNamespace(path=None, files={})
+    config = SimpleNamespace(run_dir=None, init_from=None, data=data, tokenizer=None)
+    run = SimpleNamespace(path=tmp_path / "run", config=config)
+    (tmp_path / "card").write_text(f"Trained in {run.path}.")
+    (tmp_path / "other").write_text("~")
+    assert files_with_paths(run, tmp_path) == ["card"]
 
 
 @pytest.mark.parametrize("repo", ["a b/c", "tiny"])
