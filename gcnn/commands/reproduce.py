@@ -221,10 +221,13 @@ def train_part(
     # It ends: each round adds planned runs to `tried`; a run that fails stays wanted and ends it.
     while wanted and tried.isdisjoint(wanted):
         tried.update(wanted)
-        rates = ",".join(dict.fromkeys(f"{rate:g}" for rate, _ in wanted))
+        rates = list(dict.fromkeys(rate for rate, _ in wanted))
         seeds = ",".join(dict.fromkeys(str(seed) for _, seed in wanted))
-        print(f"{part.group}: learning rate {rates}, seed {seeds}", file=sys.stderr)
-        settings = [*part.settings, f"optimizer.lr={rates}", f"seed={seeds}", MEMBER_FOLDER]
+        shown = ",".join(f"{rate:g}" for rate in rates)
+        print(f"{part.group}: learning rate {shown}, seed {seeds}", file=sys.stderr)
+        # All digits, but 1 and not 1.0: a sweep that was begun is known by its overrides as text
+        exact = ",".join(str(rate).removesuffix(".0") for rate in rates)
+        settings = [*part.settings, f"optimizer.lr={exact}", f"seed={seeds}", MEMBER_FOLDER]
         try:
             run_sweep([*settings, *overrides], arguments.runs / part.folder)
         finally:  # a sweep that was stopped has runs that ended, too

@@ -17,6 +17,7 @@ from gcnn.reproduction.records import make_record
 from tests.reproduction.made_up import add
 
 BASE = ("experiment=cpu/base",)
+RATE = 0.12345678  # all its digits are trained
 PART = Part("cpu", "fig3", "gtu", (*BASE, "model.gate=gtu"), (0.01, 0.03, 0.1), (1, 2, 3))
 
 
@@ -165,11 +166,11 @@ def members(overrides, folder):
 
 @pytest.fixture
 def small_plan(tmp_path, monkeypatch):
-    """Figure 3 at scale small: two gates, two rates, two seeds."""
+    """Figure 3 at scale small: two gates, two rates (RATE is the better one), two seeds."""
     monkeypatch.setattr(plans, "PLANS", tmp_path / "plans")
     (tmp_path / "plans" / "small").mkdir(parents=True)
     groups = "{glu: {settings: [model.gate=glu]}, gtu: {settings: [model.gate=gtu]}}"
-    plan = f"base: [experiment=cpu/base]\nrates: [1e-2, 3e-2]\nseeds: [1, 2]\ngroups: {groups}"
+    plan = f"base: [experiment=cpu/base]\nrates: [1.0, {RATE}]\nseeds: [1, 2]\ngroups: {groups}"
     (tmp_path / "plans" / "small" / "fig3.yaml").write_text(plan)
     plans.load_plan.cache_clear()
 
@@ -187,7 +188,7 @@ def test_the_command_trains_what_is_missing(call, tmp_path, monkeypatch, small_p
     monkeypatch.setattr(reproduce, "run_sweep", run_sweep)
     command = ["reproduce", "--scale", "small", "--runs", tmp_path / "runs", "data.path=/data"]
     done = call(*command)
-    rates, best = "optimizer.lr=0.01,0.03", "optimizer.lr=0.01"
+    rates, best = f"optimizer.lr=1,{RATE}", f"optimizer.lr={RATE}"
     failing = ("small/fig3/gtu", rates, "seed=1")
     assert asked == [
         ("small/fig3/glu", rates, "seed=1"),
