@@ -121,6 +121,7 @@ def benchmark(
         lstms = [subject.name for subject in subjects if subject.model.receptive_field is None]
         gcnns = [subject.name for subject in subjects if subject.name not in lstms]
         pairs += [compare(gcnn, lstm, models) for gcnn in gcnns for lstm in lstms]
+        del subjects  # before the next group is loaded, which needs the memory
     return {
         "device": machine.device.type,
         "threads": torch.get_num_threads(),

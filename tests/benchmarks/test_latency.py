@@ -1,6 +1,7 @@
 """The latency benchmark: its protocol, its counts against closed forms, and its JSON."""
 
 import json
+import weakref
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from gcnn.base.files import write_json
+from gcnn.benchmarks import latency
 from gcnn.benchmarks.bounds import SIZES, Bound, Machine, Sizes, Work, work_of
 from gcnn.benchmarks.latency import BLOCK, LENGTHS, Candidate, Zipf, benchmark, score
 from gcnn.commands import benchmark as benchmark_command
@@ -73,6 +75,21 @@ def test_a_run_is_named_by_its_path_where_its_experiment_names_something_else(mo
     monkeypatch.setattr(benchmark_command, "load_tokenizer", lambda _: tokenizer)
     (group,) = run_candidates(list(loaded))
     assert [candidate.name for candidate in group] == ["mine", "b", "c", "d"]
+
+
+def test_a_group_is_out_of_memory_when_the_next_one_is_loaded(machine, monkeypatch):
+    monkeypatch.setattr(latency, "measure", lambda *_: None)
+    monkeypatch.setattr(latency, "report", lambda _: {})
+    loaded = []
+
+    def load():
+        assert all(model() is None for model in loaded)
+        model = build_model(GCNN, VOCABULARY)
+        loaded.append(weakref.ref(model))
+        return model
+
+    benchmark([[Candidate(name, "tiny", load)] for name in ("a", "b", "c")], machine)
+    assert len(loaded) == 3
 
 
 def test_protocol_is_that_of_table_4_and_the_same_for_both_models(machine, seen):
