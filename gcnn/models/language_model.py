@@ -1,5 +1,7 @@
 """The one interface of all language models: an encoder (GCNN, LSTM, Transformer) and a softmax."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -47,6 +49,11 @@ class LanguageModel(nn.Module):
         self._start = None
         return super().train(mode)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "LanguageModel":
+        """As in nn.Module, where all moves and casts call it; also drops the start state."""
+        self._start = None
+        return super()._apply(fn, recurse)
+
     @torch.inference_mode(False)
     @torch.no_grad()
     def start_state(self, batch_size: int) -> State | None:
@@ -54,9 +61,9 @@ class LanguageModel(nn.Module):
 
         Without `before_text` it is None, which stands for zeros. With it, it is the state after
         that id, repeated without end, computed exactly from `receptive_field` repetitions. The
-        model must be in evaluation mode. The state is cached until `train` or `eval` is called:
-        call `eval` after the weights have changed or were moved to another device or type. The
-        tensors are expanded views that all sequences share: do not write to them.
+        model must be in evaluation mode. The state is cached until the model is moved or cast, or
+        `train` or `eval` is called: call `eval` after the weights have changed. The tensors are
+        expanded views that all sequences share: do not write to them.
         """
         if self.before_text is None:
             return None

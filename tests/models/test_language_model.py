@@ -109,6 +109,15 @@ def test_the_start_is_the_state_after_one_type_without_end():
             assert not part[:, :, 0].eq(0).all() or part.size(1) == 0
 
 
+@torch.no_grad()
+def test_the_start_has_the_type_that_the_model_was_cast_to():
+    model = build_model(SMALL, VOCABULARY, before_text=3).eval()
+    model.start_state(1)
+    model.to(torch.float64)
+    _, expected = model(torch.full((1, 500), 3))
+    torch.testing.assert_close(model.start_state(1), expected)
+
+
 def test_a_model_without_such_a_type_and_an_lstm_begin_with_zeros():
     assert build_model(SMALL, VOCABULARY).start_state(2) is None
     assert build_model(LSTM, VOCABULARY, before_text=3).start_state(2) is None
