@@ -69,7 +69,7 @@ def run_parts(
         start = time.monotonic()
         outcomes[part.name] = run_part(part, path, limit)
         took = time.monotonic() - start
-        print(f"{part.name:10} {took:5.0f} of {limit:.0f} s: {outcomes[part.name]}", flush=True)
+        print(f"{part.name:10} {took:5.1f} of {limit:.1f} s: {outcomes[part.name]}", flush=True)
     return outcomes
 
 
@@ -92,7 +92,7 @@ def run_part(part: Part, path: Path, seconds: float) -> str:
         process.join(GRACE)
         process.kill()
         process.join()
-        reason = f"its {seconds:.0f} seconds ended before it did"
+        reason = f"its {seconds:.1f} seconds ended before it did"
     else:
         # A process that was killed, for memory say, has said nothing.
         try:

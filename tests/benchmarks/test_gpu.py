@@ -90,6 +90,11 @@ def test_a_part_that_fails_hangs_or_dies_leaves_its_reason_and_the_others_run(tm
     assert 0 < said["works"]["seconds"] <= 4
 
 
+def test_the_seconds_of_a_part_have_a_decimal(tmp_path):
+    outcome = run_part(Part("part", 1, lambda *_: time.sleep(60)), tmp_path / "part.json", 0.3)
+    assert outcome == "its 0.3 seconds ended before it did"
+
+
 def test_a_part_that_dies_before_its_first_note_keeps_nothing_of_an_older_file(
     tmp_path, monkeypatch
 ):
