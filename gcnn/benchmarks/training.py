@@ -110,7 +110,7 @@ def synthetic_data(config: TrainConfig) -> PreparedData:
     split.
     """
     length = 200 * config.trainer.batch_size * config.trainer.block_size
-    tokens = Zipf(VOCABULARY_SIZE, config.seed).words(length).numpy()
+    tokens = Zipf(VOCABULARY_SIZE, config.seed).words(length).numpy().astype(np.int32)
     tokenizer = WordTokenizer(["<eos>", "<unk>", *map(str, range(2, VOCABULARY_SIZE))])
     streams = {}
     for split, part in (("train", tokens), ("valid", tokens[: 8 * 1000])):

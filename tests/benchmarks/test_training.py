@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -37,6 +38,7 @@ def test_rates_and_shares_are_those_of_the_counts():
 def test_the_real_update_is_timed(monkeypatch):
     monkeypatch.setattr(Machine, "_multiply", lambda self, rows: 1e9)
     trainer = make_trainer("small", *TINY)
+    assert trainer.data.streams["train"].tokens.dtype == np.int32  # as TokenStream has them
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
     speed = measure(trainer, "small", rounds=2, steps=3)
     assert trainer.progress.step == 2 + 2 * 3  # the warm-up, and the rounds
