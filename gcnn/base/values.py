@@ -1,6 +1,7 @@
 """Allowed ranges of values, config fields that carry them, and checks that raise UsageError."""
 
 import argparse
+import contextlib
 import copy
 import dataclasses
 import math
@@ -28,6 +29,18 @@ def positive_int(text: str, most: int = LARGEST) -> int:
     if not 1 <= number <= most:
         raise argparse.ArgumentTypeError(f"{number} is not from 1 to {most:,}")
     return number
+
+
+def positive_number(text: str) -> float:
+    """Parse a positive, finite number: a `type` for argparse.
+
+    Raises ArgumentTypeError, whose message argparse prints, for any other text.
+    """
+    with contextlib.suppress(ValueError):
+        number = float(text)
+        if POSITIVE.allows(number):
+            return number
+    raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
 
 
 class Range(NamedTuple):

@@ -50,21 +50,20 @@ def main() -> None:
     The models are those of --models and --runs, or without either those of DEFAULT. The JSON has
     the entries of `made_with` and what `gcnn.benchmarks.latency.benchmark` returns. Logs progress
     to stderr; sets torch's threads. Raises UsageError for a model that the paper does not have, for
-    a run that is damaged or has no model yet, for a device that is not there, and where there is no
-    model to measure; RunError for damaged weights or a failed download.
+    a run that is damaged or has no model yet, for a device that is not there, and for --models
+    without a name; RunError for damaged weights or a failed download.
     """
     arguments = parse_arguments()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     set_threads(arguments.threads)
     machine = Machine(choose_device(arguments.device), PRECISIONS[arguments.precision])
-    default = "" if arguments.runs else DEFAULT
-    names = (arguments.models or default).split(",")
-    groups = paper_candidates([name for name in names if name], machine)
+    models = arguments.models
+    if models is None:
+        models = "" if arguments.runs else DEFAULT
+    elif not models.strip(","):  # as a shell's variable that is not set
+        raise UsageError(f"--models {models!r} names no model; choose from {', '.join(PAPER)}.")
+    groups = paper_candidates([name for name in models.split(",") if name], machine)
     groups += run_candidates(arguments.runs)
-    if not groups:
-        raise UsageError(
-            f"--models {arguments.models!r} names no model; choose from {', '.join(PAPER)}."
-        )
     about = made_with()
     rounds, long_rounds = QUICK_ROUNDS if arguments.quick else ROUNDS
     latency = benchmark(groups, machine, arguments.repeats or rounds, long_rounds)

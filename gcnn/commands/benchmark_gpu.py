@@ -16,15 +16,14 @@ checkout, installed or not: python -m gcnn benchmark-gpu.
 """
 
 import argparse
-import contextlib
 import datetime
 import logging
-import math
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from gcnn.base.errors import RunError
 from gcnn.base.files import check_output
+from gcnn.base.values import positive_number
 from gcnn.commands.arguments import add_device, folder, new_parser
 
 TOY_SECONDS = 60.0  # at least, for each part on a CPU, which may be busy; a GPU's time is dear
@@ -64,18 +63,6 @@ def main() -> None:
         )
 
 
-def minutes(text: str) -> float:
-    """A positive, finite number of minutes: a `type` for argparse.
-
-    Raises ArgumentTypeError for anything else.
-    """
-    with contextlib.suppress(ValueError):
-        number = float(text)
-        if 0 < number < math.inf:
-            return number
-    raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-
-
 def parse_arguments() -> argparse.Namespace:
     """The options of `gcnn benchmark-gpu`, from sys.argv. Raises UsageError for an invalid one.
 
@@ -83,7 +70,7 @@ def parse_arguments() -> argparse.Namespace:
     """
     parser = new_parser(__doc__)
     help = "for all parts together; default: %(default)g"
-    parser.add_argument("--minutes", type=minutes, default=8.0, metavar="N", help=help)
+    parser.add_argument("--minutes", type=positive_number, default=8.0, metavar="N", help=help)
     add_device(parser)
     help = "a folder for the figures, a JSON file a part; default: runs/gpu/<time>"
     parser.add_argument("--out", type=Path, metavar="DIR", help=help)

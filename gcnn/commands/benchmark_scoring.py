@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from gcnn.base.errors import UsageError
 from gcnn.base.provenance import made_with, run_child
+from gcnn.base.values import positive_number
 from gcnn.benchmarks.output import write_benchmark
 from gcnn.commands.arguments import add_number, add_out, add_run, new_parser
 from gcnn.data.tables import read_lines
@@ -161,8 +162,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS), help=help
     )
-    parser.add_argument(
-        "--price", type=float, default=0.04, help="dollars for a core-hour; default: %(default)s"
-    )
+    help = "dollars for a core-hour; default: %(default)s"
+    parser.add_argument("--price", type=positive_number, default=0.04, metavar="USD", help=help)
     add_out(parser)
     return parser.parse_args()

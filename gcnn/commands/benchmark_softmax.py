@@ -9,9 +9,9 @@ from concurrent.futures.process import BrokenProcessPool
 
 from tqdm import tqdm
 
-from gcnn.base.errors import RunError
+from gcnn.base.errors import RunError, UsageError
 from gcnn.base.provenance import made_with
-from gcnn.base.values import positive_int
+from gcnn.base.values import positive_int, positive_number
 from gcnn.benchmarks.output import write_benchmark
 from gcnn.benchmarks.softmax_size import CUTOFFS, VOCABULARIES, Size, growth, measure
 from gcnn.commands.arguments import add_number, add_out, add_threads, new_parser
@@ -62,7 +62,8 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     """The options of `gcnn benchmark-softmax`, from sys.argv.
 
-    `threads` is None where it is not given. Raises UsageError for an invalid one.
+    `threads` is None where it is not given. Raises UsageError for an invalid one, and for an `out`
+    that is the name of a figure.
     """
     parser = new_parser(__doc__)
     help = "numbers of types to measure; default: 10,000 to 800,000"
@@ -74,6 +75,11 @@ def parse_arguments() -> argparse.Namespace:
     add_number(parser, "--rounds", 5, "rounds, of which the median is taken")
     add_threads(parser)
     help = "a softmax that may need more memory is not run; default: %(default)s"
-    parser.add_argument("--memory", type=float, default=14, metavar="GIB", help=help)
+    parser.add_argument("--memory", type=positive_number, default=14, metavar="GIB", help=help)
     add_out(parser, "runs/softmax_size.json")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.out.suffix == ".svg":
+        raise UsageError(
+            f"--out: {arguments.out} would be replaced by a figure. Give a name that ends in .json."
+        )
+    return arguments

@@ -165,6 +165,8 @@ BENCHMARK = [
     (["--models", "gcnn_99"], 2, "--models.*'gcnn_99'.*gcnn_8"),
     (["--models", "gcnn_8,,gcnn_99"], 2, "'gcnn_99'"),
     (["--models", ","], 2, "--models ',' names no model.*gcnn_8"),
+    (["--models", ""], 2, "--models '' names no model.*gcnn_8"),
+    ([*RUNS, "--models", ""], 2, "--models '' names no model.*gcnn_8"),
     (["--runs"], 2, "--runs: expected at least one argument"),
     (["--runs", "{tmp}/nowhere"], 2, "nowhere is not a run directory"),
     (["--runs", "{run}", "{tmp}/folder"], 2, "folder is not a run directory"),
@@ -224,6 +226,12 @@ BENCHMARK_SCORING = [
     ([*SHARDS, "--text", "{tmp}/nowhere"], 2, "no file .*nowhere"),
     ([*SHARDS, "--text", "{tmp}/latin-1"], 2, "latin-1 is not UTF-8.*line 2"),
     ([*SHARDS, "--text", "{tmp}/blank"], 2, "blank has no words"),
+    ([*SHARDS, "--text", "{tmp}/blank", "--price", "nan"], 2, "--price: 'nan' is not a positive"),
+    ([*SHARDS, "--text", "{tmp}/blank", "--price=-1"], 2, "--price: '-1' is not a positive"),
+]
+BENCHMARK_SOFTMAX = [
+    (["--memory", "nan", "--out", "{tmp}/new.json"], 2, "--memory: 'nan' is not a positive"),
+    (["--memory", "1e-9", "--out", "{tmp}/new.svg"], 2, "--out: .*new.svg would be replaced"),
 ]
 DESCRIBE = [
     (["gcnn_99"], 2, "gcnn_99"),
@@ -319,6 +327,7 @@ TABLES = {
     "benchmark_train": BENCHMARK_TRAIN,
     "benchmark_data": BENCHMARK_DATA,
     "benchmark_scoring": BENCHMARK_SCORING,
+    "benchmark_softmax": BENCHMARK_SOFTMAX,
     "report": REPORT,
     "describe": DESCRIBE,
     "prepare_data": PREPARE,
