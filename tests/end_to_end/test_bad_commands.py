@@ -72,11 +72,7 @@ COMPARE = [
     (["{run}", "{tmp}/nowhere"], 2, "nowhere is not a run directory"),
     (["{tmp}/folder", "{run}"], 2, "folder is not a run directory"),
     (["{tmp}/text", "{run}"], 2, "text is not a run directory"),
-    (
-        ["{run}", "{run}", "--file", "{tmp}/text", "--data-path", "{tmp}"],
-        2,
-        "--data-path is where the run's splits are",
-    ),
+    (["{run}", "{run}", "--file", "-", "--data-path", "{tmp}"], 2, "--data-path is where the run"),
     (["{run}", "{run}", "--column", "words"], 2, "--column is of --file"),
     (["{run}", "{run}", "--file", "-", "--column", "words"], 2, "--column would change nothing"),
     (["{run}", "{run}", "--split", "dev"], 2, "--split.*'dev'.*valid"),
@@ -178,11 +174,7 @@ BENCHMARK = [
     ([*RUNS, "--precision", "fp8"], 2, "--precision.*'fp8'"),
     ([*RUNS, "--device", "cuda"], 2, "no such device"),
     (["--runs", "{run}", "--quick", "--out", "{tmp}/folder"], 2, "--out: .*folder is a folder"),
-    (
-        ["--runs", "{run}", "--quick", "--out", "{tmp}/text/latency.json"],
-        2,
-        "--out: .*text is a file",
-    ),
+    (["--runs", "{run}", "--out", "{tmp}/text/latency.json"], 2, "--out: .*text is a file"),
 ]
 REPORT = [
     ([], 2, "required: RUN"),
