@@ -79,14 +79,14 @@ class Machine:
     def __post_init__(self):
         self.sizes = self.sizes or SIZES[self.device.type]
 
-    def flops(self) -> float:
+    def flops_per_second(self) -> float:
         """Floating-point operations a second: the fastest matrix product of those in `sizes`."""
         rates = []
         for rows in self.sizes.rows:
             rates.append(self._rate(f"product of {rows} rows", partial(self._multiply, rows)))
         return max(rates)
 
-    def read_rate(self, size: int) -> float:
+    def read_bytes_per_second(self, size: int) -> float:
         """Bytes a second of reading an array of `size` bytes repeatedly."""
         return self._rate(f"read of {size} bytes", partial(self._read, size))
 
@@ -97,16 +97,16 @@ class Machine:
         reading overlap, so that the slower one counts. Measures the rates that are not known yet.
         """
         shared = {
-            "matrix products": work.flops / self.flops(),
-            "reading weights": work.bytes / self.read_rate(self.sizes.large),
+            "matrix products": work.flops / self.flops_per_second(),
+            "reading weights": work.bytes / self.read_bytes_per_second(self.sizes.large),
         }
         slowest = max(shared, key=shared.get)
         if not work.steps:
             return Bound(shared[slowest], slowest)
         step_bytes = work.steps * work.step_bytes
         recurrence = {
-            "recurrent products": work.steps * work.step_flops / self.flops(),
-            "rereading recurrent weights": step_bytes / self.read_rate(work.step_bytes),
+            "recurrent products": work.steps * work.step_flops / self.flops_per_second(),
+            "rereading recurrent weights": step_bytes / self.read_bytes_per_second(work.step_bytes),
         }
         slowest_step = max(recurrence, key=recurrence.get)
         seconds = shared[slowest] + recurrence[slowest_step]

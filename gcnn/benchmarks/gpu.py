@@ -35,7 +35,7 @@ from gcnn.training.run import train
 
 ROOT = Path(__file__).parents[2]
 CUDA_TESTS = ROOT / "tests" / "training" / "test_cuda.py"
-PEAK = GPU().flops  # dense bf16, of an H100 and an H200 in the SXM form
+PEAK = GPU().flops_per_second  # dense bf16, of an H100 and an H200 in the SXM form
 UPDATES = {  # of 16 k tokens
     "gcnn_8": ["trainer.batch_size=16"],
     "gcnn_14": ["trainer.batch_size=16"],

@@ -127,8 +127,8 @@ def benchmark(
         "threads": torch.get_num_threads(),
         "precision": str(machine.dtype).removeprefix("torch."),
         "rates": {
-            "flops_per_second": machine.flops(),
-            "read_bytes_per_second": machine.read_rate(machine.sizes.large),
+            "flops_per_second": machine.flops_per_second(),
+            "read_bytes_per_second": machine.read_bytes_per_second(machine.sizes.large),
             "measured": machine.measured,
         },
         "models": models,
@@ -280,8 +280,8 @@ def compare(gcnn: str, lstm: str, models: dict[str, dict]) -> dict:
     {"measured": ratio, "bound": ratio}, above 1 if the GCNN is faster.
     gcnn, lstm: names in `models`, which has the `report` of each.
     """
-    fast = models[gcnn]
-    slow = models[lstm]
+    gcnn_report = models[gcnn]
+    lstm_report = models[lstm]
 
     def ratios(over: dict, under: dict, measured: str, bound: str) -> dict:
         return {"measured": over[measured] / under[measured], "bound": over[bound] / under[bound]}
@@ -289,16 +289,20 @@ def compare(gcnn: str, lstm: str, models: dict[str, dict]) -> dict:
     def by_length(kind: str) -> dict:
         """The ratios of milliseconds; kind is a key of `report` with sentences by length."""
         found = {}
-        for n in fast[kind]:  # milliseconds, not rates: the LSTM's come first
-            found[n] = ratios(slow[kind][n], fast[kind][n], "median_ms", "bound_ms")
+        for n in gcnn_report[kind]:  # milliseconds, not rates: the LSTM's come first
+            found[n] = ratios(lstm_report[kind][n], gcnn_report[kind][n], "median_ms", "bound_ms")
         return found
 
-    rates = ("tokens_per_second", "bound_tokens_per_second")
+    def by_rates(protocol: str) -> dict:
+        """The ratios of tokens a second of one of Table 4's protocols."""
+        reports = gcnn_report[protocol], lstm_report[protocol]
+        return ratios(*reports, "tokens_per_second", "bound_tokens_per_second")
+
     return {
         "gcnn": gcnn,
         "lstm": lstm,
         "ratios": by_length("sentences"),
         "ratios_without_softmax": by_length("sentences_without_softmax"),
-        "responsiveness": ratios(fast["responsiveness"], slow["responsiveness"], *rates),
-        "throughput": ratios(fast["throughput"], slow["throughput"], *rates),
+        "responsiveness": by_rates("responsiveness"),
+        "throughput": by_rates("throughput"),
     }

@@ -38,7 +38,7 @@ class GPU:
     """A GPU's datasheet: dense bf16 products, memory bandwidth, and the link to other GPUs."""
 
     name: str = "H100 SXM"
-    flops: float = 989e12  # a second
+    flops_per_second: float = 989e12
     bandwidth: float = 3.35e12  # bytes a second
     link: float = 450e9  # bytes a second, each way
 
@@ -103,7 +103,7 @@ def plan(name: str, tokens: int, gpus: int, gpu: GPU) -> Epoch:
     moved = 4 * kept * tokens  # activations and their gradients, each written and read
     sent = 2 * (gpus - 1) / gpus * FLOAT32 * parameters
     return Epoch(
-        products=updates * PASSES * model.flops_per_token() * tokens / gpu.flops,
+        products=updates * PASSES * model.flops_per_token() * tokens / gpu.flops_per_second,
         activations=updates * moved / gpu.bandwidth,
         optimizer=updates * (OPTIMIZER_BYTES + WEIGHT_BYTES) * parameters / gpu.bandwidth,
         exchange=updates * sent / gpu.link,

@@ -142,7 +142,7 @@ def measure(
     for _ in range(warm_up):
         trainer.step()
     for _ in range(rounds):
-        speed.products.append(Machine(trainer.device, dtype, sizes=sizes).flops())
+        speed.products.append(Machine(trainer.device, dtype, sizes=sizes).flops_per_second())
         start = now(trainer.device)
         for _ in range(steps):
             trainer.step()

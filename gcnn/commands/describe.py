@@ -107,8 +107,8 @@ def plan_table(names: list[str]) -> Table:
     header = ["model", "GPUs", "tokens a GPU and update", "products", "activations", "optimizer"]
     header += ["exchange", "epoch", "GB a GPU", "bound by"]
     caption = (
-        f"Least minutes of an epoch on {gpu.name}: {gpu.flops / 1e12:.0f} TFLOP/s in bf16, "
-        f"{gpu.bandwidth / 1e12:.2f} TB/s, {gpu.link / 1e9:.0f} GB/s to the others"
+        f"Least minutes of an epoch on {gpu.name}: {gpu.flops_per_second / 1e12:.0f} TFLOP/s "
+        f"in bf16, {gpu.bandwidth / 1e12:.2f} TB/s, {gpu.link / 1e9:.0f} GB/s to the others"
     )
     return Table(header, rows, caption)
 

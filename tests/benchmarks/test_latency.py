@@ -244,8 +244,8 @@ def test_bound_is_the_slower_rate_and_the_steps_come_on_top(machine):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_rates_of_this_machine_are_positive(dtype):
     machine = Machine(torch.device("cpu"), dtype, sizes=Sizes(1 << 20, 64, (21, 64)))
-    assert machine.flops() > 1e6
-    assert machine.read_rate(1 << 20) > 1e6
+    assert machine.flops_per_second() > 1e6
+    assert machine.read_bytes_per_second(1 << 20) > 1e6
     assert machine.bound(Work(10**6, 10**6, 2, 10**6, 10**6)).seconds > 0
 
 

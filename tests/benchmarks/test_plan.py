@@ -7,7 +7,7 @@ from gcnn.benchmarks.plan import GPU, Epoch, kept_bytes, plan
 from gcnn.config.compose import compose_config
 from gcnn.models.language_model import build_model
 
-FAST = GPU("made up", flops=1e15, bandwidth=1e12, link=1e11)
+FAST = GPU("made up", flops_per_second=1e15, bandwidth=1e12, link=1e11)
 
 
 def test_an_epoch_is_its_counted_work_over_the_rates():
