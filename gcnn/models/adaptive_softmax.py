@@ -71,7 +71,8 @@ class Softmax(nn.Module):
         targets are then on the device of `hidden`. None: it is computed here, and the targets may
         be on the CPU, so that the host does not wait for a GPU.
         """
-        may_be_padded = cluster_indices is not None
+        # Where indices may be padded, by those of other clusters' targets, which are to add 0
+        mask_others = cluster_indices is not None
         if cluster_indices is None:
             cluster_indices = self.cluster_indices(targets)
             cluster_indices = [to_device(indices, hidden.device) for indices in cluster_indices]
@@ -93,7 +94,7 @@ class Softmax(nn.Module):
             if torch.is_grad_enabled() or len(indices):
                 tail_hidden = flat_hidden.index_select(0, indices)
                 tail_targets = flat_targets.index_select(0, indices) - low
-                if may_be_padded:  # by the index of another cluster's target, which is to add 0
+                if mask_others:
                     others = (tail_targets < 0) | (tail_targets >= high - low)
                     tail_targets = tail_targets.masked_fill(others, IGNORE)
                 tail_nll = product_nll(tail, high - low, tail_hidden, tail_targets)
