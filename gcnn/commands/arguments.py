@@ -49,7 +49,7 @@ def new_parser(description: str, stray_words: str = "") -> Parser:
     return parser
 
 
-def folder(path: str) -> Path:
+def existing_folder(path: str) -> Path:
     """The absolute path of an existing folder: a `type` for argparse.
 
     Raises ArgumentTypeError, whose message argparse reports, for any other path.
@@ -62,15 +62,15 @@ def folder(path: str) -> Path:
 def add_config_dir(parser: argparse.ArgumentParser) -> None:
     """Add --config-dir (-cd), the folder of the user's own configs, for `compose_config`.
 
-    It must exist (`folder`). Its value is an absolute path, None where it is not given.
+    It must exist (`existing_folder`). Its value is an absolute path, None where it is not given.
     """
     help = (
         "a folder of your own choices and experiments: DIR/experiment/NAME.yaml is experiment=NAME"
     )
-    parser.add_argument("--config-dir", "-cd", type=folder, metavar="DIR", help=help)
+    parser.add_argument("--config-dir", "-cd", type=existing_folder, metavar="DIR", help=help)
 
 
-def threads(text: str) -> int:
+def thread_count(text: str) -> int:
     """A number of threads from 1 to THREADS: a `type` for argparse.
 
     Raises ArgumentTypeError for anything else.
@@ -128,7 +128,7 @@ def add_precision(parser: argparse.ArgumentParser, of: str = "weights") -> None:
 def add_threads(parser: argparse.ArgumentParser) -> None:
     """Add --threads, the number for `set_threads`; None where it is not given."""
     parser.add_argument(
-        "--threads", type=threads, metavar="N", help="CPU threads; default: all cores"
+        "--threads", type=thread_count, metavar="N", help="CPU threads; default: all cores"
     )
 
 
@@ -166,7 +166,7 @@ def add_text(parser: argparse.ArgumentParser) -> None:
     text.add_argument("--file", metavar="TEXT", help=help)
     add_column(parser)
     help = "where the splits are; default: the run's data.path"
-    parser.add_argument("--data-path", type=folder, metavar="DIR", help=help)
+    parser.add_argument("--data-path", type=existing_folder, metavar="DIR", help=help)
     help = "score each line alone, or as running text; default: as the run's data.sentences says"
     parser.add_argument("--sentences", action=argparse.BooleanOptionalAction, help=help)
 
