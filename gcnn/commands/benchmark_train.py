@@ -9,6 +9,7 @@ workload goes, by operator and by module; on a GPU, the GPU's own time.
 import argparse
 import logging
 from operator import attrgetter
+from typing import NamedTuple
 
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
@@ -40,6 +41,25 @@ COLUMNS = {
     "evaluation, tokens/s": lambda entry: count(entry["evaluation_tokens_per_second"]),
     "of bare forward": lambda entry: f"{100 * entry['evaluation_share_of_forward']:.0f} %",
     "peak memory": lambda entry: gibibytes(entry["peak_memory_bytes"]),
+}
+
+
+class Attributes(NamedTuple):
+    """Where an event of torch's profiler has its microseconds, and the bytes that it kept."""
+
+    time: attrgetter
+    memory: attrgetter
+
+
+ATTRIBUTES = {  # by the kind of device: of an event alone, and with all within it
+    "cpu": (
+        Attributes(attrgetter("self_cpu_time_total"), attrgetter("self_cpu_memory_usage")),
+        Attributes(attrgetter("cpu_time_total"), attrgetter("cpu_memory_usage")),
+    ),
+    "cuda": (
+        Attributes(attrgetter("self_device_time_total"), attrgetter("self_device_memory_usage")),
+        Attributes(attrgetter("device_time_total"), attrgetter("device_memory_usage")),
+    ),
 }
 
 
@@ -92,32 +112,28 @@ def print_profile(trainer: Trainer, warm_up: int = 3, steps: int = 5) -> None:
     for _ in range(warm_up):
         trainer.step()
     activities = [ProfilerActivity.CPU]
-    clock = "cpu"
     if trainer.device.type == "cuda":
         activities.append(ProfilerActivity.CUDA)
-        clock = "device"
     with profile(activities=activities, profile_memory=True) as profiler:
         for _ in range(steps):
             trainer.step()
     events = profiler.key_averages()
-    own_time = f"self_{clock}_time_total"
-    total = sum(getattr(event, own_time) for event in events)
+    own, whole = ATTRIBUTES[trainer.device.type]
+    total = sum(own.time(event) for event in events)
     by_operator = [event for event in events if not event.key.startswith("module ")]
     by_module = [event for event in events if event.key.startswith("module ")]
-    for title, chosen, whose in (
-        ("by operator, its own time", by_operator, f"self_{clock}"),
-        ("by module, forward pass with all within", by_module, clock),
+    for title, chosen, attributes in (
+        ("by operator, its own time", by_operator, own),
+        ("by module, forward pass with all within", by_module, whole),
     ):
-        time = f"{whose}_time_total"
-        memory = f"{whose}_memory_usage"
         rows = []
-        for event in sorted(chosen, key=attrgetter(time), reverse=True)[:25]:
+        for event in sorted(chosen, key=attributes.time, reverse=True)[:25]:
             row = [
                 event.key.removeprefix("module "),
-                decimals(getattr(event, time) / steps / 1000, 2),
-                f"{100 * getattr(event, time) / total:.1f} %",
+                decimals(attributes.time(event) / steps / 1000, 2),
+                f"{100 * attributes.time(event) / total:.1f} %",
                 count(event.count / steps),
-                decimals(getattr(event, memory) / steps / 2**20, 1),
+                decimals(attributes.memory(event) / steps / 2**20, 1),
             ]
             rows.append(row)
         header = [title, "ms a step", "of all", "calls a step", "MiB kept"]

@@ -96,23 +96,18 @@ def check_arguments(arguments: argparse.Namespace) -> None:
     Also where standard input is to be scored, and it or standard output was closed by the caller.
     arguments: of `parse_arguments`.
     """
-    if arguments.lm_weight is not None and (
-        arguments.nbest is None or not math.isfinite(arguments.lm_weight)
+    for option, number, least in (
+        ("--lm-weight", arguments.lm_weight, -math.inf),
+        ("--word-weight", arguments.word_weight, -math.inf),
+        ("--unknown-penalty", arguments.unknown_penalty, 0.0),
     ):
-        raise UsageError(
-            "--lm-weight is a number that goes with --nbest; give both or leave it out."
-        )
-    word_weight = arguments.word_weight
-    if word_weight is not None and (arguments.nbest is None or not math.isfinite(word_weight)):
-        raise UsageError(
-            "--word-weight is a number that goes with --nbest; give both or leave it out."
-        )
-    penalty = arguments.unknown_penalty
-    if penalty is not None and (arguments.nbest is None or not 0 <= penalty < math.inf):
-        raise UsageError(
-            "--unknown-penalty is a number from 0 that goes with --nbest; give both or leave it "
-            "out."
-        )
+        if number is None:
+            continue
+        if arguments.nbest is None or not math.isfinite(number) or number < least:
+            kind = "a number from 0" if least == 0 else "a number"
+            raise UsageError(
+                f"{option} is {kind} that goes with --nbest; give both or leave it out."
+            )
     if (arguments.input is None) != (arguments.output is None):
         raise UsageError(
             "--input and --output belong together; give both, or neither to score standard input."
