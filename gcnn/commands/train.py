@@ -7,6 +7,7 @@ With --help: the choices of each group, and each key with its value under the ot
 (--hydra-help: Hydra's own).
 """
 
+import argparse
 import logging
 import math
 import re
@@ -192,6 +193,24 @@ def new_train_parser() -> Parser:
     return parser
 
 
+def hydra_arguments(parsed: argparse.Namespace, unknown: list[str]) -> tuple[list[str], list[str]]:
+    """The overrides and the options of the command line, sys.argv, as Hydra is to read them.
+
+    parsed, unknown: what `new_train_parser` made of it. The options still have the unknown words,
+    which Hydra refuses. Raises UsageError as `prepare_overrides` does, and for a --config-path
+    whose config is not plain data.
+    """
+    overrides = prepare_overrides([*unknown, *parsed.overrides], sweep=parsed.multirun)
+    options = [word for word in sys.argv[1:] if word not in parsed.overrides]
+    if parsed.config_path is not None:
+        # The run to repeat may be a stranger's, and Hydra does what a config says, as to make an
+        # object of any class. This raises for all but plain data.
+        load_config(parsed.config_path)
+        # The later option counts; a relative path would be one beside this file.
+        options += ["--config-path", str(parsed.config_path.absolute())]
+    return overrides, options
+
+
 def main() -> None:
     """Run `gcnn train`: train or resume a run, train a sweep, or have Hydra print the config.
 
@@ -212,15 +231,7 @@ def main() -> None:
             "likewise."
         )
 
-    # The command line that Hydra is to read.
-    overrides = prepare_overrides([*unknown, *parsed.overrides], sweep=parsed.multirun)
-    options = [argument for argument in sys.argv[1:] if argument not in parsed.overrides]
-    if parsed.config_path is not None:
-        # The run to repeat may be a stranger's, and Hydra does what a config says, as to make an
-        # object of any class. This raises for all but plain data.
-        load_config(parsed.config_path)
-        # The later option counts; a relative path would be one beside this file.
-        options += ["--config-path", str(parsed.config_path.absolute())]
+    overrides, options = hydra_arguments(parsed, unknown)
     sys.argv[1:] = [*overrides, *options]
 
     # Resume a run, from its own config: without Hydra.
