@@ -26,7 +26,6 @@ from gcnn.data.tokenizers import EOS, UNK, SentencePieceTokenizer, WordTokenizer
 
 PIECES = 8000  # default vocabulary size; fewer if the text does not give so many
 SAMPLE = 20_000_000  # most characters that SentencePiece is trained on
-BLANK = "\u2581"  # SentencePiece's own, for a blank of the text
 LONGEST = 1 << 18  # most characters of a line that it is given
 
 
@@ -150,8 +149,7 @@ def train_sentencepiece(
     for batch in lines:
         texts = [text.strip() for text in batch.to_pylist()]
         for text in texts:
-            if text:
-                counts.update(text.split(" "))
+            counts.update(text.split(" "))  # the empty words between two blanks have no pieces
         sample.extend(texts)
         line_count += len(texts)
 
@@ -160,12 +158,11 @@ def train_sentencepiece(
     processor = sentencepiece.SentencePieceProcessor(model_proto=model)
 
     # Count the pieces by those of the words: no piece crosses a blank, but one may have another
-    # white space, as U+00A0. Between two blanks is an empty word, which has the blank's piece.
+    # white space, as U+00A0.
     pieces = processor.encode(list(counts))  # a list for each word
     weights = np.repeat(list(counts.values()), [len(ids) for ids in pieces])
     ids = list(chain.from_iterable(pieces))
     frequency = np.bincount(ids, weights, minlength=processor.vocab_size())
-    frequency[processor.piece_to_id(BLANK)] += counts[""]
     frequency[processor.eos_id()] = line_count
     return SentencePieceTokenizer(model, np.argsort(-frequency, kind="stable"))
 

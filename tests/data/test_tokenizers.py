@@ -178,14 +178,6 @@ def test_the_size_that_an_error_names_works(model_type, size):
     assert train_tokenizer(config, [TEXT]).vocabulary_size == config.vocabulary_size
 
 
-@pytest.mark.parametrize("model_type", ["bpe", "unigram"])
-def test_a_blank_beside_a_blank_is_counted_as_a_piece(model_type):
-    tokenizer = train_tokenizer(
-        SentencePieceConfig(model_type=model_type), [["ab" + 9 * " " + "ab"]]
-    )
-    assert tokenizer.types[0] == "\u2581"
-
-
 def test_a_default_size_that_is_too_small_is_not_called_the_users(monkeypatch):
     monkeypatch.setattr(tokenizer_training, "PIECES", 100)
     named = r"^tokenizer.vocabulary_size is 100 by default, fewer than .* give at least \d+\.$"
