@@ -1,7 +1,7 @@
 """Typed configs from the YAML files of configs/ and command-line overrides.
 
 In order: `prepare_overrides` quotes the overrides, Hydra composes the files, `typed` makes
-dataclasses of the result and checks it, `refuse_unread` looks for settings without an effect.
+dataclasses of the result and checks it, `refuse_without_effect` looks for settings without one.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from gcnn.base.files import user_path
 from gcnn.config.complaints import usage_errors
 from gcnn.config.groups import CONFIGS, GROUPS
 from gcnn.config.overrides import prepare_overrides, quoted
-from gcnn.config.rules import check_config, keys_of, refuse_unread
+from gcnn.config.rules import check_config, keys_of, refuse_without_effect
 from gcnn.config.schema import SCHEMAS, DataConfig, LoggerConfig, TrainConfig
 
 
@@ -140,9 +140,9 @@ def compose_or_reuse(overrides: list[str]) -> DictConfig:
     Each combination of choices (group=name) is composed once a process; the result is a copy that
     the caller may change. Raises as `compose_by_hydra` does.
     """
-    choices = [override for override in overrides if override.partition("=")[0] in GROUPS]
-    values = [override for override in overrides if override not in choices]
-    config = copy.deepcopy(compose_choices(*choices))
+    of_groups = [override for override in overrides if override.partition("=")[0] in GROUPS]
+    values = [override for override in overrides if override not in of_groups]
+    config = copy.deepcopy(compose_choices(*of_groups))
     with contextlib.suppress(HydraException, OmegaConfBaseException):
         set_values(config, values)
         return config
@@ -160,7 +160,7 @@ def compose_config(*overrides: str, config_dir: Path | None = None) -> TrainConf
     config_dir: the folder of --config-dir with the user's own configs, besides the project's; None:
     there is none. Hydra only warns if it does not exist.
     Raises UsageError for an override or file that cannot be read, for a key without an effect
-    (`refuse_unread`), and as `typed` does.
+    (`refuse_without_effect`), and as `typed` does.
     Side effect: registers the schemas with Hydra.
     """
     register_schemas()
@@ -170,5 +170,5 @@ def compose_config(*overrides: str, config_dir: Path | None = None) -> TrainConf
     else:
         search_path = f"hydra.searchpath=[{quoted(f'file://{config_dir}')}]"
         config = typed(compose_by_hydra(*prepared, search_path))
-    refuse_unread(config, keys_of(overrides))
+    refuse_without_effect(config, keys_of(overrides))
     return config

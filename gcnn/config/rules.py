@@ -1,7 +1,7 @@
 """Rules across the fields of a config that do not depend on the data.
 
-`check_config` refuses values that contradict each other; `refuse_unread` refuses settings that
-would have no effect beside the others.
+`check_config` refuses values that contradict each other; `refuse_without_effect` refuses settings
+that would have no effect beside the others.
 """
 
 import os
@@ -20,7 +20,7 @@ def check_config(config: Any) -> None:
     """Raise UsageError for values out of their ranges or in contradiction to each other.
 
     Also if none of the trainer's four bounds is set. Keys without an effect are left to
-    `refuse_unread`.
+    `refuse_without_effect`.
     config: a TrainConfig. No file is read; what depends on the data is checked before training.
     """
     check_ranges(config)
@@ -84,29 +84,45 @@ def effect_conditions(config: Any) -> list[tuple[str, bool, str]]:
     key that is listed twice has one if both entries say so. Keys that the chosen kinds lack are
     listed, too; their bool means nothing, and the caller leaves them out.
     """
-    data = config.data
-    vocabulary = getattr(config.tokenizer, "vocabulary", None)
+    return [
+        *data_conditions(config.data, config.tokenizer),
+        *tokenizer_conditions(config.tokenizer),
+        *model_conditions(config.model),
+        *logger_conditions(config.logger),
+    ]
+
+
+def data_conditions(data: Any, tokenizer: Any) -> list[tuple[str, bool, str]]:
+    """Those of `effect_conditions` for the keys of the data."""
+    vocabulary = getattr(tokenizer, "vocabulary", None)
     is_local = data.source == "local"
     is_wikitext = data.source == "wikitext"
     # data.path is also where tokenizer=word_listed finds its vocabulary.
     finds_splits = not any(data.files.values())
     finds_vocabulary = str(vocabulary).startswith(f"{data.path}{os.sep}")
     other_source = f"data={data.name} does not read it"
-    conditions = [
+    return [
         ("data.files", is_local, other_source),
         ("data.path", finds_splits or finds_vocabulary, "data.files names the files"),
         ("data.hub_config", is_wikitext, other_source),
         ("data.column", is_local or is_wikitext, other_source),
     ]
 
-    counts_words = vocabulary is None
-    trains_pieces = getattr(config.tokenizer, "model", None) is None
+
+def tokenizer_conditions(tokenizer: Any) -> list[tuple[str, bool, str]]:
+    """Those of `effect_conditions` for the keys of the tokenizer."""
+    counts_words = getattr(tokenizer, "vocabulary", None) is None
+    trains_pieces = getattr(tokenizer, "model", None) is None
+    conditions = []
     for key in ("tokenizer.min_count", "tokenizer.max_size"):
         conditions.append((key, counts_words, "tokenizer.vocabulary lists the types"))
     for key in ("tokenizer.model_type", "tokenizer.vocabulary_size"):
         conditions.append((key, trains_pieces, "tokenizer.model is trained already"))
+    return conditions
 
-    model = config.model
+
+def model_conditions(model: Any) -> list[tuple[str, bool, str]]:
+    """Those of `effect_conditions` for the keys of the model."""
     is_untied = not model.tie_embeddings
     is_adaptive = bool(model.cutoffs)
     is_full = not is_adaptive
@@ -114,46 +130,47 @@ def effect_conditions(config: Any) -> list[tuple[str, bool, str]]:
     own_layer = "model.tie_embeddings makes a layer of its own there"
     only_lstm = "before an adaptive softmax only an LSTM has it"
     no_clusters = "without clusters of vectors there is none"
-    conditions += [
+    return [
         ("model.projection_dim", is_untied, own_layer),
         ("model.projection_dim", is_full or is_lstm, only_lstm),
         ("model.softmax_dropout", is_adaptive and is_untied, no_clusters),
     ]
 
-    logger = config.logger
+
+def logger_conditions(logger: Any) -> list[tuple[str, bool, str]]:
+    """Those of `effect_conditions` for the keys of the logger."""
     is_wandb = logger.kind == "wandb"
-    conditions += [
+    return [
         ("logger.project", is_wandb, f"logger={logger.kind} has no projects"),
         ("logger.mode", is_wandb, f"logger={logger.kind} has no modes"),
     ]
-    return conditions
 
 
-def unread_keys(config: Any) -> dict[str, str]:
+def keys_without_effect(config: Any) -> dict[str, str]:
     """The keys whose values are not the schema's defaults but have no effect, each with the reason.
 
     Only keys that the chosen kinds have: composing refuses those of another kind by name.
     """
-    unread = {}
-    for key, is_read, reason in effect_conditions(config):
+    found = {}
+    for key, has_effect, reason in effect_conditions(config):
         group, _, name = key.partition(".")
         owner = getattr(config, group)
         field = owner.__dataclass_fields__.get(name)
-        if is_read or field is None:
+        if has_effect or field is None:
             continue
         if getattr(owner, name) != default_of(field):
-            unread.setdefault(key, reason)
-    return unread
+            found.setdefault(key, reason)
+    return found
 
 
-def refuse_unread(config: Any, given: Collection[str], all_keys: bool = True) -> None:
+def refuse_without_effect(config: Any, given: Collection[str], all_keys: bool = True) -> None:
     """Raise UsageError for a key that has no effect and is not at its schema's default.
 
     given: the keys that the command line sets, as `keys_of` returns them.
     all_keys: also refuse those that config files set, except SET_BY_CHOICES. False is for a stored
     config, which may come from an older version that read them.
     """
-    for key, reason in unread_keys(config).items():
+    for key, reason in keys_without_effect(config).items():
         if key in given or (all_keys and key not in SET_BY_CHOICES):
             group, _, name = key.partition(".")
             default = default_of(getattr(config, group).__dataclass_fields__[name])

@@ -12,7 +12,7 @@ from gcnn.base.errors import UsageError
 from gcnn.base.files import user_path
 from gcnn.config.complaints import usage_errors
 from gcnn.config.compose import typed
-from gcnn.config.rules import keys_of, refuse_unread
+from gcnn.config.rules import keys_of, refuse_without_effect
 from gcnn.config.schema import TrainConfig
 from gcnn.config.stored import load_config, migrated
 from gcnn.training.resume import parse_overrides
@@ -75,7 +75,7 @@ def checked_composed(config: DictConfig, hydra_config: DictConfig) -> TrainConfi
         with open_dict(config):
             migrated(config)
     result = typed(config)
-    refuse_unread(result, keys_of(hydra_config.overrides.task), all_keys=composed)
+    refuse_without_effect(result, keys_of(hydra_config.overrides.task), all_keys=composed)
     return result
 
 

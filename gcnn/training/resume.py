@@ -18,7 +18,7 @@ from omegaconf.errors import ValidationError
 from gcnn.base.errors import UsageError
 from gcnn.config.complaints import usage_errors
 from gcnn.config.compose import compose_config, typed
-from gcnn.config.rules import refuse_unread
+from gcnn.config.rules import refuse_without_effect
 from gcnn.config.schema import SCHEMAS, TrainConfig
 from gcnn.config.stored import load_config
 from gcnn.runs.directory import CONFIG, LOG, RESULTS
@@ -224,7 +224,7 @@ def notes_on_changes(run: Path, stored: TrainConfig, resumed: TrainConfig) -> li
     UsageError for a change of a key that is fixed (FIXED without MAY_CHANGE) or has no effect.
     """
     changed = differences(stored, resumed)
-    refuse_unread(resumed, {key for key, _, _ in changed}, all_keys=False)
+    refuse_without_effect(resumed, {key for key, _, _ in changed}, all_keys=False)
     notes = []
     for key, old, new in changed:
         if FIXED.fullmatch(key) and not MAY_CHANGE.fullmatch(key):
