@@ -67,12 +67,13 @@ def config_error(error: BaseException) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return missing_config(error.missing_cfg_file, error.options or ())
     cause = error.__cause__ or error.__context__ or error
+    key = key_of(error, cause)
     if isinstance(cause, MissingMandatoryValue):
-        key = first_line(error).rpartition(": ")[2]
-        return f"{key} has no value; give {key}=VALUE."
+        # Hydra's key of an entry of a list is blocks.0, where OmegaConf has blocks[0].
+        missing = re.sub(r"\[(\d+)\]", r".\1", key or first_line(error))
+        return f"{missing} has no value; give {missing}=VALUE."
 
     reasons = reasons_of(error, cause)
-    key = key_of(error, cause)
     where = f" (key: {key})" if key and key not in " ".join(reasons) else ""
     complaint = f"{': '.join(reasons)}{where}."
     return f"{complaint} {remedy_for(complaint, cause, key)}"
@@ -86,10 +87,10 @@ def reasons_of(error: BaseException, cause: BaseException) -> list[str]:
     """
     reasons = []
     for raised in (error, cause):
-        reason = first_line(raised).partition(": Value '$VALUE'")[0].rstrip(".:")
-        is_template = raised is not error and "'$VALUE" in reason
-        if reason not in reasons and not is_template:
-            reasons.append(reason)
+        reasons.append(first_line(raised).partition(": Value '$VALUE'")[0].rstrip(".:"))
+    reason, reason_of_cause = reasons
+    if reason_of_cause == reason or "'$VALUE" in reason_of_cause:
+        return [reason]
     return reasons
 
 

@@ -61,17 +61,18 @@ def typed(config: DictConfig) -> TrainConfig:
     data.cache_dir stay as they are. `config` itself is not changed; it must not contain Hydra's own
     `hydra`.
     Raises UsageError for an unknown key, a missing value, a wrong type, a value out of its range
-    and for values that contradict each other, and as `make_absolute` does; TypeError for a kind
-    that is a list or dictionary.
+    and for values that contradict each other, and as `make_absolute` does.
     """
     content = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    schemas = {}
     for group, kinds in SCHEMAS.items():
         chosen = content.get(group)
         kind = chosen.get("kind") if isinstance(chosen, dict) else None
-        if kind not in kinds:
+        if kind not in list(kinds):  # a list, since what cannot be hashed may be given as a kind
             raise UsageError(f"{group}.kind is {kind!r}; choose one of: {', '.join(kinds)}.")
-        content[group] = OmegaConf.merge(structured(kinds[kind]), chosen)
-    result = OmegaConf.to_object(OmegaConf.merge(structured(TrainConfig), content))
+        schemas[group] = structured(kinds[kind])
+    # In one merge, for OmegaConf's errors to have full keys.
+    result = OmegaConf.to_object(OmegaConf.merge(structured(TrainConfig), schemas, content))
     if result.trainer.carry_state is None:
         result.trainer.carry_state = result.model.recurrent and not result.data.sentences
     check_config(result)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from gcnn.base.errors import UsageError, one_line
 from gcnn.base.files import refuse_links_out
@@ -60,13 +60,15 @@ def load_config(run_dir: str | Path) -> TrainConfig:
     return config
 
 
-def checked_config(config: DictConfig) -> TrainConfig:
+def checked_config(config: DictConfig | ListConfig) -> TrainConfig:
     """A stored config of this or an older version as one of this version, checked.
 
-    config: as read from config.yaml, not a list, open to new keys; its old keys are updated in
-    place, and a warning logged as by `migrated`.
+    config: as read from config.yaml, open to new keys; its old keys are updated in place, and a
+    warning logged as by `migrated`.
     Raises UsageError if it is not a config of this project.
     """
+    if not isinstance(config, DictConfig):
+        raise UsageError("it is a list, not a config of this project. Give a run's folder.")
     try:
         return typed(migrated(config))
     except (AttributeError, TypeError) as error:  # a group of keys that is null, a number or a text

@@ -87,7 +87,7 @@ CONFIG = [
     (write("config.yaml", b""), 2, "config.yaml"),
     (write("config.yaml", b"\x00\x01\xff\xfe" * 100), 2, "config.yaml"),
     (write("config.yaml", "model: caf\u00e9".encode("latin-1")), 2, "config.yaml"),
-    (write("config.yaml", "- a\n- b\n"), 2, "config.yaml"),
+    (write("config.yaml", "- a\n- b\n"), 2, "config.yaml: it is a list"),
     (write("config.yaml", "just words"), 2, "config.yaml"),
     (write("config.yaml", "a: [1, 2\nb: }"), 2, "config.yaml"),
     (write("config.yaml", "a: &a [*a, *a]\n"), 2, "config.yaml"),
@@ -99,9 +99,18 @@ CONFIG = [
     (
         edit("config.yaml", "embedding_dim: 8", "embedding_dims: 8"),
         2,
-        "config.yaml.*embedding_dims",
+        "config.yaml.*embedding_dims' not in .*model.embedding_dims",
     ),
-    (edit("config.yaml", "embedding_dim: 8", "embedding_dim: wide"), 2, "config.yaml.*wide"),
+    (
+        edit("config.yaml", "embedding_dim: 8", "embedding_dim: wide"),
+        2,
+        "config.yaml.*wide.*model.embedding_dim",
+    ),
+    (
+        edit("config.yaml", "kind: gcnn", "kind: [gcnn]"),
+        2,
+        r"config.yaml.*model.kind is \['gcnn'\]; choose one of",
+    ),
     (
         edit("config.yaml", "embedding_dim: 8", "embedding_dim: -8"),
         2,

@@ -17,6 +17,12 @@ VALUES = [
     # key=value, what the line must name
     (["trainer.batch_size=many"], "trainer.batch_size.*many"),
     (["trainer.batch_size=-8"], "trainer.batch_size is -8"),
+    (["trainer.batch_size=???"], "^trainer.batch_size has no value; give trainer.batch_size=VALUE"),
+    (["model.embedding_dim=???"], "^model.embedding_dim has no value; give model.embedding_dim=V"),
+    (
+        ["model.blocks=[{repeat:2}]"],
+        "^model.blocks.0.convs has no value; give model.blocks.0.convs=VALUE",
+    ),
     (["trainer.block_size=0"], "trainer.block_size is 0"),
     (["trainer.block_size=1.5"], "trainer.block_size"),
     (["trainer.max_steps=null", "trainer.max_epochs=null"], "no end.*trainer.max_steps"),
