@@ -25,7 +25,7 @@ def prepare_overrides(arguments: list[str], sweep: bool = False) -> list[str]:
 
     `experiment=null` means no experiment: it is left out, and every experiment=NAME before it.
     sweep: whether it is --multirun: a data or tokenizer path with commas is then several paths,
-    unless it exists as it is or Hydra cannot parse it without quotes.
+    unless it exists as it is.
     Raises UsageError as `check_override` does.
     """
     prepared = []
@@ -80,20 +80,21 @@ def quote_path(argument: str, sweep: bool) -> str:
 
     Returned as it is: a key that is not one of PATHS, a value that Hydra reads as exactly this
     path, one that is quoted already (also its `~`), null, and a bool or whole number for `resume`.
-    sweep: whether the command is a sweep. Several paths (a,b) of a key of SWEPT_PATHS are then
-    returned as they are, too, unless they exist as one path, or Hydra cannot parse them (as with
-    `~`): then all of it is quoted as one path.
+    sweep: whether the command is a sweep. A value with commas of a key of SWEPT_PATHS is then
+    several paths, unless it exists as one; they are returned as they are if Hydra can parse them,
+    else each is quoted by itself.
     """
     key, _, path = argument.partition("=")
     name = key.lstrip("+")
     if name not in PATHS:
         return argument
+    several = sweep and name in SWEPT_PATHS and not os.path.exists(os.path.expanduser(path))
     try:
         override = OverridesParser.create().parse_override(argument)
     except HydraException:  # it cannot be parsed without quotes
-        return f"{key}={quoted(os.path.expanduser(path))}"
-    several = override.is_sweep_override() and name in SWEPT_PATHS
-    if sweep and several and not os.path.exists(path):
+        paths = [one.strip() for one in path.split(",")] if several else [path]
+        return f"{key}={','.join(quoted(os.path.expanduser(one)) for one in paths)}"
+    if several and override.is_sweep_override():
         return argument
     value = override.value()
     if value is None or path[:1] in ("'", '"'):  # null, or quoted already

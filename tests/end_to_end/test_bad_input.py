@@ -162,7 +162,7 @@ def test_any_path_is_taken_as_it_is_written(name, monkeypatch):
             assert given.value() == path
 
 
-def test_what_is_no_plain_path_stays_hydras(tmp_path):
+def test_what_is_no_plain_path_stays_hydras(tmp_path, monkeypatch):
     (tmp_path / "a,b").mkdir()
     assert prepare_overrides([f"data.path={tmp_path}/a,b"], sweep=True) == [
         f"data.path='{tmp_path}/a,b'"
@@ -179,6 +179,11 @@ def test_what_is_no_plain_path_stays_hydras(tmp_path):
     assert prepare_overrides(["data.path=a,b", "run_dir=a,b"], sweep=True) == [
         "data.path=a,b",
         "run_dir='a,b'",
+    ]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert prepare_overrides(["data.path=~/a,~/c", "data.path=~/a,b"], sweep=True) == [
+        f"data.path='{tmp_path}/a','{tmp_path}/c'",
+        f"data.path='{tmp_path}/a,b'",  # which exists
     ]
     assert prepare_overrides(["data.path=a,b", "experiment=null"]) == ["data.path='a,b'"]
     names = ["model=gcnn_8,'my lstm'", "model=glob(*)", "~model=gcnn_8", "model={gate: glu}"]
