@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gcnn.base import torchrun
-from gcnn.base.errors import RunError
+from gcnn.base.errors import RunError, UsageError, one_line
 
 if TYPE_CHECKING:
     import torch
@@ -251,6 +251,19 @@ def override_key(word: str) -> str:
     A word without "=" is all key.
     """
     return word.partition("=")[0].lstrip("+")
+
+
+def words_of(line: str | None, where: object) -> list[str]:
+    """The words of a stored shell command, as of results.json; none if it is None.
+
+    where: the file it is from, for the message. Raises UsageError if a quote in it is not closed.
+    """
+    try:
+        return shlex.split(line or "")
+    except ValueError as error:
+        raise UsageError(
+            f"{where}: the command {line!r} is none ({one_line(error)}). Correct it there."
+        ) from None
 
 
 def portable(words: list[str], named: bool = True) -> list[str]:

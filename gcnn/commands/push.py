@@ -21,7 +21,7 @@ import yaml
 
 from gcnn.base.errors import RunError, UsageError, one_line
 from gcnn.base.files import write_atomically, write_json
-from gcnn.base.provenance import portable
+from gcnn.base.provenance import portable, words_of
 from gcnn.commands.arguments import new_parser
 from gcnn.config.schema import TrainConfig
 from gcnn.config.stored import save_config
@@ -118,21 +118,22 @@ def fill_upload_folder(run: Run, folder: Path) -> None:
         (folder / name).symlink_to((run.path / name).resolve())
     shutil.copytree(run.path / TOKENIZER, folder / TOKENIZER)
     results = json.loads(read_text(run.path / RESULTS))
-    results["command"] = public_command(run.results.command)
+    results["command"] = public_command(run.results.command, run.path / RESULTS)
     results["init_from"] = None
     write_json(folder / RESULTS, results)
     save_config(public_config(run.config), folder / CONFIG)
 
 
-def public_command(line: str | None) -> str:
+def public_command(line: str | None, where: object) -> str:
     """A run's command line for publication: paths become placeholders, as data.path=DIR.
 
     These are the values of NAMES and, as in `portable`, of data and tokenizer; any other value with
     an absolute path or `~` in it becomes PATH. run_dir, resume, data.cache_dir and logger are left
     out; of a script, a word that is a path ending in .py, its last folder and name stay. line: the
-    command, quoted for a shell, as is the result; None: not known, which gives "".
+    command, quoted for a shell, as is the result; None: not known, which gives "". where: its file.
+    Raises UsageError as `words_of` does.
     """
-    words = portable(shlex.split(line or ""))
+    words = portable(words_of(line, where))
     return shlex.join(public_word(word, before) for before, word in pairwise(["", *words]))
 
 
@@ -228,7 +229,7 @@ def card(run: Run, repo: str) -> str:
             f"{count(data.vocabulary_size)} types, fingerprint {data.fingerprint}; {scored}."
         ),
         Heading("Training"),
-        Code(f"{public_command(results.command)}\n\n{results_table(results)}"),
+        Code(f"{public_command(results.command, run.path / RESULTS)}\n\n{results_table(results)}"),
         Paragraph(
             f"Commit {results.git_commit or 'unknown'}, seed {run.config.seed}; the rest is in "
             "config.yaml."

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from gcnn.base.errors import UsageError
 from gcnn.base.files import to_json, write_atomically
-from gcnn.base.provenance import PATH_PLACEHOLDERS, portable
+from gcnn.base.provenance import PATH_PLACEHOLDERS, portable, words_of
 from gcnn.config.schema import TrainConfig
 from gcnn.config.stored import checked_config
 from gcnn.reporting.results import load_run
@@ -58,7 +58,7 @@ class KeptRun:
     def results(self) -> Results | None:
         """The run's results.json; None if the run is not finished."""
         content = self.files.get(RESULTS)
-        return content and checked(content, Results, RESULTS)
+        return None if content is None else checked(content, Results, RESULTS)
 
     @cached_property
     def curve(self) -> list[Metric]:
@@ -69,7 +69,14 @@ class KeptRun:
     def wikitext103(self) -> Split | None:
         """The run's perplexity on WikiText-103's test set; None if it was not measured."""
         content = self.files.get(WIKITEXT_103)
-        return content and checked(content, Split, WIKITEXT_103)
+        if content is None:
+            return None
+        split = checked(content, Split, WIKITEXT_103)
+        if split.perplexity is None or not split.tokens or split.unknown is None:
+            raise UsageError(
+                f"{WIKITEXT_103} lacks its perplexity, tokens or unknown words. Make it again."
+            )
+        return split
 
     @property
     def status(self) -> str:
@@ -96,8 +103,7 @@ def read_run(folder: Path, group: str) -> KeptRun:
     set, become the placeholders of published commands (DIR, FILE); paths in data.files and
     init_from stay. The command in its results is as `portable` writes it. A failed run's message is
     cut at its first semicolon. Logs a warning as `load_config` does.
-    Raises UsageError if `folder` is no run directory or a file in it is not what a run writes;
-    ValueError if a quote in that command is not closed.
+    Raises UsageError if `folder` is no run directory or a file in it is not what a run writes.
     """
     run = load_run(folder)
     config = OmegaConf.structured(run.config)
@@ -111,7 +117,8 @@ def read_run(folder: Path, group: str) -> KeptRun:
         if content is not None:
             files[name] = content
     if run.finished:
-        files[RESULTS]["command"] = shlex.join(portable(shlex.split(run.results.command or "")))
+        words = words_of(run.results.command, folder / RESULTS)
+        files[RESULTS]["command"] = shlex.join(portable(words))
     error = run.member.error
     if error:
         error, _, _ = error.partition(";")  # the rest names a checkpoint on this machine
@@ -148,7 +155,7 @@ def read_kept(path: Path) -> list[KeptRun]:
     """The runs of a file that `keep_runs` wrote; empty if there is no file.
 
     Raises UsageError if the file cannot be read or does not end with a newline, or if a line is not
-    JSON of a KeptRun with a group, seed and learning rate.
+    JSON of a KeptRun with a group, seed and learning rate, or has an interpolation in its config.
     """
     text = read_text(path) if path.exists() else ""
     if text and not text.endswith("\n"):
@@ -157,8 +164,10 @@ def read_kept(path: Path) -> list[KeptRun]:
     for number, line in enumerate(text.split("\n")[:-1], start=1):
         run = parse_json(line, KeptRun, f"{path}: line {number}")
         optimizer = run.config.get("optimizer")
-        has_rate = isinstance(optimizer, dict) and "lr" in optimizer
-        if not run.group or "seed" not in run.config or not has_rate:
+        has_rate = isinstance(optimizer, dict) and isinstance(optimizer.get("lr"), float | int)
+        has_seed = isinstance(run.config.get("seed"), int)
+        is_plain = "${" not in to_json(run.config)  # an interpolation would be evaluated
+        if not (run.group and has_seed and has_rate and is_plain):
             raise UsageError(
                 f"{path}: line {number} is no kept run. Remove it to train its run again."
             )

@@ -16,10 +16,11 @@ from pathlib import Path
 
 from gcnn.base.errors import UsageError
 from gcnn.base.files import write_atomically, write_json
-from gcnn.base.provenance import portable
+from gcnn.base.provenance import portable, words_of
 from gcnn.reporting.results import describe_hardware
 from gcnn.reproduction.grouping import architecture, group_of
 from gcnn.reproduction.kept_runs import KeptRun
+from gcnn.runs.directory import RESULTS
 from gcnn.runs.json_files import Number, Text, read_json
 
 
@@ -125,8 +126,7 @@ def make_record(
     empty.
     settings: of the figure's plan, key=value; the record's command does not repeat them.
     missing: how many planned runs have not begun.
-    Raises UsageError if two runs of a group have the same seed, or if a run cannot be read, and
-    ValueError as `reproduce_command` does.
+    Raises UsageError if two runs of a group have the same seed, or if a run cannot be read.
     """
     runs_of: dict[tuple[str, str, str], list[KeptRun]] = {}
     for run in runs:
@@ -239,12 +239,12 @@ def reproduce_command(
     trained: the shell command of one of its runs; None if there is none yet. Its overrides are
     repeated, with paths as `portable` writes them, unless the plan sets their keys; its options and
     the experiment, learning rate, seed and Hydra's own keys are not.
-    settings: the plan's own, key=value. Raises ValueError if a quote in `trained` is not closed.
+    settings: the plan's own, key=value. Raises UsageError if a quote in `trained` is not closed.
     """
     planned = {word.partition("=")[0] for word in settings} | {"experiment", "optimizer.lr", "seed"}
     overrides = {"data.path": "DIR"}
-    words = shlex.split(trained or "")[2:]  # without `gcnn train` or `python SCRIPT`
-    for word in portable(words):
+    words = words_of(trained, f"{RESULTS} of a run of {figure}")
+    for word in portable(words[2:]):  # without `gcnn train` or `python SCRIPT`
         key, equals, content = word.lstrip("+").partition("=")
         if equals and not key.startswith(("-", "hydra")) and key not in planned:
             overrides[key] = content

@@ -157,7 +157,15 @@ def test_what_is_uploaded_does_not_say_where_it_was_made(
 ])  # fmt: skip
 def test_paths_are_left_out_of_a_command_and_keys_stay(typed, published):
     script = "python /acme=roe/scripts/train.py"
-    assert public_command(f"{script} {typed}") == f"python scripts/train.py {published}"
+    assert (
+        public_command(f"{script} {typed}", "results.json")
+        == f"python scripts/train.py {published}"
+    )
+
+
+def test_a_stored_command_with_an_open_quote_is_a_usage_error():
+    with pytest.raises(UsageError, match=r"run/results\.json: the command .*No closing quotation"):
+        public_command("gcnn 'x", "run/results.json")
 
 
 def test_a_user_without_a_home_folder_can_push(tmp_path, monkeypatch):

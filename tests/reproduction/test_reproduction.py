@@ -200,6 +200,14 @@ def test_a_damaged_measurement_of_wikitext_103_is_a_usage_error(text, tmp_path):
         read_runs(tmp_path)
 
 
+def test_a_command_with_an_open_quote_is_a_usage_error(tmp_path):
+    add(tmp_path, test=5.0)
+    path = tmp_path / "0" / "results.json"
+    path.write_text(path.read_text().replace("python scripts", "python 'scripts"))
+    with pytest.raises(UsageError, match=r"0/results\.json: the command .*No closing quotation"):
+        read_runs(tmp_path)
+
+
 def test_the_results_in_the_docs_are_the_committed_ones():
     records = load_records(DOCS / "results" / "reproduction")
     latency = load_latency(DOCS / "results" / "latency_gcnn_8b.json")
