@@ -40,7 +40,8 @@ class GroupPlan:
     settings: list[str] = field(default_factory=list)  # key=value, after the figure's base
     rates: list[float] = field(default_factory=list)  # learning rates
     seeds: list[int] = field(default_factory=list)
-    # figure/group of the same scale, which is used instead; all other fields are then ignored
+    # figure/group of the same scale, which is used instead; all other fields are then ignored. That
+    # group has no same_as.
     same_as: str | None = None
 
 
@@ -112,15 +113,18 @@ def figures_of(scale: str, figure: str | None = None) -> list[str]:
 def load_plan(scale: str, figure: str) -> Plan:
     """The plan of a figure at a scale, read once: all callers share it, so do not change it.
 
-    Raises UsageError if the file is missing, is not YAML, or has other keys or types than a plan;
-    UnicodeDecodeError if it is not UTF-8.
+    Raises UsageError if the file is missing, is not YAML, has other keys or types than a plan, or
+    no seed.
     """
     path = PLANS / scale / f"{figure}.yaml"
     try:
         plan = OmegaConf.merge(OmegaConf.structured(Plan), OmegaConf.load(path))
-        return OmegaConf.to_object(plan)
-    except (OSError, OmegaConfBaseException, yaml.YAMLError) as error:
+        plan = OmegaConf.to_object(plan)
+    except (OSError, UnicodeDecodeError, OmegaConfBaseException, yaml.YAMLError) as error:
         raise UsageError(f"{path}: {one_line(error)}") from None
+    if not plan.seeds:
+        raise UsageError(f"{path}: seeds is empty; give one or more, as [1, 2, 3].")
+    return plan
 
 
 def parts_of(scale: str, figure: str) -> list[Part]:
@@ -137,26 +141,35 @@ def part_of(scale: str, figure: str, group: str) -> Part:
     For a group with `same_as` it is that group of the other figure. Without learning rates in the
     plan, the rate is the one that the settings give.
     Raises UsageError if a plan cannot be read or lacks the group, or if `same_as` is not a group of
-    another figure. Settings are checked only where they give the rate.
+    another figure, or one with `same_as` itself. Settings are checked only where they give the
+    rate.
     """
-    plan = load_plan(scale, figure)
-    if group not in plan.groups:
-        raise UsageError(
-            f"{PLANS / scale / figure}.yaml has no group {group!r}; it has: "
-            f"{', '.join(plan.groups)}."
-        )
-    asked = plan.groups[group]
+    asked = group_plan(scale, figure, group)
     if asked.same_as:
         owner, slash, name = asked.same_as.partition("/")
-        if not slash or owner == figure:
+        if not slash or owner == figure or group_plan(scale, owner, name).same_as:
             raise UsageError(
                 f"{PLANS / scale / figure}.yaml: same_as of {group} is {asked.same_as!r}; give a "
-                "group of another figure, as fig3/glu."
+                "group of another figure, as fig3/glu, that has no same_as."
             )
         return part_of(scale, owner, name)
+    plan = load_plan(scale, figure)
     settings = (*plan.base, *asked.settings)
     rates = asked.rates or plan.rates or [composed_once(*settings).optimizer.lr]
     return Part(scale, figure, group, settings, tuple(rates), tuple(asked.seeds or plan.seeds))
+
+
+def group_plan(scale: str, figure: str, group: str) -> GroupPlan:
+    """A group as it stands in its figure's plan.
+
+    Raises UsageError if the plan cannot be read or lacks the group.
+    """
+    groups = load_plan(scale, figure).groups
+    if group not in groups:
+        raise UsageError(
+            f"{PLANS / scale / figure}.yaml has no group {group!r}; it has: {', '.join(groups)}."
+        )
+    return groups[group]
 
 
 def differences(found: TrainConfig, planned: TrainConfig) -> dict[str, tuple]:

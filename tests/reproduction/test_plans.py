@@ -69,7 +69,7 @@ def test_a_shared_group_belongs_to_one_figure():
     assert str(shared.folder) == "cpu/fig3/glu"
 
 
-def test_what_does_not_exist_is_a_usage_error(tmp_path, monkeypatch):
+def test_what_does_not_exist_is_a_usage_error():
     ours = {name for name, (place, _) in FIGURES.items() if "not in the paper" in place}
     assert set(figures_of("paper")) >= set(figures_of("cpu")) - ours
     assert figures_of("cpu", "fig3") == ["fig3"]
@@ -79,16 +79,25 @@ def test_what_does_not_exist_is_a_usage_error(tmp_path, monkeypatch):
         figures_of("moon")
     with pytest.raises(UsageError, match="no group 'glue'; it has: glu, relu"):
         part_of("cpu", "fig3", "glue")
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    ("groups: {glu: {rate: [1]}}", r"fig5\.yaml: .*rate"),
+    ("groups: [a: b: c", r"fig5\.yaml: "),
+    ("groups: {caf\xe9: {}}", r"fig5\.yaml: .*utf-8"),
+    ("{seeds: [], groups: {glu: {}}}", r"fig5\.yaml: seeds is empty"),
+    ("groups: {glu: {same_as: fig3}}", r"same_as of glu is 'fig3'; give a group of another"),
+    ("groups: {glu: {same_as: fig3/glu}}", r"same_as of glu is 'fig3/glu'; .* has no same_as"),
+])  # fmt: skip
+def test_a_plan_that_says_nothing_trainable_is_a_usage_error(
+    content, message, tmp_path, monkeypatch
+):
     monkeypatch.setattr(plans, "PLANS", tmp_path)
+    load_plan.cache_clear()
     (tmp_path / "made_up").mkdir()
-    (tmp_path / "made_up" / "fig3.yaml").write_text("groups: {glu: {rate: [1]}}")
-    with pytest.raises(UsageError, match=r"fig3\.yaml: .*rate"):
-        load_plan("made_up", "fig3")
-    (tmp_path / "made_up" / "fig4.yaml").write_text("groups: [a: b: c")
-    with pytest.raises(UsageError, match=r"fig4\.yaml: "):
-        load_plan("made_up", "fig4")
-    (tmp_path / "made_up" / "fig5.yaml").write_text("groups: {glu: {same_as: fig3}}")
-    with pytest.raises(UsageError, match=r"same_as of glu is 'fig3'; give a group of another"):
+    (tmp_path / "made_up" / "fig5.yaml").write_text(content, encoding="latin-1")
+    (tmp_path / "made_up" / "fig3.yaml").write_text("groups: {glu: {same_as: fig5/glu}}")
+    with pytest.raises(UsageError, match=message):
         part_of("made_up", "fig5", "glu")
 
 
