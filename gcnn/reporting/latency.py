@@ -116,8 +116,9 @@ class Latency:
 def load_latency(path: str | Path) -> Latency:
     """Read the JSON that the latency benchmark wrote. An empty object is a Latency of no models.
 
-    Raises UsageError if the file is missing, cannot be read or is not such JSON, or if the length
-    of a sentence is not a whole number from 1 on.
+    Raises UsageError if the file is missing, cannot be read or is not such JSON, if the length of a
+    sentence is not a whole number from 1 on, or if a pair names a model that is not there (it may
+    name none).
     """
     content = read_json(Path(path), dict[str, Any])
     if content is None:
@@ -133,6 +134,13 @@ def load_latency(path: str | Path) -> Latency:
         raise UsageError(
             f"{path}: a sentence length is not a number of words. Run the benchmark again."
         )
+    for pair in latency.pairs:
+        names = {pair.gcnn, pair.lstm}
+        if names != {None} and not names <= latency.models.keys():
+            raise UsageError(
+                f"{path}: the pair of {pair.gcnn} and {pair.lstm} is not among its models. Run the "
+                "benchmark again."
+            )
     return latency
 
 

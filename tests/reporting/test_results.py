@@ -133,6 +133,8 @@ def test_a_missing_run_is_refused(tmp_path):
         "[]",
         '{"models": {"a": {"sentences": {"long": {}}}}}',
         '{"pairs": [{"ratios": {"0": {}}}]}',
+        '{"models": {"a": {}}, "pairs": [{"gcnn": "a", "lstm": "b"}]}',
+        '{"models": {"a": {}}, "pairs": [{"gcnn": "a"}]}',
     ],
 )
 def test_garbage_latency_is_refused(tmp_path, content):
