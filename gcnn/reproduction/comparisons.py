@@ -21,6 +21,7 @@ from gcnn.reproduction.noise import (
     NOT_MEASURED,
     Comparison,
     MeanLog,
+    Noise,
     compare,
     is_lower,
     mean_log,
@@ -150,31 +151,36 @@ def pairs_of_a_size(record: Record) -> dict[int, tuple[Group | None, Group | Non
 def at_equal_operations(record: Record) -> list[Comparison]:
     """Figure 2: the adaptive softmax better than the full one at equal operations a token.
 
-    One comparison for each model with a full softmax, against the perplexity that the models with
-    an adaptive softmax have at its operations (`interpolated`); NOT_MEASURED if these have none
-    there, or if the best learning rate of any of these is not known yet. Empty if that of any model
-    with a full softmax is not known yet, or if there is no such model.
+    One comparison (`adaptive_below`) for each model with a full softmax; NOT_MEASURED also if the
+    best learning rate of any model with an adaptive one is not known yet. Empty if that of any
+    model with a full softmax is not known yet, or if there is no such model.
     """
     noise = pooled_noise(record.groups)
     adaptive = with_softmax(record, "adaptive")
-    comparisons = []
-    for full in with_softmax(record, "full"):
-        at = f"at {magnitude(full.flops_per_token)} FLOPs a token"
-        neighbours = []  # (weight, mean) of the adaptive ones, whose sum is the one at `full`'s
-        for weight, group in interpolated(adaptive, full.flops_per_token):
-            neighbours.append((weight, group_mean(group)))
-        if not neighbours:
-            neighbours = [(1.0, None)]  # makes the comparison NOT_MEASURED
-        adaptive_perplexity = "not measured"
-        if all(mean_of_group for _, mean_of_group in neighbours):
-            log = sum(weight * mean_of_group.log for weight, mean_of_group in neighbours)
-            adaptive_perplexity = perplexity(math.exp(log))
-        evidence = f"{at} {adaptive_perplexity} (adaptive) against {spread(full)} (full)"
-        terms = [(1.0, group_mean(full))]
-        for weight, mean_of_group in neighbours:
-            terms.append((-weight, mean_of_group))
-        comparisons.append(compare(f"adaptive < full {at}", terms, noise, evidence=evidence))
-    return comparisons
+    return [adaptive_below(full, adaptive, noise) for full in with_softmax(record, "full")]
+
+
+def adaptive_below(full: Group, adaptive: list[Group], noise: Noise) -> Comparison:
+    """Whether models with an adaptive softmax are better than one with a full softmax.
+
+    Compared with the perplexity that they have at its operations (`interpolated`); NOT_MEASURED if
+    they have none there.
+    """
+    at = f"at {magnitude(full.flops_per_token)} FLOPs a token"
+    text = f"adaptive < full {at}"
+    neighbours = []  # (weight, mean) of the adaptive ones, whose sum is the one at `full`'s
+    for weight, group in interpolated(adaptive, full.flops_per_token):
+        neighbours.append((weight, group_mean(group)))
+    if not neighbours:
+        evidence = f"{at} not measured (adaptive) against {spread(full)} (full)"
+        return Comparison(text, NOT_MEASURED, evidence=evidence)
+    log = sum(weight * mean_of_group.log for weight, mean_of_group in neighbours)
+    adaptive_perplexity = perplexity(math.exp(log))
+    evidence = f"{at} {adaptive_perplexity} (adaptive) against {spread(full)} (full)"
+    terms = [(1.0, group_mean(full))]
+    for weight, mean_of_group in neighbours:
+        terms.append((-weight, mean_of_group))
+    return compare(text, terms, noise, evidence=evidence)
 
 
 def with_softmax(record: Record, kind: str) -> list[Group]:
@@ -319,7 +325,8 @@ def validation_means(group: Group | None) -> list[tuple[float, MeanLog]]:
     line = []
     for step, perplexities in zip(group.curve.steps, by_validation, strict=True):
         known = [math.inf if value is None else value for value in perplexities]
-        line.append((step / last_step, mean_log([*known, *diverged])))
+        part = step / last_step if last_step else 1.0  # the only one may be before any update
+        line.append((part, mean_log([*known, *diverged])))
     return line
 
 

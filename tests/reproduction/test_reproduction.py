@@ -208,6 +208,13 @@ def test_a_command_with_an_open_quote_is_a_usage_error(tmp_path):
         read_runs(tmp_path)
 
 
+def test_a_validation_before_any_update_is_the_end_of_its_curve():
+    alone = group("glu", [5.0], curve=(9.0,))
+    alone.curve.steps = [0]
+    [(part, mean)] = validation_means(alone)
+    assert (part, mean.log) == (1.0, pytest.approx(math.log(9.0)))
+
+
 def test_the_results_in_the_docs_are_the_committed_ones():
     records = load_records(DOCS / "results" / "reproduction")
     latency = load_latency(DOCS / "results" / "latency_gcnn_8b.json")
