@@ -1,5 +1,7 @@
 """Which group of a figure a run belongs to."""
 
+from functools import partial
+
 from gcnn.base.gates import GATES
 from gcnn.config.models import ModelConfig
 from gcnn.config.schema import TrainConfig
@@ -28,10 +30,8 @@ SHUFFLED = " in shuffled blocks"  # in the variant and title of a recurrent mode
 def group_of(figure: str, config: TrainConfig) -> tuple[str, str, str]:
     """The group of a figure to which a run belongs, its variant there, and a title for readers.
 
-    figure: a key of FIGURES. The group is what it compares: the paper's model of the same form
-    (tables, which take no Transformer; without one, the form's own name), softmax and architecture
-    (fig2), words of context (fig4), a group of RECIPES (fig6), model and training tokens (figs),
-    kind of model (search), or the gate (others, which need a model with one).
+    figure: a key of FIGURES. The group is what it compares: the kind of model in the random search,
+    what a function of COMPARED returns, or else the gate.
     The variant is the learning rate, and for a recurrent model whether its blocks are shuffled; in
     the random search it is the architecture. The title says both; in the random search it is
     `search_title`, without the architecture.
@@ -40,26 +40,64 @@ def group_of(figure: str, config: TrainConfig) -> tuple[str, str, str]:
     lr = config.optimizer.lr
     if figure == "search":
         return model.kind, architecture(model), search_title(config)
-    if figure == "figs":
-        group = title = f"{model.summary()}, first {magnitude(config.data.train_tokens)} tokens"
-    elif figure in FORMS:
-        group = FORMS[figure].get(model_form(model), model_form(model))
-        title = MODEL_TITLES.get(group) or architecture(model)
-    elif figure == "fig2":
-        group = title = f"{'adaptive' if model.cutoffs else 'full'} softmax, {architecture(model)}"
-    elif figure == "fig4":
-        group = str(model.receptive_field)
-        title = plural(model.receptive_field, "word")
-    elif figure == "fig6":
-        weight_norm = getattr(model, "weight_norm", False)
-        group, title = RECIPES[weight_norm, config.trainer.clip_norm is not None]
-    else:
-        group = model.gate
-        title = GATES[model.gate].title
+    group, title = COMPARED.get(figure, gate_of)(config)
     order = ""
     if model.recurrent and not (config.trainer.carry_state or config.data.sentences):
         order = SHUFFLED
     return group, f"{lr:g}{order}", f"{title}{order}, learning rate {lr:g}"
+
+
+def paper_model_of(config: TrainConfig, forms: dict[str, str]) -> tuple[str, str]:
+    """The paper's model of the same form, and its title; else the form and the architecture.
+
+    forms: those of one table of FORMS. A Transformer has no form.
+    """
+    form = model_form(config.model)
+    group = forms.get(form, form)
+    return group, MODEL_TITLES.get(group) or architecture(config.model)
+
+
+def softmax_of(config: TrainConfig) -> tuple[str, str]:
+    """Softmax and architecture, as group and as title."""
+    model = config.model
+    group = f"{'adaptive' if model.cutoffs else 'full'} softmax, {architecture(model)}"
+    return group, group
+
+
+def context_of(config: TrainConfig) -> tuple[str, str]:
+    """The words of context, and a title."""
+    words = config.model.receptive_field
+    return str(words), plural(words, "word")
+
+
+def recipe_of(config: TrainConfig) -> tuple[str, str]:
+    """A group of RECIPES, and its title."""
+    weight_norm = getattr(config.model, "weight_norm", False)
+    return RECIPES[weight_norm, config.trainer.clip_norm is not None]
+
+
+def model_and_size_of(config: TrainConfig) -> tuple[str, str]:
+    """The model and the tokens of its training text, as group and as title."""
+    tokens = magnitude(config.data.train_tokens)
+    group = f"{config.model.summary()}, first {tokens} tokens"
+    return group, group
+
+
+def gate_of(config: TrainConfig) -> tuple[str, str]:
+    """The gate of a model that has one, and its title."""
+    gate = config.model.gate
+    return gate, GATES[gate].title
+
+
+COMPARED = {  # figure -> what it compares in a run, as (group, title)
+    "table2": partial(paper_model_of, forms=FORMS["table2"]),
+    "table3": partial(paper_model_of, forms=FORMS["table3"]),
+    "table4": partial(paper_model_of, forms=FORMS["table4"]),
+    "fig2": softmax_of,
+    "fig4": context_of,
+    "fig6": recipe_of,
+    "figs": model_and_size_of,
+}
 
 
 def search_title(config: TrainConfig) -> str:
