@@ -15,6 +15,7 @@ OTHER_USES = {  # of json.dumps: none writes a number that may be infinite
     "checkpoints.py": "a digest",
     "help.py": "the values that --help shows",
     "directory.py": "who holds a lock",
+    "provenance.py": "how a child process ended, and what it used",
     "stream.py": "counts",
     "tables.py": "whether a row is text",
     "tokenizers.py": "names and ids",

@@ -266,6 +266,7 @@ def test_data_is_text_and_never_markup(make_run, tmp_path, latency):
         "device": text,
         "date": text,
         "models": {text: latency["models"]["gcnn_8b"] | {"description": text}},
+        "pairs": [latency["pairs"][0] | {"gcnn": text, "lstm": text}],
     }
     page, markdown = report([folder], tmp_path / "out", latency)
     assert page.text.count(text) >= 10
