@@ -129,9 +129,10 @@ def sync(path: Path) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
+        if error.errno in (errno.EIO, errno.ENOSPC, errno.EDQUOT):
+            raise  # data may be lost
         unable = error.errno in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
-        lost = error.errno in (errno.EIO, errno.ENOSPC, errno.EDQUOT)
-        if lost or not (unable or path.is_dir()):
+        if not unable and not path.is_dir():
             raise
 
 

@@ -194,9 +194,11 @@ def work_of(model: LanguageModel, targets: Tensor, softmax: bool = True) -> Work
     encoder = model.encoder
     embedding = encoder.embedding.weight
     recurrent = encoder.recurrent_macs()
-    # `weight_count` leaves out an nn.LSTM; `macs` counts attention's products, too
-    weights = encoder.macs() - recurrent if recurrent else weight_count(encoder)
+    weights = weight_count(encoder)  # not `macs`, which counts attention's products, too
+    if recurrent:
+        weights = encoder.macs() - recurrent  # `weight_count` leaves out an nn.LSTM
     macs = weights * targets.numel()  # multiply-accumulates, two operations each
+    weights_read = weights
     if softmax:
         rows_of_parts = [targets.numel()]  # of the head, then of each cluster
         for indices in model.softmax.cluster_indices(targets):
@@ -204,10 +206,10 @@ def work_of(model: LanguageModel, targets: Tensor, softmax: bool = True) -> Work
         for count, rows in zip(model.softmax.weight_counts(), rows_of_parts, strict=True):
             macs += count * rows
             if rows:
-                weights += count
+                weights_read += count
     size = embedding.element_size()
     looked_up = embedding.size(1) * targets.numel()
-    shared = Work(flops=2 * macs, bytes=size * (weights + looked_up))
+    shared = Work(flops=2 * macs, bytes=size * (weights_read + looked_up))
     if not recurrent:
         return shared
     batch, steps = targets.shape

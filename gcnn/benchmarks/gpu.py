@@ -73,9 +73,9 @@ def parts(device: str, folder: Path, text: Path | None) -> list[Part]:
 def run_tests(notes: Notes, seconds: float) -> None:
     """Run the tests marked `cuda` by pytest.
 
-    Adds `exit_code` and `output`, a list of the last 60 lines of stdout, to `notes`.
-    Raises RunError if pytest's exit code is not 0 or the tests are not there (no checkout), and
-    subprocess.TimeoutExpired after `seconds` - 1 (at least 1), with nothing added.
+    Adds `exit_code` and `output`, a list of the last 60 lines of stdout, to `notes`; if the exit
+    code is not 0, raises RunError then. Adds nothing if the tests are not there (RunError: no
+    checkout) or last longer than `seconds` - 1, at least 1 (subprocess.TimeoutExpired).
     """
     if not CUDA_TESTS.exists():
         raise RunError(f"no tests at {CUDA_TESTS}; run from a checkout")

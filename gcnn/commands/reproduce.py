@@ -101,9 +101,10 @@ def make_figure(
     (`make_of_groups`) or experiments that are sweeps (`make_of_sweeps`); these two say which runs
     the second value is about.
     arguments: of `parse_arguments`. out: the folder of the figures. overrides: key=value, for all
-    runs, as prepare_overrides returns them. Raises SweepStopped as `run_sweep` does, and UsageError
-    for a group that the figure lacks, for runs that are not in its plan or come twice, for an
-    invalid plan or override, and for a damaged file.
+    runs, as prepare_overrides returns them. Raises SweepStopped as `run_sweep` does, which may be
+    due to an invalid override, for only what a sweep trains or a run is compared with is composed.
+    Raises UsageError for a group that the figure lacks, for runs that are not in its plan or come
+    twice, for an invalid plan, and for a damaged file.
     """
     parts = parts_of(arguments.scale, figure)
     check_groups_exist(figure, arguments.group, parts)

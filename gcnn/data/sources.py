@@ -94,6 +94,7 @@ def layouts_of(config: DataConfig) -> list[Layout]:
         return [BILLION_WORD]
     if config.source == "local":
         return [TXT, TOKENS, *OTHER_KINDS]
+    # WikiText
     return [RAW if "raw" in (config.hub_config or "") else TOKENS, TXT, PARQUET]
 
 
@@ -224,7 +225,8 @@ def matching_files(split: str, pattern: str) -> list[Path]:
     """The files that an entry of data.files names, sorted; at least one.
 
     pattern: as in expand_globs. split: for messages. Raises UsageError if there is no file, or a
-    link to nothing; OSError if a folder in the path may not be searched.
+    link to nothing; OSError if a folder that the path names may not be searched. One that only a
+    wildcard matches is then passed over.
     """
     paths = [pattern]
     if not Path(pattern).exists():

@@ -212,11 +212,11 @@ class Scorer:
         return add_up_words(self.tokenizer, lines_of(text), stream.tokens, -nlls)
 
     def evaluate(self, text: str, sentences: bool | None = None) -> dict[str, float | None]:
-        """The measures of a text that `gcnn evaluate --json` prints, such as `perplexity`; the keys
-        are those of `perplexity.normalised`.
+        """The measures of a text that `gcnn evaluate --json` prints, such as `perplexity`.
 
-        sentences: as the class says. Shows a progress bar on a terminal after two seconds. Raises
-        UsageError for a text without words, and for anything but a string of valid Unicode.
+        The keys are those of `gcnn.evaluation.perplexity.normalised`. sentences: as the class says.
+        Shows a progress bar on a terminal after two seconds. Raises UsageError for a text without
+        words, and for anything but a string of valid Unicode.
         """
         return evaluate(
             self.model, self._encode(text), self.sentences if sentences is None else sentences

@@ -29,8 +29,9 @@ def restore_random_states(
     """Set torch's random states of this process to those that `random_states` returned.
 
     states: may have other keys as well. If it comes from another number of processes, torch is
-    seeded by `seeds` and the rank instead, and a warning logged; if it comes from a CPU, a GPU's
-    state stays as it is. Raises KeyError, TypeError or RuntimeError for one that does not fit.
+    seeded by `seeds` (the config's and the step) and the rank instead, and a warning logged; if it
+    comes from a CPU, a GPU's state stays as it is. Raises KeyError, TypeError or RuntimeError for
+    one that does not fit.
     """
     if len(states["random"]) != world_size():
         torch.manual_seed(hash((*seeds, rank())) % (1 << 63))

@@ -257,9 +257,10 @@ class Trainer:
         self.stop_if_signalled()
 
     def stop_if_signalled(self) -> None:
-        """Raise Interrupted if `stopping` is a signal; all processes must call it, all saved.
+        """Raise Interrupted, which says that the run is saved, if `stopping` is a signal.
 
-        After the last step too: a sweep would begin its next member.
+        All processes must call it, once this step's checkpoint is written; after the last step,
+        too, for a sweep would begin its next member.
         """
         if self.stopping is None:
             return
