@@ -149,7 +149,8 @@ def logger_conditions(logger: Any) -> list[tuple[str, bool, str]]:
 def keys_without_effect(config: Any) -> dict[str, str]:
     """The keys whose values are not the schema's defaults but have no effect, each with the reason.
 
-    Only keys that the chosen kinds have: composing refuses those of another kind by name.
+    config: a TrainConfig. The keys are those of `effect_conditions`, as "data.column", but only
+    ones that the chosen kinds have: composing refuses those of another kind by name.
     """
     found = {}
     for key, has_effect, reason in effect_conditions(config):

@@ -96,13 +96,19 @@ def running_text_nlls(
 
 
 def state_before_rows(model: LanguageModel, batches: RunningText) -> State | None:
-    """The state before each row's first token; None: zeros. As `running_text_nlls` otherwise."""
+    """The state before each row's first token; None: zeros.
+
+    Arguments and conditions are those of `running_text_nlls`. Do not write to the result: it may be
+    the model's own start state.
+    """
     start = model.start_state(len(batches.row_starts))
-    context = (model.receptive_field or 1) - 1
-    if context == 0 or not batches.row_starts.any():
+    starts_text = not batches.row_starts.any()  # its one row, as always without a receptive field
+    if starts_text or model.receptive_field == 1:
         return start
+
+    # Other rows begin with the context that they have in the text
     device = next(model.parameters()).device
-    overlap = batches.before_rows(context)  # (batch, context)
+    overlap = batches.before_rows(model.receptive_field - 1)  # (batch, context)
     _, state = model(overlap.to(device))
     if batches.row_starts[0] == 0:  # this row alone begins with the text
         for i, part in enumerate(state):

@@ -148,7 +148,8 @@ def model_config(checkpoint: Checkpoint) -> GCNNConfig:
     The embedding's size is that of its weights. The softmax is the adaptive one if the checkpoint
     has weights for it, otherwise the full one (`cutoffs` empty).
     Raises UsageError for a model that is no `fconv_lm` or has what models here do not have, and for
-    options that are malformed.
+    options that are malformed (RuntimeError for a tensor in the place of one in NOT_HERE). Whether
+    numbers are within their ranges is not checked: `typed` does that.
     """
     options = checkpoint.options
     if not isinstance(options.get("decoder_layers"), str):

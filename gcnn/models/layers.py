@@ -178,7 +178,7 @@ class GatedConv(nn.Module):
         hidden (batch, context + time, in_channels) -> (batch, time, paths * out_channels).
 
         The first way that applies is taken:
-        1. a layer that is packed for inference: its own product;
+        1. a layer that is packed for inference: its own product, or Winograd's as in 3;
         2. kernel size 1: a linear layer;
         3. where `winograd.suits`, if batch * (context + time) is at least LEAST_TOKENS: Winograd's,
            half the multiplications; later inputs may reach earlier outputs as rounding or NaN (see

@@ -51,11 +51,12 @@ class SweepFolder(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Prepare a sweep, in the process that was called.
 
-        config: as composed, `hydra` included; changed in place (hydra.sweep.dir, a search that goes
-        on). Sets `path`, prints it to stderr, and installs `stop_sweep` as the handler of STOPPING
-        until the process ends (not of SIGHUP under nohup). With submitit, starts a thread that
-        prints which members begin and end. An error ends the process with one line (see
-        `one_line_errors`).
+        config: as composed, `hydra` included; changed in place (hydra.sweep.dir, and of a search as
+        `continue_search` says, which changes its database, too). May remove files of an earlier
+        sweep as `choose_folder` does. Sets `path`, prints it to stderr, and makes `stop_sweep` the
+        handler of STOPPING until the process ends (not of SIGHUP under nohup). With submitit,
+        starts a thread that prints which members begin and end. An error ends the process with one
+        line (see `one_line_errors`).
         """
         with one_line_errors():  # Hydra would only warn of an error
             folder = choose_folder(config)
