@@ -262,7 +262,7 @@ def words_of(line: str | None, where: object) -> list[str]:
         return shlex.split(line or "")
     except ValueError as error:
         raise UsageError(
-            f"{where}: the command {line!r} is none ({one_line(error)}). Correct it there."
+            f"{where}: the command {line!r} cannot be read ({one_line(error)}). Correct it there."
         ) from None
 
 

@@ -105,7 +105,7 @@ def read_vocabulary(path: Path) -> list[str]:
         )
     if not is_text(path):
         raise UsageError(
-            f"tokenizer.vocabulary: {path} is no text by its name. Give one with a word a line."
+            f"tokenizer.vocabulary: {path} is not a text file. Give one with a word a line."
         )
     words: dict[str, None] = {}  # keeps the order and finds repetitions
     number = 0

@@ -59,7 +59,7 @@ def test_what_is_no_vocabulary(tmp_path, content, message):
 def test_a_table_is_no_vocabulary(tmp_path):
     path = tmp_path / "words.jsonl"
     path.write_text('{"text": "to"}\n')
-    with pytest.raises(UsageError, match=r"words\.jsonl is no text by its name\. Give one"):
+    with pytest.raises(UsageError, match=r"words\.jsonl is not a text file\. Give one"):
         train_tokenizer(WordTokenizerConfig(vocabulary=str(path)), [TEXT])
 
 
