@@ -221,7 +221,13 @@ def test_the_readme_fits_two_screens_and_shows_recorded_numbers():
 def test_the_quick_starts_trials_in_the_docs_are_recorded_and_its_recipes_the_best_of_them():
     text = (DOCS / "RESULTS.md").read_text()
     trials = json.loads((DOCS / "results" / "quickstart_trials.json").read_text())
-    for model, experiment in (("GCNN", "quickstart"), ("LSTM", "quickstart_lstm")):
+    experiments = {
+        "GCNN": "quickstart",
+        "LSTM": "quickstart_lstm",
+        "Transformer": "quickstart_transformer",
+    }
+    assert {trial["model"] for trial in trials} == set(experiments)
+    for model, experiment in experiments.items():
         own = [trial for trial in trials if trial["model"] == model]
         for trial in own:
             perplexities = [trial["validation_perplexity"], trial["test_perplexity"]]
@@ -229,7 +235,9 @@ def test_the_quick_starts_trials_in_the_docs_are_recorded_and_its_recipes_the_be
             assert f"| {' | '.join(cells)} |" in text
         best = min(own, key=lambda trial: trial["validation_perplexity"])
         rates = sorted(float(t["lr"]) for t in own if t["order"] == best["order"])
-        assert rates[0] < float(best["lr"]) < rates[-1]  # not at the edge of its grid
+        is_inside = rates[0] < float(best["lr"]) < rates[-1]
+        # The page says of the Transformer that it is not tuned yet
+        assert is_inside == (model != "Transformer")
         config = compose_config(f"experiment={experiment}")
         assert config.optimizer.lr == float(best["lr"])
         assert config.trainer.carry_state == (best["order"] == "in order")
