@@ -99,10 +99,10 @@ def to_dict(section: argparse.Namespace | dict[str, Any]) -> dict[str, Any]:
 def float32(weight: Tensor) -> Tensor:
     """A copy of a weight in float32.
 
-    Raises ValueError for a tensor that is no plain weight (sparse, nested, quantized, complex, not
-    on the CPU), or whose shape asks for more memory than its storage has: a small file could fill
-    the machine's. Raises AttributeError if `weight` is no tensor, and torch's NotImplementedError
-    for a type that it cannot convert (bits8).
+    Raises ValueError for a tensor that is not a plain weight (sparse, nested, quantized, complex,
+    not on the CPU), or whose shape asks for more memory than its storage has: a small file could
+    fill the machine's memory. Raises AttributeError if `weight` is not a tensor, and RuntimeError
+    for a type that torch cannot convert (bits8).
     """
     dense = weight.layout == torch.strided and weight.device.type == "cpu" and not weight.is_nested
     if not dense or weight.is_quantized or weight.is_complex():
