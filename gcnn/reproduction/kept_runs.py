@@ -22,7 +22,7 @@ from gcnn.config.schema import TrainConfig
 from gcnn.config.stored import checked_config
 from gcnn.reporting.results import load_run
 from gcnn.runs.directory import CONFIG, MEMBER, RESULTS
-from gcnn.runs.json_files import Text, checked, parse_json, read_json, read_text
+from gcnn.runs.json_files import Text, checked, parse_json, read_json, read_text_if_any
 from gcnn.runs.results import Metric, Results, Split
 
 # In a run: what `gcnn evaluate --json --file wiki.test.tokens` printed.
@@ -157,7 +157,7 @@ def read_kept(path: Path) -> list[KeptRun]:
     Raises UsageError if the file cannot be read or does not end with a newline, or if a line is not
     JSON of a KeptRun with a group, seed and learning rate, or has an interpolation in its config.
     """
-    text = read_text(path) if path.exists() else ""
+    text = read_text_if_any(path) or ""
     if text and not text.endswith("\n"):
         raise UsageError(f"{path} has no newline at its end. Restore the file, or add it there.")
     runs = []
