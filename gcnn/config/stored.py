@@ -82,12 +82,13 @@ def migrated(config: DictConfig) -> DictConfig:
     version stays as it is. Returns `config` itself, which is not checked here. Logs a warning if a
     model.projection_dim that had no effect becomes None.
     """
-    migrate_trainer(config.get("trainer", {}))
-    migrate_model(config.get("model", {}))
+    for group, migrate in (("trainer", migrate_trainer), ("model", migrate_model)):
+        if group in config:
+            migrate(config[group])
     return config
 
 
-def migrate_trainer(trainer: DictConfig | dict) -> None:
+def migrate_trainer(trainer: DictConfig) -> None:
     """Update the keys of a stored config's `trainer`, in place, as in `migrated`."""
     if "accumulate" in trainer:  # trainer.batch_size meant today's trainer.micro_batch_size
         trainer.micro_batch_size = trainer.batch_size
@@ -95,7 +96,7 @@ def migrate_trainer(trainer: DictConfig | dict) -> None:
     trainer.pop("shard", None)  # it spread parameters over processes and changed no result
 
 
-def migrate_model(model: DictConfig | dict) -> None:
+def migrate_model(model: DictConfig) -> None:
     """Update the keys of a stored config's `model`, in place, as in `migrated`.
 
     It is of an older version if it has a kind and no softmax_dropout.

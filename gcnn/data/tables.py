@@ -141,9 +141,11 @@ def read_text(path: Path) -> Iterator[pa.Array]:
             text = chunk if offset else checked_start(chunk, path)
             if not text:  # the file was nothing but a byte order mark
                 continue
-            text = pa.array([text.replace(b"\r\n", b"\n").removesuffix(b"\n")], pa.large_binary())
+            text = text.replace(b"\r\n", b"\n").removesuffix(b"\n")
+            # As one string of Arrow's, which checks that it is UTF-8 and splits it fast
+            whole = pa.array([text], pa.large_binary())
             try:
-                lines = pc.split_pattern(text.cast(TEXT), "\n").flatten()
+                lines = pc.split_pattern(whole.cast(TEXT), "\n").flatten()
             except pa.ArrowInvalid:
                 raise not_utf8(chunk, offset, number, path) from None
             yield lines

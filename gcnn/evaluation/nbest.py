@@ -57,7 +57,7 @@ def line_parser(kind: str, scored: bool) -> Callable[[str], Hypothesis]:
             if kind != "moses":
                 print(f"n-best lists as --nbest {kind} reads them.", file=sys.stderr)
         form, parse = PARSERS[kind]
-        fields = parse(line)
+        fields = parse(line.rstrip("\n"))
         if fields is None:
             raise UsageError(
                 f"is not `{form}`. Give n-best lists of one kind, or leave out --nbest."
@@ -119,7 +119,7 @@ def parse_srilm(line: str) -> Fields | None:
     two numbers and a whole one.
 
     List and number are empty, since the input is one list; the score is the acoustic one. The
-    sentence may be empty, and keeps the blanks and the line end after it.
+    sentence may be empty, and keeps the blanks after it.
     """
     # Blanks in place of what a short line lacks; the words may be none
     acoustic, language, count, words, *_ = [*line.split(maxsplit=3), "", "", "", ""]

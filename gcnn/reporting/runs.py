@@ -114,10 +114,11 @@ def label_members(runs: list[Run]) -> None:
                 members.append(run)
         varied = varying_settings([run.member.settings for run in members])
         for run, settings in zip(members, varied, strict=True):
-            words = [", ".join(short_settings(settings))] if settings else []
+            if not settings:
+                continue
+            run.label = ", ".join(short_settings(settings))
             if len(experiments) > 1:
-                words.insert(0, experiment)
-            run.label = " ".join(words) or run.label
+                run.label = f"{experiment} {run.label}"
 
 
 def short_settings(settings: dict[str, str]) -> list[str]:

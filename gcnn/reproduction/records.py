@@ -159,7 +159,7 @@ def make_group(group: str, variant: str, title: str, runs: list[KeptRun]) -> Gro
 
     group, variant, title: as `group_of` returns them. Config values are those of the lowest seed,
     parameters and operations those of the lowest finished seed. Perplexities are `rounded`.
-    Raises UsageError if two runs have the same seed.
+    Raises UsageError if two runs have the same seed, or if a run cannot be read.
     """
     runs = sorted(runs, key=lambda run: run.recipe.seed)
     seeds = [run.recipe.seed for run in runs]

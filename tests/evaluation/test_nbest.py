@@ -131,6 +131,14 @@ def test_a_line_of_another_kind_is_refused(line, kind, scored, message):
         line_parser(kind, scored)(line)
 
 
+@pytest.mark.parametrize(
+    "line", ["1 ||| the cat", "utt-1 the cat", "-1.5 -2 2 the cat"], ids=["moses", "kaldi", "srilm"]
+)
+def test_the_end_of_a_line_is_no_part_of_its_sentence(line):
+    read = line_parser("any", False)
+    assert read(line + "\n") == read(line)
+
+
 def test_what_is_not_said_is_told(capsys):
     read = line_parser("any", False)
     assert read(" utt-1 the cat").sentence == "the cat"  # blanks before a line do not count
