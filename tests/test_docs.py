@@ -235,9 +235,7 @@ def test_the_quick_starts_trials_in_the_docs_are_recorded_and_its_recipes_the_be
             assert f"| {' | '.join(cells)} |" in text
         best = min(own, key=lambda trial: trial["validation_perplexity"])
         rates = sorted(float(t["lr"]) for t in own if t["order"] == best["order"])
-        is_inside = rates[0] < float(best["lr"]) < rates[-1]
-        # The page says of the Transformer that it is not tuned yet
-        assert is_inside == (model != "Transformer")
+        assert rates[0] < float(best["lr"]) < rates[-1]
         config = compose_config(f"experiment={experiment}")
         assert config.optimizer.lr == float(best["lr"])
         assert config.trainer.carry_state == (best["order"] == "in order")
