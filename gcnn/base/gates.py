@@ -1,10 +1,9 @@
 """The gates of sections 2 and 3 of the paper: name, formula and initialisation of each.
 
-Formulas call methods of their tensors, so that `--help` can list the gates without importing torch,
-which takes seconds.
+Formulas call methods of their tensors or import torch themselves, so that `--help` can list the
+gates without it: importing it takes seconds.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -27,9 +26,20 @@ class Gate:
     gate_bias: float = 0.0  # initial value of c
 
 
-def normal_cdf(x: Any) -> Any:
-    """The standard normal distribution's cumulative probability of each element, as GELU needs."""
-    return 0.5 * (1 + (x / math.sqrt(2)).erf())
+def silu(x: Any) -> Any:
+    """x * sigmoid(x) of each element, by torch in one pass over memory."""
+    from torch.nn import functional
+
+    return functional.silu(x)
+
+
+def gelu(x: Any) -> Any:
+    """x times the standard normal distribution's cumulative probability at x, of each element, by
+    torch in one pass over memory.
+    """
+    from torch.nn import functional
+
+    return functional.gelu(x)
 
 
 # Why these gains and biases:
@@ -46,12 +56,8 @@ GATES = {
     "glu": Gate("GLU", lambda values, gates: values * gates.sigmoid(), paths=2, gain=4.0),
     "gtu": Gate("GTU", lambda values, gates: values.tanh() * gates.sigmoid(), paths=2, gain=4.0),
     "bilinear": Gate("bilinear", lambda values, gates: values * gates, paths=2, gate_bias=1.0),
-    "swiglu": Gate(
-        "SwiGLU", lambda values, gates: values * gates * gates.sigmoid(), paths=2, gate_bias=1.278
-    ),
-    "geglu": Gate(
-        "GEGLU", lambda values, gates: values * gates * normal_cdf(gates), paths=2, gate_bias=1.145
-    ),
+    "swiglu": Gate("SwiGLU", lambda values, gates: values * silu(gates), paths=2, gate_bias=1.278),
+    "geglu": Gate("GEGLU", lambda values, gates: values * gelu(gates), paths=2, gate_bias=1.145),
     "reglu": Gate("ReGLU", lambda values, gates: values * gates.relu(), paths=2, gate_bias=1.0),
     "linear": Gate("linear", lambda values: values),
     "relu": Gate("ReLU", lambda values: values.relu()),

@@ -98,10 +98,13 @@ def suits_channels_last(hidden: Tensor) -> bool:
 
 
 def last(tensor: Tensor, count: int) -> Tensor:
-    """A copy of the last `count` positions, 0 to time: (batch, time, ...) -> (batch, count, ...).
+    """A copy of the last `count` positions: (batch, time, ...) -> (batch, count, ...).
 
-    A view would keep the whole tensor in memory.
+    Where there are fewer, zeros stand before them. A view would keep the whole tensor in memory.
     """
+    missing = count - tensor.size(1)
+    if missing > 0:
+        return torch.cat([tensor.new_zeros(len(tensor), missing, *tensor.shape[2:]), tensor], dim=1)
     return tensor[:, tensor.size(1) - count :].clone()
 
 

@@ -36,7 +36,7 @@ class Transformer(nn.Module):
         self.context = config.window - 1
         self.hidden_dim = config.hidden_dim
         self.embedding = nn.Embedding(vocabulary_size, config.embedding_dim)
-        nn.init.normal_(self.embedding.weight, std=0.1)
+        nn.init.normal_(self.embedding.weight)
         self.input_projection = linear(
             config.embedding_dim, config.hidden_dim, False, config.dropout
         )
@@ -49,7 +49,11 @@ class Transformer(nn.Module):
         state: laid out as in `empty_state`; None: the empty state, without earlier tokens. The one
         returned is not detached. There must be at least one token.
         """
-        present, *caches = self.empty_state(len(tokens)) if state is None else state
+        if state is None:
+            # Nothing to attend to before a short block: that saves a third of its attention's time
+            context = self.context if tokens.size(1) > 2 * self.context else 0
+            state = self.empty_state(len(tokens), context)
+        present, *caches = state
         embedded = dropout(self.embedding(tokens), self.dropout, self.training)
         hidden = self.input_projection(embedded)  # (batch, time, hidden_dim)
         # (batch, context + time)
@@ -60,16 +64,19 @@ class Transformer(nn.Module):
             new_state.append(cache)
         return self.norm(hidden), new_state
 
-    def empty_state(self, batch_size: int) -> State:
+    def empty_state(self, batch_size: int, context: int | None = None) -> State:
         """The state before a text: zeros, which mean that no earlier position holds a token.
 
-        A list of: whether each of the last window - 1 positions does, (batch, window - 1); then for
-        each block, their keys and values, (batch, window - 1, 2 * hidden_dim).
+        A list of: whether each of the last `context` positions does, (batch, context); then for
+        each block, their keys and values, (batch, context, 2 * hidden_dim).
+        context: window - 1, as None, or 0 for no earlier positions at all.
         """
+        if context is None:
+            context = self.context
         weight = self.embedding.weight
-        keys_and_values = (batch_size, self.context, 2 * self.hidden_dim)
+        keys_and_values = (batch_size, context, 2 * self.hidden_dim)
         caches = [weight.new_zeros(keys_and_values) for _ in self.blocks]
-        return [weight.new_zeros(batch_size, self.context), *caches]
+        return [weight.new_zeros(batch_size, context), *caches]
 
     def macs(self) -> int:
         """Multiply-accumulate operations per token, without the softmax.
@@ -136,12 +143,14 @@ class WindowAttention(nn.Module):
     def forward(self, hidden: Tensor, cache: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """hidden (batch, time, width) -> (batch, time, width), and the cache after it.
 
-        cache: keys, not rotated, then values of the window - 1 positions before: (batch,
-        window - 1, 2 * width). The one returned is of the last window - 1 positions.
+        cache: keys, not rotated, then values of the positions before, of which there are window - 1
+        or, before the start of a text, none: (batch, earlier, 2 * width). The one returned is of
+        the last window - 1 positions.
         present: 1 where those positions and these hold a token, 0 before the start of a text:
-        (batch, window - 1 + time).
+        (batch, earlier + time).
         """
         context = self.window - 1
+        earlier = cache.size(1)
         time = hidden.size(1)
         queries, keys_and_values = self.inputs(hidden).tensor_split([hidden.size(-1)], dim=-1)
         keys_and_values = torch.cat([cache.to(keys_and_values.dtype), keys_and_values], dim=1)
@@ -150,20 +159,20 @@ class WindowAttention(nn.Module):
         # (1) Heads, and their positions: (batch, positions, heads, channels)
         heads = (self.num_heads, -1)
         keys, values = keys_and_values.chunk(2, dim=-1)
-        positions = torch.arange(context + time, device=hidden.device)
-        queries = rotated(queries.unflatten(-1, heads), positions[context:])
+        positions = torch.arange(earlier + time, device=hidden.device)
+        queries = rotated(queries.unflatten(-1, heads), positions[earlier:])
         keys = rotated(keys.unflatten(-1, heads), positions)
         values = values.unflatten(-1, heads)
 
         # (2) Chunks of queries, each with the span of keys that any of them may see: the cost grows
-        # with time * window
-        chunks = -(-time // self.window)  # rounded up
+        # with time * window. All are one chunk where there are no earlier positions.
+        chunks = 1 if earlier < context else -(-time // self.window)  # rounded up
         chunk = -(-time // chunks)
         queries = spans(queries, chunk, chunk)
-        keys = spans(keys, context + chunk, chunk)
-        values = spans(values, context + chunk, chunk)
-        is_token = spans(present[..., None, None], context + chunk, chunk)
-        sees = visible_keys(is_token.flatten(1) > 0, context)
+        keys = spans(keys, earlier + chunk, chunk)
+        values = spans(values, earlier + chunk, chunk)
+        is_token = spans(present[..., None, None], earlier + chunk, chunk)
+        sees = visible_keys(is_token.flatten(1) > 0, earlier, context)
 
         # (3) Attention, and the output without the padding
         attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=sees[:, None])
@@ -184,14 +193,14 @@ def spans(sequence: Tensor, length: int, step: int) -> Tensor:
     return padded.unfold(1, length, step).mT.flatten(0, 1)
 
 
-def visible_keys(is_token: Tensor, context: int) -> Tensor:
+def visible_keys(is_token: Tensor, earlier: int, context: int) -> Tensor:
     """Which keys of its span each query sees: those of tokens, up to `context` before it.
 
-    is_token: (spans, context + queries), of each position of a span; the queries are at the last
-    ones. Returns (spans, queries, context + queries).
+    is_token: (spans, earlier + queries), of each position of a span; the queries are at the last
+    ones. Returns (spans, queries, earlier + queries).
     """
     positions = torch.arange(is_token.size(1), device=is_token.device)
-    distance = positions[context:, None] - positions  # (queries, context + queries)
+    distance = positions[earlier:, None] - positions  # (queries, earlier + queries)
     sees = (distance >= 0) & (distance <= context) & is_token[:, None, :]
     # A query in the padding sees itself, so that nothing is divided by 0
     return sees | (distance == 0)

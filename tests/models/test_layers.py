@@ -25,6 +25,10 @@ GATES = {
     "linear": lambda a, b: a,
     "relu": lambda a, b: a.clamp(min=0),
     "tanh": lambda a, b: torch.tanh(a),
+    # Shazeer, arXiv 2002.05202
+    "swiglu": lambda a, b: a * b / (1 + torch.exp(-b)),
+    "geglu": lambda a, b: a * b * (1 + torch.erf(b / math.sqrt(2))) / 2,
+    "reglu": lambda a, b: a * b.clamp(min=0),
 }
 
 
@@ -33,11 +37,15 @@ def seed():
     torch.manual_seed(0)
 
 
+def test_all_gates_have_a_formula_here():
+    assert GATES.keys() == layers.GATES.keys()
+
+
 @pytest.mark.parametrize("kind", GATES)
 def test_gate_is_its_formula(kind):
     a = torch.randn(2, 3, 4)
     b = torch.randn(2, 3, 4)
-    projected = torch.cat([a, b], dim=-1) if kind in ("glu", "gtu", "bilinear") else a
+    projected = a if kind in ("linear", "relu", "tanh") else torch.cat([a, b], dim=-1)
     torch.testing.assert_close(gate(projected, kind), GATES[kind](a, b))
 
 

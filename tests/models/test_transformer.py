@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from gcnn.models.transformer import WindowAttention
+from gcnn.config.models import TransformerConfig
+from gcnn.models.transformer import Transformer, WindowAttention
 
 
 def rotation(channels: int, position: int) -> torch.Tensor:
@@ -58,6 +59,20 @@ def test_attention_is_that_of_each_query_to_its_window(time):
     assert cache.shape == (2, 4, 16)
 
 
+@pytest.mark.parametrize("time", [1, 3, 4, 7, 23])
+@torch.no_grad()
+def test_attention_without_earlier_positions_is_the_same(time):
+    torch.manual_seed(0)
+    attention = WindowAttention(width=8, num_heads=2, window=5).double()
+    hidden = torch.randn(2, time, 8, dtype=torch.float64)
+    found, cache = attention(hidden, torch.zeros(2, 0, 16).double(), torch.ones(2, time))
+    for row in range(2):
+        torch.testing.assert_close(found[row], slow_attention(attention, hidden[row]))
+    keys_and_values = attention.inputs(hidden)[..., 8:]
+    padded = torch.cat([torch.zeros(2, 4, 16).double(), keys_and_values], 1)
+    torch.testing.assert_close(cache, padded[:, -4:])
+
+
 @torch.no_grad()
 def test_a_row_that_begins_a_text_attends_to_nothing_before_it():
     """As evaluation has it: one row goes on, another begins, by zeros in all of its state."""
@@ -73,3 +88,21 @@ def test_a_row_that_begins_a_text_attends_to_nothing_before_it():
     whole = slow_attention(attention, torch.cat([before[0], hidden[0]]))
     torch.testing.assert_close(found[0], whole[6:])
     torch.testing.assert_close(found[1], slow_attention(attention, hidden[1]))
+
+
+@torch.no_grad()
+def test_the_embedding_keeps_its_share_of_the_residual_stream():
+    """All blocks together add about as much as it brings: untrained, the second moment doubles."""
+    torch.manual_seed(0)
+    config = TransformerConfig(
+        embedding_dim=64, hidden_dim=64, num_layers=8, num_heads=4, feed_forward_dim=160, window=32
+    )
+    model = Transformer(config, 100)
+    blocks = []
+    for block in model.blocks:
+        block.register_forward_hook(lambda _, inputs, outputs: blocks.append((inputs, outputs)))
+    model(torch.randint(100, (4, 100)))
+    first = blocks[0][0][0].square().mean().item()
+    last = blocks[-1][1][0].square().mean().item()
+    assert 0.5 < first < 1.5
+    assert 1 < last / first < 3
