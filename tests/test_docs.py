@@ -156,7 +156,7 @@ def test_the_gates_in_the_docs_are_the_figures():
         if len(group["test_perplexity"]) == 3
     }
     section = (
-        (DOCS / "RESULTS.md").read_text().partition("### What the gates' own gains changed")[2]
+        (DOCS / "RESULTS.md").read_text().partition("### What each gate's own gain and rate changed")[2]
     )
     rows = {
         row.split(" | ")[0].removeprefix("| ").lower(): row

@@ -364,7 +364,7 @@ def plot_latency(
 
 
 def draw(name: str, caption: str, plot: Callable[[Axes], None]) -> Figure:
-    """A figure of one set of axes, with the legend of its lines below.
+    """A figure of one set of axes, with the legend of its lines below; log axes are labelled so.
 
     name: unique on the page; the ids of the SVG begin with it.
     caption: also the SVG's title for screen readers.
@@ -376,6 +376,9 @@ def draw(name: str, caption: str, plot: Callable[[Axes], None]) -> Figure:
         axes = canvas.subplots()
         axes.set_axisbelow(True)
         plot(axes)
+        for axis in (axes.xaxis, axes.yaxis):
+            if axis.get_scale() == "log":
+                axis.set_label_text(f"{axis.get_label_text()} (log scale)")
         lines = [line for line in axes.get_lines() if line.get_label() != NO_LEGEND]
         labels = [shorten(printable(line.get_label())) for line in lines]
         columns = max(1, LEGEND_CHARACTERS // (max(map(len, labels), default=0) + 8))

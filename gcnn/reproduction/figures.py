@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, NullLocator
 
 from gcnn.reporting.document import Figure, Table, table_of
-from gcnn.reporting.figures import STYLES, draw, log_scale
+from gcnn.reporting.figures import NO_LEGEND, STYLES, draw, log_scale
 from gcnn.reporting.units import DASH, count, magnitude, perplexity
 from gcnn.reproduction.comparisons import spread
 from gcnn.reproduction.rates import best_groups, mean
@@ -32,14 +32,15 @@ def softmax_kind(group: Group) -> str:
     return group.group.partition(",")[0]
 
 
-def single_line(group: Group) -> str:
-    return "test perplexity"
+def no_title(group: Group) -> str:
+    """All groups are one line, which needs no legend."""
+    return NO_LEGEND
 
 
 # Figures of points: the label of the x axis, x of a group, and the title of the line it belongs to.
 POINTS = {
     "fig2": ("million operations a token", million_operations, softmax_kind),
-    "fig4": ("words of context", attrgetter("receptive_field"), single_line),
+    "fig4": ("words of context", attrgetter("receptive_field"), no_title),
     "figs": ("million tokens of text", million_corpus_tokens, shape),
 }
 
@@ -58,7 +59,7 @@ def drawing(record: Record) -> Figure | None:
         return None
     if name in POINTS:
         plot = partial(plot_points, figure=name, groups=groups)
-        remarks = ""
+        remarks = f"; trained on {extent([group.tokens for group in groups])} tokens"
     else:
         with_curve = [group for group in groups if np.isfinite(values_of(group)).any()]
         if not with_curve:

@@ -92,7 +92,7 @@ def test_the_drawing_of_contexts():
         for element in ElementTree.fromstring(drawing(record).svg).findall(".//{*}text")
     ]
     texts = [text for text in texts if not text.isdecimal()]  # without those at the ticks
-    assert texts == ["words of context", "test perplexity", "test perplexity"]
+    assert texts == ["words of context", "test perplexity (log scale)"]
 
 
 def test_the_softmaxes_are_told_by_their_operations(tmp_path):
@@ -133,7 +133,7 @@ def test_the_models_of_figure_s_are_told_by_shape_size_and_rate(tmp_path):
         for element in ElementTree.fromstring(drawing(record).svg).findall(".//{*}text")
     ]
     assert {
-        "million tokens of text",
+        "million tokens of text (log scale)",
         "2",
         "20",
         "GCNN, 6 layers",
