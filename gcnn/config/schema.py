@@ -108,7 +108,10 @@ class AdamWConfig:
         [0.9, 0.99], "decay rates of the averages of gradients and of their squares", BETAS
     )
     weight_decay: float = setting(
-        0.01, "each step subtracts lr * weight_decay times the weight", UNSIGNED
+        0.01,
+        "each step subtracts lr * weight_decay times the weight, but for embeddings, biases and "
+        "gains; where weights are normalised, it enlarges their later updates alone",
+        UNSIGNED,
     )
 
 

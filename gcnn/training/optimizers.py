@@ -49,7 +49,9 @@ def build_optimizer(config: NesterovConfig | AdamWConfig, model: nn.Module) -> O
     """The optimizer of a config, over all parameters of a model that is on its device already.
 
     Its learning rate is the config's, without a schedule. AdamW's weight decay leaves out biases,
-    gains (of norms and of weight normalisation) and embeddings; Nesterov's applies to all.
+    gains (of norms and of weight normalisation) and embeddings; Nesterov's applies to all. Where
+    weights are normalised, AdamW's thus shortens the directions alone: the function stays the same,
+    and later updates turn the directions further.
     """
     if isinstance(config, NesterovConfig):
         return Nesterov(model.parameters(), config.lr, config.momentum, config.weight_decay)
