@@ -15,6 +15,7 @@ from gcnn.base.gates import GATES
 from gcnn.config.models import TransformerConfig
 from gcnn.models.layers import dropout, gate, last, linear, weight_count
 
+EMBEDDING_STD = 0.1  # of the fresh embedding
 ROTARY_BASE = 10_000.0  # wavelengths of the rotations reach 2 pi times it (arXiv 2104.09864)
 # Of the last window - 1 positions: which hold a token, (batch, window - 1), and each layer's keys
 # and values, (batch, window - 1, 2 * hidden_dim)
@@ -36,10 +37,14 @@ class Transformer(nn.Module):
         self.context = config.window - 1
         self.hidden_dim = config.hidden_dim
         self.embedding = nn.Embedding(vocabulary_size, config.embedding_dim)
-        nn.init.normal_(self.embedding.weight)
+        nn.init.normal_(self.embedding.weight, std=EMBEDDING_STD)
         self.input_projection = linear(
             config.embedding_dim, config.hidden_dim, False, config.dropout
         )
+        # The residual stream begins with unit variance, beside which what a block adds is small.
+        # (A small embedding, because Adam turns small vectors faster than large ones.)
+        with torch.no_grad():
+            self.input_projection.weight.div_(EMBEDDING_STD)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.norm = nn.RMSNorm(config.hidden_dim)
 
