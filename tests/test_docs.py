@@ -155,9 +155,8 @@ def test_the_gates_in_the_docs_are_the_figures():
         for group in groups
         if len(group["test_perplexity"]) == 3
     }
-    section = (
-        (DOCS / "RESULTS.md").read_text().partition("### What each gate's own gain and rate changed")[2]
-    )
+    heading = "### What each gate's own gain and rate changed"
+    section = (DOCS / "RESULTS.md").read_text().partition(heading)[2]
     rows = {
         row.split(" | ")[0].removeprefix("| ").lower(): row
         for row in section.splitlines()[:18]
