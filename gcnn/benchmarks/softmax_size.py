@@ -13,13 +13,13 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
 
+from gcnn.base.provenance import peak_memory_bytes
 from gcnn.benchmarks.latency import Zipf
 from gcnn.models.adaptive_softmax import AdaptiveSoftmax, FullSoftmax, Softmax
 from gcnn.training.run import reuse_large_blocks
@@ -130,27 +130,19 @@ def memory(kind: str, size: Size) -> int:
     """Peak bytes that two steps of a softmax take: weights, gradients and all in between.
 
     kind: `adaptive` or `full`. It is what the steps add to this process's peak memory so far, so
-    call it in a fresh process: after a higher peak the result is too small, or 0. Linux only. Sets
-    torch's number of threads and random seed.
+    call it in a fresh process: after a higher peak the result is too small, or 0. Sets torch's
+    number of threads and random seed.
     """
     torch.set_num_threads(size.threads)
     # A small step first: it loads the libraries, which are not the softmax's memory.
     warm_up = Step(kind, replace(size, vocabulary=3_000, hidden_dim=8, tokens=10))
     warm_up()
-    before = peak_resident_bytes()
+    cpu = torch.device("cpu")
+    before = peak_memory_bytes(cpu)
     step = Step(kind, size)
     for _ in range(2):
         step()
-    return peak_resident_bytes() - before
-
-
-def peak_resident_bytes() -> int:
-    """Peak resident memory of this process so far, in bytes; Linux only.
-
-    `getrusage` would include the program that ran in this process before.
-    """
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    return peak_memory_bytes(cpu) - before
 
 
 def in_own_process(call: Callable[[], Any]) -> Any:
