@@ -15,6 +15,10 @@ class RunError(Exception):
     exit_code = 1
 
 
+class Diverged(RunError):
+    """A training run ended by a loss, gradient or validation that is not finite."""
+
+
 class Interrupted(RunError):
     """A signal stopped the run after its work was saved.
 

@@ -22,7 +22,7 @@ from gcnn.config.schema import TrainConfig
 from gcnn.config.stored import checked_config
 from gcnn.reporting.results import load_run
 from gcnn.runs.directory import CONFIG, MEMBER, RESULTS
-from gcnn.runs.json_files import Text, checked, parse_json, read_json, read_text_if_any
+from gcnn.runs.json_files import Flag, Text, checked, parse_json, read_json, read_text_if_any
 from gcnn.runs.results import Metric, Results, Split
 
 # In a run: what `gcnn evaluate --json --file wiki.test.tokens` printed.
@@ -41,6 +41,7 @@ class KeptRun:
     group: Text  # of the figure's plan
     config: dict[str, Any]  # as stored in the run, perhaps by an older version
     error: Text = None  # the message of a run that failed
+    diverged: Flag = None  # whether it failed by that; None: not failed, or by an older version
     validation: list[Any]  # the lines of metrics.jsonl that are validations
     files: dict[str, Any]  # parsed JSON by file name (FILES); without those that the run lacks
 
@@ -82,18 +83,20 @@ class KeptRun:
     def status(self) -> str:
         """`done`, `diverged` or `unfinished`.
 
-        diverged: it ended by a loss or gradient norm that was not finite, or its results have a
-        perplexity on validation or test that is null, not finite or 0. unfinished: still running,
-        interrupted, or failed for another reason.
+        diverged: it ended by a loss, gradient norm or validation that was not finite, or its
+        results have a perplexity on validation or test that is null, not finite or 0. unfinished:
+        still running, interrupted, or failed for another reason.
         """
         if self.results:
             for split in (self.results.validation, self.results.test):
                 if not split.perplexity or not math.isfinite(split.perplexity):
                     return "diverged"
             return "done"
-        if re.search(r"(loss|gradient norm) -?(nan|inf)", self.error or ""):
-            return "diverged"
-        return "unfinished"
+        diverged = self.diverged
+        if diverged is None:  # older versions say it in the message alone
+            pattern = r"(loss|gradient norm) -?(nan|inf)|validation was not finite"
+            diverged = re.search(pattern, self.error or "")
+        return "diverged" if diverged else "unfinished"
 
 
 def read_run(folder: Path, group: str) -> KeptRun:
@@ -126,6 +129,7 @@ def read_run(folder: Path, group: str) -> KeptRun:
         group=group,
         config=OmegaConf.to_container(config),
         error=error,
+        diverged=run.member.diverged,
         validation=[dataclasses.asdict(line) for line in run.validation],
         files=files,
     )

@@ -1,7 +1,7 @@
 """JSON files read as dataclasses, with the type of every entry checked on reading.
 
 A "kind" is the type that JSON is read as: a dataclass, dict[str, kind], list[kind], float or str,
-Number or Text where these may be null, or Any, which is not checked.
+Number, Text or Flag where it may be null, or Any, which is not checked.
 """
 
 import json
@@ -16,7 +16,14 @@ from gcnn.base.errors import UsageError, one_line
 
 Number = float | None  # an entry that may be absent or null
 Text = str | None
-TITLES = {float: "a number", str: "a text", dict: "an object", list: "a list"}
+Flag = bool | None
+TITLES = {
+    float: "a number",
+    str: "a text",
+    bool: "true or false",
+    dict: "an object",
+    list: "a list",
+}
 hints_of = cache(get_type_hints)
 
 
@@ -24,14 +31,14 @@ def checked(content: Any, kind: Any, where: str) -> Any:
     """A value of parsed JSON as a `kind` (explained above), with all types in it checked.
 
     Null becomes an empty list or dictionary, or a dataclass as if all its entries were absent; for
-    a Number, Text or Any it is None; for a float or str it is an error. An entry that is absent has
-    its field's default, or is read as null if there is none. Entries for which a dataclass has no
-    field are left out.
+    a Number, Text, Flag or Any it is None; for a float or str it is an error. An entry that is
+    absent has its field's default, or is read as null if there is none. Entries for which a
+    dataclass has no field are left out.
     where: the file and the place in it, for messages.
     Raises UsageError for an entry of another type (true and false are not numbers), and for an
     integer that is too large for a float.
     """
-    if isinstance(kind, UnionType):  # Number or Text
+    if isinstance(kind, UnionType):  # Number, Text or Flag
         if content is None:
             return None
         kind = get_args(kind)[0]  # the type besides None
@@ -43,7 +50,7 @@ def checked(content: Any, kind: Any, where: str) -> Any:
 
     remedy = "Make the file again by running the command that wrote it."
     allowed = (int, float) if json_type is float else json_type
-    if isinstance(content, bool) or not isinstance(content, allowed):
+    if isinstance(content, bool) != (json_type is bool) or not isinstance(content, allowed):
         raise UsageError(f"{where} is not {TITLES[json_type]}. {remedy}")
     if isinstance(content, int) and abs(content) > sys.float_info.max:
         raise UsageError(f"{where} is too large a number. {remedy}")

@@ -8,7 +8,7 @@ write it, or the run has not finished.
 from dataclasses import dataclass
 from typing import Any
 
-from gcnn.runs.json_files import Number, Text
+from gcnn.runs.json_files import Flag, Number, Text
 
 
 @dataclass(kw_only=True)
@@ -161,6 +161,7 @@ class Member:
     overrides: list[Text]
     error: Text  # None: the member has not failed
     exit_code: Number
+    diverged: Flag  # None: it has not failed, or an older version wrote it
 
     @property
     def settings(self) -> dict[str, str]:

@@ -25,7 +25,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict
 
 from gcnn.base import torchrun
-from gcnn.base.errors import Interrupted, UsageError, one_line
+from gcnn.base.errors import Diverged, Interrupted, UsageError, one_line
 from gcnn.base.files import check_output, write_json
 from gcnn.base.process import message_and_code, one_line_errors
 from gcnn.base.provenance import command_to_resume, override_key
@@ -278,14 +278,15 @@ def train_member(config: DictConfig, hydra_config: DictConfig) -> dict[str, Any]
 
 
 def record_of_failure(error: Exception) -> dict[str, Any]:
-    """The entries of member.json for an error: `error`, its message in one line, and `exit_code`.
+    """The entries of member.json for an error.
 
+    Keys: error (its message in one line), exit_code and diverged (whether the run did).
     Call it where the error is handled: that of a mistake in the code is printed to stderr with its
     traceback.
     """
     explained = message_and_code(error)
     if explained is None:  # a mistake in the code
         traceback.print_exc()
-        return {"error": f"{type(error).__name__}: {one_line(error)}", "exit_code": 1}
+        explained = f"{type(error).__name__}: {one_line(error)}", 1
     message, code = explained
-    return {"error": message, "exit_code": code}
+    return {"error": message, "exit_code": code, "diverged": isinstance(error, Diverged)}

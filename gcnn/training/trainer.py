@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from gcnn.base.errors import Interrupted, RunError
+from gcnn.base.errors import Diverged, Interrupted
 from gcnn.base.numbers import exp
 from gcnn.base.provenance import command_to_resume
 from gcnn.config.schema import TrainConfig
@@ -98,10 +98,10 @@ class Trainer:
 
         Writes metrics.jsonl, checkpoints and the best weights to `run_dir`, shows the progress bar,
         and handles SIGNALS (signals.py) until it returns. The model then has the last weights, not
-        the best. A run that is at a bound makes no step. Raises RunError if a step is not finite
-        and may not be skipped (`on_nonfinite`), if no validation is finite and if the compiler
-        fails; RunError or OSError if the disk is full; Interrupted after one of SIGNALS, once a
-        checkpoint is written, also if it comes after the last update.
+        the best. A run that is at a bound makes no step. Raises Diverged if a step is not finite
+        and may not be skipped (`on_nonfinite`) and if no validation is finite; RunError if the
+        compiler fails; RunError or OSError if the disk is full; Interrupted after one of SIGNALS,
+        once a checkpoint is written, also if it comes after the last update.
         """
         self.model.train()
         if self.config.trainer.compile:
@@ -118,7 +118,7 @@ class Trainer:
                 self.stopping = distributed.signal_of_any(self.signals.received)
                 self.stop_if_signalled()
                 if self.progress.best_nll == math.inf:
-                    raise RunError(
+                    raise Diverged(
                         "validation was not finite, not once: there is no best model, and none was "
                         "saved. Lower optimizer.lr or trainer.clip_norm, and train anew."
                     )
@@ -222,7 +222,7 @@ class Trainer:
     def on_nonfinite(self, loss: float) -> None:
         """Count and log a step whose loss or gradient norm is not finite; it changed no weights.
 
-        Drops the carried state. Raises RunError if `trainer.skip_nonfinite` steps of this run were
+        Drops the carried state. Raises Diverged if `trainer.skip_nonfinite` steps of this run were
         skipped already (0, the default: at the first).
         """
         progress = self.progress
@@ -237,7 +237,7 @@ class Trainer:
         last = "No checkpoint was written yet"
         if saved:
             last = f"The last good checkpoint is {saved[-1]}"
-        raise RunError(
+        raise Diverged(
             f"{what}; the model was not updated. {last}. Lower optimizer.lr or trainer.clip_norm."
         )
 

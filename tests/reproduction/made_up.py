@@ -79,6 +79,7 @@ def add(
     test=None,
     flops=2e6,
     error=None,
+    diverged=None,
     valid=(300.0, 200.0, 150.0),
 ):
     """Write the run directory of a member into `folder`, a sweep's, as the next one by number.
@@ -86,6 +87,7 @@ def add(
     overrides: its own, as key=value. name: of its folder; None: its number.
     lr: replaces the learning rate in its config alone; None: that of the overrides.
     test: its test perplexity; None: it has not finished. error: why it failed; None: it did not.
+    diverged: whether it failed by that; None: an older version, which does not say it.
     valid: validation perplexities after 100, 200, ... steps.
     """
     number = len(list(folder.glob("*")))
@@ -100,6 +102,7 @@ def add(
     }
     record["overrides"].append(f"seed={seed}")
     record |= {"error": error} if error else {}
+    record |= {} if diverged is None else {"diverged": diverged}
     (member / "member.json").write_text(json.dumps(record))
     with (member / "metrics.jsonl").open("w") as file:
         for i, perplexity in enumerate(valid, start=1):

@@ -80,6 +80,8 @@ DAMAGE = [
     (("files", "wikitext103.json"), {}, "wikitext103.json lacks its perplexity"),
     (("config", "trainer"), "x", "not a config of this project"),
     (("validation", 0), None, "validation: entry 1: kind is not a text"),
+    (("diverged",), "no", "line 1: diverged is not true or false"),
+    (("diverged",), 1, "line 1: diverged is not true or false"),
     (("validation", 0, "step"), None, "validation: entry 1: step is not a number"),
 ]
 
@@ -108,6 +110,22 @@ def test_a_run_without_a_finite_perplexity_has_diverged(split, perplexity, tmp_p
     assert run.status == "done"
     getattr(run.results, split).perplexity = perplexity
     assert run.status == "diverged"
+
+
+@pytest.mark.parametrize(("error", "diverged", "status"), [
+    ("in any words", True, "diverged"),
+    ("a folder named: loss nan", False, "unfinished"),
+    # Of older versions, which have the message alone
+    ("step 7: loss 2.5, gradient norm inf; not updated.", None, "diverged"),
+    ("validation was not finite, not once: there is no best model", None, "diverged"),
+    ("No space left on device.", None, "unfinished"),
+])  # fmt: skip
+def test_a_run_that_says_that_it_diverged_has_ended(error, diverged, status, tmp_path):
+    add(tmp_path / "sweep", error=error, diverged=diverged)
+    (run,) = read_runs(tmp_path / "sweep", "glu")
+    assert run.status == status
+    keep_runs([run], tmp_path / "kept.jsonl")
+    assert read_kept(tmp_path / "kept.jsonl") == ([run] if status == "diverged" else [])
 
 
 def test_another_machine_goes_on_from_what_is_kept(call, tmp_path):

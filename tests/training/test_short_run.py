@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from gcnn.base.errors import RunError
+from gcnn.base.errors import Diverged
 from gcnn.config.schema import CosineScheduleConfig
 from gcnn.training.run import steps_of, train, warn_of_short_run
 
@@ -78,7 +78,7 @@ def test_a_run_whose_validation_is_never_finite_says_so_and_leaves_no_model(
     scores = {"nll_nats": math.nan, "tokens": 5, "perplexity": math.nan}
     monkeypatch.setattr("gcnn.training.trainer.evaluate", lambda *_, **__: scores)
     with pytest.raises(
-        RunError,
+        Diverged,
         match=r"validation was not finite, not once: .* none was saved. Lower optimizer.lr",
     ):
         trainer.run()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from gcnn.base.errors import Interrupted, RunError
+from gcnn.base.errors import Diverged, Interrupted
 from gcnn.config.models import LSTMConfig
 from gcnn.config.schema import AdamWConfig, NesterovConfig, PlateauScheduleConfig
 from gcnn.data.batches import IGNORE
@@ -173,7 +173,7 @@ def test_nonfinite_numbers_stop_before_the_optimizer_moves(config, make_trainer,
         return hidden, state
 
     trainer.model.forward = broken
-    with pytest.raises(RunError, match=r"step 3 .*not updated.*No checkpoint"):
+    with pytest.raises(Diverged, match=r"step 3 .*not updated.*No checkpoint"):
         trainer.step()
     assert equal(weights(trainer), before)
     assert all(
@@ -190,7 +190,7 @@ def test_a_few_nonfinite_updates_may_be_skipped(config, make_trainer):
     trainer.step()
     assert equal(weights(trainer), before)
     assert (trainer.progress.step, trainer.progress.skipped) == (1, 1)
-    with pytest.raises(RunError):
+    with pytest.raises(Diverged):
         trainer.step()
 
 
