@@ -109,14 +109,23 @@ def warn_of_threads(device: torch.device) -> None:
 def choose_run_dir(config: TrainConfig) -> Path:
     """The absolute path of the run: `run_dir`, or runs/<experiment>/<time>. Makes no folder.
 
-    Relative paths are from the current folder; the time is local. Raises UsageError if the folder
-    holds a run and `resume` is false, if its parent has config.yaml and train.log, if it holds
-    weights, a tokenizer, checkpoints or results but no config, if a file is in its way, and if its
-    path is not UTF-8.
+    Relative paths are from the current folder; the time is local. Raises UsageError as
+    check_run_dir does.
     """
     now = f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
     run_dir = Path(config.run_dir or f"runs/{config.experiment}/{now}")
-    if config.resume is False and (run_dir / CONFIG).exists():
+    check_run_dir(run_dir, config.resume)
+    return run_dir.absolute()
+
+
+def check_run_dir(run_dir: Path, resume: Any) -> None:
+    """Raise UsageError if a run of this `resume` must not write into `run_dir`.
+
+    That is: the folder holds a run and `resume` is False, its parent has config.yaml and train.log,
+    it holds weights, a tokenizer, checkpoints or results but no config, a file is in its way, or
+    its path is not UTF-8. It need not exist.
+    """
+    if resume is False and (run_dir / CONFIG).exists():
         raise UsageError(
             f"run_dir {run_dir} already holds a run; "
             "go on with resume=true, or give another run_dir."
@@ -134,7 +143,6 @@ def choose_run_dir(config: TrainConfig) -> Path:
         raise UsageError(
             f"run_dir {run_dir} holds {', '.join(parts)} and is no run; give another run_dir."
         )
-    return run_dir.absolute()
 
 
 def check_source(config: TrainConfig) -> Path:

@@ -49,6 +49,7 @@ from gcnn.training.preflight import (
     check_nothing_is_lost,
     check_precision,
     check_processes,
+    check_run_dir,
     check_source,
     choose_run_dir,
     warn_of_threads,
@@ -72,9 +73,9 @@ def train(
     Joins torchrun's processes, if any; sets torch's threads, random state and TF32, glibc's
     allocation, and handlers of signals while it trains. Raises UsageError if the config does not
     fit the machine, the data, `run_dir` or `init_from` (before anything but caches is written), and
-    if the run is in use, has links that lead out of it, or its checkpoint does not fit; RunError if
-    weights or checkpoint are damaged; OSError if a file cannot be read or written; RunError and
-    Interrupted as Trainer.run does.
+    if the run is in use, was begun meanwhile, has links that lead out of it, or its checkpoint does
+    not fit; RunError if weights or checkpoint are damaged; OSError if a file cannot be read or
+    written; RunError and Interrupted as Trainer.run does.
     """
     with process_group(config.device):
         return train_in_group(config, notes, fit_cutoffs)
@@ -114,6 +115,8 @@ def train_in_group(
     refuse_links_out(run_dir)
     config = dataclasses.replace(config, run_dir=str(run_dir))
     with run_directory(run_dir) if rank() == 0 else contextlib.nullcontext():
+        if rank() == 0:  # again: while the data was read another run may have come and gone
+            check_run_dir(run_dir, config.resume)
         trainer = Trainer(config, model, data, run_dir, device)
         restore_or_begin(trainer)
         if rank() > 0:

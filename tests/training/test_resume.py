@@ -12,7 +12,9 @@ from omegaconf import OmegaConf
 from gcnn.base.errors import RunError, UsageError
 from gcnn.config.schema import AdamWConfig, NesterovConfig
 from gcnn.config.stored import save_config
+from gcnn.data.stream import prepare
 from gcnn.models.weights import WEIGHTS
+from gcnn.training import run
 from gcnn.training.new_run import begin_with_model_of_source
 from gcnn.training.optimizers import build_optimizer
 from gcnn.training.restore import restore
@@ -110,6 +112,23 @@ def test_a_compiler_that_fails_is_one_line_before_the_first_step(config, make_tr
         trainer.run()
     assert not (trainer.run_dir / "metrics.jsonl").exists()
     assert trainer.progress.step == 0
+
+
+def test_a_run_that_came_and_went_while_the_data_was_read_is_kept(config, tmp_path, monkeypatch):
+    config.run_dir = str(tmp_path / "run")
+    config.trainer.max_steps = 5
+
+    def prepare_while_another_trains(*of_data):
+        monkeypatch.setattr(run, "prepare", prepare)
+        run.train(config)
+        return prepare(*of_data)
+
+    monkeypatch.setattr(run, "prepare", prepare_while_another_trains)
+    with pytest.raises(UsageError, match="already holds a run"):
+        run.train(config)
+    metrics = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in metrics] == [5, 5]  # training and validation
+    assert (tmp_path / "run" / "results.json").exists()
 
 
 def test_a_hangup_that_nohup_ignores_stays_ignored():
