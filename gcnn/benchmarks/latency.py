@@ -17,8 +17,10 @@ import torch
 from torch import Tensor
 
 from gcnn.benchmarks.bounds import Bound, Clock, Machine, now, work_of
+from gcnn.models.gcnn import GCNN
 from gcnn.models.inference import prepare_for_inference
 from gcnn.models.language_model import LanguageModel, zipf
+from gcnn.models.lstm import LSTM
 
 log = logging.getLogger(__name__)
 LENGTHS = (5, 10, 20, 50, 100)  # words a sentence
@@ -104,8 +106,7 @@ def benchmark(
 
     Its keys are device (cpu or cuda), threads, precision, models (name -> `report`), pairs and
     rates of the machine: flops_per_second, read_bytes_per_second, and all `measured`. pairs has
-    `compare` of each GCNN with each LSTM of its group; a model without bounded receptive field is
-    taken for an LSTM, any other for a GCNN.
+    `compare` of each GCNN with each LSTM of its group.
     groups: the models of a group, at least one, are in memory together and take turns; they must
     have the same vocabulary size. Names must differ over all groups.
     repeats: timed rounds for each sentence length. long_repeats: rounds of Table 4's protocol. Both
@@ -118,8 +119,8 @@ def benchmark(
         subjects = [Subject(candidate, machine) for candidate in group]
         measure(subjects, machine, repeats, long_repeats, seed)
         models |= {subject.name: report(subject) for subject in subjects}
-        lstms = [subject.name for subject in subjects if subject.model.receptive_field is None]
-        gcnns = [subject.name for subject in subjects if subject.name not in lstms]
+        lstms = [subject.name for subject in subjects if isinstance(subject.model.encoder, LSTM)]
+        gcnns = [subject.name for subject in subjects if isinstance(subject.model.encoder, GCNN)]
         pairs += [compare(gcnn, lstm, models) for gcnn in gcnns for lstm in lstms]
         del subjects  # before the next group is loaded, which needs the memory
     return {

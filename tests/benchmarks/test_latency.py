@@ -1,5 +1,6 @@
 """The latency benchmark: its protocol, its counts against closed forms, and its JSON."""
 
+import dataclasses
 import json
 import weakref
 from collections import Counter
@@ -25,6 +26,10 @@ VOCABULARY = 100
 BLOCKS = [BlockConfig(convs=[[4, 6]]), BlockConfig(convs=[[1, 2], [5, 2], [1, 8]])]
 GCNN = GCNNConfig(embedding_dim=5, blocks=BLOCKS, cutoffs=[20, 60])
 LSTM = LSTMConfig(embedding_dim=5, hidden_dim=8, cutoffs=[20, 60])
+TRANSFORMER = TransformerConfig(
+    embedding_dim=5, hidden_dim=8, num_layers=3, num_heads=2, feed_forward_dim=6, window=4,
+    cutoffs=[20, 60],
+)  # fmt: skip
 PRODUCTS, MEMORY, CACHE = 1000.0, 100.0, 400.0  # a made-up machine's rates
 
 
@@ -90,6 +95,21 @@ def test_a_group_is_out_of_memory_when_the_next_one_is_loaded(machine, monkeypat
 
     benchmark([[Candidate(name, "tiny", load)] for name in ("a", "b", "c")], machine)
     assert len(loaded) == 3
+
+
+def test_a_gcnn_is_compared_with_an_lstm_and_a_transformer_with_nothing(machine, monkeypatch):
+    monkeypatch.setattr(latency, "measure", lambda *_: None)
+    monkeypatch.setattr(latency, "report", lambda _: {})
+    monkeypatch.setattr(latency, "compare", lambda gcnn, lstm, _: (gcnn, lstm))
+    other = Candidate("other", "tiny", lambda: build_model(TRANSFORMER, VOCABULARY))
+    small_gcnn, small_lstm = candidates()
+    for group, pairs in (
+        ([other, small_lstm], []),
+        ([small_lstm, other, small_gcnn], [("small_gcnn", "small_lstm")]),
+    ):
+        written = benchmark([group], machine)
+        assert list(written["models"]) == [candidate.name for candidate in group]
+        assert written["pairs"] == pairs
 
 
 def test_protocol_is_that_of_table_4_and_the_same_for_both_models(machine, seen):
@@ -205,8 +225,7 @@ def test_work_of_an_lstm_counts_its_recurrent_weights_every_step(packed):
 
 @pytest.mark.parametrize("window", [2, 500])
 def test_work_of_a_transformer_reads_no_weights_for_attention(window):
-    sizes = {"embedding_dim": 5, "hidden_dim": 8, "num_heads": 2, "feed_forward_dim": 6}
-    config = TransformerConfig(**sizes, num_layers=3, window=window, cutoffs=[20, 60])
+    config = dataclasses.replace(TRANSFORMER, window=window)
     # Queries, keys, values and output; SwiGLU's two paths and what contracts them
     weights = 5 * 8 + 3 * (4 * 8 * 8 + 3 * 8 * 6)
     targets = torch.zeros(3, 7, dtype=torch.long)
