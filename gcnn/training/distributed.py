@@ -139,16 +139,19 @@ def signal_of_any(received: int | None) -> int | None:
     return max(numbers) or None
 
 
-def share_status(loss: Tensor, total_seconds: float, received: int | None) -> Tensor:
+def share_status(
+    loss: Tensor, total_seconds: float, checkpoint_due: bool, received: int | None
+) -> Tensor:
     """Share what all ranks must know to go on alike, in one collective on the loss's device.
 
-    loss: (), this rank's part of the sum. total_seconds: of training until now; rank 0's are
-    shared, others are ignored. received: the signal that this rank got; None: none.
-    Returns a float64 tensor (2 + len(SIGNALS),) on that device, for `wait_for_status`: the sum of
-    the losses, rank 0's seconds, and for each of SIGNALS how many ranks received it. The host does
-    not wait for it.
+    loss: (), this rank's part of the sum. total_seconds: of training until now. checkpoint_due:
+    whether one is, by the clock. Of these two rank 0's are shared, others are ignored. received:
+    the signal that this rank got; None: none.
+    Returns a float64 tensor (3 + len(SIGNALS),) on that device, for `wait_for_status`: the sum of
+    the losses, rank 0's seconds, 1 if its checkpoint is due, and for each of SIGNALS how many ranks
+    received it. The host does not wait for it.
     """
-    own = [total_seconds if rank() == 0 else 0.0]  # the sum is then rank 0's
+    own = [total_seconds, checkpoint_due] if rank() == 0 else [0, 0]  # the sums are then rank 0's
     for number in SIGNALS:
         own.append(received == number)
     on_device = torch.tensor(own, dtype=torch.float64).to(loss.device, non_blocking=True)
@@ -160,21 +163,22 @@ def share_status(loss: Tensor, total_seconds: float, received: int | None) -> Te
 
 def wait_for_status(
     status: Tensor, norm: Tensor
-) -> tuple[float, float, float, list[signal.Signals]]:
-    """Wait for the device; returns loss, gradient norm, seconds, and the signals of all ranks.
+) -> tuple[float, float, float, bool, list[signal.Signals]]:
+    """Wait for the device; returns loss, gradient norm, seconds, whether a checkpoint is due, and
+    the signals of all ranks.
 
     status: as `share_status` returns it. norm: (), of the gradients, on the same device.
-    The loss is the sum over ranks and the seconds are rank 0's, so that all ranks get the same
+    The loss is the sum over ranks, seconds and checkpoint are rank 0's: all ranks get the same
     values. Signals that several ranks received are listed once, in the order of SIGNALS; the list
     is empty if there were none.
     """
     # One copy from the device, of all values together
-    loss, seconds, *receivers, norm = torch.cat([status, norm.double()[None]]).tolist()
+    loss, seconds, due, *receivers, norm = torch.cat([status, norm.double()[None]]).tolist()
     signals = []
     for number, ranks_that_got_it in zip(SIGNALS, receivers, strict=True):
         if ranks_that_got_it:
             signals.append(number)
-    return loss, norm, seconds, signals
+    return loss, norm, seconds, bool(due), signals
 
 
 class Loss(nn.Module):

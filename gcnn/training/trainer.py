@@ -74,6 +74,7 @@ class Trainer:
         self.optimizer = build_optimizer(config.optimizer, model)
         self.updater = Updater(config.trainer, model, self.optimizer, device)
         self.schedule = Schedule(config.schedule, self.optimizer)
+        self.lr = self.grad_norm = math.nan  # of the last step
         # After the last batch, with trainer.carry_state; None: the next batch begins with zeros
         self.state: State | None = None
 
@@ -81,7 +82,9 @@ class Trainer:
         identity = identity_of(config, data)
         self.checkpoints = Checkpoints(run_dir, identity, config.trainer.keep_checkpoints)
         self.saved_at = time.monotonic()  # of the last checkpoint
+        self.checkpoint_due = False  # by rank 0's clock in the last step
         self.metrics: Metrics | None = None  # none before `run`
+        self.bar: ProgressBar | None = None  # none before `run`
         self.best_scores: dict[str, float] | None = None  # by a validation in this process
         self.signals = StopSignals()
         self.stopping: int | None = None  # a signal that any process got, known to all of them
@@ -185,8 +188,9 @@ class Trainer:
     def step(self) -> None:
         """Make one update; all processes must call it. The host waits for the device once.
 
-        Moves `progress` on; sets `lr`, `grad_norm` (before clipping) and `stopping`. A loss or
-        gradient that is not finite leaves the weights as they are; see `on_nonfinite` for errors.
+        Moves `progress` on; sets `lr`, `grad_norm` (before clipping), `checkpoint_due` and
+        `stopping`. A loss or gradient that is not finite leaves the weights as they are; see
+        `on_nonfinite` for errors.
         """
         self.timer.start()
         progress = self.progress
@@ -200,13 +204,16 @@ class Trainer:
 
         # What all processes must know to go on alike, shared in one collective
         seconds = progress.seconds + self.timer.seconds_to_share()
-        status = distributed.share_status(loss, seconds, self.signals.received)
+        minutes = self.config.trainer.checkpoint_minutes or math.inf
+        due = time.monotonic() - self.saved_at >= 60 * minutes
+        status = distributed.share_status(loss, seconds, due, self.signals.received)
 
         # The update
         norm = self.updater.clip_and_update(status[0])  # by the loss over all processes
 
         # Wait for the device, and count
-        loss, self.grad_norm, seconds, signals = distributed.wait_for_status(status, norm)
+        shared = distributed.wait_for_status(status, norm)
+        loss, self.grad_norm, seconds, self.checkpoint_due, signals = shared
         self.stopping = signals[-1] if signals else None
         if math.isfinite(loss) and math.isfinite(self.grad_norm):
             progress.logged_nll += loss * count
@@ -270,7 +277,7 @@ class Trainer:
         raise Interrupted(saved, command_to_resume(self.run_dir), self.stopping)
 
     def checkpoint_is_due(self) -> bool:
-        """Whether a checkpoint follows this step; all processes must call it and get the same.
+        """Whether a checkpoint follows this step: writing is collective, and all get the same.
 
         At the end, after a signal, and by `trainer.checkpoint_every` and `checkpoint_minutes`.
         """
@@ -279,11 +286,7 @@ class Trainer:
             return True
         if trainer.checkpoint_every and self.progress.step % trainer.checkpoint_every == 0:
             return True
-        if trainer.checkpoint_minutes is None:
-            return False
-        # Writing is collective: one clock decides for all processes
-        seconds = distributed.from_rank_0(time.monotonic() - self.saved_at)
-        return seconds >= 60 * trainer.checkpoint_minutes
+        return self.checkpoint_due
 
     def log_metrics(self) -> None:
         """Write a line to metrics.jsonl, with the entries of `position`, and update the bar.

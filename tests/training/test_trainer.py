@@ -15,6 +15,7 @@ from gcnn.base.errors import Diverged, Interrupted
 from gcnn.config.models import LSTMConfig
 from gcnn.config.schema import AdamWConfig, NesterovConfig, PlateauScheduleConfig
 from gcnn.data.batches import IGNORE
+from gcnn.training import distributed
 from gcnn.training.metrics import Metrics, ProgressBar
 from gcnn.training.progress import Progress
 from gcnn.training.restore import restore
@@ -65,7 +66,6 @@ def test_update_is_clip_then_nesterov(config, make_trainer):
     names, parameters = zip(*trainer.model.named_parameters(), strict=True)
     gradients = torch.autograd.grad(nll / count, parameters)
     norm = torch.cat([g.flatten() for g in gradients]).norm()
-    trainer.metrics = Metrics(trainer.config, trainer.run_dir, 0)
     trainer.step()
     assert trainer.grad_norm == pytest.approx(norm.item(), rel=1e-5)
     assert trainer.progress.logged_nll / count == pytest.approx((nll / count).item(), rel=1e-6)
@@ -94,7 +94,6 @@ def test_training_operations_are_three_times_the_forward_pass(config, make_train
 def test_carried_state_enters_the_next_block_and_ends_with_the_epoch(config, make_trainer):
     config.model.dropout = 0.0
     trainer = make_trainer(config, carry_state=True)
-    trainer.metrics = Metrics(trainer.config, trainer.run_dir, 0)
     trainer.step()
     carried = [part.clone() for part in trainer.state]
     seen = []
@@ -209,11 +208,16 @@ def test_resumed_run_ends_bit_for_bit_like_an_undisturbed_one(config, make_train
     whole = make_trainer(config, "whole", **options)
     whole.run()
     stopped = make_trainer(config, "parts", **options)
-    stopped.metrics = Metrics(stopped.config, stopped.run_dir, 0)
-    stopped.bar = whole.bar
-    for _ in range(13):  # past the checkpoint at step 10: three steps are lost and done again
-        stopped.step()
-        stopped.after_step()
+    step = stopped.step
+
+    def step_or_end():
+        if stopped.progress.step == 13:  # the three after the checkpoint at step 10 are done again
+            raise KeyboardInterrupt
+        step()
+
+    stopped.step = step_or_end
+    with pytest.raises(KeyboardInterrupt):
+        stopped.run()
     resumed = make_trainer(config, "parts", **options)
     torch.manual_seed(99)  # what a new process would have
     restore(resumed, None)
@@ -228,7 +232,6 @@ def test_a_perplexity_that_no_float_holds_is_logged_as_validation_has_it(config,
     trainer = make_trainer(config)
     trainer.metrics = Metrics(trainer.config, trainer.run_dir, 0)
     trainer.bar = ProgressBar(0.0)
-    trainer.lr = trainer.grad_norm = 1.0
     trainer.progress = Progress(logged_nll=8000.0, logged_tokens=10, logged_seconds=1.0)
     trainer.log_metrics()
     (record,) = records(trainer, "train")
@@ -256,9 +259,12 @@ def test_sentences_train_and_validate(config, make_trainer):
 
 def test_checkpoints_by_minutes_alone(config, make_trainer, monkeypatch):
     trainer = make_trainer(config, checkpoint_every=None, checkpoint_minutes=6, keep_checkpoints=20)
-    monkeypatch.setattr(time, "monotonic", lambda: 60.0 * trainer.progress.step)  # a minute a step
+    monkeypatch.setattr(time, "monotonic", lambda: 60.0 * trainer.progress.index)  # one a batch
     trainer.saved_at = 0.0
+    asked = []
+    monkeypatch.setattr(distributed, "from_rank_0", lambda value: asked.append(value) or value)
     trainer.run()
+    assert len(asked) == 2  # for the validations: a step has one collective of its own
     assert [path.name for path in trainer.checkpoints.all()] == [
         f"step_{step:09d}" for step in (6, 12, 18, 20)
     ]

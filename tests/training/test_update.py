@@ -39,7 +39,9 @@ def test_an_update_reads_back_once(config, make_trainer, monkeypatch, model, opt
         monkeypatch.setattr(trainer, "next_batch", lambda: (fake, count))
         reads = []
         monkeypatch.setattr(
-            distributed, "wait_for_status", lambda *said: reads.append(said) or (1.0, 1.0, 1.0, [])
+            distributed,
+            "wait_for_status",
+            lambda *said: reads.append(said) or (1.0, 1.0, 1.0, False, []),
         )
         trainer.model.train()
         for _ in range(2):
