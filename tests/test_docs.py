@@ -350,7 +350,7 @@ def test_the_gate_and_the_experiment_that_the_docs_add_work_as_shown(tmp_path):
 import torch
 from gcnn.config import compose_config
 from gcnn.models.language_model import build_model
-from gcnn.models.layers import gate
+from gcnn.models.layers import apply_gate
 from tests.models import test_layers
 torch.manual_seed(0)
 config = compose_config("model=gcnn_small", "model.cutoffs=[20]", "model.gate=hard_glu")
@@ -358,7 +358,7 @@ model = build_model(config.model, 100)
 assert model(torch.arange(6).view(2, 3))[0].isfinite().all()
 a, b = torch.randn(2, 3, 5)
 torch.testing.assert_close(
-    gate(torch.cat([a, b], -1), "hard_glu"), a * torch.nn.functional.hardsigmoid(b)
+    apply_gate(torch.cat([a, b], -1), "hard_glu"), a * torch.nn.functional.hardsigmoid(b)
 )
 test_layers.test_initialisation_keeps_the_signal_through_thirteen_blocks("hard_glu", 0.0)
 print(compose_config("experiment=quickstart_relu").model)

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from gcnn.config.models import GCNNConfig
-from gcnn.models.layers import GatedConv, ResidualBlock, dropout, linear, weight_count
+from gcnn.models.layers import GatedConv, ResidualBlock, drop, linear, weight_count
 
 # The last kernel_size - 1 inputs of each convolution, (batch, kernel_size - 1, channels)
 State = list[Tensor]
@@ -53,7 +53,7 @@ class GCNN(nn.Module):
         (batch, kernel_size - 1, in_channels). None: zeros. The one returned is not detached.
         There must be at least one token.
         """
-        embedded = dropout(self.embedding(tokens), self.embedding_dropout, self.training)
+        embedded = drop(self.embedding(tokens), self.embedding_dropout, self.training)
         hidden = self.input_projection(embedded)  # (batch, time, channels of the first block)
         new_state: State = []
         for block in self.blocks:

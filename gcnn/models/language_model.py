@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from gcnn.config.models import GCNNConfig, ModelConfig
 from gcnn.models.adaptive_softmax import AdaptiveSoftmax, FullSoftmax, Softmax
 from gcnn.models.gcnn import GCNN
-from gcnn.models.layers import dropout
+from gcnn.models.layers import drop
 from gcnn.models.lstm import LSTM
 from gcnn.models.size import check_size
 from gcnn.models.transformer import Transformer
@@ -81,7 +81,7 @@ class LanguageModel(nn.Module):
         returned is not detached. There must be at least one token.
         """
         hidden, state = self.encoder(tokens, state)
-        return dropout(hidden, self.output_dropout, self.training), state
+        return drop(hidden, self.output_dropout, self.training), state
 
     def nll(
         self, hidden: Tensor, targets: Tensor, cluster_indices: list[Tensor] | None = None

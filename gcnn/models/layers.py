@@ -20,7 +20,7 @@ LEAST_TOKENS = 512
 MOST_CHANNELS = 512
 
 
-def gate(projected: Tensor, kind: str) -> Tensor:
+def apply_gate(projected: Tensor, kind: str) -> Tensor:
     """Apply a gate, `kind` in GATES (sections 2 and 3).
 
     projected (batch, time, paths * channels), the value path first -> (batch, time, channels).
@@ -30,20 +30,22 @@ def gate(projected: Tensor, kind: str) -> Tensor:
     return GATES[kind].formula(*projected.chunk(GATES[kind].paths, dim=-1))
 
 
-def linear(in_features: int, out_features: int, normalised: bool, dropout: float) -> nn.Linear:
+def linear(
+    in_features: int, out_features: int, normalised: bool, input_dropout: float
+) -> nn.Linear:
     """A fresh linear layer; `normalised`: with weight normalisation, one gain for each output.
 
-    `dropout` is the probability with which its *input* is dropped in training. The layer drops
-    nothing itself: its initial weights are smaller, so that the output keeps the variance of the
-    input.
+    input_dropout: the probability with which the caller drops its input in training. The layer
+    drops nothing itself: its initial weights are smaller, so that the output keeps the variance of
+    the input.
     """
     layer = Linear(in_features, out_features)
-    nn.init.normal_(layer.weight, std=math.sqrt((1 - dropout) / in_features))
+    nn.init.normal_(layer.weight, std=math.sqrt((1 - input_dropout) / in_features))
     nn.init.zeros_(layer.bias)
     return weight_norm(layer, dim=0) if normalised else layer
 
 
-def dropout(hidden: Tensor, probability: float, training: bool) -> Tensor:
+def drop(hidden: Tensor, probability: float, training: bool) -> Tensor:
     """torch's dropout, on a CPU in a third of the time: by 16 random bits an element.
 
     probability: of dropping an element, from 0 to 1; on a CPU rounded to a multiple of 1/65,536,
@@ -168,12 +170,12 @@ class GatedConv(nn.Module):
         in_channels). state: the one before; None: zeros. The one returned is a copy and not
         detached, so gradients flow through it.
         """
-        hidden = dropout(hidden, self.dropout, self.training)
+        hidden = drop(hidden, self.dropout, self.training)
         if self.context and state is None:
             hidden = F.pad(hidden, (0, 0, self.context, 0))
         elif self.context:
             hidden = torch.cat([state.to(hidden.dtype), hidden], dim=1)
-        return gate(self.project(hidden), self.gate), last(hidden, self.context)
+        return apply_gate(self.project(hidden), self.gate), last(hidden, self.context)
 
     def project(self, hidden: Tensor) -> Tensor:
         """The convolution, in the fastest of six ways; all compute the same to rounding.

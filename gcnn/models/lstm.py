@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gcnn.config.models import LSTMConfig
-from gcnn.models.layers import dropout, linear
+from gcnn.models.layers import drop, linear
 
 EMBEDDING = 0.1  # embeddings are initialised uniformly in [-EMBEDDING, EMBEDDING]
 State = list[Tensor]  # h and c, (batch, layers, units)
@@ -71,7 +71,7 @@ class LSTM(nn.Module):
         There must be at least one token.
         """
         # Time first: torch's fast path
-        embedded = dropout(self.embedding(tokens.T), self.dropout, self.training)
+        embedded = drop(self.embedding(tokens.T), self.dropout, self.training)
         before = None
         if state is not None:
             h, c = state

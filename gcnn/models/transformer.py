@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gcnn.base.gates import GATES
 from gcnn.config.models import TransformerConfig
-from gcnn.models.layers import dropout, gate, last, linear, weight_count
+from gcnn.models.layers import apply_gate, drop, last, linear, weight_count
 
 EMBEDDING_STD = 0.1  # of the fresh embedding
 ROTARY_BASE = 10_000.0  # wavelengths of the rotations reach 2 pi times it (arXiv 2104.09864)
@@ -59,7 +59,7 @@ class Transformer(nn.Module):
             context = self.context if tokens.size(1) > 2 * self.context else 0
             state = self.empty_state(len(tokens), context)
         present, *caches = state
-        embedded = dropout(self.embedding(tokens), self.dropout, self.training)
+        embedded = drop(self.embedding(tokens), self.dropout, self.training)
         hidden = self.input_projection(embedded)  # (batch, time, hidden_dim)
         # (batch, context + time)
         present = torch.cat([present, present.new_ones(tokens.shape)], dim=1)
@@ -129,9 +129,9 @@ class Block(nn.Module):
         cache, present: as in WindowAttention.forward.
         """
         attended, cache = self.attention(self.attention_norm(hidden), cache, present)
-        hidden = hidden + dropout(attended, self.dropout, self.training)
-        expanded = gate(self.expand(self.feed_forward_norm(hidden)), self.gate)
-        hidden = hidden + dropout(self.contract(expanded), self.dropout, self.training)
+        hidden = hidden + drop(attended, self.dropout, self.training)
+        expanded = apply_gate(self.expand(self.feed_forward_norm(hidden)), self.gate)
+        hidden = hidden + drop(self.contract(expanded), self.dropout, self.training)
         return hidden, cache
 
 

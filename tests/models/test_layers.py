@@ -11,10 +11,10 @@ from gcnn.models import layers
 from gcnn.models.layers import (
     GatedConv,
     ResidualBlock,
+    apply_gate,
     conv_channels_last,
-    dropout,
+    drop,
     fold_weight_norm,
-    gate,
     linear,
 )
 
@@ -46,7 +46,7 @@ def test_gate_is_its_formula(kind):
     a = torch.randn(2, 3, 4)
     b = torch.randn(2, 3, 4)
     projected = a if kind in ("linear", "relu", "tanh") else torch.cat([a, b], dim=-1)
-    torch.testing.assert_close(gate(projected, kind), GATES[kind](a, b))
+    torch.testing.assert_close(apply_gate(projected, kind), GATES[kind](a, b))
 
 
 @pytest.mark.parametrize("kernel_size", [1, 2, 4])
@@ -167,7 +167,7 @@ def test_initialisation_of_glu_is_kaimings_for_a_gate_that_halves(dropout):
 @pytest.mark.parametrize("probability", [0.1, 0.5, 0.9])
 def test_dropout_is_independent_and_keeps_the_mean(probability):
     hidden = torch.randn(1000, 1001, requires_grad=True)  # not a multiple of four
-    dropped = dropout(hidden, probability, training=True)
+    dropped = drop(hidden, probability, training=True)
     kept = dropped != 0
     torch.testing.assert_close(dropped, kept * hidden / (1 - probability), rtol=1e-4, atol=0)
     dropped.sum().backward()
@@ -180,15 +180,15 @@ def test_dropout_is_independent_and_keeps_the_mean(probability):
 
 def test_no_dropout_out_of_training_or_at_zero():
     hidden = torch.randn(3, 5)
-    assert dropout(hidden, 0.5, training=False).equal(hidden)
-    assert dropout(hidden, 0.0, training=True).equal(hidden)
-    assert dropout(hidden, 0.9999999, training=True).isfinite().all()
+    assert drop(hidden, 0.5, training=False).equal(hidden)
+    assert drop(hidden, 0.0, training=True).equal(hidden)
+    assert drop(hidden, 0.9999999, training=True).isfinite().all()
 
 
 def test_a_rate_below_what_16_bits_can_say_drops_hardly_anything():
     hidden = torch.rand(1000, 1000) + 1
     for probability in (1e-9, 1e-6, 5e-6):
-        dropped = dropout(hidden, probability, training=True)
+        dropped = drop(hidden, probability, training=True)
         kept = dropped != 0
         assert 1 - kept.double().mean() <= 3 * probability + 3e-6  # of a million elements
         torch.testing.assert_close(dropped, kept * hidden / (1 - probability))
@@ -198,7 +198,7 @@ def test_a_rate_below_what_16_bits_can_say_drops_hardly_anything():
 def test_dropout_in_bf16_keeps_the_mean(probability):
     """A scale of 8 bits would be off by as much as 0.4 %, in every element alike."""
     hidden = (torch.rand(1000, 1000) + 1).bfloat16()
-    dropped = dropout(hidden, probability, training=True)
+    dropped = drop(hidden, probability, training=True)
     assert dropped.dtype == torch.bfloat16
     kept = dropped != 0
     scale = dropped[kept].double().mean() / hidden[kept].double().mean()
