@@ -45,8 +45,7 @@ def check_failed(row: dict, sweep: Path) -> None:
     assert results_of(sweep, row["member"]) is None
     assert (row["status"], row["exit_code"], row["validation_perplexity"]) == ("failed", 1, None)
     assert "loss nan" in row["error"]
-    member = json.loads((sweep / str(row["member"]) / "member.json").read_text())
-    assert member["diverged"] is True
+    assert '"diverged": true' in (sweep / str(row["member"]) / "member.json").read_text()
 
 
 def check_done(row: dict, sweep: Path) -> None:
