@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gcnn.config.models import BlockConfig, GCNNConfig, LSTMConfig
+from gcnn.config.models import BlockConfig, GCNNConfig, LSTMConfig, TransformerConfig
 from gcnn.config.schema import (
     AdamWConfig,
     ConstantScheduleConfig,
@@ -30,12 +30,23 @@ MODELS = {
         dropout=0.3,  # evaluation must not feel it
     ),
     "lstm": LSTMConfig(embedding_dim=8, hidden_dim=12, num_layers=2, cutoffs=[10, 30], dropout=0.3),
+    "transformer": TransformerConfig(
+        embedding_dim=8,
+        hidden_dim=12,
+        num_layers=2,
+        num_heads=3,
+        feed_forward_dim=20,
+        window=5,
+        cutoffs=[10, 30],
+        dropout=0.3,
+    ),
 }
 TOKENIZERS = {
     "word": WordTokenizerConfig(min_count=2),
     "sentencepiece": SentencePieceConfig(vocabulary_size=400),
 }
-RUNS = [("gcnn", "word"), ("gcnn", "sentencepiece"), ("lstm", "word"), ("lstm", "sentencepiece")]
+# Each model and each tokenizer; from the second one on, each model once
+RUNS = [("gcnn", "word"), ("gcnn", "sentencepiece"), ("lstm", "word"), ("transformer", "word")]
 WORDS = ["".join(random.Random(i).choices("abdeéilmnorstuv", k=2 + i % 6)) for i in range(80)]
 
 
@@ -65,13 +76,14 @@ def corpus(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def made_runs(corpus, tmp_path_factory) -> dict[tuple[str, str], Path]:
-    """Run directories of untrained models, by (model, tokenizer) as in RUNS.
+    """Run directories of untrained models, by (model, tokenizer).
 
-    Their weights are random, and so large that the context matters. They have a config, a tokenizer
-    and weights, but no results. All tests share them, so none may write into them.
+    Those of RUNS, and an LSTM with the tokenizer of the GCNN of pieces, to compare the two. Their
+    weights are random, and so large that the context matters. They have a config, a tokenizer and
+    weights, but no results. All tests share them, so none may write into them.
     """
     runs = {}
-    for kind, tokenizer_kind in RUNS:
+    for kind, tokenizer_kind in [*RUNS, ("lstm", "sentencepiece")]:
         folder = tmp_path_factory.mktemp("runs") / f"{kind}_{tokenizer_kind}"
         folder.mkdir()
         config = TrainConfig(
@@ -101,7 +113,7 @@ def made_runs(corpus, tmp_path_factory) -> dict[tuple[str, str], Path]:
 
 @pytest.fixture(params=RUNS, ids="-".join)
 def run_dir(request, made_runs) -> Path:
-    """A run directory of `made_runs`: the test is repeated with each of them."""
+    """A run directory of `made_runs`: the test is repeated with each of RUNS."""
     return made_runs[request.param]
 
 

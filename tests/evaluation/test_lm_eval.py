@@ -8,6 +8,8 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
+from tests.evaluation.conftest import MODELS
+
 PRESENT = importlib.util.find_spec("lm_eval") is not None
 STAND_INS = {  # the names that the adapter needs, where the package is not installed
     "lm_eval": {},
@@ -45,7 +47,7 @@ def test_a_continuation_has_the_tokens_that_follow_the_context(harness, context,
     assert isinstance(greedy, bool)
 
 
-@pytest.mark.parametrize("run_dir", [("gcnn", "word"), ("lstm", "word")], indirect=True)
+@pytest.mark.parametrize("run_dir", [(kind, "word") for kind in MODELS], indirect=True)
 @pytest.mark.parametrize(
     ("context", "text", "first"),
     [

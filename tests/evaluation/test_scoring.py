@@ -15,6 +15,7 @@ from gcnn.evaluation.perplexity import evaluate
 from gcnn.evaluation.run import load_model
 from gcnn.evaluation.scoring import Scorer
 from gcnn.models import inference, winograd
+from tests.evaluation.conftest import MODELS, RUNS
 from tests.unicode_text import any_line, any_lines
 
 
@@ -45,11 +46,7 @@ def test_scores_equal_one_forward_pass_over_each_sentence(run, scorer, lines, re
         assert score.perplexity == pytest.approx(math.exp(-score.log_prob / score.tokens))
 
 
-@pytest.fixture(
-    scope="module",
-    params=[("gcnn", "word"), ("gcnn", "sentencepiece"), ("lstm", "word")],
-    ids="-".join,
-)
+@pytest.fixture(scope="module", params=RUNS[1:], ids="-".join)
 def any_run(request, made_runs):
     return load_model(made_runs[request.param], "cpu")
 
@@ -124,7 +121,7 @@ def test_scores_come_in_the_order_of_the_sentences(scorer, lines):
     np.testing.assert_allclose(shuffled, log_probs(scorer.score(lines))[order], atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["gcnn", "lstm"])
+@pytest.mark.parametrize("kind", MODELS)
 def test_narrower_weights_score_nearly_the_same(made_runs, lines, kind):
     """bf16 keeps 8 bits of a weight: a hundredth or so of a nat a token, not none."""
     whole, narrow = (

@@ -1,4 +1,6 @@
-"""What a text begins with: <eos> without end for a GCNN that was trained with the state carried."""
+"""What a text begins with: <eos> without end for a GCNN or a Transformer that was trained with the
+state carried.
+"""
 
 import math
 import re
@@ -16,9 +18,9 @@ from gcnn.evaluation.generation import Sampling, generate
 from gcnn.evaluation.perplexity import evaluate, nlls_in_order, token_nlls
 from gcnn.evaluation.run import load_model
 from gcnn.evaluation.scoring import Scorer
+from tests.evaluation.conftest import MODELS
 
 LONG = 60  # <eos> tokens, more than the context of the tests' models
-TOKENIZERS = ["word", "sentencepiece"]
 
 
 @pytest.fixture
@@ -36,9 +38,9 @@ def carried(made_runs, tmp_path):
     return make
 
 
-@pytest.fixture(params=TOKENIZERS)
+@pytest.fixture(params=[("gcnn", "sentencepiece"), ("transformer", "word")], ids="-".join)
 def run(request, carried):
-    return load_model(carried("gcnn", request.param), "cpu")
+    return load_model(carried(*request.param), "cpu")
 
 
 @pytest.fixture
@@ -112,8 +114,8 @@ def test_processes_share_such_a_text_out(run, stream):
 
 
 def test_other_models_begin_with_zeros(carried, made_runs, lines):
-    """An LSTM however it was trained, and a GCNN of shuffled blocks."""
-    for kind in ("gcnn", "lstm"):
+    """An LSTM however it was trained, and another model of shuffled blocks."""
+    for kind in MODELS:
         plain = load_model(made_runs[kind, "word"], "cpu")
         marked = load_model(carried(kind, "word"), "cpu")
         sentence = next(line for line in lines if line)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gcnn.config.models import BlockConfig, GCNNConfig, LSTMConfig
+from gcnn.config.models import BlockConfig, GCNNConfig, LSTMConfig, TransformerConfig
 from gcnn.models import adaptive_softmax
 from gcnn.models.inference import PackedConv, PackedLinear, PackedLSTM, prepare_for_inference
 from gcnn.models.language_model import build_model
@@ -26,6 +26,17 @@ CONFIGS = {
     "tied": GCNNConfig(embedding_dim=8, blocks=PLAIN, cutoffs=[20, 50], tie_embeddings=True),
     "lstm": LSTMConfig(embedding_dim=8, hidden_dim=16, cutoffs=[20, 50]),
     "two layers": LSTMConfig(embedding_dim=8, hidden_dim=16, num_layers=2, cutoffs=[], dropout=0.5),
+    "transformer": TransformerConfig(
+        embedding_dim=8,
+        hidden_dim=12,
+        num_layers=2,
+        num_heads=3,
+        feed_forward_dim=20,
+        window=5,
+        cutoffs=[20, 50],
+        dropout=0.5,
+        output_dropout=0.5,
+    ),
 }
 packs = pytest.mark.skipif(
     not torch.backends.mkldnn.is_available(), reason="this build of torch has no oneDNN"

@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import random
 from pathlib import Path
@@ -5,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gcnn.config.models import BlockConfig, GCNNConfig
+from gcnn.config.models import BlockConfig, GCNNConfig, LSTMConfig, TransformerConfig
 from gcnn.config.schema import (
     AdamWConfig,
     ConstantScheduleConfig,
@@ -17,6 +18,23 @@ from gcnn.config.schema import (
 from gcnn.data.stream import prepare
 from gcnn.models.language_model import build_model
 from gcnn.training.trainer import Trainer
+
+MODELS = {
+    "gcnn": GCNNConfig(
+        embedding_dim=8, blocks=[BlockConfig([[3, 16]], 2)], cutoffs=[20], dropout=0.1
+    ),
+    "lstm": LSTMConfig(embedding_dim=8, hidden_dim=32, cutoffs=[20], dropout=0.1),
+    "transformer": TransformerConfig(
+        embedding_dim=8,
+        hidden_dim=16,
+        num_layers=1,
+        num_heads=2,
+        feed_forward_dim=32,
+        window=5,
+        cutoffs=[20],
+        dropout=0.1,
+    ),
+}
 
 
 @pytest.fixture(scope="session")
@@ -44,15 +62,16 @@ def corpus(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def config(corpus, tmp_path_factory) -> TrainConfig:
-    """The config of a run of 20 steps on `corpus` that takes a second; made anew for each test."""
+    """The config of a run of 20 steps of the GCNN on `corpus` that takes a second.
+
+    Made anew for each test, which may set its model to another of MODELS.
+    """
     return TrainConfig(
         data=DataConfig(
             name="tiny", source="local", path=str(corpus), cache_dir=str(corpus / "cache")
         ),
         tokenizer=WordTokenizerConfig(),
-        model=GCNNConfig(
-            embedding_dim=8, blocks=[BlockConfig([[3, 16]], 2)], cutoffs=[20], dropout=0.1
-        ),
+        model=copy.deepcopy(MODELS["gcnn"]),
         optimizer=AdamWConfig(lr=0.01),
         schedule=ConstantScheduleConfig(),
         trainer=TrainerConfig(

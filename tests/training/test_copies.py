@@ -48,6 +48,14 @@ CASES = {  # the rarest cluster has 2 types of 42: many a batch does without it
         "model.num_layers=2",
         "model.output_dropout=0",
     ),
+    "transformer": (
+        "model=transformer_small",
+        "model.hidden_dim=12",
+        "model.num_layers=1",
+        "model.num_heads=3",
+        "model.feed_forward_dim=20",
+        "model.window=5",
+    ),
     "sentences": (*GCNN, "data.sentences=true", "trainer.carry_state=false"),
 }
 CHAINED = ("adamw", "nesterov", "lstm")

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from gcnn.base.errors import Diverged, Interrupted
-from gcnn.config.models import LSTMConfig
 from gcnn.config.schema import AdamWConfig, NesterovConfig, PlateauScheduleConfig
 from gcnn.data.batches import IGNORE
 from gcnn.training import distributed
 from gcnn.training.metrics import Metrics, ProgressBar
 from gcnn.training.progress import Progress
 from gcnn.training.restore import restore
+from tests.training.conftest import MODELS
 
 
 def weights(trainer):
@@ -40,10 +40,9 @@ def timeless(found):
     ]
 
 
-@pytest.mark.parametrize("model", ["gcnn", "lstm"])
+@pytest.mark.parametrize("model", MODELS)
 def test_training_learns_the_text(config, make_trainer, model):
-    if model == "lstm":
-        config.model = LSTMConfig(embedding_dim=8, hidden_dim=32, cutoffs=[20])
+    config.model = MODELS[model]
     trainer = make_trainer(config, max_steps=150, validate_every=50, carry_state=True)
     trainer.run()
     found = records(trainer, "validation")
@@ -194,10 +193,15 @@ def test_a_few_nonfinite_updates_may_be_skipped(config, make_trainer):
 
 
 @pytest.mark.parametrize(
-    "optimizer", [AdamWConfig(lr=0.01), NesterovConfig(lr=0.5)], ids=["adamw", "nesterov"]
+    ("model", "optimizer"),
+    [*((kind, AdamWConfig(lr=0.01)) for kind in MODELS), ("gcnn", NesterovConfig(lr=0.5))],
+    ids=[*MODELS, "nesterov"],
 )
-def test_resumed_run_ends_bit_for_bit_like_an_undisturbed_one(config, make_trainer, optimizer):
+def test_resumed_run_ends_bit_for_bit_like_an_undisturbed_one(
+    config, make_trainer, model, optimizer
+):
     config.optimizer = optimizer
+    config.model = MODELS[model]
     options = {
         "carry_state": True,
         "micro_batch_size": 2,
@@ -238,11 +242,13 @@ def test_a_perplexity_that_no_float_holds_is_logged_as_validation_has_it(config,
     assert (record["loss"], record["perplexity"]) == (800.0, None)
 
 
-def test_bf16_trains_close_to_float32(config, make_trainer):
-    config.model.dropout = 0.0
+@pytest.mark.parametrize("model", MODELS)
+def test_bf16_trains_close_to_float32(config, make_trainer, model):
+    config.model = dataclasses.replace(MODELS[model], dropout=0.0)
+    options = {"carry_state": True, "max_steps": 15}
     losses = {}
     for precision in ("float32", "bf16"):
-        trainer = make_trainer(config, precision, precision=precision, max_steps=15)
+        trainer = make_trainer(config, precision, precision=precision, **options)
         trainer.run()
         losses[precision] = [record["loss"] for record in records(trainer, "train")]
     assert losses["bf16"] == pytest.approx(losses["float32"], abs=0.1)
