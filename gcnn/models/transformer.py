@@ -46,7 +46,7 @@ class Transformer(nn.Module):
         with torch.no_grad():
             self.input_projection.weight.div_(EMBEDDING_STD)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
-        self.norm = nn.RMSNorm(config.hidden_dim)
+        self.norm = RMSNorm(config.hidden_dim)
 
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """tokens (batch, time) -> hidden (batch, time, hidden_dim), and the state after them.
@@ -110,9 +110,9 @@ class Block(nn.Module):
         inner = config.feed_forward_dim
         self.dropout = config.dropout
         self.gate = config.gate
-        self.attention_norm = nn.RMSNorm(width)
+        self.attention_norm = RMSNorm(width)
         self.attention = WindowAttention(width, config.num_heads, config.window)
-        self.feed_forward_norm = nn.RMSNorm(width)
+        self.feed_forward_norm = RMSNorm(width)
         self.expand = linear(width, inner * GATES[config.gate].paths, False, 0.0)
         with torch.no_grad():
             self.expand.weight.mul_(math.sqrt(GATES[config.gate].gain))
@@ -133,6 +133,15 @@ class Block(nn.Module):
         expanded = apply_gate(self.expand(self.feed_forward_norm(hidden)), self.gate)
         hidden = hidden + drop(self.contract(expanded), self.dropout, self.training)
         return hidden, cache
+
+
+class RMSNorm(nn.RMSNorm):
+    """torch's, computed in float32 or wider, and returned in the type of its input."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        wide = torch.promote_types(hidden.dtype, torch.float32)
+        weight = self.weight.to(wide)
+        return F.rms_norm(hidden.to(wide), self.normalized_shape, weight).to(hidden.dtype)
 
 
 class WindowAttention(nn.Module):

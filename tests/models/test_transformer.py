@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gcnn.config.models import TransformerConfig
-from gcnn.models.transformer import Transformer, WindowAttention
+from gcnn.models.transformer import RMSNorm, Transformer, WindowAttention
 
 
 def rotation(channels: int, position: int) -> torch.Tensor:
@@ -106,3 +106,16 @@ def test_the_embedding_keeps_its_share_of_the_residual_stream():
     last = blocks[-1][1][0].square().mean().item()
     assert 0.5 < first < 1.5
     assert 1 < last / first < 3
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_rms_norm_is_computed_in_float32_or_wider(dtype):
+    norm = RMSNorm(6)
+    norm.weight.copy_(torch.linspace(0.5, 2, 6))
+    hidden = torch.randn(2, 3, 6, dtype=torch.float64).to(dtype)
+    exact = hidden.double()
+    expected = exact / exact.square().mean(dim=-1, keepdim=True).sqrt() * norm.weight.double()
+    assert norm(hidden).dtype == dtype
+    torch.testing.assert_close(norm(hidden), expected.to(dtype))
