@@ -226,7 +226,8 @@ def captured(call: Callable[[], torch.Tensor]) -> Callable[[], None]:
 def median_ms(call: Callable[[], object], device: torch.device, repeats: int = 20) -> float:
     """The median milliseconds of `repeats` calls after three to warm up.
 
-    The host waits for the device after each. device: where `call` computes. repeats: at least one.
+    The host waits for the device after each. device: where `call` computes; a GPU must be torch's
+    current one, and the work in its current stream. repeats: at least one.
     """
     clock = Clock(device)
     milliseconds = []

@@ -152,11 +152,11 @@ def add_column(parser: argparse.ArgumentParser) -> None:
 def add_text(parser: argparse.ArgumentParser) -> None:
     """Add the options that choose the text on which a run is evaluated, and how it is scored.
 
-    They are split or file (the parser refuses both together), column, data_path (a folder that
-    exists) and sentences, each None where it is not given. Without file and split it is the test
-    split of the run's data. file "-" is standard input. sentences: True scores each line alone,
-    False all as running text; None means the run's data.sentences. `check_text_options` checks
-    them, `read_stream` reads the text.
+    They are split or file (the parser refuses both together), column (of a file that has columns),
+    data_path (an existing folder with the splits, in the place of the run's own) and sentences,
+    each None where it is not given. Without file and split it is the test split. file "-" is
+    standard input. sentences: True scores each line alone, False all as running text; None means
+    the run's data.sentences. `check_text_options` checks them, `read_stream` reads the text.
     """
     text = parser.add_mutually_exclusive_group()
     text.add_argument(

@@ -10,6 +10,7 @@ import difflib
 import os
 import re
 import shlex
+import traceback
 from collections.abc import Iterable, Iterator
 
 import yaml
@@ -26,7 +27,7 @@ from gcnn.config.schema import SCHEMAS, TrainConfig
 def usage_errors() -> Iterator[None]:
     """Raise UsageError instead of errors of Hydra, OmegaConf and YAML in the body of a `with`.
 
-    Also instead of the UnicodeDecodeError of a file that is not UTF-8. Its message is that of
+    Also instead of the other errors that `complaint_of` names. Its message is that of
     `complaint_of`, in one line. All other errors pass through. Also a decorator: @usage_errors().
     """
     try:
@@ -41,7 +42,8 @@ def usage_errors() -> Iterator[None]:
 def complaint_of(error: Exception) -> str | None:
     """The message for an error in a config, with a remedy; None for errors of other kinds.
 
-    The kinds are the errors of Hydra, OmegaConf and YAML, and that of decoding a file as UTF-8.
+    The kinds are the errors of Hydra, OmegaConf and YAML, that of decoding a file as UTF-8, and
+    OmegaConf's ValueError for a list's entry that is no number.
     The message may have line ends, from an override or a file.
     """
     if isinstance(error, HydraException | OmegaConfBaseException):
@@ -50,6 +52,14 @@ def complaint_of(error: Exception) -> str | None:
         return config_error(error)
     if isinstance(error, yaml.YAMLError):  # its message names the file and the line
         return f"{one_line(error)}. Correct the file; a value in quotes is always a string."
+    if isinstance(error, ValueError) and "invalid literal for int()" in str(error):
+        source = traceback.extract_tb(error.__traceback__)[-1].filename
+        entry = first_line(error).rpartition(": ")[2]
+        if "omegaconf" in source:
+            return (
+                f"{entry} is no entry of a list: they are numbered, from 0. Give the number, as in "
+                "KEY.0=VALUE, or the whole list, KEY=[VALUE,VALUE]."
+            )
     if isinstance(error, UnicodeDecodeError):  # its message does not name the file
         before = error.object[: error.start].decode(errors="replace").split("\n")[-1]
         byte = f"byte 0x{error.object[error.start]:02x}"

@@ -125,12 +125,13 @@ def set_values(config: DictConfig, values: list[str]) -> None:
     """Set key=value overrides in a composed config, in place, as Hydra does.
 
     values: as prepare_overrides returns them, without those that choose a file (group=name).
-    Raises HydraException or OmegaConfBaseException for one that cannot be parsed, does not fit or
-    is more than a plain key=value: an addition, a deletion or a sweep. Some of the others may be
-    set then.
+    Raises HydraException, OmegaConfBaseException or ValueError for one that cannot be parsed, does
+    not fit or is more than a plain key=value: an addition, a deletion, a sweep or one with a
+    package (key@package=value). Some of the others may be set then.
     """
     for override in OverridesParser.create().parse_overrides(values):
-        if override.type != OverrideType.CHANGE or override.is_sweep_override():
+        is_plain = override.type == OverrideType.CHANGE and override.package is None
+        if not is_plain or override.is_sweep_override():
             raise HydraException(f"{override.input_line} is no plain key=value")
         OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
 
@@ -143,11 +144,12 @@ def compose_or_reuse(overrides: list[str]) -> DictConfig:
     """
     of_groups = [override for override in overrides if override.partition("=")[0] in GROUPS]
     values = [override for override in overrides if override not in of_groups]
-    config = copy.deepcopy(compose_choices(*of_groups))
     with contextlib.suppress(HydraException, OmegaConfBaseException):
+        config = copy.deepcopy(compose_choices(*of_groups))
         set_values(config, values)
         return config
-    return compose_by_hydra(*overrides)  # its errors say more than those of set_values
+    # Its errors say more, and a value may be what makes a choice known (hydra.searchpath)
+    return compose_by_hydra(*overrides)
 
 
 @usage_errors()

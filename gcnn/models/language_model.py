@@ -159,8 +159,8 @@ def build_model(
     """The model of a config, initialised at random, in training mode, on torch's default device.
 
     before_text: as in LanguageModel. Draws from torch's random state. Raises UsageError if the
-    cutoffs are not below vocabulary_size, or the model needs more than the machine's main memory
-    (on the device meta, its layers without their weights).
+    cutoffs are not below vocabulary_size, or if the least that the model can need (`check_size`) is
+    more than the machine's main memory; on the device meta, that of its layers without weights.
     """
     shapes_alone = torch.get_default_device().type == "meta"
     check_size(config, vocabulary_size, copies=0 if shapes_alone else 1)
@@ -176,5 +176,5 @@ def build_model(
         projection_dim = config.projection_dim if isinstance(config, GCNNConfig) else None
         softmax = FullSoftmax(*sizes, projection_dim, normalised, config.output_dropout)
         if projection_dim is not None:
-            output_dropout = 0.0  # the softmax applies it, behind its projection
+            output_dropout = 0.0  # the softmax drops by itself, behind its projection
     return LanguageModel(encoder, softmax, output_dropout, before_text)

@@ -55,7 +55,8 @@ class Transformer(nn.Module):
         returned is not detached. There must be at least one token.
         """
         if state is None:
-            # Nothing to attend to before a short block: that saves a third of its attention's time
+            # A short block has nothing before it, which saves a third of its attention's time. A
+            # long one has zeros there, for attention is cut into chunks with a whole context alone.
             context = self.context if tokens.size(1) > 2 * self.context else 0
             state = self.empty_state(len(tokens), context)
         present, *caches = state

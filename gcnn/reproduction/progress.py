@@ -70,7 +70,8 @@ def chosen_rate(part: Part, runs: list[KeptRun]) -> float | None:
     """The part's best learning rate on validation (`best_group`); None if it is not known yet.
 
     It is known once all rates have a run of the first seed that is finished or has diverged.
-    runs: those of the part, as `known_runs` returns them.
+    runs: those of the part, as `known_runs` returns them. Raises UsageError if the results of one
+    cannot be read.
     """
     ended = [run for run in runs if run.status != "unfinished"]
     groups = []
@@ -87,7 +88,8 @@ def next_runs(part: Part, runs: list[KeptRun]) -> list[tuple[float, int]]:
 
     First all rates at the first seed, and once these have ended the other seeds at the best rate.
     A run has ended if it is finished or has diverged. Unfinished ones are returned, to be resumed.
-    runs: those of the part, as `known_runs` returns them.
+    runs: those of the part, as `known_runs` returns them. Raises UsageError if the results of one
+    cannot be read.
     """
     ended = {run.place[1:] for run in runs if run.status != "unfinished"}
     wanted = [(rate, part.seeds[0]) for rate in part.rates]
@@ -102,7 +104,8 @@ def count_missing(part: Part, runs: list[KeptRun]) -> int:
 
     Planned are all learning rates at the first seed and one rate, the best, at the other seeds. As
     long as the best rate is not known, all runs of the other seeds are missing.
-    runs: those of the part, as `known_runs` returns them.
+    runs: those of the part, as `known_runs` returns them. Raises UsageError if the results of one
+    cannot be read.
     """
     begun = {run.place[1:] for run in runs}
     first_seed, *other_seeds = part.seeds

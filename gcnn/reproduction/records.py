@@ -209,8 +209,8 @@ def make_group(group: str, variant: str, title: str, runs: list[KeptRun]) -> Gro
 def make_curve(done: dict[str, KeptRun]) -> Curve:
     """The validation perplexities of finished runs (seed -> run) at the steps that all have.
 
-    The tokens at each step are those of the first run. Without runs or common steps the curve has
-    no steps.
+    They are `rounded`; the tokens at each step are those of the first run. Without runs or common
+    steps the curve has no steps. Raises UsageError if a run's validations cannot be read.
     """
     by_step = {}  # seed -> step -> validation
     for seed, run in done.items():

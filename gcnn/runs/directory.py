@@ -116,7 +116,7 @@ def check_run_name(option: str, run_dir: Path) -> None:
     try:
         str(run_dir.absolute()).encode()
     except UnicodeEncodeError:
-        name = str(run_dir).encode(errors="backslashreplace").decode()
+        name = str(run_dir.absolute()).encode(errors="backslashreplace").decode()
         raise UsageError(
             f"{option}: the name of {name} is not UTF-8. Rename that folder or give another."
         ) from None

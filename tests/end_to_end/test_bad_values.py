@@ -52,6 +52,8 @@ VALUES = [
     (["model.gate=swish"], "model.gate is 'swish'.*glu"),
     (["model.dropout=1"], "model.dropout is 1"),
     (["model.embedding_dim=0"], "model.embedding_dim is 0"),
+    (["model.blocks.first=1"], r"'first' is no entry of a list.* KEY.0=VALUE"),
+    (["data.files.train.x=a.txt"], "'x' is no entry of a list"),
     (["model.blocks=[{convs:[[4]]}]"], r"model.blocks.*\[\[4\]\]"),
     (["model.blocks=[{convs:[[4,0]]}]"], r"model.blocks.*\[\[4, 0\]\]"),
     (["model.blocks=[{convs:[[4,8]],repeat:0}]"], "model.blocks.*repeat: 0"),

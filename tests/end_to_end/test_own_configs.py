@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gcnn.config.overrides import quoted
 from gcnn.config.stored import load_config
 
 
@@ -73,6 +74,10 @@ def test_its_text_is_prepared_and_help_lists_it(call, mine):
     done = call("prepare_data", *mine)
     assert done.code == 0, done.err
     assert re.search(r"^train +200 ", done.out, re.M)
+    folder, *rest = mine[1:]
+    folder_url = f"file://{folder}"
+    found = call("prepare_data", f"hydra.searchpath=[{quoted(folder_url)}]", *rest)
+    assert (found.code, found.out) == (0, done.out), found.err
     for command in ("prepare_data", "train"):
         done = call(command, "--help", *mine)
         assert done.code == 0, done.err
