@@ -50,9 +50,10 @@ def check_override(argument: str) -> None:
         raise UsageError(explain_unreadable(shown))
     if not equals:
         return
-    is_group = group in GROUPS or group.startswith("hydra/")
+    name = group.partition("@")[0]  # without a package
+    is_group = name in GROUPS or name.startswith("hydra/")
     if is_group and not is_choice(argument):
-        listed = ", ".join(choices(group)) or "those of Hydra"
+        listed = ", ".join(choices(name)) or "those of Hydra"
         raise UsageError(f"{shown}: choose one of: {listed}.")
     if group == "hydra":
         keys = "hydra.KEY=VALUE and hydra/GROUP=NAME"

@@ -52,6 +52,7 @@ VALUES = [
     (["model.gate=swish"], "model.gate is 'swish'.*glu"),
     (["model.dropout=1"], "model.dropout is 1"),
     (["model.embedding_dim=0"], "model.embedding_dim is 0"),
+    (["model@other=3"], "model@other=3: choose one of: .*gcnn_8"),
     (["model.blocks.first=1"], r"'first' is no entry of a list.* KEY.0=VALUE"),
     (["data.files.train.x=a.txt"], "'x' is no entry of a list"),
     (["model.blocks=[{convs:[[4]]}]"], r"model.blocks.*\[\[4\]\]"),
