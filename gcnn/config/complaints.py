@@ -52,19 +52,24 @@ def complaint_of(error: Exception) -> str | None:
         return config_error(error)
     if isinstance(error, yaml.YAMLError):  # its message names the file and the line
         return f"{one_line(error)}. Correct the file; a value in quotes is always a string."
-    if isinstance(error, ValueError) and "invalid literal for int()" in str(error):
-        source = traceback.extract_tb(error.__traceback__)[-1].filename
+    if is_of_entry(error):
         entry = first_line(error).rpartition(": ")[2]
-        if "omegaconf" in source:
-            return (
-                f"{entry} is no entry of a list: they are numbered, from 0. Give the number, as in "
-                "KEY.0=VALUE, or the whole list, KEY=[VALUE,VALUE]."
-            )
+        return (
+            f"{entry} is no entry of a list: they are numbered, from 0. Give the number, as in "
+            "KEY.0=VALUE, or the whole list, KEY=[VALUE,VALUE]."
+        )
     if isinstance(error, UnicodeDecodeError):  # its message does not name the file
         before = error.object[: error.start].decode(errors="replace").split("\n")[-1]
         byte = f"byte 0x{error.object[error.start]:02x}"
         return f"a file is not UTF-8: {byte} after `{before}`. Store it as UTF-8."
     return None
+
+
+def is_of_entry(error: Exception) -> bool:
+    """Whether it is OmegaConf's bare ValueError for a list's entry that is no number (blocks.x)."""
+    raised_in = traceback.extract_tb(error.__traceback__)[-1:]
+    is_of_int = isinstance(error, ValueError) and "invalid literal for int()" in str(error)
+    return is_of_int and any("omegaconf" in frame.filename for frame in raised_in)
 
 
 def config_error(error: BaseException) -> str:

@@ -82,7 +82,7 @@ class Trainer:
         identity = identity_of(config, data)
         self.checkpoints = Checkpoints(run_dir, identity, config.trainer.keep_checkpoints)
         self.saved_at = time.monotonic()  # of the last checkpoint
-        self.checkpoint_due = False  # by rank 0's clock in the last step
+        self.due_by_clock = False  # by rank 0's clock in the last step
         self.metrics: Metrics | None = None  # none before `run`
         self.bar: ProgressBar | None = None  # none before `run`
         self.best_scores: dict[str, float] | None = None  # by a validation in this process
@@ -188,7 +188,7 @@ class Trainer:
     def step(self) -> None:
         """Make one update; all processes must call it. The host waits for the device once.
 
-        Moves `progress` on; sets `lr`, `grad_norm` (before clipping), `checkpoint_due` and
+        Moves `progress` on; sets `lr`, `grad_norm` (before clipping), `due_by_clock` and
         `stopping`. A loss or gradient that is not finite leaves the weights as they are; see
         `on_nonfinite` for errors.
         """
@@ -213,7 +213,7 @@ class Trainer:
 
         # Wait for the device, and count
         shared = distributed.wait_for_status(status, norm)
-        loss, self.grad_norm, seconds, self.checkpoint_due, signals = shared
+        loss, self.grad_norm, seconds, self.due_by_clock, signals = shared
         self.stopping = signals[-1] if signals else None
         if math.isfinite(loss) and math.isfinite(self.grad_norm):
             progress.logged_nll += loss * count
@@ -286,7 +286,7 @@ class Trainer:
             return True
         if trainer.checkpoint_every and self.progress.step % trainer.checkpoint_every == 0:
             return True
-        return self.checkpoint_due
+        return self.due_by_clock
 
     def log_metrics(self) -> None:
         """Write a line to metrics.jsonl, with the entries of `position`, and update the bar.

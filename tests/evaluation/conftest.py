@@ -45,8 +45,13 @@ TOKENIZERS = {
     "word": WordTokenizerConfig(min_count=2),
     "sentencepiece": SentencePieceConfig(vocabulary_size=400),
 }
-# Each model and each tokenizer; from the second one on, each model once
-RUNS = [("gcnn", "word"), ("gcnn", "sentencepiece"), ("lstm", "word"), ("transformer", "word")]
+RUNS = [
+    ("gcnn", "word"),
+    ("gcnn", "sentencepiece"),
+    ("lstm", "word"),
+    ("lstm", "sentencepiece"),
+    ("transformer", "word"),
+]
 WORDS = ["".join(random.Random(i).choices("abdeéilmnorstuv", k=2 + i % 6)) for i in range(80)]
 
 
@@ -76,14 +81,13 @@ def corpus(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def made_runs(corpus, tmp_path_factory) -> dict[tuple[str, str], Path]:
-    """Run directories of untrained models, by (model, tokenizer).
+    """Run directories of untrained models, by (model, tokenizer) as in RUNS.
 
-    Those of RUNS, and an LSTM with the tokenizer of the GCNN of pieces, to compare the two. Their
-    weights are random, and so large that the context matters. They have a config, a tokenizer and
-    weights, but no results. All tests share them, so none may write into them.
+    Their weights are random, and so large that the context matters. They have a config, a tokenizer
+    and weights, but no results. All tests share them, so none may write into them.
     """
     runs = {}
-    for kind, tokenizer_kind in [*RUNS, ("lstm", "sentencepiece")]:
+    for kind, tokenizer_kind in RUNS:
         folder = tmp_path_factory.mktemp("runs") / f"{kind}_{tokenizer_kind}"
         folder.mkdir()
         config = TrainConfig(
@@ -113,7 +117,7 @@ def made_runs(corpus, tmp_path_factory) -> dict[tuple[str, str], Path]:
 
 @pytest.fixture(params=RUNS, ids="-".join)
 def run_dir(request, made_runs) -> Path:
-    """A run directory of `made_runs`: the test is repeated with each of RUNS."""
+    """A run directory of `made_runs`: the test is repeated with each of them."""
     return made_runs[request.param]
 
 

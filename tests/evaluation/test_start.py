@@ -38,7 +38,9 @@ def carried(made_runs, tmp_path):
     return make
 
 
-@pytest.fixture(params=[("gcnn", "sentencepiece"), ("transformer", "word")], ids="-".join)
+@pytest.fixture(
+    params=[("gcnn", "word"), ("gcnn", "sentencepiece"), ("transformer", "word")], ids="-".join
+)
 def run(request, carried):
     return load_model(carried(*request.param), "cpu")
 
