@@ -90,7 +90,7 @@ def learning_curves(runs: list[Run]) -> list[Figure]:
     without a single point is left out; without metrics there are none.
     Runs that differ in their seed alone are one curve: their mean, with a band from the lowest to
     the highest (`seed_groups`). If there are more than MANY curves, the best have a colour
-    (`best_groups`) and the others are grey.
+    (`coloured_groups`) and the others are grey.
     """
     groups = seed_groups(runs)
     drawn = styled_groups(groups)
@@ -123,10 +123,10 @@ def styled_groups(groups: list[SeedGroup]) -> list[tuple[SeedGroup, str, dict]]:
 
     Only the first of the grey ones has a label, which says how many there are.
     """
-    best = best_groups(groups)
-    greys = [group for group in groups if group not in best]
+    coloured = coloured_groups(groups)
+    greys = [group for group in groups if group not in coloured]
     styled = []
-    for group, style in zip(best, cycle(STYLES), strict=False):
+    for group, style in zip(coloured, cycle(STYLES), strict=False):
         styled.append((group, group.label, style))
     for group in greys:
         label = f"{len(greys)} others" if group is greys[0] else ""
@@ -181,7 +181,10 @@ def curve_of(group: SeedGroup, label: str, style: dict, panel: str, unit_seconds
     if not steps:
         empty = np.empty(0)
         return Curve(label, style, empty, empty, empty, empty)
-    values = np.array([[at[step] for step in steps] for at in at_steps])  # (runs, steps, x and y)
+    by_run = []  # of each run: (x, y) at each of these steps
+    for at_step in at_steps:
+        by_run.append([at_step[step] for step in steps])
+    values = np.array(by_run)  # (runs, steps, 2)
     x, y = values.mean(axis=0).T
     low = values[:, :, 1].min(axis=0)
     high = values[:, :, 1].max(axis=0)
@@ -194,12 +197,12 @@ def curve_of(group: SeedGroup, label: str, style: dict, panel: str, unit_seconds
     return Curve(label, style, x, y, low, high)
 
 
-def best_groups(groups: list[SeedGroup]) -> list[SeedGroup]:
-    """The MANY best groups by validation perplexity, or all if there are fewer, in their order.
+def coloured_groups(groups: list[SeedGroup]) -> list[SeedGroup]:
+    """The groups whose curves have a colour: all, or the MANY best on validation if there are more.
 
-    A group's rank is the number of groups with a lower mean among those that compare with it
-    (`compare_on_validation`, by the first run of each). Among equal ranks the earlier groups are
-    taken. The mean is infinite if one of the group's runs has no validation perplexity.
+    They are in their given order. A group's rank is the number of groups with a lower mean among
+    those that compare with it (`compare_on_validation`, by the first run of each). Of equal ranks
+    the earlier groups are taken. The mean is infinite if one of its runs has no perplexity.
     """
     if len(groups) <= MANY:
         return groups
@@ -213,8 +216,8 @@ def best_groups(groups: list[SeedGroup]) -> list[SeedGroup]:
             if theirs < own and compare_on_validation(group.runs[0], other.runs[0]):
                 better += 1
         ranks.append(better)
-    chosen = sorted(range(len(groups)), key=ranks.__getitem__)[:MANY]
-    return [groups[i] for i in sorted(chosen)]
+    best_first = sorted(range(len(groups)), key=lambda i: ranks[i])
+    return [groups[i] for i in sorted(best_first[:MANY])]
 
 
 def points_of(lines: list[Metric], *keys: str) -> np.ndarray:
@@ -229,10 +232,10 @@ def points_of(lines: list[Metric], *keys: str) -> np.ndarray:
 
 
 def smooth(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Running means of a curve's x and y, (points,) each: two arrays of fewer points.
+    """The running means of a curve's x and of its y; all arrays are (points,).
 
     The window is a thirtieth of the points; at most MAX_POINTS of the means are kept, evenly
-    spaced. Curves of fewer than 60 points are returned as they are.
+    spaced. A curve of fewer than 60 points is returned as it is.
     """
     window = len(x) // 30
     if window > 1:
@@ -262,7 +265,7 @@ def plot_curves(axes: Axes, x_label: str, y_label: str, curves: list[Curve]) -> 
             shade = curve.style["color"]
             axes.fill_between(curve.x, curve.low, curve.high, color=shade, alpha=0.18, linewidth=0)
     if y_label == "perplexity":
-        values = np.concatenate([[curve.low, curve.high] for curve in curves], axis=1)
+        values = np.concatenate([curve.low for curve in curves] + [curve.high for curve in curves])
         log_scale(axes, values)
         label_bottom(axes, values.min())
     axes.set(xlabel=x_label, ylabel=y_label)
@@ -364,8 +367,9 @@ def plot_latency(
 
 
 def draw(name: str, caption: str, plot: Callable[[Axes], None]) -> Figure:
-    """A figure of one set of axes, with the legend of its lines below; log axes are labelled so.
+    """A figure of one set of axes, with the legend of its lines below.
 
+    The label of an axis that is logarithmic is followed by "(log scale)".
     name: unique on the page; the ids of the SVG begin with it.
     caption: also the SVG's title for screen readers.
     plot: draws on the axes it is given. Each line needs a label, which is shortened for the legend

@@ -19,7 +19,7 @@ from gcnn.reporting.document import (
     to_html,
     to_markdown,
 )
-from gcnn.reporting.figures import best_groups, latency_figures, learning_curves
+from gcnn.reporting.figures import coloured_groups, latency_figures, learning_curves
 from gcnn.reporting.latency import (
     Latency,
     Pair,
@@ -106,7 +106,7 @@ def best_run(ranking: Ranking, ranked: list[Run]) -> str:
     """A sentence about the best of some runs on their test text, and the second best.
 
     ranking, ranked: a pair that `rankings` returned. Runs that differ in their seed alone count as
-    one, by their mean. If there is only one, the sentence gives its perplexity alone. If ranked per
+    one, by their mean. If all runs count as one, the sentence names no second best. If ranked per
     token, it also has a unigram model's perplexity and what a paper reports for the best model, if
     these are known.
     """
@@ -213,7 +213,7 @@ def latency_section(latency: Latency, runs: list[Run], paper: Publication) -> li
         facts.append(f"Commit {latency.git_commit}.")
     if latency.date:
         facts.append(f"{latency.date}.")
-    labels = [group.label for group in best_groups(seed_groups(runs))]
+    labels = [group.label for group in coloured_groups(seed_groups(runs))]
     ratios = ratio_table(latency, paper.speeds)
     figures = latency_figures(latency, labels)
     blocks = [Heading("Latency"), Paragraph(" ".join(facts))]
@@ -275,9 +275,11 @@ def provenance_section(runs: list[Run]) -> list[Block]:
     ]
     for run in runs:
         results = run.results
-        commit, data = results.git_commit or DASH, results.data.fingerprint or DASH
-        inner = [Paragraph(f"Commit {commit}; data fingerprint {data}.")]
-        inner += [Paragraph("Command"), Code(results.command)] if results.command else []
+        commit = results.git_commit or DASH
+        fingerprint = results.data.fingerprint or DASH
+        inner = [Paragraph(f"Commit {commit}; data fingerprint {fingerprint}.")]
+        if results.command:
+            inner += [Paragraph("Command"), Code(results.command)]
         inner += [Paragraph("config.yaml"), Code(read_text(run.path / CONFIG))]
         blocks.append(Details(f"{run.label}: command and configuration", inner))
     return blocks

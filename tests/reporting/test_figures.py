@@ -11,7 +11,7 @@ from gcnn.reporting.figures import (
     COLOURS,
     MAX_POINTS,
     OTHERS,
-    best_groups,
+    coloured_groups,
     label_bottom,
     latency_figures,
     learning_curves,
@@ -164,7 +164,7 @@ def test_the_best_ten_are_found_among_runs_on_one_text(make_run):
         content["validation"]["text_fingerprint"] = "hard" if i == 11 else "easy"
         results = checked(content, Results, "results")
         groups.append(SeedGroup(str(i), [replace(run, results=results)]))
-    assert [group.label for group in best_groups(groups)] == [*"012345678", "11"]
+    assert [group.label for group in coloured_groups(groups)] == [*"012345678", "11"]
 
 
 @pytest.mark.parametrize(("path", "compare"), [("/mine", True), ("/yours", False)])
