@@ -30,17 +30,17 @@ EQUAL_SIZES = (
 def finished_results(folder: Path, overrides: list[str]) -> Results | None:
     """The results in a member's folder; None if the member is not done or has no folder.
 
-    overrides: the member's as key=value, sorted, without run_dir and resume.
-    Raises UsageError if it was begun (has a config.yaml) or done with other overrides: it would
-    become half a run of each. One that is given twice counts once, and one that is null in
-    member.json does not count. Also if its member.json or results.json cannot be read.
+    overrides: those that the member has now, as key=value, without run_dir and resume. Their order
+    and repetitions do not count.
+    Raises UsageError if the member has begun (has a config.yaml or results.json) and its
+    member.json has other overrides, or if results.json or member.json cannot be read.
     """
     results = read_json(folder / RESULTS, Results)
     member = read_json(folder / MEMBER, Member) or all_absent(Member)
     before = {override for override in member.overrides if override}
     changed = sorted(before ^ set(overrides))
     begun = results is not None or (folder / CONFIG).exists()
-    if begun and changed:
+    if begun and changed:  # going on would make a run of which each half has other overrides
         raise UsageError(
             f"{folder} was begun with other overrides ({', '.join(changed)}). "
             "Repeat the sweep's own command (a search: with the same hydra.sweeper.sampler.seed), "
@@ -64,16 +64,14 @@ def load_members(folder: Path) -> tuple[list[dict], Ranking]:
     ranking = ranking_of([results for results in finished if results], "validation")
     varied = varying_settings([member.settings for member in members])
     rows = [entry_of(*parts) for parts in zip(paths, members, finished, varied, strict=True)]
-    measure = f"validation_{ranking.measure}"
-
-    def order(row: dict) -> tuple[bool, float]:
-        return row["status"] != "done", row.get(measure) or math.inf
-
-    rows.sort(key=order)  # equal ones stay in the order of their numbers
+    # Sorting leaves equal members in the order of their numbers.
     if ranking.measure:
+        measure = f"validation_{ranking.measure}"
+        rows.sort(key=lambda row: row[measure] or math.inf)
         ranked = [row for row in rows if row[measure] is not None]
         for rank, row in enumerate(ranked, start=1):
             row["rank"] = rank
+    rows.sort(key=lambda row: row["status"] != "done")
     return rows, ranking
 
 
@@ -273,7 +271,8 @@ def search_warning(member: Path) -> str:
     before = ranking_of(list(results.values()), "validation")
     if now.measure or before.measure is None:
         return ""
-    unknown = f", and {why}" if (why := own.validation.why_no_words) else ""
+    why = own.validation.why_no_words
+    unknown = f", and {why}" if why else ""
     return (
         f"member {member.name}: {now.reason}{unknown}. The search goes by the nats of each "
         "word all the same, and the fewer words a model knows the fewer these are. Search with one "
@@ -282,8 +281,9 @@ def search_warning(member: Path) -> str:
 
 
 def check_members(members: list[dict]) -> None:
-    """Raise RunError if a member is not done; UsageError if every member failed with exit code 2.
+    """Raise an error with the numbers of the members that are not done, if there are any.
 
+    It is a UsageError if every member failed with exit code 2, else a RunError.
     members: entries of sweep.json, of which there may be none.
     """
     failed = [member["member"] for member in members if member["status"] != "done"]
