@@ -100,9 +100,10 @@ def load_comparison(path: str | Path) -> Comparison:
 def is_complete(comparison: Comparison) -> bool:
     """Whether the comparison has all that its tables need.
 
-    Lists have the right lengths: two for the two runs; two bounds for an interval, or none. No
-    number that the tables compute with is None. Labels, perplexities, the ratio, bounds of its and
-    of the parts' intervals, and the number of resamples may be None. The number of tokens is not 0.
+    Each list but those of parts has two entries: for the two runs, or the bounds of an interval,
+    which may also be empty. The number of tokens is not 0. None is allowed for labels,
+    perplexities, the ratio, the number of resamples, and the bounds of all intervals but the
+    difference's.
     """
     numbers = [comparison.tokens, comparison.units, comparison.difference]
     numbers += comparison.difference_interval

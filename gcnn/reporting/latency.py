@@ -90,7 +90,7 @@ class Latency:
     pairs: list[Pair]
 
     def sentence_lengths(self) -> list[str]:
-        """All lengths that were measured of a model, in words, the shortest first."""
+        """The lengths, in words, at which any model was measured; the shortest first."""
         lengths = set()
         for model in self.models.values():
             for suffix in SOFTMAX:
@@ -98,7 +98,7 @@ class Latency:
         return sorted(lengths, key=int)
 
     def ratio_lengths(self) -> list[str]:
-        """All lengths at which a pair is compared, in words, the shortest first."""
+        """The lengths, in words, at which any pair is compared; the shortest first."""
         lengths = set()
         for pair in self.pairs:
             for suffix in SOFTMAX:
@@ -111,6 +111,10 @@ class Latency:
         if self.threads and name == "CPU":
             return f"{name}, {plural(self.threads, 'thread')}"
         return name
+
+
+NOT_MEASURED = all_absent(Timing)
+NO_RATIO = all_absent(Ratio)
 
 
 def load_latency(path: str | Path) -> Latency:
@@ -168,9 +172,6 @@ def latency_table(latency: Latency) -> Table:
     return Table(["Model", "", *(f"{n} words" for n in lengths)], rows, caption, text_columns=2)
 
 
-NOT_MEASURED = all_absent(Timing)
-
-
 def named_once(name: str, lines: list[list[str]]) -> list[list[str]]:
     """The lines with a first cell added to each: the name in the first line, else empty."""
     return [[name if i == 0 else "", *line] for i, line in enumerate(lines)]
@@ -185,7 +186,7 @@ def median_and_tail(timing: Timing) -> str:
 
 
 def ratio_table(latency: Latency, published: Mapping[str, Any] | None = None) -> Table:
-    """How many times faster than the LSTM the GCNN of each pair is: measured, expected, published.
+    """How many times faster the GCNN of each pair is than its LSTM: measured, expected, published.
 
     Columns: the pair (named in its first row alone), what its row has, one for each length of a
     sentence, responsiveness and throughput (these only with the softmax). A dash: not measured.
@@ -200,12 +201,13 @@ def ratio_table(latency: Latency, published: Mapping[str, Any] | None = None) ->
     for pair in latency.pairs:
         lines = []
         for suffix, title in SOFTMAX.items():
-            if not pair.by_length(suffix):
+            by_length = pair.by_length(suffix)
+            if not by_length:
                 continue
-            ratios = [pair.by_length(suffix).get(length) for length in lengths]
-            ratios += [None, None] if suffix else [pair.responsiveness, pair.throughput]
-            measured = [ratio(entry and entry.measured) for entry in ratios]
-            expected = [ratio(entry and entry.bound) for entry in ratios]
+            ratios = [by_length.get(length, NO_RATIO) for length in lengths]
+            ratios += [NO_RATIO, NO_RATIO] if suffix else [pair.responsiveness, pair.throughput]
+            measured = [ratio(entry.measured) for entry in ratios]
+            expected = [ratio(entry.bound) for entry in ratios]
             lines.append([f"measured, {title}", *measured])
             lines.append([f"expected, {title}", *expected])
         fast = published.get(pair.gcnn)

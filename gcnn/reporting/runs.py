@@ -204,5 +204,6 @@ def short_table(
     shown_texts = [title for title in list(columns)[:text_columns] if title in shown]
     table = table_of(runs, shown, len(shown_texts))
     if common:
-        table.caption = f"In all runs: {'; '.join(map(': '.join, common.items()))}"
+        parts = [f"{title}: {text}" for title, text in common.items()]
+        table.caption = f"In all runs: {'; '.join(parts)}"
     return table
