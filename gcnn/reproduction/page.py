@@ -8,6 +8,7 @@ from pathlib import Path
 from gcnn.base.errors import UsageError
 from gcnn.base.files import write_atomically
 from gcnn.reporting.document import (
+    Block,
     Code,
     Figures,
     Heading,
@@ -78,7 +79,9 @@ RULE = (
 )
 
 
-def reproduction_blocks(records: dict[str, dict[str, Record]], latency: Latency | None) -> list:
+def reproduction_blocks(
+    records: dict[str, dict[str, Record]], latency: Latency | None
+) -> list[Block]:
     """All document blocks of the page: title, rules, verdicts, claims, then each table and figure.
 
     records: scale -> figure -> record, as `load_records` returns them. With a single scale there is
@@ -131,8 +134,13 @@ def verdict_and_tokens(claim: Claim, record: Record | Latency | None) -> str:
     record: None if there is none: the verdict is NOT_MEASURED. The tokens are left out without a
     finished run, and for Table 4.
     """
-    text = verdict(claim.compare(record) if record else [], getattr(record, "missing", 0))
-    longest = max((group.tokens or 0 for group in getattr(record, "groups", [])), default=0)
+    if record is None:
+        return NOT_MEASURED
+    comparisons = claim.compare(record)
+    if isinstance(record, Latency):
+        return verdict(comparisons)
+    text = verdict(comparisons, record.missing)
+    longest = max((group.tokens or 0 for group in record.groups), default=0)
     return f"{text}; {magnitude(longest)} tokens" if longest else text
 
 
@@ -160,9 +168,13 @@ def claims_table(scale: str, records: dict[str, Record], latency: Latency | None
         if name not in asked:
             continue
         record = latency if name == "table4" else records.get(name)
-        comparisons = claim.compare(record) if record else []
-        found = verdict(comparisons, getattr(record, "missing", 0))
-        behind = evidence_of(comparisons, record) if record else DASH
+        found = NOT_MEASURED
+        behind = DASH
+        if record is not None:
+            comparisons = claim.compare(record)
+            missing = 0 if isinstance(record, Latency) else record.missing
+            found = verdict(comparisons, missing)
+            behind = evidence_of(comparisons, record)
         size, command = size_and_command(name, scale, record)
         rows.append([FIGURES[name][0], claim.text, found, behind, size, command])
     return Table(header, rows, text_columns=len(header))
@@ -195,13 +207,15 @@ def size_and_command(name: str, scale: str, record: Record | Latency | None) -> 
     dash, and the command the one that would make it.
     """
     if record is None:
-        return DASH, "make benchmark" if name == "table4" else reproduce_command(name, scale)
-    if name == "table4":
-        return f"the paper's own models, random weights; {record.machine()}", record.command or DASH
+        command = "make benchmark" if name == "table4" else reproduce_command(name, scale)
+        return DASH, command
+    if isinstance(record, Latency):
+        size = f"the paper's own models, random weights; {record.machine()}"
+        return size, record.command or DASH
     return describe_size(record), record.command
 
 
-def figure_blocks(record: Record, title: str) -> list:
+def figure_blocks(record: Record, title: str) -> list[Block]:
     """The document blocks of a table or figure, under a heading with this title.
 
     They are: table of its groups, remark on learning rates (`rates_at_an_edge`) and picture
@@ -219,7 +233,7 @@ def figure_blocks(record: Record, title: str) -> list:
     return [*blocks, Code(record.command), Paragraph(f"{hardware}. Commits: {commits}.")]
 
 
-def generated_part(blocks: list) -> str:
+def generated_part(blocks: list[Block]) -> str:
     """The blocks as Markdown between the markers, from BEGIN to END without a newline after it."""
     return f"{BEGIN}\n\n{markdown_blocks(blocks)}\n\n{END}"
 
@@ -238,7 +252,7 @@ def between_markers(text: str, where: str) -> tuple[str, str, str]:
     return before, begin + part + end, after
 
 
-def write_reproduction_page(blocks: list, document: Path, page: Path) -> None:
+def write_reproduction_page(blocks: list[Block], document: Path, page: Path) -> None:
     """Write blocks into the Markdown file `document` between its markers, and as the HTML `page`.
 
     blocks: of `reproduction_blocks`; the page has the first, a heading, as its title. Both files
