@@ -10,7 +10,7 @@ from gcnn.reproduction.records import make_group
 
 
 def known_runs(part: Part, runs: Path, kept: Path | None, overrides: list[str]) -> list[KeptRun]:
-    """The runs of a part, finished or not, sorted by learning rate and seed, of each at most one.
+    """The runs of a part, finished or not, by learning rate, then seed; at most one for each pair.
 
     runs: the folder of all runs; those of the part are in runs/SCALE/FIGURE/GROUP. Neither need
     exist.

@@ -120,10 +120,10 @@ def make_record(
 ) -> Record | None:
     """The record of a figure's runs, finished or not; None without any.
 
-    Groups are in the order of their first runs, or sorted as ORDER says. Hardware and commits
-    ("unknown" for a run without one) are those of runs with results, also if these say that it
-    diverged. The command has the overrides of the first of these; without any, both lists are
-    empty.
+    Groups are in the order of their first runs, or sorted as ORDER says. Hardware and commits are
+    those of all runs with results, diverged ones included; a run without a commit adds "unknown".
+    The command repeats the overrides of the first of these runs, taken group by group; without
+    results it repeats none.
     settings: of the figure's plan, key=value; the record's command does not repeat them.
     missing: how many planned runs have not begun.
     Raises UsageError if two runs of a group have the same seed, or if a run cannot be read.
@@ -133,20 +133,24 @@ def make_record(
         runs_of.setdefault(group_of(figure, run.recipe), []).append(run)
     if not runs_of:
         return None
-    runs = [run for same in runs_of.values() for run in same]
-    groups = [make_group(*names, same) for names, same in runs_of.items()]
+    grouped_runs = []
+    groups = []
+    for (group, variant, title), same in runs_of.items():
+        grouped_runs += same
+        groups.append(make_group(group, variant, title, same))
     if figure in ORDER:
         groups.sort(key=ORDER[figure])
-    results = [run.results for run in runs if run.results]
+    results = [run.results for run in grouped_runs if run.results]
+    trained = results[0].command if results else None
     commits = set()
     for found in results:
         commits.update((found.git_commit or "unknown").split(" or "))
     return Record(
         figure=figure,
         scale=scale,
-        command=reproduce_command(figure, scale, results[0].command if results else None, settings),
-        data=runs[0].recipe.data.name,
-        seeds=sorted({run.recipe.seed for run in runs}),
+        command=reproduce_command(figure, scale, trained, settings),
+        data=grouped_runs[0].recipe.data.name,
+        seeds=sorted({run.recipe.seed for run in grouped_runs}),
         hardware=sorted({describe_hardware(found.hardware) for found in results}),
         git_commits=sorted(commits),
         missing=missing,
