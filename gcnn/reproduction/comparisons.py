@@ -151,9 +151,9 @@ def pairs_of_a_size(record: Record) -> dict[int, tuple[Group | None, Group | Non
 def at_equal_operations(record: Record) -> list[Comparison]:
     """Figure 2: the adaptive softmax better than the full one at equal operations a token.
 
-    One comparison (`adaptive_below`) for each model with a full softmax; NOT_MEASURED also if the
-    best learning rate of any model with an adaptive one is not known yet. Empty if that of any
-    model with a full softmax is not known yet, or if there is no such model.
+    One comparison (`adaptive_below`) for each model with a full softmax; all are NOT_MEASURED as
+    long as the best learning rate of one with an adaptive softmax is not known. Without a model
+    with a full softmax, or as long as the best rate of one is not known, there is no comparison.
     """
     noise = pooled_noise(record.groups)
     adaptive = with_softmax(record, "adaptive")
@@ -164,7 +164,7 @@ def adaptive_below(full: Group, adaptive: list[Group], noise: Noise) -> Comparis
     """Whether models with an adaptive softmax are better than one with a full softmax.
 
     Compared with the perplexity that they have at its operations (`interpolated`); NOT_MEASURED if
-    they have none there.
+    they have none there. Each adaptive one must have a seed that is finished or has diverged.
     """
     at = f"at {magnitude(full.flops_per_token)} FLOPs a token"
     text = f"adaptive < full {at}"
@@ -189,7 +189,7 @@ def with_softmax(record: Record, kind: str) -> list[Group]:
     Empty if the best rate of one of them is not known yet.
     """
     groups = [group for name, group in best_groups(record).items() if name.startswith(kind)]
-    return groups if all(groups) else []
+    return [] if None in groups else groups
 
 
 def interpolated(groups: list[Group], flops: float | None) -> list[tuple[float, Group]]:

@@ -71,14 +71,14 @@ def drawing(record: Record) -> Figure | None:
     title = ": ".join(FIGURES[name])
     caption = f"{title}{remarks}; mean of {describe_seeds(record)} and range"
     figure = draw(f"{record.scale}-{name}", caption, plot)
-    return replace(figure, name=name)  # ids are the page's, names the folder's
+    return replace(figure, name=name)  # a page has figures of all scales, a folder those of one
 
 
 def remarks_on_curves(groups: list[Group], top: float) -> str:
     """What a picture of curves does not show: clauses with a semicolon before each, or empty.
 
-    top: where the picture ends. Named are the groups whose curve goes higher, those with a gap, and
-    those without any finite validation.
+    top: the perplexity at which the picture ends. Named are the groups whose curve goes higher,
+    those with a gap, and those without any finite validation.
     """
     above = []
     gaps = []
@@ -125,10 +125,10 @@ def describe_seeds(record: Record) -> str:
 
 
 def groups_to_draw(record: Record) -> list[Group]:
-    """The groups with a finished run, without those that are worse than another of their name.
+    """The groups with a finished run that may be the best of their name, in the record's order.
 
-    Of a name whose best group is known (`best_groups`), only that one can be returned. If this
-    leaves nothing, all groups with a finished run are returned. Empty if no run is finished.
+    A group may be the best if `best_groups` has it, or has None for its name. If no finished group
+    may be, all groups with a finished run are returned. Empty if no run is finished.
     """
     best = best_groups(record)
     done = [group for group in record.groups if group.mean is not None]
@@ -149,7 +149,8 @@ def plot_points(axes: Axes, figure: str, groups: list[Group]) -> None:
     """
     x_label, x_of, line_of = POINTS[figure]
     groups = sorted(groups, key=x_of)
-    for style, label in zip(cycle(STYLES), sorted(set(map(line_of, groups))), strict=False):
+    labels = sorted({line_of(g) for g in groups})
+    for style, label in zip(cycle(STYLES), labels, strict=False):
         line = [g for g in groups if line_of(g) == label]
         x = [x_of(g) for g in line]
         axes.plot(x, [g.mean for g in line], label=label, marker="o", markersize=3.5, **style)
@@ -165,7 +166,7 @@ def plot_points(axes: Axes, figure: str, groups: list[Group]) -> None:
     else:
         axes.set_xlim(left=0)
     if figure != "fig2":
-        axes.set_xticks(sorted(set(map(x_of, groups))))
+        axes.set_xticks(sorted({x_of(g) for g in groups}))
         axes.xaxis.set_minor_locator(NullLocator())
 
 

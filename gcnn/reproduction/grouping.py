@@ -35,6 +35,7 @@ def group_of(figure: str, config: TrainConfig) -> tuple[str, str, str]:
     The variant is the learning rate, and for a recurrent model whether its blocks are shuffled; in
     the random search it is the architecture. The title says both; in the random search it is
     `search_title`, without the architecture.
+    config: of a GCNN or an LSTM for a table, and of a model with a gate where the gate is compared.
     """
     model = config.model
     lr = config.optimizer.lr
@@ -50,7 +51,7 @@ def group_of(figure: str, config: TrainConfig) -> tuple[str, str, str]:
 def paper_model_of(config: TrainConfig, forms: dict[str, str]) -> tuple[str, str]:
     """The paper's model of the same form, and its title; else the form and the architecture.
 
-    forms: those of one table of FORMS. A Transformer has no form.
+    config: of a GCNN or an LSTM. forms: those of one table of FORMS.
     """
     form = model_form(config.model)
     group = forms.get(form, form)
@@ -122,13 +123,15 @@ def model_form(model: ModelConfig) -> str:
     """What tells the models of one table apart at any width; may be a key in FORMS.
 
     For an LSTM `lstm_<layers>`. For a GCNN `bottleneck` if any block has three convolutions, else
-    `uniform` if all convolutions have one kernel size, else `varied`. Other kinds are not accepted.
+    `uniform` if all convolutions have one kernel size, else `varied`. Only for these two kinds.
     """
     if model.kind == "lstm":
         return f"lstm_{model.num_layers}"
     if any(len(block.convs) == 3 for block in model.blocks):
         return "bottleneck"
-    kernel_sizes = {kernel for block in model.blocks for kernel, _ in block.convs}
+    kernel_sizes = set()
+    for block in model.blocks:
+        kernel_sizes.update(kernel for kernel, _ in block.convs)
     return "uniform" if len(kernel_sizes) == 1 else "varied"
 
 

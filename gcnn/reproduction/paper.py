@@ -124,7 +124,8 @@ def model_name(model: ModelConfig) -> str | None:
         return None
     blocks = []
     for block in model.blocks:
-        blocks += [tuple(map(tuple, block.convs))] * block.repeat
+        convs = tuple(tuple(conv) for conv in block.convs)
+        blocks += [convs] * block.repeat
     for name, row in TABLE_1.items():
         if row.embedding_dim == model.embedding_dim and row.blocks == tuple(blocks):
             return name
