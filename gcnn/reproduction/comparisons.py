@@ -28,7 +28,7 @@ from gcnn.reproduction.noise import (
     pooled_noise,
 )
 from gcnn.reproduction.paper import MODEL_TITLES
-from gcnn.reproduction.rates import best_group, best_groups, mean
+from gcnn.reproduction.rates import best_group, best_groups, mean_or_infinite
 from gcnn.reproduction.records import Group, Record
 
 NEAR = 20  # words of context past which the paper sees quickly diminishing returns
@@ -122,8 +122,8 @@ def at_each_size(record: Record) -> list[Comparison]:
             means = f"{perplexity(gcnn.mean)} / {perplexity(lstm.mean)}"
             evidence = f"{gcnn.title} / {lstm.title}: {means} = {gcnn.mean / lstm.mean:.3f}"
             if gcnn.wikitext103 and lstm.wikitext103:
-                gcnn_there = perplexity(mean(gcnn.wikitext103.values()))
-                lstm_there = perplexity(mean(lstm.wikitext103.values()))
+                gcnn_there = perplexity(mean_or_infinite(gcnn.wikitext103.values()))
+                lstm_there = perplexity(mean_or_infinite(lstm.wikitext103.values()))
                 evidence += f", on WikiText-103's test set {gcnn_there} / {lstm_there}"
         text = f"GCNN < LSTM at {magnitude(tokens)} tokens"
         first = group_mean(gcnn)

@@ -13,7 +13,7 @@ from gcnn.reporting.document import Figure, Table, table_of
 from gcnn.reporting.figures import NO_LEGEND, STYLES, draw, log_scale
 from gcnn.reporting.units import DASH, count, magnitude, perplexity
 from gcnn.reproduction.comparisons import spread
-from gcnn.reproduction.rates import best_groups, mean
+from gcnn.reproduction.rates import best_groups, mean_or_infinite
 from gcnn.reproduction.records import FIGURES, Group, Record, shape
 
 TALLEST = 10  # times the lowest perplexity: a single higher validation would flatten all curves
@@ -213,7 +213,7 @@ def groups_table(record: Record) -> Table:
         "Model": lambda g: g.model,
         "Test perplexity": spread,
         "Validation": lambda g: perplexity(
-            mean(g.validation_perplexity.values()) if g.mean else None
+            mean_or_infinite(g.validation_perplexity.values()) if g.mean else None
         ),
         "Seeds": lambda g: str(len(g.test_perplexity)),
         "Parameters": lambda g: magnitude(g.parameters),
@@ -223,14 +223,17 @@ def groups_table(record: Record) -> Table:
     }
     if record.figure == "figs":
         columns["WikiText-103's test set"] = lambda g: (
-            perplexity(mean(g.wikitext103.values())) if g.wikitext103 else DASH
+            perplexity(mean_or_infinite(g.wikitext103.values())) if g.wikitext103 else DASH
         )
         columns["unknown there"] = lambda g: (
             DASH if g.wikitext103_unknown is None else f"{g.wikitext103_unknown:.1%}"
         )
     groups = record.groups
-    if record.figure == "search":  # the best first, as many as there is room for
-        groups = sorted(groups, key=lambda g: mean(g.validation_perplexity.values()))[:12]
+    if record.figure == "search":
+        best_first = sorted(
+            groups, key=lambda g: mean_or_infinite(g.validation_perplexity.values())
+        )
+        groups = best_first[:12]  # as many as there is room for
     return table_of(groups, columns, text_columns=2)
 
 

@@ -44,7 +44,7 @@ def best_group(groups: list[Group]) -> Group | None:
     def diverged_and_perplexity(group: Group) -> tuple[int, float]:
         diverged = seeds & set(group.diverged)
         perplexities = [group.validation_perplexity[str(seed)] for seed in seeds - diverged]
-        return len(diverged), mean(perplexities)
+        return len(diverged), mean_or_infinite(perplexities)
 
     return min(groups, key=diverged_and_perplexity)
 
@@ -91,7 +91,7 @@ def is_shuffled(group: Group) -> bool:
     return group.variant.endswith(SHUFFLED)
 
 
-def mean(values: Iterable[float]) -> float:
-    """The mean; infinite without values."""
+def mean_or_infinite(values: Iterable[float]) -> float:
+    """The mean; infinite without values, where `mean` of reporting/units.py is None."""
     values = list(values)
     return sum(values) / len(values) if values else math.inf
