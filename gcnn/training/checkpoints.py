@@ -76,8 +76,8 @@ def identity_of(config: TrainConfig, data: PreparedData) -> dict[str, Any]:
 class Checkpoints:
     """The checkpoints of a run; the `keep` of them with the highest steps are kept.
 
-    identity: as `identity_of` returns it. Of several processes, only rank 0 may call methods that
-    write or remove files. Creating an object writes nothing.
+    identity: as `identity_of` returns it. keep: 1 or more. Of several processes, only rank 0 may
+    call methods that write or remove files. Creating an object writes nothing.
     """
 
     def __init__(self, run_dir: Path, identity: dict[str, Any], keep: int):
@@ -182,7 +182,8 @@ class Checkpoints:
     def verify(self, path: Path) -> None:
         """Check weights and state of a checkpoint against its manifest, and the run's identity.
 
-        Reads both files whole; the best weights are left to `restore_or_remove_best`. Raises
+        path: the checkpoint's folder; in one that does not exist, files are missing.
+        Reads both files whole. The best weights are left to `restore_or_remove_best`. Raises
         RunError if a file is missing or damaged, UsageError if the identity is another or a file is
         a pointer of Git LFS or git-annex, and OSError if one cannot be read. Parts of the
         identity that the manifest lacks are not compared.
@@ -193,7 +194,7 @@ class Checkpoints:
             manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
             if manifest.pop("sha256") != manifest_digest(manifest):
                 raise ValueError("it is not what was written")
-            identity = manifest["identity"]
+            identity = dict(manifest["identity"])  # an error for what is no mapping
             expected = {}
             for name in (WEIGHTS, STATE):
                 entry = manifest["files"][name]

@@ -141,6 +141,17 @@ def test_a_file_that_cannot_be_read_is_not_taken_for_damage(checkpoints, model, 
     assert checkpoints.all() == [checkpoints.path(10), checkpoints.path(20)]
 
 
+@pytest.mark.parametrize("identity", [None, 1, "abc", ["model"]])
+def test_a_manifest_whose_identity_is_no_mapping_is_damaged(checkpoints, model, identity):
+    path = checkpoints.path(20)
+    manifest = json.loads((path / MANIFEST).read_text())
+    del manifest["sha256"]
+    manifest["identity"] = identity
+    (path / MANIFEST).write_text(json.dumps({**manifest, "sha256": manifest_digest(manifest)}))
+    with pytest.raises(RunError, match=f"{MANIFEST} is missing or damaged"):
+        checkpoints.load(path, model)
+
+
 def test_all_damaged_is_an_error_that_removes_nothing(checkpoints, model):
     for path in checkpoints.all():
         damage_flip(path / WEIGHTS)
