@@ -1,7 +1,7 @@
 """Training by several processes that torchrun starts: their group, ranks, and what they share.
 
 Every function also works in one process, where it does next to nothing. In several, those that
-share or wait are collective: all processes must call them, in the same order.
+share values or wait for other processes are collective: all must call them, in the same order.
 """
 
 import contextlib
@@ -39,11 +39,11 @@ def process_group(device: str) -> Iterator[None]:
     """Join torchrun's processes for the time of a `with`; does nothing for a single process.
 
     device: the config's: auto, cpu or cuda. Uses gloo, and where it trains on GPUs NCCL as well; it
-    then makes this process's GPU the current one. From then on, ranks above 0 log nothing but
-    errors. A process that waits longer than TIMEOUT for another one fails. After the body it waits
-    for all and leaves the group; if the body raises, it does neither. Raises UsageError if
-    WORLD_SIZE is above 1 but other variables of torchrun are missing, and if the machine has fewer
-    GPUs than processes that would train on them.
+    then makes this process's GPU the current one. Ranks above 0 log nothing but errors from then
+    on, also after the body. A process that waits longer than TIMEOUT for another one fails. After
+    the body it waits for all and leaves the group; if the body raises, it does neither. Raises
+    UsageError if WORLD_SIZE is above 1 but other variables of torchrun are missing, and if the
+    machine has fewer GPUs than processes that would train on them.
     """
     if torchrun.world_size() == 1:
         yield
@@ -121,9 +121,9 @@ def all_gather(tensor: Tensor) -> list[Tensor]:
 
 
 def gathered_state(state: State | None) -> State | None:
-    """The carried states of all ranks, joined in their order; None: there are none.
+    """The carried states of all ranks, joined along the batch in the order of the ranks.
 
-    All ranks must call it, each with its own.
+    All ranks must call it, each with its own. None where theirs are None: all of them or none.
     """
     if state is None:
         return None
@@ -131,9 +131,9 @@ def gathered_state(state: State | None) -> State | None:
 
 
 def signal_of_any(received: int | None) -> int | None:
-    """A signal that any rank got, the same one on every rank; None: none. All must call it.
+    """The highest number of the signals that the ranks received; None if none did.
 
-    received: the signal that this rank got; None: none.
+    All ranks must call it, and get the same. received: this rank's signal; None: none.
     """
     numbers = [int(number) for number in all_gather(torch.tensor(received or 0))]
     return max(numbers) or None
@@ -144,14 +144,16 @@ def share_status(
 ) -> Tensor:
     """Share what all ranks must know to go on alike, in one collective on the loss's device.
 
-    loss: (), this rank's part of the sum. total_seconds: of training until now. checkpoint_due:
-    whether one is, by the clock. Of these two rank 0's are shared, others are ignored. received:
-    the signal that this rank got; None: none.
+    loss: (), this rank's part of the loss over all ranks. total_seconds: of training until now.
+    checkpoint_due: by the clock. Rank 0's values of these two count, those of others are ignored.
+    received: this rank's signal, one of SIGNALS; None: none.
     Returns a float64 tensor (3 + len(SIGNALS),) on that device, for `wait_for_status`: the sum of
     the losses, rank 0's seconds, 1 if its checkpoint is due, and for each of SIGNALS how many ranks
     received it. The host does not wait for it.
     """
-    own = [total_seconds, checkpoint_due] if rank() == 0 else [0, 0]  # the sums are then rank 0's
+    own = [0.0, 0.0]  # other ranks add nothing: the sums are rank 0's
+    if rank() == 0:
+        own = [total_seconds, checkpoint_due]
     for number in SIGNALS:
         own.append(received == number)
     on_device = torch.tensor(own, dtype=torch.float64).to(loss.device, non_blocking=True)
@@ -164,13 +166,12 @@ def share_status(
 def wait_for_status(
     status: Tensor, norm: Tensor
 ) -> tuple[float, float, float, bool, list[signal.Signals]]:
-    """Wait for the device; returns loss, gradient norm, seconds, whether a checkpoint is due, and
-    the signals of all ranks.
+    """Read a status: loss, gradient norm, seconds, whether a checkpoint is due, signals.
 
     status: as `share_status` returns it. norm: (), of the gradients, on the same device.
-    The loss is the sum over ranks, seconds and checkpoint are rank 0's: all ranks get the same
-    values. Signals that several ranks received are listed once, in the order of SIGNALS; the list
-    is empty if there were none.
+    Waits for the device; not collective. All ranks get the same values: the loss is the sum over
+    ranks, seconds and checkpoint are rank 0's. The signals that any rank received are listed once
+    each, in the order of SIGNALS.
     """
     # One copy from the device, of all values together
     loss, seconds, due, *receivers, norm = torch.cat([status, norm.double()[None]]).tolist()
