@@ -3,7 +3,6 @@
 import datetime
 import logging
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -11,7 +10,7 @@ from gcnn.base import torchrun
 from gcnn.base.errors import UsageError
 from gcnn.base.files import check_output
 from gcnn.base.provenance import hardware
-from gcnn.config.schema import TrainConfig
+from gcnn.config.schema import TrainConfig, TrainerConfig
 from gcnn.config.stored import load_config
 from gcnn.data.tokenizers import load_tokenizer
 from gcnn.models.size import check_size
@@ -32,11 +31,8 @@ log = logging.getLogger(__name__)
 COPIES = 3  # of the weights in training: the weights, their gradient, the optimizer's momentum
 
 
-def check_processes(trainer: Any, processes: int) -> None:
-    """Raise UsageError for a batch that the processes cannot share evenly.
-
-    trainer: a TrainerConfig; its batch_size must be a multiple of `processes`.
-    """
+def check_processes(trainer: TrainerConfig, processes: int) -> None:
+    """Raise UsageError unless trainer.batch_size is a multiple of the number of processes."""
     if trainer.batch_size % processes:
         size = f"trainer.batch_size is {trainer.batch_size}, over all processes"
         raise UsageError(
@@ -46,14 +42,14 @@ def check_processes(trainer: Any, processes: int) -> None:
 
 
 def check_against_data(
-    config: Any, vocabulary_size: int, train_tokens: int, processes: int = 1
+    config: TrainConfig, vocabulary_size: int, train_tokens: int, processes: int = 1
 ) -> None:
     """Raise UsageError if the config does not fit the corpus or the machine's main memory.
 
-    config: a TrainConfig. Its cutoffs must be below vocabulary_size. In running text, the training
-    split must fill a batch of blocks.
-    train_tokens: the length of the training split. processes: they share the batch evenly (see
-    `check_processes`). The memory is a lower bound on what one of them needs (see `check_size`).
+    Its cutoffs must be below vocabulary_size. In running text, the training split must fill a batch
+    of blocks. Main memory must hold the least that one process can need (see `check_size`).
+    train_tokens: the length of the training split. processes: their number, which
+    `check_processes` has accepted.
     """
     trainer = config.trainer
     share = trainer.batch_size // processes  # sequences of a process
@@ -118,12 +114,12 @@ def choose_run_dir(config: TrainConfig) -> Path:
     return run_dir.absolute()
 
 
-def check_run_dir(run_dir: Path, resume: Any) -> None:
-    """Raise UsageError if a run of this `resume` must not write into `run_dir`.
+def check_run_dir(run_dir: Path, resume: bool | str) -> None:
+    """Raise UsageError if a run must not write into `run_dir`, which need not exist.
 
-    That is: the folder holds a run and `resume` is False, its parent has config.yaml and train.log,
-    it holds weights, a tokenizer, checkpoints or results but no config, a file is in its way, or
-    its path is not UTF-8. It need not exist.
+    resume: the config's. A run must not if the folder holds a run and `resume` is False, if its
+    parent has config.yaml and train.log, if it holds weights, a tokenizer, checkpoints or results
+    but no config, if a file is in its way, or if its path is not UTF-8.
     """
     if resume is False and (run_dir / CONFIG).exists():
         raise UsageError(
@@ -137,7 +133,7 @@ def check_run_dir(run_dir: Path, resume: Any) -> None:
         )
     check_output("run_dir", run_dir, folder=True)
     check_run_name("run_dir", run_dir)
-    names = (WEIGHTS, "tokenizer", CHECKPOINTS, RESULTS)
+    names = (WEIGHTS, TOKENIZER, CHECKPOINTS, RESULTS)
     parts = [name for name in names if (run_dir / name).exists()]
     if parts and not (run_dir / CONFIG).exists():
         raise UsageError(
