@@ -48,7 +48,8 @@ class Nesterov(torch.optim.SGD):
 def build_optimizer(config: NesterovConfig | AdamWConfig, model: nn.Module) -> Optimizer:
     """The optimizer of a config, over all parameters of a model that is on its device already.
 
-    Its learning rate is the config's, without a schedule. AdamW's weight decay leaves out biases,
+    Its learning rate is the config's, without a schedule. Either kind takes `grad_scale` and
+    `found_inf` as Nesterov's docstring says. AdamW's weight decay leaves out biases,
     gains (of norms and of weight normalisation) and embeddings; Nesterov's applies to all. Where
     weights are normalised, AdamW's thus shortens the directions alone: the function stays the same,
     and later updates turn the directions further.

@@ -151,8 +151,8 @@ def apply_overrides(
 
     An experiment and choices of a group are not set, but for the kind of a logger: the lines say
     where they differ from the run's own.
-    config: the run's, open to changes. stored: the same, unchanged. The others are those of
-    `resumed_config`. Raises UsageError for an override that Hydra does not understand, a choice
+    config: the run's. stored: the same without the values of the command line. The others are those
+    of `resumed_config`. Raises UsageError for an override that Hydra does not understand, a choice
     that is unknown or of another kind (see `notes_on_choice`), a sweep and a deletion; and as
     `set_value` does.
     """
@@ -186,8 +186,8 @@ def notes_on_experiment(run: Path, stored: TrainConfig, name: str | None) -> lis
 def set_value(config: DictConfig, key: str, value: Any) -> None:
     """Set a key of a run's config, in place.
 
-    Raises UsageError for most values of another type, otherwise OmegaConf's error, as for a key
-    that there is not: `resumed_config` makes it a UsageError.
+    Raises UsageError where OmegaConf raises ValidationError, as for most values of another type.
+    Its other errors, as for an unknown key, pass through: `resumed_config` makes them UsageErrors.
     """
     try:
         OmegaConf.update(config, key, value)
