@@ -36,9 +36,10 @@ class Metrics:
     def __init__(self, config: TrainConfig, run_dir: Path, step: int):
         """Open metrics.jsonl in `run_dir`, which must exist, and start the config's logger.
 
-        step: where the run goes on. Lines of later steps and damaged lines (see `step_of`) are
-        removed from the file; if it is 0, all lines are. TensorBoard's files are in
-        `run_dir/tensorboard`; for Weights & Biases see `start_wandb`.
+        The logger's package must be installed (`check_logger`). step: the steps made so far. Lines
+        of later steps and damaged lines (see `step_of`) are removed from the file; if it is 0, all
+        lines are. TensorBoard's files are in `run_dir/tensorboard`; for Weights & Biases
+        see `start_wandb`.
         """
         self.file = self.logger = None
         if rank() > 0:  # rank 0 writes for all
@@ -128,7 +129,7 @@ def check_logger(kind: str) -> None:
 class TensorBoard:
     """Writes TensorBoard's event files into a folder; `tensorboard --logdir runs` shows them.
 
-    step: where the run goes on. What was written of later steps before is hidden; if it is 0, what
+    step: the steps made so far. What was written there of later steps is hidden; if it is 0, what
     was written of all steps.
     """
 
@@ -165,8 +166,8 @@ def start_wandb(config: TrainConfig, run_dir: Path) -> Any:
     logger = config.logger
     for key, value in (("project", logger.project), ("mode", logger.mode)):
         variable = f"WANDB_{key.upper()}"
-        in_environment = os.environ.get(variable) or value
-        if value is not None and in_environment != value:
+        in_environment = os.environ.get(variable)
+        if value is not None and in_environment and in_environment != value:
             log.warning("logger.%s=%s counts, not %s=%s.", key, value, variable, in_environment)
     return wandb.init(
         id=id_file.read_text(encoding="utf-8").strip(),
