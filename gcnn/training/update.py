@@ -87,10 +87,12 @@ class Updater:
         for i, batch in enumerate(batches):
             is_last = i + 1 == len(batches)
             # Processes average their gradients once an update, with its last micro-batch
-            apart = in_several_processes and not is_last
-            with self.loss.no_sync() if apart else contextlib.nullcontext():
-                nats, states[i] = self.backward(batch, states[i], count)
-            loss += nats
+            averaging = contextlib.nullcontext()
+            if in_several_processes and not is_last:
+                averaging = self.loss.no_sync()
+            with averaging:
+                part, states[i] = self.backward(batch, states[i], count)
+            loss += part
         return loss, states
 
     def backward(self, batch: MicroBatch, state: State | None, count: int) -> tuple[Tensor, State]:
