@@ -42,15 +42,18 @@ def checked(content: Any, kind: Any, where: str) -> Any:
         if content is None:
             return None
         kind = get_args(kind)[0]  # the type besides None
-    json_type = dict if is_dataclass(kind) else get_origin(kind) or kind
+    json_type = get_origin(kind) or kind  # dict of dict[str, float]
+    if is_dataclass(kind):
+        json_type = dict
     if json_type is Any:
         return content
-    if content is None and json_type not in (float, str):
+    if content is None and json_type in (dict, list):
         content = json_type()
 
     remedy = "Make the file again by running the command that wrote it."
     allowed = (int, float) if json_type is float else json_type
-    if isinstance(content, bool) != (json_type is bool) or not isinstance(content, allowed):
+    is_wrong_bool = isinstance(content, bool) and json_type is not bool  # Python's bools are ints
+    if is_wrong_bool or not isinstance(content, allowed):
         raise UsageError(f"{where} is not {TITLES[json_type]}. {remedy}")
     if isinstance(content, int) and abs(content) > sys.float_info.max:
         raise UsageError(f"{where} is too large a number. {remedy}")
