@@ -69,13 +69,13 @@ def train(
     fit_cutoffs: drop cutoffs that are not below the vocabulary size, and log it, instead of
     refusing them.
 
-    Writes the run directory: config, tokenizer, log, metrics, checkpoints, best weights, results.
-    Joins torchrun's processes, if any; sets torch's threads, random state and TF32, glibc's
-    allocation, and handlers of signals while it trains. Raises UsageError if the config does not
-    fit the machine, the data, `run_dir` or `init_from` (before anything but caches is written), and
-    if the run is in use, was begun meanwhile, has links that lead out of it, or its checkpoint does
-    not fit; RunError if weights or checkpoint are damaged; OSError if a file cannot be read or
-    written; RunError and Interrupted as Trainer.run does.
+    Call it in the main thread. Writes the run directory: config, tokenizer, log, metrics,
+    checkpoints, best weights, results. Joins torchrun's processes, if any; sets torch's threads,
+    random state and TF32, glibc's allocation, and handlers of signals while it trains. Raises
+    UsageError if the config does not fit the machine, the data, `run_dir` or `init_from` (before
+    anything but caches is written), and if the run is in use, was begun meanwhile, has links that
+    lead out of it, or its checkpoint does not fit; RunError if weights or checkpoint are damaged;
+    OSError if a file cannot be read or written; RunError and Interrupted as Trainer.run does.
     """
     with process_group(config.device):
         return train_in_group(config, notes, fit_cutoffs)
@@ -114,7 +114,8 @@ def train_in_group(
     run_dir.mkdir(parents=True, exist_ok=True)
     refuse_links_out(run_dir)
     config = dataclasses.replace(config, run_dir=str(run_dir))
-    with run_directory(run_dir) if rank() == 0 else contextlib.nullcontext():
+    in_directory = run_directory(run_dir) if rank() == 0 else contextlib.nullcontext()
+    with in_directory:
         if rank() == 0:  # again: while the data was read another run may have come and gone
             check_run_dir(run_dir, config.resume)
         trainer = Trainer(config, model, data, run_dir, device)
@@ -150,7 +151,7 @@ def set_up_process(config: TrainConfig) -> torch.device:
 
 
 def source_run(config: TrainConfig, run_dir: Path) -> Path | None:
-    """The run that a run with `init_from` has its tokenizer from; None without `init_from`.
+    """The run whose tokenizer a run with `init_from` takes; None without `init_from`.
 
     It is `run_dir` itself if it is resumed and has checkpoints, otherwise that of `init_from`.
     Raises UsageError as check_source does.
@@ -183,9 +184,9 @@ def restore_or_begin(trainer: Trainer) -> None:
     """Load the checkpoint that the config asks for, if any; write the run's config and tokenizer.
 
     All processes must call it; rank 0 writes, into the run directory, which must exist. The config
-    is stored with `resume=false`; while `restore` goes back to a checkpoint that was named, with
-    the path of that one. A tokenizer that is there stays. Raises UsageError and RunError as
-    `restore` does, and OSError if a file cannot be read or written.
+    is stored with `resume=false`. Only while the run goes back to a checkpoint that `resume` names,
+    the stored config names it, too. A tokenizer that is there stays. Raises UsageError and RunError
+    as `restore` does, and OSError if a file cannot be read or written.
     """
     config = trainer.config
     run_dir = trainer.run_dir
@@ -207,10 +208,7 @@ def restore_or_begin(trainer: Trainer) -> None:
 
 
 def announce(trainer: Trainer, notes: Sequence[str]) -> None:
-    """Log `notes`, what is about to be trained, and a warning if `warn_of_short_run` has one.
-
-    On rank 0, before the first step.
-    """
+    """Log `notes`, what is about to be trained, and a warning if `warn_of_short_run` has one."""
     config = trainer.config
     for note in notes:
         log.info("%s", note)
