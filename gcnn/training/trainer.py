@@ -130,9 +130,9 @@ class Trainer:
             self.metrics.close()
 
     def validate_before_steps(self) -> None:
-        """Validate at step 0 of a run with `init_from`.
+        """Validate at step 0 of a run with `init_from`, and in a run that is finished already.
 
-        A finished run is logged, and validated if its last step was not or it has no best weights.
+        The latter is logged, and only validated if its last step was not or it has no best weights.
         """
         progress = self.progress
         if self.config.init_from is not None and progress.step == 0:
@@ -188,9 +188,9 @@ class Trainer:
     def step(self) -> None:
         """Make one update; all processes must call it. The host waits for the device once.
 
-        Moves `progress` on; sets `lr`, `grad_norm` (before clipping), `due_by_clock` and
-        `stopping`. A loss or gradient that is not finite leaves the weights as they are; see
-        `on_nonfinite` for errors.
+        Moves `progress` and a carried `state` on; sets `lr`, `grad_norm` (before clipping),
+        `due_by_clock` and `stopping`. A loss or gradient that is not finite leaves the weights as
+        they are; see `on_nonfinite` for errors.
         """
         self.timer.start()
         progress = self.progress
@@ -277,9 +277,9 @@ class Trainer:
         raise Interrupted(saved, command_to_resume(self.run_dir), self.stopping)
 
     def checkpoint_is_due(self) -> bool:
-        """Whether a checkpoint follows this step: writing is collective, and all get the same.
+        """Whether a checkpoint follows this step; the same on all ranks, which write it together.
 
-        At the end, after a signal, and by `trainer.checkpoint_every` and `checkpoint_minutes`.
+        One does at the end, after a signal, and by trainer.checkpoint_every and checkpoint_minutes.
         """
         trainer = self.config.trainer
         if self.finished() or self.stopping is not None:
@@ -291,10 +291,10 @@ class Trainer:
     def log_metrics(self) -> None:
         """Write a line to metrics.jsonl, with the entries of `position`, and update the bar.
 
-        loss (nats a token), perplexity and tokens_per_second are those since the last call, of one
-        step at least. Of skipped steps only the time counts; if all were, loss and perplexity are
-        null. A perplexity that no float holds is null, too. lr and grad_norm (before clipping) are
-        those of the last step.
+        loss (nats a token), perplexity and tokens_per_second are those since the last call: call it
+        after at least one more step. Of skipped steps only the time counts; if all were, loss and
+        perplexity are null. A perplexity that no float holds is null, too. lr and grad_norm (before
+        clipping) are those of the last step.
         """
         progress = self.progress
         loss = progress.logged_nll / progress.logged_tokens if progress.logged_tokens else math.nan
