@@ -38,6 +38,7 @@ from gcnn.training.search import continue_search
 from gcnn.training.signals import without_ignored_hangup
 
 log = logging.getLogger(__name__)
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # signals that end a sweep
 
 
 class SweepFolder(Callback):
@@ -85,10 +86,10 @@ def is_search(hydra_config: DictConfig) -> bool:
 def check_configs(config: DictConfig) -> None:
     """Compose and check every member's config, before anything is trained.
 
-    config: the sweep's, as composed, `hydra` included. A search draws its members as it goes: of
-    it, every named choice and both ends of every interval are checked, one key at a time. Raises
-    UsageError for the first member that is wrong, with its number from 0 (unless it is a search),
-    its swept values and the reason.
+    Call it while Hydra runs: its global loader composes. config: the sweep's, as composed, `hydra`
+    included; not changed. A search draws its members as it goes: of it, every named choice and both
+    ends of every interval are checked, one key at a time. Raises UsageError for the first member
+    that is wrong, with its number from 0 (unless it is a search), its swept values and the reason.
     """
     loader = GlobalHydra.instance().config_loader()
     sweeper_params = config.hydra.sweeper.get("params") or {}
@@ -115,7 +116,8 @@ def check_member(config: DictConfig, overrides: list[str]) -> None:
     """Compose and check one member's config.
 
     config: the sweep's, which does not change. overrides: all of the member's, as key=value. Raises
-    UsageError as `checked_composed` does, and if `init_from` is no run.
+    UsageError if they do not compose, and as `begin_with_model_of_source` and `checked_composed`
+    do. Call it while Hydra runs.
     """
     composed = GlobalHydra.instance().config_loader().load_sweep_config(config, list(overrides))
     with open_dict(composed):
@@ -228,9 +230,6 @@ def stop_sweep(number: int, frame: Any) -> None:
     name, go_on = signal.Signals(number).name, command_to_resume()
     print(f"error: {name}: the sweep has stopped; go on with: {go_on}", file=sys.stderr)
     sys.exit(128 + number)
-
-
-STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def member_overrides(hydra_config: DictConfig) -> list[str]:
