@@ -37,7 +37,8 @@ class Schedule:
             warmup = min(1.0, (step + 1) / self.config.warmup_steps)
         if isinstance(self.config, CosineScheduleConfig):
             low = self.config.final_fraction
-            return warmup * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+            cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))  # falls from 1 to 0
+            return warmup * (low + (1 - low) * cosine)
         return warmup * self.scale
 
     def set(self, step: int, progress: float) -> float:
