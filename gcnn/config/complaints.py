@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Iterable, Iterator
 
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -25,10 +26,10 @@ from gcnn.config.schema import SCHEMAS, TrainConfig
 
 @contextlib.contextmanager
 def usage_errors() -> Iterator[None]:
-    """Raise UsageError instead of errors of Hydra, OmegaConf and YAML in the body of a `with`.
+    """In the body of a `with`, raise UsageError instead of each error that `complaint_of` explains.
 
-    Also instead of the other errors that `complaint_of` names. Its message is that of
-    `complaint_of`, in one line. All other errors pass through. Also a decorator: @usage_errors().
+    Those are errors in a config. The UsageError has the message of `complaint_of`, in one line. All
+    other errors pass through, UsageErrors among them. Also a decorator: @usage_errors().
     """
     try:
         yield
@@ -42,8 +43,9 @@ def usage_errors() -> Iterator[None]:
 def complaint_of(error: Exception) -> str | None:
     """The message for an error in a config, with a remedy; None for errors of other kinds.
 
-    The kinds are the errors of Hydra, OmegaConf and YAML, that of decoding a file as UTF-8, and
-    OmegaConf's ValueError for a list's entry that is no number.
+    The kinds are the errors of Hydra, OmegaConf and YAML, UnicodeDecodeError, and two that
+    OmegaConf lets through: ValueError for a list's entry that is no number (blocks.x), and
+    OverflowError for a whole number that is too large for a float.
     The message may have line ends, from an override or a file.
     """
     if isinstance(error, HydraException | OmegaConfBaseException):
@@ -52,7 +54,11 @@ def complaint_of(error: Exception) -> str | None:
         return config_error(error)
     if isinstance(error, yaml.YAMLError):  # its message names the file and the line
         return f"{one_line(error)}. Correct the file; a value in quotes is always a string."
-    if is_of_entry(error):
+    in_omegaconf = was_raised_in_omegaconf(error)
+    if in_omegaconf and isinstance(error, OverflowError):
+        key = re.search(r"full_key: (\S+)", str(error))
+        return f"{key[1] if key else 'a number'} is too large for a float. Give a smaller number."
+    if in_omegaconf and isinstance(error, ValueError) and "invalid literal for int()" in str(error):
         entry = first_line(error).rpartition(": ")[2]
         return (
             f"{entry} is no entry of a list: they are numbered, from 0. Give the number, as in "
@@ -65,11 +71,10 @@ def complaint_of(error: Exception) -> str | None:
     return None
 
 
-def is_of_entry(error: Exception) -> bool:
-    """Whether it is OmegaConf's bare ValueError for a list's entry that is no number (blocks.x)."""
+def was_raised_in_omegaconf(error: Exception) -> bool:
+    """Whether the code that raised an error is OmegaConf's."""
     raised_in = traceback.extract_tb(error.__traceback__)[-1:]
-    is_of_int = isinstance(error, ValueError) and "invalid literal for int()" in str(error)
-    return is_of_int and any("omegaconf" in frame.filename for frame in raised_in)
+    return any("omegaconf" in frame.filename for frame in raised_in)
 
 
 def config_error(error: BaseException) -> str:
@@ -95,14 +100,16 @@ def config_error(error: BaseException) -> str:
 
 
 def reasons_of(error: BaseException, cause: BaseException) -> list[str]:
-    """The first lines of the messages of an error and of its cause, without a final full stop.
+    """The first line of an error's message, then that of its cause's if it says something else.
 
-    cause: the error itself if there is none. Only the error's line is returned if both are the
-    same, or if the cause's is a template: OmegaConf writes $VALUE for the value there.
+    Final full stops and colons are removed. OmegaConf leaves some templates with '$VALUE' for the
+    value: one at the end of a line is cut off, and a cause's line with one elsewhere is left out.
+    cause: the error itself if there is none.
     """
     reasons = []
     for raised in (error, cause):
-        reasons.append(first_line(raised).partition(": Value '$VALUE'")[0].rstrip(".:"))
+        line = first_line(raised).partition(": Value '$VALUE'")[0]
+        reasons.append(line.rstrip(".:"))
     reason, reason_of_cause = reasons
     if reason_of_cause == reason or "'$VALUE" in reason_of_cause:
         return [reason]
@@ -116,10 +123,10 @@ def key_of(error: BaseException, cause: BaseException) -> str | None:
 
 
 def remedy_for(complaint: str, cause: BaseException, key: str | None) -> str:
-    """What to do about an error of Hydra or OmegaConf, by the text of the complaint about it.
+    """A sentence or two on what to do about an error of Hydra or OmegaConf.
 
-    cause: the error that led to it, or itself; OmegaConf's have the key and its type. key: the full
-    key, as `key_of` returns it.
+    complaint: what the message says before this. cause: the error that led to it, or itself;
+    OmegaConf's have the key and the type that lacks it. key: as `key_of` returns it.
     """
     if complaint.startswith("Ambiguous"):
         sweep = "Several values are a sweep (make sweep, or --multirun)"
@@ -162,10 +169,9 @@ def missing_config(path: str, options: Iterable[str]) -> str:
 
 
 def unknown_key(key: str, name: str, schema: type) -> str:
-    """The remedy for a key that a config does not have: its keys, and the one that may be meant.
+    """The remedy for a key that a schema lacks: the schema's keys, and the one that may be meant.
 
-    key: the full key, as "model.hidden_dim". name: its last part. schema: the dataclass that lacks
-    it, whose keys are listed.
+    key: the full key, as "model.hidden_dim". name: its last part. schema: a dataclass.
     """
     names = [field.name for field in dataclasses.fields(schema)]
     meant = nearest(name, names) or kinds_with_key(key) or nearest_key(name)
@@ -194,15 +200,17 @@ def nearest_key(name: str) -> str:
     outside of all groups is named (a group is a key, too), else that of the first group in
     TrainConfig.
     """
-    groups = dataclasses.fields(TrainConfig)
-    keys = {group.name: group.name for group in groups}  # last part -> full key
-    for group in groups:
-        schemas = [group.type]  # of a group without kinds; a plain type for a single key
-        if group.name in SCHEMAS:
-            schemas = list(SCHEMAS[group.name].values())
-        for schema in filter(dataclasses.is_dataclass, schemas):
+    members = dataclasses.fields(TrainConfig)  # groups and single keys
+    keys = {member.name: member.name for member in members}  # last part -> full key
+    for member in members:
+        schemas = []  # of a group: of all its kinds, or its only one
+        if member.name in SCHEMAS:
+            schemas = list(SCHEMAS[member.name].values())
+        elif dataclasses.is_dataclass(member.type):
+            schemas = [member.type]
+        for schema in schemas:
             for field in dataclasses.fields(schema):
-                keys.setdefault(field.name, f"{group.name}.{field.name}")
+                keys.setdefault(field.name, f"{member.name}.{field.name}")
     matches = difflib.get_close_matches(name, keys, n=1)
     if not matches:
         return ""
@@ -210,7 +218,10 @@ def nearest_key(name: str) -> str:
 
 
 def explain_unreadable(override: str) -> str:
-    """The message for a command-line argument that Hydra cannot parse: what to type instead."""
+    """The message for a command-line argument that Hydra cannot parse: what to type instead.
+
+    It may have line ends, from the argument.
+    """
     key, equals, value = override.partition("=")
     if override.startswith("-"):
         name = key.lstrip("-").replace("-", "_").rpartition(".")[2]
@@ -225,6 +236,10 @@ def explain_unreadable(override: str) -> str:
         return f"{override!r} is not key=value; type it as {example}."
     if key.rstrip() != key:
         return f"{override!r} has blanks around its =; type it as {key.strip()}={value.strip()}."
+    if not is_key(key):
+        name = key.rpartition(".")[2]
+        rule = "a key is typed as trainer.max_steps"
+        return f"{override}: Hydra cannot read this key; {rule}.{nearest_key(name)}"
     if value[:1] in ("[", "{"):
         shown = shlex.quote(f'{key}=["a, b.txt"]')
         remedy = f"put quotes around each text in it, for the shell as {shown}"
@@ -232,3 +247,12 @@ def explain_unreadable(override: str) -> str:
         shown = shlex.quote(f"{key}={QuotedString(value, Quote.double).with_quotes()}")
         remedy = f"as a text it needs quotes, for the shell {shown}"
     return f"{override}: Hydra cannot read this value; {remedy}."
+
+
+def is_key(text: str) -> bool:
+    """Whether Hydra can parse this as the key of an override."""
+    try:
+        OverridesParser.create().parse_override(f"{text}=0")
+    except HydraException:
+        return False
+    return True

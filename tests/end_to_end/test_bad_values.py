@@ -75,6 +75,7 @@ VALUES = [
     (["trainer.batch_size=1000000000000"], "trainer.batch_size is 1000000000000.*2,147,483,647"),
     (["trainer.block_size=1000000000000"], "trainer.block_size is 1000000000000"),
     (["trainer.max_steps=1e400"], "trainer.max_steps.*1e400"),
+    (["optimizer.lr=1" + "0" * 400], "^optimizer.lr is too large for a float"),
     (["schedule.warmup_steps=1000000000000"], "schedule.warmup_steps is 1000000000000"),
     (["optimizer.betas=[0.9]"], r"optimizer.betas is \[0.9\]"),
     (["optimizer.betas=[0.9,1]"], r"optimizer.betas is \[0.9, 1.0\]"),
@@ -103,6 +104,7 @@ VALUES = [
     # With line ends.
     (["-x\ny"], "no option -x y"),
     (["seed=a(b\nc"], r"seed=a\(b c: Hydra cannot read .* for the shell 'seed=\"a\(b c\"'"),
+    (["trainer.max_steps !=3"], "cannot read this key.* nearest is trainer.max_steps"),
     (["model='x\ny'"], "no model=x y; choose one of"),
     (["model=x\ny"], "model=x y: choose one of"),
     (["hydra=x\ny"], "hydra=x y: hydra is not a group"),
