@@ -23,9 +23,9 @@ log = logging.getLogger(__name__)
 def load_config(run_dir: str | Path) -> TrainConfig:
     """The config stored in a run directory, checked, with the keys of older versions updated.
 
-    data.cache_dir is None. A vocabulary or SentencePiece model that is no longer at its path is
-    replaced by the run's own copy, if it has one. Other inputs need not exist. Logs a warning as
-    `migrated` does.
+    data.cache_dir is None. run_dir is as stored, even if the run was moved since. A vocabulary or
+    SentencePiece model that is no longer at its path is replaced by the run's own copy, if it has
+    one. Other inputs need not exist. Logs a warning as `migrated` does.
     Raises UsageError if there is no config, if it is damaged, invalid or not one of this project,
     and if a symbolic link in the folder points outside of it.
     """
@@ -65,10 +65,14 @@ def checked_config(config: DictConfig | ListConfig) -> TrainConfig:
 
     config: as read from config.yaml, open to new keys; its old keys are updated in place, and a
     warning logged as by `migrated`.
-    Raises UsageError if it is not a config of this project.
+    Raises UsageError if it is not a config of this project, or has an interpolation `${...}`, which
+    could put our environment variables into a report.
     """
     if not isinstance(config, DictConfig):
         raise UsageError("it is a list, not a config of this project. Give a run's folder.")
+    # Of the values, since a file can write the characters as escapes. None is resolved here.
+    if "${" in str(OmegaConf.to_container(config)):
+        raise UsageError("it has an interpolation, which a stored config never has.")
     try:
         return typed(migrated(config))
     except (AttributeError, TypeError) as error:  # a group of keys that is null, a number or a text
@@ -79,7 +83,8 @@ def migrated(config: DictConfig) -> DictConfig:
     """Update the keys of a config from an older version, in place, without a change of meaning.
 
     config: as read from config.yaml, without a struct flag, so that keys can be added; one of this
-    version stays as it is. Returns `config` itself, which is not checked here. Logs a warning if a
+    version stays as it is. Returns `config` itself, which is not checked here: raises
+    AttributeError or TypeError if `trainer` or `model` is not a dictionary. Logs a warning if a
     model.projection_dim that had no effect becomes None.
     """
     for group, migrate in (("trainer", migrate_trainer), ("model", migrate_model)):
@@ -99,7 +104,7 @@ def migrate_trainer(trainer: DictConfig) -> None:
 def migrate_model(model: DictConfig) -> None:
     """Update the keys of a stored config's `model`, in place, as in `migrated`.
 
-    It is of an older version if it has a kind and no softmax_dropout.
+    Only one with a kind and without softmax_dropout is of an older version.
     """
     if "kind" not in model or "softmax_dropout" in model:
         return
@@ -119,22 +124,19 @@ def migrate_model(model: DictConfig) -> None:
 
 
 def reject_unsafe_yaml(text: str) -> None:
-    """Raise UsageError for YAML with parts that a stored config never has and that can do harm.
+    """Raise UsageError for YAML that can exhaust memory or time, as a stored config never does.
 
-    An interpolation `${...}` could put our environment variables into a report; aliases can expand
-    to any size; the time to parse nested text grows with the square of its depth (10 is allowed).
-    Raises yaml.YAMLError if the text is not YAML.
+    Aliases can expand to any size. The time to parse nested text grows with the square of its depth
+    (10 is allowed). Raises yaml.YAMLError if the text is not YAML.
     """
     depth = 0
-    is_unsafe = "${" in text
     for event in yaml.parse(text):
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
-        if is_unsafe or isinstance(event, yaml.AliasEvent) or depth > 10:
-            reason = "it has an interpolation, an alias or deep nesting"
-            raise UsageError(f"{reason}, which a stored config never has.")
+        if isinstance(event, yaml.AliasEvent) or depth > 10:
+            raise UsageError("it has an alias or deep nesting, which a stored config never has.")
 
 
 def save_config(config: TrainConfig, path: Path) -> None:

@@ -9,6 +9,7 @@ from gcnn.config.stored import load_config
 
 HOSTILE = {
     "interpolation": ("experiment: custom", "experiment: ${oc.env:SECRET}"),
+    "escaped interpolation": ("experiment: custom", r'experiment: "\x24{oc.env:SECRET}"'),
     "code by Hydra": (
         "experiment: custom",
         "hydra: {callbacks: {x: {_target_: os.mkdir, path: WITNESS}}}",
