@@ -57,9 +57,9 @@ def typed(config: DictConfig) -> TrainConfig:
     """A composed or stored config as a TrainConfig, checked; each group is a dataclass of its kind.
 
     `trainer.carry_state: null` becomes true for a recurrent model of running text, otherwise false.
-    The paths listed at `make_absolute` become absolute from the current folder; run_dir, resume and
-    data.cache_dir stay as they are. `config` itself is not changed; it must not contain Hydra's own
-    `hydra`.
+    Interpolations `${...}` are resolved. The paths listed at `make_absolute` become absolute from
+    the current folder; run_dir, resume and data.cache_dir stay as they are. `config` itself is not
+    changed; it must not contain Hydra's own `hydra`.
     Raises UsageError for an unknown key, a missing value, a wrong type, a value out of its range
     and for values that contradict each other, and as `make_absolute` does.
     """
@@ -84,9 +84,9 @@ def make_absolute(config: TrainConfig) -> None:
     """Make the paths of a config's inputs absolute, in place, so that they hold in any folder.
 
     These are init_from, data.path, data.files (paths or globs) and the tokenizer's vocabulary or
-    model; None stays. A leading `~` is expanded. Relative ones are from the current folder; in
-    data.files its name is escaped for glob, unless the entry is a path that exists.
-    Raises UsageError as `user_path` does if there is no such home folder.
+    model; None stays. A leading `~` is expanded. Relative ones are from the current folder. An
+    entry of data.files that does not exist is taken for a glob: the current folder is escaped in
+    it. Raises UsageError as `user_path` does if there is no such home folder.
     """
     use = "its files; give the path"  # for the message of user_path
     inputs = (
@@ -102,15 +102,15 @@ def make_absolute(config: TrainConfig) -> None:
     for patterns in config.data.files.values():
         for i, pattern in enumerate(patterns):
             path = user_path(pattern, use)
-            # Joined to a glob, the current folder must be read as it is written. An absolute path
-            # stays as it is.
-            here = Path.cwd() if path.exists() else glob.escape(str(Path.cwd()))
-            patterns[i] = str(Path(here, path))
+            # In a glob, brackets in the name of the current folder must stand for themselves.
+            here = str(Path.cwd()) if path.exists() else glob.escape(str(Path.cwd()))
+            patterns[i] = str(Path(here, path))  # an absolute path stays as it is
 
 
 def compose_by_hydra(*overrides: str) -> DictConfig:
-    """What Hydra composes of the project's files, from configs/train.yaml on, untyped.
+    """What Hydra composes of configs/train.yaml, the files that it names, and overrides.
 
+    Keys and types are checked against the schemas. Ranges are not, and values may be missing.
     overrides: as prepare_overrides returns them. `register_schemas` must have been called.
     Raises the errors that `complaint_of` has messages for.
     """

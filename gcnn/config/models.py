@@ -20,11 +20,11 @@ class BlockConfig:
     repeat: int = 1
     residual: bool = True
 
-    def weights(self, in_channels: int) -> int:
-        """The number of weights of one repeat of the block, for one of a gate's paths.
+    def weight_count(self, in_channels: int) -> int:
+        """The number of weights in one repeat of the block, where each gate counts as one path.
 
-        Biases and the residual connection's projection are left out. in_channels: of the block's
-        input.
+        Biases and the residual connection's projection are not counted. in_channels: of the
+        block's input.
         """
         count = 0
         for kernel_size, out_channels in self.convs:
@@ -109,7 +109,8 @@ class GCNNConfig:
             layers += block.repeat * len(widths)
             width += block.repeat * sum(widths)
             # Only the first repeat takes the channels of the block before.
-            weights += block.weights(channels) + (block.repeat - 1) * block.weights(widths[-1])
+            weights += block.weight_count(channels)
+            weights += (block.repeat - 1) * block.weight_count(widths[-1])
             channels = widths[-1]
         return layers, weights, width
 

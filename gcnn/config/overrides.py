@@ -24,8 +24,7 @@ def prepare_overrides(arguments: list[str], sweep: bool = False) -> list[str]:
     """The overrides of a command line as Hydra should get them, in order; paths as in `quote_path`.
 
     `experiment=null` means no experiment: it is left out, and every experiment=NAME before it.
-    sweep: whether it is --multirun: a data or tokenizer path with commas is then several paths,
-    unless it exists as it is.
+    sweep: whether the command has --multirun; it decides what commas in a path mean (`quote_path`).
     Raises UsageError as `check_override` does.
     """
     prepared = []
@@ -41,8 +40,8 @@ def prepare_overrides(arguments: list[str], sweep: bool = False) -> list[str]:
 def check_override(argument: str) -> None:
     """Raise UsageError for an override that Hydra would reject without saying what to type.
 
-    It is not key=value (or ~key), its key is `hydra`, or what a group gets is not `is_choice`. The
-    message has it in one line.
+    These are one that is not key=value (or ~key), one with the key `hydra`, and one of a group
+    whose value cannot name a choice (`is_choice`). The message is one line, whatever the override.
     """
     shown = " ".join(argument.split())
     group, equals, _ = argument.lstrip("+~").partition("=")
@@ -61,11 +60,12 @@ def check_override(argument: str) -> None:
 
 
 def is_choice(argument: str) -> bool:
-    """Whether the value of an override of a group, group=VALUE, can be the name of a choice.
+    """Whether Hydra can take the value of an override of a group, group=VALUE.
 
-    The choice need not exist. Several names in a sweep can, as can a glob of names, and a
-    dictionary, which sets keys of the group. Null, a bool, a number, a list, an empty text and what
-    Hydra cannot parse cannot.
+    It can be a name (of a choice that need not exist), several names in a sweep, a glob of names,
+    or a dictionary, which sets keys of the group. It cannot be null, a bool, a number, a list, an
+    empty text or something that Hydra cannot parse.
+    argument: the whole override, also with a prefix + or ~.
     """
     try:
         override = OverridesParser.create().parse_override(argument)
@@ -79,30 +79,30 @@ def is_choice(argument: str) -> bool:
 def quote_path(argument: str, sweep: bool) -> str:
     """The override with its path in quotes and `~` expanded, if Hydra would misread it otherwise.
 
-    Returned as it is: a key that is not one of PATHS, a value that Hydra reads as exactly this
-    path, one that is quoted already (also its `~`), null, and a bool or whole number for `resume`.
+    Returned as it is: an override of a key that is not one of PATHS, and a value that Hydra reads
+    as exactly this path, that is null or in quotes already, or that is a bool or whole number for
+    `resume`. A `~` in quotes is not expanded.
     sweep: whether the command is a sweep. A value with commas of a key of SWEPT_PATHS is then
-    several paths, unless it exists as one; they are returned as they are if Hydra can parse them,
-    else each is quoted by itself.
+    several paths, unless it exists as one. They are returned as they are, `~` too, if Hydra can
+    parse them; otherwise each is expanded and quoted by itself.
     """
-    key, _, path = argument.partition("=")
+    key, _, value = argument.partition("=")
     name = key.lstrip("+")
     if name not in PATHS:
         return argument
-    several = sweep and name in SWEPT_PATHS and not os.path.exists(os.path.expanduser(path))
+    path = os.path.expanduser(value)
+    may_be_several = sweep and name in SWEPT_PATHS and not os.path.exists(path)
     try:
         override = OverridesParser.create().parse_override(argument)
     except HydraException:  # it cannot be parsed without quotes
-        paths = [one.strip() for one in path.split(",")] if several else [path]
-        return f"{key}={','.join(quoted(os.path.expanduser(one)) for one in paths)}"
-    if several and override.is_sweep_override():
-        return argument
-    value = override.value()
-    if value is None or path[:1] in ("'", '"'):  # null, or quoted already
-        return argument
-    if name == "resume" and isinstance(value, bool | int):
-        return argument
-    path = os.path.expanduser(path)
-    if value == path:
+        paths = [path]
+        if may_be_several:
+            paths = [os.path.expanduser(part.strip()) for part in value.split(",")]
+        return f"{key}={','.join(map(quoted, paths))}"
+    read = override.value()  # what Hydra makes of it
+    is_several = may_be_several and override.is_sweep_override()
+    is_quoted = value[:1] in ("'", '"')
+    is_switch = name == "resume" and isinstance(read, bool | int)
+    if is_several or is_quoted or is_switch or read is None or read == path:
         return argument
     return f"{key}={quoted(path)}"
