@@ -6,7 +6,7 @@ that would have no effect beside the others.
 
 import os
 from collections.abc import Collection, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from gcnn.base.errors import UsageError
 from gcnn.base.values import Range, check_ranges, check_value, default_of
@@ -14,6 +14,14 @@ from gcnn.base.values import Range, check_ranges, check_value, default_of
 # Keys that may be set without effect by a config file: the file of a model sets this one for its
 # clusters, which a command line may remove.
 SET_BY_CHOICES = ("model.softmax_dropout",)
+
+
+class Condition(NamedTuple):
+    """Whether a key has an effect beside the other values of a config."""
+
+    key: str  # the full key, as "data.column"
+    has_effect: bool
+    reason: str  # why the key has no effect where it has none
 
 
 def check_config(config: Any) -> None:
@@ -41,7 +49,8 @@ def check_config(config: Any) -> None:
 
 
 def check_model(model: Any) -> None:
-    """Raise UsageError if blocks are empty or invalid, or if hidden_dim does not fit num_heads.
+    """Raise UsageError for a GCNN without blocks or with an invalid one, or a Transformer whose
+    hidden_dim is no multiple of 2 * num_heads.
 
     model: one of the dataclasses of gcnn/config/models.py, whose values are in their ranges
     (`check_ranges`).
@@ -77,12 +86,11 @@ def check_block(block: Any) -> None:
         )
 
 
-def effect_conditions(config: Any) -> list[tuple[str, bool, str]]:
-    """The keys that only have an effect beside some other values, as (key, has effect, reason).
+def effect_conditions(config: Any) -> list[Condition]:
+    """A Condition for each key that only has an effect beside some other values.
 
-    The bool is for this TrainConfig; the reason says why the key has no effect where it has none. A
-    key that is listed twice has one if both entries say so. Keys that the chosen kinds lack are
-    listed, too; their bool means nothing, and the caller leaves them out.
+    config: a TrainConfig. A key that is listed twice has an effect if both say so. Keys that
+    the chosen kinds lack are listed, too; their `has_effect` means nothing.
     """
     return [
         *data_conditions(config.data, config.tokenizer),
@@ -92,8 +100,8 @@ def effect_conditions(config: Any) -> list[tuple[str, bool, str]]:
     ]
 
 
-def data_conditions(data: Any, tokenizer: Any) -> list[tuple[str, bool, str]]:
-    """Those of `effect_conditions` for the keys of the data."""
+def data_conditions(data: Any, tokenizer: Any) -> list[Condition]:
+    """The part of `effect_conditions` for the keys of the group `data`."""
     vocabulary = getattr(tokenizer, "vocabulary", None)
     is_local = data.source == "local"
     is_wikitext = data.source == "wikitext"
@@ -102,27 +110,29 @@ def data_conditions(data: Any, tokenizer: Any) -> list[tuple[str, bool, str]]:
     finds_vocabulary = str(vocabulary).startswith(f"{data.path}{os.sep}")
     other_source = f"data={data.name} does not read it"
     return [
-        ("data.files", is_local, other_source),
-        ("data.path", finds_splits or finds_vocabulary, "data.files names the files"),
-        ("data.hub_config", is_wikitext, other_source),
-        ("data.column", is_local or is_wikitext, other_source),
+        Condition("data.files", is_local, other_source),
+        Condition("data.path", finds_splits or finds_vocabulary, "data.files names the files"),
+        Condition("data.hub_config", is_wikitext, other_source),
+        Condition("data.column", is_local or is_wikitext, other_source),
     ]
 
 
-def tokenizer_conditions(tokenizer: Any) -> list[tuple[str, bool, str]]:
-    """Those of `effect_conditions` for the keys of the tokenizer."""
+def tokenizer_conditions(tokenizer: Any) -> list[Condition]:
+    """The part of `effect_conditions` for the keys of the group `tokenizer`."""
     counts_words = getattr(tokenizer, "vocabulary", None) is None
     trains_pieces = getattr(tokenizer, "model", None) is None
+    listed = "tokenizer.vocabulary lists the types"
+    trained = "tokenizer.model is trained already"
     conditions = []
     for key in ("tokenizer.min_count", "tokenizer.max_size"):
-        conditions.append((key, counts_words, "tokenizer.vocabulary lists the types"))
+        conditions.append(Condition(key, counts_words, listed))
     for key in ("tokenizer.model_type", "tokenizer.vocabulary_size"):
-        conditions.append((key, trains_pieces, "tokenizer.model is trained already"))
+        conditions.append(Condition(key, trains_pieces, trained))
     return conditions
 
 
-def model_conditions(model: Any) -> list[tuple[str, bool, str]]:
-    """Those of `effect_conditions` for the keys of the model."""
+def model_conditions(model: Any) -> list[Condition]:
+    """The part of `effect_conditions` for the keys of the group `model`."""
     is_untied = not model.tie_embeddings
     is_adaptive = bool(model.cutoffs)
     is_full = not is_adaptive
@@ -131,26 +141,26 @@ def model_conditions(model: Any) -> list[tuple[str, bool, str]]:
     only_lstm = "before an adaptive softmax only an LSTM has it"
     no_clusters = "without clusters of vectors there is none"
     return [
-        ("model.projection_dim", is_untied, own_layer),
-        ("model.projection_dim", is_full or is_lstm, only_lstm),
-        ("model.softmax_dropout", is_adaptive and is_untied, no_clusters),
+        Condition("model.projection_dim", is_untied, own_layer),
+        Condition("model.projection_dim", is_full or is_lstm, only_lstm),
+        Condition("model.softmax_dropout", is_adaptive and is_untied, no_clusters),
     ]
 
 
-def logger_conditions(logger: Any) -> list[tuple[str, bool, str]]:
-    """Those of `effect_conditions` for the keys of the logger."""
+def logger_conditions(logger: Any) -> list[Condition]:
+    """The part of `effect_conditions` for the keys of the group `logger`."""
     is_wandb = logger.kind == "wandb"
     return [
-        ("logger.project", is_wandb, f"logger={logger.kind} has no projects"),
-        ("logger.mode", is_wandb, f"logger={logger.kind} has no modes"),
+        Condition("logger.project", is_wandb, f"logger={logger.kind} has no projects"),
+        Condition("logger.mode", is_wandb, f"logger={logger.kind} has no modes"),
     ]
 
 
 def keys_without_effect(config: Any) -> dict[str, str]:
     """The keys whose values are not the schema's defaults but have no effect, each with the reason.
 
-    config: a TrainConfig. The keys are those of `effect_conditions`, as "data.column", but only
-    ones that the chosen kinds have: composing refuses those of another kind by name.
+    config: a TrainConfig. Of the keys of `effect_conditions`, those that the chosen kinds lack are
+    left out: composing refuses them by name.
     """
     found = {}
     for key, has_effect, reason in effect_conditions(config):
