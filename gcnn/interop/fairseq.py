@@ -71,8 +71,9 @@ def import_fairseq(checkpoint: Path, dictionary: Path, out: Path) -> None:
                 f"the {len(SPECIAL)} special ones. Give the dict.txt that it was trained with."
             )
         weights = convert_weights(loaded.weights, config.model)
-    except (UsageError, OmegaConfBaseException, RuntimeError) as error:
-        # torch's RuntimeError is of a tensor where an option should be
+    except (UsageError, OmegaConfBaseException, RuntimeError, OverflowError) as error:
+        # Of a tensor where an option should be torch raises RuntimeError, of a whole number that is
+        # too large for a float OmegaConf raises OverflowError
         raise UsageError(f"{checkpoint}: {one_line(error)}") from None
 
     def write(aside: Path) -> None:
@@ -92,8 +93,9 @@ def run_config(checkpoint: Checkpoint, out: Path) -> TrainConfig:
     The optimizer is Nesterov's momentum, with fairseq's settings if the checkpoint was trained with
     `nag`, otherwise with the defaults. The data is local text without a path.
     out: the run's directory, which is not created; the experiment is named `fairseq/` and its name.
-    Raises UsageError for a model that this project does not have, and UsageError or OmegaConf's
-    errors for settings of a wrong type or out of range.
+    Raises UsageError for a model that this project does not have; UsageError, OverflowError or
+    OmegaConf's errors for settings of a wrong type or out of range; and RuntimeError as
+    `model_config` does.
     """
     options = checkpoint.options
     optimizer = {"kind": "nesterov"}
@@ -124,11 +126,11 @@ def run_config(checkpoint: Checkpoint, out: Path) -> TrainConfig:
 
 
 def number_option(options: dict[str, Any], name: str, kind: type = float) -> float:
-    """The option `name` as a number; the first of a list of them; 0 if it is absent or None.
+    """The option `name`, a number; 0 if it is absent or None.
 
-    kind: float for any number, int for a whole one alone.
-    Raises UsageError for anything else, as a bool, a string, an empty list or a list that begins
-    with None. The others of a list are not checked.
+    Of a list, only the first entry is read. kind: float for any number, int for a whole one alone.
+    Raises UsageError for anything else, as a bool, a string, an empty list or one that begins with
+    None.
     """
     value = options.get(name)
     if value is None:
@@ -242,7 +244,8 @@ def read_dictionary(path: Path) -> WordTokenizer:
                 raise UsageError(
                     f"{path}, line {i}: {word} has an id already. Give the dict.txt of the model."
                 )
-            types[index[word]] = f"{word} #{index[word]}"  # no word has a blank
+            # Types must differ; one with a blank matches no word of a text
+            types[index[word]] = f"{word} #{index[word]}"
         index[word] = len(types)
         types.append(word)
     return WordTokenizer(types, eos=EOS, unk=UNK)

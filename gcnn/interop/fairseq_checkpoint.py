@@ -5,7 +5,6 @@ import re
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +87,8 @@ def options_of(content: dict[str, Any]) -> dict[str, Any]:
     options = {}
     for name in SECTIONS:
         section = to_dict(content["cfg"].get(name) or {})
-        options |= {name: section.get("_name")} | section
+        options[name] = section.get("_name")
+        options |= section
     return options
 
 
@@ -127,17 +127,18 @@ def convert_weights(weights: dict[str, Tensor], model: GCNNConfig) -> dict[str, 
     # (1) fairseq's name of each weight here
     layers = layer_names(model)
     parts = {"original0": "weight_g", "original1": "weight_v"}  # of weight normalisation
-    theirs = {}  # fairseq's name of each of our weights
-    normalised = []  # fairseq's names of those with weight normalisation
+    fairseq_names = {}  # name here -> fairseq's name
+    normalised = []  # fairseq's names of weights with weight normalisation, as decoder.fc1.weight
     for name in expected:
+        # encoder.input_projection.parametrizations.weight.original0 -> decoder.fc1.weight_g
         layer, _, part = name.replace(".parametrizations.weight", "").rpartition(".")
-        theirs[name] = f"{layers[layer]}.{parts.get(part, part)}"
+        fairseq_names[name] = f"{layers[layer]}.{parts.get(part, part)}"
         if part == "original0":
             normalised.append(f"{layers[layer]}.weight")
 
     # (2) Its weights in the layout here, with gain and direction apart; all that are needed
     weights = split_weights(weights, normalised)
-    needed = set(theirs.values())
+    needed = set(fairseq_names.values())
     if model.cutoffs:
         # Before this version, the clusters had other places in the head.
         needed.add("decoder.adaptive_softmax.version")
@@ -146,7 +147,7 @@ def convert_weights(weights: dict[str, Tensor], model: GCNNConfig) -> dict[str, 
     # (3) The weights by the names here
     converted = {}
     for name, weight in expected.items():
-        found = weights[theirs[name]]
+        found = weights[fairseq_names[name]]
         if found.shape != weight.shape:
             raise UsageError(
                 f"the weights do not fit the options: {name} is {tuple(found.shape)} in the "
@@ -164,15 +165,17 @@ def layer_names(model: GCNNConfig) -> dict[str, str]:
     all: projections depend on channels, and there are names for both softmaxes.
     """
     names = {"encoder.embedding": "decoder.embed_tokens", "encoder.input_projection": "decoder.fc1"}
+    blocks = []
+    for block in model.blocks:
+        blocks += [block] * block.repeat
     convolutions = 0  # so far; fairseq counts them through all blocks
-    blocks = chain.from_iterable(repeat(block, block.repeat) for block in model.blocks)
     for i, block in enumerate(blocks):
         for j in range(len(block.convs)):
             names[f"encoder.blocks.{i}.convs.{j}.conv"] = f"decoder.convolutions.{convolutions}"
             convolutions += 1
         names[f"encoder.blocks.{i}.projection"] = f"decoder.projections.{convolutions - 1}"
     for i in range(len(model.cutoffs)):
-        for j in (0, 2):
+        for j in (0, 2):  # dropout is between the two layers
             names[f"softmax.tails.{i}.{j}"] = f"decoder.adaptive_softmax.tail.{i}.{j}"
     names["softmax.head"] = "decoder.adaptive_softmax.head"
     names["softmax.layers.0"] = "decoder.fc2"
@@ -207,8 +210,8 @@ def split_weights(weights: dict[str, Tensor], names: Iterable[str]) -> dict[str,
     kernel_size). Tensors that need no new values share the memory of the old ones.
     names: fairseq's names of weights that are to have weight normalisation, as decoder.fc2.weight.
     NAME becomes its gain NAME_g, (out, 1, ...), and its direction NAME_v, (out, in, ...), which
-    give the same weight; a gain for each position of the kernel becomes one for each output. A
-    weight that is missing, or has a gain for each output already, is left as it is.
+    give the same weight. A gain for each position of the kernel becomes one for each output. A
+    weight stays as it is if it is missing or a vector, or has a gain for each output already.
     """
     split = {}
     for name, weight in weights.items():
@@ -219,7 +222,7 @@ def split_weights(weights: dict[str, Tensor], names: Iterable[str]) -> dict[str,
         gain = split.get(gain_name)
         direction = split.get(direction_name)
         if gain is None and direction is None and name in split and split[name].dim() > 1:
-            # It was shared or folded
+            # Stored whole: the output layer is the embedding, or normalisation was folded into it
             split[gain_name], split[direction_name] = gain_and_direction(split.pop(name))
         elif has_gain_for_each_position(gain, direction):
             weight = direction * (gain / direction.norm(dim=(0, 1), keepdim=True))
@@ -228,9 +231,9 @@ def split_weights(weights: dict[str, Tensor], names: Iterable[str]) -> dict[str,
 
 
 def gain_and_direction(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """The weight normalisation that gives a weight: its gain, (out, 1, ...), and its direction.
+    """The weight normalisation that gives a weight: its gain and its direction, both new tensors.
 
-    weight: (out, in, ...), as the direction.
+    weight: (out, in, ...). The gain has the shape (out, 1, ...), the direction that of the weight.
     """
     ones = [1] * (weight.dim() - 1)
     norm = torch.linalg.vector_norm(weight.flatten(1), dim=1).view(-1, *ones)

@@ -59,6 +59,7 @@ def with_weight(name: str, *shape: int):
         (None, {"add_bos_token": torch.tensor([1, 2])}, "checkpoint.pt: .*Tensor"),
         (None, {"dropout": "${oc.env:HOME}"}, r"dropout is '\$"),
         (None, {"dropout": 1.5}, "dropout"),
+        (None, {"dropout": 10**400}, "checkpoint.pt: .*too large"),
         (None, {"optimizer": "nag", "lr": []}, "lr"),
     ],
 )
