@@ -47,6 +47,25 @@ def test_letters_that_the_terminal_lacks_are_no_failure():
     assert (done.returncode, done.stdout, done.stderr) == (0, "\\u2013 \\xe9\n", "")
 
 
+@pytest.mark.parametrize(
+    ("end", "code", "message"),
+    [("raise UsageError('no')", 2, "error: no\n"), ("raise SystemExit(3)", 3, "")],
+)
+def test_what_was_printed_before_the_end_is_not_lost_in_a_group(end, code, message):
+    program = f"""
+from gcnn.base.errors import UsageError
+from gcnn.base.process import run_command
+def command():
+    print("out")
+    {end}
+run_command(command)"""
+    environment = {"WORLD_SIZE": "2", "PYTHONPATH": ":".join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (code, "out\n", message)
+
+
 def test_a_reader_that_ended_before_anything_was_written_ends_nothing():
     """What is buffered until then is lost, as what is printed later; the process goes on."""
     code = """

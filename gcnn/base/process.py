@@ -18,8 +18,9 @@ def message_and_code(error: BaseException) -> tuple[str, int] | None:
     """The one-line message and the exit code that a command ends with for this error.
 
     2: UsageError, and UnicodeEncodeError, which is taken for a path that is not UTF-8.
-    1: RunError, OSError, memory that ran out, and with several processes under torchrun the loss
-    of another one. 128 + n: Interrupted by signal n. 130: KeyboardInterrupt.
+    1: RunError, OSError, MemoryError, and a RuntimeError that says that memory ran out. With
+    several processes under torchrun also a RuntimeError that says that another process was lost.
+    128 + n: Interrupted by signal n. 130: KeyboardInterrupt.
     None for any other error: a bug, whose traceback should be shown.
     """
     if isinstance(error, UsageError | RunError):
@@ -57,12 +58,12 @@ class OutputThatMayClose(io.FileIO):
 def ignore_closed_output() -> None:
     """Keep this process running when the reader of its output ends, as `head` does.
 
-    For training, which may take days. (A terminal that is closed also sends SIGHUP, which is not
-    touched here.) Replaces sys.stdout and sys.stderr, until the process ends, by streams that drop
-    what cannot be written, write each line at once and escape characters that the encoding lacks.
-    What was printed before is written first, or dropped if it cannot be. A stream that is not the
-    process's own (as under pytest) is left alone. May be called again. Commands that filter text do
-    not call it: they end with their reader.
+    For training, which may take days; commands that filter text should end with their reader.
+    Replaces sys.stdout and sys.stderr, until the process ends, by streams that drop what cannot be
+    written, write each line at once and escape characters that the encoding lacks. What was printed
+    before is written first, or dropped if it cannot be. A stream that does not write to descriptor
+    1 or 2 (as under pytest) is not replaced. Further calls do nothing.
+    SIGHUP is not handled: a terminal that is closed still sends it.
     """
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
@@ -87,11 +88,11 @@ def on_terminal() -> bool:
 def one_line_errors() -> Iterator[None]:
     """Turn an error of the `with` block into one line on stderr and SystemExit with its exit code.
 
-    Codes: those of `message_and_code`, and 0 without a message for any BrokenPipeError: it is taken
-    for the reader of stdout leaving, as `head` does, and stdout is then sent to the null device. An
-    error that `message_and_code` takes for a bug, and SystemExit, pass through unchanged. Without
-    an error nothing happens: the process goes on.
-    An error with code 2 on a rank above 0 first waits ten seconds, so that rank 0 reports it alone.
+    Codes are those of `message_and_code`. An error that it takes for a bug, and SystemExit, pass
+    through unchanged. Any BrokenPipeError is taken for the reader of stdout leaving, as `head`
+    does: the code is 0, nothing is printed, and stdout is sent to the null device.
+    An error with code 2 on a rank above 0 first waits ten seconds, in which rank 0 prints the same
+    and torchrun ends this process.
     """
     try:
         yield
@@ -116,8 +117,8 @@ def open_missing_streams() -> None:
     """Open the null device in place of each standard stream that the process was started without.
 
     Otherwise the next file that is opened would get the stream's descriptor, and its output.
-    Call it before files are opened. Side effect: sets sys.stdout and sys.stderr, but not sys.stdin,
-    where they are None.
+    Call it before files are opened. Side effect: where sys.stdout or sys.stderr is None, it becomes
+    a stream to the null device; sys.stdin stays None.
     """
     for descriptor in range(3):
         try:
@@ -132,8 +133,8 @@ def run_command(command: Callable[[], int | None]) -> None:
     """Run a command's main function and end the process with its exit code; never returns.
 
     command: takes nothing and returns the exit code; None is 0. Its errors are reported as
-    `one_line_errors` does, and a bug is raised unchanged. The process ends by SystemExit; if there
-    are several under torchrun by os._exit, without Python's own clean-up, as of exit handlers.
+    `one_line_errors` does, and a bug is raised unchanged. Otherwise SystemExit is raised; but with
+    several processes under torchrun, os._exit is called, which skips exit handlers.
     Side effects: sets $HYDRA_FULL_ERROR to 1 if it is not set or empty, opens standard streams that
     are closed, and makes stdout escape characters that its encoding lacks.
     """
@@ -149,6 +150,8 @@ def run_command(command: Callable[[], int | None]) -> None:
     except SystemExit as stop:
         if torchrun.world_size() > 1:
             # Threads of torch's process group can crash Python's clean-up: end without it.
+            with contextlib.suppress(OSError):  # a full disk, or a reader that has ended
+                sys.stdout.flush()
             sys.stderr.flush()
             os._exit(stop.code or 0)
         raise
