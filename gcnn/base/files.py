@@ -22,8 +22,8 @@ def user_path(path: str, use: str) -> Path:
     """A path with a leading `~` or `~name` expanded to the home folder of this user or of `name`.
 
     Any other path is returned as it is; a relative one stays relative. It need not exist.
-    use: completes the error "this user has no home folder, which PATH needs for USE to another
-    folder", or "there is no user NAME, which ...", as "the cache; set GCNN_CACHE".
+    use: what the path is for and how to set another one, as "the cache; set GCNN_CACHE". The error
+    message has it between "... which PATH needs for" and "to another folder".
     Side effect: an empty $HOME is removed from the environment.
     Raises UsageError if the user has no home folder, or there is no user `name`.
     """
@@ -41,12 +41,12 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Write a file or folder so that, after a crash, `path` has either the old or the new content.
 
     write: called with a temporary path in the same folder, at which it creates the file or folder.
-    This is synced to disk and renamed to `path`. The parent folder must exist, unless `write` makes
-    it. A file replaces a file or a link (the link's target stays); a folder replaces an empty
-    folder. If anything else is there already, or if the disk fails, raises OSError; also whatever
-    `write` raises.
-    The temporary file is then removed; a killed process leaves it (.NAME.*.tmp). An OSError without
-    a file name is given that of `path`.
+    The result, with all in it, is synced to disk and renamed to `path`. The parent folder must
+    exist, unless `write` makes it. A file replaces a file or a link (the link's target stays); a
+    folder replaces an empty folder.
+    Raises OSError if anything else is at `path` or the disk fails, and whatever `write` raises. An
+    OSError without a file name gets that of `path`. After an error or Ctrl-C the temporary file is
+    removed; a killed process leaves it (.NAME.*.tmp).
     """
     # A random name: two machines that share the folder may have the same process ids.
     aside = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
@@ -75,10 +75,11 @@ def refuse_links_out(folder: Path) -> None:
     are allowed. Nothing is raised for a folder that does not exist.
     """
     for path in folder.rglob("*"):
+        if not path.is_symlink() or "wandb" in path.relative_to(folder).parts:
+            continue
         # realpath: before Python 3.13, Path.resolve raises RuntimeError for a loop of links.
         end = Path(os.path.realpath(path))
-        leads_out = path.is_symlink() and not end.is_relative_to(folder.resolve())
-        if leads_out and "wandb" not in path.relative_to(folder).parts:
+        if not end.is_relative_to(folder.resolve()):
             raise UsageError(
                 f"{path} is a link that leads out of the run. "
                 "Put the file itself there or remove it."
@@ -88,8 +89,8 @@ def refuse_links_out(folder: Path) -> None:
 def lock(file: TextIO) -> bool:
     """Take an exclusive lock (flock) on an open file; False if another one holds it, else True.
 
-    Does not wait. The lock is held until the file is closed or this process ends. A second lock on
-    the same path by another open file fails even in this process.
+    Does not wait. The lock is held until the file is closed or this process ends. It belongs to the
+    open file: if this process opens the path again and locks that, the result is False.
     On a file system without locks, returns True although nothing is held, and logs a warning once
     per folder.
     """
@@ -117,7 +118,7 @@ def warn_of_no_locks(folder: Path, reason: str) -> None:
 
 
 def sync(path: Path) -> None:
-    """Flush a file or folder to disk (fsync).
+    """Flush a file's content, or a folder's list of entries but not their content, to disk (fsync).
 
     Does nothing where the file system cannot do this: some refuse to open or sync a folder.
     Raises OSError if the disk reports a failure or is full, or if a file cannot be opened.

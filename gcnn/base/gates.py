@@ -34,8 +34,9 @@ def silu(x: Any) -> Any:
 
 
 def gelu(x: Any) -> Any:
-    """x times the standard normal distribution's cumulative probability at x, of each element, by
-    torch in one pass over memory.
+    """x * Phi(x) of each element, by torch in one pass over memory.
+
+    Phi: the cumulative distribution function of the standard normal distribution.
     """
     from torch.nn import functional
 

@@ -207,8 +207,8 @@ def command(arguments: list[str] | None = None) -> str:
 def command_to_resume(run_dir: Path | None = None) -> str:
     """The shell command that resumes a run, to be called from the current folder.
 
-    It calls this process's own script or command, as `command` writes it, with this Python's path
-    for `python`, relative if it is below the current folder.
+    It is what `command` returns for other arguments. If that begins with `python`, this is replaced
+    by the path of this process's Python, relative if it is below the current folder.
     run_dir: the arguments are run_dir=RUN_DIR resume=true; the stored config says the rest. None,
     for a sweep: the arguments are this process's own without any resume=, then resume=true.
     """
@@ -227,9 +227,9 @@ def command_to_resume(run_dir: Path | None = None) -> str:
 def peak_memory_bytes(device: "torch.device") -> int:
     """The peak memory of this process so far, in bytes.
 
-    For a GPU the most that torch had allocated on it since its statistics were reset. Otherwise the
-    peak resident set size since the process began; where Linux does not have it in /proc, that of
-    the process that started it, up to then, if it was larger.
+    For a GPU, the most that torch had allocated on it since its statistics were last reset.
+    Otherwise the peak resident set size since the process began. It may be too large on a Linux
+    whose /proc lacks it: the process then begins with the peak of the one that started it.
     """
     if device.type == "cuda":
         import torch
@@ -254,7 +254,7 @@ def override_key(word: str) -> str:
 
 
 def words_of(line: str | None, where: object) -> list[str]:
-    """The words of a stored shell command, as of results.json; none if it is None.
+    """The words of a stored shell command, as of results.json; [] if `line` is None.
 
     where: the file it is from, for the message. Raises UsageError if a quote in it is not closed.
     """
@@ -266,20 +266,19 @@ def words_of(line: str | None, where: object) -> list[str]:
         ) from None
 
 
-def portable(words: list[str], named: bool = True) -> list[str]:
+def portable(words: list[str]) -> list[str]:
     """The words of a command without the paths of its data, tokenizer, cache and run directory.
 
     For publication, since these paths hold on one machine alone. Returns a new list.
-    words: such as key=value, +key=value and ++key=value. The values of data.path,
-    tokenizer.vocabulary and tokenizer.model become DIR or FILE if `named`, and a + before the key
-    is dropped; otherwise these words are left out. run_dir, resume, data.cache_dir and logger are
-    always left out; all other words stay as they are, also paths in data.files and init_from.
+    words: such as key=value, +key=value and ++key=value. data.path, tokenizer.vocabulary and
+    tokenizer.model become key=DIR or key=FILE, without a +. run_dir, resume, data.cache_dir and
+    logger are left out. All other words stay as they are, also paths in data.files and init_from.
     """
     shown = []
     for word in words:
         key = override_key(word)
-        if key in PATH_PLACEHOLDERS and named:
+        if key in PATH_PLACEHOLDERS:
             shown.append(f"{key}={PATH_PLACEHOLDERS[key]}")
-        elif key not in PATH_PLACEHOLDERS and key not in LOCAL_KEYS:
+        elif key not in LOCAL_KEYS:
             shown.append(word)
     return shown
