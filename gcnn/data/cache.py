@@ -34,12 +34,12 @@ def key_of(*parts: object) -> str:
 def cached(directory: Path, build: Callable[[Path], object]) -> dict[str, str]:
     """Build a folder of the cache unless it is intact; returns name -> sha256 of its files.
 
-    build: called with a new, empty folder, into which it writes files, without subfolders. This
-    adds manifest.json (not among the names) and renames the folder to `directory`, so that an
-    interrupted build leaves nothing there.
-    A folder with a changed or missing file is removed first and built anew; to see this, every
-    call hashes all files. Parent folders are made. If another process was faster, its folder is
-    used. Raises OSError if the folder cannot be written, and whatever `build` raises.
+    build: called with a new, empty folder, into which it writes files, without subfolders. Then
+    manifest.json (not among the names returned) is added and the folder renamed to `directory`, so
+    that an interrupted build leaves nothing there. Parent folders are made.
+    Every call hashes all files. A folder with a changed or missing file is removed and built anew.
+    If another process has built it in the meantime, that folder is used.
+    Raises OSError if the folder cannot be written, and whatever `build` raises.
     """
 
     def write(aside: Path) -> None:

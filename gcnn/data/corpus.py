@@ -37,8 +37,8 @@ HUB_REPOSITORY = "Salesforce/wikitext"
 class TextSummary:
     """The fingerprint and the counts of a text, taken of its stripped lines with a newline each.
 
-    A newline inside a line (a row of JSON or Parquet may have some) is "\\r\\n" in the fingerprint,
-    which no line ends with: a document and its separate lines have different ones.
+    A newline inside a line (a row of JSON or Parquet may have some) is hashed as "\\r\\n". So a
+    document in one row has another fingerprint than its lines in a row each.
     """
 
     fingerprint: str  # sha256 of the UTF-8 bytes, 64 hexadecimal digits
@@ -122,9 +122,9 @@ class Corpus:
         They are of the rows that `lines` reads: of the training split up to data.train_tokens.
         The first call hashes the files and logs a warning if rows have no text. If the cache has
         no entry for these files, it also reads the text and writes texts/*.json there. Later calls
-        return the same object. Raises UsageError for a split without words, and as `lines` does,
-        except that a missing file, as one that may not be read, raises OSError; also OSError if the
-        entry cannot be written.
+        return the same object. Raises UsageError for a split without words, and for a file that
+        `lines` refuses; OSError for a file that is missing or may not be read, and if the entry
+        cannot be written.
         """
         if split in self.summaries:
             return self.summaries[split]
@@ -150,13 +150,14 @@ class Corpus:
 class HubCorpus(Corpus):
     """WikiText from the Hub's repository, in the files that `datasets` caches."""
 
-    def __init__(self, config: DataConfig, cache_dir: Path):
+    def __init__(self, config: DataConfig, cache_dir: Path, option: str = "data.path"):
         """Download the variant config.hub_config into cache_dir/datasets if it is not there.
 
-        cache_dir: the root of the cache. Of the config, path and files are not used. Silences
-        `datasets` for the process. Raises UsageError if the download fails.
+        cache_dir: the root of the cache. Of the config, path and files are not used. option: the
+        option that would set a folder instead, for the message. Silences `datasets` for the
+        process. Raises UsageError if the download fails.
         """
-        hub = load_from_hub(config, str(cache_dir / "datasets"))
+        hub = load_from_hub(config, str(cache_dir / "datasets"), option)
         self.tables = {}
         files = {}
         for split, name in HUB_SPLITS.items():
@@ -182,11 +183,11 @@ class HubCorpus(Corpus):
 def load_corpus(config: DataConfig, option: str = "data.path") -> Corpus:
     """The corpus that a config names; its text is not read yet.
 
-    option: the option that sets the folder, for messages. WikiText without a path is a HubCorpus:
-    it is downloaded from the Hub if it is not cached.
-    For all other corpora logs and raises as find_files does, which may download Shakespeare.
-    Raises UsageError if data.files is set for another source than "local", if a download fails, and
-    as cache_root does; OSError if a folder may not be read or the cache cannot be written.
+    option: the option that sets the folder, for messages.
+    WikiText without a path is a HubCorpus. It is downloaded if it is not cached; UsageError is
+    raised if that fails. For all other corpora, logs and raises as find_files does, which may
+    download Shakespeare. Also raises UsageError if data.files is set for another source than
+    "local", and as cache_root does.
     """
     if config.source != "local" and any(config.files.values()):
         raise UsageError(
@@ -194,7 +195,7 @@ def load_corpus(config: DataConfig, option: str = "data.path") -> Corpus:
         )
     cache_dir = cache_root(config.cache_dir)
     if config.source == "wikitext" and config.path is None:
-        return HubCorpus(config, cache_dir)
+        return HubCorpus(config, cache_dir, option)
     return Corpus(config, find_files(config, option), cache_dir)
 
 
@@ -225,11 +226,12 @@ def summarize(rows: Iterable[pa.Array], what: str) -> TextSummary:
     return TextSummary(digest.hexdigest(), size, line_count, null_rows)
 
 
-def load_from_hub(config: DataConfig, cache_dir: str) -> "DatasetDict":
+def load_from_hub(config: DataConfig, cache_dir: str, option: str) -> "DatasetDict":
     """WikiText's splits as `datasets` tables, keyed as the Hub names them (HUB_SPLITS).
 
     They come from cache_dir, the folder in which `datasets` caches, or else are downloaded there.
-    config.hub_config is the variant, as wikitext-103-v1.
+    config.hub_config is the variant, as wikitext-103-v1. option: the option that would set a folder
+    instead, for the message.
     Side effect: turns off the progress bars and messages of `datasets`, for the process.
     Raises UsageError if they are not cached and cannot be downloaded.
     """
@@ -255,7 +257,7 @@ def load_from_hub(config: DataConfig, cache_dir: str) -> "DatasetDict":
         HfApi().dataset_info(HUB_REPOSITORY, timeout=10)
         return load()
     except Exception as error:  # the Hub's client raises many kinds, all with the same remedy
-        remedy = layout_remedy(layouts_of(config)[0]).removesuffix(".")
+        remedy = layout_remedy(layouts_of(config)[0], option).removesuffix(".")
         raise UsageError(
             f"data={config.name}: cannot get {config.hub_config} of {HUB_REPOSITORY} from the Hub "
             f"({one_line(error)}). {remedy}, or with the Parquet files of the Hub."

