@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -54,6 +55,15 @@ class TokenStream:
         return len(self.tokens)
 
 
+class Counts(NamedTuple):
+    """What is counted in lines while they are encoded."""
+
+    words: int  # as in TokenStream
+    bytes: int  # as in TokenStream
+    inner_eos: int  # words inside a line that are written as tokenizer.eos; 0 for SentencePiece
+    written_unknown: int  # as in TokenStream
+
+
 @dataclass
 class PreparedData:
     """An encoded corpus and its tokenizer."""
@@ -74,11 +84,11 @@ def prepare(
 
     config: the tokenizer to train on the training split.
     tokenizer_dir: the folder of a tokenizer to use instead, as a run's; `config` is then unused.
-    The first call takes long: it may download the corpus, trains the tokenizer and encodes all
-    splits, and writes them to the cache, from which later calls take them.
+    The first call takes long: it may download the corpus, trains the tokenizer, encodes all splits,
+    and writes them to the cache, from which later calls take them.
     Logs a warning if the text gives fewer pieces than the default vocabulary has, and as
     load_corpus, Corpus.summary and token_stream do. Raises UsageError for a corpus that is missing,
-    empty, damaged or not UTF-8, as check_column, and as load_corpus, train_tokenizer and
+    empty, damaged or not UTF-8, and as load_corpus, check_column, train_tokenizer and
     load_tokenizer do; OSError if a file may not be read or the cache cannot be written.
     """
     # Every split must be usable before the long work begins.
@@ -149,34 +159,28 @@ def cached_stream(corpus: Corpus, split: str, tokenizer: Tokenizer) -> TokenStre
     directory = corpus.cache_dir / "tokens" / key_of(summary.fingerprint, tokenizer.fingerprint)
 
     def build(aside: Path) -> None:
-        """Write tokens.i32, the ids, and stream.json, a list of the sums of `encode`'s counts."""
-        counts = np.zeros(4, np.int64)
+        """Write tokens.i32, the ids, and stream.json, the Counts of the split as a list."""
+        total = np.zeros(len(Counts._fields), np.int64)
         with open(aside / "tokens.i32", "wb") as file:
-            for tokens, *batch_counts in encode(corpus.lines(split), tokenizer):
+            for tokens, counts in encode(corpus.lines(split), tokenizer):
                 file.write(tokens)
-                counts += batch_counts
-        (aside / "stream.json").write_text(json.dumps(counts.tolist()))
+                total += counts
+        (aside / "stream.json").write_text(json.dumps(total.tolist()))
 
     manifest = cached(directory, build)
     tokens = np.asarray(np.memmap(directory / "tokens.i32", DTYPE, "r"))
-    counts = json.loads((directory / "stream.json").read_bytes())
+    counts = Counts(*json.loads((directory / "stream.json").read_bytes()))
     what = f"the {split} split of {corpus.name}"
     return token_stream(tokens, tokenizer, counts, summary, manifest["tokens.i32"], what)
 
 
-def encode(
-    lines: Iterable[pa.Array], tokenizer: Tokenizer
-) -> Iterator[tuple[np.ndarray, int, int, int, int]]:
-    """Yield for each batch of lines (ids, words, bytes, marks, unknown); ids int32 and flat.
+def encode(lines: Iterable[pa.Array], tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, Counts]]:
+    """Yield the ids (flat, int32) and the counts of each batch of lines, in the order of batches.
 
-    lines: batches without nulls. words and bytes: counts as in TokenStream. marks: how often the
-    word tokenizer.eos is inside a line, not at its end. unknown: how often <unk> is written in the
-    text. The last two are 0 for SentencePiece. Batches are encoded in threads, as they are taken,
-    in their order.
+    lines: batches without nulls. They are encoded in threads, as results are taken.
     """
 
-    def encoded(batch: pa.Array) -> tuple[np.ndarray, int, int, int, int]:
-        """The ids and the counts of one batch, as `encode` has them."""
+    def encoded(batch: pa.Array) -> tuple[np.ndarray, Counts]:
         batch = without_end_marks(batch, tokenizer.eos)
         tokens = tokenizer.encode_lines(batch).astype(DTYPE, copy=False)
         stripped = pc.utf8_trim_whitespace(batch)
@@ -184,13 +188,13 @@ def encode(
         size = newlines + (pc.sum(pc.binary_length(stripped)).as_py() or 0)
         if tokenizer.kind == "word":
             words = len(tokens)
-            marks = count_word(batch, tokenizer.eos)
-            unknown = count_word(batch, tokenizer.types[tokenizer.unk_id])
+            inner_eos = count_word(batch, tokenizer.eos)
+            written_unknown = count_word(batch, tokenizer.types[tokenizer.unk_id])
         else:
             words = len(split_lines(batch, tokenizer.eos, UNK))
-            marks = 0
-            unknown = 0
-        return tokens, words, size, marks, unknown
+            inner_eos = 0
+            written_unknown = 0
+        return tokens, Counts(words, size, inner_eos, written_unknown)
 
     return in_threads(encoded, lines)
 
@@ -215,42 +219,40 @@ def encode_text(batches: Iterable[pa.Array], tokenizer: Tokenizer, what: str) ->
     summary = summarize(rows, what)
     summary.warn_of_null_rows(what)
     pieces = []
-    counts = np.zeros(4, np.int64)
-    for piece, *piece_counts in encode((batch.drop_null() for batch in rows), tokenizer):
+    total = np.zeros(len(Counts._fields), np.int64)
+    for piece, counts in encode((batch.drop_null() for batch in rows), tokenizer):
         pieces.append(piece)
-        counts += piece_counts
+        total += counts
     tokens = np.concatenate(pieces)
     fingerprint = hashlib.sha256(tokens).hexdigest()
-    return token_stream(tokens, tokenizer, counts.tolist(), summary, fingerprint, what)
+    return token_stream(tokens, tokenizer, Counts(*total.tolist()), summary, fingerprint, what)
 
 
 def token_stream(
     tokens: np.ndarray,
     tokenizer: Tokenizer,
-    counts: list[int],
+    counts: Counts,
     text: TextSummary,
     fingerprint: str,
     what: str,
 ) -> TokenStream:
     """A TokenStream of its parts; logs a warning if lines have the word tokenizer.eos inside.
 
-    tokens: int32, flat. counts: words, bytes, marks and unknown, as `encode` gives them, added up.
-    text: the summary of the same lines. fingerprint: the ids' sha256 in hexadecimal. what: names
-    the text in the warning.
+    tokens: int32, flat. counts: of all lines. text: the summary of the same lines. fingerprint: the
+    ids' sha256 in hexadecimal. what: names the text in the warning.
     """
-    words, size, marks, unknown = counts
-    if marks:
+    if counts.inner_eos:
         message = "%s has %s within lines %s times: each is unknown."
-        log.warning(message, what, tokenizer.eos, f"{marks:,}")
+        log.warning(message, what, tokenizer.eos, f"{counts.inner_eos:,}")
     return TokenStream(
         tokens=tokens,
         eos_id=tokenizer.eos_id,
         vocabulary_size=tokenizer.vocabulary_size,
-        words=words,
-        bytes=size,
+        words=counts.words,
+        bytes=counts.bytes,
         lines=text.lines,
         fingerprint=fingerprint,
         unk_id=tokenizer.unk_id,
-        written_unknown=unknown,
+        written_unknown=counts.written_unknown,
         text_fingerprint=text.fingerprint,
     )

@@ -182,7 +182,7 @@ from gcnn.config.schema import DataConfig, WordTokenizerConfig
 from gcnn.data import stream
 def killed(lines, tokenizer):
     for n, batch in enumerate(encode(lines, tokenizer)):
-        if batch[1] == 4:  # the words of its last line, which has no end: a batch of its own
+        if batch[1].words == 4:  # its last line, which has no end: a batch of its own
             os._exit(9)
         yield batch
 encode, stream.encode = stream.encode, killed
