@@ -32,8 +32,9 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 class Batches:
     """What RunningText and Sentences share; use one of these.
 
-    A batch has `batch_size` sequences of `block_size` tokens, or as many positions. With several
-    processes, each computes its own part of every batch.
+    A batch of RunningText has `batch_size` rows of `block_size` tokens; one of Sentences has lines
+    with at most as many positions together. With several processes, each computes its own part of
+    every batch.
     """
 
     tokens: np.ndarray  # int32, flat, not empty; each line ends with eos_id
@@ -112,10 +113,11 @@ class RunningText(Batches):
         return torch.from_numpy(tokens), torch.from_numpy(targets)
 
     def target_positions(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """The positions of a batch's targets in the stream, and which of them count.
+        """The positions of a batch's targets, and which of them are in their row's part.
 
-        Both are (rows, block_size) for this process's rows: positions int64, counted from `shift`,
-        and bool, False past the end of a part, where the position is not to be used.
+        Both are (rows, block_size), for this process's rows. Positions, int64, are counted from
+        `shift`: the target at p is tokens[(p + shift) % len(tokens)]. The second is bool; where it
+        is False, past the end of a part, the target is IGNORE and the position is not to be used.
         Raises IndexError unless 0 <= index < len(self).
         """
         if not 0 <= index < len(self):
@@ -151,11 +153,11 @@ class RunningText(Batches):
 
         (rows, context), int64; before the start of the text they are <eos>. A model that reads them
         has the state with which the row goes on. Rows past the end of a short text have no targets,
-        and get arbitrary ids. Assumes a `shift` of 0.
+        and get arbitrary ids. `shift` must be 0: it is not taken into account.
         """
         positions = self.row_starts + np.arange(-context, 0)
-        # The input at a position is the token before it.
-        # A short text may leave the last rows empty, whose starts are past its end.
+        # The input at a position is the token before it. Clipped, since a short text may leave the
+        # last rows empty, with starts past its end.
         before = np.clip(positions - 1, 0, len(self.tokens) - 1)
         tokens = np.where(positions > 0, self.tokens[before], self.eos_id)
         return torch.from_numpy(tokens.astype(np.int64))
@@ -166,22 +168,18 @@ class Sentences(Batches):
     """One line per row, with <eos> before and after; the lines of a batch have similar lengths.
 
     A batch has at most `batch_size * block_size` positions, padding included; a longer line is a
-    batch alone. With n processes each has every n-th line of a batch, and its micro-batches have at
-    most `micro_batch_size * block_size` positions, or one line.
+    batch alone. With n processes each has every n-th line of a batch.
     """
 
     def __post_init__(self):
-        """Find the lines and sort them into batches; reads the whole stream once.
-
-        Sets, by line number: ends (position after its <eos>) and lengths (tokens with the <eos>);
-        by_length (line numbers, shortest first); borders (of batches in it, see batch_borders);
-        capacity (positions of a batch); layout (what must be the same where a run is resumed).
-        """
-        self.capacity = self.batch_size * self.block_size
+        """Find the lines and sort them into batches; reads the whole stream once."""
+        self.capacity = self.batch_size * self.block_size  # most positions of a batch
+        # A resumed run must have the same layout, for a batch's index to mean the same lines.
         self.layout = {"positions": self.capacity}
+        # By line number: the position after its <eos>, and its tokens with the <eos>
         self.ends = line_ends(self.tokens, self.eos_id)
         self.lengths = np.diff(self.ends, prepend=0)
-        self.by_length = np.argsort(self.lengths, kind="stable")  # line numbers
+        self.by_length = np.argsort(self.lengths, kind="stable")  # line numbers, shortest first
         self.borders = self.batch_borders(self.lengths[self.by_length])
 
     def batch_borders(self, lengths: np.ndarray) -> np.ndarray:
@@ -194,11 +192,15 @@ class Sentences(Batches):
         borders = [0]
         while borders[-1] < len(lengths):
             start = borders[-1]
-            # As many as would fit if all were as short as the first, then fewer until they fit.
-            stop = min(start + max(1, self.capacity // lengths[start]), len(lengths))
-            while stop > start + 1 and (stop - start) * lengths[stop - 1] > self.capacity:
-                stop = start + max(1, self.capacity // lengths[stop - 1])
-            borders.append(stop)
+            # As many lines as would fit if all were as short as the first, then fewer until they
+            # fit.
+            count = max(1, self.capacity // lengths[start])
+            count = min(count, len(lengths) - start)
+            longest = lengths[start + count - 1]
+            while count > 1 and count * longest > self.capacity:
+                count = max(1, self.capacity // longest)
+                longest = lengths[start + count - 1]
+            borders.append(start + count)
         return np.array(borders)
 
     def draw_order(self, seed: int, epoch: int) -> np.ndarray:
@@ -237,7 +239,7 @@ class Sentences(Batches):
         return self.pad_lines(self.rows(index))
 
     def pad_lines(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-        """The tokens and targets of some lines, each (lines, time of the longest), int64.
+        """The tokens and targets of some lines, each (lines, length of the longest), int64.
 
         rows: line numbers, at least one, in the order of the result. A line has tokens
         `<eos> w1 .. wn` and targets `w1 .. wn <eos>`. Shorter ones are padded at their end: tokens
@@ -255,19 +257,20 @@ class Sentences(Batches):
     def micro_batches(self, index: int) -> list[tuple[Tensor, Tensor]]:
         """This process's lines of a batch, as (tokens, targets) of each micro-batch.
 
-        Each is as of pad_lines, on the CPU, of the size that the class docstring says; if
-        micro_batch_size is None, there is one. Every process has the same number, since processes
-        average gradients in step: where one has no line left, tokens and targets are (1, 1), an
-        <eos> and IGNORE. Raises IndexError unless 0 <= index < len(self).
+        Each is as of pad_lines, on the CPU. If micro_batch_size is None, there is one; otherwise
+        each has at most micro_batch_size * block_size positions, or one line. Every process has the
+        same number, since processes average gradients in step: where one has no line left, tokens
+        and targets are (1, 1), an <eos> and IGNORE.
+        Raises IndexError unless 0 <= index < len(self).
         """
         rows = self.rows(index)
         positions = (self.micro_batch_size or self.batch_size) * self.block_size
         longest = self.lengths[rows[-1]]
         at_once = max(1, positions // longest)  # lines in a micro-batch
-        number = -(-len(rows) // (self.world_size * at_once))  # rounded up
+        count = -(-len(rows) // (self.world_size * at_once))  # micro-batches; rounded up
         own_rows = rows[self.rank :: self.world_size]
         micro_batches = []
-        for i in range(number):
+        for i in range(count):
             lines = own_rows[i * at_once : (i + 1) * at_once]
             if len(lines):
                 micro_batches.append(self.pad_lines(lines))
