@@ -52,19 +52,20 @@ REMEDY = "Give text, JSON lines (.jsonl) or Parquet (.parquet)"
 
 
 def read_rows(
-    path: Path, column: str = "text", option: str = "--column", alone: bool = False
+    path: Path, column: str = "text", option: str = "--column", text_only: bool = False
 ) -> Iterator[pa.Table]:
     """The rows of a file, as tables of about CHUNK bytes (8 MiB) with the text in `column`.
 
-    path: JSON_SUFFIXES and PARQUET_SUFFIXES are read as such, any other file or pipe as text, a row
-    per line. Text and JSON may be compressed, which their first bytes say.
+    path: read as JSON lines or Parquet if its name ends in one of JSON_SUFFIXES or
+    PARQUET_SUFFIXES, otherwise (also a pipe) as text, a row per line. Text and JSON may be
+    compressed, which their first bytes say.
     column: the text's name in JSON and Parquet, and in the tables. It is large_string, not
     stripped; null for a row without a text.
     option: the option that sets the column, for messages.
-    alone: only the text's column. Otherwise Parquet keeps its other columns, and JSON lines get a
-    second one, `json` (`json_row` if the text is in `json`), with each line as it is in the file.
-    The file is read while tables are iterated over; one without rows has a single table, with the
-    columns and no rows. Other tables may have no rows, too, as of blank lines in JSON. While
+    text_only: have no other column. If False, Parquet keeps its other columns, and JSON lines get
+    one, `json` (`json_row` if the text is in `json`), with each line as it is in the file.
+    The file is read while tables are iterated over. A file without rows has a single table, with
+    the columns and no rows. Other tables may have no rows, too, as of blank lines in JSON. While
     iterating, raises UsageError if the file is missing, damaged, not UTF-8 (in Parquet only the
     text's column is checked), a pointer of Git LFS, of a kind that is not read, or if the column is
     missing or not text; OSError if it may not be read or the disk fails.
@@ -76,9 +77,9 @@ def read_rows(
         raise UsageError(f"{path}: {kind} files are not read. {REMEDY}.")
     try:
         if kind in PARQUET_SUFFIXES:
-            yield from read_parquet(path, column, option, alone)
+            yield from read_parquet(path, column, option, text_only)
         elif kind in JSON_SUFFIXES:
-            yield from read_json(path, column, option, alone)
+            yield from read_json(path, column, option, text_only)
         else:
             yield from (pa.table({column: lines}) for lines in read_text(path))
     except (EOFError, OSError, zlib.error, lzma.LZMAError, pa.ArrowException) as error:
@@ -102,7 +103,7 @@ def read_lines(path: Path, column: str = "text", option: str = "--column") -> It
     Text is not stripped, and its empty lines are rows. The arguments and the errors are those of
     read_rows.
     """
-    for rows in read_rows(path, column, option, alone=True):
+    for rows in read_rows(path, column, option, text_only=True):
         yield rows[column].combine_chunks()
 
 
@@ -158,9 +159,9 @@ def read_text(path: Path) -> Iterator[pa.Array]:
 def decompressed(file: BinaryIO, path: Path) -> BinaryIO:
     """A stream of the file's content, decompressed if its first bytes are those of a compression.
 
-    file: buffered and at its start; returned as it is if it is not compressed. Closing the stream
-    may leave it open. path: only for the message. Raises UsageError for a .zip, .rar or .7z; for a
-    .tar `checked_start` does.
+    file: buffered and at its start; returned as it is if it is not compressed. Otherwise the caller
+    must close `file` too: closing the stream may leave it open. path: only for the message.
+    Raises UsageError for a .zip, .rar or .7z; for a .tar `checked_start` does.
     """
     beginning = file.peek(10)  # does not consume them: a pipe cannot be read twice
     if re.match(ARCHIVES, beginning):
@@ -228,7 +229,7 @@ def not_utf8(chunk: bytes, offset: int, number: int, path: Path) -> UsageError:
         return UsageError(f"{path} is not UTF-8: {where}. Convert it, as with iconv.")
 
 
-def read_json(path: Path, column: str, option: str, alone: bool) -> Iterator[pa.Table]:
+def read_json(path: Path, column: str, option: str, text_only: bool) -> Iterator[pa.Table]:
     """The rows of a file of JSON lines, as read_rows has them; blank lines are skipped.
 
     The arguments are those of read_rows. The text of a row without `column`, or with null there, is
@@ -236,30 +237,31 @@ def read_json(path: Path, column: str, option: str, alone: bool) -> Iterator[pa.
     text that is not a string, and if no row of the first table that has rows has `column`; also all
     that read_text raises.
     """
-    number = 0
+    line_number = 0
     has_column = False
     for lines in read_text(path):
         texts = []
-        rows = []
+        json_lines = []
         for line in lines.to_pylist():
-            number += 1
-            if line.strip():
-                row = parse_object(line, f"{path}, line {number}")
-                has_column = has_column or column in row
-                text = row.get(column)
-                if not isinstance(text, str | None):
-                    raise UsageError(
-                        f"{path}, line {number}: `{column}` is {type(text).__name__}, not text. "
-                        f"Name another column with {option}."
-                    )
-                texts.append(text)
-                rows.append(line)
-        if rows and not has_column:
+            line_number += 1
+            if not line.strip():
+                continue
+            row = parse_object(line, f"{path}, line {line_number}")
+            has_column = has_column or column in row
+            text = row.get(column)
+            if not isinstance(text, str | None):
+                raise UsageError(
+                    f"{path}, line {line_number}: `{column}` is {type(text).__name__}, not text. "
+                    f"Name another column with {option}."
+                )
+            texts.append(text)
+            json_lines.append(line)
+        if json_lines and not has_column:
             raise no_column(path, column, row, option)
         table = pa.table({column: pa.array(texts, TEXT)})
-        if not alone:
+        if not text_only:
             name = "json_row" if column == "json" else "json"
-            table = table.append_column(name, pa.array(rows, TEXT))
+            table = table.append_column(name, pa.array(json_lines, TEXT))
         yield table
 
 
@@ -284,11 +286,12 @@ def parse_object(line: str, where: str) -> dict:
     return row
 
 
-def read_parquet(path: Path, column: str, option: str, alone: bool) -> Iterator[pa.Table]:
-    """The rows of a Parquet file, as read_rows has them, whose arguments these are.
+def read_parquet(path: Path, column: str, option: str, text_only: bool) -> Iterator[pa.Table]:
+    """The rows of a Parquet file, as read_rows has them.
 
-    Raises UsageError if the column is absent, twice there, not text or not UTF-8, and for a pointer
-    of Git LFS. A damaged file raises Arrow's own errors.
+    The arguments are those of read_rows. Raises UsageError if there is no such column or more than
+    one, if it is not text or not UTF-8, and for a pointer of Git LFS. A damaged file raises Arrow's
+    own errors.
     """
     check_no_pointer_at(path)
     with pa.OSFile(os.fsencode(path)) as source:
@@ -297,11 +300,12 @@ def read_parquet(path: Path, column: str, option: str, alone: bool) -> Iterator[
         size = sum(file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups))
         bytes_per_row = size // max(1, file.metadata.num_rows)
         rows = 1 + CHUNK // (1 + bytes_per_row)
-        columns = [column] if alone else None  # None: all
-        batches = file.iter_batches(rows, columns=columns)
-        tables = (pa.Table.from_batches([batch]) for batch in batches)
+        columns = [column] if text_only else None  # None: all
         if file.metadata.num_rows == 0:  # there is no batch
             tables = [file.read(columns)]
+        else:
+            batches = file.iter_batches(rows, columns=columns)
+            tables = (pa.Table.from_batches([batch]) for batch in batches)
         for table in tables:
             index = table.column_names.index(column)
             yield table.set_column(index, column, text_column(table, column, path))

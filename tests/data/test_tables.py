@@ -282,7 +282,7 @@ def test_a_file_without_rows_keeps_its_columns(tmp_path, name, content, columns)
     (rows,) = read_rows(path)
     assert (len(rows), rows.column_names) == (0, columns)
     assert rows["text"].type == pa.large_string()
-    (alone,) = read_rows(path, alone=True)
+    (alone,) = read_rows(path, text_only=True)
     assert alone.column_names == ["text"]
     assert texts(path) == []
 
