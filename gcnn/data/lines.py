@@ -26,8 +26,9 @@ def join_lines(lines: pa.Array, end: str) -> pa.Array:
 def without_end_marks(lines: Lines, eos: str) -> pa.Array:
     """The lines (large_string) without the word `eos` at the end of each, even repeated.
 
+    Some toolkits write it there, where tokenizers add one themselves.
     lines: without nulls. White space around a removed `eos` goes with it; other lines stay as they
-    are. Some toolkits write it there; tokenizers add one to every line.
+    are.
     """
     lines = pa.array(lines, TEXT)
     if not contains_text(lines, eos):
@@ -45,8 +46,8 @@ def first_lines(batches: Iterable[pa.Array], tokens: int) -> Iterator[pa.Array]:
     """The first lines of a text, until they have `tokens` words and line ends together.
 
     Yields the batches, the last one cut behind the line that reaches this number; no batch after it
-    is read. If the text has fewer, all lines. tokens: 1 or more. Words are what white space
-    separates, also an <eos> that is written in the text. Null rows are kept and count nothing.
+    is read. If the text has fewer, yields all lines. tokens: 1 or more. Words are what white space
+    separates, also an <eos> that is written in the text. Null rows are kept and not counted.
     """
     for lines in batches:
         counts = []

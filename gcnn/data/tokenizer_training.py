@@ -49,9 +49,10 @@ def train_words(config: WordTokenizerConfig, lines: Iterable[Lines]) -> WordToke
     """A tokenizer of the words that the text has `config.min_count` times or more.
 
     lines: the text in batches without nulls, iterated over once.
-    If `config.vocabulary` is given: of all words in that file, also those that the text lacks;
-    min_count is then unused. <eos> and <unk> are always types.
-    At most `config.max_size` types, the most frequent, <eos> and <unk> included; None: no limit.
+    If `config.vocabulary` is given, the words are all those in that file, also those that the text
+    lacks, and min_count is unused. <eos> and <unk> are always types.
+    There are at most `config.max_size` types, <eos> and <unk> included; the rarest words are left
+    out. None: no limit.
     Ids are by falling frequency in the text, ties in code-point order. `<unk>` counts for itself
     and for all words that are left out, `<eos>` once per line. Raises UsageError for a
     `config.max_size` below 3; also all that read_vocabulary raises.
@@ -60,9 +61,9 @@ def train_words(config: WordTokenizerConfig, lines: Iterable[Lines]) -> WordToke
         raise UsageError(
             f"tokenizer.max_size is {config.max_size}; give 3 or more (<unk>, <eos> and a word)."
         )
-    words = None
+    given = None
     if config.vocabulary is not None:
-        words = read_vocabulary(Path(config.vocabulary))  # before the text, which takes long
+        given = read_vocabulary(Path(config.vocabulary))  # before the text, which takes long
 
     # Count the words.
     def count_words(batch: Lines) -> pa.StructArray:
@@ -78,9 +79,10 @@ def train_words(config: WordTokenizerConfig, lines: Iterable[Lines]) -> WordToke
         return sorted(in_code_point_order, key=counts.__getitem__, reverse=True)
 
     # Choose those that get an id of their own.
-    if words is None:
-        words = [word for word, count in counts.items() if count >= config.min_count]
-    words = by_frequency(word for word in words if word not in (EOS, UNK))
+    candidates = given
+    if given is None:
+        candidates = [word for word, count in counts.items() if count >= config.min_count]
+    words = by_frequency(word for word in candidates if word not in (EOS, UNK))
     if config.max_size is not None:
         words = words[: config.max_size - 2]
 
@@ -134,9 +136,9 @@ def train_sentencepiece(
 
     The model is that in the file `config.model` if given, and the config's other values are then
     unused; otherwise one is trained on a sample of the lines.
-    lines: batches without nulls, iterated over once (at least one, if the model is given); the word
+    lines: batches without nulls, iterated over once; at least one, if the model is given. The word
     `<eos>` at the end of a line is not part of the text. Ties are in the order of the model's ids.
-    Raises as read_model and sentencepiece_model do.
+    Raises as read_model does if the model is given, otherwise as sentencepiece_model does.
     """
     lines = (without_end_marks(batch, EOS) for batch in lines)
     if config.model is not None:
@@ -260,8 +262,8 @@ def sentencepiece_model(config: SentencePieceConfig, lines: Sequence[str]) -> by
 
     It has config.vocabulary_size pieces; if that is None, PIECES or as many as the text gives.
     lines: of at most LONGEST characters each; longer ones may be skipped.
-    Raises UsageError for a size that the text cannot have, and if all lines are empty. A text with
-    more distinct characters than PIECES has room for needs a larger config.vocabulary_size.
+    Raises UsageError for a size that the text cannot have, and if all lines are empty; also for a
+    size of None if the text has more distinct characters than PIECES has room for.
     """
     if not any(lines):
         raise UsageError(

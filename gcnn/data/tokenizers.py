@@ -62,11 +62,13 @@ class Tokenizer(ABC):
     def split_words(self, lines: Lines) -> tuple[list[str], np.ndarray]:
         """The white-space words of all lines, `eos` after each line, and each word's token count.
 
-        The counts are (words,), int64, in the order of `encode_lines(lines)`, and add up to its
-        length. Words are as the text has them, also unknown ones; `eos` at the end of a line is not
-        doubled. A piece of blanks counts for the word after it, at the end of a line for the last
-        word; a piece of several words (around a tab or U+00A0) for the last of them. Other words of
-        it may have 0 tokens, as a word that a SentencePiece model drops. lines: without nulls.
+        lines: without nulls. Words are as the text has them, also unknown ones; `eos` at the end of
+        a line is not doubled.
+        The counts, (words,) int64, divide the ids of `encode_lines(lines)` among the words, in
+        their order; their sum is the number of ids. A token of blanks counts for the next word, at
+        the end of a line for its last one. A token with several words (around a tab or U+00A0)
+        counts for the last of them. The others may then have 0 tokens; so may a word that a
+        SentencePiece model drops.
         """
         words: list[str] = []
         counts: list[int] = []
@@ -171,9 +173,9 @@ class SentencePieceTokenizer(Tokenizer):
         """Load a model and reorder its ids.
 
         model: serialised; it must have pieces for unknown text and for the end of a sentence.
-        model_ids: the model's own id of each id of this tokenizer. Raises ValueError if they are
-        not a permutation of all its ids (OverflowError for one beyond int32), and RuntimeError
-        (SentencePiece's) if it is not a model.
+        model_ids[i]: the model's own id of the piece that has the id i here. Raises ValueError if
+        they are not a permutation of all its ids (OverflowError for one beyond int32), and
+        RuntimeError (SentencePiece's) if it is not a model.
         """
         self.model = model
         self.processor = sentencepiece.SentencePieceProcessor()
@@ -209,11 +211,11 @@ class SentencePieceTokenizer(Tokenizer):
         return "\n".join(lines)
 
     def _token_counts(self, line: str) -> list[int]:
-        """How many pieces each white-space word of a stripped line has.
+        """How many pieces each white-space word of a stripped line has, without eos_id.
 
-        A piece counts for the word with its last character that is not blank; one of blanks alone
-        for the next word, and at the end of the line for the last word: there a model that writes
-        blanks as suffixes has one.
+        A piece counts for the word that has its last character other than white space. A piece of
+        white space alone counts for the next word, or at the end of the line for the last one: a
+        model that writes blanks as suffixes has such a piece there.
         """
         word_ends = [word.end() for word in re.finditer(r"\S+", line)]
         counts = [0] * len(word_ends)
