@@ -20,8 +20,9 @@ SCAN = 1 << 24  # tokens that `line_ends` examines at once
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """The tensor on `device`; the tensor itself if it is there already.
 
-    A copy from the CPU to a GPU goes through pinned memory, and the CPU does not wait for it; GPU
-    work that is queued later does. Not for a copy from a GPU to the CPU: it may be read too early.
+    A copy from the CPU to a GPU goes through pinned memory. The CPU does not wait for it, but GPU
+    work that is queued later does. Do not copy from a GPU to the CPU by this: the result may be
+    read before it is complete.
     """
     if tensor.device.type == "cpu" and device.type == "cuda":
         tensor = tensor.pin_memory()

@@ -57,8 +57,9 @@ def find_files(config: DataConfig, option: str = "data.path") -> dict[str, list[
 
     They are those of data.files if it names any; load_corpus has refused it for other sources than
     "local". Otherwise they are those of the first complete layout in the folder data.path, for
-    WikiText in its subfolder data.hub_config if there is one. Shakespeare's are in the cache, and
-    made there if they are missing (see shakespeare_folder). WikiText is not downloaded.
+    WikiText in its subfolder data.hub_config if there is one. Shakespeare's are in the cache; if
+    missing, they are made there from the package in data.path or a download. WikiText is not
+    downloaded.
     option: the option that sets the folder, for messages.
     Logs a warning if data.files makes data.path unused, if the folder has files of other layouts,
     and as expand_globs and check_each_is_read_once do. These two, find_layout and
@@ -180,8 +181,9 @@ def check_layout(layout: Layout, files: dict[str, list[Path]], folder: Path, opt
         found += [Found(split, "", path) for path in paths]
     check_each_is_read_once(found)
     for split in SPLITS:
-        problem = shard_problem(files[split]) if "*" in layout[split] else None
-        if problem:
+        if "*" not in layout[split]:
+            continue
+        if problem := shard_problem(files[split]):
             raise UsageError(
                 f"{option}: {folder} does not hold the whole {split} split: {problem}. Copy the "
                 "published files there, or name those to read with data=local and data.files."
@@ -254,9 +256,9 @@ def warn_of_missing_shards(split: str, found: list[Found]) -> None:
     found: all files of the split. Without a glob among their entries nothing is checked: a user who
     names every file may leave some out; a glob is meant to find all.
     """
-    by_globs = any(file.path != Path(file.entry) for file in found)
-    problem = shard_problem([file.path for file in found]) if by_globs else None
-    if problem:
+    if all(file.path == Path(file.entry) for file in found):  # no globs
+        return
+    if problem := shard_problem([file.path for file in found]):
         log.warning("data.files.%s does not hold the whole: %s.", split, problem)
 
 
