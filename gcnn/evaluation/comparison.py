@@ -48,8 +48,8 @@ def compare(
       tokens: dictionaries of part (its label), tokens, nats_per_token ([A, B]), contribution and
       interval (of the contribution, None for a single unit). A way's contributions add up to the
       difference.
-    A perplexity or ratio too large for a float is None. Raises RunError for nats that are not
-    finite.
+    A perplexity, a ratio or an end of its interval that is too large for a float is None. Raises
+    RunError for nats that are not finite.
     """
     for name, nlls in (("first", nlls_a), ("second", nlls_b)):
         if not np.isfinite(nlls).all():
@@ -63,10 +63,13 @@ def compare(
     # All intervals from the same draws
     unit_sums = np.column_stack([np.add.reduceat(differences, starts), *part_sums])
     unit_tokens = np.diff(starts, append=len(stream))
-    whole, *intervals = bootstrap(unit_sums, unit_tokens)
+    difference_interval, *part_intervals = bootstrap(unit_sums, unit_tokens)
+    ratio_interval = None
+    if difference_interval is not None:
+        ratio_interval = [finite_exp(bound) for bound in difference_interval]
 
     parts = {}
-    for way, entry, interval in zip(ways, entries, intervals, strict=True):
+    for way, entry, interval in zip(ways, entries, part_intervals, strict=True):
         parts.setdefault(way, []).append(entry | {"interval": interval})
     difference = float(differences.mean())
     return {
@@ -76,9 +79,9 @@ def compare(
         "nats_per_token": means,
         "perplexity": [finite_exp(nats) for nats in means],
         "difference": difference,
-        "difference_interval": whole,
+        "difference_interval": difference_interval,
         "ratio": finite_exp(difference),
-        "ratio_interval": whole and [finite_exp(bound) for bound in whole],
+        "ratio_interval": ratio_interval,
         "parts": parts,
     }
 
@@ -118,10 +121,10 @@ def finite_exp(nats: float) -> float | None:
 def bootstrap(unit_sums: np.ndarray, unit_tokens: np.ndarray) -> list[list[float] | None]:
     """The 95 % interval of each column's sum per token, by resampling units with replacement.
 
-    unit_sums: each unit's sum in each column, (units, columns). unit_tokens: its tokens, (units,).
-    Returns [low, high] for each column, or None for each if there is a single unit. A draw has as
-    many units as the text. All columns have the same RESAMPLES draws (a paired bootstrap). The seed
-    is fixed: equal arguments give equal intervals.
+    unit_sums: each unit's sum in each column, (units, columns). unit_tokens: each unit's number of
+    tokens, (units,). Returns [low, high] for each column, or None for each if there is a single
+    unit. A draw has as many units as the text. All columns have the same RESAMPLES draws (a paired
+    bootstrap). The seed is fixed: equal arguments give equal intervals.
     """
     units, columns = unit_sums.shape
     if units == 1:
@@ -192,11 +195,12 @@ def occurred_before(units: np.ndarray, ids: np.ndarray) -> np.ndarray:
 
     units: the number of each id's unit, (tokens,). ids: (tokens,), at least one.
     """
-    # Each pair of unit and id as a number, small enough not to overflow; then its first place
-    _, ranks = np.unique(ids, return_inverse=True)
-    _, first = np.unique(units * (ranks.max() + 1) + ranks, return_index=True)
+    # Distinct ids are numbered from 0, so that the number of a pair (unit, id) does not overflow
+    _, id_numbers = np.unique(ids, return_inverse=True)
+    pairs = units * (id_numbers.max() + 1) + id_numbers
+    _, first_places = np.unique(pairs, return_index=True)
     before = np.ones(len(ids), bool)
-    before[first] = False
+    before[first_places] = False
     return before
 
 
@@ -219,8 +223,8 @@ def unit_starts(
         return "line", starts
     begins = starts[headings]
     if (stream.tokens[: begins[0]] == stream.eos_id).all():
-        begins[0] = 0  # empty lines before the first heading
-    elif begins[0] > 0:
+        begins[0] = 0  # nothing or empty lines before the first heading
+    else:
         begins = np.append(0, begins)  # the end of an article whose heading is missing
     return "article", begins
 
