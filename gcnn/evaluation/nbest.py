@@ -42,9 +42,10 @@ def line_parser(kind: str, scored: bool) -> Callable[[str], Hypothesis]:
     kind: one of KINDS. For "any" the first line that the function parses decides the kind of all,
     which is then printed to stderr unless it is moses.
     scored: each line must have a score; otherwise scores are not read and are 0.
-    The function raises UsageError for a line that is not of the kind (for kaldi only a blank line:
-    any other begins with a name) or, if `scored`, without a finite score; kaldi has no scores.
-    The message begins with a verb, so that the caller can put the line's name ("line 3") before it.
+    The function raises UsageError for a line that is not of the kind; for kaldi that is a blank one
+    alone, as any other begins with a name. If `scored`, it also raises UsageError for a line
+    without a finite score, which is every line of kaldi. The message begins with a verb, so that
+    the caller can put the line's name ("line 3") before it.
     """
 
     def read_hypothesis(line: str) -> Hypothesis:
@@ -93,12 +94,16 @@ def parse_moses(line: str) -> Fields | None:
     The list is the id, and the number is empty. The score is the fourth field, or the third of
     three; empty if there are two. Sentence and score keep the blanks around them.
     """
-    name, *fields = line.split("|||")
-    if not fields:
+    fields = line.split("|||")
+    if len(fields) == 1:
         return None
     # After the sentence come features, total score and alignments, or the score alone
-    score = (fields[1:3] or [""])[-1]
-    return name.strip(), "", fields[0], score
+    score = ""
+    if len(fields) == 3:
+        score = fields[2]
+    elif len(fields) > 3:
+        score = fields[3]
+    return fields[0].strip(), "", fields[1], score
 
 
 def parse_kaldi(line: str) -> Fields | None:
@@ -121,8 +126,9 @@ def parse_srilm(line: str) -> Fields | None:
     List and number are empty, since the input is one list; the score is the acoustic one. The
     sentence may be empty, and keeps the blanks after it.
     """
-    # Blanks in place of what a short line lacks; the words may be none
-    acoustic, language, count, words, *_ = [*line.split(maxsplit=3), "", "", "", ""]
+    fields = line.split(maxsplit=3)
+    fields += [""] * (4 - len(fields))  # what a short line lacks; the words may be none
+    acoustic, language, count, words = fields
     try:
         float(acoustic)
         float(language)
@@ -151,8 +157,8 @@ def to_nats(score: str, kind: str) -> float:
         if math.isfinite(nats):
             return nats
     raise UsageError(
-        f"has no score for --lm-weight (found: {score.strip()!r}). "
-        "Give `id ||| sentence ||| score`, or no weight."
+        f"has no score of its own (found: {score.strip()!r}). "
+        "Give `id ||| sentence ||| score`; only gcnn score without --lm-weight needs none."
     )
 
 
@@ -168,9 +174,9 @@ class Scored(NamedTuple):
 class Ranker:
     """Ranks lists of hypotheses, and counts those with unknown words.
 
-    They are ranked by the sum
-    score + weight * (log_prob - unknown_penalty * unknown + word_weight * words), in nats, or,
-    without a weight, by what stands in brackets; the largest comes first.
+    They are ranked, the largest first, by the sum
+    score + weight * (log_prob - unknown_penalty * unknown + word_weight * words), in nats.
+    Without a weight it is what stands in brackets.
     """
 
     def __init__(
@@ -181,8 +187,8 @@ class Ranker:
     ):
         """weight: None: rank without the scores that came with the hypotheses.
 
-        unknown_penalty, word_weight: nats for each unknown token and for each word. None counts as
-        0, and its number is then not printed.
+        unknown_penalty, word_weight: nats for each unknown token and for each word. None: 0, and
+        `figures` leaves out the number of unknown tokens or of words.
         """
         self.weight = weight
         self.unknown_penalty = unknown_penalty
@@ -255,9 +261,9 @@ class Ranker:
 def split_into_lists(entries: Iterable[Scored]) -> Iterator[list[Scored]]:
     """Yield lists: neighbouring hypotheses whose list has the same name, in their order.
 
-    If a number comes twice under a name, it is a part of the name: each run of one number is then
-    a list. (Hypotheses without numbers stay one list.) Scores are made equal as in
-    `with_equal_scores`.
+    If a number comes twice under a name, it is a part of the name: neighbours with the same number
+    are then a list. (Hypotheses without numbers stay one list.) The log-probabilities are those of
+    `with_equal_scores`, made equal over all hypotheses of the name.
     """
     for _, group in groupby(entries, key=lambda entry: entry.hypothesis.list):
         group = with_equal_scores(group)

@@ -18,13 +18,12 @@ from gcnn.evaluation.nbest import Scored, split_into_lists
 
 log = logging.getLogger(__name__)
 
-# The coarse grid: weights of the model from 2^-8 to 2^8 and none, for scores come in any unit;
-# nats a word.
+# The coarse grid. Its weights of the model range widely, for lists have scores in any unit.
 LM_WEIGHTS = [0.0, *(2.0 ** np.arange(-8, 8.5, 0.5))]
 WORD_WEIGHTS = [float(nats) for nats in range(-8, 9)]
-ROUNDS = 3  # of finer grids, each with a quarter of the steps before
-LM_STEP = 2**0.5  # a factor
-WORD_STEP = 1.0  # nats
+LM_STEP = 2**0.5  # of the coarse grid, a factor
+WORD_STEP = 1.0  # of the coarse grid, nats
+ROUNDS = 3  # of finer grids, the steps of each a quarter as large as those before
 
 
 @dataclass
@@ -83,9 +82,9 @@ def rounded(weights: tuple[float, float]) -> tuple[float, float]:
 def make_lists(
     entries: Iterable[Scored], references: dict[str, str], unknown_penalty: float = 0.0
 ) -> Lists:
-    """Count the word errors of scored hypotheses against references, and put both in arrays.
+    """The arrays of scored hypotheses, with their word errors against references counted.
 
-    entries: list by list, read with their own scores; lists are those of `split_into_lists`.
+    entries: list by list, of lines parsed with `scored`; lists are those of `split_into_lists`.
     references: the right words, by the lists' names (`Hypothesis.list`); a text may be empty.
     unknown_penalty: nats taken off for each unknown token.
     Logs a warning for references without a list: they count neither as words nor as errors. Raises

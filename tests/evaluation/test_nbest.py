@@ -120,11 +120,11 @@ def test_srilm_without_a_weight_is_ranked_by_the_model(scorer):
     ("", "kaldi", False, "is not `utt-1 words`"),
     ("-1.5 -2 the cat", "srilm", False, "is not `acoustic language n words`"),
     ("-1.5", "srilm", False, "is not `acoustic language n words`"),
-    ("utt-1 the cat", "kaldi", True, "has no score for --lm-weight"),
-    ("1 ||| the cat", "moses", True, "has no score for --lm-weight"),
-    ("1 ||| the cat ||| am=-12.5 lm=-3", "any", True, "has no score for --lm-weight .*am=-12.5"),
-    ("1 ||| the cat ||| x ||| nan", "any", True, "has no score for --lm-weight"),
-    ("1e308 -2 2 the cat", "srilm", True, "has no score for --lm-weight"),
+    ("utt-1 the cat", "kaldi", True, "has no score of its own"),
+    ("1 ||| the cat", "moses", True, "has no score of its own"),
+    ("1 ||| the cat ||| am=-12.5 lm=-3", "any", True, "has no score of its own .*am=-12.5"),
+    ("1 ||| the cat ||| x ||| nan", "any", True, "has no score of its own"),
+    ("1e308 -2 2 the cat", "srilm", True, "has no score of its own"),
 ])  # fmt: skip
 def test_a_line_of_another_kind_is_refused(line, kind, scored, message):
     with pytest.raises(UsageError, match=message):
