@@ -33,7 +33,7 @@ KINDS = (".txt", *JSON_SUFFIXES, *PARQUET_SUFFIXES, *COMPRESSED_SUFFIXES)
 # In the metadata of a file's schema: a JSON object, what its scores were made from. The scores of
 # two models have two prefixes, which follow.
 METADATA_KEY = "gcnn"
-# The entries of it that make others of the scores
+# Its entries on which the scores depend
 IDENTITY_KEYS = ("model", "tokenizer", "precision", "before_text", "column", "input")
 
 
@@ -46,7 +46,7 @@ class ScoringStats:
     elsewhere: int = 0  # another process is at work on them
     rows: int = 0
     tokens: int = 0
-    seconds: float = 0.0
+    seconds: float = 0.0  # spent on `files`
 
     @property
     def tokens_per_second(self) -> float:
@@ -95,8 +95,7 @@ def score_unless_done(
 ) -> None:
     """Score a file as `score_file` does, unless another process is at work on it or has done it.
 
-    Counts in `done` what was the case. Raises UsageError and OSError as score_file and check_scores
-    do.
+    Adds to the counts of `done`. Raises UsageError and OSError as score_file and check_scores do.
     """
     with claimed(target) as is_claimed:
         if not is_claimed:
@@ -238,9 +237,9 @@ def score_file(
         tables = read_rows(path, column)
         first = next(tables)
         check_new_columns(first.column_names, prefix, path, "--prefix")
-        made = {**(first.schema.metadata or {}), metadata_key(prefix): source}
-        columns = [field.with_name(prefix + field.name) for field in SCORES]
-        schema = pa.schema([*first.schema, *columns], made)
+        metadata = {**(first.schema.metadata or {}), metadata_key(prefix): source}
+        new_columns = [field.with_name(prefix + field.name) for field in SCORES]
+        schema = pa.schema([*first.schema, *new_columns], metadata)
         with pa.OSFile(os.fsencode(aside), "wb") as sink, pq.ParquetWriter(sink, schema) as writer:
             for rows in chain([first], tables):
                 scored = scorer.score_table(rows, column, prefix)

@@ -81,7 +81,7 @@ class HarnessModel(LM):
     def tokens_to_score(self, context: str, text: str) -> tuple[list[int], int]:
         """The ids of context + text, and the place of the first one that `continuation` scores.
 
-        The place is their number if none is scored.
+        Places count from 0; if none is scored, it is the one after the last id.
         """
         tokenizer = self.scorer.tokenizer
         before = encode_prompt(tokenizer, context.rstrip(" "))  # a blank is of the word after it

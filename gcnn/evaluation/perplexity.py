@@ -67,9 +67,9 @@ def rows_of_process(
     """Into how many rows, at most batch_size, running text is cut for each process; 0: it must stay
     whole.
 
-    Each row starts with the state after the text before it, which an overlap of the receptive
-    field - 1 tokens gives exactly. So no row but the first may start before there are as many, and
-    a model without a receptive field needs the whole text before.
+    Each row starts with the state after the text before it, which the receptive_field - 1 tokens
+    before the row give exactly. So at least that many must stand before every row but the first.
+    A model without a receptive field needs the whole text before.
     """
     if receptive_field is None:
         return 0
@@ -237,15 +237,18 @@ def evaluate(
     if shared:
         rank = dist.get_rank()
         world_size = dist.get_world_size()
-    first = not dist.is_initialized() or dist.get_rank() == 0
-    quiet = None if first else True  # None: tqdm decides, by whether there is a terminal
-    tokens = len(stream) // world_size
-    with tqdm(
-        total=tokens, unit=" tokens", unit_scale=True, disable=quiet, delay=2, leave=False
-    ) as bar:
-        for positions, nll in token_nlls(
-            model, stream, sentences, batch_size, block_size, rank, world_size
-        ):
+    shows_bar = not dist.is_initialized() or dist.get_rank() == 0
+    bar = tqdm(
+        total=len(stream) // world_size,
+        unit=" tokens",
+        unit_scale=True,
+        disable=None if shows_bar else True,  # None: only on a terminal
+        delay=2,
+        leave=False,
+    )
+    pieces = token_nlls(model, stream, sentences, batch_size, block_size, rank, world_size)
+    with bar:
+        for positions, nll in pieces:
             is_unknown = stream.tokens[positions] == stream.unk_id
             sums += (nll.sum(), nll[is_unknown].sum(), is_unknown.sum())
             bar.update(len(positions))
@@ -274,7 +277,7 @@ def normalised(
     word_perplexity and bits_per_byte compare models with different tokenizers. They are None if a
     word is out of vocabulary: the more words a model does not know, the better they would be.
     """
-    known = max(1, len(stream) - unknown)  # a text has known tokens: its ends of lines
+    known = max(1, len(stream) - unknown)  # 0 only if one type is both eos and unk
     out_of_vocabulary = unknown - stream.written_unknown
     all_is_spelled = out_of_vocabulary == 0
     return {

@@ -72,9 +72,9 @@ def load(run: str | Path, device: str = "auto", precision: str = "float32") -> "
     """The trained model of a run, ready to score texts.
 
     run: a run directory; a folder with runs up to four levels below it, for the newest finished
-    one; `latest`, for the newest finished one below ./runs; or a run on the Hub, `hf://user/name`,
-    or the string `user/name` if nothing here is named `user` and it is not `runs`. That is
-    downloaded. A run that was searched for is named on stderr.
+    one; `latest`, for the newest finished one below ./runs; or `hf://user/name`, a run on the Hub,
+    which is downloaded. So is the string `user/name` if nothing here is named `user` and it is not
+    `runs`. A run that was searched for is named on stderr.
     device, precision, side effects: see `Scorer.from_run`.
     Raises UsageError, RunError and OSError as from_run and find_run do.
     """
@@ -100,8 +100,10 @@ class Scorer:
     ):
         """model: in evaluation mode, without gradients.
 
-        source: what scores depend on (`model`, `tokenizer` and other keys, see from_run), recorded
-        beside those of files. sentences: whether the model was trained on each line alone.
+        source: what scores depend on (`model`, `tokenizer` and other keys, see from_run), for the
+        metadata of files of scores; None: none, and the files of different models are then not told
+        apart. sentences: whether the model was trained on each line alone, which the methods'
+        `sentences=None` stands for.
         """
         self.model = model
         self.tokenizer = tokenizer
@@ -115,8 +117,9 @@ class Scorer:
         """The best model of a run directory, made ready for inference.
 
         device: auto, cpu, cuda or cuda:N. precision: of the weights, float32 or bf16.
-        Its `source` has `model` (the weights' sha256), `tokenizer` (its fingerprint), `precision`,
-        `run` (the path) and, if the model has an id before a text, `before_text` (that type).
+        The scorer's `source` has `model` (the weights' sha256), `tokenizer` (its fingerprint),
+        `precision`, `run` (the path) and, if the model has an id before a text, `before_text` (that
+        type).
         Side effects on the process: TF32 is off, environment variables of oneDNN are set, forked
         processes compute with one thread (see models/inference.py), and torch's random state is
         drawn from.
@@ -290,10 +293,11 @@ class Scorer:
         starts = batches.ends - batches.lengths
         unknown = np.add.reduceat(tokens == self.tokenizer.unk_id, starts, dtype=np.int64)
         totals = np.add.reduceat(nlls, starts)
+        # Python's own numbers, of each sentence
         columns = totals.tolist(), batches.lengths.tolist(), unknown.tolist()
         scores = []
-        for nll, count, unk in zip(*columns, strict=True):
-            scores.append(Score(-nll, count, unk, exp(nll / count)))
+        for nats, count, unknown_count in zip(*columns, strict=True):
+            scores.append(Score(-nats, count, unknown_count, exp(nats / count)))
         return scores
 
 
