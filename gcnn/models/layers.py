@@ -183,7 +183,7 @@ class GatedConv(nn.Module):
         hidden (batch, context + time, in_channels) -> (batch, time, paths * out_channels).
 
         The first way that applies is taken:
-        1. a layer that is packed for inference: its own product, or Winograd's as in 3;
+        1. a layer that is packed for inference: its own product or Winograd's (see PackedConv);
         2. kernel size 1: a linear layer;
         3. where `winograd.suits`, if batch * (context + time) is at least LEAST_TOKENS: Winograd's,
            half the multiplications; later inputs may reach earlier outputs as rounding or NaN (see
@@ -196,9 +196,8 @@ class GatedConv(nn.Module):
             return self.conv(hidden)
         if self.context == 0:
             return linear_product(hidden, self.conv.weight.squeeze(2), self.conv.bias)
-        if hidden.size(0) * hidden.size(1) >= LEAST_TOKENS and winograd.suits(
-            hidden, self.context + 1
-        ):
+        enough = hidden.size(0) * hidden.size(1) >= LEAST_TOKENS
+        if enough and winograd.suits(hidden, self.context + 1):
             return winograd.conv(hidden, self.conv.weight, self.conv.bias)
         if on_tensor_cores(hidden):
             padded = pad_to_multiples(hidden, self.conv.weight, self.conv.bias)

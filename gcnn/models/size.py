@@ -10,10 +10,10 @@ LAYER = 1 << 14  # bytes of a layer's Python objects, besides its weights
 def check_size(
     model: ModelConfig, vocabulary_size: int, copies: int = 1, positions: int = 0
 ) -> None:
-    """Raise UsageError if cutoffs are not below the vocabulary size, or if a lower bound on the
-    memory of the model, or on that of a batch, is more than the machine's main memory, whatever the
-    device. The two are not added up.
+    """Raise UsageError if cutoffs are not below the vocabulary size, or if the model or a batch
+    needs more than the machine's main memory.
 
+    The needs are lower bounds and are not added up. A GPU's memory is not looked at.
     copies: how many times the weights are held, in float32; 0: not at all.
     positions: tokens of a batch, for which the outputs of all layers are held in bf16.
     """

@@ -55,8 +55,8 @@ class Transformer(nn.Module):
         returned is not detached. There must be at least one token.
         """
         if state is None:
-            # A short block has nothing before it, which saves a third of its attention's time. A
-            # long one has zeros there, for attention is cut into chunks with a whole context alone.
+            # With nothing before a short block, its attention takes a third less time. A long one
+            # gets zeros before it: attention is cut into chunks only after a whole context.
             context = self.context if tokens.size(1) > 2 * self.context else 0
             state = self.empty_state(len(tokens), context)
         present, *caches = state
@@ -73,9 +73,9 @@ class Transformer(nn.Module):
     def empty_state(self, batch_size: int, context: int | None = None) -> State:
         """The state before a text: zeros, which mean that no earlier position holds a token.
 
-        A list of: whether each of the last `context` positions does, (batch, context); then for
-        each block, their keys and values, (batch, context, 2 * hidden_dim).
-        context: window - 1, as None, or 0 for no earlier positions at all.
+        A list of: 1 where one of the last `context` positions holds a token, else 0, (batch,
+        context); then for each block, their keys and values, (batch, context, 2 * hidden_dim).
+        context: window - 1, or 0 for no earlier positions at all; None: window - 1.
         """
         if context is None:
             context = self.context
@@ -182,12 +182,14 @@ class WindowAttention(nn.Module):
         # (2) Chunks of queries, each with the span of keys that any of them may see: the cost grows
         # with time * window. All are one chunk where there are no earlier positions.
         chunks = 1 if earlier < context else -(-time // self.window)  # rounded up
-        chunk = -(-time // chunks)
+        chunk = -(-time // chunks)  # queries in each, rounded up
+        span = earlier + chunk  # keys in each
         queries = spans(queries, chunk, chunk)
-        keys = spans(keys, earlier + chunk, chunk)
-        values = spans(values, earlier + chunk, chunk)
-        is_token = spans(present[..., None, None], earlier + chunk, chunk)
-        sees = visible_keys(is_token.flatten(1) > 0, earlier, context)
+        keys = spans(keys, span, chunk)
+        values = spans(values, span, chunk)
+        # (batch * spans, span), cut as if it were one head with one channel
+        is_token = spans(present[..., None, None], span, chunk).flatten(1) > 0
+        sees = visible_keys(is_token, earlier, context)
 
         # (3) Attention, and the output without the padding
         attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=sees[:, None])
@@ -209,10 +211,11 @@ def spans(sequence: Tensor, length: int, step: int) -> Tensor:
 
 
 def visible_keys(is_token: Tensor, earlier: int, context: int) -> Tensor:
-    """Which keys of its span each query sees: those of tokens, up to `context` before it.
+    """Which keys of its span each query sees: (spans, queries, earlier + queries), bool.
 
-    is_token: (spans, earlier + queries), of each position of a span; the queries are at the last
-    ones. Returns (spans, queries, earlier + queries).
+    They are its own, token or not, and those of tokens up to `context` positions before it.
+    is_token: whether each position of a span holds a token, (spans, earlier + queries), bool. The
+    queries are at the positions from `earlier` on.
     """
     positions = torch.arange(is_token.size(1), device=is_token.device)
     distance = positions[earlier:, None] - positions  # (queries, earlier + queries)
