@@ -35,14 +35,14 @@ class Softmax(nn.Module):
     def __init__(self, cutoffs: list[int], vocabulary_size: int):
         """cutoffs: positive, increasing and below vocabulary_size; empty: no clusters."""
         super().__init__()
-        self.cutoffs = [*cutoffs, vocabulary_size]
-        self.shortlist = self.cutoffs[0]
+        self.ends = [*cutoffs, vocabulary_size]  # last id + 1, of the head's types and each cluster
+        self.shortlist = self.ends[0]  # the number of the head's types
         self.tails = nn.ModuleList()  # of the clusters
         self.projection = nn.Identity()  # before all logits
 
     def clusters(self) -> list[tuple[int, int]]:
         """The ids of each cluster's types as (first, last + 1); those of the head are not in it."""
-        return list(pairwise(self.cutoffs))
+        return list(pairwise(self.ends))
 
     def cluster_indices(self, targets: Tensor, few_sizes: bool = False) -> list[Tensor]:
         """Where each cluster's targets are: for each cluster, ascending indices (n,) into the
@@ -68,11 +68,10 @@ class Softmax(nn.Module):
         hidden (..., channels), targets (...), int64 -> (...), float32 on the device of `hidden`;
         `...` is one dimension or more.
         cluster_indices: the result of `self.cluster_indices(targets)`, padded or not; it and the
-        targets are then on the device of `hidden`. None: it is computed here, and the targets may
-        be on the CPU, so that the host does not wait for a GPU.
+        targets must then be on the device of `hidden`. None: it is computed here, and the targets
+        may be on the CPU, so that the host does not wait for a GPU.
         """
-        # Where indices may be padded, by those of other clusters' targets, which are to add 0
-        mask_others = cluster_indices is not None
+        may_be_padded = cluster_indices is not None
         if cluster_indices is None:
             cluster_indices = self.cluster_indices(targets)
             cluster_indices = [to_device(indices, hidden.device) for indices in cluster_indices]
@@ -94,7 +93,7 @@ class Softmax(nn.Module):
             if torch.is_grad_enabled() or len(indices):
                 tail_hidden = flat_hidden.index_select(0, indices)
                 tail_targets = flat_targets.index_select(0, indices) - low
-                if mask_others:
+                if may_be_padded:  # by the index of a target that is not in the cluster: it adds 0
                     others = (tail_targets < 0) | (tail_targets >= high - low)
                     tail_targets = tail_targets.masked_fill(others, IGNORE)
                 tail_nll = product_nll(tail, high - low, tail_hidden, tail_targets)
@@ -156,7 +155,8 @@ def pad_indices(indices: Tensor, positions: int) -> Tensor:
 class AdaptiveSoftmax(Softmax):
     """The adaptive softmax (Grave et al. 2016): the rarer a cluster, the fewer channels it gets.
 
-    Cluster i maps the hidden states to hidden_dim / 4^(i+1) channels, rounded down, at least 1.
+    Cluster i, from 0, maps the hidden states to hidden_dim / 4^(i+1) channels, rounded down, at
+    least 1.
     With an `embedding`, weights are tied instead: the types' output vectors are their embeddings,
     in every cluster, and a projection maps the hidden states to their dimension (Press and Wolf
     2017; Inan et al. 2017; not in the paper).

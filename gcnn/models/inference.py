@@ -20,6 +20,7 @@ PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}  # of weights
 # Least multiplications with one kernel position's weights for winograd.py to pay: those of about 40
 # words with 900 channels in and 1,800 out
 LEAST_MULTIPLICATIONS = 1 << 26
+LSTM_MODE = 2  # of ATen's RNN modes
 
 
 class PackedLinear(nn.Module):
@@ -54,8 +55,8 @@ class PackedConv(PackedLinear):
     """A convolution with packed weights, for inference alone.
 
     It is one matrix product of the input's windows with the weights of all kernel positions. Long
-    texts and large batches go through winograd.py instead, with a second, transformed copy of the
-    weights that is packed when it is first needed.
+    texts and large batches go through winograd.py instead where it `suits`, with a second,
+    transformed copy of the weights that is packed when it is first needed.
     """
 
     def __init__(self, conv: nn.Conv1d):
@@ -121,20 +122,22 @@ class PackedLSTM(nn.Module):
                 tensors.append(getattr(lstm, f"{kind}_l{layer}").detach())
             self.layers.append(self.pack(*tensors))
 
-    def pack(self, inputs: Tensor, recurrent: Tensor, *biases: Tensor) -> tuple[Tensor, ...]:
-        """A layer's input weights and recurrent weights, packed, then its biases as they are.
+    def pack(
+        self, input_weight: Tensor, recurrent_weight: Tensor, *biases: Tensor
+    ) -> tuple[Tensor, ...]:
+        """A layer's input and recurrent weights, packed, then its biases as they are.
 
-        inputs: input weights (4 * hidden_size, channels). recurrent: recurrent weights
-        (4 * hidden_size, hidden_size). biases: two, (4 * hidden_size,).
+        input_weight (4 * hidden_size, channels), recurrent_weight (4 * hidden_size, hidden_size);
+        biases: two, (4 * hidden_size,).
         """
         packed = torch.ops.mkldnn._reorder_mkldnn_rnn_layer_weight(
-            inputs,
-            recurrent,
+            input_weight,
+            recurrent_weight,
             self.hidden_size,
             False,  # reverse
             True,  # has biases
             False,  # batch first
-            [1, 1, inputs.size(1)],  # shape of an input: time, batch, channels
+            [1, 1, input_weight.size(1)],  # shape of an input: time, batch, channels
         )
         return (*packed, *biases)
 
@@ -161,10 +164,12 @@ class PackedLSTM(nn.Module):
         if state is None:
             zeros = inputs.new_zeros(self.num_layers, inputs.size(1), self.hidden_size)
             state = zeros, zeros
-        after = []
+        hidden = inputs
+        last_h = []  # of each layer, (1, batch, hidden_size)
+        last_c = []
         for weights, h, c in zip(self.layers, *state, strict=True):
-            inputs, h, c, _ = torch.ops.aten.mkldnn_rnn_layer(
-                inputs,
+            hidden, h, c, _ = torch.ops.aten.mkldnn_rnn_layer(
+                hidden,
                 *weights,
                 h[None],
                 c[None],
@@ -178,12 +183,9 @@ class PackedLSTM(nn.Module):
                 False,  # batch first
                 False,  # train
             )
-            after.append((h, c))
-        h, c = (torch.cat(layers) for layers in zip(*after, strict=True))
-        return inputs, (h, c)
-
-
-LSTM_MODE = 2  # of ATen's RNN modes
+            last_h.append(h)
+            last_c.append(c)
+        return hidden, (torch.cat(last_h), torch.cat(last_c))
 
 
 def prepare_for_inference(model: nn.Module, lstms: bool = True) -> None:
