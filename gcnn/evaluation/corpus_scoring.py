@@ -178,9 +178,9 @@ def check_scores(scorer: Scorer, path: Path, target: Path, column: str, prefix: 
         with pa.OSFile(os.fsencode(target)) as file:
             recorded = dict(json.loads(pq.read_schema(file).metadata[metadata_key(prefix)]))
     except (OSError, TypeError, KeyError, ValueError):  # Arrow's errors are of these, too
+        which = f" with the prefix {prefix}" if prefix else ""
         raise UsageError(
-            f"--output: {target} does not say what scores it holds"
-            f"{f' with the prefix {prefix}' if prefix else ''}. "
+            f"--output: {target} does not say what scores it holds{which}. "
             "Give another folder or remove the file."
         ) from None
     wanted = made_from(scorer, path, column)

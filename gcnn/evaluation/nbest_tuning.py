@@ -82,7 +82,7 @@ def rounded(weights: tuple[float, float]) -> tuple[float, float]:
 def make_lists(
     entries: Iterable[Scored], references: dict[str, str], unknown_penalty: float = 0.0
 ) -> Lists:
-    """The arrays of scored hypotheses, with their word errors against references counted.
+    """The `Lists` of scored hypotheses, with their word errors against references.
 
     entries: list by list, of lines parsed with `scored`; lists are those of `split_into_lists`.
     references: the right words, by the lists' names (`Hypothesis.list`); a text may be empty.

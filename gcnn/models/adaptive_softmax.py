@@ -183,9 +183,8 @@ class AdaptiveSoftmax(Softmax):
             nn.init.xavier_uniform_(self.projection.weight)
             self.embedding = (embedding,)  # in a tuple, not to be registered as a second copy
             self.head = TiedLinear(embedding.embedding_dim, self.shortlist, len(cutoffs))
-            self.tails.extend(
-                TiedLinear(embedding.embedding_dim, high - low) for low, high in self.clusters()
-            )
+            for low, high in self.clusters():
+                self.tails.append(TiedLinear(embedding.embedding_dim, high - low))
             return
         self.head = Linear(hidden_dim, self.shortlist + len(cutoffs), bias=False)
         for i, (low, high) in enumerate(self.clusters()):
