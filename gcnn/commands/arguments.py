@@ -198,13 +198,13 @@ def read_stream(
 ) -> "TokenStream":
     """The text that the options of `add_text` choose, encoded by the run's tokenizer.
 
-    data: from the run's config, for a split. As in training, a split may be downloaded, is encoded
-    into the cache on disk or read from there, and "train" ends at data.train_tokens; a file is
-    encoded in memory. Call `check_text_options` first. Logs warnings as `encode_file` and
-    `cached_stream` do, as for rows without a text. Raises UsageError for a text that is missing,
-    damaged, not UTF-8, of a kind that is not read, without words or without the column, and as
-    `corpus_of` does where --file is not given; OSError for a file that may not be read, or a cache
-    that cannot be written.
+    Call `check_text_options` first. A file is encoded in memory. A split is encoded as in training:
+    it may be downloaded, its tokens are kept in the cache on disk, and "train" ends at
+    data.train_tokens. data: from the run's config; not used for a file.
+    Logs warnings as `encode_file` and `cached_stream` do, as for rows without a text. Raises
+    UsageError for a text that is missing, damaged, not UTF-8, of a kind that is not read, without
+    words or without the column, and as `corpus_of` does where --file is not given; OSError for a
+    file that may not be read, or a cache that cannot be written.
     """
     from gcnn.data.stream import cached_stream, encode_file
 
@@ -216,9 +216,9 @@ def read_stream(
 def read_text(arguments: argparse.Namespace, data: "DataConfig") -> "list[pa.Array]":
     """The rows of the text that `read_stream` encodes, in batches of large_string, not stripped.
 
-    A row without a text is null. All are in memory; a split may be downloaded, but its tokens are
-    not cached, and no warning is logged for rows without a text. Arguments and errors are those of
-    read_stream, except that a text without words is returned, too.
+    A row without a text is null, and no warning is logged for it. All rows are in memory. A split
+    may be downloaded; its tokens are neither read from the cache nor written there. The arguments
+    are those of read_stream. Raises as it does, but returns a text without words, too.
     """
     from gcnn.data.tables import read_lines
 
