@@ -8,7 +8,7 @@ each LSTM is measured twice: as torch.nn.LSTM, which lays out its weights anew a
 
 import argparse
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from functools import partial
 from pathlib import Path
 
@@ -49,9 +49,9 @@ def main() -> None:
 
     The models are those of --models and --runs, or without either those of DEFAULT. The JSON has
     the entries of `made_with` and what `gcnn.benchmarks.latency.benchmark` returns. Logs progress
-    to stderr; sets torch's threads. Raises UsageError for a model that the paper does not have, for
-    a run that is damaged or has no model yet, for a device that is not there, and for --models
-    without a name; RunError for damaged weights or a failed download.
+    to stderr; sets torch's threads. Raises UsageError for an invalid option, for a model that the
+    paper does not have, for --models without a name, for a run that is damaged or has no model yet,
+    and for a device that is not there; RunError for damaged weights or a failed download.
     """
     arguments = parse_arguments()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -124,11 +124,12 @@ def run_candidates(runs: list[Path]) -> list[list[Candidate]]:
     of the paper has that name. Raises UsageError for a run whose config or tokenizer is missing or
     damaged.
     """
-    titles = {run: load_config(run).experiment for run in runs}
+    experiments = {run: load_config(run).experiment for run in runs}
+    times_named = Counter(experiments.values())
     groups = defaultdict(list)
-    for run, title in titles.items():
-        is_unique = list(titles.values()).count(title) == 1 and title not in PAPER
-        name = title if is_unique else str(run)
+    for run, experiment in experiments.items():
+        is_unique = times_named[experiment] == 1 and experiment not in PAPER
+        name = experiment if is_unique else str(run)
         size = load_tokenizer(run / TOKENIZER).vocabulary_size
         load = partial(trained_model, run)
         groups[size].append(Candidate(name, f"trained, {size:,} types", load, packed_lstm=True))
@@ -136,11 +137,11 @@ def run_candidates(runs: list[Path]) -> list[list[Candidate]]:
 
 
 def bounds_table(latency: dict) -> Table:
-    """A table of what limits each model's speed on this machine, as "reading weights".
+    """A table of what limits each model's speed on this machine, a row a model.
 
-    It has a row a model. The columns: its name, and what limits it for sentences of 20 words with
-    and without the softmax, in Table 4's responsiveness and in its throughput. The caption has the
-    machine's rates. latency: what `gcnn.benchmarks.latency.benchmark` returned.
+    The columns: its name, and what limits it (a phrase, as "reading weights") for sentences of 20
+    words, for these without the softmax, in Table 4's responsiveness and in its throughput. The
+    caption has the machine's rates. latency: what `gcnn.benchmarks.latency.benchmark` returned.
     """
     rows = []
     for name, model in latency["models"].items():
