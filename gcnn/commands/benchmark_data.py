@@ -6,6 +6,7 @@ Billion Word's shards. The second preparation finds the cache of the first (warm
 """
 
 import argparse
+import math
 import shutil
 import time
 from pathlib import Path
@@ -26,7 +27,7 @@ from gcnn.reporting.units import count, decimals, gibibytes
 
 TEXTS = ("running", "ten_times_the_lines", "billion_word")
 TYPES = 267_735  # WikiText-103's
-AT_ONCE = 1 << 20  # tokens that are drawn together
+AT_ONCE = 1 << 20  # most words that are drawn together
 WHOLE_SPLIT = 100  # shards of Billion Word's training split
 LINE = 25  # tokens of a line, on average, its end included
 HELD_OUT = 200_000  # tokens of the validation and of the test split
@@ -54,7 +55,7 @@ def main() -> None:
     """
     arguments = parse_arguments()
     about = made_with()
-    words = pa.array([f"x{letters(rank)}y" for rank in range(TYPES - 2)])  # besides <eos> and <unk>
+    types = pa.array([f"x{letters(rank)}y" for rank in range(TYPES - 2)])  # besides <eos> and <unk>
     texts = {}
     for name in TEXTS:
         if name not in arguments.texts:
@@ -62,7 +63,7 @@ def main() -> None:
         folder = arguments.dir / name
         files = files_of(name, arguments.tokens, arguments.shards)
         for seed, (path, (tokens, lines)) in enumerate(files.items()):
-            write_text(folder / path, words, tokens, lines, seed)
+            write_text(folder / path, types, tokens, lines, seed)
         texts[name] = measure(folder, "billion_word" if name == "billion_word" else "local")
         shutil.rmtree(folder)
     rows = [[name, *cells(entry)] for name, entry in texts.items()]
@@ -73,10 +74,10 @@ def main() -> None:
 def files_of(text: str, tokens: int, shards: int) -> dict[str, tuple[int, int]]:
     """The files of a text to write: by path in its folder, the numbers of tokens and of lines.
 
+    Line ends count as tokens. The validation and the test split have HELD_OUT tokens each.
     text: one of TEXTS. tokens: of the training split, LINE or more; not used for "billion_word".
-    shards: files of the training split of "billion_word", of 500,000 tokens each; `gcnn data`
-    refuses fewer than WHOLE_SPLIT. Not used for the others. The other splits have HELD_OUT tokens.
-    Line ends count as tokens.
+    shards: how many files of 500,000 tokens the training split of "billion_word" has; `gcnn data`
+    refuses fewer than WHOLE_SPLIT. It is not used for the other texts.
     """
     files = {}
     if text == "billion_word":
@@ -100,30 +101,35 @@ def letters(rank: int) -> str:
     return (letters(rank // 26 - 1) if rank >= 26 else "") + chr(ord("a") + rank % 26)
 
 
-def write_text(path: Path, words: pa.Array, tokens: int, lines: int, seed: int) -> None:
+def write_text(path: Path, types: pa.Array, tokens: int, lines: int, seed: int) -> None:
     """Write a random text of `tokens` tokens, each line end counted as one, in `lines` lines.
 
-    words: strings, the most frequent one first; they are drawn as often as English words of their
-    rank. The text is drawn in almost equal parts of up to AT_ONCE words. If the first part has more
-    than twice as many words as `words`, it begins with each of them once, shuffled. lines: fewer
-    than `tokens`, and one or more for each part. A line may be empty; each ends with a newline. The
-    same seed writes the same text. Makes the folder; an existing file is replaced.
+    types: the words to draw from, the most frequent one first; each is drawn as often as an English
+    word of its rank. The text is drawn in almost equal parts of up to AT_ONCE words. If the first
+    part has more than twice as many words as there are types, it begins with each type once,
+    shuffled. lines: fewer than `tokens`, and one or more for each part. A line may be empty; each
+    ends with a newline. The same arguments write the same text. Makes the folder; an existing file
+    is replaced.
     """
-    zipf = Zipf(len(words), seed)
+    zipf = Zipf(len(types), seed)
     random = np.random.default_rng(seed)
-    every_word = random.permutation(len(words))
-    parts = -(-(tokens - lines) // AT_ONCE)  # rounded up
+    every_type = random.permutation(len(types))
+    words = tokens - lines  # the other tokens are line ends
+    parts = math.ceil(words / AT_ONCE)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         for part in range(parts):
-            size = share(tokens - lines, part, parts)
-            ids = zipf.words(size).numpy()
-            if part == 0 and size > 2 * len(words):
-                ids[: len(words)] = every_word
-            breaks = np.sort(random.integers(0, size, share(lines, part, parts) - 1))
-            line_offsets = pa.array(np.concatenate([[0], breaks, [size]]), pa.int32())
-            in_lines = pa.ListArray.from_arrays(line_offsets, words.take(pa.array(ids)))
-            file.write("\n".join([*pc.binary_join(in_lines, " ").to_pylist(), ""]).encode())
+            words_here = share(words, part, parts)
+            lines_here = share(lines, part, parts)
+            ids = zipf.words(words_here).numpy()
+            if part == 0 and words_here > 2 * len(types):
+                ids[: len(types)] = every_type
+            # Lines end at random places: each is the words between two offsets
+            breaks = np.sort(random.integers(0, words_here, lines_here - 1))
+            offsets = pa.array(np.concatenate([[0], breaks, [words_here]]), pa.int32())
+            words_by_line = pa.ListArray.from_arrays(offsets, types.take(pa.array(ids)))
+            text = "\n".join(pc.binary_join(words_by_line, " ").to_pylist())
+            file.write(f"{text}\n".encode())
 
 
 def share(total: int, part: int, parts: int) -> int:
