@@ -101,7 +101,7 @@ benchmark-train: setup  ## measure training's speed beside the machine's own mat
 profile: setup  ## print where a training step's time goes, by operator and module
 	$(PY) scripts/benchmark_train.py --profile $(ARGS)
 
-gpu: setup  ## measure all that a GPU is to say, as in ARGS="--minutes 8 --text DIR"; on a CPU at toy size
+gpu: setup  ## test and measure on a GPU within minutes, as in ARGS="--minutes 8 --text DIR"; on a CPU at toy size
 	$(PY) scripts/benchmark_gpu.py $(ARGS)
 
 report: setup  ## write one page about RUNS, with LATENCY and COMPARISON if given

@@ -1,4 +1,4 @@
-"""What a borrowed GPU is asked, the most valuable first; on a CPU the same parts at toy size.
+"""What is measured on a borrowed GPU, the most valuable first; on a CPU the same at toy size.
 
 (1) tests marked `cuda`, (2) training's speed, memory and share of the chip's rate, (3) Table 4 and
 single sentences, (4) training compiled, (5) sentences as CUDA graphs, (6) a training of GCNN-8 on a
@@ -80,7 +80,7 @@ def run_tests(notes: Notes, seconds: float) -> None:
     if not CUDA_TESTS.exists():
         raise RunError(f"no tests at {CUDA_TESTS}; run from a checkout")
     call = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "cuda", str(CUDA_TESTS)]
-    timeout = max(1.0, seconds - 1)
+    timeout = max(1.0, seconds - 1)  # before this process is ended, which would leave pytest behind
     done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
     lines = done.stdout.splitlines()
     notes.add(exit_code=done.returncode, output=lines[-60:])
@@ -247,7 +247,7 @@ def train_on_text(
     """Train and evaluate GCNN-8 on a text (on a CPU a toy of it, for three updates).
 
     On a GPU it is trained for 0.75 * seconds - 20 seconds, at least 6, or for the experiment's
-    `max_epochs` if these end sooner.
+    `max_epochs` if these end sooner. Cutoffs that are not below the vocabulary size are dropped.
     text: a folder with {train,valid,test}.txt; None: one is written to folder/made_up_text. The run
     directory is folder/text_run, in place of an earlier one; `folder` is made. Adds to `notes` its
     path (`run`), the content of its results.json (`results`) and, of a made-up text, what it is
@@ -280,21 +280,22 @@ def train_on_text(
 
 
 def write_made_up_text(folder: Path, words: int) -> None:
-    """Write train.txt with so many words, and valid.txt and test.txt with a tenth, into `folder`.
+    """Write train.txt, valid.txt and test.txt with random words by Zipf's law into `folder`.
 
-    Random words by Zipf's law, 20 a line (what is left of the number is dropped, but each file has
-    a line), the same at each call: of 50,000 types, or of 20 for a text of at most TOY_WORDS words.
-    The folder is made; files of these names are replaced.
+    words: how many train.txt gets; valid.txt and test.txt get a tenth of them. All lines have 20
+    words, so numbers are rounded down to whole lines, but each file gets a line. There are 50,000
+    types, or 20 if `words` is at most TOY_WORDS. Each call writes the same text. The folder is
+    made; files of these names are replaced.
     """
     folder.mkdir(parents=True, exist_ok=True)
     types = 50_000 if words > TOY_WORDS else 20
     shares = {"train": 1, "valid": 0.1, "test": 0.1}
     for seed, (split, share) in enumerate(shares.items()):
-        count = max(1, int(words * share) // 20)
-        ids = Zipf(types, seed).words(count, 20)
+        line_count = max(1, int(words * share) // 20)
+        ids = Zipf(types, seed).words(line_count, 20)
         lines = []
-        for line in ids.tolist():
-            lines.append(" ".join(f"w{word}" for word in line))
+        for ids_of_line in ids.tolist():
+            lines.append(" ".join(f"w{word}" for word in ids_of_line))
         (folder / f"{split}.txt").write_text("\n".join(lines) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""Measure all that a GPU is to say, within some minutes, the most valuable first.
+"""Test and measure this project on a GPU within some minutes, the most valuable first.
 
 Each part has a process and a time of its own, and writes OUT/NAME.json the moment it knows
 something:
@@ -51,9 +51,9 @@ def main() -> None:
     out = arguments.out or Path(f"runs/gpu/{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}")
     check_output("--out", out, folder=True)
     out.mkdir(parents=True, exist_ok=True)
-    chosen = parts(arguments.device, out, arguments.text)
+    all_parts = parts(arguments.device, out, arguments.text)
     least = TOY_SECONDS if device.type == "cpu" else 0.0
-    outcomes = run_parts(chosen, 60 * arguments.minutes, out, least)
+    outcomes = run_parts(all_parts, 60 * arguments.minutes, out, least)
     print(f"figures: {out.resolve()}")
     failed = [name for name, outcome in outcomes.items() if outcome != "done"]
     if failed:

@@ -24,7 +24,7 @@ COMMANDS = {
     "benchmark": "latency of the paper's models or of runs",
     "benchmark-train": "training's speed, or its profile",
     "benchmark-softmax": "adaptive and full softmax at growing vocabularies",
-    "benchmark-gpu": "all that a GPU is to say within some minutes, a JSON file a part",
+    "benchmark-gpu": "tests, speed and a training on a GPU within some minutes, a JSON file a part",
     "benchmark-data": "speed and memory of preparing text",
     "benchmark-scoring": "speed and memory of scoring a corpus",
     "reproduce": "the paper's tables and figures, by their sweeps",
