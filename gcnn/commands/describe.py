@@ -57,7 +57,7 @@ def main() -> None:
         print(f"{table.caption}\n{to_text(table)}")
         return
     names = arguments.models or [name for name in models if "/" not in name]
-    rows = [describe(name, arguments.vocabulary) for name in names]
+    rows = [model_row(name, arguments.vocabulary) for name in names]
     print(to_text(Table(HEADER, rows, text_columns=3)))
     print(LEGEND)
 
@@ -113,14 +113,15 @@ def plan_table(names: list[str]) -> Table:
     return Table(header, rows, caption)
 
 
-def describe(name: str, vocabulary_size: int | None) -> list[str]:
+def model_row(name: str, vocabulary_size: int | None) -> list[str]:
     """The row of a model under HEADER.
 
-    name: of a file in configs/model, without .yaml. Table 1's title is empty for a model that is
-    not in it (`model_name`); a receptive field without a bound is "unbounded". vocabulary_size:
-    None is that of the data on which the paper trains the model; for a model that is not the
-    paper's, that of the smallest data set with more types than its largest cutoff. No memory is
-    taken for weights. Raises UsageError for a vocabulary that is not larger than the cutoffs.
+    Table 1's title is empty for a model that is not in it (`model_name`). A receptive field without
+    a bound is "unbounded". No memory is taken for weights.
+    name: of a file in configs/model, without .yaml. vocabulary_size: None stands for that of the
+    data on which the paper trains the model; for a model that is not the paper's, for that of the
+    smallest data set with more types than its largest cutoff. Raises UsageError for a vocabulary
+    that is not larger than the largest cutoff.
     """
     import torch
 
@@ -136,7 +137,7 @@ def describe(name: str, vocabulary_size: int | None) -> list[str]:
     if largest_cutoff >= vocabulary_size:
         raise UsageError(
             f"{name} has cutoffs {config.model.cutoffs}; give --vocabulary more types than "
-            f"{vocabulary_size}."
+            f"{largest_cutoff}."
         )
     with torch.device("meta"):  # no memory is taken
         model = build_model(config.model, vocabulary_size)

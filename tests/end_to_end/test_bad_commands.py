@@ -230,7 +230,7 @@ DESCRIBE = [
     (["../model/gcnn_8"], 2, "gcnn_8"),
     (["gcnn_8", "--vocabulary", "0"], 2, "--vocabulary.*0 is not from 1"),
     (["gcnn_8", "--vocabulary", "-7"], 2, "--vocabulary.*-7 is not from 1"),
-    (["gcnn_8", "--vocabulary", "100"], 2, "cutoffs"),
+    (["gcnn_8", "--vocabulary", "100"], 2, "cutoffs.*give --vocabulary more types than 50000"),
     (["gcnn_8", "--vocabulary", "all"], 2, "--vocabulary.*'all'"),
     (["gcnn_8", "--vocabulary", HUGE], 2, "--vocabulary.*is not from 1"),
     (["gcnn_8", "--vocabulary", str(2**62)], 2, "--vocabulary.*is not from 1"),
