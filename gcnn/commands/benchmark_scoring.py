@@ -109,10 +109,10 @@ def measure(
 
     run: its directory. shards: the files, as `write_shards` returns them. output: a folder for the
     scores, which is made; it must not have any yet. precision: float32 or bf16, of the weights.
-    Returns tokens (of all processes), tokens_per_second_and_core (the mean of the processes that
-    scored any: one may be done with all shards before the other has begun; the loading of the model
-    not counted) and peak_memory_bytes (of the largest process). Raises RunError where the command
-    fails.
+    Returns tokens (the sum over the processes), tokens_per_second_and_core and peak_memory_bytes
+    (of the largest process). The speed is the mean over the processes that scored anything, for one
+    may score all shards before the other has begun. It leaves out the loading of the model. Raises
+    RunError where the command fails.
     """
     call = ["-m"]
     if processes > 1:

@@ -63,7 +63,7 @@ def parse_arguments() -> argparse.Namespace:
     """The options of `gcnn benchmark-softmax`, from sys.argv.
 
     `threads` is None where it is not given. Raises UsageError for an invalid one, and for an `out`
-    that is the name of a figure.
+    that ends in .svg, because a figure of that name would replace the JSON.
     """
     parser = new_parser(__doc__)
     help = "numbers of types to measure; default: 10,000 to 800,000"

@@ -100,8 +100,8 @@ def print_profile(trainer: Trainer, warm_up: int = 3, steps: int = 5) -> None:
     Both have the 25 with the most time; on a GPU the GPU's time and memory. The columns: name; ms
     an update; share of all time; calls an update; MiB an update that it takes and does not free. An
     operator has its own time and memory. The modules are the encoder, its blocks, and the layers
-    outside of these; each has its forward pass alone, with all within: the encoder's includes its
-    blocks'.
+    outside of the blocks. A module has the time and memory of its forward pass, with all modules
+    within: the encoder's includes its blocks'.
     trainer: of `make_trainer`. Trains its model `warm_up + steps` updates, the first `warm_up`
     unmeasured, and leaves the forward methods of its modules wrapped by the profiler. Raises
     RunError as `Trainer.step` does for an update that is not finite.
