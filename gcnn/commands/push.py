@@ -125,26 +125,32 @@ def fill_upload_folder(run: Run, folder: Path) -> None:
 
 
 def public_command(line: str | None, where: object) -> str:
-    """A run's command line for publication: paths become placeholders, as data.path=DIR.
+    """A run's command line for publication: placeholders stand for its paths, as data.path=DIR.
 
-    These are the values of NAMES and, as in `portable`, of data and tokenizer; any other value with
-    an absolute path or `~` in it becomes PATH. run_dir, resume, data.cache_dir and logger are left
-    out; of a script, a word that is a path ending in .py, its last folder and name stay. line: the
-    command, quoted for a shell, as is the result; None: not known, which gives "". where: its file.
-    Raises UsageError as `words_of` does.
+    The paths of data and tokenizer get the placeholders of `portable`, values of NAMES those that
+    it lists. Any other value with an absolute path or `~` in it becomes PATH. Of a script, which is
+    a word that ends in .py, the last folder and the name stay. A deleted key (~KEY) stays. run_dir,
+    resume, data.cache_dir and logger are left out.
+    line: the command, quoted for a shell, as is the result; None: not known, which gives "". where:
+    the file it is from, for the message. Raises UsageError as `words_of` does.
     """
     words = portable(words_of(line, where))
     return shlex.join(public_word(word, before) for before, word in pairwise(["", *words]))
 
 
 def public_word(word: str, before: str) -> str:
-    """A word of `public_command`. before: the word before it in the command; "": none."""
+    """A word of a command as `public_command` shows it, its path replaced by a placeholder.
+
+    before: the word before it in the command, which may be the option that it belongs to; "": none.
+    """
     key = re.match(r"([^/=][^=]*=)?", word)[0]  # with its "="; of a bare word or path empty
     name = key.lstrip("+").removesuffix("=")  # as Hydra allows: ++init_from=RUN
     if name in NAMES:
         return f"{key}{NAMES[name]}"
     if before in NAMES:  # an option, whose value this word is
         return NAMES[before]
+    if re.fullmatch(r"~[\w.]+", word):  # as Hydra allows: deletes a key
+        return word
     if word.endswith(".py") and not key:
         return "/".join(Path(word).parts[-2:])
     # A slash after a letter, digit, point or dash is one within a relative path

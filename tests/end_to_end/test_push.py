@@ -154,6 +154,8 @@ def test_what_is_uploaded_does_not_say_where_it_was_made(
     ("'data.name=a;/acme/b'", "data.name=PATH"),
     ("'data.name=(a|~acme)'", "data.name=PATH"),
     ("experiment=own/a-1/b.c/d_/e", "experiment=own/a-1/b.c/d_/e"),
+    ("~trainer.clip_norm seed=2", "'~trainer.clip_norm' seed=2"),
+    ("~acme/roe seed=2", "PATH seed=2"),
 ])  # fmt: skip
 def test_paths_are_left_out_of_a_command_and_keys_stay(typed, published):
     script = "python /acme=roe/scripts/train.py"
