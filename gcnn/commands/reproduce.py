@@ -66,8 +66,10 @@ def main() -> int:
             continue
         drawn += 1
         picture = drawing(record)
-        write_record(record, out / arguments.scale, picture and picture.svg)
-        print(": ".join(FIGURES[figure]))
+        svg = picture.svg if picture else None
+        write_record(record, out / arguments.scale, svg)
+        place, title = FIGURES[figure]
+        print(f"{place}: {title}")
         print(to_text(groups_table(record)))
         print(f"{out / arguments.scale / figure}.json\n")
         if record.missing:
@@ -98,28 +100,28 @@ def make_figure(
     """Train what is missing of a figure; returns the record of its runs, and whether they ended.
 
     Trains only if `arguments.train`. The record is None if there are no runs. A figure has groups
-    (`make_of_groups`) or experiments that are sweeps (`make_of_sweeps`); these two say which runs
-    the second value is about.
+    (`make_from_groups`) or experiments that are sweeps (`make_from_sweeps`); these two say which
+    runs the second value is about.
     arguments: of `parse_arguments`. out: the folder of the figures. overrides: key=value, for all
-    runs, as prepare_overrides returns them. Raises SweepStopped as `run_sweep` does, which may be
-    due to an invalid override, for only what a sweep trains or a run is compared with is composed.
-    Raises UsageError for a group that the figure lacks, for runs that are not in its plan or come
-    twice, for an invalid plan, and for a damaged file.
+    runs, as prepare_overrides returns them. Raises SweepStopped as `run_sweep` does; UsageError for
+    a group that the figure lacks, for runs that are not in its plan or come twice, for an invalid
+    plan, and for a damaged file. An invalid override is noticed only where known runs of a group
+    are compared with the plan (UsageError) or a sweep is begun, which refuses it (SweepStopped).
     """
     parts = parts_of(arguments.scale, figure)
     check_groups_exist(figure, arguments.group, parts)
     if parts:
-        return make_of_groups(figure, parts, arguments, out, overrides)
-    return make_of_sweeps(figure, arguments, overrides)
+        return make_from_groups(figure, parts, arguments, out, overrides)
+    return make_from_sweeps(figure, arguments, overrides)
 
 
-def make_of_sweeps(
+def make_from_sweeps(
     figure: str, arguments: argparse.Namespace, overrides: list[str]
 ) -> tuple[Record | None, bool]:
-    """`make_figure` of a figure that has sweeps: `Plan.sweeps`, each with a folder below RUNS.
+    """`make_figure` of a figure whose plan has sweeps (`Plan.sweeps`), each in RUNS/<experiment>.
 
     The second value is whether each sweep has members, and all of them are finished or have
-    diverged, also where nothing is trained.
+    diverged. It is so also where nothing is trained.
     """
     runs = []
     missing = 0
@@ -137,19 +139,20 @@ def make_of_sweeps(
     return record, is_finished and missing == 0
 
 
-def make_of_groups(
+def make_from_groups(
     figure: str,
     parts: list[Part],
     arguments: argparse.Namespace,
     out: Path,
     overrides: list[str],
 ) -> tuple[Record | None, bool]:
-    """`make_figure` of a figure that has groups, its `parts`; some may belong to another figure.
+    """`make_figure` of a figure whose plan has groups, its `parts`.
 
-    With --group these groups alone are trained. The second value is whether all runs of the groups
-    that were to be trained are finished or have diverged; True where nothing was to be trained.
-    Of all groups, the runs that have ended are added to the files of kept runs below `out`, each to
-    that of the figure that owns its group; with --out, runs that are kept there count too.
+    A part may belong to the plan of another figure (`Part.figure`). With --group, only these groups
+    are trained; the record has all groups. The second value is whether all runs of the groups that
+    were to be trained are finished or have diverged; True where nothing was to be trained.
+    Runs that have ended, of any group, are added to the `kept_file` of the group's own figure in
+    `out`. With --out, the runs that are kept there are in the record, too.
     """
     scale = arguments.scale
     if arguments.out:
