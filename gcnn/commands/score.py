@@ -56,11 +56,11 @@ def main() -> None:
     Scores of standard input are printed as its lines arrive (`score_windows`), or with --nbest the
     hypotheses of each list best first. Files are written to --output with their rows and scores
     (`score_files`), and what this process did is printed as a line of JSON: the fields of
-    `ScoringStats` and tokens_per_second. Warnings go to stderr. Sets torch's threads. Raises
-    UsageError for invalid options, for a run that cannot be loaded, and for a bad line or what
-    `read_windows` refuses, after the scores of the lines before it (of n-best lists, of all but the
-    last one before it); UsageError and OSError as `score_files` does; RunError for damaged weights
-    or a failed download.
+    `ScoringStats` and tokens_per_second. Warnings go to stderr. Sets torch's threads.
+    Raises UsageError for invalid options, for a run that cannot be loaded, for a bad line and for
+    what `read_windows` refuses; UsageError and OSError as `score_files` does; RunError for damaged
+    weights or a failed download. The scores of the lines before a bad one are printed first; of
+    n-best lists, those of all lists before it but the last.
     """
     arguments = parse_arguments()
     check_arguments(arguments)
@@ -72,16 +72,17 @@ def main() -> None:
     if scorer.model.before_text is not None and rank() == 0:
         print(f"warning: {CARRIED}", file=sys.stderr)
     if arguments.input is not None:
-        columns = arguments.column or "text", arguments.prefix or ""
-        done = score_files(scorer, arguments.input, arguments.output, *columns)
+        column = arguments.column or "text"
+        prefix = arguments.prefix or ""
+        done = score_files(scorer, arguments.input, arguments.output, column, prefix)
         print(to_json(asdict(done) | {"tokens_per_second": done.tokens_per_second}))
         return
-    lines = read_windows(STDIN)
+    windows = read_windows(STDIN)
     ranker = Ranker(arguments.lm_weight, arguments.unknown_penalty, arguments.word_weight)
     if arguments.nbest is None:
-        output = score_windows(scorer, lines, arguments.format)
+        output = score_windows(scorer, windows, arguments.format)
     else:
-        output = rerank_windows(scorer, lines, arguments.nbest, ranker)
+        output = rerank_windows(scorer, windows, arguments.nbest, ranker)
     sys.stdout.reconfigure(encoding="utf-8")
     for text in output:
         sys.stdout.write(text)
@@ -93,8 +94,8 @@ def main() -> None:
 def check_arguments(arguments: argparse.Namespace) -> None:
     """Raise UsageError for options that exclude each other or lack another, and for invalid values.
 
-    Also where standard input is to be scored, and it or standard output was closed by the caller.
-    arguments: of `parse_arguments`.
+    Raises it also if standard input is to be scored, and the process was started without standard
+    input or output. arguments: of `parse_arguments`.
     """
     for option, number, least in (
         ("--lm-weight", arguments.lm_weight, -math.inf),
@@ -186,13 +187,14 @@ def parse_arguments() -> argparse.Namespace:
 def score_windows(
     scorer: "Scorer", windows: Iterator[list[bytes]], form: str | None
 ) -> Iterator[str]:
-    """Score windows of lines; yields the text to print of each, for each score a line with its end.
+    """Score windows of lines; yields the text to print for each window, a line for each score.
 
-    windows: lines in UTF-8 without line ends, as `read_windows` yields them. form: "tsv", columns
-    log_prob, tokens, unknown and perplexity, their header yielded first, also without a line;
-    "jsonl" or None, an object a line with these keys. A value that is not finite, as a perplexity
-    too large for a float, is inf or nan in tsv and null in jsonl. After the scores of the lines
-    before it, raises UsageError, with the number of the line, for one that is not UTF-8.
+    windows: lines in UTF-8 without line ends, as `read_windows` yields them. form: "jsonl" or None:
+    objects with the keys log_prob, tokens, unknown and perplexity; "tsv": these as columns, with a
+    header that is yielded first, even if there are no windows. A value that is not finite, as a
+    perplexity too large for a float, is inf or nan in tsv and null in jsonl. Raises UsageError,
+    with the number of the line, for one that is not UTF-8; the scores of all lines before it are
+    yielded first.
     """
     if form == "tsv":
         yield "log_prob\ttokens\tunknown\tperplexity\n"
@@ -209,8 +211,9 @@ def rerank_windows(
 ) -> Iterator[str]:
     """Score and rank n-best lists; yields the text to print of each list (`Ranker.rank`).
 
-    The best hypothesis comes first, each with a newline. The lists are those of `split_into_lists`;
-    they are yielded when the next list's name or the end of the input comes. No input: no text.
+    Each hypothesis is a line with its newline; the best one comes first. The lists are those of
+    `split_into_lists`. A list is yielded when the next list's name or the end of the input comes.
+    No input: no text.
     windows: lines in UTF-8 without line ends, as `read_windows` yields them. kind: the lists'
     format, of KINDS ("any": see `line_parser`); with `ranker.weight`, each hypothesis must have a
     score of its own. Adds to the counts of `ranker`. Raises UsageError, with the number of the
