@@ -194,11 +194,12 @@ def new_train_parser() -> Parser:
 
 
 def hydra_arguments(parsed: argparse.Namespace, unknown: list[str]) -> tuple[list[str], list[str]]:
-    """The overrides and the options of the command line, sys.argv, as Hydra is to read them.
+    """The overrides of the command line, sys.argv, and its other words, as Hydra is to read them.
 
-    parsed, unknown: what `new_train_parser` made of it. The options still have the unknown words,
-    which Hydra refuses. Raises UsageError as `prepare_overrides` does, and for a --config-path
-    whose config is not plain data.
+    parsed, unknown: the options that `new_train_parser` knows, and the words that it does not. An
+    unknown word without "=" raises UsageError; one with it, as --lr=1, is in both lists, and is
+    refused where these are parsed. Raises UsageError also as `prepare_overrides` does, and for a
+    --config-path whose config is not plain data.
     """
     overrides = prepare_overrides([*unknown, *parsed.overrides], sweep=parsed.multirun)
     options = [word for word in sys.argv[1:] if word not in parsed.overrides]

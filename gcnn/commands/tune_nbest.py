@@ -98,9 +98,10 @@ def read_references(path: Path) -> dict[str, str]:
     for rows in read_lines(path):
         for line in rows.drop_null().to_pylist():
             name, bars, words = line.partition("|||")
-            if not bars:
-                # Empty texts in place of what a short line lacks
-                name, words, *_ = [*line.split(maxsplit=1), "", ""]
+            if not bars:  # Kaldi's: the name ends at the first white space
+                fields = line.split(maxsplit=1)
+                name = fields[0] if fields else ""
+                words = fields[1] if len(fields) > 1 else ""
             name = name.strip()
             if name in references:
                 raise UsageError(
