@@ -33,7 +33,7 @@ class Sizes:
 
     large: int  # bytes of an array that fits no cache
     channels: int  # of the product whose rate counts
-    rows: tuple[int, ...]  # of it: a sentence, a large batch
+    rows: tuple[int, ...]  # of the product that are tried: those of a sentence, of a large batch
 
 
 SIZES = {
@@ -96,21 +96,21 @@ class Machine:
         An LSTM's recurrence comes after the other products. Within each of the two, computing and
         reading overlap, so that the slower one counts. Measures the rates that are not known yet.
         """
-        shared = {
+        parallel = {
             "matrix products": work.flops / self.flops_per_second(),
             "reading weights": work.bytes / self.read_bytes_per_second(self.sizes.large),
         }
-        slowest = max(shared, key=shared.get)
+        slowest = max(parallel, key=parallel.get)
         if not work.steps:
-            return Bound(shared[slowest], slowest)
+            return Bound(parallel[slowest], slowest)
         step_bytes = work.steps * work.step_bytes
         recurrence = {
             "recurrent products": work.steps * work.step_flops / self.flops_per_second(),
             "rereading recurrent weights": step_bytes / self.read_bytes_per_second(work.step_bytes),
         }
         slowest_step = max(recurrence, key=recurrence.get)
-        seconds = shared[slowest] + recurrence[slowest_step]
-        if shared[slowest] > recurrence[slowest_step]:
+        seconds = parallel[slowest] + recurrence[slowest_step]
+        if parallel[slowest] > recurrence[slowest_step]:
             return Bound(seconds, slowest)
         return Bound(seconds, slowest_step)
 
@@ -183,13 +183,14 @@ def now(device: torch.device) -> float:
 
 
 def work_of(model: LanguageModel, targets: Tensor, softmax: bool = True) -> Work:
-    """What scoring a text takes a model, counted and not measured.
+    """The work of scoring a text with a model, counted and not measured.
 
     targets: ids, (batch, time), none of them IGNORE; they decide which clusters of an adaptive
     softmax are computed. softmax: False counts the encoder alone.
-    A weight takes as many bytes as one of the embedding's type. Of the embedding a row is read for
-    each token, also if it comes again; of the softmax the head, and the clusters that `targets`
-    need. The products within a Transformer's attention have no weights, and are left out.
+    Each weight takes as many bytes as one of the embedding. A row of the embedding is read for each
+    token, even if the same row was read before. Of the softmax, the head is read, and the clusters
+    that `targets` need. The products within a Transformer's attention have no weights, and are left
+    out.
     """
     encoder = model.encoder
     embedding = encoder.embedding.weight
@@ -209,10 +210,10 @@ def work_of(model: LanguageModel, targets: Tensor, softmax: bool = True) -> Work
                 weights_read += count
     size = embedding.element_size()
     looked_up = embedding.size(1) * targets.numel()
-    shared = Work(flops=2 * macs, bytes=size * (weights_read + looked_up))
+    parallel = Work(flops=2 * macs, bytes=size * (weights_read + looked_up))
     if not recurrent:
-        return shared
+        return parallel
     batch, steps = targets.shape
     return replace(
-        shared, steps=steps, step_flops=2 * batch * recurrent, step_bytes=size * recurrent
+        parallel, steps=steps, step_flops=2 * batch * recurrent, step_bytes=size * recurrent
     )

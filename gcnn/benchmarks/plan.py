@@ -82,7 +82,10 @@ class Epoch:
 
 @functools.cache
 def meta_model(name: str) -> LanguageModel:
-    """A model of MODELS on the meta device, for counting: its weights take no memory."""
+    """A model of MODELS on the meta device, for counting: its weights take no memory.
+
+    All callers share it, so do not change it.
+    """
     with torch.device("meta"):
         return build_model(compose_config(f"model={name}").model, MODELS[name][0])
 
@@ -114,9 +117,9 @@ def plan(name: str, tokens: int, gpus: int, gpu: GPU) -> Epoch:
 def kept_bytes(model: LanguageModel) -> float:
     """Bytes of activations a token that are kept for the backward pass of a GCNN.
 
-    Of each convolution: its input and output (values and gates) in bf16, and a dropout mask. Of the
-    adaptive softmax: two float32 numbers for each logit, those of a cluster weighted with the share
-    of words in it by Zipf's law (`zipf`).
+    Of each convolution: its input and output (values and gates) in bf16, and the input's dropout
+    mask, a byte each. Of the adaptive softmax: two float32 numbers for each logit. A cluster's
+    logits count by the share of words that are in it by Zipf's law (`zipf`).
     """
     body = 0
     for module in model.encoder.modules():

@@ -50,20 +50,20 @@ class Part:
 def run_parts(
     parts: list[Part], seconds: float, folder: Path, least: float = 0.0
 ) -> dict[str, str]:
-    """Run parts one after the other, each in its own forked process (`run_part`): so this process
-    must not have asked torch for a GPU before.
+    """Run parts one after the other, each in its own forked process (`run_part`).
 
-    seconds: for all parts together, divided by their shares; what a part leaves goes to those after
-    it. They may be exceeded a little, as ending a part takes up to GRACE. least: seconds that each
-    part has at the least, even if the sum is then exceeded.
+    This process must not have asked torch for a GPU before.
+    seconds: for all parts together, divided by their shares. Time that a part does not use goes to
+    those after it. All together may take a little longer, since ending a part takes up to GRACE.
+    least: seconds that each part has in any case, even if all then take longer than `seconds`.
     Writes NAME.json of each part into `folder`, which must exist, in place of an older one, and
     prints a line for each. Returns by name "done", or why the part failed. Names must differ.
     """
     deadline = time.monotonic() + seconds
     outcomes = {}
-    for at, part in enumerate(parts):
+    for number, part in enumerate(parts):
         left = max(1.0, deadline - time.monotonic())
-        shares_left = sum(later.share for later in parts[at:])
+        shares_left = sum(later.share for later in parts[number:])
         limit = max(least, left * part.share / shares_left)
         path = folder / f"{part.name}.json"
         start = time.monotonic()
