@@ -183,8 +183,9 @@ def files_with_paths(run: Run, folder: Path) -> list[str]:
 
     They can be a card that was written earlier, or a SentencePiece model, which names the text that
     it was trained on. Looked for are the run's directory, the paths in its config and the home
-    directory, except those of two parts or fewer, as /data or data/wiki ("/" is a part). Weights
-    (*.safetensors) are not searched. Sorted; empty if there are none.
+    directory. Short paths are not looked for: absolute ones of a single name, as /data, and
+    relative ones of one or two, as data/wiki. Weights (*.safetensors) are not searched. Sorted;
+    empty if there are none.
     """
     config = run.config
     home = os.path.expanduser("~")  # stays "~" for a user without one

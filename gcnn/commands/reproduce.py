@@ -212,13 +212,13 @@ def train_part(
 ) -> list[KeptRun]:
     """Train a group's learning rates, then the other seeds at the best; returns all its runs.
 
-    These are finished or not, as `known_runs` returns them; `known` itself if none is to be
-    trained. It trains in RUNS/SCALE/FIGURE/GROUP (`Part.folder`).
+    They come as from `known_runs`, finished or not; it is `known` itself if there is nothing to
+    train. A run that fails is not tried again in this call, so the group may stay incomplete. The
+    runs are in RUNS/SCALE/FIGURE/GROUP (`Part.folder`). Prints to stderr what it trains.
     known: the runs so far. arguments: of `parse_arguments`. kept: the file to which runs that have
-    ended are added, also when a sweep is stopped; runs in it count as known only with --out.
-    overrides: key=value, for all runs, as prepare_overrides returns them. A run that fails is not
-    tried again: the group then stays incomplete. Prints to stderr what it trains. Raises
-    SweepStopped as `run_sweep` does, and UsageError as `known_runs` and `keep_runs` do.
+    ended are added, even if a sweep is stopped; runs in it count as known only with --out.
+    overrides: key=value, for all runs, as prepare_overrides returns them. Raises SweepStopped as
+    `run_sweep` does, and UsageError as `known_runs` and `keep_runs` do.
     """
     tried: set[tuple[float, int]] = set()
     wanted = next_runs(part, known)
@@ -265,12 +265,13 @@ def add_runs(folder: Path, scale: str, figures: list[str], out: Path) -> None:
 def run_sweep(overrides: list[str], folder: Path) -> None:
     """Run `gcnn sweep` in a child process and wait for it; a sweep that was begun is resumed.
 
-    overrides: key=value, as Hydra parses them. folder: of the sweep, its run_dir. The exit codes 0
-    and 1 are no error: members may have failed, or the sweep itself. Raises SweepStopped for any
-    other: of a signal, or 2 where the sweep, or each of its members, was refused.
-    Meanwhile SIGTERM and SIGHUP are passed to the child, which saves, and SIGINT is ignored, since
-    the terminal sends it to both. Afterwards all three have their default handlers. SIGTERM and
-    SIGHUP are left alone if they were ignored before. Call it in the main thread.
+    overrides: key=value, as Hydra parses them. folder: of the sweep, its run_dir. Call it in the
+    main thread. Raises SweepStopped for any exit code but 0 and 1: the child was stopped by a
+    signal, or refused the sweep or each of its members (2). After 1, which raises nothing, members
+    have failed, or the sweep itself.
+    While the child runs, SIGTERM and SIGHUP are passed to it, which makes it save, and SIGINT is
+    ignored here, since the terminal sends it to both. Afterwards all three have Python's default
+    handlers, whatever they were before; but a SIGTERM or SIGHUP that was ignored stays ignored.
     """
     command = [sys.executable, "-m", "gcnn", "sweep", *overrides]
     process = subprocess.Popen([*command, f"run_dir={folder}", "resume=true"])
