@@ -14,6 +14,7 @@ from gcnn.commands.arguments import (
     add_threads,
     check_text_options,
     new_parser,
+    path_of_text,
     read_stream,
     read_text,
     set_threads,
@@ -72,9 +73,10 @@ def main() -> None:
 
 
 def token_rows(stream: "TokenStream", types: list[str], log_probs: "np.ndarray") -> Iterator[str]:
-    """A line for each token of a text: its type, a tab, its log-probability in nats, a newline.
+    """Yield a line for each token: its type, a tab, its log-probability in nats, a newline.
 
-    A tab in a type is written <0x09>. types: the tokenizer's, by id. log_probs: (tokens,), nats.
+    A tab in a type is written <0x09>. types: the tokenizer's, by id. log_probs: of the tokens in
+    the stream's order, (tokens,), nats.
     """
     # A tab would look like the column's end: it is written as SentencePiece writes bytes.
     names = [name.replace("\t", "<0x09>") for name in types]
@@ -114,7 +116,9 @@ def word_rows(arguments: argparse.Namespace, run: "LoadedRun", sentences: bool) 
     from gcnn.evaluation.words import add_up_words
 
     rows = read_text(arguments, run.config.data)
-    what = arguments.file or f"the {arguments.split or 'test'} split"
+    what = f"the {arguments.split or 'test'} split"
+    if arguments.file is not None:
+        what = str(path_of_text(arguments))
     stream = encode_text(rows, run.tokenizer, what)
     sizes = arguments.batch_size, arguments.block_size
     nlls = nlls_in_order(run.model, stream, sentences, *sizes)

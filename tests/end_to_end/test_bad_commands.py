@@ -41,6 +41,7 @@ EVALUATE = [
     ([*RUN, "--file", "{tmp}/folder"], 2, "no file .*folder"),
     ([*RUN, "--file", "{tmp}/empty"], 2, "empty has no words"),
     ([*RUN, "--file", "{tmp}/blank"], 2, "blank has no words"),
+    ([*RUN, "--file", "-", "--per-word"], 2, "/dev/stdin has no words"),
     ([*RUN, "--file", "{tmp}/latin-1"], 2, "latin-1 is not UTF-8.*line 2"),
     ([*RUN, "--file", "{tmp}/utf-16"], 2, "utf-16 is .*UTF-16"),
     ([*RUN, "--file", "{tmp}/utf-16-le"], 2, "utf-16-le is not UTF-8 text: .* zero bytes"),
