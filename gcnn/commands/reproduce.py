@@ -39,11 +39,12 @@ def main() -> int:
     Writes OUT/SCALE/<figure>.json, .csv and, for a drawing, .svg, and OUT/SCALE/runs/<figure>.jsonl
     of the kept runs; OUT is --out, or RUNS/figures. With --draw-only or --add nothing is trained;
     --add first keeps its runs (`add_runs`). Figures without a run are left out.
-    Returns the exit code: 0, or that of a sweep that was stopped, which ends the command. Raises
-    UsageError for an invalid option or override, an unknown scale or figure, where nothing was to
-    be trained and no figure has a run, and as `make_figure` and `add_runs` do; RunError, once all
-    figures are written, where runs that were to be trained are neither finished nor diverged, also
-    those of a figure of which no run began.
+    Returns the exit code: 0, or that of a sweep that was stopped or refused what it was to train
+    (2), which ends the command.
+    Raises UsageError for an invalid option, a word that is no override, an unknown scale or figure,
+    where nothing was to be trained and no figure has a run, and as `make_figure` and `add_runs` do;
+    RunError, once all figures are written, where runs that were to be trained are neither finished
+    nor diverged, also those of a figure of which no run began.
     """
     arguments = parse_arguments()
     overrides = prepare_overrides(arguments.overrides)

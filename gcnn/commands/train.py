@@ -196,12 +196,14 @@ def new_train_parser() -> Parser:
 def hydra_arguments(parsed: argparse.Namespace, unknown: list[str]) -> tuple[list[str], list[str]]:
     """The overrides of the command line, sys.argv, and its other words, as Hydra is to read them.
 
+    The other words are options with their values; --config-path is repeated as an absolute path.
     parsed, unknown: the options that `new_train_parser` knows, and the words that it does not. An
     unknown word without "=" raises UsageError; one with it, as --lr=1, is in both lists, and is
-    refused where these are parsed. Raises UsageError also as `prepare_overrides` does, and for a
-    --config-path whose config is not plain data.
+    refused later. Raises UsageError also as `prepare_overrides` does, and unless --config-path is
+    the folder of a run (`load_config`).
     """
     overrides = prepare_overrides([*unknown, *parsed.overrides], sweep=parsed.multirun)
+    # The words themselves, since argparse does not say which value belonged to which option.
     options = [word for word in sys.argv[1:] if word not in parsed.overrides]
     if parsed.config_path is not None:
         # The run to repeat may be a stranger's, and Hydra does what a config says, as to make an

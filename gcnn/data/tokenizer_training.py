@@ -285,9 +285,11 @@ def sentencepiece_model(config: SentencePieceConfig, lines: Sequence[str]) -> by
 def train_pieces(model_type: str, size: int, lines: Sequence[str]) -> bytes:
     """A serialised SentencePiece model of `size` pieces; the same lines give the same model.
 
-    model_type: "bpe" or "unigram". Its own ids are 0 for <unk> and 1 for <eos>. Rare characters are
-    encoded as bytes, so that any text can be decoded from its ids.
-    Raises RuntimeError with SentencePiece's message for a size that the text cannot have.
+    model_type: "bpe" or "unigram". lines: no longer than LONGEST characters, since SentencePiece
+    leaves out long ones (`LineSample` keeps to it). Its own ids are 0 for <unk> and 1 for <eos>.
+    Rare characters are encoded as bytes, so that any text can be decoded from its ids.
+    Raises RuntimeError with SentencePiece's message for a size that the text cannot have, and if
+    all lines are empty.
     """
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
