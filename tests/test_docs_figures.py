@@ -1,0 +1,234 @@
+"""The figures in README and docs are those of the recorded results."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from gcnn.config.compose import compose_config
+from gcnn.reporting.latency import load_latency
+from gcnn.reporting.results import results_table
+from gcnn.reproduction.claims import CLAIMS, verdict
+from gcnn.reproduction.rates import best_groups
+from gcnn.reproduction.records import FIGURES, load_records
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+
+
+def test_the_speeds_in_the_docs_are_those_of_the_results():
+    """Every table row of PERFORMANCE.md that has a JSON file beside it."""
+    text = (DOCS / "PERFORMANCE.md").read_text()
+    found = {path.stem: json.loads(path.read_text()) for path in (DOCS / "results").glob("*.json")}
+    for entry in found["training_speed"]["workloads"].values():
+        share, evaluation = (
+            100 * entry[f"{key}"]
+            for key in ("share_of_matrix_product", "evaluation_share_of_forward")
+        )
+        assert (
+            f"| {entry['tokens_per_second']:,.0f} | {entry['flops_per_second'] / 1e9:.0f} |" in text
+        )
+        assert f"| {share:.0f} % |" in text
+        assert f"| {evaluation:.0f} % |" in text
+    for entry in found["data_size"]["texts"].values():
+        assert f"| {entry['seconds']:.1f} | {entry['tokens_per_second'] / 1e6:.2f} M |" in text
+    for entry in found["corpus_scoring"]["measurements"]:
+        assert f"| {entry['tokens_per_second_and_core']:,.0f} |" in text
+        assert f"| {entry['core_hours_for_1_tb']:,.0f} | ${entry['dollars_for_1_tb']:.0f} |" in text
+    for words in ("20", "50"):
+        sentence = found["latency_gcnn_8"]["models"]["gcnn_8"]["sentences"][words]
+        assert f"{words} words" in text
+        assert (
+            f"**{sentence['median_ms']:.1f} ms**, "
+            f"{sentence['median_ms'] / sentence['bound_ms']:.1f} times" in text
+        )
+
+
+def test_the_wikitext_103_figures_in_the_docs_are_the_results():
+    text = (DOCS / "RESULTS.md").read_text()
+    found = json.loads((DOCS / "results" / "wikitext103_head.json").read_text())
+    valid, test = found["validation"], found["test"]
+    assert f"| perplexity | {valid['perplexity']:.1f} | {test['perplexity']:.1f} |" in text
+    assert (
+        f"| of a unigram model | {valid['unigram_perplexity']:,.1f} "
+        f"| {test['unigram_perplexity']:,.1f} |" in text
+    )
+
+
+def test_the_wikitext_2_rows_in_the_docs_are_the_results():
+    lines = (DOCS / "RESULTS.md").read_text().splitlines()
+    rows = {
+        m[1]: line
+        for line in lines
+        if (m := re.match(r"\| .*\((?:docs/)?(results/wikitext2_\w+\.json)\)", line))
+    }
+    assert len(rows) >= 2
+    for name, row in rows.items():
+        found = json.loads((DOCS / name).read_text())
+        train = found["train"]
+        operations = 3 * found["flops_per_token"] * found["train"]["tokens"]
+        perplexities = [f"{found[split]['perplexity']:.1f}" for split in ("test", "validation")]
+        cells = [f"{found['parameters']['total'] / 1e6:.1f} M", *perplexities]
+        cells += [
+            f"{train['tokens'] / 1e6:.1f} M",
+            f"{operations:.1e}",
+            f"{train['seconds'] / 60:.0f} min",
+        ]
+        assert " | ".join(cells) in row
+
+
+def test_the_gates_in_the_docs_are_the_figures():
+    groups = [
+        g
+        for name in ("fig3", "fig5")
+        for g in json.loads((DOCS / f"results/reproduction/cpu/{name}.json").read_text())["groups"]
+    ]
+    means = {
+        group["group"]: f"{group['mean']:.2f}"
+        for group in groups
+        if len(group["test_perplexity"]) == 3
+    }
+    heading = "### What each gate's own gain and rate changed"
+    section = (DOCS / "RESULTS.md").read_text().partition(heading)[2]
+    rows = {
+        row.split(" | ")[0].removeprefix("| ").lower(): row
+        for row in section.splitlines()[:18]
+        if "| " in row
+    }
+    assert len(means) == 6
+    for gate, mean in means.items():
+        assert rows[gate].endswith(f"| {mean} |")
+
+
+def behind(group, better, digits: int) -> str:
+    return f"{group.mean / better.mean - 1:.{digits}%}".replace("%", " %")
+
+
+def test_what_more_text_changed_in_the_docs_is_the_figures():
+    records = load_records(DOCS / "results" / "reproduction")
+    text = " ".join((DOCS / "RESULTS.md").read_text().split())
+
+    gates = {}
+    small_gates = {}
+    for figure in ("fig3", "fig5"):
+        gates |= best_groups(records["wikipedia"][figure])
+        small_gates |= best_groups(records["cpu"][figure])
+    glu = gates.pop("glu")
+    assert f"| GLU | {small_gates['glu'].mean:.2f} | {glu.mean:.2f} |" in text
+    for gate, group in gates.items():
+        row = f"{small_gates[gate].mean:.2f} | {group.mean:.2f} | {behind(group, glu, 1)} |"
+        assert f"| {gate} | {row}" in text.lower()
+    assert f"tanh last by {behind(gates['tanh'], gates['relu'], 0)}" in text
+    assert f"GTU is ahead of ReLU by {behind(gates['relu'], gates['gtu'], 1)}" in text
+    first = behind(gates["gtu"], glu, 0)
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    assert f"GLU is the best of the paper's gates, {first} ahead of the next" in readme
+
+    contexts, small = (best_groups(records[scale]["fig4"]) for scale in ("wikipedia", "cpu"))
+    for row, at in (("20 M words of Wikipedia, 3e-2", contexts), ("2 M words, 3e-2", small)):
+        means = [f"{at[words].mean:.2f}" for words in ("1", "7", "13", "19", "31", "49")]
+        assert re.search(rf"\| {row} \([^|]*\) \| {re.escape(' | '.join(means))} \|", text)
+    assert len(contexts["19"].test_perplexity) == 3
+    losses = []
+    for at in (contexts, small):
+        for words in ("31", "49"):
+            losses.append(100 * (at[words].mean / at["19"].mean - 1))
+    words = "by {:.1f} and {:.1f} %, where they were by {:.1f} and {:.1f} %".format(*losses)
+    assert f"31 and 49 words are behind 19 {words}" in text
+
+
+def recorded(name: str) -> dict:
+    """The results.json of a run, as docs/results has it."""
+    return json.loads((DOCS / "results" / f"{name}.json").read_text())
+
+
+def test_the_readme_fits_two_screens_and_shows_recorded_numbers():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 100
+    table = results_table(recorded("quickstart")).splitlines()
+    blocks = re.findall(r"```\n(.*?)```", text, re.DOTALL)
+    excerpt = next(block for block in blocks if block.startswith("parameters"))
+    assert set(excerpt.splitlines()) <= {*table, ""}
+    lstm = recorded("quickstart_lstm")["test"]["perplexity"]
+    assert f"the LSTM has {lstm:.2f} on test" in " ".join(text.split())
+
+
+def test_the_quick_starts_trials_in_the_docs_are_recorded_and_its_recipes_the_best_of_them():
+    text = (DOCS / "RESULTS.md").read_text()
+    trials = json.loads((DOCS / "results" / "quickstart_trials.json").read_text())
+    experiments = {
+        "GCNN": "quickstart",
+        "LSTM": "quickstart_lstm",
+        "Transformer": "quickstart_transformer",
+    }
+    assert {trial["model"] for trial in trials} == set(experiments)
+    for model, experiment in experiments.items():
+        own = [trial for trial in trials if trial["model"] == model]
+        for trial in own:
+            perplexities = [trial["validation_perplexity"], trial["test_perplexity"]]
+            cells = [model, trial["lr"], trial["order"], *(f"{p:.2f}" for p in perplexities)]
+            assert f"| {' | '.join(cells)} |" in text
+        best = min(own, key=lambda trial: trial["validation_perplexity"])
+        rates = sorted(float(t["lr"]) for t in own if t["order"] == best["order"])
+        assert rates[0] < float(best["lr"]) < rates[-1]
+        config = compose_config(f"experiment={experiment}")
+        assert config.optimizer.lr == float(best["lr"])
+        assert config.trainer.carry_state == (best["order"] == "in order")
+        assert config.trainer.max_steps == best["steps"]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/RESULTS.md"])
+def test_gcnn_and_lstm_in_the_docs_are_the_recorded_runs(page):
+    """The rows of the table that the two pages share: test perplexities of GCNN and LSTM."""
+    rows = {}
+    for line in (ROOT / page).read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 6 and cells[3].replace(".", "").isdecimal():
+            rows[cells[0]] = cells[3:5]
+    records = load_records(DOCS / "results" / "reproduction")["wikipedia"]["figs"]
+    means = {}
+    for model in ("GCNN", "LSTM"):
+        groups = [g for g in records.groups if g.group.startswith(model) and g.mean]
+        for tokens in {g.corpus_tokens for g in groups}:
+            best = min(
+                (g for g in groups if g.corpus_tokens == tokens),
+                key=lambda g: min(g.validation_perplexity.values()),
+            )
+            means[model, round(tokens / 1e6)] = f"{best.mean:.1f}"
+    expected = {}
+    for title, gcnn, lstm in (
+        ("Shakespeare", "quickstart", "quickstart_lstm"),
+        ("WikiText-2", "wikitext2_gcnn_small", "wikitext2_lstm_small"),
+    ):
+        pair = [recorded(name)["test"]["perplexity"] for name in (gcnn, lstm)]
+        expected[title] = [f"{perplexity:.1f}" for perplexity in pair]
+    table3 = best_groups(load_records(DOCS / "results" / "reproduction")["cpu"]["table3"])
+    pair = [table3["gcnn_8"].mean, table3["lstm_1024"].mean]
+    expected["the same, smaller models"] = [f"{perplexity:.1f}" for perplexity in pair]
+    for tokens in (20, 61):
+        lstm = means.get(("LSTM", tokens), "not yet trained")
+        expected[f"Wikipedia, {tokens} M words"] = [means["GCNN", tokens], lstm]
+    transformers = [g.mean for g in records.groups if g.group.startswith("Transformer")]
+    assert f"{min(transformers):.1f}" in (ROOT / page).read_text()
+    for title, pair in expected.items():
+        [found] = [cells for name, cells in rows.items() if name.startswith(title)]
+        assert found == pair, title
+
+
+@pytest.mark.parametrize("scale", ["cpu", "wikipedia"])
+@pytest.mark.parametrize("figure", CLAIMS)
+def test_the_docs_begin_each_verdict_as_the_records_have_it(figure, scale):
+    """In the table of RESULTS.md: a row a claim, a column a scale; a dash where it is not asked."""
+    measured = load_records(DOCS / "results" / "reproduction")[scale].get(figure)
+    if figure == "table4":
+        measured = load_latency(DOCS / "results/latency_gcnn_8b.json")
+    expected = "–"
+    if measured:
+        missing = getattr(measured, "missing", 0)
+        expected = verdict(CLAIMS[figure].compare(measured), missing)
+    name = FIGURES[figure][0].partition(",")[0]
+    rows = re.findall(rf"^\| {name} \|.*$", (DOCS / "RESULTS.md").read_text(), re.MULTILINE)
+    [row] = rows
+    cell = row.strip("|").split("|")[2 + ["cpu", "wikipedia"].index(scale)].strip()
+    assert re.match(re.escape(expected) + r"\b|–$", cell), cell
