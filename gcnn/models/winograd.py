@@ -19,7 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Outputs that share their products: with 2 less is saved, with 4 the transforms take more time
+# Outputs that share their products: with 2 less is saved; with 4 kernels of 6 need too many points,
+# and those of 4 are no faster (docs/PERFORMANCE.md)
 OUTPUTS = 3
 POINTS = (0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5)  # and infinity; more of them would cost digits
 LONGEST_KERNEL = len(POINTS) + 2 - OUTPUTS
