@@ -136,13 +136,13 @@ def model_conditions(model: Any) -> list[Condition]:
     is_untied = not model.tie_embeddings
     is_adaptive = bool(model.cutoffs)
     is_full = not is_adaptive
-    is_lstm = model.kind == "lstm"
+    is_gcnn = model.kind == "gcnn"  # other kinds project within their encoders
     own_layer = "model.tie_embeddings makes a layer of its own there"
-    only_lstm = "before an adaptive softmax only an LSTM has it"
+    not_gcnn = "before an adaptive softmax a GCNN has none"
     no_clusters = "without clusters of vectors there is none"
     return [
         Condition("model.projection_dim", is_untied, own_layer),
-        Condition("model.projection_dim", is_full or is_lstm, only_lstm),
+        Condition("model.projection_dim", is_full or not is_gcnn, not_gcnn),
         Condition("model.softmax_dropout", is_adaptive and is_untied, no_clusters),
     ]
 

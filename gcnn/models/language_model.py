@@ -172,7 +172,7 @@ def build_model(
         softmax = AdaptiveSoftmax(*sizes, config.cutoffs, config.softmax_dropout, embedding)
     else:
         normalised = getattr(config, "weight_norm", False)
-        # The projection of an LSTM is a part of its encoder
+        # The projection of other kinds is a part of their encoder
         projection_dim = config.projection_dim if isinstance(config, GCNNConfig) else None
         softmax = FullSoftmax(*sizes, projection_dim, normalised, config.output_dropout)
         if projection_dim is not None:

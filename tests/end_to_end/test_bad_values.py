@@ -41,7 +41,7 @@ VALUES = [
     ),
     (
         ["model=gcnn_small", "model.projection_dim=8"],
-        "projection_dim would .*adaptive softmax only an LSTM",
+        "projection_dim would .*adaptive softmax a GCNN has none",
     ),
     (["trainer.skip_nonfinite=-1"], "trainer.skip_nonfinite is -1"),
     (["optimizer.lr=0"], "optimizer.lr is 0"),

@@ -7,6 +7,7 @@ import pytest
 from gcnn.base.errors import UsageError
 from gcnn.commands.arguments import check_text_options
 from gcnn.config.compose import compose_config
+from gcnn.config.rules import keys_without_effect
 from gcnn.config.schema import DataConfig, WordTokenizerConfig
 from gcnn.config.stored import load_config
 from gcnn.data.stream import prepare
@@ -38,7 +39,7 @@ REFUSED = [
         "tokenizer.vocabulary_size",
         "trained already",
     ),
-    (["model.projection_dim=8"], "model.projection_dim", "adaptive softmax only an LSTM has it"),
+    (["model.projection_dim=8"], "model.projection_dim", "adaptive softmax a GCNN has none"),
     (
         ["model.tie_embeddings=true", "model.projection_dim=8"],
         "model.projection_dim",
@@ -81,6 +82,13 @@ def test_what_a_choice_brings_and_a_default_that_is_typed_are_no_fault():
     compose_config(*defaults)
     listed = ["data=local", "tokenizer=word_listed", "data.path=text", TWO_FILES]
     compose_config(*listed)  # the vocabulary lies in data.path
+
+
+def test_an_encoder_of_ones_own_may_project_before_an_adaptive_softmax():
+    config = compose_config("model=lstm_800")
+    assert config.model.projection_dim
+    config.model.kind = "own"
+    assert keys_without_effect(config) == {}
 
 
 def test_a_column_of_text_without_columns_is_refused(tmp_path):
