@@ -15,7 +15,7 @@ from gcnn.evaluation.perplexity import evaluate
 from gcnn.evaluation.run import load_model
 from gcnn.evaluation.scoring import Scorer
 from gcnn.models import inference, winograd
-from tests.evaluation.conftest import MODELS
+from tests.evaluation.conftest import MODELS, RUNS
 from tests.unicode_text import any_line, any_lines
 
 
@@ -46,11 +46,7 @@ def test_scores_equal_one_forward_pass_over_each_sentence(run, scorer, lines, re
         assert score.perplexity == pytest.approx(math.exp(-score.log_prob / score.tokens))
 
 
-@pytest.fixture(
-    scope="module",
-    params=[("gcnn", "word"), ("gcnn", "sentencepiece"), ("lstm", "word"), ("transformer", "word")],
-    ids="-".join,
-)
+@pytest.fixture(scope="module", params=RUNS, ids="-".join)
 def any_run(request, made_runs):
     return load_model(made_runs[request.param], "cpu")
 

@@ -10,21 +10,13 @@ import gcnn
 from gcnn.evaluation import perplexity
 from gcnn.evaluation.run import load_model
 from gcnn.evaluation.scoring import Scorer
+from tests.evaluation.conftest import RUNS
 from tests.unicode_text import any_lines
 
 ODD = "once upon  a\u3000time\n\n nowhere-known abé \nla se\n"
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        ("gcnn", "word"),
-        ("gcnn", "sentencepiece"),
-        ("lstm", "sentencepiece"),
-        ("transformer", "word"),
-    ],
-    ids="-".join,
-)
+@pytest.fixture(scope="module", params=RUNS, ids="-".join)
 def double(request, made_runs) -> Scorer:
     """A model that computes in float64."""
     run = load_model(made_runs[request.param], "cpu")

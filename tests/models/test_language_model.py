@@ -29,15 +29,15 @@ TRANSFORMER = TransformerConfig(
     cutoffs=[10, 30],
 )
 PROJECTED = dataclasses.replace(LSTM, projection_dim=10)
+MODELS = {"gcnn": SMALL, "lstm": LSTM, "projected": PROJECTED, "transformer": TRANSFORMER}
+FINITE = [name for name, config in MODELS.items() if config.receptive_field]  # their context
 TABLE_1 = {"gcnn_13": 40, "gcnn_14b": 57, "gcnn_9": 28, "gcnn_8b": 25, "gcnn_8": 25, "gcnn_14": 47}
 
 
-@pytest.fixture(
-    params=[SMALL, LSTM, PROJECTED, TRANSFORMER], ids=["gcnn", "lstm", "projected", "transformer"]
-)
+@pytest.fixture(params=MODELS)
 def model(request):
     torch.manual_seed(0)
-    return build_model(request.param, VOCABULARY).eval()
+    return build_model(MODELS[request.param], VOCABULARY).eval()
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_no_output_sees_the_future(model, tokens):
 FIVE_LAYERS = GCNNConfig(embedding_dim=4, blocks=[BlockConfig([[4, 4]], 5)], cutoffs=[9])
 
 
-@pytest.mark.parametrize("config", [SMALL, FIVE_LAYERS, TRANSFORMER])
+@pytest.mark.parametrize("config", [*map(MODELS.get, FINITE), FIVE_LAYERS])
 def test_receptive_field_is_where_gradients_end(config):
     torch.manual_seed(0)
     model = build_model(config, VOCABULARY).eval()
@@ -97,10 +97,10 @@ def test_a_state_holds_no_more_memory_than_its_own(model, tokens):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("config", [SMALL, TRANSFORMER], ids=["gcnn", "transformer"])
-def test_the_start_is_the_state_after_one_type_without_end(config):
+@pytest.mark.parametrize("name", FINITE)
+def test_the_start_is_the_state_after_one_type_without_end(name):
     torch.manual_seed(0)
-    model = build_model(config, VOCABULARY, before_text=3).eval()
+    model = build_model(MODELS[name], VOCABULARY, before_text=3).eval()
     for scale in (1, 2):  # with other weights, another start
         model.encoder.embedding.weight.mul_(scale)
         model.eval()
@@ -111,9 +111,9 @@ def test_the_start_is_the_state_after_one_type_without_end(config):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("config", [SMALL, TRANSFORMER], ids=["gcnn", "transformer"])
-def test_the_start_has_the_type_that_the_model_was_cast_to(config):
-    model = build_model(config, VOCABULARY, before_text=3).eval()
+@pytest.mark.parametrize("name", FINITE)
+def test_the_start_has_the_type_that_the_model_was_cast_to(name):
+    model = build_model(MODELS[name], VOCABULARY, before_text=3).eval()
     model.start_state(1)
     model.to(torch.float64)
     _, expected = model(torch.full((1, 500), 3))
@@ -200,9 +200,10 @@ def test_lstm_parameters():
     assert found == {"total": sum(expected.values()), **expected}
 
 
-@pytest.mark.parametrize("config", [SMALL, LSTM, TRANSFORMER], ids=["gcnn", "lstm", "transformer"])
-def test_tied_parameters_and_operations(config):
+@pytest.mark.parametrize("name", MODELS)
+def test_tied_parameters_and_operations(name):
     """Beside the embeddings the softmax has a projection, vectors of clusters, a bias a logit."""
+    config = MODELS[name]
     model = build_model(dataclasses.replace(config, tie_embeddings=True), VOCABULARY)
     clusters = len(config.cutoffs)
     e = config.embedding_dim
@@ -300,11 +301,10 @@ def test_an_lstm_is_projected_before_either_softmax():
     ]
 
 
-@pytest.mark.parametrize(
-    "config", [SMALL, PROJECTED, TRANSFORMER], ids=["gcnn", "lstm", "transformer"]
-)
-def test_the_clusters_have_a_dropout_of_their_own(config):
+@pytest.mark.parametrize("name", MODELS)
+def test_the_clusters_have_a_dropout_of_their_own(name):
     torch.manual_seed(0)
+    config = MODELS[name]
     model = build_model(dataclasses.replace(config, dropout=0.25, softmax_dropout=0.5), VOCABULARY)
     dropouts = [
         layer.p for tail in model.softmax.tails for layer in tail if isinstance(layer, nn.Dropout)
