@@ -70,7 +70,8 @@ def main() -> None:
     write_benchmark(arguments.out, about, latency)
     measured = load_latency(arguments.out)
     tables = [latency_table(measured), speed_table(measured, TABLE_4)]
-    for table in [*tables, bounds_table(latency), ratio_table(measured, TABLE_4)]:
+    ratios = ratio_table(measured, TABLE_4)
+    for table in [*tables, bounds_table(latency), *([ratios] if ratios.rows else [])]:
         print(f"{table.caption}\n{to_text(table)}\n")
     print(f"latency: {arguments.out.resolve()}")
 
