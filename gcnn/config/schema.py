@@ -184,7 +184,8 @@ class TrainerConfig:
     )
     carry_state: bool | None = setting(
         None,
-        "read blocks in the text's order and carry the state; false: shuffled; null: true for LSTM",
+        "read blocks in the text's order and carry the state; false: shuffled; null: true for LSTM "
+        "and other recurrent models",
     )
     precision: str = choice("float32", "float32", "bf16")
     compile: bool = setting(False, "torch.compile the model")
