@@ -69,9 +69,11 @@ def main() -> None:
     latency = benchmark(groups, machine, arguments.repeats or rounds, long_rounds)
     write_benchmark(arguments.out, about, latency)
     measured = load_latency(arguments.out)
-    tables = [latency_table(measured), speed_table(measured, TABLE_4)]
+    tables = [latency_table(measured), speed_table(measured, TABLE_4), bounds_table(latency)]
     ratios = ratio_table(measured, TABLE_4)
-    for table in [*tables, bounds_table(latency), *([ratios] if ratios.rows else [])]:
+    if ratios.rows:
+        tables.append(ratios)
+    for table in tables:
         print(f"{table.caption}\n{to_text(table)}\n")
     print(f"latency: {arguments.out.resolve()}")
 
