@@ -10,6 +10,7 @@ from torch._dynamo.utils import counters
 
 from gcnn.config.models import BlockConfig, GCNNConfig, LSTMConfig
 from gcnn.models.adaptive_softmax import LEAST_INDICES, pad_indices
+from gcnn.models.layers import drop
 
 TOKENS = 160
 
@@ -85,3 +86,22 @@ def test_padded_indices_are_the_clusters_and_one_free_position(count):
 def test_a_cluster_that_has_every_target_stays_as_it_is():
     indices = torch.arange(160)
     assert pad_indices(indices, 160) is indices
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_compiled_model_drops_by_torchs_own_dropout(dtype):
+    """Inductor's code for 16 random bits an element ends in an error beside a convolution."""
+    called = []
+
+    def compiler(graph, inputs):
+        called.extend(node.target for node in graph.graph.nodes if node.op == "call_function")
+        return graph
+
+    torch._dynamo.reset()
+    compiled = torch.compile(drop, backend=compiler, fullgraph=True)
+    hidden = compiled(torch.ones(100, 100, dtype=dtype), 0.25, True)
+    assert called == [torch.nn.functional.dropout]
+    assert hidden.dtype == dtype
+    assert hidden.unique().tolist() == pytest.approx([0, 4 / 3], rel=0.01)
+    assert (hidden == 0).float().mean() == pytest.approx(0.25, abs=0.03)
+    torch._dynamo.reset()
