@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from gcnn.config.models import BlockConfig, GCNNConfig, LSTMConfig
+from gcnn.config.models import BlockConfig, GCNNConfig, LSTMConfig, TransformerConfig
 from gcnn.models.adaptive_softmax import LEAST_INDICES, pad_indices
 from gcnn.models.layers import drop
 
@@ -35,7 +35,7 @@ def targets_with(*counts):
     return targets[torch.randperm(TOKENS)].view(4, -1)
 
 
-@pytest.mark.parametrize("kind", ["gcnn", "lstm"])
+@pytest.mark.parametrize("kind", ["gcnn", "lstm", "transformer"])
 def test_few_graphs_do_for_clusters_of_all_sizes(kind, config, make_trainer, dynamo):
     """Empty ones, of one target, of as many as another: none of them falls back to eager."""
     config.model = GCNNConfig(
@@ -45,6 +45,11 @@ def test_few_graphs_do_for_clusters_of_all_sizes(kind, config, make_trainer, dyn
         config.model = LSTMConfig(
             embedding_dim=8, hidden_dim=8, cutoffs=[10, 20, 30], dropout=0.0, output_dropout=0.0
         )
+    if kind == "transformer":
+        config.model = TransformerConfig(
+            embedding_dim=8, hidden_dim=8, num_layers=1, num_heads=2, feed_forward_dim=8, window=5,
+            cutoffs=[10, 20, 30], dropout=0.0, output_dropout=0.0,
+        )  # fmt: skip
     plain = make_trainer(config, "plain", carry_state=False)
     trainer = make_trainer(config, "compiled", compile=True, carry_state=False)
     trainer.model.load_state_dict(plain.model.state_dict())
@@ -64,7 +69,11 @@ def test_few_graphs_do_for_clusters_of_all_sizes(kind, config, make_trainer, dyn
         plain.model.parameters(), trainer.model.parameters(), strict=True
     ):
         torch.testing.assert_close(compiled.grad, expected.grad, rtol=1e-4, atol=1e-6)
-    graphs = {"gcnn": 1, "lstm": 4}  # of the functions around the LSTM, before and after it
+    graphs = {
+        "gcnn": 1,
+        "transformer": 1,
+        "lstm": 4,
+    }  # of the functions around the LSTM, before and after it
     assert dynamo["stats"]["unique_graphs"] == graphs[kind]
     for reason in dynamo["graph_break"]:
         assert kind == "lstm"
