@@ -54,13 +54,13 @@ def test_what_was_measured_of_no_softmax_has_no_figure():
 
 def test_both_softmaxes_have_the_whole_vocabulary():
     size = Size(vocabulary=12_345, hidden_dim=4, tokens=1, threads=1)
-    assert build("adaptive", size).cutoffs == [2000, 10_000, 12_345]
+    assert build("adaptive", size).ends == [2000, 10_000, 12_345]
     assert build("full", size).layers[-1].out_features == 12_345
 
 
 def test_below_all_cutoffs_the_adaptive_softmax_is_the_head_alone():
     size = Size(vocabulary=1000, hidden_dim=4, tokens=2, threads=1)
-    assert build("adaptive", size).cutoffs == [1000]
+    assert build("adaptive", size).ends == [1000]
     assert least_bytes(size, "adaptive", parameters=4000) == 4 * (4000 + 3 * 2 * 1000)
     assert Step("adaptive", size)() > 0
 
