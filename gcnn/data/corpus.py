@@ -150,7 +150,7 @@ class Corpus:
 class HubCorpus(Corpus):
     """WikiText from the Hub's repository, in the files that `datasets` caches."""
 
-    def __init__(self, config: DataConfig, cache_dir: Path, option: str = "data.path"):
+    def __init__(self, config: DataConfig, cache_dir: Path, option: str):
         """Download the variant config.hub_config into cache_dir/datasets if it is not there.
 
         cache_dir: the root of the cache. Of the config, path and files are not used. option: the

@@ -28,7 +28,7 @@ HELD_OUT = {
 }
 
 
-def shakespeare_folder(path: str | None, cache_dir: str | None, option: str = "data.path") -> Path:
+def shakespeare_folder(path: str | None, cache_dir: str | None, option: str) -> Path:
     """The cached folder with train.txt, valid.txt and test.txt; the first call makes it.
 
     path: a folder with the source package (ARCHIVE), which must be there even if the texts are
