@@ -48,6 +48,17 @@ def one_thread():
     gc.freeze()  # what torch brings is not looked through for garbage again and again
 
 
+@pytest.fixture(scope="session", autouse=True)
+def configs_read_once():
+    """Have Hydra read the project's configs once, which halves what composing them takes.
+
+    A fixture, as above: pytest-xdist's own process composes nothing.
+    """
+    from tests.composing import remember_the_projects_configs
+
+    remember_the_projects_configs()
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real data, GCNN_SHARED; a test that asks for it is skipped if that is not set.

@@ -20,22 +20,16 @@ HOSTILE = {
 }
 
 
-@pytest.fixture
-def run(call, tiny, tmp_path):
-    assert call("train", *tiny).code == 0
-    return tmp_path / "run"
-
-
 @pytest.fixture(params=HOSTILE)
-def hostile(request, run, monkeypatch):
+def hostile(request, run_dir, monkeypatch):
     monkeypatch.setenv("SECRET", "hunter2")
     old, new = HOSTILE[request.param]
-    text = (run / "config.yaml").read_text()
+    text = (run_dir / "config.yaml").read_text()
     assert old in text
-    (run / "config.yaml").write_text(
-        text.replace(old, new.replace("WITNESS", str(run / "witness")))
+    (run_dir / "config.yaml").write_text(
+        text.replace(old, new.replace("WITNESS", str(run_dir / "witness")))
     )
-    return run
+    return run_dir
 
 
 def test_hostile_configs_run_and_tell_nothing(hostile, call):
@@ -57,14 +51,14 @@ def test_hostile_configs_run_and_tell_nothing(hostile, call):
 @pytest.mark.parametrize(
     "name", ["model.safetensors", "tokenizer/vocabulary.txt", "config.yaml", ".lock", "train.log"]
 )
-def test_links_that_lead_out_are_neither_read_nor_written(run, call, tiny, tmp_path, name):
+def test_links_that_lead_out_are_neither_read_nor_written(run_dir, call, tiny, tmp_path, name):
     precious = tmp_path / "precious"
-    (run / name).replace(precious)
-    (run / name).symlink_to(precious)
+    (run_dir / name).replace(precious)
+    (run_dir / name).symlink_to(precious)
     before = precious.read_bytes()
     for script, *arguments in (
-        ("evaluate", "--run", run),
-        ("report", run),
+        ("evaluate", "--run", run_dir),
+        ("report", run_dir),
         ("train", *tiny, "resume=true", "trainer.max_steps=30"),
     ):
         done = call(script, *arguments)
@@ -73,12 +67,12 @@ def test_links_that_lead_out_are_neither_read_nor_written(run, call, tiny, tmp_p
     assert precious.read_bytes() == before
 
 
-def test_a_link_that_stays_inside_is_followed(run):
-    (run / "tokenizer").rename(run / "words")
-    (run / "tokenizer").symlink_to("words")
-    (run / "config.yaml").rename(run / "real.yaml")
-    (run / "config.yaml").symlink_to("real.yaml")
-    assert load_config(run).tokenizer.kind == "word"
+def test_a_link_that_stays_inside_is_followed(run_dir):
+    (run_dir / "tokenizer").rename(run_dir / "words")
+    (run_dir / "tokenizer").symlink_to("words")
+    (run_dir / "config.yaml").rename(run_dir / "real.yaml")
+    (run_dir / "config.yaml").symlink_to("real.yaml")
+    assert load_config(run_dir).tokenizer.kind == "word"
 
 
 def test_a_config_that_grows_without_bound_is_refused_at_once(tmp_path):

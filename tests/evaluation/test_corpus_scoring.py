@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from gcnn.data import tables
 from gcnn.evaluation.corpus_scoring import claimed, score_files, targets_of
 from gcnn.evaluation.scoring import Scorer
 from gcnn.models.weights import WEIGHTS, read_metadata, read_weights, save_weights
+from tests.processes import Command, environments_of_ranks
 
 
 @pytest.fixture
@@ -194,11 +194,14 @@ def test_a_shard_that_breaks_off_leaves_nothing(scorer, shards, tmp_path, monkey
 
 
 def test_two_processes_of_torchrun_score_all(made_runs, rows, shards, tmp_path):
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "--",
-               "gcnn", "score", "--run", made_runs["gcnn", "word"], "--threads", "1",
-               "--input", *shards, "--output", tmp_path / "out"]  # fmt: skip
-    done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    arguments = ["--run", made_runs["gcnn", "word"], "--threads", "1",
+                 "--input", *shards, "--output", tmp_path / "out"]  # fmt: skip
+    ranks = [
+        Command(tmp_path, "score", *arguments, **environment)
+        for environment in environments_of_ranks(2)
+    ]
+    for rank in ranks:
+        rank.finish()
     assert [row["text"] for row in scores_in(tmp_path / "out")] == [row["text"] for row in rows]
 
 
