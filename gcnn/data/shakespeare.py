@@ -85,9 +85,10 @@ def check_archive(archive: Path, option: str) -> Path:
     missing, a pointer of Git LFS or not the package; OSError if it may not be read.
     """
     if not archive.is_file():
+        own = "add data=local" if option == "data.path" else "give --file"
         raise UsageError(
             f"{option}: no {ARCHIVE} in {archive.parent}. {remedy(option)} "
-            "For text of your own, add data=local."
+            f"For text of your own, {own}."
         )
     check_no_pointer_at(archive)
     if sha256(archive) != SHA256:

