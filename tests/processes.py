@@ -11,9 +11,7 @@ from gcnn.training import run
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(
-    [run.__name__, "torch._dynamo", "torch.distributed.fsdp", "hydra.main"]
-)
+FORKS.set_forkserver_preload([run.__name__, "torch._dynamo", "hydra.main"])
 
 
 class Command(FORKS.Process):
