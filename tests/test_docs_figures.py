@@ -121,9 +121,12 @@ def test_what_more_text_changed_in_the_docs_is_the_figures():
         assert f"| {gate} | {row}" in text.lower()
     assert f"tanh last by {behind(gates['tanh'], gates['relu'], 0)}" in text
     assert f"GTU is ahead of ReLU by {behind(gates['relu'], gates['gtu'], 1)}" in text
-    first = behind(gates["gtu"], glu, 0)
     readme = " ".join((ROOT / "README.md").read_text().split())
-    assert f"GLU is the best of the paper's gates, {first} ahead of the next" in readme
+    gtu, relu, tanh, bilinear = (
+        behind(gates[gate], glu, 0) for gate in ("gtu", "relu", "tanh", "bilinear")
+    )
+    ahead = f"{gtu} ahead of GTU, {relu} of ReLU, {tanh} of tanh, but {bilinear} of bilinear units"
+    assert f"GLU is the best of the paper's gates: {ahead}" in readme
 
     contexts, small = (best_groups(records[scale]["fig4"]) for scale in ("wikipedia", "cpu"))
     for row, at in (("20 M words of Wikipedia, 3e-2", contexts), ("2 M words, 3e-2", small)):
