@@ -87,7 +87,7 @@ score: setup  ## score standard input with RUN, or the files INPUT="dir/*.parque
 	@$(if $(INPUT),$(call paths,INPUT)) $(LAUNCH) scripts/score.py $(run) $(if $(INPUT),--input "$$@" --output $(call q,$(or $(OUTPUT),$(error give OUTPUT=..., a folder for the scores)))) $(ARGS)
 
 generate: setup  ## sample text from RUN after PROMPT
-	@$(PY) scripts/generate.py $(run) --prompt "$$PROMPT" $(ARGS)
+	@$(PY) scripts/generate.py $(run) --prompt="$$PROMPT" $(ARGS)
 
 benchmark: setup  ## measure latency and throughput of the paper's architectures, or of RUNS
 	$(if $(RUNS),$(call paths,RUNS)) $(PY) scripts/benchmark.py $(if $(RUNS),--runs "$$@") $(ARGS)

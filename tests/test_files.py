@@ -11,6 +11,7 @@ import pytest
 
 from gcnn.base.errors import UsageError
 from gcnn.base.files import (
+    check_output,
     lock,
     refuse_links_out,
     user_path,
@@ -93,6 +94,22 @@ def test_a_name_that_is_no_unicode_comes_back_out_of_json_as_it_was(tmp_path):
     name = os.fsdecode(b"caf\xe9 \xf0\x9f\x99\x82")
     write_json(tmp_path / "a.json", {"path": name})
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"path": name}
+
+
+@pytest.mark.parametrize("name", ["/dev/null", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+def test_a_device_or_stream_is_not_replaced_by_a_file(name):
+    with pytest.raises(UsageError, match=f"^--out: {name} is no regular file"):
+        check_output("--out", Path(name))
+
+
+def test_a_pipe_is_not_replaced_by_a_file_and_a_file_may_be(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="pipe is no regular file"):
+        check_output("--out", tmp_path / "pipe")
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "link").symlink_to("file")
+    for name in ("file", "link", "new"):
+        check_output("--out", tmp_path / name)
 
 
 def test_an_empty_home_is_none(monkeypatch):

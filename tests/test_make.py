@@ -53,7 +53,7 @@ def test_what_make_would_pass_over_is_refused_in_a_line(make, arguments, named):
 @pytest.mark.parametrize(("arguments", "passed"), [
     (["evaluate", "RUN=runs/a b's"], ["scripts/evaluate.py", "--run", "runs/a b's"]),
     (["generate", "RUN=x", "PROMPT=My lord's \"x\""],
-     ["scripts/generate.py", "--run", "x", "--prompt", 'My lord\'s "x"']),
+     ["scripts/generate.py", "--run", "x", '--prompt=My lord\'s "x"']),
     (["score", "RUN=x", "INPUT=in put/*.txt", "OUTPUT=o u"],
      ["scripts/score.py", "--run", "x", "--input", "in put/a b.txt", "in put/c.txt",
       "--output", "o u"]),

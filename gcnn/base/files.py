@@ -190,9 +190,18 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def is_special(path: Path) -> bool:
+    """Whether a path is a device, a pipe or a socket, or a name for an open file (/dev/stdout)."""
+    place = path.absolute().parent.resolve()
+    if place == Path("/dev") or Path("/proc") in (place, *place.parents):
+        return True
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
 def check_output(option: str, path: Path, folder: bool = False) -> None:
     """Raise UsageError if there is a folder where a file is to be written, or a file for a folder.
 
+    A file that exists must be a regular one: writing replaces it, a device, too (/dev/stdout).
     option: the option or key that set the path, for the message.
     folder: True for an output that is a folder, False for a file. One that exists is allowed.
     Parent folders need not exist, but none may be a file. Free space is not checked, nor whether
@@ -201,6 +210,8 @@ def check_output(option: str, path: Path, folder: bool = False) -> None:
     """
     if path.is_dir() and not folder:
         raise UsageError(f"{option}: {path} is a folder; give the path of a file.")
+    if not folder and is_special(path):
+        raise UsageError(f"{option}: {path} is no regular file; give the path of one.")
     folders = list(path.parents)
     if folder:
         folders.insert(0, path)

@@ -6,11 +6,12 @@ Nothing here imports torch at the head: it takes seconds, for which --help need 
 import argparse
 import dataclasses
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from gcnn.base.errors import UsageError
-from gcnn.base.files import check_output
+from gcnn.base.files import check_output, user_path
 from gcnn.base.values import THREADS, positive_int
 from gcnn.runs.directory import find_run
 
@@ -35,7 +36,17 @@ class Parser(argparse.ArgumentParser):
         """Raise UsageError; argparse calls this for every invalid command line."""
         if self.stray_words and re.match("unrecognized arguments: [^-]", message):
             message = f"{message}; {self.stray_words}"
+        if message.endswith("expected one argument"):
+            message = f"{message}; a value that begins with - is typed as --option=VALUE"
+        for word in sys.argv[1:]:
+            option = word.lstrip("-\u2013\u2014")  # also the long dashes of word processors
+            if word[:1] in ("\u2013", "\u2014") and self.has_option(f"--{option}"):
+                message = f"{message}; {word} begins with a long dash, type --{option}"
         raise UsageError(f"{message}. {self.prog} --help lists what it takes.")
+
+    def has_option(self, word: str) -> bool:
+        """Whether a word of a command line is an option of this parser, as --option=VALUE, too."""
+        return word.partition("=")[0] in self._option_string_actions
 
 
 def new_parser(description: str, stray_words: str = "") -> Parser:
@@ -49,14 +60,26 @@ def new_parser(description: str, stray_words: str = "") -> Parser:
     return parser
 
 
+def path_of(text: str) -> Path:
+    """A path, `~` expanded, which a shell does not do after `--option=`: a `type` for argparse.
+
+    Raises ArgumentTypeError, whose message argparse reports, for an empty one, as of a shell's
+    variable that is not set (it would be the current folder); UsageError as `user_path` does.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    return user_path(text, "it; give the path")
+
+
 def existing_folder(path: str) -> Path:
     """The absolute path of an existing folder: a `type` for argparse.
 
     Raises ArgumentTypeError, whose message argparse reports, for any other path.
     """
-    if not path or not Path(path).is_dir():  # Path("") would be the current folder
-        raise argparse.ArgumentTypeError(f"{path or 'an empty path'} is not a folder")
-    return Path(path).absolute()
+    folder = path_of(path)
+    if not folder.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is not a folder")
+    return folder.absolute()
 
 
 def add_config_dir(parser: argparse.ArgumentParser) -> None:
@@ -268,5 +291,6 @@ def output_file(path: str) -> Path:
     A file may be there; its folder need not exist. Raises UsageError where the path is a folder, or
     a file stands where its folder should be.
     """
-    check_output("--out", Path(path))
-    return Path(path)
+    file = path_of(path)
+    check_output("--out", file)
+    return file

@@ -178,7 +178,9 @@ def parse_arguments() -> argparse.Namespace:
         help=f"of the paper, with random weights; default: {DEFAULT}",
     )
     help = "trained runs to measure, or `latest`; default: none"
-    parser.add_argument("--runs", nargs="+", type=find_run, default=[], metavar="RUN", help=help)
+    parser.add_argument(
+        "--runs", nargs="+", action="extend", type=find_run, default=[], metavar="RUN", help=help
+    )
     add_device(parser)
     add_threads(parser)
     help = f"rounds of sentences; default: {ROUNDS[0]}, with --quick {QUICK_ROUNDS[0]}"

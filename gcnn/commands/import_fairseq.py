@@ -1,8 +1,6 @@
 """Make a run directory of a checkpoint of fairseq's `fconv_lm`."""
 
-from pathlib import Path
-
-from gcnn.commands.arguments import new_parser
+from gcnn.commands.arguments import new_parser, path_of
 
 
 def main() -> None:
@@ -15,14 +13,14 @@ def main() -> None:
     parser = new_parser(__doc__)
     parser.add_argument(
         "checkpoint",
-        type=Path,
+        type=path_of,
         metavar="CHECKPOINT",
         help="fairseq's .pt file; nothing in it is run",
     )
     parser.add_argument(
-        "dictionary", type=Path, metavar="DICT", help="the dict.txt that it was trained with"
+        "dictionary", type=path_of, metavar="DICT", help="the dict.txt that it was trained with"
     )
-    parser.add_argument("out", type=Path, metavar="OUT", help="the run directory to write")
+    parser.add_argument("out", type=path_of, metavar="OUT", help="the run directory to write")
     arguments = parser.parse_args()
     from gcnn.interop.fairseq import import_fairseq
 

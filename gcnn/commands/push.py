@@ -90,11 +90,13 @@ def main() -> None:
 
     # The card, and what is uploaded
     path = run.path / "README.md"
-    if not path.exists():
+    is_kept = path.exists()
+    if not is_kept:
         write_atomically(
             path, lambda aside: aside.write_text(card(run, arguments.repo), encoding="utf-8")
         )
-    print(f"card: {path.resolve()}")
+    note = ", kept as it was: remove it for a new one" if is_kept else ""
+    print(f"card: {path.resolve()}{note}")
     with tempfile.TemporaryDirectory() as folder:
         fill_upload_folder(run, Path(folder))
         print("paths: config.yaml and results.json are uploaded without the paths of this machine")

@@ -19,7 +19,7 @@ from pathlib import Path
 from gcnn.base.errors import RunError, UsageError
 from gcnn.base.files import check_output
 from gcnn.base.process import ignore_closed_output
-from gcnn.commands.arguments import new_parser
+from gcnn.commands.arguments import new_parser, path_of
 from gcnn.config.overrides import prepare_overrides
 from gcnn.reporting.document import to_text
 from gcnn.reporting.runs import find_runs
@@ -314,9 +314,9 @@ def parse_arguments() -> argparse.Namespace:
     help = "a folder of configs/reproduce; default: %(default)s"
     parser.add_argument("--scale", default="cpu", metavar="NAME", help=help)
     help = "folder of the runs; default: %(default)s"
-    parser.add_argument("--runs", type=Path, default="runs/reproduce", metavar="DIR", help=help)
+    parser.add_argument("--runs", type=path_of, default="runs/reproduce", metavar="DIR", help=help)
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder of the figures; default: RUNS/figures"
+        "--out", type=path_of, metavar="DIR", help="folder of the figures; default: RUNS/figures"
     )
     help = "train nothing: draw the runs that are there; default: off"
     parser.add_argument("--draw-only", action="store_true", help=help)
@@ -324,7 +324,9 @@ def parse_arguments() -> argparse.Namespace:
         "train nothing: keep this run, or those in this folder, in --out, in the group that has "
         "its recipe; may be repeated"
     )
-    parser.add_argument("--add", type=Path, action="append", default=[], metavar="RUN", help=help)
+    parser.add_argument(
+        "--add", type=path_of, action="append", default=[], metavar="RUN", help=help
+    )
     help = "keys of the config for all runs, as data.path=DIR; default: none"
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=help)
     arguments = parser.parse_intermixed_args()

@@ -13,7 +13,6 @@ import select
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from gcnn.base.errors import UsageError
@@ -28,6 +27,7 @@ from gcnn.commands.arguments import (
     add_run,
     add_threads,
     new_parser,
+    path_of,
     set_threads,
 )
 from gcnn.evaluation.nbest import KINDS, Hypothesis, Ranker, Scored, line_parser
@@ -169,9 +169,11 @@ def parse_arguments() -> argparse.Namespace:
         "command share them (torchrun, a Slurm array), and files whose scores are there already "
         "are skipped; default: none"
     )
-    parser.add_argument("--input", nargs="+", type=Path, metavar="FILE", help=help)
+    parser.add_argument(
+        "--input", nargs="+", action="extend", type=path_of, metavar="FILE", help=help
+    )
     help = "folder for --input's scores, as <name>.parquet; default: none"
-    parser.add_argument("--output", type=Path, metavar="DIR", help=help)
+    parser.add_argument("--output", type=path_of, metavar="DIR", help=help)
     help = (
         "begins the names of the columns that --input's scores get, as in web_log_prob; "
         "default: none"

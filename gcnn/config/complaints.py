@@ -217,6 +217,10 @@ def nearest_key(name: str) -> str:
     return f" The nearest is {keys[matches[0]]}."
 
 
+# What word processors and web pages make of the signs on a keyboard
+TYPESET = str.maketrans("\u2212\u2013\u2014\u201c\u201d\u201e\u2018\u2019", '---"""\'\'')
+
+
 def explain_unreadable(override: str) -> str:
     """The message for a command-line argument that Hydra cannot parse: what to type instead.
 
@@ -240,7 +244,13 @@ def explain_unreadable(override: str) -> str:
         name = key.rpartition(".")[2]
         rule = "a key is typed as trainer.max_steps"
         return f"{override}: Hydra cannot read this key; {rule}.{nearest_key(name)}"
-    if value[:1] in ("[", "{"):
+    typeset = [character for character in value if ord(character) in TYPESET]
+    if typeset:
+        shown = shlex.quote(f"{key}={value.translate(TYPESET)}")
+        return f"{override}: Hydra cannot read the {typeset[0]} of typeset text; type {shown}."
+    if re.search(r"""["'][\w.]+["']\s*:""", value):
+        remedy = "leave out the quotes around keys"
+    elif value[:1] in ("[", "{"):
         shown = shlex.quote(f'{key}=["a, b.txt"]')
         remedy = f"put quotes around each text in it, for the shell as {shown}"
     else:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def key_lines(title: str, owner: Any, prefix: str, skip: tuple[str, ...] = ()) -
     """A title after a newline, then a line for each field of a dataclass: key, value, meaning.
 
     owner: the instance whose values are shown, or the class, whose defaults are. Values are JSON,
-    texts without quotes, None as null; "(by choice)" if there is no default.
+    texts and keys without quotes, None as null; "(by choice)" if there is no default.
     prefix: stands before each key, as "trainer.". skip: names of fields that are left out.
     """
     yield f"\n{title}"
@@ -62,5 +63,6 @@ def key_lines(title: str, owner: Any, prefix: str, skip: tuple[str, ...] = ()) -
         shown = "(by choice)"
         if value not in (MISSING, dataclasses.MISSING):
             shown = json.dumps(value, default=dataclasses.asdict).strip('"')
+            shown = re.sub(r'"(\w+)":', r"\1:", shown)  # a key in quotes cannot be typed
         meaning = field.metadata.get("meaning", "")
         yield f"  {prefix + field.name:30} {shown:14} {meaning}".rstrip()

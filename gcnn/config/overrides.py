@@ -51,6 +51,8 @@ def check_override(argument: str) -> None:
         return
     name = group.partition("@")[0]  # without a package
     is_group = name in GROUPS or name.startswith("hydra/")
+    if is_group and argument.endswith(".yaml"):
+        raise UsageError(f"{shown}: a choice has its file's name without .yaml; leave that out.")
     if is_group and not is_choice(argument):
         listed = ", ".join(choices(name)) or "those of Hydra"
         raise UsageError(f"{shown}: choose one of: {listed}.")

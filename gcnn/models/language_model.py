@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from gcnn.base.values import check_memory
 from gcnn.config.models import GCNNConfig, ModelConfig
 from gcnn.models.adaptive_softmax import AdaptiveSoftmax, FullSoftmax, Softmax
 from gcnn.models.gcnn import GCNN
@@ -144,8 +145,10 @@ def zipf(types: int) -> Tensor:
 
     They sum to 1: proportional to 1 / rank up to rank 10,000 and to 1 / rank^2 beyond. The 2,000,
     10,000 and 20,000 most frequent of WikiText-2's 33,278 types make 77, 93 and 98 % of its tokens;
-    here it is 78, 93 and 98 %.
+    here it is 78, 93 and 98 %. Raises UsageError if they take more memory than the machine has.
     """
+    at_once = 5  # tensors of 8 bytes a type
+    check_memory(f"counting with {types:,} types", at_once * 8 * types, "give fewer")
     ranks = torch.arange(1, types + 1, dtype=torch.float64)
     frequencies = torch.minimum(1 / ranks, 10_000 / ranks**2)
     return frequencies / frequencies.sum()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from gcnn.base.errors import UsageError
-from gcnn.base.files import lock
+from gcnn.base.files import lock, user_path
 from gcnn.runs.hub import PREFIX, download_run
 
 # The files of a run directory. (Its weights: gcnn/models/weights.py.)
@@ -33,12 +33,12 @@ def find_run(path: str) -> Path:
     `hf://user/name` is a run on the Hub, which is downloaded. A path that is not a folder is
     returned as it is: reading it fails with a message. An empty one is the current folder, below
     which nothing is looked for. Raises UsageError if a folder has neither a config nor a finished
-    run below, and for `latest` if there is no ./runs. For a run on the Hub, raises what
-    `download_run` does: UsageError or RunError.
+    run below, for `latest` if there is no ./runs, and as `user_path` does. For a run on the Hub,
+    raises what `download_run` does: UsageError or RunError.
     """
     if path.startswith(PREFIX):
         return download_run(path.removeprefix(PREFIX), PUBLISHED)
-    folder = Path("runs" if path == "latest" else path)
+    folder = user_path("runs" if path == "latest" else path, "the run; give the path")
     if path == "latest" and not folder.is_dir():
         raise UsageError(
             "latest is the newest finished run below runs/, "

@@ -216,10 +216,13 @@ class Checkpoints:
                 )
         for what, value in self.identity.items():
             if identity.get(what, value) != value:  # older versions lack some parts
-                raise UsageError(
-                    f"checkpoint {path} is of another {what}. "
-                    "Give its run's config, or resume=false."
-                )
+                remedy = "Give its run's config, or train a new run in another run_dir."
+                if what == "data":
+                    remedy = (
+                        "The text is not the one that it was trained on: restore that, or train a "
+                        "new run in another run_dir."
+                    )
+                raise UsageError(f"checkpoint {path} is of another {what}. {remedy}")
 
     def load(self, path: Path, model: torch.nn.Module) -> dict[str, Any]:
         """Verify a checkpoint, load its weights into `model`, return its training state on the CPU.

@@ -19,6 +19,7 @@ from gcnn.runs.directory import (
     CHECKPOINTS,
     CONFIG,
     LOG,
+    MEMBER,
     METRICS,
     RESULTS,
     TOKENIZER,
@@ -118,8 +119,8 @@ def check_run_dir(run_dir: Path, resume: bool | str) -> None:
     """Raise UsageError if a run must not write into `run_dir`, which need not exist.
 
     resume: the config's. A run must not if the folder holds a run and `resume` is False, if its
-    parent has config.yaml and train.log, if it holds weights, a tokenizer, checkpoints or results
-    but no config, if a file is in its way, or if its path is not UTF-8.
+    parent has config.yaml and train.log, if it holds other runs, weights, a tokenizer, checkpoints
+    or results but no config, if a file is in its way, or if its path is not UTF-8.
     """
     if resume is False and (run_dir / CONFIG).exists():
         raise UsageError(
@@ -133,6 +134,12 @@ def check_run_dir(run_dir: Path, resume: bool | str) -> None:
         )
     check_output("run_dir", run_dir, folder=True)
     check_run_name("run_dir", run_dir)
+    others = sorted([*run_dir.glob(f"*/{CONFIG}"), *run_dir.glob(f"*/{MEMBER}")])
+    if others and not (run_dir / CONFIG).exists():
+        raise UsageError(
+            f"run_dir {run_dir} holds other runs ({others[0].parent.name}); give a folder of its "
+            "own."
+        )
     names = (WEIGHTS, TOKENIZER, CHECKPOINTS, RESULTS)
     parts = [name for name in names if (run_dir / name).exists()]
     if parts and not (run_dir / CONFIG).exists():

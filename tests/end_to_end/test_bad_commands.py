@@ -16,11 +16,14 @@ from gcnn.commands.main import COMMANDS, run
 
 HUGE = str(10**30)
 RUN = ["--run", "{run}"]
+FILES = ["--input", "{tmp}/text", "--output", "{tmp}/out"]
 RUNS = ["--runs", "{run}", "--quick", "--out", "{tmp}/latency.json"]
 
 EVALUATE = [
     ([], 2, "required: --run"),
-    (["--run"], 2, "--run: expected one argument"),
+    (["--run"], 2, "--run: expected one argument; a value that begins with - is typed as --option"),
+    (["\u2014run", "{run}"], 2, "\u2014run begins with a long dash, type --run"),
+    (["\u2013-run={run}"], 2, "begins with a long dash, type --run="),
     (["--run", ""], 2, "is not a run directory"),
     (["--run", "{tmp}/nowhere"], 2, "nowhere is not a run directory"),
     (["--run", "{tmp}/folder"], 2, "folder is not a run directory"),
@@ -52,7 +55,7 @@ EVALUATE = [
     ([*RUN, "--file", "/dev/null"], 2, "/dev/null"),
     ([*RUN, "--data-path", "{tmp}/nowhere"], 2, "nowhere is not a folder"),
     ([*RUN, "--data-path", "{tmp}/text"], 2, "text is not a folder"),
-    ([*RUN, "--data-path", ""], 2, "an empty path is not a folder"),
+    ([*RUN, "--data-path", ""], 2, "--data-path: the path is empty"),
     ([*RUN, "--data-path", "{tmp}/folder"], 2, "no train.txt in .*folder"),
     ([*RUN, "--batch-size", "0"], 2, "--batch-size.*0 is not from 1"),
     ([*RUN, "--batch-size", "1.5"], 2, "--batch-size.*'1.5'"),
@@ -87,16 +90,8 @@ SCORE = [
     ([*RUN, "--format", "xml"], 2, "--format.*'xml'.*tsv"),
     ([*RUN, "--format", "tsv", "--nbest"], 2, "not allowed with"),
     ([*RUN, "--nbest", "htk"], 2, "--nbest.*'htk'.*srilm"),
-    (
-        [*RUN, "--input", "{tmp}/text", "--output", "{tmp}/out", "--nbest"],
-        2,
-        "--format and --nbest are of standard",
-    ),
-    (
-        [*RUN, "--input", "{tmp}/text", "--output", "{tmp}/out", "--format", "tsv"],
-        2,
-        "--input writes Parquet",
-    ),
+    ([*RUN, *FILES, "--nbest"], 2, "--format and --nbest are of standard"),
+    ([*RUN, *FILES, "--format", "tsv"], 2, "--input writes Parquet"),
     ([*RUN, "--column", "words"], 2, "--column is of the files of --input"),
     ([*RUN, "--lm-weight", "2"], 2, "--lm-weight is a number that goes with --nbest"),
     ([*RUN, "--nbest", "--lm-weight", "nan"], 2, "--lm-weight is a number"),
@@ -108,6 +103,7 @@ SCORE = [
     ([*RUN, "--device", "cuda"], 2, "no such device"),
     ([*RUN, "--precision", "fp8"], 2, "--precision.*'fp8'"),
     ([*RUN, "--input", "{tmp}/text"], 2, "--input and --output belong together"),
+    ([*RUN, "--input", "{tmp}/text", "--output", ""], 2, "--output: the path is empty"),
     ([*RUN, "--input", "{tmp}/nowhere", "--output", "{tmp}/folder"], 2, "nowhere"),
     ([*RUN, "--input", "{tmp}/folder", "--output", "{tmp}/folder"], 2, "folder is no regular file"),
     (
@@ -232,6 +228,7 @@ DESCRIBE = [
     (["gcnn_8", "--vocabulary", "0"], 2, "--vocabulary.*0 is not from 1"),
     (["gcnn_8", "--vocabulary", "-7"], 2, "--vocabulary.*-7 is not from 1"),
     (["gcnn_8", "--vocabulary", "100"], 2, "cutoffs.*give --vocabulary more types than 50000"),
+    (["gcnn_8", "--vocabulary", str(2**31 - 1)], 2, "2,147,483,647 types takes .* give fewer"),
     (["gcnn_8", "--vocabulary", "all"], 2, "--vocabulary.*'all'"),
     (["gcnn_8", "--vocabulary", HUGE], 2, "--vocabulary.*is not from 1"),
     (["gcnn_8", "--vocabulary", str(2**62)], 2, "--vocabulary.*is not from 1"),

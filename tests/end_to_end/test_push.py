@@ -93,7 +93,9 @@ def test_the_card_says_what_it_is_and_one_of_the_users_own_is_kept(hub, call, ru
     ):  # fmt: skip
         assert said in card
     (run_dir / "README.md").write_text("my own")
-    assert call("push", run_dir, "someone/tiny").code == 0
+    again = call("push", run_dir, "someone/tiny")
+    assert again.code == 0
+    assert "README.md, kept as it was" in again.out
     assert (run_dir / "README.md").read_text() == "my own"
 
 

@@ -258,7 +258,8 @@ def test_what_would_make_another_run_is_refused_and_changes_nothing(
     before = snapshot()
     done = call("train", f"run_dir={run_dir}", "resume=true", "trainer.max_steps=30", change)
     assert (done.code, done.err.count("\n")) == (2, 1), done.err
-    assert "cannot become" in done.err or "of another data" in done.err
+    remedy = "of another data. The text is not the one that it was trained on: restore that"
+    assert "cannot become" in done.err or remedy in done.err
     assert snapshot() == before
 
 

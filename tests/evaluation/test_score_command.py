@@ -117,6 +117,18 @@ def test_all_commands_count_the_lines_of_a_text_alike(gcnn_dir, tmp_path, call):
     assert [row["log_prob"] for row in rows] == pytest.approx(nats, abs=1e-4)
 
 
+def test_files_of_repeated_options_are_all_scored_into_the_home_folder(
+    gcnn_dir, tmp_path, call, monkeypatch
+):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text("one line\n")
+    done = call("score", f"--run={gcnn_dir}", "--input=a.txt", "--input", "b.txt", "--output=~/out")
+    assert done.code == 0, done.err
+    scored = sorted(path.name for path in (tmp_path / "home" / "out").iterdir())
+    assert scored == ["a.parquet", "b.parquet"]
+
+
 @pytest.mark.parametrize("stream", ["__stdin__", "__stdout__"])
 def test_a_stream_that_is_closed_is_named(gcnn_dir, call, monkeypatch, stream):
     monkeypatch.setattr(sys, stream, None)  # as Python has it then
