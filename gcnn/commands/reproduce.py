@@ -21,6 +21,7 @@ from gcnn.base.files import check_output
 from gcnn.base.process import ignore_closed_output
 from gcnn.commands.arguments import new_parser, path_of
 from gcnn.config.overrides import prepare_overrides
+from gcnn.config.rules import keys_of
 from gcnn.reporting.document import to_text
 from gcnn.reporting.runs import find_runs
 from gcnn.reporting.units import plural
@@ -41,13 +42,16 @@ def main() -> int:
     --add first keeps its runs (`add_runs`). Figures without a run are left out.
     Returns the exit code: 0, or that of a sweep that was stopped or refused what it was to train
     (2), which ends the command.
-    Raises UsageError for an invalid option, a word that is no override, an unknown scale or figure,
-    where nothing was to be trained and no figure has a run, and as `make_figure` and `add_runs` do;
-    RunError, once all figures are written, where runs that were to be trained are neither finished
-    nor diverged, also those of a figure of which no run began.
+    Raises UsageError for an invalid option, a word that is no override or sets what plans say, an
+    unknown scale or figure, where nothing was to be trained and no figure has a run, and as
+    `make_figure` and `add_runs` do; RunError, once all figures are written, where runs that were to
+    be trained are neither finished nor diverged, also those of a figure of which no run began.
     """
     arguments = parse_arguments()
     overrides = prepare_overrides(arguments.overrides)
+    planned = sorted(keys_of(overrides) & {"run_dir", "resume", "seed", "optimizer.lr"})
+    if planned:
+        raise UsageError(f"{planned[0]} is not to be set here: the figure's plan says it.")
     ignore_closed_output()  # it trains for hours, maybe longer than the terminal is open
     out = arguments.out or arguments.runs / "figures"
     check_output("--out", out, folder=True)

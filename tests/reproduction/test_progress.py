@@ -336,6 +336,10 @@ def test_two_runs_of_one_seed_are_no_two_seeds(tmp_path):
 
 
 def test_the_command_says_what_is_wrong_and_draws(call, tmp_path):
+    done = call("reproduce", "--figure", "fig3", "seed=5")
+    assert (done.code, done.err) == (
+        2, "error: seed is not to be set here: the figure's plan says it.\n"
+    )  # fmt: skip
     done = call("reproduce", "fig3")
     assert (done.code, done.err) == (2, "error: fig3: type it as --figure fig3.\n")
     done = call("reproduce", "data.path")
