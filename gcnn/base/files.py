@@ -171,6 +171,16 @@ def finite_or_null(value: Any) -> Any:
     return value
 
 
+def write_text(path: Path, text: str, errors: str = "strict") -> None:
+    """Write a text file in UTF-8, replacing an existing one atomically; the folder must exist.
+
+    errors: what becomes of lone surrogates, as in str.encode. Raises UnicodeEncodeError for one if
+    it is "strict", before anything is written, and as `write_atomically` does.
+    """
+    content = text.encode("utf-8", errors)
+    write_atomically(path, lambda aside: aside.write_bytes(content))
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a value as an indented JSON file in UTF-8; NaN and infinities become null.
 
@@ -180,8 +190,7 @@ def write_json(path: Path, value: Any) -> None:
     ValueError if a dictionary has NaN or infinity as a key.
     """
     text = to_json(value, indent=2, ensure_ascii=False) + "\n"
-    content = text.encode("utf-8", "backslashreplace")
-    write_atomically(path, lambda aside: aside.write_bytes(content))
+    write_text(path, text, errors="backslashreplace")
 
 
 def sha256(path: Path) -> str:

@@ -60,7 +60,7 @@ def new_parser(description: str, stray_words: str = "") -> Parser:
     return parser
 
 
-def path_of(text: str) -> Path:
+def given_path(text: str) -> Path:
     """A path, `~` expanded, which a shell does not do after `--option=`: a `type` for argparse.
 
     Raises ArgumentTypeError, whose message argparse reports, for an empty one, as of a shell's
@@ -76,7 +76,7 @@ def existing_folder(path: str) -> Path:
 
     Raises ArgumentTypeError, whose message argparse reports, for any other path.
     """
-    folder = path_of(path)
+    folder = given_path(path)
     if not folder.is_dir():
         raise argparse.ArgumentTypeError(f"{path} is not a folder")
     return folder.absolute()
@@ -291,6 +291,6 @@ def output_file(path: str) -> Path:
     A file may be there; its folder need not exist. Raises UsageError where the path is a folder, or
     a file stands where its folder should be.
     """
-    file = path_of(path)
+    file = given_path(path)
     check_output("--out", file)
     return file

@@ -24,7 +24,7 @@ from pathlib import Path
 from gcnn.base.errors import RunError
 from gcnn.base.files import check_output
 from gcnn.base.values import positive_number
-from gcnn.commands.arguments import add_device, existing_folder, new_parser, path_of
+from gcnn.commands.arguments import add_device, existing_folder, given_path, new_parser
 
 TOY_SECONDS = 60.0  # at least, for each part on a CPU, which may be busy; a GPU's time is dear
 
@@ -73,7 +73,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=positive_number, default=8.0, metavar="N", help=help)
     add_device(parser)
     help = "a folder for the figures, a JSON file a part; default: runs/gpu/<time>"
-    parser.add_argument("--out", type=path_of, metavar="DIR", help=help)
+    parser.add_argument("--out", type=given_path, metavar="DIR", help=help)
     help = "a folder with {train,valid,test}.txt to train GCNN-8 on; default: a made-up text"
     parser.add_argument("--text", type=existing_folder, metavar="DIR", help=help)
     return parser.parse_args()

@@ -17,7 +17,7 @@ from gcnn.base.errors import UsageError
 from gcnn.base.provenance import made_with, run_child
 from gcnn.base.values import positive_number
 from gcnn.benchmarks.output import write_benchmark
-from gcnn.commands.arguments import add_number, add_out, add_run, new_parser, path_of
+from gcnn.commands.arguments import add_number, add_out, add_run, given_path, new_parser
 from gcnn.data.tables import read_lines
 from gcnn.models.inference import PRECISIONS
 from gcnn.reporting.document import Table, to_text
@@ -152,9 +152,9 @@ def parse_arguments() -> argparse.Namespace:
     parser = new_parser(__doc__)
     add_run(parser)
     help = "text whose lines, repeated as needed, are the rows of the shards"
-    parser.add_argument("--text", type=path_of, required=True, metavar="FILE", help=help)
+    parser.add_argument("--text", type=given_path, required=True, metavar="FILE", help=help)
     help = "folder for the shards, which are removed in the end"
-    parser.add_argument("--dir", type=path_of, required=True, metavar="DIR", help=help)
+    parser.add_argument("--dir", type=given_path, required=True, metavar="DIR", help=help)
     add_number(
         parser, "--rows", 1500, "rows of the smaller size; the larger has four times as many"
     )

@@ -10,7 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from tqdm import tqdm
 
 from gcnn.base.errors import RunError, UsageError
-from gcnn.base.files import write_atomically
+from gcnn.base.files import write_text
 from gcnn.base.provenance import made_with
 from gcnn.base.values import positive_int, positive_number
 from gcnn.benchmarks.output import write_benchmark
@@ -55,10 +55,7 @@ def main() -> None:
     write_benchmark(arguments.out, about, results)
     for what, figure in softmax_figures(results).items():
         name = arguments.out.stem if what == "seconds" else f"{arguments.out.stem}_memory"
-        svg = figure.svg.encode("utf-8")
-        write_atomically(
-            arguments.out.with_name(f"{name}.svg"), lambda aside, svg=svg: aside.write_bytes(svg)
-        )
+        write_text(arguments.out.with_name(f"{name}.svg"), figure.svg)
     table = softmax_table(results)
     print(f"{table.caption}\n{to_text(table)}\n{arguments.out.resolve()}")
 

@@ -1,6 +1,6 @@
 """Make a run directory of a checkpoint of fairseq's `fconv_lm`."""
 
-from gcnn.commands.arguments import new_parser, path_of
+from gcnn.commands.arguments import given_path, new_parser
 
 
 def main() -> None:
@@ -13,14 +13,14 @@ def main() -> None:
     parser = new_parser(__doc__)
     parser.add_argument(
         "checkpoint",
-        type=path_of,
+        type=given_path,
         metavar="CHECKPOINT",
         help="fairseq's .pt file; nothing in it is run",
     )
     parser.add_argument(
-        "dictionary", type=path_of, metavar="DICT", help="the dict.txt that it was trained with"
+        "dictionary", type=given_path, metavar="DICT", help="the dict.txt that it was trained with"
     )
-    parser.add_argument("out", type=path_of, metavar="OUT", help="the run directory to write")
+    parser.add_argument("out", type=given_path, metavar="OUT", help="the run directory to write")
     arguments = parser.parse_args()
     from gcnn.interop.fairseq import import_fairseq
 

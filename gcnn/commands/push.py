@@ -20,7 +20,7 @@ from pathlib import Path
 import yaml
 
 from gcnn.base.errors import RunError, UsageError, one_line
-from gcnn.base.files import write_atomically, write_json
+from gcnn.base.files import write_json, write_text
 from gcnn.base.provenance import portable, words_of
 from gcnn.commands.arguments import new_parser
 from gcnn.config.schema import TrainConfig
@@ -92,9 +92,7 @@ def main() -> None:
     path = run.path / "README.md"
     is_kept = path.exists()
     if not is_kept:
-        write_atomically(
-            path, lambda aside: aside.write_text(card(run, arguments.repo), encoding="utf-8")
-        )
+        write_text(path, card(run, arguments.repo))
     note = ", kept as it was: remove it for a new one" if is_kept else ""
     print(f"card: {path.resolve()}{note}")
     with tempfile.TemporaryDirectory() as folder:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from gcnn.base.files import check_output
-from gcnn.commands.arguments import new_parser, path_of
+from gcnn.commands.arguments import given_path, new_parser
 from gcnn.runs.directory import find_run
 
 
@@ -18,19 +18,19 @@ def main() -> None:
     """
     parser = new_parser(__doc__)
     help = "a run, a folder of them, or `latest`: the newest in runs/"
-    parser.add_argument("runs", nargs="+", type=path_of, metavar="RUN", help=help)
+    parser.add_argument("runs", nargs="+", type=given_path, metavar="RUN", help=help)
     parser.add_argument(
         "--latency",
-        type=path_of,
+        type=given_path,
         metavar="FILE",
         help="the JSON of the latency benchmark; default: none",
     )
     help = "what `gcnn compare --json` printed; default: none"
-    parser.add_argument("--comparison", type=path_of, metavar="FILE", help=help)
+    parser.add_argument("--comparison", type=given_path, metavar="FILE", help=help)
     out = Path("runs/report")
     parser.add_argument(
         "--out",
-        type=path_of,
+        type=given_path,
         default=out,
         metavar="DIR",
         help="folder of the page; default: %(default)s",

@@ -19,7 +19,7 @@ from pathlib import Path
 from gcnn.base.errors import RunError, UsageError
 from gcnn.base.files import check_output
 from gcnn.base.process import ignore_closed_output
-from gcnn.commands.arguments import new_parser, path_of
+from gcnn.commands.arguments import given_path, new_parser
 from gcnn.config.overrides import prepare_overrides
 from gcnn.config.rules import keys_of
 from gcnn.reporting.document import to_text
@@ -318,9 +318,11 @@ def parse_arguments() -> argparse.Namespace:
     help = "a folder of configs/reproduce; default: %(default)s"
     parser.add_argument("--scale", default="cpu", metavar="NAME", help=help)
     help = "folder of the runs; default: %(default)s"
-    parser.add_argument("--runs", type=path_of, default="runs/reproduce", metavar="DIR", help=help)
     parser.add_argument(
-        "--out", type=path_of, metavar="DIR", help="folder of the figures; default: RUNS/figures"
+        "--runs", type=given_path, default="runs/reproduce", metavar="DIR", help=help
+    )
+    parser.add_argument(
+        "--out", type=given_path, metavar="DIR", help="folder of the figures; default: RUNS/figures"
     )
     help = "train nothing: draw the runs that are there; default: off"
     parser.add_argument("--draw-only", action="store_true", help=help)
@@ -329,7 +331,7 @@ def parse_arguments() -> argparse.Namespace:
         "its recipe; may be repeated"
     )
     parser.add_argument(
-        "--add", type=path_of, action="append", default=[], metavar="RUN", help=help
+        "--add", type=given_path, action="append", default=[], metavar="RUN", help=help
     )
     help = "keys of the config for all runs, as data.path=DIR; default: none"
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=help)

@@ -6,7 +6,7 @@ They are made of the records in docs/results/reproduction/, which `gcnn reproduc
 from pathlib import Path
 
 from gcnn.base.files import check_output
-from gcnn.commands.arguments import new_parser, path_of
+from gcnn.commands.arguments import given_path, new_parser
 from gcnn.reporting.latency import load_latency
 from gcnn.reproduction.page import reproduction_blocks, write_reproduction_page
 from gcnn.reproduction.records import load_records
@@ -26,7 +26,7 @@ def main() -> None:
     parser = new_parser(__doc__)
     out = Path("runs/reproduce/report.html")
     parser.add_argument(
-        "--out", type=path_of, default=out, metavar="FILE", help="the page; default: %(default)s"
+        "--out", type=given_path, default=out, metavar="FILE", help="the page; default: %(default)s"
     )
     arguments = parser.parse_args()
     check_output("--out", arguments.out)

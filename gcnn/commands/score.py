@@ -26,8 +26,8 @@ from gcnn.commands.arguments import (
     add_precision,
     add_run,
     add_threads,
+    given_path,
     new_parser,
-    path_of,
     set_threads,
 )
 from gcnn.evaluation.nbest import KINDS, Hypothesis, Ranker, Scored, line_parser
@@ -170,10 +170,10 @@ def parse_arguments() -> argparse.Namespace:
         "are skipped; default: none"
     )
     parser.add_argument(
-        "--input", nargs="+", action="extend", type=path_of, metavar="FILE", help=help
+        "--input", nargs="+", action="extend", type=given_path, metavar="FILE", help=help
     )
     help = "folder for --input's scores, as <name>.parquet; default: none"
-    parser.add_argument("--output", type=path_of, metavar="DIR", help=help)
+    parser.add_argument("--output", type=given_path, metavar="DIR", help=help)
     help = (
         "begins the names of the columns that --input's scores get, as in web_log_prob; "
         "default: none"

@@ -19,8 +19,8 @@ from gcnn.commands.arguments import (
     add_precision,
     add_run,
     add_threads,
+    given_path,
     new_parser,
-    path_of,
     set_threads,
 )
 from gcnn.commands.score import STDIN, read_windows, score_hypotheses
@@ -123,7 +123,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = new_parser(__doc__, "lists are read from standard input")
     add_run(parser)
     help = "what was said or meant: a line `name ||| words`, or Kaldi's `name words`, for each list"
-    parser.add_argument("--references", type=path_of, required=True, metavar="FILE", help=help)
+    parser.add_argument("--references", type=given_path, required=True, metavar="FILE", help=help)
     help = "the kind of the lists: the one that has names and scores; default: %(default)s"
     parser.add_argument("--nbest", default="moses", choices=["moses"], help=help)
     help = "nats taken off for each unknown word, as in gcnn score; default: none"

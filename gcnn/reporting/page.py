@@ -6,7 +6,7 @@ import sys
 from operator import itemgetter
 from pathlib import Path
 
-from gcnn.base.files import write_atomically
+from gcnn.base.files import write_text
 from gcnn.reporting.comparison import comparison_blocks, load_comparison
 from gcnn.reporting.document import (
     Block,
@@ -86,8 +86,7 @@ def write_report(
     warn_of_changes(out / "report.html", refused)
     (out / "figures").mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
-        content = text.encode("utf-8", errors="replace")
-        write_atomically(out / name, lambda aside, content=content: aside.write_bytes(content))
+        write_text(out / name, text, errors="replace")
     return out / "report.html", out / "report.md"
 
 

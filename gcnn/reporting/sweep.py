@@ -11,7 +11,7 @@ import textwrap
 from pathlib import Path
 
 from gcnn.base.errors import RunError, UsageError
-from gcnn.base.files import write_atomically, write_json
+from gcnn.base.files import write_json, write_text
 from gcnn.reporting.document import Paragraph, Table, table_of, to_markdown, to_text
 from gcnn.reporting.ranking import PER_TOKEN, PER_WORD, Ranking, ranking_of
 from gcnn.reporting.results import varying_settings
@@ -245,10 +245,7 @@ def write_sweep(folder: Path) -> list[dict]:
         remarks = remarks_on(members, ranking)
         page = to_markdown(f"Sweep {folder.name}", [*tables, *map(Paragraph, remarks)])
         write_json(folder / "sweep.json", members)
-        write_atomically(
-            folder / "sweep.md",
-            lambda aside: aside.write_text(page, encoding="utf-8", errors="replace"),
-        )
+        write_text(folder / "sweep.md", page, errors="replace")
         print("\n\n".join(map(to_text, tables)))
         if remarks:
             print("", *remarks, sep="\n")

@@ -16,7 +16,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from gcnn.base.errors import UsageError
-from gcnn.base.files import to_json, write_atomically
+from gcnn.base.files import to_json, write_text
 from gcnn.base.provenance import PATH_PLACEHOLDERS, portable, words_of
 from gcnn.config.schema import TrainConfig
 from gcnn.config.stored import checked_config
@@ -195,4 +195,4 @@ def keep_runs(runs: list[KeptRun], path: Path) -> None:
     for run in sorted((kept | ended).values(), key=lambda run: run.place):
         text += to_json(dataclasses.asdict(run), ensure_ascii=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+    write_text(path, text)

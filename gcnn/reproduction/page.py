@@ -6,7 +6,7 @@ Made twice of the same blocks: as a part of docs/REPRODUCTION.md, and as an HTML
 from pathlib import Path
 
 from gcnn.base.errors import UsageError
-from gcnn.base.files import write_atomically
+from gcnn.base.files import write_text
 from gcnn.reporting.document import (
     Block,
     Code,
@@ -264,4 +264,4 @@ def write_reproduction_page(blocks: list[Block], document: Path, page: Path) -> 
     page.parent.mkdir(parents=True, exist_ok=True)
     texts = {document: f"{before}{generated_part(blocks)}{after}", page: to_html(TITLE, blocks[1:])}
     for path, text in texts.items():
-        write_atomically(path, lambda aside, text=text: aside.write_text(text, encoding="utf-8"))
+        write_text(path, text)

@@ -15,7 +15,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from gcnn.base.errors import UsageError
-from gcnn.base.files import write_atomically, write_json
+from gcnn.base.files import write_json, write_text
 from gcnn.base.provenance import portable, words_of
 from gcnn.reporting.results import describe_hardware
 from gcnn.reproduction.grouping import architecture, group_of
@@ -270,8 +270,7 @@ def write_record(record: Record, folder: Path, svg: str | None) -> None:
     if svg:
         texts["svg"] = svg
     for ending, text in texts.items():
-        path = folder / f"{record.figure}.{ending}"
-        write_atomically(path, lambda aside, text=text: aside.write_text(text, encoding="utf-8"))
+        write_text(folder / f"{record.figure}.{ending}", text)
 
 
 def table_csv(record: Record) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from gcnn.base.errors import UsageError
-from gcnn.base.files import to_json, write_atomically
+from gcnn.base.files import to_json, write_text
 from gcnn.base.numbers import exp
 from gcnn.base.process import on_terminal
 from gcnn.config.schema import TrainConfig
@@ -50,7 +50,7 @@ class Metrics:
             before = self.path.read_text(encoding="utf-8", errors="replace")
         # Later steps are made, and written, once more
         kept = [line for line in before.splitlines(keepends=True) if step_of(line) <= step]
-        write_atomically(self.path, lambda aside: aside.write_text("".join(kept), encoding="utf-8"))
+        write_text(self.path, "".join(kept))
         self.file = self.path.open("a", encoding="utf-8")
         if config.logger.kind == "wandb":
             self.logger = start_wandb(config, run_dir)
@@ -162,7 +162,7 @@ def start_wandb(config: TrainConfig, run_dir: Path) -> Any:
     id_file = run_dir / "wandb_id"  # a run that goes on is one curve
     if not id_file.exists():
         new = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
-        write_atomically(id_file, lambda aside: aside.write_text(new, encoding="utf-8"))
+        write_text(id_file, new)
     logger = config.logger
     for key, value in (("project", logger.project), ("mode", logger.mode)):
         variable = f"WANDB_{key.upper()}"

@@ -118,7 +118,6 @@ def test_any_two_kinds_compose_on_the_default_experiment():
     groups = [*SCHEMAS, "data", "logger"]
     first_of_each_kind = [kinds(group)[: len(SCHEMAS[group])] for group in SCHEMAS]
     pairs = set()
-    pairs = set()
     # A Latin square: of any two columns, each pair of 0, 1 and 2 is in a row.
     square = [(a, b, (a + b) % 3, (a + 2 * b) % 3) for a, b in product(range(3), repeat=2)]
     for row, data, logger in zip(square, cycle(CHOICES["data"]), cycle(CHOICES["logger"])):
