@@ -49,6 +49,18 @@ class Parser(argparse.ArgumentParser):
         return word.partition("=")[0] in self._option_string_actions
 
 
+class Several(argparse.Action):
+    """An `action` for nargs="+": where the option is repeated, its values add up.
+
+    The first value replaces the default; argparse's own "extend" would add to it.
+    """
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        given = getattr(namespace, self.dest)
+        before = [] if given is self.default else given
+        setattr(namespace, self.dest, [*before, *values])
+
+
 def new_parser(description: str, stray_words: str = "") -> Parser:
     """A parser with no option but --help, which prints `description` with its line breaks.
 

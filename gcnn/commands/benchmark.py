@@ -21,6 +21,7 @@ from gcnn.benchmarks.bounds import Machine
 from gcnn.benchmarks.latency import Candidate, benchmark
 from gcnn.benchmarks.output import write_benchmark
 from gcnn.commands.arguments import (
+    Several,
     add_device,
     add_out,
     add_precision,
@@ -179,7 +180,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     help = "trained runs to measure, or `latest`; default: none"
     parser.add_argument(
-        "--runs", nargs="+", action="extend", type=find_run, default=[], metavar="RUN", help=help
+        "--runs", nargs="+", action=Several, type=find_run, default=[], metavar="RUN", help=help
     )
     add_device(parser)
     add_threads(parser)

@@ -20,7 +20,7 @@ from gcnn.base.files import remove
 from gcnn.base.provenance import made_with, run_child
 from gcnn.benchmarks.latency import Zipf
 from gcnn.benchmarks.output import write_benchmark
-from gcnn.commands.arguments import add_number, add_out, given_path, new_parser
+from gcnn.commands.arguments import Several, add_number, add_out, given_path, new_parser
 from gcnn.data.sources import BILLION_WORD
 from gcnn.reporting.document import Table, to_text
 from gcnn.reporting.units import count, decimals, gibibytes
@@ -202,7 +202,12 @@ def parse_arguments() -> argparse.Namespace:
     help = "folder for the texts and caches, which are removed in the end"
     parser.add_argument("--dir", type=given_path, required=True, metavar="DIR", help=help)
     parser.add_argument(
-        "--texts", nargs="+", choices=TEXTS, default=TEXTS, help="kinds of text; default: all"
+        "--texts",
+        nargs="+",
+        action=Several,
+        choices=TEXTS,
+        default=TEXTS,
+        help="kinds of text; default: all",
     )
     add_number(parser, "--tokens", 100_000_000, "of running text")
     add_number(parser, "--shards", 100, "of 500,000 tokens each")

@@ -17,7 +17,7 @@ from gcnn.base.errors import UsageError
 from gcnn.base.provenance import made_with, run_child
 from gcnn.base.values import positive_number
 from gcnn.benchmarks.output import write_benchmark
-from gcnn.commands.arguments import add_number, add_out, add_run, given_path, new_parser
+from gcnn.commands.arguments import Several, add_number, add_out, add_run, given_path, new_parser
 from gcnn.data.tables import read_lines
 from gcnn.models.inference import PRECISIONS
 from gcnn.reporting.document import Table, to_text
@@ -160,7 +160,12 @@ def parse_arguments() -> argparse.Namespace:
     )
     help = "of the weights; default: all"
     parser.add_argument(
-        "--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS), help=help
+        "--precisions",
+        nargs="+",
+        action=Several,
+        choices=PRECISIONS,
+        default=list(PRECISIONS),
+        help=help,
     )
     help = "dollars for a core-hour; default: %(default)s"
     parser.add_argument("--price", type=positive_number, default=0.04, metavar="USD", help=help)

@@ -15,7 +15,7 @@ from gcnn.base.provenance import made_with
 from gcnn.base.values import positive_int, positive_number
 from gcnn.benchmarks.output import write_benchmark
 from gcnn.benchmarks.softmax_size import CUTOFFS, VOCABULARIES, Size, growth, measure
-from gcnn.commands.arguments import add_number, add_out, add_threads, new_parser
+from gcnn.commands.arguments import Several, add_number, add_out, add_threads, new_parser
 from gcnn.reporting.document import to_text
 from gcnn.reporting.softmax_size import softmax_figures, softmax_table
 
@@ -69,7 +69,13 @@ def parse_arguments() -> argparse.Namespace:
     parser = new_parser(__doc__)
     help = "numbers of types to measure; default: 10,000 to 800,000"
     parser.add_argument(
-        "--vocabularies", nargs="+", type=positive_int, default=VOCABULARIES, metavar="N", help=help
+        "--vocabularies",
+        nargs="+",
+        action=Several,
+        type=positive_int,
+        default=VOCABULARIES,
+        metavar="N",
+        help=help,
     )
     add_number(parser, "--hidden-dim", 512, "channels")
     add_number(parser, "--tokens", 512, "of a batch")

@@ -19,6 +19,7 @@ from gcnn.base.provenance import made_with
 from gcnn.benchmarks.output import write_benchmark
 from gcnn.benchmarks.training import USUAL, WORKLOADS, make_trainer, measure
 from gcnn.commands.arguments import (
+    Several,
     add_number,
     add_out,
     add_precision,
@@ -149,7 +150,9 @@ def parse_arguments() -> argparse.Namespace:
     help = "keys of the config, as for training; default: none"
     parser.add_argument("overrides", nargs="*", metavar="key=value", help=help)
     help = f"models and batches; default: {' '.join(USUAL)}"
-    parser.add_argument("--workloads", nargs="+", choices=list(WORKLOADS), default=USUAL, help=help)
+    parser.add_argument(
+        "--workloads", nargs="+", action=Several, choices=list(WORKLOADS), default=USUAL, help=help
+    )
     parser.add_argument(
         "--profile", action="store_true", help="only profile the first workload; default: off"
     )

@@ -21,6 +21,7 @@ from gcnn.base.text_files import check_no_pointer, check_no_tar, check_no_utf16
 from gcnn.base.torchrun import rank
 from gcnn.base.values import check_text
 from gcnn.commands.arguments import (
+    Several,
     add_column,
     add_device,
     add_precision,
@@ -170,7 +171,7 @@ def parse_arguments() -> argparse.Namespace:
         "are skipped; default: none"
     )
     parser.add_argument(
-        "--input", nargs="+", action="extend", type=given_path, metavar="FILE", help=help
+        "--input", nargs="+", action=Several, type=given_path, metavar="FILE", help=help
     )
     help = "folder for --input's scores, as <name>.parquet; default: none"
     parser.add_argument("--output", type=given_path, metavar="DIR", help=help)

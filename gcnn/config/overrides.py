@@ -51,7 +51,7 @@ def check_override(argument: str) -> None:
         return
     name = group.partition("@")[0]  # without a package
     is_group = name in GROUPS or name.startswith("hydra/")
-    if is_group and argument.endswith(".yaml"):
+    if is_group and ".yaml" in argument:  # also one of several names in a sweep
         raise UsageError(f"{shown}: a choice has its file's name without .yaml; leave that out.")
     if is_group and not is_choice(argument):
         listed = ", ".join(choices(name)) or "those of Hydra"

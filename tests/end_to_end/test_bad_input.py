@@ -105,6 +105,7 @@ TRAIN = [
     ),
     (['model.blocks=[{"convs": [[3, 16]]}]'], "leave out the quotes around keys"),
     (["experiment=quickstart.yaml"], "a choice has its file's name without .yaml"),
+    (["--multirun", "model=gcnn_8.yaml,gcnn_9"], "a choice has its file's name without .yaml"),
     (["model.gate = glu"], "'model.gate = glu' has blanks around its =; type it as model.gate=glu"),
     (["--model.gate=glu"], "no option --model.gate; .* The nearest is model.gate"),
     (["model=lstm_small", "model.gate=glu"], "model.blocks goes with models of the kind gcnn"),
