@@ -228,12 +228,15 @@ class Checkpoints:
         """Verify a checkpoint, load its weights into `model`, return its training state on the CPU.
 
         The state is what was given to `save`. Raises as `verify` does; UsageError if `path` is no
-        folder or its weights are of another model; RunError if its weights are damaged or its
-        training state does not load: only in this last case the model has changed.
+        checkpoint (but a run's folder, say) or its weights are of another model; RunError if its
+        weights are damaged or its training state does not load: only in this last case the model
+        has changed.
         """
-        if not path.is_dir():
+        is_named_so = path.name.startswith("step_")  # else it is damaged if the manifest is missing
+        if not path.is_dir() or not (is_named_so or (path / MANIFEST).exists()):
             raise UsageError(
-                f"resume: {path} is no checkpoint. Give a folder checkpoints/step_<n> of a run."
+                f"resume: {path} is no checkpoint. Give a folder checkpoints/step_<n> of a run, or "
+                "go on at a run's newest one with run_dir=RUN resume=true."
             )
         self.verify(path)
         load_weights(model, path / WEIGHTS)

@@ -341,6 +341,14 @@ def test_run_dir_that_is_a_file_is_refused(call, tiny, tmp_path):
     assert (tmp_path / "run").read_text() == "precious"
 
 
+@pytest.mark.parametrize("part", ["", "checkpoints"])
+def test_resuming_at_what_is_no_checkpoint_names_the_way_to_go_on(call, tiny, run_dir, part):
+    done = call("train", *tiny, f"resume={run_dir / part}", "trainer.max_steps=30")
+    assert (done.code, done.err.count("\n")) == (2, 1), done.err
+    assert "is no checkpoint. Give a folder checkpoints/step_<n>" in done.err
+    assert "run_dir=RUN resume=true" in done.err
+
+
 def test_resuming_with_another_optimizer_is_refused(call, tiny, run_dir):
     done = call("train", *tiny, "optimizer=nesterov", "resume=true", "trainer.max_steps=30")
     assert done.code == 2, done.err
