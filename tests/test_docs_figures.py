@@ -229,6 +229,23 @@ def mean_and_range(perplexities: dict) -> list[float]:
     return [sum(values) / len(values), min(values), max(values)]
 
 
+@pytest.mark.parametrize("heading", ["## The verdicts", "### Figure S"])
+def test_perplexities_in_the_verdicts_are_recorded_ones(heading):
+    """None is stale or mistyped; whose it is, is not checked."""
+    recorded_ones = set()
+    for figures in load_records(DOCS / "results" / "reproduction").values():
+        for record in figures.values():
+            for group in record.groups:
+                of_seeds = [group.test_perplexity, group.validation_perplexity, group.wikitext103]
+                for perplexities in filter(None, of_seeds):
+                    recorded_ones |= {*perplexities.values(), *mean_and_range(perplexities)}
+    section = (DOCS / "RESULTS.md").read_text().partition(heading)[2].partition("\n##")[0]
+    found = re.findall(r"\d{3}\.\d\d\b", section)
+    assert len(found) > 10
+    for number in found:
+        assert any(abs(float(number) - one) < 0.0056 for one in recorded_ones), number
+
+
 @pytest.mark.parametrize("model", ["GCNN", "LSTM", "Transformer"])
 def test_figure_s_in_the_docs_is_the_record(model):
     """The table of 20 million words; the LSTM's runs are those of shuffled blocks."""
