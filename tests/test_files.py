@@ -110,6 +110,15 @@ def test_a_pipe_is_not_replaced_by_a_file_and_a_file_may_be(tmp_path):
     (tmp_path / "link").symlink_to("file")
     for name in ("file", "link", "new"):
         check_output("--out", tmp_path / name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link", "pipe"]
+
+
+@pytest.mark.parametrize("folder", [False, True])
+@pytest.mark.parametrize("name", ["new", "missing/new"])
+def test_a_folder_that_may_not_be_written_is_found_before_the_work(name, folder):
+    """/sys may be written by nobody, root included."""
+    with pytest.raises(OSError, match=r"'/sys'$"):
+        check_output("--out", Path("/sys") / name, folder=folder)
 
 
 def test_an_empty_home_is_none(monkeypatch):

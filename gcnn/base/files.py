@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -213,9 +214,9 @@ def check_output(option: str, path: Path, folder: bool = False) -> None:
     A file that exists must be a regular one: writing replaces it, a device, too (/dev/stdout).
     option: the option or key that set the path, for the message.
     folder: True for an output that is a folder, False for a file. One that exists is allowed.
-    Parent folders need not exist, but none may be a file. Free space is not checked, nor whether
-    the folder may be written; one that may not be searched raises OSError. Call it before the work
-    whose result goes there; it creates nothing.
+    Parent folders need not exist, but none may be a file. Raises OSError if the folder, or the
+    first parent that exists, may not be written or searched. Free space is not checked. Call it
+    before the work whose result goes there; it leaves nothing behind.
     """
     if path.is_dir() and not folder:
         raise UsageError(f"{option}: {path} is a folder; give the path of a file.")
@@ -224,6 +225,12 @@ def check_output(option: str, path: Path, folder: bool = False) -> None:
     folders = list(path.parents)
     if folder:
         folders.insert(0, path)
-    for part in folders:
-        if part.is_file():
-            raise UsageError(f"{option}: {part} is a file; give a folder.")
+    nearest = next(part for part in folders if part.exists())
+    if not nearest.is_dir():
+        raise UsageError(f"{option}: {nearest} is a file; give a folder.")
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        error.filename = str(nearest)  # instead of the temporary file's
+        raise

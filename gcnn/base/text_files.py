@@ -1,5 +1,6 @@
-"""Recognise files that are not the text they should be: UTF-16, tar archives, Git LFS pointers."""
+"""Recognise what is not the text it should be: compressed, archives, UTF-16, Git LFS pointers."""
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -9,6 +10,13 @@ POINTERS = {  # how a pointer file begins -> the command that fetches the file i
     b"version https://git-lfs.github.com/spec/": "git lfs pull",
     b"/annex/objects/": "git annex get",
 }
+COMPRESSED = {  # program that decompresses it -> pattern of the first bytes, which no text has
+    "gzip": rb"\x1f\x8b",
+    "bzip2": rb"BZh[1-9](1AY&SY|\x17rE8P\x90)",
+    "xz": rb"\xfd7zXZ\0",
+    "zstd": rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18",
+}
+ARCHIVES = rb"PK(\x03\x04|\x05\x06|\x07\x08)|Rar!\x1a|7z\xbc\xaf"
 TAR = (b"ustar\x0000", b"ustar  \0")  # at byte 257 of a tar archive: of POSIX, and of GNU
 
 
@@ -37,13 +45,24 @@ def check_no_pointer_at(path: Path) -> None:
             check_no_pointer(file.read(64), path)
 
 
-def check_no_tar(beginning: bytes, what: object) -> None:
-    """Raise UsageError for a tar archive, which would be taken for UTF-16 or for one long text.
+def compression(beginning: bytes) -> str | None:
+    """The program, a key of COMPRESSED, that decompresses a file; None if it is not compressed.
 
-    beginning: the file's first 265 bytes or more, fewer if it is shorter. what: its name, for the
-    message.
+    beginning: the file's first 10 bytes or more, fewer if it is shorter.
     """
-    if beginning[257:265] in TAR:
+    for program, pattern in COMPRESSED.items():
+        if re.match(pattern, beginning):
+            return program
+    return None
+
+
+def check_no_archive(beginning: bytes, what: object) -> None:
+    """Raise UsageError for a .zip, .rar, .7z or .tar.
+
+    beginning: the file's first bytes; 4 tell a .zip, .rar or .7z, and 265 a .tar. what: its name,
+    for the message.
+    """
+    if re.match(ARCHIVES, beginning) or beginning[257:265] in TAR:
         raise UsageError(f"{what} is an archive. Unpack it.")
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from gcnn.base.errors import UsageError
 from gcnn.base.files import to_json
-from gcnn.base.text_files import check_no_pointer, check_no_tar, check_no_utf16
+from gcnn.base.text_files import check_no_archive, check_no_pointer, check_no_utf16, compression
 from gcnn.base.torchrun import rank
 from gcnn.base.values import check_text
 from gcnn.commands.arguments import (
@@ -289,8 +289,9 @@ def read_chunks(descriptor: int) -> Iterator[bytes]:
     """Read standard input in chunks of up to CHUNK bytes; each waits for its first byte.
 
     descriptor: of standard input, as the messages of errors call it. Raises UsageError where it
-    cannot be read, where the first chunk shows a pointer of Git LFS or git-annex or a tar archive,
-    and at a chunk that looks like UTF-16 (`check_no_utf16`). Empty input: no chunks.
+    cannot be read, where the first chunk shows a pointer of Git LFS or git-annex, an archive or a
+    compressed file, and at a chunk that looks like UTF-16 (`check_no_utf16`). Empty input: no
+    chunks.
     """
     is_start = True
     while True:
@@ -305,7 +306,12 @@ def read_chunks(descriptor: int) -> Iterator[bytes]:
             return
         if is_start:
             check_no_pointer(chunk, "standard input")
-            check_no_tar(chunk, "standard input")
+            check_no_archive(chunk, "standard input")
+            if program := compression(chunk):
+                raise UsageError(
+                    f"standard input is compressed by {program}. "
+                    f"Decompress it on the way, as with {program} -dc."
+                )
             is_start = False
         check_no_utf16(chunk, "standard input")
         yield chunk

@@ -14,7 +14,6 @@ import gzip
 import json
 import lzma
 import os
-import re
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -25,7 +24,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gcnn.base.errors import UsageError, one_line
-from gcnn.base.text_files import check_no_pointer, check_no_pointer_at, check_no_tar, check_no_utf16
+from gcnn.base.text_files import (
+    check_no_archive,
+    check_no_pointer,
+    check_no_pointer_at,
+    check_no_utf16,
+    compression,
+)
 from gcnn.data.lines import TEXT
 
 CHUNK = 1 << 23  # bytes of rows that are in memory together; more if one row is longer
@@ -36,13 +41,7 @@ def open_zstd(file: BinaryIO) -> BinaryIO:
     return pa.CompressedInputStream(file, "zstd")
 
 
-COMPRESSED = {  # pattern of the first bytes, which no text begins with -> what opens the file
-    rb"\x1f\x8b": gzip.open,
-    rb"BZh[1-9](1AY&SY|\x17rE8P\x90)": bz2.open,
-    rb"\xfd7zXZ\0": lzma.open,
-    rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18": open_zstd,
-}
-ARCHIVES = rb"PK(\x03\x04|\x05\x06|\x07\x08)|Rar!\x1a|7z\xbc\xaf"
+OPENERS = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open, "zstd": open_zstd}
 COMPRESSED_SUFFIXES = (".bz2", ".gz", ".xz", ".zst")
 JSON_SUFFIXES = (".jsonl", ".jsonlines", ".ndjson", ".json")
 PARQUET_SUFFIXES = (".parquet", ".pq")
@@ -161,15 +160,12 @@ def decompressed(file: BinaryIO, path: Path) -> BinaryIO:
 
     file: buffered and at its start; returned as it is if it is not compressed. Otherwise the caller
     must close `file` too: closing the stream may leave it open. path: only for the message.
-    Raises UsageError for a .zip, .rar or .7z; for a .tar `checked_start` does.
+    Raises UsageError for an archive; for a .tar `checked_start` does.
     """
     beginning = file.peek(10)  # does not consume them: a pipe cannot be read twice
-    if re.match(ARCHIVES, beginning):
-        raise UsageError(f"{path} is an archive. Unpack it.")
-    for magic, reader in COMPRESSED.items():
-        if re.match(magic, beginning):
-            return reader(file)
-    return file
+    check_no_archive(beginning, path)
+    program = compression(beginning)
+    return OPENERS[program](file) if program else file
 
 
 def chunks(file: BinaryIO) -> Iterator[bytes]:
@@ -191,7 +187,7 @@ def chunks(file: BinaryIO) -> Iterator[bytes]:
 def checked_start(start: bytes, path: Path) -> bytes:
     """The first chunk of a text file without the byte order mark of UTF-8.
 
-    start: at least the whole first line. Raises UsageError for UTF-16, a tar archive and a pointer
+    start: at least the whole first line. Raises UsageError for UTF-16, an archive and a pointer
     of Git LFS, and if the first line is a JSON object although the name does not end in one of
     JSON_SUFFIXES or .txt (before that of a compression): its braces and quotes would be read as
     words.
@@ -200,7 +196,7 @@ def checked_start(start: bytes, path: Path) -> bytes:
         raise UsageError(
             f"{path} is not UTF-8 but UTF-16. Convert it, as with iconv -f utf-16 -t utf-8."
         )
-    check_no_tar(start, path)
+    check_no_archive(start, path)
     check_no_utf16(start, path)
     check_no_pointer(start, path)
     start = start.removeprefix(codecs.BOM_UTF8)

@@ -2,9 +2,13 @@
 that names it and the remedy, and exit code 2. Nothing is written.
 """
 
+import bz2
+import gzip
+import lzma
 import os
 import re
 
+import pyarrow as pa
 import pytest
 
 STREAMS = [
@@ -36,6 +40,16 @@ STREAMS = [
     (b"1 || w1\n", ["--nbest"], "line 1 of the input is not `id", 0),
     (b"\n", ["--nbest"], "line 1 of the input is not `id", 0),
     (b"1 ||| w1\n1 ||| \xff\n", ["--nbest"], "line 2 of the input is not UTF-8", 0),
+    (gzip.compress(b"w1\n", mtime=0), [], "standard input is compressed by gzip", 0),
+    (bz2.compress(b"w1\n"), [], "standard input is compressed by bzip2", 0),
+    (lzma.compress(b"w1\n"), [], "standard input is compressed by xz", 0),
+    (
+        pa.compress(b"w1\n", "zstd", asbytes=True),
+        [],
+        "standard input is compressed by zstd",
+        0,
+    ),
+    (b"PK\3\4rest", [], "standard input is an archive", 0),
 ]
 
 
