@@ -217,7 +217,9 @@ class TrainConfig:
     device: str = choice("auto", "auto", "cpu", "cuda")
     threads: int | None = setting(None, "CPU threads; default: all cores", between(1, THREADS))
     init_from: str | None = setting(
-        None, "a run whose weights and tokenizer this one starts with", PATH
+        None,
+        "a run (latest, hf://user/name) whose weights and tokenizer this one starts with",
+        PATH,
     )
     resume: Any = setting(
         False, "false | true (the newest intact checkpoint) | a checkpoint's path", RESUME

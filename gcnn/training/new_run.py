@@ -4,6 +4,8 @@ With init_from, model and tokenizer are those of another run. What the user may 
 line to log.
 """
 
+from pathlib import Path
+
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -15,6 +17,8 @@ from gcnn.config.compose import typed
 from gcnn.config.rules import keys_of, refuse_without_effect
 from gcnn.config.schema import TrainConfig
 from gcnn.config.stored import load_config, migrated
+from gcnn.runs.directory import CONFIG, find_run
+from gcnn.runs.hub import PREFIX
 from gcnn.training.resume import parse_overrides
 
 
@@ -26,29 +30,32 @@ def new_run(config: DictConfig, hydra_config: DictConfig) -> tuple[TrainConfig, 
     the command line sets them. Call it while Hydra runs, as in its main function. Raises UsageError
     as `begin_with_model_of_source` and `checked_composed` do.
     """
-    overrides = hydra_config.overrides.task
-    notes = begin_with_model_of_source(config, overrides)
+    notes = begin_with_model_of_source(config, hydra_config)
     notes += note_on_learning_rate(config, hydra_config)
-    fit_cutoffs = "model.cutoffs" not in keys_of(overrides)
+    fit_cutoffs = "model.cutoffs" not in keys_of(hydra_config.overrides.task)
     return checked_composed(config, hydra_config), notes, fit_cutoffs
 
 
 @usage_errors()
-def begin_with_model_of_source(config: DictConfig, overrides: list[str]) -> list[str]:
+def begin_with_model_of_source(config: DictConfig, hydra_config: DictConfig) -> list[str]:
     """Replace model and tokenizer of a composed config, in place, by those of the `init_from` run.
 
-    overrides: the command line's, quoted as for `parse_overrides`. A group that they choose
-    (`model=...`) is not replaced; their single keys (`model.dropout=...`) are applied on top of one
-    that is.
+    `init_from` may name the run as `find_run` takes it, `latest` or hf://user/name, and becomes the
+    run's folder. A group that the command line chooses (`model=...`) is not replaced; its single
+    keys (`model.dropout=...`) are applied on top of one that is.
+    hydra_config: Hydra's own.
     Returns a line to log for each group that is replaced; without `init_from` does nothing and
-    returns an empty list. Raises UsageError if `init_from` is no run or its config is damaged, for
-    an override that Hydra does not understand, and for a key or value that the run's model or
-    tokenizer cannot have.
+    returns an empty list. Raises UsageError if `init_from` is no run or its config is damaged, in a
+    sweep also if it is the newest of several; for an override that Hydra does not understand; and
+    for a key or value that the run's model or tokenizer cannot have. Raises RunError if a download
+    fails.
     """
     if config.init_from is None:
         return []
-    stored = load_config(user_path(config.init_from, "its files; give the path"))
-    given = parse_overrides(overrides)
+    is_sweep = hydra_config.mode == RunMode.MULTIRUN
+    config.init_from = str(run_to_begin_with(config.init_from, is_sweep))
+    stored = load_config(Path(config.init_from))
+    given = parse_overrides(hydra_config.overrides.task)
     keys = [override.key_or_group for override in given]
     notes = []
     for group in ("model", "tokenizer"):
@@ -60,6 +67,22 @@ def begin_with_model_of_source(config: DictConfig, overrides: list[str]) -> list
             if override.key_or_group.startswith(f"{group}."):
                 OmegaConf.update(config, override.key_or_group, override.value())
     return notes
+
+
+def run_to_begin_with(name: str, is_sweep: bool) -> Path:
+    """The folder of the run that `init_from=name` means, as `find_run` finds it.
+
+    Raises UsageError and RunError as `find_run` does; UsageError in a sweep for the newest of
+    several runs, which would be another as soon as a member has ended.
+    """
+    if is_sweep and not name.startswith(PREFIX):
+        folder = user_path(name, "its files; give the path")
+        if name == "latest" or (folder.is_dir() and not (folder / CONFIG).exists()):
+            raise UsageError(
+                f"init_from={name} is not one run, and in a sweep the newest of several changes. "
+                "Give the folder of a run."
+            )
+    return find_run(name)
 
 
 def checked_composed(config: DictConfig, hydra_config: DictConfig) -> TrainConfig:

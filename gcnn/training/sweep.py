@@ -122,7 +122,7 @@ def check_member(config: DictConfig, overrides: list[str]) -> None:
     composed = GlobalHydra.instance().config_loader().load_sweep_config(config, list(overrides))
     with open_dict(composed):
         hydra_config = composed.pop("hydra")
-    begin_with_model_of_source(composed, list(overrides))
+    begin_with_model_of_source(composed, hydra_config)
     checked_composed(composed, hydra_config)
 
 

@@ -104,6 +104,24 @@ def test_going_on_does_not_need_the_source_again(call, tiny, run_dir, text, tmp_
     assert load_config(out).init_from == str(source)
 
 
+def test_the_source_may_be_the_newest_run_but_not_in_a_sweep(
+    call, tiny, run_dir, text, tmp_path, monkeypatch
+):
+    shutil.copytree(run_dir, tmp_path / "runs" / "older" / "source")
+    monkeypatch.chdir(tmp_path)
+    asked = arguments(tiny, text, tmp_path / "tuned", "init_from=latest", "trainer.max_steps=1")
+    done = call("train", *asked)
+    assert done.code == 0, done.err
+    assert "run: runs/older/source\n" in done.err
+    assert load_config(tmp_path / "tuned").init_from == str(tmp_path / "runs" / "older" / "source")
+
+    sweep = [word for word in asked if not word.startswith(("run_dir", "init_from"))]
+    for name in ("latest", "runs"):
+        done = call("train", "--multirun", *sweep, f"init_from={name}", "seed=1,2")
+        assert (done.code, done.out) == (2, "")
+        assert f"init_from={name} is not one run, and in a sweep" in done.err
+
+
 @pytest.mark.parametrize(("change", "named"), [
     ("model.gate=gtu", "model.gate of .* is glu, not gtu"),
     ("model=lstm_small", "model.kind of .* is gcnn, not lstm"),

@@ -7,6 +7,7 @@ import signal
 import pytest
 import safetensors.torch
 import torch
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from gcnn.base.errors import RunError, UsageError
@@ -86,7 +87,8 @@ def test_a_home_folder_in_the_init_from_of_a_config_file_is_found(config, tmp_pa
     (tmp_path / "run").mkdir()
     save_config(config, tmp_path / "run" / "config.yaml")
     composed = OmegaConf.create({"init_from": "~/run", "model": {}, "tokenizer": {}})
-    begin_with_model_of_source(composed, [])
+    hydra_config = OmegaConf.create({"mode": RunMode.RUN, "overrides": {"task": []}})
+    begin_with_model_of_source(composed, hydra_config)
     assert composed.model == OmegaConf.structured(config.model)
 
 
