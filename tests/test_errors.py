@@ -3,12 +3,14 @@
 import errno
 import os
 import re
+import signal
 import subprocess
 import sys
 
 import pytest
 import torch
 
+from gcnn.base.files import write_atomically
 from gcnn.base.process import message_and_code, run_command
 
 
@@ -36,6 +38,35 @@ def test_other_faults_of_the_program_stay_visible():
 
     with pytest.raises(RuntimeError, match="a fault"):
         run_command(command)
+
+
+@pytest.fixture
+def former_handlers():
+    """Puts back the handlers of the signals after a test."""
+    former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in former.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_leaves_no_half_written_file(tmp_path, former_handlers, number, code):
+    def write(aside):
+        aside.write_text("half")
+        os.kill(os.getpid(), number)
+
+    signal.signal(number, signal.SIG_DFL)
+    with pytest.raises(SystemExit) as stop:
+        run_command(lambda: write_atomically(tmp_path / "file", write))
+    assert stop.value.code == code
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_hangup_that_nohup_ignores_does_not_end_a_command(former_handlers):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with pytest.raises(SystemExit) as stop:
+        run_command(lambda: os.kill(os.getpid(), signal.SIGHUP))
+    assert stop.value.code == 0
 
 
 def test_letters_that_the_terminal_lacks_are_no_failure():

@@ -46,8 +46,8 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     exist, unless `write` makes it. A file replaces a file or a link (the link's target stays); a
     folder replaces an empty folder.
     Raises OSError if anything else is at `path` or the disk fails, and whatever `write` raises. An
-    OSError without a file name gets that of `path`. After an error or Ctrl-C the temporary file is
-    removed; a killed process leaves it (.NAME.*.tmp).
+    OSError without a file name gets that of `path`. After an error, Ctrl-C or `run_command`'s
+    signals the temporary file is removed; a killed process leaves it (.NAME.*.tmp).
     """
     # A random name: two machines that share the folder may have the same process ids.
     aside = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")

@@ -5,10 +5,11 @@ import errno
 import io
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from gcnn.base import torchrun
 from gcnn.base.errors import RunError, UsageError, one_line, out_of_memory
@@ -129,6 +130,23 @@ def open_missing_streams() -> None:
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 
 
+def exit_at_termination() -> None:
+    """Exit with code 128 + n at signal n, of SIGTERM and SIGHUP, so that `finally` blocks are run.
+
+    They remove temporary files and locks, for which Python's default leaves no time. A signal that
+    is ignored (SIGHUP under nohup) or has another handler is left as it is. Lasts until the process
+    ends; for the main thread.
+    """
+
+    def leave(number: int, frame: Any) -> NoReturn:
+        signal.signal(number, signal.SIG_IGN)  # a terminal that closes sends SIGHUP twice
+        sys.exit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, leave)
+
+
 def run_command(command: Callable[[], int | None]) -> None:
     """Run a command's main function and end the process with its exit code; never returns.
 
@@ -136,11 +154,14 @@ def run_command(command: Callable[[], int | None]) -> None:
     `one_line_errors` does, and a bug is raised unchanged. Otherwise SystemExit is raised; but with
     several processes under torchrun, os._exit is called, which skips exit handlers.
     Side effects: sets $HYDRA_FULL_ERROR to 1 if it is not set or empty, opens standard streams that
-    are closed, and makes stdout escape characters that its encoding lacks.
+    are closed, makes stdout escape characters that its encoding lacks, and in a single process
+    handles SIGTERM and SIGHUP (`exit_at_termination`).
     """
     # Hydra then raises errors instead of printing them and exiting itself.
     os.environ["HYDRA_FULL_ERROR"] = os.environ.get("HYDRA_FULL_ERROR") or "1"
     open_missing_streams()
+    if torchrun.world_size() == 1:  # a process that waits for others would not see the signal
+        exit_at_termination()
     sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with one_line_errors():

@@ -274,29 +274,26 @@ def run_sweep(overrides: list[str], folder: Path) -> None:
     main thread. Raises SweepStopped for any exit code but 0 and 1: the child was stopped by a
     signal, or refused the sweep or each of its members (2). After 1, which raises nothing, members
     have failed, or the sweep itself.
-    While the child runs, SIGTERM and SIGHUP are passed to it, which makes it save, and SIGINT is
-    ignored here, since the terminal sends it to both. Afterwards all three have Python's default
-    handlers, whatever they were before; but a SIGTERM or SIGHUP that was ignored stays ignored.
+    While the child runs, SIGTERM and SIGHUP are passed to it, which makes it save, unless they are
+    ignored here, as SIGHUP under nohup; and SIGINT is ignored, since the terminal sends it to both.
+    Afterwards the former handlers are back.
     """
     command = [sys.executable, "-m", "gcnn", "sweep", *overrides]
     process = subprocess.Popen([*command, f"run_dir={folder}", "resume=true"])
-    # A terminal's interrupt reaches both processes: this one waits until the sweep has saved.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def forward(number: int, frame: object) -> None:
         process.send_signal(number)
 
-    forwarded = []
+    # A terminal's interrupt reaches both processes: this one waits until the sweep has saved.
+    former = {signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN)}
     for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP; so it stays
-            forwarded.append(number)
-            signal.signal(number, forward)
+        if signal.getsignal(number) != signal.SIG_IGN:
+            former[number] = signal.signal(number, forward)
     try:
         code = process.wait()
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        for number in forwarded:
-            signal.signal(number, signal.SIG_DFL)
+        for number, handler in former.items():
+            signal.signal(number, handler)
     if code not in (0, 1):
         raise SweepStopped(code if code >= 0 else 128 - code)
 
