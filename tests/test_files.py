@@ -117,7 +117,7 @@ def test_a_pipe_is_not_replaced_by_a_file_and_a_file_may_be(tmp_path):
 @pytest.mark.parametrize("name", ["new", "missing/new"])
 def test_a_folder_that_may_not_be_written_is_found_before_the_work(name, folder):
     """/sys may be written by nobody, root included."""
-    with pytest.raises(OSError, match=r"'/sys'$"):
+    with pytest.raises(OSError, match=f"'/sys/{name}'$"):
         check_output("--out", Path("/sys") / name, folder=folder)
 
 

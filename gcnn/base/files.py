@@ -232,5 +232,5 @@ def check_output(option: str, path: Path, folder: bool = False) -> None:
         with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
-        error.filename = str(nearest)  # instead of the temporary file's
+        error.filename = str(path)  # instead of the temporary file's
         raise

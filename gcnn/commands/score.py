@@ -105,11 +105,11 @@ def check_arguments(arguments: argparse.Namespace) -> None:
     ):
         if number is None:
             continue
-        if arguments.nbest is None or not math.isfinite(number) or number < least:
-            kind = "a number from 0" if least == 0 else "a number"
-            raise UsageError(
-                f"{option} is {kind} that goes with --nbest; give both or leave it out."
-            )
+        if not math.isfinite(number) or number < least:
+            kind = "a finite number from 0" if least == 0 else "a finite number"
+            raise UsageError(f"{option} is {number:g}; give {kind}.")
+        if arguments.nbest is None:
+            raise UsageError(f"{option} goes with --nbest; give both or leave it out.")
     if (arguments.input is None) != (arguments.output is None):
         raise UsageError(
             "--input and --output belong together; give both, or neither to score standard input."

@@ -235,7 +235,10 @@ def test_a_word_weight_is_added_for_each_word(scorer, weight):
 
 def test_a_word_weight_goes_with_nbest_lists(made_runs, call):
     command = ["score", "--run", made_runs["gcnn", "word"]]
-    for options in (["--word-weight", "1"], ["--nbest", "--word-weight", "nan"]):
+    for options, said in (
+        (["--word-weight", "1"], "--word-weight goes with --nbest"),
+        (["--nbest", "--word-weight", "nan"], "--word-weight is nan; give a finite number"),
+    ):
         done = call(*command, *options, stdin=b"1 ||| a\n")
         assert (done.code, done.out) == (2, "")
-        assert "--word-weight is a number that goes with --nbest" in done.err
+        assert said in done.err
