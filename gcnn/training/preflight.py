@@ -4,6 +4,7 @@ import datetime
 import logging
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from gcnn.base import torchrun
@@ -12,6 +13,7 @@ from gcnn.base.files import check_output
 from gcnn.base.provenance import hardware
 from gcnn.config.schema import TrainConfig, TrainerConfig
 from gcnn.config.stored import load_config
+from gcnn.data.stream import TokenStream
 from gcnn.data.tokenizers import load_tokenizer
 from gcnn.models.size import check_size
 from gcnn.models.weights import WEIGHTS
@@ -29,6 +31,7 @@ from gcnn.runs.directory import (
 from gcnn.training.resume import differences
 
 log = logging.getLogger(__name__)
+MANY_UNKNOWN = 0.25  # of the training tokens; in the literature at most a tenth
 COPIES = 3  # of the weights in training: the weights, their gradient, the optimizer's momentum
 
 
@@ -101,6 +104,25 @@ def warn_of_threads(device: torch.device) -> None:
         each = f" in each of {local} processes" if local > 1 else ""
         best = max(1, cores // local)
         log.warning("%d threads%s on %d cores is slow; set threads=%d.", threads, each, cores, best)
+
+
+def warn_of_unknown(train: TokenStream) -> None:
+    """Log a warning if more than MANY_UNKNOWN of a training text's tokens are unknown.
+
+    As by a high tokenizer.min_count, or after init_from on text of another language. Tokens that
+    are written <unk> in the text itself do not count.
+    """
+    if train.unk_id is None:
+        return
+    unknown = np.count_nonzero(train.tokens == train.unk_id) - train.written_unknown
+    share = unknown / len(train)
+    if share > MANY_UNKNOWN:
+        log.warning(
+            "%.0f %% of the training tokens are unknown to the tokenizer, whose vocabulary has %s "
+            "types. Give it a larger vocabulary, or text that it knows.",
+            100 * share,
+            f"{train.vocabulary_size:,}",
+        )
 
 
 def choose_run_dir(config: TrainConfig) -> Path:

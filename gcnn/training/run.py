@@ -53,6 +53,7 @@ from gcnn.training.preflight import (
     check_source,
     choose_run_dir,
     warn_of_threads,
+    warn_of_unknown,
 )
 from gcnn.training.restore import restore
 from gcnn.training.trainer import Trainer
@@ -208,11 +209,12 @@ def restore_or_begin(trainer: Trainer) -> None:
 
 
 def announce(trainer: Trainer, notes: Sequence[str]) -> None:
-    """Log `notes`, what is about to be trained, and a warning if `warn_of_short_run` has one."""
+    """Log `notes`, what is about to be trained, and warnings: a short run, unknown words."""
     config = trainer.config
     for note in notes:
         log.info("%s", note)
     warn_of_short_run(config, steps_of(trainer))
+    warn_of_unknown(trainer.data.streams["train"])
     parameters = trainer.model.parameter_counts()["total"]
     tokens = len(trainer.data.streams["train"])
     described = f"{parameters:,} parameters, {tokens:,} training tokens"

@@ -1,4 +1,6 @@
-"""What is said of a run that ends before a setting has its effect, or without a model."""
+"""What is said of a run that ends before a setting has its effect or without a model, or whose text
+its tokenizer does not know.
+"""
 
 import dataclasses
 import math
@@ -6,7 +8,9 @@ import math
 import pytest
 
 from gcnn.base.errors import Diverged
-from gcnn.config.schema import CosineScheduleConfig
+from gcnn.config.schema import CosineScheduleConfig, DataConfig, WordTokenizerConfig
+from gcnn.data.stream import prepare
+from gcnn.training.preflight import warn_of_unknown
 from gcnn.training.run import steps_of, train, warn_of_short_run
 
 
@@ -83,3 +87,15 @@ def test_a_run_whose_validation_is_never_finite_says_so_and_leaves_no_model(
     ):
         trainer.run()
     assert not (trainer.run_dir / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(("known", "said"), [(5, "60 %"), (13, "28 %"), (15, ""), (20, "")])
+def test_text_that_its_tokenizer_does_not_know_is_said(tmp_path, caplog, known, said):
+    """Each line has 25 tokens: 20 words, four <unk> that the text has itself, and <eos>."""
+    words = ["<unk>"] * 4 + [f"w{i}" for i in range(20)]
+    for split in ("train", "valid", "test"):
+        (tmp_path / f"{split}.txt").write_text(" ".join(words) + "\n")
+    data = DataConfig(source="local", path=str(tmp_path), cache_dir=str(tmp_path / "cache"))
+    prepared = prepare(data, WordTokenizerConfig(max_size=known + 2))
+    warn_of_unknown(prepared.streams["train"])
+    assert said == "".join(record.message[:4] for record in caplog.records)
