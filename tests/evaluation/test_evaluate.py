@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from gcnn.base.errors import UsageError
-from gcnn.config.stored import load_config
+from gcnn.config.stored import load_config, save_config
 from gcnn.data.stream import encode_file
-from gcnn.data.tokenizers import WordTokenizer
+from gcnn.data.tokenizers import WordTokenizer, load_tokenizer
 from gcnn.evaluation.perplexity import evaluate
 from gcnn.evaluation.run import choose_device
 from gcnn.models.language_model import build_model
@@ -53,6 +53,31 @@ def test_the_figures_of_a_split_are_those_of_its_text(split, run_dir, run, corpu
         assert (found[key] is None) == (expected[key] is None) == (run.tokenizer.kind == "word")
     known = {key: value for key, value in expected.items() if value is not None}
     assert {key: found[key] for key in known} == pytest.approx(known, rel=1e-6)
+
+
+@pytest.mark.parametrize("how", [[], ["--per-word"]])
+def test_a_split_whose_text_has_changed_since_the_run_is_said(
+    gcnn_dir, corpus, call, how, tmp_path
+):
+    """Not of another text that the user chooses, nor of the same text in another place."""
+    copied = shutil.copytree(corpus, tmp_path / "text")
+    config = load_config(gcnn_dir)
+    config.data.path = str(copied)
+    save_config(config, gcnn_dir / "config.yaml")
+    measured = {}
+    for name, split in (("validation", "valid"), ("test", "test")):
+        stream = encode_file(copied / f"{split}.txt", load_tokenizer(gcnn_dir / "tokenizer"))
+        measured[name] = {"text_fingerprint": stream.text_fingerprint}
+    (gcnn_dir / "results.json").write_text(json.dumps(measured))
+    command = ["evaluate", "--run", gcnn_dir, *how]
+    assert call(*command, "--split", "valid").err == ""
+    with (copied / "valid.txt").open("a") as file:
+        file.write("w1\n")
+    said = call(*command, "--split", "valid").err
+    assert said.startswith("warning: the text of the valid split has changed: ")
+    assert said.endswith("/run/results.json measured another.\n")
+    assert call(*command, "--split", "test").err == ""
+    assert call(*command, "--split", "valid", "--data-path", copied).err == ""
 
 
 def test_any_file_or_folder_can_take_the_place_of_the_data(made_runs, corpus, tmp_path, call):
