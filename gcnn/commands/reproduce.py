@@ -301,15 +301,14 @@ def run_sweep(overrides: list[str], folder: Path) -> None:
 def parse_arguments() -> argparse.Namespace:
     """The options of `gcnn reproduce`, from sys.argv; `overrides` are its key=value words.
 
-    `figure` and `out` are None, `group` and `add` empty where they are not given; `train` is
+    `out` is None, `figure`, `group` and `add` are empty where they are not given; `train` is
     whether anything is to be trained: with neither --draw-only nor --add. Raises UsageError for an
-    invalid option, for the name of a figure without --figure, for --group without a figure or where
-    nothing is trained, and for --add without --out.
+    invalid option, for the name of a figure without --figure, for --group unless there is one
+    figure and training, and for --add without --out.
     """
     parser = new_parser(__doc__)
-    parser.add_argument(
-        "--figure", metavar="NAME", help="fig2 to fig6, table2, table3, ...; default: all"
-    )
+    help = "fig2 to fig6, table2, table3, ...; may be repeated; default: all"
+    parser.add_argument("--figure", action="append", default=[], metavar="NAME", help=help)
     help = "train this group of the figure's plan alone; may be repeated; default: all"
     parser.add_argument("--group", action="append", default=[], metavar="NAME", help=help)
     help = "a folder of configs/reproduce; default: %(default)s"
@@ -336,8 +335,8 @@ def parse_arguments() -> argparse.Namespace:
     arguments.train = not (arguments.draw_only or arguments.add)
     for figure in FIGURES.keys() & set(arguments.overrides):
         raise UsageError(f"{figure}: type it as --figure {figure}.")
-    if arguments.group and not arguments.figure:
-        raise UsageError("--group names a group of one figure; give --figure NAME, too.")
+    if arguments.group and len(arguments.figure) != 1:
+        raise UsageError("--group names a group of one figure; give one --figure NAME, too.")
     if arguments.group and not arguments.train:
         raise UsageError("--group says what is trained; leave it out with --draw-only and --add.")
     if arguments.add and not arguments.out:

@@ -7,6 +7,7 @@ rate that is best on validation. A group that several figures compare belongs to
 others name it with `same_as`.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -92,21 +93,23 @@ class Part:
 composed_once = cache(compose_config)  # composing takes 0.3 s; all rates and seeds share one config
 
 
-def figures_of(scale: str, figure: str | None = None) -> list[str]:
+def figures_of(scale: str, chosen: Sequence[str] = ()) -> list[str]:
     """The names of the figures that have a plan at a scale, in the order of FIGURES.
 
-    figure: return this one alone; None: all of them.
-    Raises UsageError if there is no such scale, or no plan for `figure` at it.
+    chosen: return these alone; empty: all of them.
+    Raises UsageError if there is no such scale, or no plan for one of `chosen` at it.
     """
     found = [name for name in FIGURES if (PLANS / scale / f"{name}.yaml").is_file()]
     if not found:
         scales = sorted(path.name for path in PLANS.iterdir())
         raise UsageError(f"there is no scale {scale!r}; choose one of: {', '.join(scales)}.")
-    if figure is not None and figure not in found:
-        raise UsageError(
-            f"there is no figure {figure!r} at scale {scale}; choose one of: {', '.join(found)}."
-        )
-    return found if figure is None else [figure]
+    for figure in chosen:
+        if figure not in found:
+            raise UsageError(
+                f"there is no figure {figure!r} at scale {scale}; "
+                f"choose one of: {', '.join(found)}."
+            )
+    return [name for name in found if name in chosen] if chosen else found
 
 
 @cache

@@ -72,9 +72,9 @@ def test_a_shared_group_belongs_to_one_figure():
 def test_what_does_not_exist_is_a_usage_error():
     ours = {name for name, (place, _) in FIGURES.items() if "not in the paper" in place}
     assert set(figures_of("paper")) >= set(figures_of("cpu")) - ours
-    assert figures_of("cpu", "fig3") == ["fig3"]
+    assert figures_of("cpu", ["fig3", "table3"]) == ["table3", "fig3"]
     with pytest.raises(UsageError, match="no figure 'fig9'"):
-        figures_of("cpu", "fig9")
+        figures_of("cpu", ["fig3", "fig9"])
     with pytest.raises(UsageError, match="no scale 'moon'; choose one of: cpu, paper, wikipedia"):
         figures_of("moon")
     with pytest.raises(UsageError, match="no group 'glue'; it has: glu, relu"):
