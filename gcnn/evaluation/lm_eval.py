@@ -6,13 +6,18 @@ Texts are read as everywhere here: a line ends with <eos>, and a text begins as 
 """
 
 import logging
+import sys
 from collections.abc import Iterator
 
 import torch
-from lm_eval.api.instance import Instance
-from lm_eval.api.model import LM
-from lm_eval.api.registry import register_model
 from torch import Tensor
+
+try:
+    from lm_eval.api.instance import Instance
+    from lm_eval.api.model import LM
+    from lm_eval.api.registry import register_model
+except ModuleNotFoundError as error:
+    sys.exit(f"error: {error}. Install lm-evaluation-harness: pip install 'gcnn[lm-eval]'.")
 
 from gcnn.evaluation.generation import encode_prompt
 from gcnn.evaluation.perplexity import read_blocks

@@ -1,5 +1,7 @@
 """The optimizers: the paper's Nesterov momentum, and AdamW."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -52,10 +54,22 @@ def build_optimizer(config: NesterovConfig | AdamWConfig, model: nn.Module) -> O
     `found_inf` as Nesterov's docstring says. AdamW's weight decay leaves out biases,
     gains (of norms and of weight normalisation) and embeddings; Nesterov's applies to all. Where
     weights are normalised, AdamW's thus shortens the directions alone: the function stays the same,
-    and later updates turn the directions further.
+    and later updates turn the directions further. Raises NotImplementedError for a config of
+    another kind.
     """
     if isinstance(config, NesterovConfig):
         return Nesterov(model.parameters(), config.lr, config.momentum, config.weight_decay)
+    if isinstance(config, AdamWConfig):
+        groups = decayed_and_others(model, config.weight_decay)
+        return torch.optim.AdamW(groups, lr=config.lr, betas=tuple(config.betas), fused=True)
+    raise NotImplementedError(f"build_optimizer has no optimizer for {type(config).__name__}")
+
+
+def decayed_and_others(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """A model's parameters in two groups for torch: with `weight_decay`, and with none.
+
+    Biases, gains and embeddings have none (see `build_optimizer`).
+    """
     matrices, others = [], []
     for name, parameter in model.named_parameters():
         # Weight normalisation's gains have as many dimensions as its weights
@@ -64,8 +78,7 @@ def build_optimizer(config: NesterovConfig | AdamWConfig, model: nn.Module) -> O
             others.append(parameter)
         else:
             matrices.append(parameter)
-    groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
+    return [
+        {"params": matrices, "weight_decay": weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=tuple(config.betas), fused=True)

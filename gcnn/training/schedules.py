@@ -30,7 +30,7 @@ class Schedule:
         step: the number of steps before it, on which the linear warm-up to 1 depends. progress: the
         fraction of the run that is over, on which the cosine depends; above 1 it counts as 1. On
         the plateau schedule, the schedule's factor is the product of those of all plateaus so far;
-        the constant one's is 1.
+        the constant one's is 1. Raises NotImplementedError for a config of another kind.
         """
         warmup = 1.0
         if self.config.warmup_steps:
@@ -39,7 +39,9 @@ class Schedule:
             low = self.config.final_fraction
             cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))  # falls from 1 to 0
             return warmup * (low + (1 - low) * cosine)
-        return warmup * self.scale
+        if isinstance(self.config, ConstantScheduleConfig | PlateauScheduleConfig):
+            return warmup * self.scale
+        raise NotImplementedError(f"Schedule has no factor for {type(self.config).__name__}")
 
     def set(self, step: int, progress: float) -> float:
         """Set the optimizer's learning rate for a step and return it; arguments as in `factor`.

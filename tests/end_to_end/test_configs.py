@@ -118,8 +118,10 @@ def test_any_two_kinds_compose_on_the_default_experiment():
     groups = [*SCHEMAS, "data", "logger"]
     first_of_each_kind = [kinds(group)[: len(SCHEMAS[group])] for group in SCHEMAS]
     pairs = set()
-    # A Latin square: of any two columns, each pair of 0, 1 and 2 is in a row.
-    square = [(a, b, (a + b) % 3, (a + 2 * b) % 3) for a, b in product(range(3), repeat=2)]
+    # A Latin square whose side is a prime: of any two columns, each pair of numbers is in a row.
+    most = max(map(len, first_of_each_kind))
+    side = next(prime for prime in (3, 5, 7, 11) if prime >= most)
+    square = [(a, b, (a + b) % side, (a + 2 * b) % side) for a, b in product(range(side), repeat=2)]
     for row, data, logger in zip(square, cycle(CHOICES["data"]), cycle(CHOICES["logger"])):
         chosen = [names[i % len(names)] for names, i in zip(first_of_each_kind, row, strict=True)]
         names = zip(groups, (*chosen, data, logger), strict=True)

@@ -9,7 +9,8 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from gcnn.config.models import BlockConfig, GCNNConfig, LSTMConfig, TransformerConfig
-from gcnn.models.language_model import build_model
+from gcnn.config.schema import SCHEMAS
+from gcnn.models.language_model import ENCODERS, build_model
 
 VOCABULARY = 50
 BOTTLENECK = [
@@ -30,6 +31,7 @@ TRANSFORMER = TransformerConfig(
 )
 PROJECTED = dataclasses.replace(LSTM, projection_dim=10)
 MODELS = {"gcnn": SMALL, "lstm": LSTM, "projected": PROJECTED, "transformer": TRANSFORMER}
+UNCOUNTED = ("lstm", "projected", "transformer")  # torch's counter sees no recurrence or attention
 FINITE = [name for name, config in MODELS.items() if config.receptive_field]  # their context
 TABLE_1 = {"gcnn_13": 40, "gcnn_14b": 57, "gcnn_9": 28, "gcnn_8b": 25, "gcnn_8": 25, "gcnn_14": 47}
 
@@ -60,11 +62,17 @@ def test_no_output_sees_the_future(model, tokens):
 FIVE_LAYERS = GCNNConfig(embedding_dim=4, blocks=[BlockConfig([[4, 4]], 5)], cutoffs=[9])
 
 
-@pytest.mark.parametrize("config", [*map(MODELS.get, FINITE), FIVE_LAYERS])
+def test_every_kind_has_an_encoder_and_a_model_here():
+    assert ENCODERS.keys() == SCHEMAS["model"].keys()
+    assert {config.kind for config in MODELS.values()} == ENCODERS.keys()
+
+
+@pytest.mark.parametrize("config", [*MODELS.values(), FIVE_LAYERS])
 def test_receptive_field_is_where_gradients_end(config):
+    """Without a bound, gradients reach the first token of a text."""
     torch.manual_seed(0)
     model = build_model(config, VOCABULARY).eval()
-    time = model.receptive_field + 10
+    time = 40 if model.receptive_field is None else model.receptive_field + 10
     embedded = []
     model.encoder.embedding.register_forward_hook(
         lambda *args: embedded.append(args[2].requires_grad_()) or args[2]
@@ -72,7 +80,7 @@ def test_receptive_field_is_where_gradients_end(config):
     hidden, _ = model(torch.randint(0, VOCABULARY, (1, time)))
     (gradient,) = torch.autograd.grad(hidden[0, -1].sum(), embedded[0])
     touched = gradient[0].abs().sum(dim=1).nonzero().squeeze(1)
-    assert time - int(touched[0]) == model.receptive_field
+    assert time - int(touched[0]) == (model.receptive_field or time)
 
 
 @torch.no_grad()
@@ -226,11 +234,12 @@ def test_lstm_small_has_as_many_parameters_as_gcnn_small():
     assert sizes[1] == pytest.approx(sizes[0], rel=0.05)
 
 
-def test_flops_are_twice_the_products_counted_by_torch():
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in UNCOUNTED])
+def test_flops_are_twice_the_products_counted_by_torch(name):
     """Against torch's own counter, with targets in the shortlist: the expected cost is exact."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    model = build_model(SMALL, VOCABULARY).eval()
+    model = build_model(MODELS[name], VOCABULARY).eval()
     tokens = torch.zeros(1, 64, dtype=torch.long)
     targets = torch.zeros(1, 64, dtype=torch.long)
     with FlopCounterMode(display=False) as counter:
@@ -239,6 +248,12 @@ def test_flops_are_twice_the_products_counted_by_torch():
     frequencies = torch.zeros(VOCABULARY)
     frequencies[0] = 1
     assert counter.get_total_flops() == 64 * model.flops_per_token(frequencies)
+
+
+def test_the_recurrent_products_are_a_part_of_all(model):
+    recurrent = model.encoder.recurrent_macs()
+    assert 0 <= recurrent < model.encoder.macs()
+    assert recurrent == 0 or model.receptive_field is None
 
 
 def test_the_embedding_may_have_a_dropout_of_its_own():

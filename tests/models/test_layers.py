@@ -45,7 +45,7 @@ def test_all_gates_have_a_formula_here():
 def test_gate_is_its_formula(kind):
     a = torch.randn(2, 3, 4)
     b = torch.randn(2, 3, 4)
-    projected = a if kind in ("linear", "relu", "tanh") else torch.cat([a, b], dim=-1)
+    projected = torch.cat([a, b][: layers.GATES[kind].paths], dim=-1)
     torch.testing.assert_close(apply_gate(projected, kind), GATES[kind](a, b))
 
 

@@ -1,6 +1,7 @@
 """Optimizers and schedules against their formulas."""
 
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 
 from gcnn.config.models import BlockConfig, GCNNConfig
 from gcnn.config.schema import (
+    SCHEMAS,
     AdamWConfig,
     ConstantScheduleConfig,
     CosineScheduleConfig,
@@ -17,6 +19,7 @@ from gcnn.config.schema import (
 from gcnn.models.language_model import build_model
 from gcnn.training.optimizers import build_optimizer
 from gcnn.training.schedules import Schedule
+from gcnn.training.update import Updater
 
 
 def test_nesterov_is_fairseqs_nag_at_changing_learning_rates():
@@ -122,3 +125,53 @@ def test_plateau_with_a_least_rate_is_torchs():
         rates.append(schedule.set(0, 0.0))
         assert rates[-1] == pytest.approx(optimizer.param_groups[0]["lr"])
     assert min(rates) == rates[-1] == 0.07
+
+
+@dataclass
+class OtherConfig:
+    """A schema that nobody has written code for."""
+
+    kind: str = "other"
+    lr: float = 0.1
+    warmup_steps: int = 0
+
+
+def test_a_kind_without_code_is_not_taken_for_another():
+    model = nn.Linear(2, 2)
+    with pytest.raises(NotImplementedError, match="OtherConfig"):
+        build_optimizer(OtherConfig(), model)
+    schedule = Schedule(OtherConfig(), build_optimizer(AdamWConfig(lr=0.1), model))
+    with pytest.raises(NotImplementedError, match="OtherConfig"):
+        schedule.set(0, 0.0)
+
+
+def test_an_optimizer_that_would_ignore_clipping_is_refused(config):
+    model = nn.Linear(2, 2)
+    with pytest.raises(NotImplementedError, match=r"Adagrad\.step takes neither grad_scale"):
+        Updater(config.trainer, model, torch.optim.Adagrad(model.parameters()), torch.device("cpu"))
+
+
+def test_each_kind_of_optimizer_makes_updates_of_its_own():
+    updated = set()
+    for schema in SCHEMAS["optimizer"].values():
+        torch.manual_seed(0)
+        model = nn.Linear(3, 3)
+        optimizer = build_optimizer(schema(lr=0.1), model)
+        for factor in (1.0, -2.0, 0.5):
+            for parameter in model.parameters():
+                parameter.grad = factor * torch.randn_like(parameter)
+            optimizer.step()
+        updated.add(model.weight.flatten().detach().numpy().tobytes())
+    assert len(updated) == len(SCHEMAS["optimizer"])
+
+
+def test_each_kind_of_schedule_has_rates_of_its_own():
+    seen = set()
+    for schema in SCHEMAS["schedule"].values():
+        schedule = Schedule(schema(), build_optimizer(AdamWConfig(lr=0.1), nn.Linear(2, 2)))
+        rates = []
+        for step in range(2000):
+            rates.append(schedule.set(step, step / 2000))
+            schedule.note_validation(1.0)  # which never improves
+        seen.add(tuple(rates))
+    assert len(seen) == len(SCHEMAS["schedule"])

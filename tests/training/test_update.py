@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import DynamicOutputShapeException
 from torch.utils._pytree import tree_map_only
 
 from gcnn.config.models import BlockConfig
-from gcnn.config.schema import AdamWConfig, NesterovConfig
+from gcnn.config.schema import SCHEMAS, AdamWConfig, NesterovConfig
 from gcnn.training import distributed
 from tests.training.conftest import MODELS
 
@@ -21,6 +21,10 @@ NESTEROV = NesterovConfig(lr=0.1, momentum=0.9, weight_decay=0.01)
 COMPILER = shutil.which(os.environ.get("CXX", "g++"))
 HEADERS = Path(sysconfig.get_paths()["include"]) / "Python.h"
 OPTIMIZERS = {"nesterov": NESTEROV, "adamw": AdamWConfig(lr=0.1)}
+
+
+def test_every_kind_of_optimizer_is_tested_here():
+    assert OPTIMIZERS.keys() == SCHEMAS["optimizer"].keys()
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
