@@ -130,21 +130,31 @@ def open_missing_streams() -> None:
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 
 
-def exit_at_termination() -> None:
+@contextlib.contextmanager
+def exit_at_termination() -> Iterator[None]:
     """Exit with code 128 + n at signal n, of SIGTERM and SIGHUP, so that `finally` blocks are run.
 
     They remove temporary files and locks, for which Python's default leaves no time. A signal that
-    is ignored (SIGHUP under nohup) or has another handler is left as it is. Lasts until the process
-    ends; for the main thread.
+    is ignored (SIGHUP under nohup) or has another handler is left as it is. For the main thread, in
+    a `with`; at its end the default is back. Does nothing where there are several processes: one
+    that waits for another would not see the signal.
     """
+    numbers = []
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if torchrun.world_size() == 1 and signal.getsignal(number) == signal.SIG_DFL:
+            numbers.append(number)
 
     def leave(number: int, frame: Any) -> NoReturn:
         signal.signal(number, signal.SIG_IGN)  # a terminal that closes sends SIGHUP twice
         sys.exit(128 + number)
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) == signal.SIG_DFL:
-            signal.signal(number, leave)
+    for number in numbers:
+        signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def run_command(command: Callable[[], int | None]) -> None:
@@ -160,11 +170,9 @@ def run_command(command: Callable[[], int | None]) -> None:
     # Hydra then raises errors instead of printing them and exiting itself.
     os.environ["HYDRA_FULL_ERROR"] = os.environ.get("HYDRA_FULL_ERROR") or "1"
     open_missing_streams()
-    if torchrun.world_size() == 1:  # a process that waits for others would not see the signal
-        exit_at_termination()
     sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        with one_line_errors():
+        with one_line_errors(), exit_at_termination():
             code = command() or 0
             sys.stdout.flush()  # here, where one_line_errors handles a reader that has left
             sys.exit(code)
