@@ -236,7 +236,7 @@ def test_the_command_trains_what_is_missing(call, tmp_path, monkeypatch, small_p
     asked.clear()
     for options, message in (
         (["--figure", "fig3", "--group", "swish"], "fig3 has no group 'swish'; .*: glu, gtu"),
-        (["--group", "gtu"], "--group names a group of one figure; give --figure"),
+        (["--group", "gtu"], "--group names a group of one figure; give one --figure"),
         (["--figure", "fig3", "--group", "gtu", "--draw-only"], "--group says what is trained"),
     ):
         done = call(*command, *options)
