@@ -54,15 +54,14 @@ def build_optimizer(config: NesterovConfig | AdamWConfig, model: nn.Module) -> O
     `found_inf` as Nesterov's docstring says. AdamW's weight decay leaves out biases,
     gains (of norms and of weight normalisation) and embeddings; Nesterov's applies to all. Where
     weights are normalised, AdamW's thus shortens the directions alone: the function stays the same,
-    and later updates turn the directions further. Raises NotImplementedError for a config of
-    another kind.
+    and later updates turn the directions further. Raises TypeError for a config of another type.
     """
     if isinstance(config, NesterovConfig):
         return Nesterov(model.parameters(), config.lr, config.momentum, config.weight_decay)
     if isinstance(config, AdamWConfig):
         groups = decayed_and_others(model, config.weight_decay)
         return torch.optim.AdamW(groups, lr=config.lr, betas=tuple(config.betas), fused=True)
-    raise NotImplementedError(f"build_optimizer has no optimizer for {type(config).__name__}")
+    raise TypeError(f"no optimizer belongs to a {type(config).__name__}")
 
 
 def decayed_and_others(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -30,7 +30,7 @@ class Schedule:
         step: the number of steps before it, on which the linear warm-up to 1 depends. progress: the
         fraction of the run that is over, on which the cosine depends; above 1 it counts as 1. On
         the plateau schedule, the schedule's factor is the product of those of all plateaus so far;
-        the constant one's is 1. Raises NotImplementedError for a config of another kind.
+        the constant one's is 1. Raises TypeError for a config of another type.
         """
         warmup = 1.0
         if self.config.warmup_steps:
@@ -41,7 +41,7 @@ class Schedule:
             return warmup * (low + (1 - low) * cosine)
         if isinstance(self.config, ConstantScheduleConfig | PlateauScheduleConfig):
             return warmup * self.scale
-        raise NotImplementedError(f"Schedule has no factor for {type(self.config).__name__}")
+        raise TypeError(f"no schedule belongs to a {type(self.config).__name__}")
 
     def set(self, step: int, progress: float) -> float:
         """Set the optimizer's learning rate for a step and return it; arguments as in `factor`.

@@ -38,13 +38,13 @@ class Updater:
         config: says precision, clipping and whether the loss is compiled. If so, that happens at
         its first call, and the `recur` of a model that is an LSTM is replaced by one that is never
         compiled. model: on `device`. optimizer: what `build_optimizer` returns for it.
-        Raises NotImplementedError for an optimizer that does not declare, as torch's own do by
+        Raises TypeError for an optimizer that does not declare, as torch's own do by
         `_step_supports_amp_scaling`, that its step heeds `grad_scale` and `found_inf`: without
         them gradients would not be clipped, and updates that are not finite would be made.
         """
         if not getattr(optimizer, "_step_supports_amp_scaling", False):
             name = type(optimizer).__name__
-            raise NotImplementedError(f"{name}.step takes neither grad_scale nor found_inf")
+            raise TypeError(f"{name}.step heeds neither grad_scale nor found_inf")
         self.config = config
         self.model = model
         self.optimizer = optimizer
