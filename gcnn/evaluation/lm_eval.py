@@ -17,7 +17,10 @@ try:
     from lm_eval.api.model import LM
     from lm_eval.api.registry import register_model
 except ModuleNotFoundError as error:
-    sys.exit(f"error: {error}. Install lm-evaluation-harness: pip install 'gcnn[lm-eval]'.")
+    message = f"{error}. Run: pip install 'gcnn[lm-eval]'"
+    if __name__ == "__main__":
+        sys.exit(f"error: {message}")
+    raise ModuleNotFoundError(message) from None
 
 from gcnn.evaluation.generation import encode_prompt
 from gcnn.evaluation.perplexity import read_blocks

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import runpy
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -30,6 +31,18 @@ def harness(run_dir, monkeypatch):
     from gcnn.evaluation.lm_eval import HarnessModel
 
     return HarnessModel(str(run_dir), device="cpu", batch_size=1)
+
+
+def test_a_harness_that_is_not_installed_is_named_with_the_remedy(monkeypatch):
+    """In a line for who runs the module, as an ImportError for who imports it."""
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    monkeypatch.delitem(sys.modules, "lm_eval.api.instance", raising=False)
+    monkeypatch.delitem(sys.modules, "gcnn.evaluation.lm_eval", raising=False)
+    remedy = r"lm_eval.*\. Run: pip install 'gcnn\[lm-eval\]'$"
+    with pytest.raises(SystemExit, match=f"^error: .*{remedy}"):
+        runpy.run_module("gcnn.evaluation.lm_eval", run_name="__main__")
+    with pytest.raises(ModuleNotFoundError, match=remedy):
+        importlib.import_module("gcnn.evaluation.lm_eval")
 
 
 def ask(method, *arguments):
