@@ -15,7 +15,7 @@ from gcnn.base.files import user_path
 from gcnn.config.complaints import usage_errors
 from gcnn.config.compose import typed
 from gcnn.config.rules import keys_of, refuse_without_effect
-from gcnn.config.schema import TrainConfig
+from gcnn.config.schema import SCHEMAS, TrainConfig
 from gcnn.config.stored import load_config, migrated
 from gcnn.runs.directory import CONFIG, find_run
 from gcnn.runs.hub import PREFIX
@@ -31,6 +31,7 @@ def new_run(config: DictConfig, hydra_config: DictConfig) -> tuple[TrainConfig, 
     as `begin_with_model_of_source` and `checked_composed` do.
     """
     notes = begin_with_model_of_source(config, hydra_config)
+    notes += notes_on_choices(config, hydra_config)
     notes += note_on_learning_rate(config, hydra_config)
     fit_cutoffs = "model.cutoffs" not in keys_of(hydra_config.overrides.task)
     return checked_composed(config, hydra_config), notes, fit_cutoffs
@@ -100,6 +101,38 @@ def checked_composed(config: DictConfig, hydra_config: DictConfig) -> TrainConfi
     result = typed(config)
     refuse_without_effect(result, keys_of(hydra_config.overrides.task), all_keys=composed)
     return result
+
+
+def notes_on_choices(config: DictConfig, hydra_config: DictConfig) -> list[str]:
+    """A line to log for each choice of the command line, group=NAME, that the experiment changes.
+
+    An experiment's own keys go before those of a choice, as quickstart's model.dropout before that
+    of model=lstm_small; keys that the command line sets too are not named. The list is empty
+    without an experiment; a choice that does not compose without it is left out.
+    config: as composed; not changed. hydra_config: Hydra's own. Call it while Hydra runs, as in its
+    main function.
+    """
+    keys = keys_of(hydra_config.overrides.task)
+    choices = hydra_config.runtime.choices
+    if choices.get("experiment") is None:
+        return []
+    loader = GlobalHydra.instance().config_loader()
+    notes = []
+    for group in [group for group in SCHEMAS if group in keys]:
+        choice = f"{group}={choices[group]}"
+        try:
+            with usage_errors():
+                alone = loader.load_configuration("train", [choice], RunMode.RUN)[group]
+        except UsageError:
+            continue
+        composed = OmegaConf.to_container(config[group])  # interpolations stay as they are
+        changed = []
+        for key, value in OmegaConf.to_container(alone).items():
+            if composed.get(key, value) != value and f"{group}.{key}" not in keys:
+                changed.append(f"{group}.{key}={composed[key]}")
+        if changed:
+            notes.append(f"{choice}: experiment={choices.experiment} has {', '.join(changed)}.")
+    return notes
 
 
 def note_on_learning_rate(config: DictConfig, hydra_config: DictConfig) -> list[str]:

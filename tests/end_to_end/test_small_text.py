@@ -59,3 +59,19 @@ def test_a_learning_rate_of_another_kind_of_model_is_told(call, quick, tmp_path,
     assert done.code == 0, done.err
     message = "optimizer.lr=0.04 is what experiment=quickstart has for a model of the kind gcnn"
     assert (message in done.err) == told
+
+
+@pytest.mark.parametrize(("asked", "told"), [
+    (["model=lstm_small"], "model.cutoffs=[1000, 4000], model.dropout=0.1."),
+    (["model=lstm_small", "model.dropout=0.2"], "model.cutoffs=[1000, 4000]."),
+    (["optimizer=nesterov", "schedule=plateau"], None),
+])  # fmt: skip
+def test_keys_of_a_choice_that_the_experiment_sets_itself_are_told(
+    call, quick, tmp_path, asked, told
+):
+    quick = [word for word in quick if not word.startswith("model.")]
+    done = call("train", *quick, "model.embedding_dim=8", "trainer.max_steps=1", *asked)
+    assert done.code == 0, done.err
+    lines = [line for line in done.err.splitlines() if ": experiment=quickstart has " in line]
+    expected = [f"{asked[0]}: experiment=quickstart has {told}"] if told else []
+    assert lines == expected
