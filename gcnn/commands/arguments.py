@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, NoReturn
 from gcnn.base.errors import UsageError
 from gcnn.base.files import check_output, user_path
 from gcnn.base.values import THREADS, positive_int
-from gcnn.runs.directory import find_run
+from gcnn.runs.directory import RESULTS, find_run
+from gcnn.runs.json_files import read_json
+from gcnn.runs.results import Results
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -246,6 +248,28 @@ def read_stream(
     if arguments.file is not None:
         return encode_file(path_of_text(arguments), tokenizer, arguments.column or "text")
     return cached_stream(corpus_of(arguments, data), arguments.split or "test", tokenizer)
+
+
+def warn_of_changed_text(run: Path, arguments: argparse.Namespace, stream: "TokenStream") -> None:
+    """Print a warning to stderr if a split of a run is another text now than when it ended.
+
+    results.json says which text it measured. Nothing is said of --file, of --data-path, of the
+    training split, or where results.json is missing or too old to say.
+    run: its folder. arguments: with the options of `add_text`. stream: what `read_stream` or
+    `read_text` gave, encoded. Raises UsageError for a damaged results.json.
+    """
+    if arguments.file is not None or arguments.data_path is not None or arguments.split == "train":
+        return
+    results = read_json(run / RESULTS, Results)
+    if results is None:
+        return
+    split = results.validation if arguments.split == "valid" else results.test
+    if split.text_fingerprint not in (None, stream.text_fingerprint):
+        print(
+            f"warning: the text of the {arguments.split or 'test'} split has changed: "
+            f"{run / RESULTS} measured another.",
+            file=sys.stderr,
+        )
 
 
 def read_text(arguments: argparse.Namespace, data: "DataConfig") -> "list[pa.Array]":

@@ -20,6 +20,7 @@ from gcnn.commands.arguments import (
     new_parser,
     read_stream,
     set_threads,
+    warn_of_changed_text,
 )
 from gcnn.reporting.comparison import EXPLANATION, Comparison, compared_runs, conclusion, part_table
 from gcnn.reporting.document import to_text
@@ -118,7 +119,7 @@ def read_common_text(
     """The text to compare on, encoded by the tokenizer of A, which must be that of B too.
 
     arguments: of `parse_arguments`. Raises UsageError where the split of one run is another text
-    than the other's; UsageError and OSError as read_stream does.
+    than the other's; UsageError and OSError as read_stream does. Warns as `warn_of_changed_text`.
     """
     stream = read_stream(arguments, a.config.data, a.tokenizer)
     if arguments.file is None:
@@ -128,6 +129,8 @@ def read_common_text(
                 f"the {arguments.split or 'test'} split of {arguments.run_a} and that of "
                 f"{arguments.run_b} are different texts. Give one text by --file or --data-path."
             )
+    for run in (arguments.run_a, arguments.run_b):
+        warn_of_changed_text(run, arguments, stream)
     return stream
 
 

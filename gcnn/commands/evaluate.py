@@ -18,12 +18,12 @@ from gcnn.commands.arguments import (
     read_stream,
     read_text,
     set_threads,
+    warn_of_changed_text,
 )
 from gcnn.reporting.document import Table, to_text
 from gcnn.reporting.units import count, decimals, perplexity
-from gcnn.runs.directory import RESULTS
-from gcnn.runs.json_files import checked, read_json
-from gcnn.runs.results import Results, Split
+from gcnn.runs.json_files import checked
+from gcnn.runs.results import Split
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,7 +57,7 @@ def main() -> None:
         sys.stdout.flush()
         return
     stream = read_stream(arguments, run.config.data, run.tokenizer)
-    warn_of_changed_text(arguments, stream)
+    warn_of_changed_text(arguments.run, arguments, stream)
     inputs = run.model, stream, sentences, arguments.batch_size, arguments.block_size
     if arguments.per_token:
         log_probs = -nlls_in_order(*inputs)
@@ -72,27 +72,6 @@ def main() -> None:
         else:
             print(summary(checked(scores, Split, "the scores"), sentences))
     sys.stdout.flush()
-
-
-def warn_of_changed_text(arguments: argparse.Namespace, stream: "TokenStream") -> None:
-    """Print a warning to stderr if a split of the run is another text now than when it ended.
-
-    results.json says which text it measured. Nothing is said of --file, of --data-path, of the
-    training split, or where results.json is missing or too old to say. arguments: of
-    `parse_arguments`. Raises UsageError for a damaged results.json.
-    """
-    if arguments.file is not None or arguments.data_path is not None:
-        return
-    results = read_json(arguments.run / RESULTS, Results)
-    if results is None or arguments.split == "train":
-        return
-    split = results.validation if arguments.split == "valid" else results.test
-    if split.text_fingerprint not in (None, stream.text_fingerprint):
-        print(
-            f"warning: the text of the {arguments.split or 'test'} split has changed: "
-            f"{arguments.run / RESULTS} measured another.",
-            file=sys.stderr,
-        )
 
 
 def token_rows(stream: "TokenStream", types: list[str], log_probs: "np.ndarray") -> Iterator[str]:
@@ -143,7 +122,7 @@ def word_rows(arguments: argparse.Namespace, run: "LoadedRun", sentences: bool) 
     if arguments.file is not None:
         what = str(path_of_text(arguments))
     stream = encode_text(rows, run.tokenizer, what)
-    warn_of_changed_text(arguments, stream)
+    warn_of_changed_text(arguments.run, arguments, stream)
     sizes = arguments.batch_size, arguments.block_size
     nlls = nlls_in_order(run.model, stream, sentences, *sizes)
     lines = pa.concat_arrays([batch.drop_null() for batch in rows])

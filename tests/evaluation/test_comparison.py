@@ -1,6 +1,7 @@
 import json
 import math
 import random
+import re
 import shutil
 from dataclasses import fields
 
@@ -244,6 +245,15 @@ def test_a_pipe_is_read_once_for_both(made_runs, corpus, call):
     assert done.code == 0, done.err
     assert json.loads(done.out)["text"] == "standard input"
     assert json.loads(done.out)["ratio"] == compared(call, *runs, "--split", "valid")["ratio"]
+
+
+def test_a_split_whose_text_has_changed_since_a_run_is_said(gcnn_dir, made_runs, call):
+    measured = {"test": {"text_fingerprint": "another"}}
+    (gcnn_dir / "results.json").write_text(json.dumps(measured))
+    done = call("compare", gcnn_dir, made_runs["lstm", "word"])
+    assert done.code == 0
+    said = f"warning: the text of the test split has changed: {gcnn_dir}/results.json measured"
+    assert re.fullmatch(f"{said} another\\.\n", done.err)
 
 
 def test_the_json_has_what_its_reader_takes(made_runs, call):
