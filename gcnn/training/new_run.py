@@ -31,7 +31,7 @@ def new_run(config: DictConfig, hydra_config: DictConfig) -> tuple[TrainConfig, 
     as `begin_with_model_of_source` and `checked_composed` do.
     """
     notes = begin_with_model_of_source(config, hydra_config)
-    notes += notes_on_choices(config, hydra_config)
+    notes += notes_on_overruled_keys(config, hydra_config)
     notes += note_on_learning_rate(config, hydra_config)
     fit_cutoffs = "model.cutoffs" not in keys_of(hydra_config.overrides.task)
     return checked_composed(config, hydra_config), notes, fit_cutoffs
@@ -103,7 +103,7 @@ def checked_composed(config: DictConfig, hydra_config: DictConfig) -> TrainConfi
     return result
 
 
-def notes_on_choices(config: DictConfig, hydra_config: DictConfig) -> list[str]:
+def notes_on_overruled_keys(config: DictConfig, hydra_config: DictConfig) -> list[str]:
     """A line to log for each choice of the command line, group=NAME, that the experiment changes.
 
     An experiment's own keys go before those of a choice, as quickstart's model.dropout before that
