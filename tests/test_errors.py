@@ -60,6 +60,7 @@ def test_a_signal_leaves_no_half_written_file(tmp_path, former_handlers, number,
         run_command(lambda: write_atomically(tmp_path / "file", write))
     assert stop.value.code == code
     assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(number) == signal.SIG_DFL  # a process forked later would inherit it
 
 
 def test_a_hangup_that_nohup_ignores_does_not_end_a_command(former_handlers):
