@@ -3,7 +3,7 @@
 Each member has a folder, with member.json from its start and results.json when it is done. An entry
 of sweep.json is a dictionary: `member` (its folder's name, as a number if it is one), `rank` (from
 1; None: not ranked), `overrides` (key -> value, those that vary between members), `status` (done,
-failed or unfinished), what `measures` has, and if it failed `error` and `exit_code`.
+failed or unfinished), what `measures` has, and if it failed `error`, `exit_code` and `diverged`.
 """
 
 import math
@@ -20,6 +20,7 @@ from gcnn.runs.directory import CONFIG, MEMBER, RESULTS
 from gcnn.runs.json_files import all_absent, read_json
 from gcnn.runs.results import Member, Results
 
+LEARNING_RATE = "optimizer.lr"
 SAME_SIZE = 0.05  # models count as equal in size up to this part of the smaller one's parameters
 EQUAL_SIZES = (
     "For equal ones give each a config of its own, the smaller one wider (channels of "
@@ -95,7 +96,8 @@ def entry_of(path: Path, member: Member, results: Results | None, settings: dict
     if results:
         entry["status"] = "done"
     elif member.error:
-        entry |= {"status": "failed", "error": member.error, "exit_code": member.exit_code}
+        entry |= {"status": "failed", "error": member.error}
+        entry |= {"exit_code": member.exit_code, "diverged": bool(member.diverged)}
     else:
         entry["status"] = "unfinished"
     return entry | measures(results or all_absent(Results))
@@ -209,12 +211,19 @@ def sweep_seeds_table(members: list[dict], ranking: Ranking) -> Table:
 
 
 def remarks_on(members: list[dict], ranking: Ranking) -> list[str]:
-    """Remarks to put below the table: why it is not ranked per token, and that sizes differ.
+    """Remarks to put below the table: why it is not ranked per token, best learning rates at the
+    edge of those tried (`rates_at_an_edge`), and that sizes differ.
 
     Sizes differ if the largest model has over 1 + SAME_SIZE times the parameters of the smallest.
     members, ranking: as `load_members` returns them. Empty if there is nothing to say.
     """
     lines = [ranking.note] if ranking.note else []
+    edges = rates_at_an_edge(members)
+    if edges:
+        lines.append(
+            f"The best learning rate is the lowest or highest tried: {', '.join(edges)}. "
+            "One beyond it may be better."
+        )
     member_of_size = {m["parameters"]: m["member"] for m in members if m["parameters"]}
     if member_of_size:
         small = min(member_of_size)
@@ -227,6 +236,31 @@ def remarks_on(members: list[dict], ranking: Ranking) -> list[str]:
                 f"{EQUAL_SIZES}"
             )
     return lines
+
+
+def rates_at_an_edge(members: list[dict]) -> list[str]:
+    """The best members, as "member 2 (optimizer.lr=0.1)", that have the lowest or highest rate.
+
+    Compared are members whose settings, seed included, differ in the learning rate alone; a rate
+    at which training diverged counts as tried. A list of members that nothing ranks has none.
+    members: as `load_members` returns them, the best first.
+    """
+    grids: dict[tuple, dict[float, dict]] = {}  # settings without the rate -> members by their rate
+    for member in members:
+        settings = dict(member["overrides"])
+        try:
+            rate = float(settings.pop(LEARNING_RATE, ""))
+        except ValueError:  # not swept over, or an interpolation
+            continue
+        if member["status"] == "done" or member.get("diverged"):
+            grid = grids.setdefault(tuple(sorted(settings.items())), {})
+            grid.setdefault(rate, member)
+    edges = []
+    for grid in grids.values():
+        best_rate, best = next(iter(grid.items()))
+        if best["rank"] and len(grid) > 1 and best_rate in (min(grid), max(grid)):
+            edges.append(f"member {best['member']} ({LEARNING_RATE}={best_rate:g})")
+    return edges
 
 
 def write_sweep(folder: Path) -> list[dict]:
@@ -243,7 +277,8 @@ def write_sweep(folder: Path) -> list[dict]:
         tables = [sweep_table(members, ranking), sweep_seeds_table(members, ranking)]
         tables = [table for table in tables if table.rows]
         remarks = remarks_on(members, ranking)
-        page = to_markdown(f"Sweep {folder.name}", [*tables, *map(Paragraph, remarks)])
+        title = f"Sweep in {Path(*folder.parts[-2:])}"  # the default: runs/EXPERIMENT/sweep
+        page = to_markdown(title, [*tables, *map(Paragraph, remarks)])
         write_json(folder / "sweep.json", members)
         write_text(folder / "sweep.md", page, errors="replace")
         print("\n\n".join(map(to_text, tables)))

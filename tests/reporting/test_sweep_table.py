@@ -1,6 +1,7 @@
 """The table of a sweep, of made-up members."""
 
 import json
+import re
 
 import pytest
 
@@ -135,6 +136,30 @@ def test_members_that_differ_in_their_seed_alone_have_a_line_of_mean_and_range(
     assert "94.50 (90.00 to 99.00)" in lines[1]
     assert "105.00 (100.00 to 111.00)" in lines[2]
     assert not {"tanh", "gtu"} & set(text.split("\n\n")[1].split())
+
+
+@pytest.mark.parametrize(("perplexities", "told"), [
+    ({"1e-3": 90, "1e-2": 80, "1e-1": 85}, None),
+    ({"1e-3": 90, "1e-2": 80, "1e-1": "diverged"}, None),
+    ({"1e-3": 90, "1e-2": 80, "1e-1": None}, "member 1 (optimizer.lr=0.01)"),
+    ({"1e-2": 80, "1e-1": 85, "1e-3": 90, "3e-3": 70}, None),
+    ({"1e-3": 80, "1e-2": 90}, "member 0 (optimizer.lr=0.001)"),
+    ({"1e-3": 80}, None),
+])  # fmt: skip
+def test_a_best_learning_rate_at_the_edge_of_its_grid_is_told(
+    make_member, tmp_path, capsys, perplexities, told
+):
+    for rate, perplexity in perplexities.items():
+        diverged = perplexity == "diverged"
+        overrides = ["model.gate=glu", f"optimizer.lr={rate}"]
+        folder = make_member(None if diverged else perplexity, *overrides)
+        if diverged:
+            member = {"overrides": overrides, "error": "loss nan", "diverged": True}
+            (folder / "member.json").write_text(json.dumps(member))
+    make_member(95, "model.gate=relu", "optimizer.lr=1e-2")  # another model: its rate is no edge
+    _, text = table_of(capsys, tmp_path / "sweep")
+    found = re.findall(r"The best learning rate is the lowest or highest tried: (.*)\. One", text)
+    assert found == ([told] if told else [])
 
 
 @pytest.mark.parametrize(
