@@ -133,7 +133,8 @@ def remedy_for(complaint: str, cause: BaseException, key: str | None) -> str:
         return f"{sweep}; a list stands in [brackets]."
     # An experiment without its first line: Hydra puts its keys below `experiment`, which is a text.
     if re.match("In 'experiment/.* Cannot convert '(Dict|List)Config' to string", complaint):
-        return "An experiment is key: value, and its first line is `# @package _global_`."
+        first = "its first line is `# @package _global_`, with no byte order mark (BOM) before it"
+        return f"An experiment is key: value, and {first}."
     schema = getattr(cause, "object_type", None)
     if " not in '" in complaint and dataclasses.is_dataclass(schema):
         return unknown_key(str(key), str(cause.key), schema)

@@ -252,6 +252,7 @@ def test_help_has_every_key_of_every_kind_with_its_meaning(call):
     ("# @package _global_\ndefaults: quickstart\n", "experiment/mine.*defaults must be a list"),
     ("seed: 3\n", "experiment/mine.*first line is `# @package _global_`"),
     ("", "experiment/mine.*first line is `# @package _global_`"),
+    ("\u00ef\u00bb\u00bf# @package _global_\nseed: 3\n", "experiment/mine.*byte order mark"),
     ("# @package _global_\n# caf\u00e9\nseed: 1\n", "not UTF-8: byte 0xe9 after `# caf`"),
 ])  # fmt: skip
 def test_what_is_wrong_in_an_experiment_of_ones_own_is_named(call, tiny, tmp_path, written, named):
