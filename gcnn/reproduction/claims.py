@@ -1,7 +1,7 @@
 """What the paper claims of each table and figure, and whether our numbers support it.
 
 A claim (in our words) is a list of comparisons, and its verdict follows from them alone: noise.py
-says when a comparison holds, is undecided or does not hold, and `RULE` in page.py explains all of
+says when a comparison holds, is undecided or does not hold, and `RULES` in page.py explain all of
 it to the reader.
 """
 
@@ -19,7 +19,6 @@ from gcnn.reproduction.comparisons import (
     non_linearity,
     ordering,
     responsiveness,
-    spreads,
 )
 from gcnn.reproduction.noise import (
     HOLDS,
@@ -29,7 +28,6 @@ from gcnn.reproduction.noise import (
     Comparison,
 )
 from gcnn.reproduction.paper import TABLE_2, TABLE_3, Published
-from gcnn.reproduction.rates import best_groups
 from gcnn.reproduction.records import Record
 
 IN_PART = "holds in part"
@@ -47,19 +45,6 @@ class Claim:
     compare: Callable[[Record | Latency], list[Comparison]]
 
 
-def evidence(comparisons: list[Comparison], record: Record | Latency) -> str:
-    """The numbers behind a record's comparisons, joined by "; ", for a table.
-
-    These are the comparisons' own evidence. If they have none: empty for a latency benchmark, else
-    the perplexities of the groups at their best learning rates, or of all groups if no best rate is
-    known.
-    """
-    found = "; ".join(comparison.evidence for comparison in comparisons if comparison.evidence)
-    if found or isinstance(record, Latency):
-        return found
-    return spreads(best_groups(record).values()) or spreads(record.groups)
-
-
 def verdict(comparisons: list[Comparison], missing: int = 0) -> str:
     """The verdict of a claim: HOLDS, IN_PART, NOT, UNDECIDED or NOT_MEASURED.
 
@@ -74,11 +59,6 @@ def verdict(comparisons: list[Comparison], missing: int = 0) -> str:
     if HOLDS in answers:
         return HOLDS if len(answers) == 1 else IN_PART
     return NOT if NOT in answers else UNDECIDED
-
-
-def answered(comparisons: list[Comparison], answer: str) -> list[str]:
-    """The comparisons with this answer, each as its text and t."""
-    return [str(comparison) for comparison in comparisons if comparison.answer == answer]
 
 
 def published_ordering(text: str, table: dict[str, Published], *names: str) -> Claim:

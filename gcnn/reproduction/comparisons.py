@@ -120,7 +120,7 @@ def at_each_size(record: Record) -> list[Comparison]:
         evidence = ""
         if gcnn and lstm and gcnn.mean and lstm.mean:
             means = f"{perplexity(gcnn.mean)} / {perplexity(lstm.mean)}"
-            evidence = f"{gcnn.title} / {lstm.title}: {means} = {gcnn.mean / lstm.mean:.3f}"
+            evidence = f"{means} = {gcnn.mean / lstm.mean:.3f}"
             if gcnn.wikitext103 and lstm.wikitext103:
                 gcnn_there = perplexity(mean_or_infinite(gcnn.wikitext103.values()))
                 lstm_there = perplexity(mean_or_infinite(lstm.wikitext103.values()))
@@ -166,17 +166,16 @@ def adaptive_below(full: Group, adaptive: list[Group], noise: Noise) -> Comparis
     Compared with the perplexity that they have at its operations (`interpolated`); NOT_MEASURED if
     they have none there. Each adaptive one must have a seed that is finished or has diverged.
     """
-    at = f"at {magnitude(full.flops_per_token)} FLOPs a token"
-    text = f"adaptive < full {at}"
+    text = f"adaptive < full at {magnitude(full.flops_per_token)} FLOPs a token"
     neighbours = []  # (weight, mean) of the adaptive ones, whose sum is the one at `full`'s
     for weight, group in interpolated(adaptive, full.flops_per_token):
         neighbours.append((weight, group_mean(group)))
     if not neighbours:
-        evidence = f"{at} not measured (adaptive) against {spread(full)} (full)"
+        evidence = f"not measured (adaptive) against {spread(full)} (full)"
         return Comparison(text, NOT_MEASURED, evidence=evidence)
     log = sum(weight * mean_of_group.log for weight, mean_of_group in neighbours)
     adaptive_perplexity = perplexity(math.exp(log))
-    evidence = f"{at} {adaptive_perplexity} (adaptive) against {spread(full)} (full)"
+    evidence = f"{adaptive_perplexity} (adaptive) against {spread(full)} (full)"
     terms = [(1.0, group_mean(full))]
     for weight, mean_of_group in neighbours:
         terms.append((-weight, mean_of_group))
@@ -268,12 +267,10 @@ def convergence(record: Record) -> list[Comparison]:
 
     # Better at the end
     full_mean = group_mean(groups.get(both))
-    evidence = spreads(groups.values())  # of all recipes: given to the first comparison only
     for name in (no_clipping, no_weight_norm):
         text = f"both < {TITLES[name]}"
         other_mean = group_mean(groups.get(name))
-        comparisons.append(is_lower(text, full_mean, other_mean, noise, evidence=evidence))
-        evidence = ""
+        comparisons.append(is_lower(text, full_mean, other_mean, noise))
 
     # Faster
     line = validation_means(groups.get(both))
@@ -283,29 +280,24 @@ def convergence(record: Record) -> list[Comparison]:
         text = f"both in at most {SPEED_UP:.0%} of the steps where {TITLES[name]} ends"
         other_line = validation_means(groups.get(name))
         other_end = other_line[-1][1] if other_line else None
-        evidence = when_below(line, other_line, TITLES[name])
+        evidence = when_below(line, other_line)
         comparisons.append(is_lower(text, full_early, other_end, noise, evidence=evidence))
     return comparisons
 
 
-def when_below(
-    line: list[tuple[float, MeanLog]], other_line: list[tuple[float, MeanLog]], title: str
-) -> str:
+def when_below(line: list[tuple[float, MeanLog]], other_line: list[tuple[float, MeanLog]]) -> str:
     """A clause: after which part of the steps the full recipe first is as low as another's end.
 
-    line, other_line: `validation_means` of the full recipe and of the other; title: the other's.
-    As "where without clipping ends, both is after 60% of the steps", or "after none" if it never
-    is. Empty if one of the lines is.
+    line, other_line: `validation_means` of the full recipe and of the other.
+    As "there after 60% of the steps", or "not there by the end". Empty if one of the lines is.
     """
     if not line or not other_line:
         return ""
     _, end = other_line[-1]
-    share = "none"
     for part, mean_at in line:
         if mean_at.log <= end.log:
-            share = f"{part:.0%}"
-            break
-    return f"where {title} ends, both is after {share} of the steps"
+            return f"there after {part:.0%} of the steps"
+    return "not there by the end"
 
 
 def validation_means(group: Group | None) -> list[tuple[float, MeanLog]]:
@@ -384,4 +376,4 @@ def spread(group: Group) -> str:
 
 def spreads(groups: Iterable[Group | None]) -> str:
     """Title and `spread` of each group, joined by "; "; None is left out."""
-    return "; ".join(f"{group.title} {spread(group)}" for group in groups if group)
+    return "; ".join(f"{group.title}: {spread(group)}" for group in groups if group)

@@ -7,7 +7,7 @@ is positive where the claim is true; its t is that sum over its standard error.
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gcnn.reproduction.records import Group
 
@@ -62,9 +62,7 @@ class Comparison:
     answer: str  # HOLDS, UNDECIDED, NOT or NOT_MEASURED
     t: float | None = None  # None: not about perplexities, or not measured
     evidence: str = ""  # the numbers behind it, for readers
-
-    def __str__(self) -> str:
-        return self.text if self.t is None else f"{self.text} (t = {self.t:.1f})"
+    interval: tuple[float, float] | None = None  # `interval_of` the two; None: not two, or diverged
 
 
 def pooled_noise(groups: Iterable[Group]) -> Noise:
@@ -149,6 +147,20 @@ def is_lower(
     """Test whether the first perplexity is lower than the second (see `compare`).
 
     With a margin, in log perplexity: whether the first is less than the margin above the second.
-    If one of them is None, the answer is NOT_MEASURED. text, evidence: stored for readers.
+    If one of them is None, the answer is NOT_MEASURED. text, evidence: stored for readers. The
+    comparison has an interval unless a seed diverged.
     """
-    return compare(text, [(1.0, second), (-1.0, first)], noise, margin, evidence)
+    comparison = compare(text, [(1.0, second), (-1.0, first)], noise, margin, evidence)
+    if comparison.answer == NOT_MEASURED or math.isinf(first.log) or math.isinf(second.log):
+        return comparison
+    return replace(comparison, interval=interval_of(first, second, noise))
+
+
+def interval_of(first: MeanLog, second: MeanLog, noise: Noise) -> tuple[float, float]:
+    """The 95 % interval of the part by which the second perplexity is above the first.
+
+    As (-0.05, 0.01): from 5 % below the first to 1 % above it. Neither may have diverged.
+    """
+    difference = second.log - first.log
+    half = noise.quantile * noise.deviation * math.sqrt(1 / first.seeds + 1 / second.seeds)
+    return math.expm1(difference - half), math.expm1(difference + half)

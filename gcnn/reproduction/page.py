@@ -3,6 +3,7 @@
 Made twice of the same blocks: as a part of docs/REPRODUCTION.md, and as an HTML page.
 """
 
+from collections import Counter
 from pathlib import Path
 
 from gcnn.base.errors import UsageError
@@ -15,11 +16,12 @@ from gcnn.reporting.document import (
     Paragraph,
     Table,
     markdown_blocks,
+    table_of,
     to_html,
 )
 from gcnn.reporting.latency import Latency
 from gcnn.reporting.units import DASH, magnitude, plural
-from gcnn.reproduction.claims import CLAIMS, Claim, answered, evidence, verdict
+from gcnn.reproduction.claims import CLAIMS, Claim, verdict
 from gcnn.reproduction.comparisons import (
     ABOUT_20,
     EQUAL,
@@ -27,56 +29,60 @@ from gcnn.reproduction.comparisons import (
     NEAR,
     NOT_WORSE,
     SPEED_UP,
+    spreads,
 )
 from gcnn.reproduction.figures import describe_size, drawing, groups_table
 from gcnn.reproduction.noise import (
     ASSUMED_DEVIATION,
-    HOLDS,
     NORMAL_QUANTILE,
-    NOT,
     NOT_MEASURED,
-    UNDECIDED,
     Comparison,
     pooled_noise,
 )
 from gcnn.reproduction.plans import figures_of
-from gcnn.reproduction.rates import rates_at_an_edge
+from gcnn.reproduction.rates import best_groups, rates_at_an_edge
 from gcnn.reproduction.records import FIGURES, Record, reproduce_command
 from gcnn.runs.json_files import read_text
 
 BEGIN, END = "<!-- reproduction: written by make reproduce-report -->", "<!-- /reproduction -->"
 FOLDER = "results/reproduction"  # as seen from docs/REPRODUCTION.md
 TITLE = "The paper's tables and figures"
-RULE = (
+RULES = [  # a paragraph each
+    # Comparisons
     "The noise of a figure is the standard deviation of log test perplexity over seeds, pooled "
     f"over all of its groups with two seeds or more; where none has two, {ASSUMED_DEVIATION:.0%} "
     "of the perplexity are assumed. A comparison of two groups is the difference of their mean "
     "log test perplexities over its standard error, t, in which a group of one seed has the noise "
     "of all; seeds are not paired. It holds, or does not hold, where |t| is beyond the two-sided "
     "95% quantile of Student's t at the noise's degrees of freedom (of the normal distribution, "
-    f"{NORMAL_QUANTILE}, where it is assumed), and is undecided otherwise; each is judged by "
-    "itself, so of twenty that are in truth equal about one is decided by chance. All groups are "
-    "taken to scatter alike: where they visibly do not, a small |t| deserves doubt. A seed "
-    "that diverged is worse than any; where both groups have one, they are "
-    "undecided. A claim holds if all of its comparisons do and holds in part if some do; if none "
-    "does, it does not hold where one is decided against it, and is undecided otherwise. It is "
-    "not measured as long as one comparison is not or a run has not begun; a dash stands where it "
-    "is not asked. An ordering is compared pair by pair, each with each. Perplexities are the "
-    "mean over the seeds, from the lowest to the highest in brackets. Each model, gate, context "
-    "or recipe is at its best learning rate on validation, at the seeds that all its rates have; "
-    "where that is the lowest or the highest tried, or the only one, it is said. Figure 2 "
-    "compares each model with a full softmax with the adaptive softmax at as many operations: on "
-    "a straight line between the logarithms of its models, or its largest where that takes fewer. "
-    f"In Figure 4 the contexts up to {NEAR} words are compared with the next smaller one; those "
-    f"past them must not be worse than the last of these by {NOT_WORSE:.0%} or more, and gain less "
-    "(in log perplexity). Figure 5's Kneser-Ney 5-gram is known on WikiText-2 alone: KenLM's "
-    f"{KNESER_NEY}, which does not scatter. In Figure 6 “about twice as fast” is a validation "
-    f"perplexity after {SPEED_UP:.0%} of the steps below the other's at its end, by the noise of "
-    f"the final test perplexities. In Table 4 “about 20 times” is at least {ABOUT_20}, on a GPU, "
-    f"and at throughputs of which neither is more than {EQUAL} times the other. Figure S compares "
-    "at each size the GCNN and the LSTM that are the best of their kind on validation. Small "
-    "models have the names of the paper's that they stand for."
-)
+    f"{NORMAL_QUANTILE}, where it is assumed), and is undecided otherwise. Beside a comparison of "
+    "A with B stands the 95% interval of how far B's perplexity is above A's. Each comparison is "
+    "judged by itself, so of twenty that are in truth equal about one is decided by chance. All "
+    "groups are taken to scatter alike: where they visibly do not, a small |t| deserves doubt. A "
+    "seed that diverged is worse than any; where both groups have one, they are undecided.",
+    # Claims
+    "A claim holds if all of its comparisons do and holds in part if some do; if none does, it "
+    "does not hold where one is decided against it, and is undecided otherwise. It is not measured "
+    "as long as one comparison is not or a run has not begun; a dash stands where it is not asked. "
+    "An ordering is compared pair by pair, each with each.",
+    # Numbers
+    "Perplexities are the mean over the seeds, from the lowest to the highest in brackets. Each "
+    "model, gate, context or recipe is at its best learning rate on validation, at the seeds that "
+    "all its rates have; where that is the lowest or the highest tried, or the only one, it is "
+    "said. Small models have the names of the paper's that they stand for.",
+    # Figures with a rule of their own
+    "Figure 2 compares each model with a full softmax with the adaptive softmax at as many "
+    "operations: on a straight line between the logarithms of its models, or its largest where "
+    f"that takes fewer. In Figure 4 the contexts up to {NEAR} words are compared with the next "
+    "smaller one; those past them must not be worse than the last of these by "
+    f"{NOT_WORSE:.0%} or more, and gain less (in log perplexity). Figure 5's Kneser-Ney 5-gram is "
+    f"known on WikiText-2 alone: KenLM's {KNESER_NEY}, which does not scatter. In Figure 6 “about "
+    f"twice as fast” is a validation perplexity after {SPEED_UP:.0%} of the steps below the "
+    "other's at its end, by the noise of the final test perplexities. In Table 4 “about 20 times” "
+    f"is at least {ABOUT_20}, on a GPU, and at throughputs of which neither is more than {EQUAL} "
+    "times the other. Figure S compares at each size the GCNN and the LSTM that are the best of "
+    "their kind on validation.",
+]
 
 
 def reproduction_blocks(
@@ -93,7 +99,7 @@ def reproduction_blocks(
         raise UsageError(
             "no figure has been made yet. Run `make reproduce` with --out, then this again."
         )
-    blocks = [Heading(TITLE), Paragraph(RULE)]
+    blocks = [Heading(TITLE), *map(Paragraph, RULES)]
     if len(records) > 1:
         blocks.append(verdicts_table(records, latency))
     for scale, by_figure in records.items():
@@ -104,6 +110,8 @@ def reproduction_blocks(
             if figure in by_figure:
                 title = f"{': '.join(FIGURES[figure])}, at scale {scale}"
                 blocks += figure_blocks(by_figure[figure], title)
+    if latency is not None:
+        blocks += latency_blocks(latency)
     return blocks
 
 
@@ -156,12 +164,12 @@ def claims_asked(scale: str, records: dict[str, Record]) -> set[str]:
 def claims_table(scale: str, records: dict[str, Record], latency: Latency | None) -> Table:
     """A table of the claims that a scale asks for, one row each.
 
-    The columns: table or figure, claim, verdict, evidence, size of the runs, and the command that
-    makes them.
+    The columns: table or figure, claim, verdict, its comparisons by their answer, size of the runs,
+    and the command that makes them.
     records: those of the scale, by figure. latency: for Table 4; None if it was not run. Raises
     UsageError if the scale is not in configs/reproduce.
     """
-    header = ["Table or figure", "The paper's claim", "Verdict", "Our evidence", "Size", "Command"]
+    header = ["Table or figure", "The paper's claim", "Verdict", "Comparisons", "Size", "Command"]
     asked = claims_asked(scale, records)
     rows = []
     for name, claim in CLAIMS.items():
@@ -169,34 +177,26 @@ def claims_table(scale: str, records: dict[str, Record], latency: Latency | None
             continue
         record = latency if name == "table4" else records.get(name)
         found = NOT_MEASURED
-        behind = DASH
+        answers = DASH
         if record is not None:
             comparisons = claim.compare(record)
             missing = 0 if isinstance(record, Latency) else record.missing
             found = verdict(comparisons, missing)
-            behind = evidence_of(comparisons, record)
+            answers = count_answers(comparisons)
         size, command = size_and_command(name, scale, record)
-        rows.append([FIGURES[name][0], claim.text, found, behind, size, command])
+        rows.append([FIGURES[name][0], claim.text, found, answers, size, command])
     return Table(header, rows, text_columns=len(header))
 
 
-def evidence_of(comparisons: list[Comparison], record: Record | Latency) -> str:
-    """What is behind a claim's verdict, as one text; a dash if there is nothing.
+def count_answers(comparisons: list[Comparison]) -> str:
+    """How many comparisons have each answer, as "holds: 2, undecided: 1"; a dash without any."""
+    numbers = Counter(answer_text(comparison) for comparison in comparisons)
+    return ", ".join(f"{answer}: {number}" for answer, number in numbers.items()) or DASH
 
-    The numbers, the comparisons by their answer and, for a record, what limits them: the noise,
-    best learning rates at an edge, and runs that have not begun.
-    """
-    parts = [evidence(comparisons, record)]
-    for answer in (HOLDS, UNDECIDED, NOT, NOT_MEASURED):
-        texts = answered(comparisons, answer)
-        if texts:
-            parts.append(f"{answer.removesuffix(' at this size')}: {', '.join(texts)}")
-    if isinstance(record, Record):
-        parts.append(pooled_noise(record.groups).describe())
-        parts.append(rates_at_an_edge(record))
-        if record.missing:
-            parts.append(f"{plural(record.missing, 'run')} not begun")
-    return "; ".join(part for part in parts if part) or DASH
+
+def answer_text(comparison: Comparison) -> str:
+    """A comparison's answer, without what a verdict says of the size."""
+    return comparison.answer.removesuffix(" at this size")
 
 
 def size_and_command(name: str, scale: str, record: Record | Latency | None) -> tuple[str, str]:
@@ -218,19 +218,71 @@ def size_and_command(name: str, scale: str, record: Record | Latency | None) -> 
 def figure_blocks(record: Record, title: str) -> list[Block]:
     """The document blocks of a table or figure, under a heading with this title.
 
-    They are: table of its groups, remark on learning rates (`rates_at_an_edge`) and picture
-    (`drawing`) if there are any, command, machines and commits.
+    They are: table of its groups; if it has a claim, `claim_blocks`, else a remark on learning
+    rates if there is one (`rates_at_an_edge`); picture (`drawing`) if there is one; command,
+    machines and commits.
     """
     blocks = [Heading(title, level=3), groups_table(record)]
-    edges = rates_at_an_edge(record)
-    if edges:
-        blocks.append(Paragraph(f"{edges[0].upper()}{edges[1:]}."))
+    if record.figure in CLAIMS:
+        blocks += claim_blocks(CLAIMS[record.figure], record)
+    elif rates_at_an_edge(record):
+        blocks.append(Paragraph(sentence(rates_at_an_edge(record))))
     figure = drawing(record)
     if figure:
         blocks.append(Figures([figure], f"{FOLDER}/{record.scale}"))
     commits = ", ".join(commit[:10] for commit in record.git_commits) or DASH
     hardware = "; ".join(record.hardware) or DASH
     return [*blocks, Code(record.command), Paragraph(f"{hardware}. Commits: {commits}.")]
+
+
+def claim_blocks(claim: Claim, record: Record) -> list[Block]:
+    """What is behind a claim's verdict: the groups at their best learning rates, the comparisons,
+    and what limits them: noise, best learning rates at an edge, and runs that have not begun.
+    """
+    blocks = []
+    best = spreads(best_groups(record).values())
+    if best:
+        blocks.append(Paragraph(f"Each at its best learning rate: {best}."))
+    blocks.append(comparisons_table(claim.compare(record)))
+    limits = [pooled_noise(record.groups).describe(), rates_at_an_edge(record)]
+    if record.missing:
+        limits.append(f"{plural(record.missing, 'run')} not begun")
+    return [*blocks, Paragraph(" ".join(sentence(limit) for limit in limits if limit))]
+
+
+def sentence(clause: str) -> str:
+    """The clause with a capital letter and a full stop."""
+    return f"{clause[0].upper()}{clause[1:]}."
+
+
+def latency_blocks(latency: Latency) -> list[Block]:
+    """The document blocks of Table 4: heading, table of comparisons, command and machine."""
+    title = ": ".join(FIGURES["table4"])
+    table = comparisons_table(CLAIMS["table4"].compare(latency))
+    size, command = size_and_command("table4", "", latency)
+    return [Heading(title, level=3), table, Code(command), Paragraph(sentence(size))]
+
+
+def comparisons_table(comparisons: list[Comparison]) -> Table:
+    """A row for each comparison: what is compared, its evidence, answer, t and interval.
+
+    There is no column of evidence if none has any. A dash stands for what is not known.
+    """
+    columns = {
+        "Comparison of A with B": lambda c: c.text,
+        "Numbers": lambda c: c.evidence or DASH,
+        "Answer": answer_text,
+        "t": lambda c: DASH if c.t is None else f"{c.t:.1f}",
+        "B above A (95%)": lambda c: DASH if c.interval is None else interval_text(*c.interval),
+    }
+    if not any(comparison.evidence for comparison in comparisons):
+        del columns["Numbers"]
+    return table_of(comparisons, columns, text_columns=len(columns) - 2)
+
+
+def interval_text(low: float, high: float) -> str:
+    """The ends of an interval in percent, as "-4.6 to 0.6%"."""
+    return f"{100 * low:.1f} to {high:.1%}"
 
 
 def generated_part(blocks: list[Block]) -> str:

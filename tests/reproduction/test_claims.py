@@ -1,12 +1,14 @@
 """Each claim, of made-up records for which the right answer is known."""
 
+import math
+
 import pytest
 
 from gcnn.reporting.latency import load_latency
-from gcnn.reproduction.claims import CLAIMS, IN_PART, answered, evidence, verdict
+from gcnn.reproduction.claims import CLAIMS, IN_PART, verdict
 from gcnn.reproduction.comparisons import at_equal_operations, interpolated
 from gcnn.reproduction.noise import HOLDS, NOT, NOT_MEASURED, UNDECIDED
-from gcnn.reproduction.page import claims_table
+from gcnn.reproduction.page import claim_blocks, claims_table
 from gcnn.reproduction.rates import best_groups, rates_at_an_edge
 from tests.conftest import ROOT
 from tests.reproduction.made_up import group, record
@@ -20,6 +22,11 @@ NOISE = (0.8, 1.0, 1.25)
 def judged(figure, *groups, **about):
     made = record(figure, *groups, **about)
     return verdict(CLAIMS[figure].compare(made), made.missing)
+
+
+def answered(comparisons, answer):
+    """The comparisons with this answer, as texts."""
+    return [f"{c.text} (t = {c.t:.1f})" for c in comparisons if c.answer == answer]
 
 
 def by_name(names, means, seeds=SCATTER):
@@ -207,9 +214,8 @@ def test_convergence():
     # Lower, but after 80 % of the steps.
     assert judged("fig6", *recipes((300, 250, 210, 190, 180), SLOW)) == IN_PART
     assert judged("fig6", *recipes(FAST, ())) == NOT_MEASURED
-    made = record("fig6", *recipes(FAST, SLOW))
-    found = evidence(CLAIMS["fig6"].compare(made), made)
-    assert "where without either ends, both is after 60% of the steps" in found
+    *_, against_neither = CLAIMS["fig6"].compare(record("fig6", *recipes(FAST, SLOW)))
+    assert against_neither.evidence == "there after 60% of the steps"
 
 
 def test_recipes_that_diverge():
@@ -302,8 +308,8 @@ def test_a_best_rate_at_the_edge_of_its_grid_is_said():
     assert rates_at_an_edge(made) == (
         "best rate at the edge of its grid: relu at 0.1, gtu at 0.01; one rate tried: tanh at 0.03"
     )
-    rows = {row[0]: row for row in claims_table("cpu", {"fig3": made}, None).rows}
-    assert rates_at_an_edge(made) in rows["Figure 3"][3]
+    limits = claim_blocks(CLAIMS["fig3"], made)[-1].text
+    assert rates_at_an_edge(made).removeprefix("best") in limits
     assert rates_at_an_edge(record("fig3", *only)) == "one rate tried: in each case"
 
 
@@ -327,9 +333,14 @@ def test_what_the_page_says_of_a_claim():
     row = next(
         row for row in claims_table("cpu", {"fig3": made}, None).rows if row[0] == "Figure 3"
     )
-    assert row[2] == NOT_MEASURED
-    assert "holds: GLU < ReLU (t = 11." in row[3]
-    assert "undecided: GLU < tanh (t = 0.0), ReLU < GTU (t = 1." in row[3]
-    assert "does not hold: ReLU < tanh (t = -11." in row[3]
-    assert "seeds scatter by 1.0% (8 degrees of freedom)" in row[3]
-    assert row[3].endswith("2 runs not begun")
+    assert row[2:4] == [NOT_MEASURED, "holds: 2, undecided: 2, does not hold: 2"]
+    best, comparisons, limits = claim_blocks(CLAIMS["fig3"], made)
+    assert "Each at its best learning rate: glu, learning rate 0.03: 100.00 (99.00 to" in best.text
+    by_text = {text: cells for text, *cells in comparisons.rows}
+    answer, t, interval = by_text["GLU < ReLU"]
+    assert (answer, interval) == ("holds", "7.9 to 12.1%")
+    assert float(t) == pytest.approx(math.log(1.1) / (0.01 * math.sqrt(2 / 3)), abs=0.06)
+    assert by_text["GLU < tanh"] == ["undecided", "0.0", "-1.9 to 1.9%"]
+    assert by_text["ReLU < tanh"][0] == "does not hold"
+    assert "Seeds scatter by 1.0% (8 degrees of freedom)." in limits.text
+    assert limits.text.endswith("2 runs not begun.")

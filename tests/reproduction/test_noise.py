@@ -51,6 +51,16 @@ def test_two_groups_are_compared_as_by_the_t_test_of_equal_variances():
     assert (comparison.answer == HOLDS) == (expected.pvalue < 0.05)
 
 
+def test_a_comparison_has_the_interval_of_the_t_test():
+    first, second = [180.0, 184.0, 187.0], [182.0, 185.0, 192.0]
+    noise = pooled_noise([group("a", first), group("b", second)])
+    comparison = is_lower("a < b", mean_log(first), mean_log(second), noise)
+    expected = stats.ttest_ind(np.log(second), np.log(first)).confidence_interval(0.95)
+    assert comparison.interval == pytest.approx(np.expm1(expected), rel=1e-3)
+    diverged = mean_log([220.0, math.inf])
+    assert is_lower("a < b", mean_log(first), diverged, noise).interval is None
+
+
 def test_one_seed_has_the_pooled_noise_and_a_constant_none():
     noise = Noise(0.01, 6)  # quantile 2.447
     three = MeanLog(0.0, 3)
