@@ -1,6 +1,7 @@
 """The figures in README and docs are those of the recorded results."""
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from gcnn.config.compose import compose_config
 from gcnn.reporting.latency import load_latency
 from gcnn.reporting.results import results_table
 from gcnn.reproduction.claims import CLAIMS, verdict
+from gcnn.reproduction.comparisons import NOT_WORSE, at_each_size, group_mean, pairs_of_a_size
+from gcnn.reproduction.noise import UNDECIDED, is_lower, pooled_noise
 from gcnn.reproduction.rates import best_groups
 from gcnn.reproduction.records import FIGURES, load_records
 
@@ -139,6 +142,24 @@ def test_what_more_text_changed_in_the_docs_is_the_figures():
             losses.append(100 * (at[words].mean / at["19"].mean - 1))
     words = "by {:.1f} and {:.1f} %, where they were by {:.1f} and {:.1f} %".format(*losses)
     assert f"31 and 49 words are behind 19 {words}" in text
+
+
+def test_what_the_noise_of_all_figures_on_wikipedia_would_leave_undecided():
+    records = load_records(DOCS / "results" / "reproduction")["wikipedia"]
+    groups = {}  # by their perplexities: figures share groups
+    for record in records.values():
+        for group in record.groups:
+            groups[tuple(group.test_perplexity.values())] = group
+    noise = pooled_noise(groups.values())
+    text = " ".join((DOCS / "RESULTS.md").read_text().split())
+    assert f"With the {noise.deviation:.1%} of all".replace("%", " %") in text
+    gates = best_groups(records["fig5"])
+    contexts = best_groups(records["fig4"])
+    pairs = [("31 words", contexts["31"], contexts["19"], math.log1p(NOT_WORSE))]
+    pairs.append(("GLU", gates["glu"], gates["bilinear"], 0.0))
+    for title, first, second, margin in pairs:
+        means = group_mean(first), group_mean(second)
+        assert is_lower(title, *means, noise, margin).answer == UNDECIDED
 
 
 def recorded(name: str) -> dict:
@@ -277,6 +298,25 @@ def test_figure_s_in_the_docs_is_the_record(model, words):
         # Perplexities have two decimals, in the record three; rates and seeds are as they are
         tolerance = 0.0056 if recorded_number > 100 else 1e-9
         assert number == pytest.approx(recorded_number, rel=0, abs=tolerance)
+
+
+def test_the_intervals_of_figure_s_in_the_docs_are_those_of_the_record():
+    """Of each size that has two models: how far the LSTM is below the GCNN, and the interval."""
+    record = load_records(DOCS / "results" / "reproduction")["wikipedia"]["figs"]
+    section = (DOCS / "RESULTS.md").read_text().partition("### Figure S")[2].partition("\n##")[0]
+    sentences = {}
+    for bullet in section.split("\n- ")[1:]:
+        words = re.match(r"On (\d+) million words", bullet)
+        if words:
+            sentences[int(words[1])] = " ".join(bullet.split())
+    pairs = pairs_of_a_size(record).values()
+    for (gcnn, lstm), comparison in zip(pairs, at_each_size(record), strict=True):
+        if comparison.interval is None:
+            continue
+        size = round(gcnn.corpus_tokens / 1e6)
+        expected = [lstm.mean / gcnn.mean - 1, *comparison.interval]
+        found = re.findall(r"(\d\.\d) %", sentences[size])
+        assert found == [f"{abs(100 * part):.1f}" for part in expected], size
 
 
 @pytest.mark.parametrize("scale", ["cpu", "wikipedia"])
