@@ -118,7 +118,9 @@ def notes_on_overruled_keys(config: DictConfig, hydra_config: DictConfig) -> lis
         return []
     loader = GlobalHydra.instance().config_loader()
     notes = []
-    for group in [group for group in SCHEMAS if group in keys]:
+    for group in SCHEMAS:
+        if group not in keys:
+            continue
         choice = f"{group}={choices[group]}"
         try:
             with usage_errors():
