@@ -212,13 +212,13 @@ def sweep_seeds_table(members: list[dict], ranking: Ranking) -> Table:
 
 def remarks_on(members: list[dict], ranking: Ranking) -> list[str]:
     """Remarks to put below the table: why it is not ranked per token, best learning rates at the
-    edge of those tried (`rates_at_an_edge`), and that sizes differ.
+    edge of those tried (`best_at_an_edge`), and that sizes differ.
 
     Sizes differ if the largest model has over 1 + SAME_SIZE times the parameters of the smallest.
     members, ranking: as `load_members` returns them. Empty if there is nothing to say.
     """
     lines = [ranking.note] if ranking.note else []
-    edges = rates_at_an_edge(members)
+    edges = best_at_an_edge(members)
     if edges:
         lines.append(
             f"The best learning rate is the lowest or highest tried: {', '.join(edges)}. "
@@ -238,7 +238,7 @@ def remarks_on(members: list[dict], ranking: Ranking) -> list[str]:
     return lines
 
 
-def rates_at_an_edge(members: list[dict]) -> list[str]:
+def best_at_an_edge(members: list[dict]) -> list[str]:
     """The best members, as "member 2 (optimizer.lr=0.1)", that have the lowest or highest rate.
 
     Compared are members whose settings, seed included, differ in the learning rate alone; a rate

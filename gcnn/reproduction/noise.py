@@ -130,10 +130,15 @@ def t_of(terms: list[tuple[float, MeanLog]], noise: Noise, margin: float) -> flo
     if diverged_sides:
         return diverged_sides.pop() * math.inf
     difference = margin + sum(weight * mean.log for weight, mean in terms)
-    error = noise.deviation * math.sqrt(sum(weight**2 / mean.seeds for weight, mean in terms))
+    error = standard_error(terms, noise)
     if error:
         return difference / error
     return math.copysign(math.inf, difference) if difference else 0.0
+
+
+def standard_error(terms: list[tuple[float, MeanLog]], noise: Noise) -> float:
+    """The standard error of the sum of weight * mean log perplexity over the terms."""
+    return noise.deviation * math.sqrt(sum(weight**2 / mean.seeds for weight, mean in terms))
 
 
 def is_lower(
@@ -162,5 +167,5 @@ def interval_of(first: MeanLog, second: MeanLog, noise: Noise) -> tuple[float, f
     As (-0.05, 0.01): from 5 % below the first to 1 % above it. Neither may have diverged.
     """
     difference = second.log - first.log
-    half = noise.quantile * noise.deviation * math.sqrt(1 / first.seeds + 1 / second.seeds)
+    half = noise.quantile * standard_error([(1.0, second), (-1.0, first)], noise)
     return math.expm1(difference - half), math.expm1(difference + half)
