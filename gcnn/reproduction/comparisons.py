@@ -26,6 +26,7 @@ from gcnn.reproduction.noise import (
     is_lower,
     mean_log,
     pooled_noise,
+    weighted_mean,
 )
 from gcnn.reproduction.paper import MODEL_TITLES
 from gcnn.reproduction.rates import best_group, best_groups, mean_or_infinite
@@ -173,13 +174,9 @@ def adaptive_below(full: Group, adaptive: list[Group], noise: Noise) -> Comparis
     if not neighbours:
         evidence = f"not measured (adaptive) against {spread(full)} (full)"
         return Comparison(text, NOT_MEASURED, evidence=evidence)
-    log = sum(weight * mean_of_group.log for weight, mean_of_group in neighbours)
-    adaptive_perplexity = perplexity(math.exp(log))
-    evidence = f"{adaptive_perplexity} (adaptive) against {spread(full)} (full)"
-    terms = [(1.0, group_mean(full))]
-    for weight, mean_of_group in neighbours:
-        terms.append((-weight, mean_of_group))
-    return compare(text, terms, noise, evidence=evidence)
+    mean = weighted_mean(neighbours)
+    evidence = f"{perplexity(math.exp(mean.log))} (adaptive) against {spread(full)} (full)"
+    return is_lower(text, mean, group_mean(full), noise, evidence=evidence)
 
 
 def with_softmax(record: Record, kind: str) -> list[Group]:

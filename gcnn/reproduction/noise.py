@@ -91,6 +91,15 @@ def mean_log(perplexities: Iterable[float]) -> MeanLog | None:
     return MeanLog(sum(logs) / len(logs), len(logs)) if logs else None
 
 
+def weighted_mean(parts: list[tuple[float, MeanLog]]) -> MeanLog:
+    """The sum of weight * mean log perplexity, with the number of seeds that gives its noise.
+
+    parts: (weight, mean), of positive weights that sum to 1; at least one.
+    """
+    log = sum(weight * mean.log for weight, mean in parts)
+    return MeanLog(log, 1 / sum(weight**2 / mean.seeds for weight, mean in parts))
+
+
 def compare(
     text: str,
     terms: list[tuple[float, MeanLog | None]],

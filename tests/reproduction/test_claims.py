@@ -7,7 +7,7 @@ import pytest
 from gcnn.reporting.latency import load_latency
 from gcnn.reproduction.claims import CLAIMS, IN_PART, verdict
 from gcnn.reproduction.comparisons import at_equal_operations, interpolated
-from gcnn.reproduction.noise import HOLDS, NOT, NOT_MEASURED, UNDECIDED
+from gcnn.reproduction.noise import HOLDS, NOT, NOT_MEASURED, UNDECIDED, pooled_noise
 from gcnn.reproduction.page import claim_blocks, claims_table
 from gcnn.reproduction.rates import best_groups, rates_at_an_edge
 from tests.conftest import ROOT
@@ -122,6 +122,12 @@ def test_the_line_between_two_models_carries_their_noise():
     comparison = at_equal_operations(record("fig2", *groups))[0]
     assert "200.00 (adaptive)" not in comparison.evidence  # the mean of logarithms, a little lower
     assert "199.99 (adaptive)" in comparison.evidence
+    # Half of either model's: 0.25 of the variance of each, beside that of the full one
+    error = pooled_noise(groups).deviation * math.sqrt((0.25 + 0.25 + 1) / 3)
+    low, high = comparison.interval
+    difference = (math.log1p(low) + math.log1p(high)) / 2
+    assert comparison.t == pytest.approx(difference / error)
+    assert math.log1p(high) - difference == pytest.approx(pooled_noise(groups).quantile * error)
     assert answered([comparison], HOLDS)
 
 
