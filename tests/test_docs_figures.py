@@ -12,7 +12,7 @@ from gcnn.reporting.latency import load_latency
 from gcnn.reporting.results import results_table
 from gcnn.reproduction.claims import CLAIMS, verdict
 from gcnn.reproduction.comparisons import NOT_WORSE, at_each_size, group_mean, pairs_of_a_size
-from gcnn.reproduction.noise import UNDECIDED, is_lower, pooled_noise
+from gcnn.reproduction.noise import HOLDS, NOT, UNDECIDED, compare, is_lower, pooled_noise
 from gcnn.reproduction.rates import best_groups
 from gcnn.reproduction.records import FIGURES, load_records
 
@@ -320,6 +320,26 @@ def test_the_intervals_of_figure_s_in_the_docs_are_those_of_the_record():
         expected = [lstm.mean / gcnn.mean - 1, *comparison.interval]
         found = re.findall(r"(\d\.\d) %", sentences[size])
         assert found == [f"{abs(100 * part):.1f}" for part in expected], size
+
+
+def test_what_the_scatter_of_gcnn_and_lstm_alone_decides_in_figure_s():
+    record = load_records(DOCS / "results" / "reproduction")["wikipedia"]["figs"]
+    text = " ".join((DOCS / "RESULTS.md").read_text().split())
+    [found] = re.findall(r"scatter alike, .*? more than the noise \(t = \d\.\d\)", text)
+    two_kinds = [group for group in record.groups if not group.group.startswith("Transformer")]
+    noises = pooled_noise(record.groups), pooled_noise(two_kinds)
+    pairs = pairs_of_a_size(record)
+    means = {tokens: [group_mean(group) for group in pair] for tokens, pair in pairs.items()}
+    small, large = means[2_000_000], means[20_000_000]
+    lead = is_lower("GCNN", *large, noises[1])
+    assert lead.answer == NOT
+    terms = [(1.0, small[0]), (-1.0, small[1]), (-1.0, large[0]), (1.0, large[1])]
+    shrinks = compare("the lead", terms, noises[1])
+    assert shrinks.answer == HOLDS
+    expected = [100 * noise.deviation for noise in noises]
+    expected += [abs(100 * part) for part in lead.interval]
+    expected.append(shrinks.t)
+    assert re.findall(r"\d\.\d", found) == [f"{number:.1f}" for number in expected]
 
 
 @pytest.mark.parametrize("scale", ["cpu", "wikipedia"])

@@ -225,7 +225,7 @@ def more_context(record: Record) -> list[Comparison]:
     record's groups must be numbers of words.
     """
     noise = pooled_noise(record.groups)
-    means = {int(words): group_mean(group) for words, group in best_groups(record).items()}
+    means = means_by_context(record)
     near = [words for words in sorted(means) if words <= NEAR]
     far = [words for words in sorted(means) if words > NEAR]
     if len(near) < 3 or not far:
@@ -245,6 +245,29 @@ def more_context(record: Record) -> list[Comparison]:
     text = f"the gain from {second} to {middle} words exceeds that from {middle} to {last}"
     comparisons.append(compare(text, gains, noise))
     return comparisons
+
+
+def better_with_context(record: Record) -> list[Comparison]:
+    """Figure C: each context better than each smaller one.
+
+    A comparison is NOT_MEASURED if the best learning rate of one of its contexts is not known yet.
+    Empty with fewer than two contexts. The names of the record's groups must be numbers of words.
+    """
+    noise = pooled_noise(record.groups)
+    means = means_by_context(record)
+    comparisons = []
+    for fewer, more in combinations(sorted(means), 2):
+        text = f"{more} < {fewer} words"
+        comparisons.append(is_lower(text, means[more], means[fewer], noise))
+    return comparisons
+
+
+def means_by_context(record: Record) -> dict[int, MeanLog | None]:
+    """Each context's mean at its best learning rate (`group_mean`), by its number of words.
+
+    None where the best rate is not known yet. The names of the record's groups must be numbers.
+    """
+    return {int(words): group_mean(group) for words, group in best_groups(record).items()}
 
 
 def convergence(record: Record) -> list[Comparison]:

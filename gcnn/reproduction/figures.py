@@ -41,6 +41,7 @@ def no_title(group: Group) -> str:
 POINTS = {
     "fig2": ("million operations a token", million_operations, softmax_kind),
     "fig4": ("words of context", attrgetter("receptive_field"), no_title),
+    "figc": ("words of context", attrgetter("receptive_field"), no_title),
     "figs": ("million tokens of text", million_corpus_tokens, shape),
 }
 

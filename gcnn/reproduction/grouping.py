@@ -96,6 +96,7 @@ COMPARED = {  # figure -> what it compares in a run, as (group, title)
     "table4": partial(paper_model_of, forms=FORMS["table4"]),
     "fig2": softmax_of,
     "fig4": context_of,
+    "figc": context_of,
     "fig6": recipe_of,
     "figs": model_and_size_of,
 }

@@ -80,7 +80,8 @@ RULES = [  # a paragraph each
     f"twice as fast” is a validation perplexity after {SPEED_UP:.0%} of the steps below the "
     "other's at its end, by the noise of the final test perplexities. In Table 4 “about 20 times” "
     f"is at least {ABOUT_20}, on a GPU, and at throughputs of which neither is more than {EQUAL} "
-    "times the other. Figure S compares at each size the GCNN and the LSTM that are the best of "
+    "times the other. Figure C, in which all layers have one width, compares each context with "
+    "each smaller one. Figure S compares at each size the GCNN and the LSTM that are the best of "
     "their kind on validation.",
 ]
 

@@ -93,6 +93,7 @@ FIGURES = {  # where a figure is in the paper, and what it shows
     "fig4": ("Figure 4", "size of the context"),
     "fig5": ("Figure 5", "degrees of non-linearity"),
     "fig6": ("Figure 6", "weight normalisation and gradient clipping"),
+    "figc": ("Figure C, not in the paper", "size of the context at equal width"),
     "figs": ("Figure S, not in the paper", "the ordering against the size of the text"),
     "figg": ("Figure G, not in the paper", "gates that came after GLU"),
     "search": ("Section 4.3", "random search of hyper-parameters"),
@@ -111,6 +112,7 @@ def shape_and_size(group: Group) -> tuple:
 ORDER = {
     "fig2": operations_or_last,
     "fig4": attrgetter("receptive_field"),
+    "figc": attrgetter("receptive_field"),
     "figs": shape_and_size,
 }
 

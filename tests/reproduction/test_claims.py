@@ -160,6 +160,22 @@ def test_what_contexts_past_20_words_must_not_do(far, text):
     assert any(text in found for found in answered(comparisons, NOT))
 
 
+def test_context_at_equal_width():
+    words = ("19", "31", "49")
+    assert judged("figc", *by_name(words, (200.0, 190.0, 180.0))) == HOLDS
+    assert judged("figc", *by_name(words, (180.0, 190.0, 200.0))) == NOT
+    assert judged("figc", *by_name(words, (200.0, 180.0, 190.0))) == IN_PART
+    assert judged("figc", *by_name(words, (200.0, 190.0, 180.0), NOISE)) == UNDECIDED
+    assert judged("figc", *by_name(words, (200.0, 199.0, 198.0), ONCE)) == UNDECIDED
+    assert judged("figc", *by_name(words, (200.0, None, None))) == NOT_MEASURED
+    assert judged("figc", *by_name(words, (200.0, 190.0, 180.0)), missing=1) == NOT_MEASURED
+    comparisons = CLAIMS["figc"].compare(record("figc", *by_name(words, (200.0, 180.0, 190.0))))
+    assert [text.partition(" (")[0] for text in answered(comparisons, HOLDS)] == [
+        "31 < 19 words", "49 < 19 words",
+    ]  # fmt: skip
+    assert answered(comparisons, NOT)[0].startswith("49 < 31 words (t = -")
+
+
 UNITS = ("glu", "bilinear", "linear")
 
 
