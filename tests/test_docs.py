@@ -1,4 +1,4 @@
-"""What the docs promise, link to and show is there. (For figures see test_docs_figures.py.)"""
+"""What the docs promise, link to and show is there. (For numbers see the other test_docs_*.py.)"""
 
 import ast
 import json
