@@ -105,8 +105,8 @@ CLAIMS = {
         "Weight normalisation and clipping both speed convergence up, to about twice", convergence
     ),
     "figc": Claim(
-        "(None of the paper's.) More context is better past 20 words, too, where longer kernels do "
-        "not make the layers narrower and so cost more operations",
+        "(None of the paper's.) More context is better past 20 words, too, in layers of one width, "
+        "where it costs more operations",
         better_with_context,
     ),
     "figs": Claim(
