@@ -86,13 +86,14 @@ def test_figure_2_in_the_docs_is_the_record():
     record = load_records(DOCS / "results" / "reproduction")["cpu"]["fig2"]
     best = best_groups(record)
     noise = pooled_noise(record.groups)
-    full, adaptive, ahead, answers = [], [], [], []
-    for channels in (32, 64, 128):
-        pair = [best[f"{kind} softmax, [4, {channels}] × 6"] for kind in ("adaptive", "full")]
-        adaptive.append(pair[0])
-        full.append(pair[1])
-        ahead.append(100 * (pair[1].mean / pair[0].mean - 1))
-        answers.append(is_lower("", *map(group_mean, pair), noise).answer)
+    sizes = [f"softmax, [4, {channels}] × 6" for channels in (32, 64, 128)]
+    adaptive = [best[f"adaptive {size}"] for size in sizes]
+    full = [best[f"full {size}"] for size in sizes]
+    ahead = []
+    answers = []
+    for low, high in zip(adaptive, full, strict=True):
+        ahead.append(100 * (high.mean / low.mean - 1))
+        answers.append(is_lower("", group_mean(low), group_mean(high), noise).answer)
     assert answers == [UNDECIDED, HOLDS, HOLDS]
     assert {len(group.test_perplexity) for group in (*adaptive, *full)} == {3}
     text = " ".join((DOCS / "RESULTS.md").read_text().split())
