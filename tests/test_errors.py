@@ -161,3 +161,24 @@ def test_a_name_that_is_no_utf8_is_named():
         "caf\\udce9/a.txt is not UTF-8. Rename that file or folder.",
         2,
     )
+
+
+@pytest.mark.parametrize("package", ["hydra", "torch"])
+def test_ctrl_c_while_packages_are_imported_is_one_line(package):
+    """They take seconds, in which a mistyped command is often taken back."""
+    program = f"""
+import sys
+from importlib.abc import MetaPathFinder
+class Interruption(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == {package!r}:
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interruption())
+sys.argv = ["gcnn", "train", "experiment=quickstart"]
+from gcnn.commands.main import main
+main()"""
+    environment = {"PYTHONPATH": ":".join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: interrupted\n")

@@ -1,6 +1,8 @@
 """Error classes that a command reports as one line (the cause and a remedy) and an exit code."""
 
+import difflib
 import re
+from collections.abc import Collection
 
 
 class UsageError(Exception):
@@ -40,6 +42,14 @@ def one_line(error: BaseException) -> str:
     Line ends, and white space of any length, become single blanks.
     """
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def nearest(name: str, names: Collection[str]) -> str:
+    """A sentence, with a blank before it, that suggests the most similar name; empty if none is."""
+    matches = difflib.get_close_matches(name, names, n=1)
+    if not matches:
+        return ""
+    return f" The nearest is {matches[0]}."
 
 
 def out_of_memory(error: BaseException) -> bool:

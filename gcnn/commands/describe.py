@@ -6,11 +6,11 @@ from counted operations and bytes (docs/PERFORMANCE.md).
 
 import argparse
 
-from gcnn.base.errors import UsageError
+from gcnn.base.errors import UsageError, nearest
 from gcnn.base.values import positive_int
 from gcnn.commands.arguments import new_parser
 from gcnn.config.compose import compose_config
-from gcnn.config.groups import choices, nearest
+from gcnn.config.groups import choices
 from gcnn.reporting.document import Table, to_text
 from gcnn.reproduction.paper import TABLE_1, VOCABULARIES, model_name, vocabulary_of
 

@@ -3,10 +3,9 @@
 import sys
 from importlib import import_module
 
-from gcnn.base.errors import UsageError
+from gcnn.base.errors import UsageError, nearest
 from gcnn.base.process import run_command
 from gcnn.base.provenance import version
-from gcnn.config.groups import nearest
 
 COMMANDS = {
     "train": "train a model: experiment=NAME key=value ...",

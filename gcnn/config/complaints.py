@@ -19,8 +19,8 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from gcnn.base.errors import UsageError, one_line
-from gcnn.config.groups import GROUPS, choices, nearest
+from gcnn.base.errors import UsageError, nearest, one_line
+from gcnn.config.groups import GROUPS, choices
 from gcnn.config.schema import SCHEMAS, TrainConfig
 
 

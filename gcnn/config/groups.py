@@ -1,7 +1,5 @@
 """The config groups, the folder of their files, and the choices in each group."""
 
-import difflib
-from collections.abc import Collection
 from pathlib import Path
 
 from gcnn.config.schema import SCHEMAS
@@ -27,11 +25,3 @@ def choices(group: str, config_dir: Path | None = None) -> list[str]:
         for path in folder.rglob("*.yaml"):
             names.add(str(path.relative_to(folder).with_suffix("")))
     return sorted(names)
-
-
-def nearest(name: str, names: Collection[str]) -> str:
-    """A sentence, with a blank before it, that suggests the most similar name; empty if none is."""
-    matches = difflib.get_close_matches(name, names, n=1)
-    if not matches:
-        return ""
-    return f" The nearest is {matches[0]}."
