@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gcnn.config.compose import compose_config
+from gcnn.reporting.comparison import Comparison, load_comparison
 from gcnn.reporting.results import results_table
 from gcnn.reproduction.rates import best_groups
 from gcnn.reproduction.records import load_records
@@ -157,3 +158,48 @@ def test_gcnn_and_lstm_in_the_docs_are_the_recorded_runs(page):
     for title, pair in expected.items():
         [found] = [cells for name, cells in rows.items() if name.startswith(title)]
         assert found == pair, title
+
+
+PARTS = {  # of a text: a row in RESULTS.md -> where a comparison of two runs has it
+    "new in their article": ("recall", "new token"),
+    "there before, after another word than now": ("recall", "new bigram, repeated token"),
+    "frequent, and there before after the same word": ("recall", "repeated bigram, frequent token"),
+    "rare (past rank 1,000), and there before after the same word": (
+        "recall",
+        "repeated bigram, rare token (rank > 1,000)",
+    ),
+    "past rank 10,000": ("frequency", "10,001 or more"),
+}
+
+
+def gains_of_lstm(comparison: Comparison) -> dict[str, str]:
+    """By how many nats a word the LSTM, run B, is better than the GCNN: as RESULTS.md says it."""
+    gains = {"all": f"{-comparison.difference:.3f}"}
+    for title, (way, label) in PARTS.items():
+        [part] = [part for part in comparison.parts[way] if part.part == label]
+        gcnn, lstm = part.nats_per_token
+        gains[title] = f"{gcnn - lstm:.3f}"
+    return gains
+
+
+def test_on_which_words_gcnn_and_lstm_differ_in_the_docs_is_recorded():
+    names = ("2m_seed_2", "2m_seed_3", "61m")
+    comparisons = [load_comparison(DOCS / f"results/comparison_{name}.json") for name in names]
+    section = (DOCS / "RESULTS.md").read_text().partition("once more, at three sizes")[2]
+    section = section.partition("\n## ")[0]
+    rows = {}
+    for line in section.splitlines():
+        title, *cells = [cell.strip() for cell in line.strip("|").split("|")]
+        rows[title] = cells
+    first, second, large = [gains_of_lstm(comparison) for comparison in comparisons]
+    for title in ("all", *PARTS):
+        in_2m, _, in_61m = rows[title]
+        assert (in_2m, in_61m) == (f"{first[title]}, {second[title]}", large[title])
+
+    seen = [part for part in comparisons[2].parts["recall"] if part.part != "new token"]
+    lead = sum(part.contribution for part in seen) / comparisons[2].difference
+    words = sum(part.tokens for part in seen) / comparisons[2].tokens
+    shares = (
+        f"{100 * lead:.0f} % of its lead is on words that were in the article before, which are"
+    )
+    assert f"{shares} {100 * words:.0f} % of all" in " ".join(section.split())
