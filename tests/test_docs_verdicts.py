@@ -103,6 +103,22 @@ def test_figure_2_in_the_docs_is_the_record():
     assert "ahead by {:.1f}, {:.1f} and {:.1f} %, of which the first".format(*ahead) in text
 
 
+def test_figure_6_in_the_docs_is_the_record():
+    """The recipes' ends at their best rates, and after which part of the steps "both" is there."""
+    record = load_records(DOCS / "results" / "reproduction")["cpu"]["fig6"]
+    best = best_groups(record)
+    text = " ".join((DOCS / "RESULTS.md").read_text().split())
+    ends = f"{best['both'].mean:.2f} against {best['no_clipping'].mean:.2f}"
+    assert f"with clipping the end is better ({ends}," in text
+    [lower] = [g for g in record.groups if g.group == "no_clipping" and g.lr == 0.03]
+    assert f"ends at {best['no_clipping'].mean:.2f} instead of {lower.mean:.2f}" in text
+    evidence = [comparison.evidence for comparison in CLAIMS["fig6"].compare(record)]
+    clipping, weight_norm, neither = (re.search(r"\d+%", words)[0][:-1] for words in evidence[2:])
+    assert clipping == neither
+    assert f"is reached after {clipping} % of the steps, not half of them" in text
+    assert f"with weight normalisation it takes {weight_norm} %" in text
+
+
 def test_context_at_equal_width_in_the_docs_is_the_record():
     """Figure C beside Figure 4: how far 31 and 49 words are behind 19, and at what operations."""
     records = load_records(DOCS / "results" / "reproduction")["cpu"]
