@@ -8,6 +8,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
+from gcnn.config.compose import compose_config
 from gcnn.config.models import BlockConfig, GCNNConfig, LSTMConfig, TransformerConfig
 from gcnn.config.schema import SCHEMAS
 from gcnn.models.language_model import ENCODERS, build_model
@@ -224,14 +225,28 @@ def test_tied_parameters_and_operations(name):
     assert model.flops_per_token(last) == 2 * (model.encoder.macs() + e * (d + head + tail))
 
 
-def test_lstm_small_has_as_many_parameters_as_gcnn_small():
-    sizes = []
-    for name, schema in (("gcnn_small", GCNNConfig), ("lstm_small", LSTMConfig)):
+QUICKSTARTS = ["experiment=quickstart", "experiment=quickstart_lstm"]
+FOR_ONE_CORE = ["model=cpu/gcnn_8", "model=cpu/lstm_376", "model=cpu/lstm_234x2"]
+
+
+@pytest.mark.parametrize(
+    ("vocabulary_size", "peers"),
+    [
+        (8_000, [*QUICKSTARTS, "experiment=quickstart_transformer"]),
+        (33_278, [*FOR_ONE_CORE, "model=cpu/transformer"]),
+        (65_536, [*FOR_ONE_CORE, "model=cpu/transformer"]),
+    ],
+)
+def test_models_that_are_compared_have_equal_parameters_and_operations(vocabulary_size, peers):
+    """Within 1 %, and the same part of them in the softmax, as RESULTS.md says."""
+    counts = []
+    for choice in peers:
         with torch.device("meta"):
-            sizes.append(
-                build_model(model_config(name, schema), 33_278).parameter_counts()["total"]
-            )
-    assert sizes[1] == pytest.approx(sizes[0], rel=0.05)
+            model = build_model(compose_config(choice).model, vocabulary_size)
+        sizes = model.parameter_counts()
+        counts.append([sizes["total"], sizes["softmax"], model.flops_per_token()])
+    for found in counts[1:]:
+        assert found == pytest.approx(counts[0], rel=0.01)
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name not in UNCOUNTED])
