@@ -10,7 +10,15 @@ import pytest
 from gcnn.reporting.latency import load_latency
 from gcnn.reproduction.claims import CLAIMS, verdict
 from gcnn.reproduction.comparisons import NOT_WORSE, at_each_size, group_mean, pairs_of_a_size
-from gcnn.reproduction.noise import HOLDS, NOT, UNDECIDED, compare, is_lower, pooled_noise
+from gcnn.reproduction.noise import (
+    HOLDS,
+    NOT,
+    UNDECIDED,
+    compare,
+    figure_noise,
+    is_lower,
+    pooled_noise,
+)
 from gcnn.reproduction.rates import best_groups, rates_at_an_edge
 from gcnn.reproduction.records import FIGURES, load_records
 
@@ -85,7 +93,7 @@ def test_figure_2_in_the_docs_is_the_record():
     """The adaptive softmax against the full one, at its operations and at as many channels."""
     record = load_records(DOCS / "results" / "reproduction")["cpu"]["fig2"]
     best = best_groups(record)
-    noise = pooled_noise(record.groups)
+    noise = figure_noise(record)
     sizes = [f"softmax, [4, {channels}] × 6" for channels in (32, 64, 128)]
     adaptive = [best[f"adaptive {size}"] for size in sizes]
     full = [best[f"full {size}"] for size in sizes]
@@ -110,8 +118,12 @@ def test_figure_6_in_the_docs_is_the_record():
     text = " ".join((DOCS / "RESULTS.md").read_text().split())
     ends = f"{best['both'].mean:.2f} against {best['no_clipping'].mean:.2f}"
     assert f"with clipping the end is better ({ends}," in text
+    gain = 100 * (best["no_weight_norm"].mean / best["both"].mean - 1)
+    assert f"the end is better by {gain:.1f} % ({best['no_weight_norm'].mean:.2f} without)" in text
     [lower] = [g for g in record.groups if g.group == "no_clipping" and g.lr == 0.03]
     assert f"ends at {best['no_clipping'].mean:.2f} instead of {lower.mean:.2f}" in text
+    [too_high] = [g for g in record.groups if g.group == "both" and g.lr == 3]
+    assert f"its seeds end at {too_high.min:,.2f} to {too_high.max:,.2f}" in text
     evidence = [comparison.evidence for comparison in CLAIMS["fig6"].compare(record)]
     clipping, weight_norm, neither = (re.search(r"\d+%", words)[0][:-1] for words in evidence[2:])
     assert clipping == neither
@@ -252,7 +264,7 @@ def test_what_the_scatter_of_gcnn_and_lstm_alone_decides_in_figure_s():
     text = " ".join((DOCS / "RESULTS.md").read_text().split())
     [found] = re.findall(r"scatter alike, .*? more than the noise \(t = \d\.\d\)", text)
     two_kinds = [group for group in record.groups if not group.group.startswith("Transformer")]
-    noises = pooled_noise(record.groups), pooled_noise(two_kinds)
+    noises = figure_noise(record), pooled_noise(two_kinds)
     pairs = pairs_of_a_size(record)
     means = {tokens: [group_mean(group) for group in pair] for tokens, pair in pairs.items()}
     small, large = means[2_000_000], means[20_000_000]

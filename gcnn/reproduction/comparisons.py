@@ -23,9 +23,9 @@ from gcnn.reproduction.noise import (
     MeanLog,
     Noise,
     compare,
+    figure_noise,
     is_lower,
     mean_log,
-    pooled_noise,
     weighted_mean,
 )
 from gcnn.reproduction.paper import MODEL_TITLES
@@ -78,7 +78,7 @@ def compare_pairs(record: Record, pairs: list[tuple[str, str]]) -> list[Comparis
     pairs: of keys of TITLES. One comparison for each, in their order; NOT_MEASURED if the record
     lacks one of the two or its best learning rate is not known yet.
     """
-    noise = pooled_noise(record.groups)
+    noise = figure_noise(record)
     means = {name: group_mean(group) for name, group in best_groups(record).items()}
     comparisons = []
     for better, worse in pairs:
@@ -98,7 +98,7 @@ def non_linearity(record: Record) -> list[Comparison]:
     if record.data != KNESER_NEY_DATA:
         return comparisons
     groups = best_groups(record)
-    noise = pooled_noise(record.groups)
+    noise = figure_noise(record)
     bilinear = group_mean(groups.get("bilinear"))
     linear = group_mean(groups.get("linear"))
     five_gram = MeanLog(math.log(KNESER_NEY))
@@ -115,7 +115,7 @@ def at_each_size(record: Record) -> list[Comparison]:
     is missing or not known yet. If both have finished runs, the evidence gives their perplexities
     there and, if measured, on WikiText-103's test set. Each group must have `corpus_tokens`.
     """
-    noise = pooled_noise(record.groups)
+    noise = figure_noise(record)
     comparisons = []
     for tokens, (gcnn, lstm) in pairs_of_a_size(record).items():
         evidence = ""
@@ -156,7 +156,7 @@ def at_equal_operations(record: Record) -> list[Comparison]:
     long as the best learning rate of one with an adaptive softmax is not known. Without a model
     with a full softmax, or as long as the best rate of one is not known, there is no comparison.
     """
-    noise = pooled_noise(record.groups)
+    noise = figure_noise(record)
     adaptive = with_softmax(record, "adaptive")
     return [adaptive_below(full, adaptive, noise) for full in with_softmax(record, "full")]
 
@@ -224,7 +224,7 @@ def more_context(record: Record) -> list[Comparison]:
     Empty with fewer than three contexts up to NEAR words, or none past them. The names of the
     record's groups must be numbers of words.
     """
-    noise = pooled_noise(record.groups)
+    noise = figure_noise(record)
     means = means_by_context(record)
     near = [words for words in sorted(means) if words <= NEAR]
     far = [words for words in sorted(means) if words > NEAR]
@@ -253,7 +253,7 @@ def better_with_context(record: Record) -> list[Comparison]:
     A comparison is NOT_MEASURED if the best learning rate of one of its contexts is not known yet.
     Empty with fewer than two contexts. The names of the record's groups must be numbers of words.
     """
-    noise = pooled_noise(record.groups)
+    noise = figure_noise(record)
     means = means_by_context(record)
     comparisons = []
     for fewer, more in combinations(sorted(means), 2):
@@ -281,7 +281,7 @@ def convergence(record: Record) -> list[Comparison]:
     not known yet, or there is no such validation.
     """
     groups = best_groups(record)
-    noise = pooled_noise(record.groups)
+    noise = figure_noise(record)
     both, no_clipping, no_weight_norm, neither = (name for name, _ in RECIPES.values())  # in order
     comparisons = []
 

@@ -1,7 +1,8 @@
 """How much perplexity varies over seeds, and what a difference between groups then says.
 
 Within a figure, log test perplexity is taken to vary over seeds with one standard deviation, pooled
-over all groups with two seeds or more. A comparison is a weighted sum of mean log perplexities that
+over what it compares, each at its best learning rate: at rates that are too high seeds scatter far
+more, and no comparison rests on those. A comparison is a weighted sum of mean log perplexities that
 is positive where the claim is true; its t is that sum over its standard error.
 """
 
@@ -9,7 +10,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from gcnn.reproduction.records import Group
+from gcnn.reproduction.rates import best_groups
+from gcnn.reproduction.records import Group, Record
 
 HOLDS = "holds"
 UNDECIDED = "undecided"
@@ -63,6 +65,11 @@ class Comparison:
     t: float | None = None  # None: not about perplexities, or not measured
     evidence: str = ""  # the numbers behind it, for readers
     interval: tuple[float, float] | None = None  # `interval_of` the two; None: not two, or diverged
+
+
+def figure_noise(record: Record) -> Noise:
+    """The noise of a figure: pooled (`pooled_noise`) over its groups at their best rates."""
+    return pooled_noise(group for group in best_groups(record).values() if group)
 
 
 def pooled_noise(groups: Iterable[Group]) -> Noise:

@@ -37,7 +37,7 @@ from gcnn.reproduction.noise import (
     NORMAL_QUANTILE,
     NOT_MEASURED,
     Comparison,
-    pooled_noise,
+    figure_noise,
 )
 from gcnn.reproduction.plans import figures_of
 from gcnn.reproduction.rates import best_groups, rates_at_an_edge
@@ -50,16 +50,17 @@ TITLE = "The paper's tables and figures"
 RULES = [  # a paragraph each
     # Comparisons
     "The noise of a figure is the standard deviation of log test perplexity over seeds, pooled "
-    f"over all of its groups with two seeds or more; where none has two, {ASSUMED_DEVIATION:.0%} "
-    "of the perplexity are assumed. A comparison of two groups is the difference of their mean "
-    "log test perplexities over its standard error, t, in which a group of one seed has the noise "
-    "of all; seeds are not paired. It holds, or does not hold, where |t| is beyond the two-sided "
-    "95% quantile of Student's t at the noise's degrees of freedom (of the normal distribution, "
-    f"{NORMAL_QUANTILE}, where it is assumed), and is undecided otherwise. Beside a comparison of "
-    "A with B stands the 95% interval of how far B's perplexity is above A's. Each comparison is "
-    "judged by itself, so of twenty that are in truth equal about one is decided by chance. All "
-    "groups are taken to scatter alike: where they visibly do not, a small |t| deserves doubt. A "
-    "seed that diverged is worse than any; where both groups have one, they are undecided.",
+    "over its groups at their best learning rates, as far as these have two seeds or more; if none "
+    f"has two, {ASSUMED_DEVIATION:.0%} of the perplexity are assumed. A comparison of two groups "
+    "is the difference of their mean log test perplexities over its standard error, t, in which a "
+    "group of one seed has the noise of all; seeds are not paired. It holds, or does not hold, "
+    "where |t| is beyond the two-sided 95% quantile of Student's t at the noise's degrees of "
+    f"freedom (of the normal distribution, {NORMAL_QUANTILE}, where it is assumed), and is "
+    "undecided otherwise. Beside a comparison of A with B stands the 95% interval of how far B's "
+    "perplexity is above A's. Each comparison is judged by itself, so of twenty that are in truth "
+    "equal about one is decided by chance. All groups are taken to scatter alike: where they "
+    "visibly do not, a small |t| deserves doubt. A seed that diverged is worse than any; where "
+    "both groups have one, they are undecided.",
     # Claims
     "A claim holds if all of its comparisons do and holds in part if some do; if none does, it "
     "does not hold where one is decided against it, and is undecided otherwise. It is not measured "
@@ -245,7 +246,7 @@ def claim_blocks(claim: Claim, record: Record) -> list[Block]:
     if best:
         blocks.append(Paragraph(f"Each at its best learning rate: {best}."))
     blocks.append(comparisons_table(claim.compare(record)))
-    limits = [pooled_noise(record.groups).describe(), rates_at_an_edge(record)]
+    limits = [figure_noise(record).describe(), rates_at_an_edge(record)]
     if record.missing:
         limits.append(f"{plural(record.missing, 'run')} not begun")
     return [*blocks, Paragraph(" ".join(sentence(limit) for limit in limits if limit))]
