@@ -203,3 +203,22 @@ def test_on_which_words_gcnn_and_lstm_differ_in_the_docs_is_recorded():
         f"{100 * lead:.0f} % of its lead is on words that were in the article before, which are"
     )
     assert f"{shares} {100 * words:.0f} % of all" in " ".join(section.split())
+
+
+def test_where_the_lstm_leads_on_wikitext_2_in_the_docs_is_recorded():
+    comparison = load_comparison(DOCS / "results/comparison_wikitext2.json")
+    pair = [
+        recorded(f"wikitext2_{name}") for name in ("gcnn_small_long_blocks", "lstm_small_new_start")
+    ]
+    assert comparison.perplexity == pytest.approx([run["test"]["perplexity"] for run in pair], 1e-6)
+    section = (DOCS / "RESULTS.md").read_text().partition("Where does its lead come from?")[2]
+    section = section.partition("\n## ")[0]
+    for title, gain in gains_of_lstm(comparison).items():
+        assert re.search(rf"^\| {re.escape(title)} \| \d+ % \| {gain} \|$", section, re.MULTILINE)
+    low, high = (-end for end in comparison.difference_interval)
+    assert f"interval of {high:.3f} to {low:.3f} over all words" in section
+    [new] = [part for part in comparison.parts["recall"] if part.part == "new token"]
+    lead = 100 * new.contribution / comparison.difference
+    words = 100 * new.tokens / comparison.tokens
+    share = f"{lead:.0f} % of the lead is on words that are new in their article"
+    assert f"{share}, which are {words:.0f} % of all" in " ".join(section.split())
