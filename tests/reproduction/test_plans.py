@@ -75,7 +75,8 @@ def test_what_does_not_exist_is_a_usage_error():
     assert figures_of("cpu", ["fig3", "table3"]) == ["table3", "fig3"]
     with pytest.raises(UsageError, match="no figure 'fig9'"):
         figures_of("cpu", ["fig3", "fig9"])
-    with pytest.raises(UsageError, match="no scale 'moon'; choose one of: cpu, paper, wikipedia"):
+    scales = "cpu, paper, sentences, wikipedia"
+    with pytest.raises(UsageError, match=f"no scale 'moon'; choose one of: {scales}"):
         figures_of("moon")
     with pytest.raises(UsageError, match="no group 'glue'; it has: glu, relu"):
         part_of("cpu", "fig3", "glue")

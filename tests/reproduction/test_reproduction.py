@@ -108,7 +108,7 @@ def test_the_softmaxes_are_told_by_their_operations(tmp_path):
 def test_the_models_of_figure_s_are_told_by_shape_size_and_rate(tmp_path):
     for tokens, gcnn, lstm in ((2_000_000, 130.0, 100.0), (20_000_000, 90.0, 95.0)):
         add(tmp_path, f"data.train_tokens={tokens}", test=gcnn)
-        add(tmp_path, f"data.train_tokens={tokens}", "model=cpu/lstm", test=lstm)
+        add(tmp_path, f"data.train_tokens={tokens}", "model=cpu/lstm_376", test=lstm)
     deep = ["data.train_tokens=20000000", "model.blocks=[{convs:[[4,8]],repeat:9}]"]
     add(tmp_path, *deep, test=99.0, valid=[160.0])
     add(tmp_path, *deep, "optimizer.lr=0.1", test=98.0, valid=[150.0])
@@ -137,7 +137,7 @@ def test_the_models_of_figure_s_are_told_by_shape_size_and_rate(tmp_path):
         "20",
         "GCNN, 6 layers",
         "GCNN, 9 layers",
-        "LSTM, 1 × 256",
+        "LSTM, 1 × 376, projection 128",
     } <= set(texts)
 
 
